@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The whole C API of deltaimg's native core. cffi reads this very file, so it holds declarations and comments only.
+ *
+ * Every function works on the caller's buffers, allocates nothing, does no I/O, keeps no state between calls and may run
+ * on any number of threads at once. A result is written only when DIMG_OK comes back, unless its comment says otherwise.
+ *
+ * Words: a *block* is `block_bytes` of an image; its *digest* is 16 bytes of keyed BLAKE3, or 16 zero bytes when every byte
+ * of the block is zero. A *slot* is a number that stands for stored content: 0 is a hole, 1 is zero, 2 and up are stored
+ * blocks whose digests stand at `digests + 16 * slot` in a table (entries 0 and 1 of which are zero).
+ */
+
+typedef enum {
+    DIMG_OK = 0,
+    DIMG_BAD_ARGUMENT = 1,   /* a length, path or size that the function's comment forbids */
+    DIMG_BUFFER_TOO_SMALL = 2,
+    DIMG_BAD_RUNS = 3,       /* runs that overlap, are out of order, are empty, or leave their bounds */
+    DIMG_TABLE_FULL = 4,
+    DIMG_BAD_SLOT = 5        /* a slot number outside the digest table */
+} dimg_status;
+
+/* The code paths of the digest kernels. All give the same bytes. */
+typedef enum {
+    DIMG_PATH_PORTABLE = 0,
+    DIMG_PATH_SSE41 = 1,
+    DIMG_PATH_AVX2 = 2,
+    DIMG_PATH_AVX512 = 3,
+    DIMG_PATH_NEON = 4
+} dimg_path;
+
+/* What a scan found out about a block. */
+typedef enum {
+    DIMG_SAME = 0,    /* not zero, and its digest equals the base's */
+    DIMG_ZERO = 1,    /* every byte is zero, whatever the base says */
+    DIMG_CHANGED = 2  /* neither */
+} dimg_block_status;
+
+/* Consecutive blocks of one scan with one status; `first` counts from the scan's first block. */
+typedef struct {
+    uint32_t first;
+    uint32_t count;
+    uint32_t status;
+} dimg_status_run;
+
+/* Consecutive blocks of an image. A data run (slot >= 2) holds slot, slot + 1, ... slot + count - 1 in turn; a run
+ * of slot 0 (hole) or 1 (zero) holds that slot throughout. */
+typedef struct {
+    uint64_t first_block;
+    uint32_t count;
+    uint32_t slot;
+} dimg_run;
+
+/* 1 when this processor and this build can run `path`, else 0. */
+int dimg_has_path(int path);
+
+/* Digest one buffer of any length up to 1 MiB: `out` receives the first `out_bytes` (at most 32) of BLAKE3 keyed with `key` (32 bytes), or of plain BLAKE3 when `key` is NULL.
+ * BAD_ARGUMENT: a length above 1 MiB, out_bytes above 32, a path that dimg_has_path denies. */
+int dimg_digest_buffer(int path, const uint8_t *key, const uint8_t *data, size_t data_bytes, uint8_t *out, size_t out_bytes);
+
+/* Digest `block_count` blocks that lie one after another in `data` (block_count * block_bytes long) into `out_digests`
+ * (16 * block_count bytes). `block_bytes` is a multiple of 1024 from 1024 to 1 MiB. */
+int dimg_digest_blocks(int path, const uint8_t *key, const uint8_t *data, size_t block_count, size_t block_bytes, uint8_t *out_digests);
+
+/* Digest blocks as above and compare each with the base: block i of `data` against slot base_slots[i] of `digests`
+ * (digest_count entries). Writes the digests of all blocks, and the outcome as at most `runs_capacity` runs, neighbours
+ * of one status merged. BUFFER_TOO_SMALL when there are more (block_count always suffices); BAD_SLOT when a base slot is not below digest_count. */
+int dimg_scan_blocks(int path, const uint8_t *key, const uint8_t *data, size_t block_count, size_t block_bytes,
+                     const uint32_t *base_slots, const uint8_t *digests, size_t digest_count,
+                     uint8_t *out_digests, dimg_status_run *out_runs, size_t runs_capacity, size_t *out_run_count);
+
+/* 1 when all `length` bytes are zero. */
+int dimg_is_zero(const uint8_t *data, size_t length);
+/* 1 when `a` and `b` hold the same `length` bytes. */
+int dimg_is_equal(const uint8_t *a, const uint8_t *b, size_t length);
+
+/* Copy blocks indexes[0..count) of `data` (block_count blocks) one after another to `out` (out_bytes long). */
+int dimg_gather_blocks(const uint8_t *data, size_t block_count, size_t block_bytes, const uint32_t *indexes, size_t count, uint8_t *out, size_t out_bytes);
+
+/* ---- runs: maps of images ----
+ * A list of runs is sorted by first_block, has no empty run and no overlap, and no run whose slot range passes 2^32.
+ * It may have gaps. Functions that read lists refuse others with BAD_RUNS. Outputs are merged: neighbours that continue each other become one (a merged run never exceeds a count of 2^32 - 1). */
+
+/* Write the slot of each of blocks [first_block, first_block + block_count) to out_slots; blocks in no run get slot 0. */
+int dimg_expand_runs(const dimg_run *runs, size_t run_count, uint64_t first_block, size_t block_count, uint32_t *out_slots);
+
+/* `over` laid on `base`: where both have a block, `over` wins. Needs capacity 2 * over_count + base_count at most. */
+int dimg_overlay_runs(const dimg_run *base, size_t base_count, const dimg_run *over, size_t over_count,
+                      dimg_run *out, size_t capacity, size_t *out_count);
+
+/* The parts of `runs` whose slot differs from what `base` has for the block, or that `base` does not have at all. Capacity run_count + base_count suffices. */
+int dimg_subtract_runs(const dimg_run *runs, size_t run_count, const dimg_run *base, size_t base_count,
+                       dimg_run *out, size_t capacity, size_t *out_count);
+
+/* ---- match: which slot holds this content? ----
+ * `table` is an open-addressing hash table of `capacity` (a power of two) slot numbers, all zero when new, keyed by the digests that
+ * stand in `digests` at those slots. The caller owns both and keeps `capacity` at least 8/7 of the entries. A digest is random to anyone without the key, so its first bytes are its hash. */
+
+/* Enter slots [first_slot, first_slot + count); a digest that is there already, or is zero, is left as it was. TABLE_FULL when an entry finds no free place
+ * in the whole table; those before it stand entered. */
+int dimg_insert_slots(uint32_t *table, size_t capacity, const uint8_t *digests, size_t digest_count, uint32_t first_slot, size_t count);
+
+/* Find the slot of each of `count` digests (16 bytes each at `wanted`). Where one is unknown it becomes a new slot: its digest is appended to
+ * `digests` at *digest_count (room for digest_capacity entries), entered into `table`, and *digest_count grows; so equal digests in one call share one slot.
+ * A digest of zero gives slot 1. Writes out_slots (count) and *digest_count; on TABLE_FULL or BUFFER_TOO_SMALL, *out_done tells how many digests were handled. */
+int dimg_match_digests(uint32_t *table, size_t capacity, uint8_t *digests, size_t digest_capacity, size_t *digest_count,
+                       const uint8_t *wanted, size_t count, uint32_t *out_slots, size_t *out_done);
