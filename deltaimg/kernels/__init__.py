@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hot loops: digests of blocks, the scan, arithmetic on runs, the match table.
+
+Always  one set of functions, in C (`native`) where it is built and in Python (`reference`) where it is not; the results
+        are the same bytes. `NAME` says which was chosen, `DELTAIMG_KERNELS=native` or `reference` forces one.
+Always  buffers go in as they are and numpy arrays come out; nothing is made for each block; C runs without the GIL.
+Raises  `NativeError(function, status)` for arguments that `native/include/dimg_api.h` forbids, runs read from a damaged
+        map among them (`BAD_RUNS`).
+
+| function | result |
+| --- | --- |
+| `digest_buffer(data, key=None, out_bytes=32)` | BLAKE3, keyed if there is a key, of at most 1 MiB |
+| `digest_blocks(key, data, block_bytes)` | (n, 16) digests; those of zero blocks are zero |
+| `scan_blocks(key, data, block_bytes, base_slots, digests)` | the same, and runs of `BlockStatus` against the base |
+| `is_zero(data)`, `is_equal(a, b)` | what they say |
+| `gather_blocks(data, block_bytes, indexes, out=None)` | the bytes of those blocks, one after another |
+| `expand_runs(runs, first_block, block_count)` | the slot of each block, a hole where no run is; reads only the runs there |
+| `overlay_runs(base, over)` | both maps as one, `over` on top |
+| `subtract_runs(runs, base)` | the parts of `runs` that `base` does not say |
+| `insert_slots(table, digests, digest_count, first_slot, count)` | enters the digests of known slots into `table` |
+| `match_digests(table, digests, digest_count, wanted)` | a slot for each of `wanted`, and the new count: unknown ones are appended to `digests` and entered. After an error throw table and digests away |
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, HOLE, RUN, ZERO
+from deltaimg.errors import UsageError
+from deltaimg.kernels.layout import STATUS_RUN, BlockStatus
+from deltaimg.kernels.reference import (
+    NAME,
+    digest_blocks,
+    digest_buffer,
+    expand_runs,
+    gather_blocks,
+    insert_slots,
+    is_equal,
+    is_zero,
+    match_digests,
+    overlay_runs,
+    scan_blocks,
+    subtract_runs,
+)
+
+__all__ = [
+    "CHANGED",
+    "DIGEST_BYTES",
+    "FIRST_SLOT",
+    "HOLE",
+    "NAME",
+    "RUN",
+    "SAME",
+    "STATUS_RUN",
+    "ZERO",
+    "ZERO_BLOCK",
+    "BlockStatus",
+    "digest_blocks",
+    "digest_buffer",
+    "expand_runs",
+    "gather_blocks",
+    "insert_slots",
+    "is_equal",
+    "is_zero",
+    "match_digests",
+    "overlay_runs",
+    "scan_blocks",
+    "subtract_runs",
+]
+
+SAME, ZERO_BLOCK, CHANGED = BlockStatus.SAME, BlockStatus.ZERO_BLOCK, BlockStatus.CHANGED
+
+_forced = os.environ.get("DELTAIMG_KERNELS", "")
+if _forced not in ("", "native", "reference"):
+    raise UsageError(f"DELTAIMG_KERNELS is '{_forced}'", hint="it may be 'native', 'reference' or unset")
+if _forced != "reference":
+    try:
+        if sys.byteorder != "little":
+            raise ImportError("arrays are little-endian, this processor is not")
+        from deltaimg.kernels.native import (
+            NAME,
+            digest_blocks,
+            digest_buffer,
+            expand_runs,
+            gather_blocks,
+            insert_slots,
+            is_equal,
+            is_zero,
+            match_digests,
+            overlay_runs,
+            scan_blocks,
+            subtract_runs,
+        )
+    except ImportError as error:
+        if _forced == "native":
+            raise
+        warnings.warn(
+            f"deltaimg runs without its native core ({error}): scans take some times as long, and maps and matching some "
+            "hundred times. To have it, install a C compiler and reinstall deltaimg; DELTAIMG_KERNELS=reference "
+            "silences this.",
+            RuntimeWarning,
+            stacklevel=2,
+        )

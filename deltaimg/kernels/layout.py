@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What both implementations of the kernels hand out besides the layouts of `deltaimg.arrays`."""
+
+from __future__ import annotations
+
+import mmap
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+KEY_BYTES = 32
+MAX_DIGEST_BYTES = 32
+CHUNK_BYTES = 1024
+MAX_BLOCK_BYTES = 1 << 20
+
+
+class BlockStatus(IntEnum):
+    """What a scan found out about a block."""
+
+    SAME = 0
+    """Not zero, and its digest equals the base's."""
+    ZERO_BLOCK = 1
+    """Every byte is zero, whatever the base says."""
+    CHANGED = 2
+    """Neither."""
+
+
+STATUS_RUN = np.dtype([("first", "<u4"), ("count", "<u4"), ("status", "<u4")])
+"""Consecutive blocks of one scan with one status; `first` counts from the scan's first block."""
+
+Buffer = bytes | bytearray | memoryview | mmap.mmap | npt.NDArray[np.generic]
+"""Anything with the buffer protocol, C-contiguous (`collections.abc.Buffer` comes only with Python 3.12)."""
+
+StatusRuns = npt.NDArray[np.void]
+Octets = npt.NDArray[np.uint8]

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernels in C: a thin binding that checks lengths and turns a status into an exception. No policy.
+
+Reads   anything C-contiguous with the buffer protocol, in place; writes into numpy arrays that it makes.
+Memory  what it returns, and up to 60 KiB of stack in C.
+Always  cffi drops the GIL for the length of each call, so threads scan side by side.
+Always  the digest path is the fastest that this processor has and that gave the right answer to a known question;
+        finding it out takes some microseconds at import.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deltaimg.arrays import DIGEST_BYTES, RUN, Digests, Runs, Slots
+from deltaimg.errors import NativeError
+from deltaimg.kernels._native import ffi, lib
+from deltaimg.kernels.layout import KEY_BYTES, STATUS_RUN, Buffer, Octets, StatusRuns
+
+PATHS: dict[str, int] = {
+    "portable": lib.DIMG_PATH_PORTABLE,
+    "sse41": lib.DIMG_PATH_SSE41,
+    "avx2": lib.DIMG_PATH_AVX2,
+    "avx512": lib.DIMG_PATH_AVX512,
+    "neon": lib.DIMG_PATH_NEON,
+}
+_FASTEST_FIRST = ("avx512", "avx2", "neon", "sse41", "portable")
+
+# From the test vectors that BLAKE3's authors publish: 31 chunks, so every path fills its lanes and ends with some empty.
+_KNOWN_KEY = b"whats the Elvish word for friend"
+_KNOWN_BYTES = 31744
+_KNOWN_ANSWER = bytes.fromhex("efa53b389ab67c593dba624d898d0f7353ab99e4ac9d42302ee64cbf9939a419")
+
+
+def _in(data: Buffer) -> Any:
+    return ffi.from_buffer("uint8_t[]", data)
+
+
+def _out(array: Octets | Digests) -> Any:
+    return ffi.from_buffer("uint8_t[]", array, require_writable=True)
+
+
+def _slots_in(slots: Slots) -> Any:
+    return ffi.from_buffer("uint32_t[]", np.ascontiguousarray(slots, np.uint32))
+
+
+def _slots_out(slots: Slots) -> Any:
+    return ffi.from_buffer("uint32_t[]", slots, require_writable=True)
+
+
+def _digests_in(function: str, digests: Digests) -> tuple[Any, int]:
+    _demand(function, digests.ndim == 2 and digests.shape[1] == DIGEST_BYTES and digests.dtype == np.uint8)
+    return ffi.from_buffer("uint8_t[]", np.ascontiguousarray(digests)), len(digests)
+
+
+def _runs_in(runs: Runs) -> tuple[Any, int]:
+    return ffi.from_buffer("dimg_run[]", np.ascontiguousarray(runs, RUN)), len(runs)
+
+
+def _demand(function: str, is_good: bool) -> None:
+    if not is_good:
+        raise NativeError(function, "BAD_ARGUMENT")
+
+
+def _check(function: str, status: int) -> None:
+    if status != lib.DIMG_OK:
+        raise NativeError(function, ffi.string(ffi.cast("dimg_status", status)).removeprefix("DIMG_"))
+
+
+def _digest(path: int, key: bytes | None, data: Buffer, out_bytes: int) -> bytes:
+    _demand("digest_buffer", out_bytes >= 0 and (key is None or len(key) == KEY_BYTES))
+    source = _in(data)
+    out = ffi.new("uint8_t[32]")
+    key_in = ffi.NULL if key is None else _in(key)
+    _check("digest_buffer", lib.dimg_digest_buffer(path, key_in, source, len(source), out, out_bytes))
+    return bytes(ffi.buffer(out, out_bytes))
+
+
+def find_paths() -> list[str]:
+    """Return the names of the digest paths that can be used here, fastest first."""
+    question = bytes(i % 251 for i in range(_KNOWN_BYTES))
+    return [
+        name
+        for name in _FASTEST_FIRST
+        if lib.dimg_has_path(PATHS[name]) and _digest(PATHS[name], _KNOWN_KEY, question, 32) == _KNOWN_ANSWER
+    ]
+
+
+def _choose_path() -> str:
+    paths = find_paths()
+    if not paths:
+        raise ImportError("no path of the native digest kernel gives right answers on this processor")
+    return paths[0]
+
+
+_BEST = _choose_path()
+_BEST_PATH = PATHS[_BEST]
+NAME: str = f"native {_BEST}"
+
+
+def _path_number(path: str | None) -> int:
+    return _BEST_PATH if path is None else PATHS[path]
+
+
+def _count_blocks(function: str, key: bytes, source_bytes: int, block_bytes: int) -> int:
+    _demand(function, len(key) == KEY_BYTES and block_bytes > 0)
+    _demand(function, source_bytes % block_bytes == 0)
+    return source_bytes // block_bytes
+
+
+def digest_buffer(data: Buffer, key: bytes | None = None, out_bytes: int = 32, *, path: str | None = None) -> bytes:
+    return _digest(_path_number(path), key, data, out_bytes)
+
+
+def digest_blocks(key: bytes, data: Buffer, block_bytes: int, *, path: str | None = None) -> Digests:
+    source = _in(data)
+    block_count = _count_blocks("digest_blocks", key, len(source), block_bytes)
+    digests = np.empty((block_count, DIGEST_BYTES), np.uint8)
+    status = lib.dimg_digest_blocks(_path_number(path), _in(key), source, block_count, block_bytes, _out(digests))
+    _check("digest_blocks", status)
+    return digests
+
+
+def scan_blocks(
+    key: bytes, data: Buffer, block_bytes: int, base_slots: Slots, digests: Digests, *, path: str | None = None
+) -> tuple[Digests, StatusRuns]:
+    source = _in(data)
+    block_count = _count_blocks("scan_blocks", key, len(source), block_bytes)
+    _demand("scan_blocks", len(base_slots) == block_count)
+    known, known_count = _digests_in("scan_blocks", digests)
+    found = np.empty((block_count, DIGEST_BYTES), np.uint8)
+    runs = np.empty(block_count, STATUS_RUN)
+    run_count = ffi.new("size_t *")
+    status = lib.dimg_scan_blocks(
+        _path_number(path), _in(key), source, block_count, block_bytes, _slots_in(base_slots), known, known_count,
+        _out(found), ffi.from_buffer("dimg_status_run[]", runs), block_count, run_count,
+    )  # fmt: skip
+    _check("scan_blocks", status)
+    return found, runs[: run_count[0]].copy()
+
+
+def is_zero(data: Buffer) -> bool:
+    source = _in(data)
+    return bool(lib.dimg_is_zero(source, len(source)))
+
+
+def is_equal(a: Buffer, b: Buffer) -> bool:
+    left, right = _in(a), _in(b)
+    return len(left) == len(right) and bool(lib.dimg_is_equal(left, right, len(left)))
+
+
+def gather_blocks(data: Buffer, block_bytes: int, indexes: Slots, out: Octets | None = None) -> Octets:
+    _demand("gather_blocks", block_bytes > 0)
+    source = _in(data)
+    _demand("gather_blocks", len(source) % block_bytes == 0)
+    wanted_bytes = len(indexes) * block_bytes
+    target = np.empty(wanted_bytes, np.uint8) if out is None else out
+    to = _out(target)
+    _check(
+        "gather_blocks",
+        lib.dimg_gather_blocks(
+            source, len(source) // block_bytes, block_bytes, _slots_in(indexes), len(indexes), to, len(to)
+        ),
+    )
+    return target[:wanted_bytes]
+
+
+def expand_runs(runs: Runs, first_block: int, block_count: int) -> Slots:
+    _demand("expand_runs", first_block >= 0 and block_count >= 0 and first_block + block_count < 2**64)
+    source, count = _runs_in(runs)
+    slots = np.empty(block_count, np.uint32)
+    _check("expand_runs", lib.dimg_expand_runs(source, count, first_block, block_count, _slots_out(slots)))
+    return slots
+
+
+def _combine(function: str, first: Runs, second: Runs, capacity: int) -> Runs:
+    left, left_count = _runs_in(first)
+    right, right_count = _runs_in(second)
+    out = np.empty(capacity, RUN)
+    out_count = ffi.new("size_t *")
+    combine = getattr(lib, f"dimg_{function}")
+    status = combine(left, left_count, right, right_count, ffi.from_buffer("dimg_run[]", out), capacity, out_count)
+    _check(function, status)
+    return out[: out_count[0]].copy()
+
+
+def overlay_runs(base: Runs, over: Runs) -> Runs:
+    return _combine("overlay_runs", base, over, len(base) + 2 * len(over))
+
+
+def subtract_runs(runs: Runs, base: Runs) -> Runs:
+    return _combine("subtract_runs", runs, base, len(runs) + len(base))
+
+
+def insert_slots(table: Slots, digests: Digests, digest_count: int, first_slot: int, count: int) -> None:
+    _demand("insert_slots", table.dtype == np.uint32 and 0 <= digest_count <= len(digests))
+    _demand("insert_slots", 0 <= first_slot < 2**32 and count >= 0)
+    known, _ = _digests_in("insert_slots", digests)
+    status = lib.dimg_insert_slots(_slots_out(table), len(table), known, digest_count, first_slot, count)
+    _check("insert_slots", status)
+
+
+def match_digests(table: Slots, digests: Digests, digest_count: int, wanted: Digests) -> tuple[Slots, int]:
+    _demand("match_digests", table.dtype == np.uint32 and digest_count >= 0)
+    _demand("match_digests", digests.dtype == np.uint8 and digests.ndim == 2 and digests.shape[1] == DIGEST_BYTES)
+    asked, asked_count = _digests_in("match_digests", wanted)
+    slots = np.empty(asked_count, np.uint32)
+    new_count, done = ffi.new("size_t *", digest_count), ffi.new("size_t *")
+    status = lib.dimg_match_digests(
+        _slots_out(table), len(table), _out(digests), len(digests), new_count, asked, asked_count, _slots_out(slots), done
+    )
+    _check("match_digests", status)
+    return slots, int(new_count[0])
