@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens in a guest on each of its nights. Every function changes one mounted, living guest.
+
+Source  the table of nights in `docs/benchmarks.md`; a night's number is its place in `NIGHTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from guest.content import ContentMaker
+from guest.machine import AptSources
+from guest.mounted import Guest
+from guest.recipes import Recipe
+
+_DOCUMENTS = 400
+_UPDATES_FILE = "/etc/apt/sources.list.d/updates.sources"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a night may draw on."""
+
+    recipe: Recipe
+    sources: AptSources
+    night: int
+
+    @property
+    def seed(self) -> int:
+        """A seed of its own for each guest and night."""
+        return self.recipe.seed * 1000 + self.night
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """A night's name, what it is, and what it does."""
+
+    name: str
+    story: str
+    change: Callable[[Guest, Context], None]
+
+
+def first_fill(guest: Guest, context: Context) -> None:
+    """The base: database loaded and used, documents, mails, two logs."""
+    maker = ContentMaker(context.seed)
+    context.recipe.database.load(guest, seed=context.seed)
+    context.recipe.database.work(guest, transactions=4_000, seed=context.seed)
+    for number in range(_DOCUMENTS):
+        guest.write(f"/home/user/documents/{number % 20:02}/text{number}.txt", maker.prose(20_000 + 97 * number))
+    for number in range(60):
+        guest.write(f"/home/user/pictures/photo{number}.jpg", maker.media(900_000 + 7_001 * number))
+    _mails(guest, maker, count=1_200, day=0)
+    guest.write("/var/log/syslog.1", maker.log_lines(120_000, day=-1))
+    guest.write("/var/log/syslog", maker.log_lines(60_000, day=0))
+    _maintain(guest)
+
+
+def ordinary_day(guest: Guest, context: Context) -> None:
+    """Database work, logs, mails, edited documents, apt-get update, man-db and plocate."""
+    _day(guest, context, transactions=12_000)
+    guest.run("apt-get", "-q", "update")
+    _maintain(guest)
+
+
+def upgrade(guest: Guest, context: Context) -> None:
+    """Security and updates suites enabled, everything upgraded, the kernel among it; a light day besides.
+
+    The package cache is emptied first, as the weekly cron job does, and filled again by the upgrade.
+    """
+    guest.run("apt-get", "clean")
+    guest.write(_UPDATES_FILE, context.sources.updates)
+    guest.run("apt-get", "-q", "update")
+    guest.run("apt-get", "-qy", "-o", "Dpkg::Options::=--force-confold", "dist-upgrade")
+    _day(guest, context, transactions=1_000)
+    _maintain(guest)
+
+
+def nothing(guest: Guest, context: Context) -> None:
+    """The guest is only mounted and unmounted."""
+
+
+def move_and_repack(guest: Guest, context: Context) -> None:
+    """Trees moved and copied elsewhere, a tree packed with tar, tables rewritten, logs compressed."""
+    guest.shell("""
+        mkdir -p /srv/archive/2026
+        mv /home/user/documents /srv/archive/2026/documents
+        cp -a /home/user/pictures /srv/archive/2026/pictures && rm -r /home/user/pictures
+        tar -cf /srv/archive/share.tar -C /usr/share doc man perl
+        gzip -9 /var/log/syslog.1 && mv /var/log/syslog.1.gz /var/log/syslog.2.gz
+        mv /var/log/syslog /var/log/syslog.1 && touch /var/log/syslog
+    """)
+    context.recipe.database.repack(guest)
+    _day(guest, context, transactions=1_000)
+
+
+def much_new_data(guest: Guest, context: Context) -> None:
+    """150 MB that does not compress, and as much that does: new packages and text."""
+    maker = ContentMaker(context.seed + 500)
+    for number in range(15):
+        guest.write(f"/srv/media/film{number}.mkv", maker.media(10_000_000))
+    for number in range(6):
+        guest.write(f"/srv/export/table{number}.csv", maker.log_lines(60_000, day=number))
+    guest.run("apt-get", "-qy", "--no-install-recommends", "install", *context.recipe.packages_later)
+    _day(guest, context, transactions=1_000)
+
+
+NIGHTS = (
+    Night("base", "the guest as installed and first used", first_fill),
+    Night("ordinary", "a day's work: database, logs, mails, documents, package lists", ordinary_day),
+    Night("upgrade", "updates and security suites enabled, all packages upgraded", upgrade),
+    Night("quiet", "mounted and unmounted, nothing else", nothing),
+    Night("repack", "trees moved, a tar made, tables rewritten, logs compressed", move_and_repack),
+    Night("new-data", "half incompressible, half new packages and text", much_new_data),
+)
+
+
+def _day(guest: Guest, context: Context, *, transactions: int) -> None:
+    """A day's users: transactions, log lines, mails, every tenth document edited where it lies."""
+    maker = ContentMaker(context.seed)
+    context.recipe.database.work(guest, transactions=transactions, seed=context.seed)
+    guest.write("/var/log/syslog", maker.log_lines(30_000, day=context.night), append=True)
+    _mails(guest, maker, count=150, day=context.night)
+    for path in sorted(guest.root.glob("home/user/documents/*/*.txt"))[context.night :: 10]:
+        text = path.read_text()
+        place = maker.integers(0, len(text), 1)[0]
+        path.write_text(text[:place] + maker.prose(400) + text[place:])
+
+
+def _mails(guest: Guest, maker: ContentMaker, *, count: int, day: int) -> None:
+    for number in range(count):
+        guest.write(f"/home/user/Maildir/cur/{day}.{number}.guest:2,S", maker.mail(number, day=day))
+
+
+def _maintain(guest: Guest) -> None:
+    """What cron does at night."""
+    guest.shell("mandb -q || true; updatedb || true")

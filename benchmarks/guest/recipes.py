@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two guests: which file system, which packages, which database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from guest.databases import Database, MariaDB, PostgreSQL
+
+IMAGE_BYTES = 8 << 30
+
+_COMMON = (
+    "apt-utils", "ca-certificates", "cron", "gzip", "less", "linux-image-cloud-amd64", "locales", "logrotate",
+    "man-db", "openssh-server", "perl", "plocate", "python3", "rsync", "rsyslog", "util-linux", "vim", "xz-utils",
+    "zstd",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One guest. `packages_later` arrive on the night of much new data."""
+
+    name: str
+    seed: int
+    mkfs: tuple[str, ...]
+    packages: tuple[str, ...]
+    packages_later: tuple[str, ...]
+    database: Database
+
+
+_EXT4 = Recipe(
+    name="ext4",
+    seed=4,
+    mkfs=("mkfs.ext4", "-q", "-F", "-U", "7b1cbf1e-9c58-4f0e-8a47-2f6d3a1b0e04",
+          "-E", "hash_seed=7b1cbf1e-9c58-4f0e-8a47-2f6d3a1b0e05"),
+    packages=(*_COMMON, "build-essential", "cmake", "ghostscript", "git", "linux-headers-cloud-amd64", "locales-all",
+              "openjdk-17-jre-headless", "perl-doc", "postgresql", "postgresql-contrib", "postgresql-doc-15",
+              "python3-dev", "python3-django", "python3.11-doc"),
+    packages_later=("clang-14", "tcl8.6"),
+    database=PostgreSQL(scale=12),
+)  # fmt: skip
+
+_XFS = Recipe(
+    name="xfs",
+    seed=5,
+    mkfs=("mkfs.xfs", "-q", "-f", "-m", "uuid=7b1cbf1e-9c58-4f0e-8a47-2f6d3a1b0e06"),
+    packages=(*_COMMON, "bind9", "clamav", "dovecot-imapd", "firefox-esr", "imagemagick", "mariadb-server", "nginx",
+              "nodejs", "php-cli", "php-fpm", "php-mysql", "roundcube-core", "ruby", "squid", "wordpress"),
+    packages_later=("erlang-base", "mono-runtime", "octave"),
+    database=MariaDB(rows=400_000),
+)  # fmt: skip
+
+RECIPES = {recipe.name: recipe for recipe in (_EXT4, _XFS)}

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Build real guests for the benchmarks: one command, resumable, root needed.
+
+    python benchmarks/guests.py --work DIR [ext4|xfs|all]
+
+Writes  `DIR/NAME-night0.raw` to `NAME-night5.raw`, sparse images at rest, and `DIR/guests.json` saying what they hold.
+Disk    about 15 GiB a guest.
+Always  runs in mount and process namespaces of its own: nothing stays mounted or running, whatever happens.
+        What can be seeded is seeded; package versions are those that the machine's apt offers on the day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from guest.machine import AptSources, apt_options, apt_sources, run
+from guest.mounted import Guest, alive, mounted
+from guest.nights import NIGHTS, Context
+from guest.recipes import IMAGE_BYTES, RECIPES, Recipe
+
+_MARK = "DIMG_GUESTS_INSIDE"
+_TOOLS = {
+    "mmdebstrap": ["mmdebstrap", "--version"],
+    "mkfs.ext4": ["sh", "-c", "mkfs.ext4 -V 2>&1 | head -1"],
+    "mkfs.xfs": ["mkfs.xfs", "-V"],
+}
+_NEEDED = {"mmdebstrap": "mmdebstrap", "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "fstrim": "util-linux"}
+
+
+def enter_namespaces() -> None:
+    """Start again inside namespaces of our own, where mounts and processes end with us."""
+    if os.environ.get(_MARK):
+        return
+    if os.geteuid() != 0:
+        sys.exit("guests.py: building guests needs root (loop mounts, chroot)")
+    options = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    os.environ[_MARK] = "1"
+    os.execvp("unshare", ["unshare", *options, sys.executable, *sys.argv])
+
+
+def install_tools() -> None:
+    """Install what is missing, by apt."""
+    missing = sorted({package for command, package in _NEEDED.items() if shutil.which(command) is None})
+    if missing:
+        say(f"installing {' '.join(missing)}")
+        run(["apt-get", "-qy", "--no-install-recommends", "install", *missing])
+
+
+def build(recipe: Recipe, work: Path) -> None:
+    """Build the nights of one guest that are not there yet, each from the night before."""
+    sources = apt_sources()
+    for number, night in enumerate(NIGHTS):
+        target = image_path(work, recipe.name, number)
+        if target.exists():
+            continue
+        say(f"{recipe.name} night {number} ({night.name}): {night.story}")
+        started = time.monotonic()
+        growing = work / f"{recipe.name}-growing.raw"
+        if number == 0:
+            install_root(recipe, sources, growing)
+        else:
+            copy_sparse(image_path(work, recipe.name, number - 1), growing)
+        live_through(recipe, sources, growing, number)
+        growing.rename(target)
+        seconds = round(time.monotonic() - started, 1)
+        note_night(work, recipe, number, seconds)
+        say(f"{recipe.name} night {number} done in {seconds} s, {target.stat().st_blocks * 512 >> 20} MiB")
+
+
+def install_root(recipe: Recipe, sources: AptSources, image: Path) -> None:
+    """Make the file system and install the release without its updates, package cache kept."""
+    image.unlink(missing_ok=True)
+    with image.open("wb") as file:
+        file.truncate(IMAGE_BYTES)
+    run([*recipe.mkfs, str(image)])
+    listed = image.with_suffix(".sources")
+    listed.write_text(sources.release)
+    with mounted(image, image.with_suffix(".root")) as guest:
+        run([
+            "mmdebstrap", "--variant=important", "--mode=root", f"--include={','.join(recipe.packages)}",
+            "--skip=check/empty,cleanup/apt/lists,cleanup/apt/cache", *apt_options(),
+            sources.codename, str(guest.root), str(listed),
+        ])  # fmt: skip
+    listed.unlink()
+
+
+def live_through(recipe: Recipe, sources: AptSources, image: Path, number: int) -> None:
+    """Mount the image, let the night happen, leave the image at rest."""
+    night = NIGHTS[number]
+    with mounted(image, image.with_suffix(".root")) as guest:
+        if night.name == "quiet":
+            return
+        with alive(guest):
+            night.change(guest, Context(recipe, sources, number))
+        guest.trim()
+        note_packages(image, guest)
+
+
+def note_packages(image: Path, guest: Guest) -> None:
+    """Keep the guest's package versions beside its images."""
+    versions = guest.run("dpkg-query", "-W", "-f", "${Package} ${Version} ${Installed-Size}\n")
+    image.with_suffix(".packages").write_text(versions)
+
+
+def note_night(work: Path, recipe: Recipe, number: int, seconds: float) -> None:
+    """Write one night into guests.json."""
+    path = work / "guests.json"
+    noted = json.loads(path.read_text()) if path.exists() else {}
+    packages = work / f"{recipe.name}-growing.packages"
+    rows = [line.split() for line in packages.read_text().splitlines()] if packages.exists() else []
+    versions = {row[0]: row[1] for row in rows}
+    stat = image_path(work, recipe.name, number).stat()
+    guest = noted.setdefault("guests", {}).setdefault(recipe.name, {"nights": []})
+    guest["nights"] = [night for night in guest["nights"] if night["night"] < number]
+    before = guest.get("versions", {})
+    guest["nights"].append({
+        "night": number, "name": NIGHTS[number].name, "story": NIGHTS[number].story,
+        "apparent_bytes": stat.st_size, "allocated_bytes": stat.st_blocks * 512, "build_s": seconds,
+        "packages": len(versions), "packages_changed": len(versions.items() - before.items()) if before else 0,
+    })  # fmt: skip
+    guest["versions"] = versions
+    noted["kernel"] = platform.release()
+    noted["tools"] = {name: run(command).strip() for name, command in _TOOLS.items()}
+    path.write_text(json.dumps(noted, indent=1) + "\n")
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy an image, sharing its blocks where the file system can."""
+    run(["cp", "--sparse=always", "--reflink=auto", str(source), str(target)])
+
+
+def image_path(work: Path, name: str, night: int) -> Path:
+    """Where a night's image lies."""
+    return work / f"{name}-night{night}.raw"
+
+
+def say(text: str) -> None:
+    """Tell the user at once."""
+    print(f"guests: {text}", flush=True)
+
+
+def main() -> None:
+    """Parse the command line and build."""
+    parser = argparse.ArgumentParser(description="Build the benchmarks' guests.")
+    parser.add_argument("guest", nargs="?", default="all", choices=[*RECIPES, "all"])
+    parser.add_argument("--work", type=Path, default=Path("work-benchmarks"), help="where images are kept")
+    arguments = parser.parse_args()
+    enter_namespaces()
+    work = arguments.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    install_tools()
+    for recipe in RECIPES.values():
+        if arguments.guest in (recipe.name, "all"):
+            build(recipe, work)
+
+
+if __name__ == "__main__":
+    main()
