@@ -2,7 +2,7 @@
 """Build `deltaimg.kernels._native` from the C core, in cffi's API mode.
 
 Reads   `native/include/dimg_api.h`, the whole C API, as the declarations; `native/src/*/*.c` as the sources.
-Always  The extension is optional: where it cannot be built, installing goes on and deltaimg runs on its Python reference.
+Always  The extension is optional: where it cannot be built, installing goes on and deltaimg uses its Python reference.
         No flag names a processor: the code chooses its path when it runs.
 """
 

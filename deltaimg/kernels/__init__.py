@@ -97,9 +97,8 @@ if _forced != "reference":
         if _forced == "native":
             raise
         warnings.warn(
-            f"deltaimg runs without its native core ({error}): scans take some times as long, and maps and matching some "
-            "hundred times. To have it, install a C compiler and reinstall deltaimg; DELTAIMG_KERNELS=reference "
-            "silences this.",
+            f"deltaimg runs without its native core ({error}): scans take several times as long, maps and matching "
+            "some hundred times. Install a C compiler, then deltaimg anew; DELTAIMG_KERNELS=reference silences this.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
-import mmap
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+else:
+    Buffer = object  # its name in `collections.abc` is as young as Python 3.12; only type checkers need it
 
 KEY_BYTES = 32
 MAX_DIGEST_BYTES = 32
@@ -28,9 +33,6 @@ class BlockStatus(IntEnum):
 
 STATUS_RUN = np.dtype([("first", "<u4"), ("count", "<u4"), ("status", "<u4")])
 """Consecutive blocks of one scan with one status; `first` counts from the scan's first block."""
-
-Buffer = bytes | bytearray | memoryview | mmap.mmap | npt.NDArray[np.generic]
-"""Anything with the buffer protocol, C-contiguous (`collections.abc.Buffer` comes only with Python 3.12)."""
 
 StatusRuns = npt.NDArray[np.void]
 Octets = npt.NDArray[np.uint8]

@@ -28,7 +28,7 @@ PATHS: dict[str, int] = {
 }
 _FASTEST_FIRST = ("avx512", "avx2", "neon", "sse41", "portable")
 
-# From the test vectors that BLAKE3's authors publish: 31 chunks, so every path fills its lanes and ends with some empty.
+# From the test vectors that BLAKE3's authors publish: 31 chunks, so that lanes are full, then partly empty.
 _KNOWN_KEY = b"whats the Elvish word for friend"
 _KNOWN_BYTES = 31744
 _KNOWN_ANSWER = bytes.fromhex("efa53b389ab67c593dba624d898d0f7353ab99e4ac9d42302ee64cbf9939a419")
@@ -209,7 +209,8 @@ def match_digests(table: Slots, digests: Digests, digest_count: int, wanted: Dig
     slots = np.empty(asked_count, np.uint32)
     new_count, done = ffi.new("size_t *", digest_count), ffi.new("size_t *")
     status = lib.dimg_match_digests(
-        _slots_out(table), len(table), _out(digests), len(digests), new_count, asked, asked_count, _slots_out(slots), done
-    )
+        _slots_out(table), len(table), _out(digests), len(digests), new_count,
+        asked, asked_count, _slots_out(slots), done,
+    )  # fmt: skip
     _check("match_digests", status)
     return slots, int(new_count[0])
