@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer as Buffer  # noqa: PLC0414  the doubled name exports it
 else:
     Buffer = object  # its name in `collections.abc` is as young as Python 3.12; only type checkers need it
 

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numpy layouts that the native core, the format and the maps of images share.
+
+A *slot* is a number that stands for stored content within one run of the program: 0 a hole, 1 zero, 2 and up stored
+blocks. It never reaches disk as such; a map object has a numbering of its own, over the records that it lists.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+DIGEST_BYTES = 16
+HOLE, ZERO, FIRST_SLOT = 0, 1, 2
+
+RUN = np.dtype([("first_block", "<u8"), ("count", "<u4"), ("slot", "<u4")])
+"""Consecutive blocks; data runs hold slot, slot + 1, …; hole and zero runs hold their slot throughout."""
+
+MAX_RUN_BLOCKS = 2**32 - 1
+
+Runs = npt.NDArray[np.void]
+"""One-dimensional, of `RUN`; sorted by first_block, no overlap, no empty run."""
+Digests = npt.NDArray[np.uint8]
+"""Shape (count, 16)."""
+Slots = npt.NDArray[np.uint32]
+
+
+def empty_runs() -> Runs:
+    """Return a list of no runs."""
+    return np.empty(0, RUN)
+
+
+def uniform_runs(first_block: int, block_count: int, slot: int) -> Runs:
+    """Return runs that give `block_count` blocks the same hole or zero slot."""
+    starts = range(first_block, first_block + block_count, MAX_RUN_BLOCKS)
+    end = first_block + block_count
+    return np.array([(start, min(MAX_RUN_BLOCKS, end - start), slot) for start in starts], RUN)
+
+
+def end_blocks(runs: Runs) -> npt.NDArray[np.uint64]:
+    """Return for each run the block after its last."""
+    ends: npt.NDArray[np.uint64] = runs["first_block"] + runs["count"]
+    return ends
+
+
+def runs_from_blocks(blocks: npt.NDArray[np.uint64], slots: Slots) -> Runs:
+    """Merge ascending single blocks and the slot of each into runs."""
+    if not len(blocks):
+        return empty_runs()
+    follows = blocks[1:] == blocks[:-1] + np.uint64(1)
+    data = slots[:-1] >= FIRST_SLOT
+    continues = follows & np.where(data, slots[1:] == slots[:-1] + np.uint32(1), slots[1:] == slots[:-1])
+    starts = np.flatnonzero(np.concatenate(([True], ~continues)))
+    runs = np.empty(len(starts), RUN)
+    runs["first_block"] = blocks[starts]
+    runs["slot"] = slots[starts]
+    runs["count"] = np.diff(np.append(starts, len(blocks)))
+    return runs
+
+
+def clip_runs(runs: Runs, start_block: int, end_block: int) -> Runs:
+    """Return the parts of `runs` that lie in blocks [start_block, end_block)."""
+    ends = end_blocks(runs)
+    clipped = runs[(ends > start_block) & (runs["first_block"] < end_block)].copy()
+    if not len(clipped):
+        return clipped
+    cut = max(0, start_block - int(clipped["first_block"][0]))
+    if cut:
+        clipped["first_block"][0] += cut
+        clipped["count"][0] -= cut
+        if clipped["slot"][0] >= FIRST_SLOT:
+            clipped["slot"][0] += cut
+    over = int(clipped["first_block"][-1]) + int(clipped["count"][-1]) - end_block
+    if over > 0:
+        clipped["count"][-1] -= over
+    return clipped
+
+
+def count_run_blocks(runs: Runs) -> int:
+    """Return how many blocks `runs` cover."""
+    return int(runs["count"].sum(dtype=np.uint64))

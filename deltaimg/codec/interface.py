@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a codec promises."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+
+class Codec(Protocol):
+    """Encodes and decodes literal records; one object may be used by many threads at once."""
+
+    encoding_id: ClassVar[int]
+    """The number that record headers carry; never given to another codec."""
+    name: ClassVar[str]
+
+    def encode(self, data: bytes | memoryview) -> bytes:
+        """Return `data` encoded."""
+        ...
+
+    def decode(self, payload: bytes | memoryview, raw_bytes: int) -> bytes | memoryview:
+        """Return exactly `raw_bytes` bytes; raises ValueError for anything else, having expanded nothing larger."""
+        ...

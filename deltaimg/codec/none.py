@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Content as it is, for what does not compress."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class NoneCodec:
+    """Stores bytes unchanged."""
+
+    encoding_id: ClassVar[int] = 0
+    name: ClassVar[str] = "none"
+
+    def encode(self, data: bytes | memoryview) -> bytes:
+        return bytes(data)
+
+    def decode(self, payload: bytes | memoryview, raw_bytes: int) -> bytes | memoryview:
+        if len(payload) != raw_bytes:
+            raise ValueError(f"{len(payload)} bytes, not {raw_bytes}")
+        return payload

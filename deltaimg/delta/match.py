@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find content that is stored already: every changed block becomes a reference where its digest is known.
+
+Reads   digests of changed blocks in image order, and those of the slots that were learnt.
+Memory  16 bytes a slot for its digest, 4.6 to 9.2 for its place in the hash table.
+Always  equal means equal in 16 bytes of keyed BLAKE3; which slot is found depends on the order of learning only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import DIGEST_BYTES, Digests, Slots
+from deltaimg.kernels import insert_slots, match_digests
+
+_MIN_CAPACITY = 1 << 12
+
+
+class Matcher:
+    """Knows digests by slot, and gives new slots to those that it does not know."""
+
+    def __init__(self, digests: Digests, slot_count: int) -> None:
+        self.digests = digests
+        self.slot_count = slot_count
+        self._known = 0
+        self._table: npt.NDArray[np.uint32] = np.zeros(_MIN_CAPACITY, np.uint32)
+        self._learnt: list[tuple[int, int]] = []
+
+    @property
+    def memory_bytes(self) -> int:
+        """What digests and table take."""
+        return self.digests.nbytes + self._table.nbytes
+
+    def learn(self, first_slot: int, count: int) -> None:
+        """Make the slots [first_slot, first_slot + count) findable; a digest known before keeps its slot."""
+        self._reserve(count)
+        insert_slots(self._table, self.digests, self.slot_count, first_slot, count)
+        self._note_learnt(first_slot, count)
+
+    def match(self, wanted: Digests) -> Slots:
+        """Return the slot of each digest; an unknown one gets the next new slot, from `slot_count` before the call."""
+        self._reserve(len(wanted))
+        if len(self.digests) < self.slot_count + len(wanted):
+            grown = np.empty((max(len(self.digests) * 3 // 2, self.slot_count + len(wanted)), DIGEST_BYTES), np.uint8)
+            grown[: self.slot_count] = self.digests[: self.slot_count]
+            self.digests = grown
+        before = self.slot_count
+        slots, self.slot_count = match_digests(self._table, self.digests, self.slot_count, wanted)
+        if self.slot_count > before:
+            self._note_learnt(before, self.slot_count - before)
+        return slots
+
+    def _reserve(self, count: int) -> None:
+        """Make room for `count` more entries."""
+        wanted = (self._known + count) * 8 // 7 + 1
+        if wanted <= len(self._table):
+            return
+        self._table = np.zeros(1 << wanted.bit_length(), np.uint32)
+        for first_slot, length in self._learnt:
+            insert_slots(self._table, self.digests, self.slot_count, first_slot, length)
+
+    def _note_learnt(self, first_slot: int, count: int) -> None:
+        self._known += count
+        if self._learnt and sum(self._learnt[-1]) == first_slot:
+            first_slot, count = self._learnt[-1][0], self._learnt.pop()[1] + count
+        self._learnt.append((first_slot, count))

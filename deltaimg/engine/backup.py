@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One backup: open, compare, match, encode, store, commit.
+
+Always  the manifest is stored last, once all that it needs is durable: until then the repository is as good as before.
+Always  what landed before an interruption is found and used by the next run.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import (
+    FIRST_SLOT,
+    HOLE,
+    RUN,
+    ZERO,
+    Runs,
+    clip_runs,
+    count_run_blocks,
+    empty_runs,
+    runs_from_blocks,
+    uniform_runs,
+)
+from deltaimg.codec.zstd import LEVELS, ZstdCodec
+from deltaimg.delta.match import Matcher
+from deltaimg.delta.signature import root_digest
+from deltaimg.engine.base import find_base, load_other_content
+from deltaimg.engine.pipeline import count_workers
+from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.record_stream import RecordStream
+from deltaimg.engine.scan import ScannedSpan, Scanner
+from deltaimg.errors import DeltaimgError, SourceChanged, StoreError, UsageError
+from deltaimg.format.manifest import Manifest, Statistics, build_manifest, format_time
+from deltaimg.format.map import MAPS
+from deltaimg.image.source import Source
+from deltaimg.kernels import CHANGED, ZERO_BLOCK, overlay_runs, subtract_runs
+from deltaimg.model import DEFAULT_BLOCK_BYTES, MAX_BLOCK_BYTES, MIB, MIN_BLOCK_BYTES, count_blocks
+from deltaimg.repo.chain import encode_map
+from deltaimg.repo.lock import ImageLock
+from deltaimg.repo.pack_writer import PackWriter
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.selector import check_image_name
+
+MATCH_BUDGET_BYTES = 256 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupOptions:
+    """How to back up. Sizes in bytes."""
+
+    tags: tuple[str, ...] = ()
+    level: int = LEVELS["default"]
+    block_bytes: int | None = None
+    allow_live: bool = False
+    match_budget_bytes: int = MATCH_BUDGET_BYTES
+    workers: int = field(default_factory=count_workers)
+    software: str = ""
+
+
+def back_up(
+    repository: Repository,
+    source: Source,
+    image: str,
+    options: BackupOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Manifest:
+    """Store `source` as the newest snapshot of `image` and return its manifest.
+
+    Raises:
+        UsageError: a name, a tag or a block size that cannot be. ImageError: the source cannot be read.
+        SourceChanged: it was written to meanwhile; nothing was committed. RepositoryLocked: somebody else backs it up.
+        StoreError: the repository cannot keep it; nothing was committed.
+    """
+    options = options or BackupOptions()
+    check_image_name(image)
+    _check_options(options)
+    with ImageLock(repository, image, f"backup of {source.path}", clock()):
+        return _Backup(repository, source, image, options, progress or NoProgress(), clock).run()
+
+
+def _check_options(options: BackupOptions) -> None:
+    size = options.block_bytes
+    if size is not None and (not MIN_BLOCK_BYTES <= size <= MAX_BLOCK_BYTES or size & (size - 1)):
+        raise UsageError(f"a block of {size} bytes: it must be a power of two from 4 KiB to 1 MiB")
+    for tag in options.tags:
+        if not tag or not tag.isprintable() or len(tag) > 100 or "," in tag:
+            raise UsageError(f"tag {tag[:60]!r} is empty, too long, or has a comma or control characters")
+
+
+class _Backup:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        source: Source,
+        image: str,
+        options: BackupOptions,
+        progress: Progress,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._repository, self._source, self._image = repository, source, image
+        self._options, self._progress, self._clock = options, progress, clock
+        self._started = time.monotonic()
+        self._zero_runs: list[Runs] = []
+        self._changed_runs: list[Runs] = []
+        self._read_bytes = self._changed_blocks = self._referenced_blocks = self._new_blocks = 0
+        self._matcher: Matcher | None = None
+
+    def run(self) -> Manifest:
+        self._progress.start("loading the base", None)
+        self._table, self._newest, self._base = find_base(self._repository, self._image, self._progress)
+        self._block_bytes = self._choose_block_bytes()
+        extents = self._round_extents(self._source.data_extents())
+        with PackWriter(self._repository, lambda: int(self._clock().timestamp() * 1e6)) as writer:
+            try:
+                self._store_changes(extents, writer)
+                is_live = self._check_source()
+            except StoreError:
+                raise
+            except BaseException:
+                self._publish_landed(writer)
+                raise
+            writer.finish()
+            runs = self._final_runs(extents)
+            return self._commit(runs, extents, writer.stored_bytes, is_live=is_live)
+
+    # -- the steps ---------------------------------------------------------------------------------------------------
+
+    def _store_changes(self, extents: npt.NDArray[np.int64], writer: PackWriter) -> None:
+        """Scan, match, encode and store all blocks that are not as in the base."""
+        keys = self._repository.keys
+        scanner = Scanner(
+            self._source,
+            block_key=keys.block,
+            block_bytes=self._block_bytes,
+            base_runs=self._base.map.runs if self._base else empty_runs(),
+            base_digests=self._table.digests,
+            workers=self._options.workers,
+        )
+        total = None if self._source.is_sequential else int((extents[:, 1] - extents[:, 0]).sum())
+        self._progress.start("backing up", total)
+        with RecordStream(
+            writer,
+            codec=ZstdCodec(self._options.level),
+            record_key=keys.record,
+            block_bytes=self._block_bytes,
+            workers=self._options.workers,
+        ) as stream:
+            for span in scanner.scan(extents):
+                if span.content is not None:
+                    self._take_span(span, stream)
+                    scanner.release(span)
+                self._read_bytes += span.read_bytes
+                self._progress.advance(span.read_bytes)
+            stream.finish()
+            if self._matcher:
+                self._table.add_new_records(stream.record_ids, stream.slot_counts, self._matcher.digests)
+
+    def _take_span(self, span: ScannedSpan, stream: RecordStream) -> None:
+        """Note the zero blocks of a span, and find or store its changed ones."""
+        zeros = span.statuses[span.statuses["status"] == ZERO_BLOCK]
+        if len(zeros):
+            runs = np.empty(len(zeros), RUN)
+            runs["first_block"] = zeros["first"].astype(np.uint64) + span.first_block
+            runs["count"], runs["slot"] = zeros["count"], ZERO
+            self._zero_runs.append(runs)
+        changed = span.statuses[span.statuses["status"] == CHANGED]
+        if not len(changed):
+            return
+        assert span.content is not None
+        matcher = self._matcher = self._matcher or self._make_matcher()
+        counts = changed["count"].astype(np.int64)
+        indexes = np.repeat(changed["first"], counts) + _ramp(counts)
+        slots_before = matcher.slot_count
+        slots = matcher.match(span.digests[indexes])
+        self._changed_runs.append(runs_from_blocks(indexes.astype(np.uint64) + np.uint64(span.first_block), slots))
+        is_new = slots >= slots_before
+        firsts = np.flatnonzero(is_new)[np.unique(slots[is_new], return_index=True)[1]]
+        new_indexes = indexes[firsts].astype(np.uint32)
+        stream.add(span.content, new_indexes, span.digests[new_indexes])
+        self._changed_blocks += len(indexes)
+        self._new_blocks += len(firsts)
+        self._referenced_blocks += len(indexes) - len(firsts)
+
+    def _make_matcher(self) -> Matcher:
+        """Learn what can be referred to. Only a run that meets a changed block pays for this."""
+        load_other_content(self._table, self._block_bytes, self._options.match_budget_bytes, self._progress)
+        records = np.arange(self._table.record_count)
+        loaded = records[self._table.is_loaded(records)]
+        matcher = Matcher(self._table.digests, self._table.slot_count)
+        for first, count in zip(
+            self._table.first_slots[loaded].tolist(), self._table.slot_counts[loaded].tolist(), strict=True
+        ):
+            matcher.learn(first, count)
+        return matcher
+
+    def _check_source(self) -> bool:
+        """Return whether the source was written to during the run, if that was allowed; else raise."""
+        if not self._source.has_changed():
+            return False
+        if not self._options.allow_live:
+            raise SourceChanged(
+                self._source.path,
+                "was written to while it was read, so no snapshot was made",
+                hint="back up an LVM snapshot or a clone of it, or accept a smeared copy with --allow-live",
+            )
+        return True
+
+    def _final_runs(self, extents: npt.NDArray[np.int64]) -> Runs:
+        """Lay what this run saw on the base: zeros, then holes, then changed blocks."""
+        block_count = count_blocks(self._source.size_bytes or 0, self._block_bytes)
+        base = clip_runs(self._base.map.runs, 0, block_count) if self._base else empty_runs()
+        holes = self._hole_runs(extents, block_count)
+        for layer in (_join(self._zero_runs), holes, _join(self._changed_runs)):
+            base = overlay_runs(base, layer)
+        return base
+
+    def _commit(
+        self, runs: Runs, extents: npt.NDArray[np.int64], stored_bytes: int, *, is_live: bool
+    ) -> Manifest:
+        """Store the map, then the manifest."""
+        self._progress.start("committing", None)
+        size_bytes = self._source.size_bytes or 0
+        block_count = count_blocks(size_bytes, self._block_bytes)
+        base_map = self._base.map if self._base else None
+        data, map_is_full = encode_map(self._table, runs, base_map, block_count)
+        map_name, map_bytes = self._repository.put_object(MAPS, [data])
+        root = root_digest(
+            self._repository.keys.root, runs, self._table.digests, size_bytes=size_bytes, block_bytes=self._block_bytes
+        )
+        manifest = Manifest(
+            id=secrets.token_hex(8),
+            image=self._image,
+            time=self._choose_time(),
+            base=self._base.manifest.id if self._base else None,
+            size_bytes=size_bytes,
+            block_bytes=self._block_bytes,
+            map=map_name,
+            map_is_full=map_is_full,
+            root_digest=root.hex(),
+            statistics=self._statistics(runs, extents, size_bytes),
+            tags=self._options.tags,
+            is_live=is_live,
+            source=self._source.path,
+            host=socket.gethostname(),
+            software=self._options.software,
+        )
+        manifest = _settle_stored_bytes(manifest, stored_bytes + map_bytes)
+        self._repository.commit(manifest)
+        return manifest
+
+    # -- their parts -------------------------------------------------------------------------------------------------
+
+    def _choose_block_bytes(self) -> int:
+        wanted = self._options.block_bytes
+        if self._newest is None:
+            return wanted or DEFAULT_BLOCK_BYTES
+        if wanted not in (None, self._newest.block_bytes):
+            raise UsageError(
+                f"image '{self._image}' has blocks of {self._newest.block_bytes} bytes since its first snapshot, not {wanted}",
+                hint="leave --block-size out, or back up under another image name",
+            )
+        return self._newest.block_bytes
+
+    def _round_extents(self, extents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Widen data extents to whole blocks and join those that then touch."""
+        if not len(extents) or self._source.is_sequential:
+            return extents
+        block = self._block_bytes
+        starts = extents[:, 0] // block * block
+        ends = np.minimum(-(-extents[:, 1] // block) * block, self._source.size_bytes or 0)
+        parts = np.flatnonzero(starts[1:] > ends[:-1])
+        zero = np.zeros(1, np.int64)
+        return np.stack(
+            (starts[np.concatenate((zero, parts + 1))], ends[np.concatenate((parts, zero + len(ends) - 1))]), axis=1
+        )
+
+    def _hole_runs(self, extents: npt.NDArray[np.int64], block_count: int) -> Runs:
+        """Return the blocks between the data extents."""
+        if self._source.is_sequential:
+            return empty_runs()
+        bounds = np.concatenate(([0], -(-extents.ravel() // self._block_bytes), [block_count])).reshape(-1, 2)
+        holes = [uniform_runs(start, end - start, HOLE) for start, end in bounds.tolist() if end > start]
+        return _join(holes)
+
+    def _statistics(self, runs: Runs, extents: npt.NDArray[np.int64], size_bytes: int) -> Statistics:
+        allocated = self._read_bytes if self._source.is_sequential else int((extents[:, 1] - extents[:, 0]).sum())
+        cleared = 0
+        if self._base:
+            zeros = subtract_runs(runs[runs["slot"] < FIRST_SLOT], self._base.map.runs)
+            before = self._base.map.runs
+            cleared = _count_data(before) - _count_data(overlay_runs(before, zeros))
+        block = self._block_bytes
+        return Statistics(
+            apparent_bytes=size_bytes,
+            allocated_bytes=min(allocated, size_bytes),
+            read_bytes=self._read_bytes,
+            changed_bytes=(self._changed_blocks + cleared) * block,
+            referenced_bytes=self._referenced_blocks * block,
+            new_bytes=self._new_blocks * block,
+            stored_bytes=0,
+            duration_s=round(time.monotonic() - self._started, 3),
+        )
+
+    def _choose_time(self) -> str:
+        """Return now, or just after the newest snapshot where the clock has gone back: order is never lost."""
+        now = self._clock()
+        if self._newest is not None:
+            now = max(now, self._newest.taken_at + timedelta(microseconds=1))
+        return format_time(now)
+
+    def _publish_landed(self, writer: PackWriter) -> None:
+        """Make what was stored before an interruption findable for the next run, if the store still can."""
+        try:
+            writer.finish()
+        except DeltaimgError as error:
+            self._progress.warn(f"what landed could not be indexed: {error}")
+
+
+def _settle_stored_bytes(manifest: Manifest, other_bytes: int) -> Manifest:
+    """Write the growth of the repository, the manifest's own size included, into the manifest."""
+    stored = other_bytes
+    while True:
+        statistics = msgspec.structs.replace(manifest.statistics, stored_bytes=stored)
+        manifest = msgspec.structs.replace(manifest, statistics=statistics)
+        size = len(build_manifest(manifest))
+        if stored == other_bytes + size:
+            return manifest
+        stored = other_bytes + size
+
+
+def _join(parts: list[Runs]) -> Runs:
+    return np.concatenate(parts) if parts else empty_runs()
+
+
+def _count_data(runs: Runs) -> int:
+    return count_run_blocks(runs[runs["slot"] >= FIRST_SLOT])
+
+
+def _ramp(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+    """Return 0, 1, … counts[0]-1, 0, 1, … counts[1]-1, and so on."""
+    total = int(counts.sum())
+    return (np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)).astype(np.uint32)
+

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tonight's image is compared with: the newest snapshot of the image, resolved and proven, and content of others.
+
+A base that cannot be used costs a warning and a full map, never the night's backup.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deltaimg.delta.signature import root_digest
+from deltaimg.engine.progress import Progress
+from deltaimg.errors import DigestMismatch, IntegrityError, ObjectNotFound, SnapshotError
+from deltaimg.format.manifest import Manifest
+from deltaimg.repo.chain import ResolvedMap, resolve_map
+from deltaimg.repo.index import load_index
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.slots import SlotTable
+
+BYTES_A_KNOWN_BLOCK = 26
+"""Digest, a share of the hash table and of the record it is in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A snapshot whose every block has a slot, and every slot a digest."""
+
+    manifest: Manifest
+    map: ResolvedMap
+
+
+def load_resolved(repository: Repository, manifest: Manifest, table: SlotTable) -> Resolved:
+    """Resolve a snapshot's map, load the digests of its blocks, and hold them against its root digest.
+
+    Raises:
+        SnapshotError, IntegrityError, ObjectNotFound: something that it needs is missing or damaged.
+    """
+    resolved = resolve_map(repository, manifest, table)
+    table.load_digests(table.used_records(resolved.runs))
+    found = root_digest(
+        repository.keys.root,
+        resolved.runs,
+        table.digests,
+        size_bytes=manifest.size_bytes,
+        block_bytes=manifest.block_bytes,
+    )
+    if found != manifest.root_digest_bytes:
+        raise DigestMismatch(manifest.object_name, 0, "the root of its digests", manifest.root_digest_bytes, found)
+    return Resolved(manifest, resolved)
+
+
+def find_base(repository: Repository, image: str, progress: Progress) -> tuple[SlotTable, Manifest | None, Resolved | None]:
+    """Return the slots in view, the newest manifest of `image` that can be read, and that snapshot if it can be a base."""
+    table = SlotTable(repository, load_index(repository))
+    for ref in reversed(repository.list_snapshots(image)):
+        try:
+            manifest = repository.load_manifest(ref)
+        except (IntegrityError, ObjectNotFound) as error:
+            progress.warn(f"{error}; trying the snapshot before it")
+            continue
+        try:
+            return table, manifest, load_resolved(repository, manifest, table)
+        except (IntegrityError, ObjectNotFound, SnapshotError) as error:
+            progress.warn(f"{ref.label} cannot be a base: {error}; this snapshot gets a full map")
+            return SlotTable(repository, table.index), manifest, None
+    return table, None, None
+
+
+def load_other_content(table: SlotTable, block_bytes: int, budget_bytes: int, progress: Progress) -> None:
+    """Bring the digests of other records of the repository into view, the newest first, as far as the budget goes.
+
+    These are what other images store, and what an interrupted run left behind.
+    """
+    allowed = budget_bytes // BYTES_A_KNOWN_BLOCK - table.slot_count
+    entries = table.index.entries
+    numbers = np.flatnonzero(entries["block_shift"] == block_bytes.bit_length() - 1)[::-1]
+    numbers = numbers[np.cumsum(entries["slots"][numbers], dtype=np.int64) <= allowed]
+    if len(numbers):
+        records = table.add_entries(numbers)
+        table.load_digests(records, lambda error: progress.warn(f"{error}; its content is stored again where it is met"))

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work on all cores, results in order, bounded memory: the one way in which the engine uses threads.
+
+Threads suffice because kernels, codecs and reads release the interpreter; each piece of work is megabytes large, so
+that passing it around costs nothing beside doing it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def count_workers() -> int:
+    """Return how many threads the machine has work for."""
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+class OrderedPool(Generic[Item, Result]):
+    """Applies a function on several threads and gives the results back in the order of submission.
+
+    A context manager: on the way out it drops what has not begun, and waits for what has.
+    """
+
+    def __init__(self, function: Callable[[Item], Result], *, workers: int | None = None, window: int | None = None) -> None:
+        workers = workers or count_workers()
+        self._function = function
+        self._window = window or workers + 2
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="deltaimg")
+        self._pending: deque[Future[Result]] = deque()
+
+    def __enter__(self) -> OrderedPool[Item, Result]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, item: Item) -> Iterator[Result]:
+        """Queue one item; yield results for as long as more than the window are waiting. To be exhausted."""
+        self._pending.append(self._pool.submit(self._function, item))
+        while len(self._pending) > self._window:
+            yield self._pending.popleft().result()
+
+    def drain(self) -> Iterator[Result]:
+        """Yield all results that are left."""
+        while self._pending:
+            yield self._pending.popleft().result()
+
+    def map(self, items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the result of each item, in order, never more than the window ahead."""
+        for item in items:
+            yield from self.submit(item)
+        yield from self.drain()

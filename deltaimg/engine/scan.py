@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read what may have changed, in spans, on all cores, and compare it with the base as it passes through the cache.
+
+Memory  one buffer of `SPAN_BYTES` for each span that is being read or waits with changed blocks in it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import queue
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import Digests, Runs
+from deltaimg.engine.pipeline import OrderedPool, count_workers
+from deltaimg.errors import SourceChanged
+from deltaimg.image.source import Source
+from deltaimg.kernels import SAME, expand_runs, scan_blocks
+from deltaimg.model import KIB, MIB
+
+SPAN_BYTES = 2 * MIB
+_MAX_GAP_BYTES = 256 * KIB
+"""A hole so small is read along with the data around it; the map has it as a hole all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedSpan:
+    """Blocks that were read: their digests, and what became of them as runs of statuses."""
+
+    first_block: int
+    read_bytes: int
+    digests: Digests
+    statuses: npt.NDArray[np.void]
+    content: memoryview | None
+    """The blocks themselves, zero-filled to whole blocks, where any of them changed; else None."""
+
+
+class Scanner:
+    """Scans one source against one base map."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        block_key: bytes,
+        block_bytes: int,
+        base_runs: Runs,
+        base_digests: Digests,
+        workers: int | None = None,
+    ) -> None:
+        self._source = source
+        self._block_key, self._block_bytes = block_key, block_bytes
+        self._base_runs, self._base_digests = base_runs, base_digests
+        self._workers = workers or count_workers()
+        self._span_bytes = max(SPAN_BYTES, block_bytes)
+        self._buffers: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+
+    def scan(self, extents: npt.NDArray[np.int64]) -> Iterator[ScannedSpan]:
+        """Yield the spans of `extents` (bytes) in image order. Give each content back by `release` once done with it."""
+        if self._source.is_sequential:
+            yield from self._scan_stream()
+            return
+        spans = split_spans(extents, self._span_bytes)
+        with OrderedPool(self._scan_span, workers=self._workers, window=self._workers + 1) as pool:
+            yield from pool.map(spans)
+
+    def release(self, span: ScannedSpan) -> None:
+        """Give the memory of a span's content back for others to use."""
+        if span.content is not None:
+            self._buffers.put(memoryview(span.content.obj))
+
+    def _scan_span(self, span: tuple[int, int]) -> ScannedSpan:
+        start, end = span
+        buffer = self._take_buffer()
+        got = self._source.read_into(start, buffer[: end - start])
+        if got < end - start:
+            raise SourceChanged(self._source.path, f"ends at byte {start + got}, earlier than when it was opened")
+        return self._compare(start, got, buffer)
+
+    def _scan_stream(self) -> Iterator[ScannedSpan]:
+        """A stream is read by one, compared by many."""
+
+        def read_spans() -> Iterator[tuple[int, int, memoryview]]:
+            start = 0
+            while self._source.size_bytes is None:
+                buffer = self._take_buffer()
+                got = self._source.read_into(start, buffer)
+                if got:
+                    yield start, got, buffer
+                start += got
+
+        def compare(span: tuple[int, int, memoryview]) -> ScannedSpan:
+            return self._compare(*span)
+
+        with OrderedPool(compare, workers=self._workers, window=self._workers + 1) as pool:
+            yield from pool.map(read_spans())
+
+    def _compare(self, start: int, got: int, buffer: memoryview) -> ScannedSpan:
+        first_block = start // self._block_bytes
+        block_count = -(-got // self._block_bytes)
+        whole_bytes = block_count * self._block_bytes
+        if got < whole_bytes:
+            buffer[got:whole_bytes] = bytes(whole_bytes - got)
+        base_slots = expand_runs(self._base_runs, first_block, block_count)
+        content = buffer[:whole_bytes]
+        digests, statuses = scan_blocks(self._block_key, content, self._block_bytes, base_slots, self._base_digests)
+        if len(statuses) == 1 and statuses["status"][0] == SAME:
+            self._buffers.put(buffer)
+            return ScannedSpan(first_block, got, digests, statuses, None)
+        return ScannedSpan(first_block, got, digests, statuses, content)
+
+    def _take_buffer(self) -> memoryview:
+        try:
+            return self._buffers.get_nowait()
+        except queue.Empty:
+            return memoryview(mmap.mmap(-1, self._span_bytes))
+
+
+def split_spans(extents: npt.NDArray[np.int64], span_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield [start, end) in bytes of what is to be read, in order, none across a multiple of `span_bytes`.
+
+    Args:
+        extents: shape (count, 2), ascending, apart, of whole blocks.
+    """
+    if not len(extents):
+        return
+    starts, ends = extents[:, 0], extents[:, 1]
+    breaks = np.flatnonzero(starts[1:] - ends[:-1] > _MAX_GAP_BYTES)
+    firsts = starts[np.concatenate((np.zeros(1, np.int64), breaks + 1))]
+    lasts = ends[np.concatenate((breaks, np.full(1, len(ends) - 1)))]
+    for start, end in zip(firsts.tolist(), lasts.tolist(), strict=True):
+        position = start
+        while position < end:
+            stop = min(end, (position // span_bytes + 1) * span_bytes)
+            yield position, stop
+            position = stop

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error a user can meet, each with the exit code the command line ends with.
+
+Always  `str(error)` is one line that names the thing; `hint`, where there is one, says what to do next.
+Always  facts are attributes; the message is built from them once, here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+class DeltaimgError(Exception):
+    """The root of the family. Not raised itself."""
+
+    exit_code = 1
+    retryable = False
+    hint: str | None = None
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        if hint is not None:
+            self.hint = hint
+
+
+class UsageError(DeltaimgError):
+    """An option, a name or a combination of them that makes no sense."""
+
+    exit_code = 2
+
+
+# -- images ------------------------------------------------------------------------------------------------------------
+
+
+class ImageError(DeltaimgError):
+    """An image to read from or write to cannot serve."""
+
+    exit_code = 10
+
+    def __init__(self, path: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{path}: {problem}", hint=hint)
+        self.path = path
+
+
+class UnsupportedImage(ImageError):
+    """It is no flat file, block device or stream."""
+
+    exit_code = 11
+
+
+class SourceChanged(ImageError):
+    """The image was written to while it was read, so no single moment of it was seen."""
+
+    exit_code = 12
+
+
+class TargetExists(ImageError):
+    """A restore would overwrite something."""
+
+    exit_code = 13
+
+
+class TargetTooSmall(ImageError):
+    """The restored image does not fit."""
+
+    exit_code = 14
+
+
+# -- snapshots ---------------------------------------------------------------------------------------------------------
+
+
+class SnapshotError(DeltaimgError):
+    """A snapshot cannot be named or used."""
+
+    exit_code = 20
+
+
+class SnapshotNotFound(SnapshotError):
+    """Nothing in the repository answers to this selector."""
+
+    exit_code = 21
+
+    def __init__(self, selector: str, *, hint: str | None = None) -> None:
+        super().__init__(f"no snapshot matches '{selector}'", hint=hint or "'deltaimg snapshots' lists what there is")
+        self.selector = selector
+
+
+class AmbiguousSnapshot(SnapshotError):
+    """More than one snapshot answers to this selector."""
+
+    exit_code = 22
+
+    def __init__(self, selector: str, matches: list[str]) -> None:
+        super().__init__(
+            f"'{selector}' matches {len(matches)} snapshots: {', '.join(matches[:5])}{', …' if len(matches) > 5 else ''}",
+            hint="give more letters of the id",
+        )
+        self.selector, self.matches = selector, matches
+
+
+class BrokenChain(SnapshotError):
+    """A snapshot needs a base that the repository does not hold."""
+
+    exit_code = 23
+
+    def __init__(self, snapshot: str, missing_base: str) -> None:
+        super().__init__(f"snapshot {snapshot} needs base {missing_base}, which is not in the repository")
+        self.snapshot, self.missing_base = snapshot, missing_base
+
+
+# -- repository --------------------------------------------------------------------------------------------------------
+
+
+class RepositoryError(DeltaimgError):
+    """The repository as a whole cannot be used."""
+
+    exit_code = 30
+
+
+class RepositoryNotFound(RepositoryError):
+    """There is no repository at this place."""
+
+    exit_code = 31
+
+    def __init__(self, location: str, problem: str = "there is no repository here") -> None:
+        super().__init__(f"{location}: {problem}", hint=f"'deltaimg init -r {location}' makes one")
+        self.location = location
+
+
+class RepositoryExists(RepositoryError):
+    """`init` found something at this place."""
+
+    exit_code = 32
+
+    def __init__(self, location: str, problem: str) -> None:
+        super().__init__(f"{location}: {problem}", hint="choose an empty or a new folder")
+        self.location = location
+
+
+class RepositoryLocked(RepositoryError):
+    """Somebody else is at work on the same image."""
+
+    exit_code = 33
+    retryable = True
+
+    def __init__(self, what: str, owner: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{what} is locked by {owner}", hint=hint or "wait until it is done, then run again")
+        self.what, self.owner = what, owner
+
+
+class UnsupportedFormat(RepositoryError):
+    """An object was written by a newer deltaimg, or uses a feature that this one lacks."""
+
+    exit_code = 34
+
+    def __init__(self, object_name: str, problem: str) -> None:
+        super().__init__(f"{object_name}: {problem}", hint="use a newer version of deltaimg")
+        self.object_name = object_name
+
+
+# -- integrity ---------------------------------------------------------------------------------------------------------
+
+
+class IntegrityError(DeltaimgError):
+    """Bytes in the repository are not what they were. Names the object and where in it."""
+
+    exit_code = 40
+
+    def __init__(self, object_name: str, offset: int, problem: str) -> None:
+        super().__init__(f"{object_name}: {problem} (at byte {offset})")
+        self.object_name, self.offset, self.problem = object_name, offset, problem
+
+
+class Truncated(IntegrityError):
+    """An object ends before its content does."""
+
+    exit_code = 41
+
+    def __init__(self, object_name: str, offset: int, needed_bytes: int, found_bytes: int) -> None:
+        super().__init__(object_name, offset, f"truncated: {needed_bytes} bytes needed, {found_bytes} found")
+        self.needed_bytes, self.found_bytes = needed_bytes, found_bytes
+
+
+class Malformed(IntegrityError):
+    """A field holds what no writer would write."""
+
+    exit_code = 42
+
+
+class DigestMismatch(IntegrityError):
+    """Content does not have the digest that was recorded for it."""
+
+    exit_code = 43
+
+    def __init__(self, object_name: str, offset: int, what: str, expected: bytes, found: bytes) -> None:
+        super().__init__(object_name, offset, f"{what} is damaged: digest {found.hex()[:16]}, not {expected.hex()[:16]}")
+        self.expected, self.found = expected, found
+
+
+class ContentDamaged(IntegrityError):
+    """A verify or restore met damaged records; carries every extent of the image that is affected."""
+
+    exit_code = 44
+
+    def __init__(self, snapshot: str, damage: tuple[tuple[int, int, str], ...]) -> None:
+        start, end, reason = damage[0]
+        more = f", and {len(damage) - 1} more extents" if len(damage) > 1 else ""
+        DeltaimgError.__init__(
+            self,
+            f"snapshot {snapshot}: bytes {start} to {end} cannot be read: {reason}{more}",
+            hint="'deltaimg restore --keep-going' saves the rest and lists what is damaged",
+        )
+        self.object_name, self.offset, self.problem = snapshot, start, reason
+        self.snapshot, self.damage = snapshot, damage
+
+
+class ContentDiffers(DeltaimgError):
+    """`verify --against` found an image that is not what the snapshot holds."""
+
+    exit_code = 45
+
+
+# -- store -------------------------------------------------------------------------------------------------------------
+
+
+class StoreError(DeltaimgError):
+    """The place where objects are kept refuses or fails."""
+
+    exit_code = 50
+
+    def __init__(self, object_name: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{object_name}: {problem}", hint=hint)
+        self.object_name = object_name
+
+
+class ObjectNotFound(StoreError):
+    """An object that something refers to is missing."""
+
+    exit_code = 51
+
+    def __init__(self, object_name: str) -> None:
+        super().__init__(object_name, "is missing from the repository")
+
+
+class ObjectExists(StoreError):
+    """An object of this name is there already, and objects are never overwritten."""
+
+    exit_code = 52
+
+    def __init__(self, object_name: str) -> None:
+        super().__init__(object_name, "exists already")
+
+
+class StoreFull(StoreError):
+    """No space left, or a quota is reached."""
+
+    exit_code = 53
+    hint = "make room and run again; every committed snapshot is intact, and what already landed is used again"
+
+
+class StoreUnavailable(StoreError):
+    """It failed this time, and may not the next time."""
+
+    exit_code = 54
+    retryable = True
+
+
+class PermissionDenied(StoreError):
+    """The store refuses this user."""
+
+    exit_code = 55
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------------
+
+
+class NativeError(DeltaimgError):
+    """The native core refused its arguments, which only a defect in deltaimg can cause."""
+
+    exit_code = 70
+
+    def __init__(self, function: str, status: str) -> None:
+        super().__init__(f"{function}: {status}", hint="this is a defect in deltaimg; please report it")
+        self.function, self.status = function, status
+
+
+class Interrupted(DeltaimgError):
+    """A signal asked the run to stop; the exit code is 128 + the signal's number."""
+
+    exit_code = 130
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("interrupted; every committed snapshot is intact, and the next run uses what already landed")
+        self.exit_code = 128 + signal_number
+
+
+def error_classes(root: type[DeltaimgError] = DeltaimgError) -> Iterator[type[DeltaimgError]]:
+    """Yield the whole family, parents before children, in the order of this file. The exit-code table is made of it."""
+    yield root
+    for child in root.__subclasses__():
+        yield from error_classes(child)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`config`: what a repository is, readable without any key. Written once, by `init`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from deltaimg.format.documents import build_document, parse_document
+from deltaimg.format.framing import Kind
+
+CONFIG_NAME = "config"
+
+Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+Hex64 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Identity of a repository and the key of its block digests.
+
+    The digest key keeps a guest from making two blocks collide on purpose; in a repository without encryption it is no secret
+    from whoever can read the repository.
+    """
+
+    repository_id: Hex32
+    created: str
+    digest_key: Hex64
+    software: str = ""
+
+    @property
+    def digest_key_bytes(self) -> bytes:
+        return bytes.fromhex(self.digest_key)
+
+
+def build_config(config: Config) -> bytes:
+    """Return the object `config`."""
+    return build_document(Kind.CONFIG, config)
+
+
+def parse_config(data: bytes, name: str = CONFIG_NAME) -> Config:
+    """Read the object `config`; raises IntegrityError or UnsupportedFormat."""
+    return parse_document(Kind.CONFIG, name, data, Config)

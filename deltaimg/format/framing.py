@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The 64-byte header that every object begins with, and the checks that every reader makes first.
+
+Always  a reader learns kind, version and features before it looks at anything else, and refuses what it does not know.
+Always  header and body have a checksum each; both are plain BLAKE3, so that `check` needs no key.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from blake3 import blake3
+
+from deltaimg.errors import DigestMismatch, Malformed, Truncated, UnsupportedFormat
+
+HEADER: Final = struct.Struct("<8sHHHHQ16s16s8s")
+HEADER_BYTES: Final = HEADER.size
+VERSION: Final = 1
+
+MAX_OBJECT_BYTES: Final = 2**32 - 1
+
+
+class Kind(Enum):
+    """A file kind; the value is its magic. The first byte is no text in any encoding, as in PNG."""
+
+    CONFIG = b"\x8bDIMGCFG"
+    PACK = b"\x8bDIMGPAK"
+    INDEX = b"\x8bDIMGIDX"
+    MAP = b"\x8bDIMGMAP"
+    SIGNATURE = b"\x8bDIMGSIG"
+    MANIFEST = b"\x8bDIMGSNP"
+    LOCK = b"\x8bDIMGLCK"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the first 64 bytes of an object say."""
+
+    kind: Kind
+    body_bytes: int
+    body_digest: bytes
+
+
+def digest_bytes(*parts: bytes | memoryview, length: int = 16) -> bytes:
+    """Return the first `length` bytes of the plain BLAKE3 digest of `parts`, one after another."""
+    hasher = blake3()
+    for part in parts:
+        hasher.update(part)
+    return hasher.digest(length)
+
+
+def name_object(parts: Iterable[bytes | memoryview]) -> str:
+    """Return the name of a write-once object: the BLAKE3 digest of its bytes, as 64 hexadecimal digits."""
+    return digest_bytes(*parts, length=32).hex()
+
+
+def build_header(kind: Kind, body_bytes: int, body_digest: bytes) -> bytes:
+    """Return the 64-byte header of an object."""
+    packed = HEADER.pack(kind.value, VERSION, 0, 0, 0, body_bytes, body_digest, bytes(16), bytes(8))
+    return packed[:56] + digest_bytes(packed[:56], length=8)
+
+
+def frame(kind: Kind, body: bytes) -> bytes:
+    """Return `body` as a whole object."""
+    return build_header(kind, len(body), digest_bytes(body)) + body
+
+
+def parse_header(kind: Kind, name: str, data: bytes | memoryview) -> Header:
+    """Read and check the header of object `name`.
+
+    Raises:
+        Truncated: `data` is shorter than a header.
+        Malformed: another kind, a damaged header, reserved bytes in use, an absurd length.
+        UnsupportedFormat: a newer version or an unknown incompatible feature.
+    """
+    if len(data) < HEADER_BYTES:
+        raise Truncated(name, len(data), HEADER_BYTES, len(data))
+    head = bytes(data[:HEADER_BYTES])
+    magic, version, incompatible, _compatible, reserved, body_bytes, body_digest, padding, checksum = HEADER.unpack(head)
+    if magic != kind.value:
+        raise Malformed(name, 0, f"is no {kind.name.lower()} of a deltaimg repository")
+    if digest_bytes(head[:56], length=8) != checksum:
+        raise Malformed(name, 56, "the header is damaged")
+    if version != VERSION:
+        raise UnsupportedFormat(name, f"has format version {version}; this deltaimg reads version {VERSION}")
+    if incompatible:
+        raise UnsupportedFormat(name, f"needs features {incompatible:#06x} that this deltaimg does not have")
+    if reserved or any(padding):
+        raise Malformed(name, 14, "reserved bytes of the header are not zero")
+    if body_bytes > MAX_OBJECT_BYTES:
+        raise Malformed(name, 16, f"claims a body of {body_bytes} bytes")
+    return Header(kind, body_bytes, body_digest)
+
+
+def unframe(kind: Kind, name: str, data: bytes) -> memoryview:
+    """Return the body of object `name` after every check of its frame.
+
+    Raises:
+        as `parse_header`, and Truncated or Malformed for a wrong length, DigestMismatch for a damaged body.
+    """
+    header = parse_header(kind, name, data)
+    body = memoryview(data)[HEADER_BYTES:]
+    if len(body) < header.body_bytes:
+        raise Truncated(name, len(data), HEADER_BYTES + header.body_bytes, len(data))
+    if len(body) > header.body_bytes:
+        raise Malformed(name, HEADER_BYTES + header.body_bytes, f"{len(body) - header.body_bytes} bytes follow its end")
+    found = digest_bytes(body)
+    if found != header.body_digest:
+        raise DigestMismatch(name, HEADER_BYTES, "its body", header.body_digest, found)
+    return body
+
+
+class BodyReader:
+    """Takes fields off a body from front to back and refuses to read past its end.
+
+    Offsets in its errors count from the start of the object, header included.
+    """
+
+    __slots__ = ("_body", "_name", "position")
+
+    def __init__(self, name: str, body: memoryview) -> None:
+        self._name, self._body, self.position = name, body, 0
+
+    def take(self, length: int) -> memoryview:
+        """Return the next `length` bytes."""
+        end = self.position + length
+        if end > len(self._body):
+            raise Truncated(self._name, HEADER_BYTES + self.position, HEADER_BYTES + end, HEADER_BYTES + len(self._body))
+        taken = self._body[self.position : end]
+        self.position = end
+        return taken
+
+    def take_struct(self, layout: struct.Struct) -> tuple[int, ...]:
+        """Return the next fields, as `layout` says."""
+        return layout.unpack(self.take(layout.size))
+
+    def expect_end(self) -> None:
+        """Refuse bytes that nothing claims."""
+        if self.position != len(self._body):
+            self.refuse(f"{len(self._body) - self.position} bytes that nothing claims")
+
+    def refuse(self, problem: str) -> None:
+        """Raise Malformed at the present position."""
+        raise Malformed(self._name, HEADER_BYTES + self.position, problem)

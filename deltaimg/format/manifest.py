@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`snapshots/<image>/<time>-<id>`: what a snapshot is made of. Its appearance is the commit of a backup."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+
+from deltaimg.errors import Malformed
+from deltaimg.format.config import Hex32, Hex64
+from deltaimg.format.documents import build_document, parse_document
+from deltaimg.format.framing import HEADER_BYTES, Kind
+from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MAX_NAME_BYTES, MIN_BLOCK_BYTES
+
+SNAPSHOTS = "snapshots/"
+TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
+_OBJECT_NAME = re.compile(r"^snapshots/(?P<image>[^/]+)/(?P<time>\d{8}T\d{6}\.\d{6}Z)-(?P<id>[0-9a-f]{16})$")
+
+SnapshotId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_IMAGE_BYTES)]
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backup read, found and stored, in bytes. The names are those of `backup --json`."""
+
+    apparent_bytes: Size
+    allocated_bytes: Size
+    read_bytes: Size
+    changed_bytes: Size
+    referenced_bytes: Size
+    new_bytes: Size
+    stored_bytes: Size
+    duration_s: float
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One snapshot."""
+
+    id: SnapshotId
+    image: str
+    time: str
+    base: SnapshotId | None
+    size_bytes: Size
+    block_bytes: int
+    map: Hex64
+    map_is_full: bool
+    root_digest: Hex32
+    statistics: Statistics
+    tags: tuple[str, ...] = ()
+    is_live: bool = False
+    """The image was written to while it was read, and the operator accepted that."""
+    source: str = ""
+    host: str = ""
+    software: str = ""
+
+    @property
+    def taken_at(self) -> datetime:
+        return datetime.strptime(self.time, TIME_FORMAT).replace(tzinfo=UTC)
+
+    @property
+    def object_name(self) -> str:
+        return f"{SNAPSHOTS}{self.image}/{self.time}-{self.id}"
+
+    @property
+    def label(self) -> str:
+        """The snapshot as people name it."""
+        return f"{self.image}@{self.id[:8]}"
+
+    @property
+    def root_digest_bytes(self) -> bytes:
+        return bytes.fromhex(self.root_digest)
+
+
+def find_name_problem(name: str) -> str | None:
+    """Return why `name` cannot name an image, or None when it can."""
+    if not name:
+        return "is empty"
+    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        return f"is longer than {MAX_NAME_BYTES} bytes"
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in name):
+        return "is not valid UTF-8"
+    if not name.isprintable():
+        return "has control characters"
+    if name[0] in ".-" or name != name.strip():
+        return "begins with a dot, a dash or a space, or ends with a space"
+    if bad := sorted({character for character in name if character in "/\\@~*?"}):
+        return f"has {' '.join(bad)}"
+    return None
+
+
+def format_time(moment: datetime) -> str:
+    """Return `moment` as manifests and their names have it: UTC, to the microsecond, sorting as text."""
+    return moment.astimezone(UTC).strftime(TIME_FORMAT)
+
+
+def split_object_name(name: str) -> tuple[str, str, str] | None:
+    """Return (image, time, snapshot id) of a manifest's object name, or None when it is none."""
+    match = _OBJECT_NAME.match(name)
+    return (match["image"], match["time"], match["id"]) if match else None
+
+
+def build_manifest(manifest: Manifest) -> bytes:
+    """Return a manifest object."""
+    return build_document(Kind.MANIFEST, manifest)
+
+
+def parse_manifest(data: bytes, name: str) -> Manifest:
+    """Read the manifest at object `name`; raises IntegrityError or UnsupportedFormat.
+
+    Its own image, time and id must be those of its name, so that no manifest can be swapped for another.
+    """
+    manifest = parse_document(Kind.MANIFEST, name, data, Manifest)
+    if problem := find_name_problem(manifest.image):
+        raise Malformed(name, HEADER_BYTES, f"its image name {problem}")
+    if manifest.object_name != name:
+        raise Malformed(name, HEADER_BYTES, f"it belongs at {manifest.object_name}")
+    if split_object_name(name) is None:
+        raise Malformed(name, HEADER_BYTES, "its time or id is malformed")
+    size = manifest.block_bytes
+    if not MIN_BLOCK_BYTES <= size <= MAX_BLOCK_BYTES or size & (size - 1):
+        raise Malformed(name, HEADER_BYTES, f"its block size is {size} bytes")
+    if manifest.base is None and not manifest.map_is_full:
+        raise Malformed(name, HEADER_BYTES, "it has neither a base nor a full map")
+    return manifest

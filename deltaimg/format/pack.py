@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`packs/<ab>/<digest>`: records one after another, then a footer that says where each begins.
+
+    pack    := header record* footer trailer
+    record  := record_header payload
+    footer  := entry_count times `FOOTER_ENTRY`
+    trailer := u32 entry_count, u32 zero, 8 bytes magic
+
+The header's body digest covers footer and trailer only: each record has a checksum of its own, and the pack's name is
+the digest of all its bytes. A pack whose footer is lost is still read from front to back, header by header, without any key.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.errors import DigestMismatch, Malformed, Truncated, UnsupportedFormat
+from deltaimg.format.framing import HEADER_BYTES, Kind, build_header, digest_bytes, parse_header
+from deltaimg.format.index import MAX_BLOCK_SHIFT, MIN_BLOCK_SHIFT
+
+PACKS: Final = "packs/"
+
+RECORD_HEADER: Final = struct.Struct("<4sBBHI16sIHBB4s16s8s")
+RECORD_HEADER_BYTES: Final = RECORD_HEADER.size
+RECORD_MAGIC: Final = b"\x8bREC"
+MAX_RECORD_BYTES: Final = 16 << 20
+
+FOOTER_ENTRY: Final = np.dtype(
+    [
+        ("id", "u1", (16,)),
+        ("offset", "<u4"),
+        ("payload_bytes", "<u4"),
+        ("slots", "<u2"),
+        ("encoding", "u1"),
+        ("block_shift", "u1"),
+        ("reserved", "<u4"),
+    ]
+)
+TRAILER: Final = struct.Struct("<II8s")
+TRAILER_MAGIC: Final = b"\x8bDIMGEND"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordHeader:
+    """What stands before a record's payload."""
+
+    id: bytes
+    encoding: int
+    slots: int
+    block_shift: int
+    payload_bytes: int
+    payload_digest: bytes
+
+    @property
+    def raw_bytes(self) -> int:
+        return self.slots << self.block_shift
+
+
+def pack_name(digest: str) -> str:
+    """Return the object name of the pack with this digest; 256 folders keep each short."""
+    return f"{PACKS}{digest[:2]}/{digest}"
+
+
+def build_record_header(header: RecordHeader) -> bytes:
+    """Return the 64 bytes that stand before a record's payload."""
+    packed = RECORD_HEADER.pack(
+        RECORD_MAGIC,
+        header.encoding,
+        0,
+        RECORD_HEADER_BYTES,
+        header.payload_bytes,
+        header.id,
+        0,
+        header.slots,
+        header.block_shift,
+        0,
+        bytes(4),
+        header.payload_digest,
+        bytes(8),
+    )
+    return packed[:56] + digest_bytes(packed[:56], length=8)
+
+
+def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> RecordHeader:
+    """Read the record header that begins at `offset` of pack `name`; `data` starts there.
+
+    Raises:
+        Truncated, Malformed: not a whole record header.
+        UnsupportedFormat: a sealed record, or one with a longer header.
+    """
+    if len(data) < RECORD_HEADER_BYTES:
+        raise Truncated(name, offset, RECORD_HEADER_BYTES, len(data))
+    head = bytes(data[:RECORD_HEADER_BYTES])
+    fields = RECORD_HEADER.unpack(head)
+    magic, encoding, sealed, header_bytes, payload_bytes, record_id, sources = fields[:7]
+    slots, shift, flags, padding, digest, checksum = fields[7:]
+    if magic != RECORD_MAGIC:
+        raise Malformed(name, offset, "no record begins here")
+    if digest_bytes(head[:56], length=8) != checksum:
+        raise Malformed(name, offset, "a record header is damaged")
+    if sealed or flags or sources or header_bytes != RECORD_HEADER_BYTES:
+        raise UnsupportedFormat(name, f"the record at byte {offset} is sealed or uses features unknown here")
+    if not MIN_BLOCK_SHIFT <= shift <= MAX_BLOCK_SHIFT or slots == 0 or slots << shift > MAX_RECORD_BYTES or any(padding):
+        raise Malformed(name, offset, "a record header has absurd lengths")
+    if payload_bytes > slots << shift:
+        raise Malformed(name, offset, "a record's payload is longer than its content")
+    return RecordHeader(record_id, encoding, slots, shift, payload_bytes, digest)
+
+
+def check_payload(name: str, offset: int, header: RecordHeader, payload: bytes | memoryview) -> None:
+    """Hold a record's payload against its header; raises Truncated or DigestMismatch."""
+    if len(payload) != header.payload_bytes:
+        raise Truncated(name, offset, RECORD_HEADER_BYTES + header.payload_bytes, RECORD_HEADER_BYTES + len(payload))
+    found = digest_bytes(payload)
+    if found != header.payload_digest:
+        raise DigestMismatch(name, offset, "the record here", header.payload_digest, found)
+
+
+def finish_pack(records: list[tuple[RecordHeader, bytes]]) -> tuple[list[bytes], npt.NDArray[Any]]:
+    """Lay out records as a whole pack: the parts of its bytes, and the footer that says where each record begins."""
+    footer = np.zeros(len(records), FOOTER_ENTRY)
+    parts = [b""]
+    offset = HEADER_BYTES
+    for number, (header, payload) in enumerate(records):
+        entry = footer[number]
+        entry["id"] = np.frombuffer(header.id, np.uint8)
+        entry["offset"], entry["payload_bytes"], entry["slots"] = offset, header.payload_bytes, header.slots
+        entry["encoding"], entry["block_shift"] = header.encoding, header.block_shift
+        parts += (build_record_header(header), payload)
+        offset += RECORD_HEADER_BYTES + len(payload)
+    tail = footer.tobytes() + TRAILER.pack(len(footer), 0, TRAILER_MAGIC)
+    parts.append(tail)
+    parts[0] = build_header(Kind.PACK, offset - HEADER_BYTES + len(tail), digest_bytes(tail))
+    return parts, footer
+
+
+def parse_pack_footer(name: str, data: bytes | memoryview) -> npt.NDArray[Any]:
+    """Return the footer of the whole pack `data`; raises IntegrityError or UnsupportedFormat.
+
+    Every entry it returns lies between the pack's header and its footer.
+    """
+    header = parse_header(Kind.PACK, name, data)
+    if len(data) < HEADER_BYTES + header.body_bytes:
+        raise Truncated(name, len(data), HEADER_BYTES + header.body_bytes, len(data))
+    if len(data) > HEADER_BYTES + header.body_bytes:
+        raise Malformed(name, HEADER_BYTES + header.body_bytes, "bytes follow its end")
+    trailer_offset = len(data) - TRAILER.size
+    if trailer_offset < HEADER_BYTES:
+        raise Truncated(name, len(data), HEADER_BYTES + TRAILER.size, len(data))
+    count, reserved, magic = TRAILER.unpack(data[trailer_offset:])
+    footer_offset = trailer_offset - count * FOOTER_ENTRY.itemsize
+    if magic != TRAILER_MAGIC or reserved or footer_offset < HEADER_BYTES:
+        raise Malformed(name, trailer_offset, "its trailer is damaged")
+    found = digest_bytes(memoryview(data)[footer_offset:])
+    if found != header.body_digest:
+        raise DigestMismatch(name, footer_offset, "its footer", header.body_digest, found)
+    footer = np.frombuffer(data, FOOTER_ENTRY, count, footer_offset)
+    ends = footer["offset"].astype(np.uint64) + footer["payload_bytes"] + RECORD_HEADER_BYTES
+    if count and (int(footer["offset"].min()) < HEADER_BYTES or int(ends.max()) > footer_offset):
+        raise Malformed(name, footer_offset, "its footer names records outside it")
+    return footer
+
+
+def scan_records(name: str, data: bytes | memoryview) -> Iterator[tuple[int, RecordHeader]]:
+    """Yield the offset and header of each record of a pack, front to back, without its footer.
+
+    Stops where no record begins; raises as `parse_record_header` for a record that begins and is damaged.
+    """
+    offset = HEADER_BYTES
+    view = memoryview(data)
+    while bytes(view[offset : offset + 4]) == RECORD_MAGIC:
+        header = parse_record_header(name, offset, view[offset:])
+        if offset + RECORD_HEADER_BYTES + header.payload_bytes > len(view):
+            raise Truncated(name, offset, RECORD_HEADER_BYTES + header.payload_bytes, len(view) - offset)
+        yield offset, header
+        offset += RECORD_HEADER_BYTES + header.payload_bytes

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flat files and block devices as sources.
+
+A backup must not push the host's own working set out of the page cache: each read first asks for what is cached
+already (RWF_NOWAIT); only what had to come from the disk is dropped again afterwards.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import os
+import struct
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.errors import ImageError, UnsupportedImage
+from deltaimg.model import MAX_IMAGE_BYTES
+
+BLKGETSIZE64 = 0x80081272
+BLKSSZGET = 0x1268
+DIRECT_ALIGNMENT = 4096
+
+
+class RawSource:
+    """A regular file."""
+
+    is_sequential = False
+
+    def __init__(self, path: str, descriptor: int, *, use_holes: bool = True, is_direct: bool = False) -> None:
+        self.path = path
+        self.size_bytes: int | None = None
+        self._descriptor = descriptor
+        self._use_holes = use_holes
+        self._is_direct = is_direct
+        self._asks_cache = not is_direct
+        self._opened_as = self._identity()
+        self.size_bytes = self._find_size()
+        if self.size_bytes == 0:
+            raise UnsupportedImage(path, "is empty")
+        if self.size_bytes > MAX_IMAGE_BYTES:
+            raise UnsupportedImage(path, f"is larger than {MAX_IMAGE_BYTES} bytes")
+        if not is_direct:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+    def data_extents(self) -> npt.NDArray[np.int64]:
+        size = self.size_bytes or 0
+        if not self._use_holes:
+            return np.array([[0, size]], np.int64)
+        extents = array.array("q")
+        position = 0
+        while position < size:
+            try:
+                start = os.lseek(self._descriptor, position, os.SEEK_DATA)
+                end = min(os.lseek(self._descriptor, start, os.SEEK_HOLE), size)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    break
+                if error.errno in (errno.EINVAL, errno.EOPNOTSUPP) and position == 0:
+                    return np.array([[0, size]], np.int64)
+                raise self._failure("cannot be searched for holes", error) from error
+            if end <= start:
+                break
+            extents.extend((start, end))
+            position = end
+        return np.frombuffer(extents, np.int64).reshape(-1, 2) if extents else np.empty((0, 2), np.int64)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        was_cached, got = self._read_cached(offset, buffer)
+        try:
+            while got < len(buffer):
+                more = os.preadv(self._descriptor, [buffer[got:]], offset + got)
+                if more <= 0:
+                    break
+                got += more
+                if self._is_direct and got % DIRECT_ALIGNMENT:
+                    break
+        except OSError as error:
+            raise self._failure(f"cannot be read at byte {offset + got}", error) from error
+        if not was_cached and not self._is_direct:
+            os.posix_fadvise(self._descriptor, offset, len(buffer), os.POSIX_FADV_DONTNEED)
+        return got
+
+    def has_changed(self) -> bool:
+        return self._identity() != self._opened_as
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def _read_cached(self, offset: int, buffer: memoryview) -> tuple[bool, int]:
+        """Read what the page cache holds; return whether that was all, and how much it was."""
+        if not self._asks_cache:
+            return False, 0
+        try:
+            got = os.preadv(self._descriptor, [buffer], offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False, 0
+        except OSError:
+            # Not every file system can say; there is nothing to drop then that we could know of.
+            self._asks_cache = False
+            return False, 0
+        return got == len(buffer) or offset + got == self.size_bytes, got
+
+    def _identity(self) -> tuple[int, ...]:
+        found = os.fstat(self._descriptor)
+        return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def _find_size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def _failure(self, problem: str, error: OSError) -> ImageError:
+        return ImageError(self.path, f"{problem}: {os.strerror(error.errno or 0)}")
+
+
+class BlockDeviceSource(RawSource):
+    """A block device. It has no holes, and no time of last change: only its size can be watched."""
+
+    def __init__(self, path: str, descriptor: int, *, is_direct: bool = False) -> None:
+        self.sector_bytes = read_sector_bytes(descriptor)
+        super().__init__(path, descriptor, use_holes=False, is_direct=is_direct)
+
+    def _find_size(self) -> int:
+        return read_device_bytes(self._descriptor)
+
+    def _identity(self) -> tuple[int, ...]:
+        return (os.fstat(self._descriptor).st_rdev, read_device_bytes(self._descriptor))
+
+
+def read_device_bytes(descriptor: int) -> int:
+    """Return the size of a block device."""
+    return int(struct.unpack("=Q", fcntl.ioctl(descriptor, BLKGETSIZE64, bytes(8)))[0])
+
+
+def read_sector_bytes(descriptor: int) -> int:
+    """Return the logical sector size of a block device."""
+    return int(struct.unpack("=i", fcntl.ioctl(descriptor, BLKSSZGET, bytes(4)))[0])

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a backup reads from: a raw file, a block device or a stream, behind one face."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.errors import ImageError, UnsupportedImage
+
+STREAM = "-"
+
+
+class Source(Protocol):
+    """An image to read. Every method may raise ImageError."""
+
+    @property
+    def path(self) -> str:
+        """As the user named it."""
+        ...
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The image's size; None while a stream has not ended."""
+        ...
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether it must be read once, front to back."""
+        ...
+
+    def data_extents(self) -> npt.NDArray[np.int64]:
+        """Return shape (count, 2): [start, end) of what may hold data, ascending, apart, within the image; the rest are holes."""
+        ...
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset`; return how many bytes there were, fewer only at the image's end."""
+        ...
+
+    def has_changed(self) -> bool:
+        """Whether the image's size or modification time moved since it was opened."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_source(path: str, *, use_holes: bool = True, is_direct: bool = False) -> Source:
+    """Open the image at `path`, `-` being the standard input.
+
+    Args:
+        use_holes: believe the file system about holes; otherwise everything is read.
+        is_direct: read past the page cache (O_DIRECT).
+
+    Raises:
+        ImageError: it cannot be opened. UnsupportedImage: it is a folder, a character device or such.
+    """
+    from deltaimg.image.raw import BlockDeviceSource, RawSource
+    from deltaimg.image.stream import StreamSource
+
+    if path == STREAM:
+        return StreamSource(0)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_DIRECT if is_direct else 0)
+    try:
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a disk image or block device")
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if is_direct and error.errno == errno.EINVAL:
+            raise ImageError(path, "its file system has no direct I/O", hint="run again without --direct") from error
+        raise ImageError(path, f"cannot be read: {os.strerror(error.errno or 0)}") from error
+    try:
+        if stat.S_ISBLK(mode):
+            return BlockDeviceSource(path, descriptor, is_direct=is_direct)
+        return RawSource(path, descriptor, use_holes=use_holes, is_direct=is_direct)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def describe_mode(mode: int) -> str:
+    """Say in words what kind of file has this mode."""
+    kinds = (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISCHR, "a character device"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISBLK, "a block device"),
+        (stat.S_ISREG, "a file"),
+    )
+    return next((words for test, words in kinds if test(mode)), "something unknown")

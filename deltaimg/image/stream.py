@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The standard input as a source: read once, front to back, its size known when it ends."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.errors import ImageError, UnsupportedImage
+from deltaimg.model import MAX_IMAGE_BYTES
+
+
+class StreamSource:
+    """A pipe, or whatever else stands behind a descriptor."""
+
+    is_sequential = True
+
+    def __init__(self, descriptor: int) -> None:
+        self.path = "-"
+        self.size_bytes: int | None = None
+        self._descriptor = descriptor
+        self._position = 0
+        if os.isatty(descriptor):
+            raise UnsupportedImage(self.path, "the standard input is a terminal", hint="pipe an image into it")
+
+    def data_extents(self) -> npt.NDArray[np.int64]:
+        return np.array([[0, MAX_IMAGE_BYTES]], np.int64)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        assert offset == self._position, "a stream is read front to back"
+        got = 0
+        try:
+            while got < len(buffer):
+                more = os.readv(self._descriptor, [buffer[got:]])
+                if more == 0:
+                    self.size_bytes = self._position + got
+                    break
+                got += more
+        except OSError as error:
+            raise ImageError(self.path, f"cannot be read at byte {offset + got}: {os.strerror(error.errno or 0)}") from error
+        self._position += got
+        if self.size_bytes == 0:
+            raise UnsupportedImage(self.path, "the stream is empty")
+        return got
+
+    def has_changed(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Leave the descriptor to whoever opened it."""

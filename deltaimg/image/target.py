@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a restore writes to: a new sparse file, a block device, or the standard output.
+
+A file gets its name only once its content is proven: until then it has a temporary name beside it. No symbolic link is
+ever followed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from typing import Protocol
+
+from deltaimg.errors import ImageError, TargetExists, TargetTooSmall, UnsupportedImage
+from deltaimg.image.raw import read_device_bytes
+from deltaimg.image.source import describe_mode
+
+STDOUT = "-"
+_PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+_ZERO_BUFFER = bytes(1 << 20)
+
+
+class Target(Protocol):
+    """A place for a restored image. Every method may raise ImageError."""
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether it must be written once, front to back."""
+        ...
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Put `data` at `offset`; any thread, any order, unless sequential."""
+        ...
+
+    def clear(self, offset: int, length: int) -> None:
+        """Make `length` bytes from `offset` read as zeros, as holes where the target can."""
+        ...
+
+    def commit(self) -> None:
+        """The image is complete and proven: give it its name."""
+        ...
+
+    def abort(self) -> None:
+        """Leave nothing behind that could be taken for an image."""
+        ...
+
+
+def open_target(path: str, size_bytes: int, *, is_forced: bool = False, is_synced: bool = False) -> Target:
+    """Open the place that `path` names for an image of `size_bytes`, `-` being the standard output.
+
+    Args:
+        is_forced: replace an existing file, write to a block device.
+        is_synced: wait at the end until the image is on the disk; always so for a device, and where a file is replaced.
+
+    Raises:
+        TargetExists: something is there and `is_forced` is not set, or it is a symbolic link.
+        TargetTooSmall: a block device or file system smaller than the image. ImageError: it cannot be written.
+    """
+    if path == STDOUT:
+        return StreamTarget(1)
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return FileTarget(path, size_bytes, is_replacing=False, is_synced=is_synced)
+    except OSError as error:
+        raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
+    if stat.S_ISLNK(mode):
+        raise TargetExists(path, "is a symbolic link, which a restore never follows", hint="name what it points to")
+    if stat.S_ISBLK(mode):
+        if not is_forced:
+            raise TargetExists(path, "is a block device", hint="--force overwrites it")
+        return DeviceTarget(path, size_bytes)
+    if not stat.S_ISREG(mode):
+        raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a place for a disk image")
+    if not is_forced:
+        raise TargetExists(path, "exists", hint="--force replaces it once the restored image is proven")
+    return FileTarget(path, size_bytes, is_replacing=True, is_synced=True)
+
+
+class _DescriptorTarget:
+    """What files and devices have in common: writing at offsets through a descriptor."""
+
+    is_sequential = False
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    def write(self, offset: int, data: memoryview) -> None:
+        try:
+            while len(data):
+                written = os.pwrite(self._descriptor, data, offset)
+                data, offset = data[written:], offset + written
+        except OSError as error:
+            raise write_failure(self.path, offset, error) from error
+
+
+class FileTarget(_DescriptorTarget):
+    """A new sparse file; what is never written stays a hole."""
+
+    def __init__(self, path: str, size_bytes: int, *, is_replacing: bool, is_synced: bool) -> None:
+        self._is_replacing, self._is_synced = is_replacing, is_synced
+        self._temporary = f"{path}.{secrets.token_hex(4)}.partial"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            super().__init__(path, os.open(self._temporary, flags, 0o600))
+        except OSError as error:
+            raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
+        try:
+            os.ftruncate(self._descriptor, size_bytes)
+        except OSError as error:
+            self.abort()
+            if error.errno in (errno.EFBIG, errno.EINVAL, errno.ENOSPC):
+                raise TargetTooSmall(path, f"its file system cannot hold a file of {size_bytes} bytes") from error
+            raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
+
+    def clear(self, offset: int, length: int) -> None:
+        """Nothing to do: the file is new."""
+
+    def commit(self) -> None:
+        try:
+            if self._is_synced:
+                os.fsync(self._descriptor)
+            if self._is_replacing:
+                os.rename(self._temporary, self.path)
+            else:
+                self._rename_new()
+            if self._is_synced:
+                _sync_folder(os.path.dirname(os.path.abspath(self.path)))
+            os.close(self._descriptor)
+        except FileExistsError as error:
+            self.abort()
+            raise TargetExists(self.path, "appeared while the image was restored") from error
+        except OSError as error:
+            self.abort()
+            raise write_failure(self.path, 0, error) from error
+
+    def abort(self) -> None:
+        with suppress(OSError):
+            os.close(self._descriptor)
+        with suppress(OSError):
+            os.unlink(self._temporary)
+
+    def _rename_new(self) -> None:
+        """Rename to a name that must not exist: by link() where the file system has it, which cannot overwrite."""
+        try:
+            os.link(self._temporary, self.path, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except OSError:
+            if os.path.lexists(self.path):
+                raise FileExistsError(errno.EEXIST, "exists", self.path) from None
+            os.rename(self._temporary, self.path)
+        else:
+            os.unlink(self._temporary)
+
+
+class DeviceTarget(_DescriptorTarget):
+    """A block device at least as large as the image; its old content is gone where the image has holes, too."""
+
+    def __init__(self, path: str, size_bytes: int) -> None:
+        try:
+            # O_EXCL on a device fails while it is mounted or otherwise held by the kernel.
+            descriptor = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            hint = "is it mounted?" if error.errno == errno.EBUSY else None
+            raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}", hint=hint) from error
+        super().__init__(path, descriptor)
+        device_bytes = read_device_bytes(descriptor)
+        if device_bytes < size_bytes:
+            os.close(descriptor)
+            raise TargetTooSmall(path, f"has {device_bytes} bytes; the image needs {size_bytes}")
+        self._can_punch = True
+
+    def clear(self, offset: int, length: int) -> None:
+        if self._can_punch and _punch(self._descriptor, offset, length):
+            return
+        self._can_punch = False
+        for start in range(offset, offset + length, len(_ZERO_BUFFER)):
+            self.write(start, memoryview(_ZERO_BUFFER)[: offset + length - start])
+
+    def commit(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+        except OSError as error:
+            raise write_failure(self.path, 0, error) from error
+
+    def abort(self) -> None:
+        with suppress(OSError):
+            os.close(self._descriptor)
+
+
+class StreamTarget:
+    """The standard output."""
+
+    is_sequential = True
+
+    def __init__(self, descriptor: int) -> None:
+        self.path = STDOUT
+        self._descriptor = descriptor
+        if os.isatty(descriptor):
+            raise UnsupportedImage(self.path, "the standard output is a terminal", hint="send it to a file or a pipe")
+
+    def write(self, offset: int, data: memoryview) -> None:
+        try:
+            while len(data):
+                data = data[os.write(self._descriptor, data) :]
+        except OSError as error:
+            raise write_failure("standard output", offset, error) from error
+
+    def clear(self, offset: int, length: int) -> None:
+        for start in range(offset, offset + length, len(_ZERO_BUFFER)):
+            self.write(start, memoryview(_ZERO_BUFFER)[: offset + length - start])
+
+    def commit(self) -> None:
+        """Nothing to name."""
+
+    def abort(self) -> None:
+        """What is written is written; the exit code says that it is not all."""
+
+
+def write_failure(path: str, offset: int, error: OSError) -> ImageError:
+    """Return the error for a write to a target that failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TargetTooSmall(path, f"no space left when writing at byte {offset}", hint="make room and restore again")
+    return ImageError(path, f"cannot be written at byte {offset}: {os.strerror(error.errno or 0)}")
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _punch(descriptor: int, offset: int, length: int) -> bool:
+    """Deallocate a range; False where the device cannot. Python's os has no call for it."""
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return bool(fallocate(descriptor, _PUNCH, offset, length) == 0)

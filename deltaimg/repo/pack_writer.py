@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fill packs with records and store them, then the signature and index that make the records findable.
+
+One thread stores, so that encoding goes on meanwhile, and so that objects become durable in exactly this order: packs,
+their signature, their index. After every `checkpoint_bytes` such a group is complete: a run that dies later leaves
+records that the next run finds and refers to.
+
+Memory  up to three packs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.format.framing import name_object
+from deltaimg.format.index import ENTRY, INDEXES, IndexObject, build_index, parse_index
+from deltaimg.format.pack import RecordHeader, finish_pack, pack_name
+from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
+from deltaimg.errors import ObjectExists
+from deltaimg.model import MIB
+from deltaimg.repo.repository import Repository
+
+PACK_BYTES = 32 * MIB
+CHECKPOINT_BYTES = 256 * MIB
+_PACKS_IN_FLIGHT = 2
+
+
+class PackWriter:
+    """Takes records in order; a context manager that stops its thread."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        now_us: Callable[[], int],
+        *,
+        pack_bytes: int = PACK_BYTES,
+        checkpoint_bytes: int = CHECKPOINT_BYTES,
+    ) -> None:
+        self.stored_bytes = 0
+        self._repository = repository
+        self._now_us = now_us
+        self._pack_bytes, self._checkpoint_bytes = pack_bytes, checkpoint_bytes
+        self._records: list[tuple[RecordHeader, bytes]] = []
+        self._digests: list[Digests] = []
+        self._filled_bytes = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="deltaimg-store")
+        self._in_flight: deque[Future[None]] = deque()
+        self._unindexed: list[tuple[str, npt.NDArray[Any], Digests]] = []
+        self._unindexed_bytes = 0
+
+    def __enter__(self) -> PackWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def add(self, header: RecordHeader, payload: bytes, digests: Digests) -> None:
+        """Take one record; raises what storing an earlier one met."""
+        self._records.append((header, payload))
+        self._digests.append(digests)
+        self._filled_bytes += len(payload)
+        if self._filled_bytes >= self._pack_bytes:
+            self._send_pack()
+
+    def finish(self) -> None:
+        """Store what is left and its index; on return all records added are durable and findable."""
+        if self._records:
+            self._send_pack()
+        self._wait(0)
+        self._thread.submit(self._store_index).result()
+
+    def _send_pack(self) -> None:
+        self._wait(_PACKS_IN_FLIGHT - 1)
+        self._in_flight.append(self._thread.submit(self._store_pack, self._records, self._digests))
+        self._records, self._digests, self._filled_bytes = [], [], 0
+
+    def _wait(self, allowed: int) -> None:
+        while len(self._in_flight) > allowed:
+            self._in_flight.popleft().result()
+
+    # -- on the storing thread ---------------------------------------------------------------------------------------
+
+    def _store_pack(self, records: list[tuple[RecordHeader, bytes]], digests: list[Digests]) -> None:
+        parts, footer = finish_pack(records)
+        digest = name_object(parts)
+        try:
+            size_bytes = self._repository.store.put(pack_name(digest), parts)
+        except ObjectExists:
+            size_bytes = 0
+        self.stored_bytes += size_bytes
+        self._unindexed.append((digest, footer, np.concatenate(digests)))
+        self._unindexed_bytes += size_bytes
+        if self._unindexed_bytes >= self._checkpoint_bytes:
+            self._store_index()
+
+    def _store_index(self) -> None:
+        if not self._unindexed:
+            return
+        footers = [footer for _, footer, _ in self._unindexed]
+        entries = np.zeros(sum(len(footer) for footer in footers), ENTRY)
+        merged = np.concatenate(footers)
+        for field in ("id", "offset", "payload_bytes", "slots", "encoding", "block_shift"):
+            entries[field] = merged[field]
+        entries["pack"] = np.repeat(np.arange(len(footers)), [len(footer) for footer in footers])
+        entries["first_digest"] = np.cumsum(entries["slots"], dtype=np.uint64) - entries["slots"]
+        digests = np.concatenate([each for _, _, each in self._unindexed]).reshape(-1, DIGEST_BYTES)
+        signature = self._put(SIGNATURES, build_signature(SignatureObject(entries["id"], entries["slots"], digests)))
+        packs = tuple(digest for digest, _, _ in self._unindexed)
+        index = build_index(IndexObject(self._now_us(), packs, (signature,), entries))
+        parse_index(index, "the new index")
+        self._put(INDEXES, index)
+        self._unindexed, self._unindexed_bytes = [], 0
+
+    def _put(self, folder: str, data: bytes) -> str:
+        digest, size_bytes = self._repository.put_object(folder, [data])
+        self.stored_bytes += size_bytes
+        return digest
+
+

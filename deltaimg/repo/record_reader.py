@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From packs to the content of records: which ranges to read, how to expand them, and proof that the bytes are right.
+
+The proof is the digest of every block, which the record's id vouches for, so payload checksums need not be computed as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.codec.registry import find_decoder
+from deltaimg.errors import DigestMismatch, IntegrityError, Malformed, Truncated, UnsupportedFormat
+from deltaimg.format.pack import MAX_RECORD_BYTES, RECORD_HEADER_BYTES, pack_name, parse_record_header
+from deltaimg.kernels import digest_blocks, is_equal
+from deltaimg.model import KIB, MIB
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.slots import SlotTable
+
+READ_BYTES = 2 * MIB
+_MAX_GAP_BYTES = 64 * KIB
+"""Reading on over so much that nobody wants is cheaper than another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGroup:
+    """Records that one request brings: bytes [offset, end) of a pack."""
+
+    pack: str
+    offset: int
+    end: int
+    records: npt.NDArray[np.int64]
+
+
+def group_reads(table: SlotTable, records: npt.NDArray[np.int64]) -> Iterator[ReadGroup]:
+    """Yield requests that bring all of `records`, in order of pack and offset."""
+    entries = table.index.entries[table.entries[records]]
+    order = np.lexsort((entries["offset"], entries["pack"]))
+    entries, records = entries[order], records[order]
+    starts = entries["offset"].astype(np.int64)
+    ends = starts + entries["payload_bytes"] + RECORD_HEADER_BYTES
+    packs = entries["pack"]
+    first = 0
+    for number in range(1, len(records) + 1):
+        if number < len(records):
+            is_near = packs[number] == packs[first] and starts[number] - ends[number - 1] <= _MAX_GAP_BYTES
+            if is_near and ends[number] - starts[first] <= READ_BYTES:
+                continue
+        pack = pack_name(table.index.packs[packs[first]])
+        yield ReadGroup(pack, int(starts[first]), int(ends[number - 1]), records[first:number])
+        first = number
+
+
+class RecordReader:
+    """Expands and proves records; any number of threads may use one."""
+
+    def __init__(self, repository: Repository, table: SlotTable) -> None:
+        self._repository = repository
+        self._table = table
+
+    def fetch(self, group: ReadGroup) -> memoryview:
+        """Return the bytes of a group, fewer only where the pack is truncated; raises StoreError."""
+        return memoryview(self._repository.store.get_range(group.pack, group.offset, group.end - group.offset))
+
+    def expand(self, record: int, group: ReadGroup, fetched: memoryview) -> memoryview:
+        """Return the content of one record of a fetched group, each block of it proven.
+
+        Raises:
+            IntegrityError: it is not, naming the pack and the place.
+        """
+        entry = self._table.index.entries[self._table.entries[record]]
+        offset = int(entry["offset"])
+        data = fetched[offset - group.offset :][: RECORD_HEADER_BYTES + int(entry["payload_bytes"])]
+        header = parse_record_header(group.pack, offset, data)
+        if header.id != entry["id"].tobytes() or header.payload_bytes != entry["payload_bytes"] or header.slots != entry["slots"]:
+            raise Malformed(group.pack, offset, "another record lies here than the index says")
+        if len(data) < RECORD_HEADER_BYTES + header.payload_bytes:
+            raise Truncated(group.pack, offset, RECORD_HEADER_BYTES + header.payload_bytes, len(data))
+        decoder = find_decoder(header.encoding)
+        if decoder is None:
+            raise UnsupportedFormat(group.pack, f"the record at byte {offset} has encoding {header.encoding}")
+        assert header.raw_bytes <= MAX_RECORD_BYTES
+        try:
+            content = memoryview(decoder.decode(data[RECORD_HEADER_BYTES:], header.raw_bytes))
+        except ValueError as error:
+            raise IntegrityError(group.pack, offset, f"the record here {error}") from error
+        self._prove(record, group.pack, offset, content, 1 << header.block_shift)
+        return content
+
+    def read(self, record: int) -> memoryview:
+        """Fetch and expand a single record; raises StoreError or IntegrityError."""
+        group = next(group_reads(self._table, np.array([record], np.int64)))
+        return self.expand(record, group, self.fetch(group))
+
+    def _prove(self, record: int, pack: str, offset: int, content: memoryview, block_bytes: int) -> None:
+        found = digest_blocks(self._repository.keys.block, content, block_bytes)
+        first = int(self._table.first_slots[record])
+        expected = self._table.digests[first : first + len(found)]
+        if not is_equal(found, expected):
+            block = int(np.argmax((found != expected).any(axis=1)))
+            what = f"block {block} of the record here"
+            raise DigestMismatch(pack, offset, what, expected[block].tobytes(), found[block].tobytes())

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A repository: a store, its config, and the checks that every object passes on its way in and out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from blake3 import blake3
+
+from deltaimg.errors import DigestMismatch, IntegrityError, ObjectExists, ObjectNotFound, RepositoryExists, RepositoryNotFound
+from deltaimg.format.config import CONFIG_NAME, Config, build_config, parse_config
+from deltaimg.format.framing import name_object
+from deltaimg.format.manifest import SNAPSHOTS, Manifest, build_manifest, format_time, parse_manifest, split_object_name
+from deltaimg.store.interface import Parts, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """One key for each use of keyed BLAKE3, so that a digest of one kind never passes for one of another."""
+
+    block: bytes
+    record: bytes
+    root: bytes
+
+    @classmethod
+    def derive(cls, digest_key: bytes) -> Keys:
+        names = ("block digest", "record id", "root digest")
+        return cls(*(blake3(digest_key, derive_key_context=f"deltaimg 2026 {name}").digest() for name in names))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SnapshotRef:
+    """A snapshot as the listing of a repository shows it. Sorts by image, then time."""
+
+    image: str
+    time: str
+    id: str
+
+    @property
+    def object_name(self) -> str:
+        return f"{SNAPSHOTS}{self.image}/{self.time}-{self.id}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.image}@{self.id[:8]}"
+
+
+class Repository:
+    """An open repository. Methods may raise StoreError, IntegrityError and UnsupportedFormat."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self.store = store
+        self.config = config
+        self.keys = Keys.derive(config.digest_key_bytes)
+
+    @classmethod
+    def create(cls, store: Store, *, created: datetime, software: str) -> Repository:
+        """Make a repository in an empty store; raises RepositoryExists when there is anything in it."""
+        for found in store.list(""):
+            if found.name == CONFIG_NAME:
+                raise RepositoryExists(store.location, "there is a repository already")
+            raise RepositoryExists(store.location, f"there is something else already ('{found.name}')")
+        config = Config(
+            repository_id=secrets.token_hex(16),
+            created=format_time(created),
+            digest_key=secrets.token_hex(32),
+            software=software,
+        )
+        try:
+            store.put(CONFIG_NAME, [build_config(config)])
+        except ObjectExists as error:
+            raise RepositoryExists(store.location, "there is a repository already") from error
+        return cls(store, config)
+
+    @classmethod
+    def open(cls, store: Store) -> Repository:
+        """Open the repository in `store`; raises RepositoryNotFound when it holds none."""
+        try:
+            data = store.get(CONFIG_NAME)
+        except ObjectNotFound as error:
+            found = next(iter(store.list("")), None)
+            problem = "there is no repository here" if found is None else "is not a repository: it has no 'config'"
+            raise RepositoryNotFound(store.location, problem) from error
+        return cls(store, parse_config(data, f"{store.location}/{CONFIG_NAME}"))
+
+    # -- write-once objects, named by content ------------------------------------------------------------------------
+
+    def put_object(self, folder: str, parts: Parts) -> tuple[str, int]:
+        """Keep an object under the digest of its bytes; return that name and by how many bytes the repository grew."""
+        digest = name_object(parts)
+        try:
+            return digest, self.store.put(folder + digest, parts)
+        except ObjectExists:
+            return digest, 0
+
+    def get_object(self, folder: str, digest: str) -> bytes:
+        """Return the object of this name, which must be the digest of its bytes; raises DigestMismatch."""
+        name = folder + digest
+        data = self.store.get(name)
+        found = name_object([data])
+        if found != digest:
+            raise DigestMismatch(name, 0, "the object", bytes.fromhex(digest), bytes.fromhex(found))
+        return data
+
+    # -- snapshots ---------------------------------------------------------------------------------------------------
+
+    def list_snapshots(self, image: str | None = None) -> list[SnapshotRef]:
+        """Return what snapshots there are, of one image or of all, oldest first within an image."""
+        prefix = SNAPSHOTS if image is None else f"{SNAPSHOTS}{image}/"
+        names = (split_object_name(found.name) for found in self.store.list(prefix))
+        return sorted(SnapshotRef(*parts) for parts in names if parts is not None)
+
+    def load_manifest(self, ref: SnapshotRef) -> Manifest:
+        """Return the manifest of a snapshot."""
+        return parse_manifest(self.store.get(ref.object_name), ref.object_name)
+
+    def load_manifests(self, image: str | None = None) -> Iterator[Manifest | IntegrityError]:
+        """Yield every manifest, or in its place the error that reading it met."""
+        for ref in self.list_snapshots(image):
+            try:
+                yield self.load_manifest(ref)
+            except IntegrityError as error:
+                yield error
+
+    def commit(self, manifest: Manifest) -> int:
+        """Store a manifest: the commit. Return its size."""
+        data = build_manifest(manifest)
+        parse_manifest(data, manifest.object_name)
+        return self.store.put(manifest.object_name, [data])

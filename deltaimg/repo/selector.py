@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which snapshot does the user mean?
+
+    vm1                     the newest of image vm1           vm1@latest~2     the second before the newest
+    vm1@2026-11-23          the last one taken that day       vm1@2026-11-23T02:30   the last one taken by then
+    3f9c                    the one whose id begins so        vm1@3f9c         the same, of one image
+
+Days and times are those of the local time zone, unless they carry one.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+from deltaimg.errors import AmbiguousSnapshot, SnapshotNotFound, UsageError
+from deltaimg.format.manifest import find_name_problem, format_time
+from deltaimg.repo.repository import Repository, SnapshotRef
+
+_LATEST = re.compile(r"^latest(?:~(\d{1,9}))?$")
+_ID = re.compile(r"^[0-9a-f]{1,16}$")
+_DATE = re.compile(r"^\d{4}-\d{2}-\d{2}")
+
+
+def check_image_name(name: str) -> str:
+    """Return `name` if it can name an image; raises UsageError."""
+    if problem := find_name_problem(name):
+        raise UsageError(f"image name {name[:60]!r} {problem}", hint="letters, digits, dots, dashes and the like make a name")
+    return name
+
+
+def select_snapshot(repository: Repository, selector: str) -> SnapshotRef:
+    """Return the snapshot that `selector` means; raises SnapshotNotFound, AmbiguousSnapshot or UsageError."""
+    image, at, moment = selector.rpartition("@")
+    if not at:
+        return _select_without_image(repository, selector)
+    refs = repository.list_snapshots(check_image_name(image))
+    if not refs:
+        raise SnapshotNotFound(selector, hint=_suggest_images(repository))
+    if match := _LATEST.match(moment):
+        back = int(match[1] or 0)
+        if back >= len(refs):
+            raise SnapshotNotFound(selector, hint=f"'{image}' has {len(refs)} snapshots")
+        return refs[-1 - back]
+    if _DATE.match(moment):
+        return _select_by_time(refs, selector, moment)
+    return _select_by_id(refs, selector, moment)
+
+
+def _select_without_image(repository: Repository, selector: str) -> SnapshotRef:
+    refs = repository.list_snapshots()
+    image, _, back = selector.partition("~")
+    of_image = [ref for ref in refs if ref.image == image]
+    if of_image and (back.isdigit() or not back):
+        return select_snapshot(repository, f"{image}@latest~{back or 0}")
+    if not selector or not _ID.match(selector):
+        raise SnapshotNotFound(selector, hint=_suggest_images(repository))
+    return _select_by_id(refs, selector, selector)
+
+
+def _select_by_id(refs: list[SnapshotRef], selector: str, prefix: str) -> SnapshotRef:
+    found = [ref for ref in refs if ref.id.startswith(prefix)] if _ID.match(prefix) else []
+    if not found:
+        raise SnapshotNotFound(selector)
+    if len(found) > 1:
+        raise AmbiguousSnapshot(selector, [ref.label for ref in found])
+    return found[0]
+
+
+def _select_by_time(refs: list[SnapshotRef], selector: str, moment: str) -> SnapshotRef:
+    try:
+        start = datetime.fromisoformat(moment)
+    except ValueError as error:
+        raise UsageError(f"'{moment}' is no date or time", hint="write 2026-11-23 or 2026-11-23T02:30") from error
+    is_day = len(moment) == len("2026-11-23")
+    end = (start + timedelta(days=1) if is_day else start).astimezone()
+    last = format_time(end)
+    found = [ref for ref in refs if (ref.time < last if is_day else ref.time <= last)]
+    if is_day:
+        found = [ref for ref in found if ref.time >= format_time(start.astimezone())]
+    if not found:
+        days = sorted({ref.time[:8] for ref in refs})
+        raise SnapshotNotFound(selector, hint=f"snapshots of this image run from {days[0]} to {days[-1]} (UTC)")
+    return found[-1]
+
+
+def _suggest_images(repository: Repository) -> str:
+    images = sorted({ref.image for ref in repository.list_snapshots()})
+    if not images:
+        return "the repository holds no snapshot yet"
+    return f"images here: {', '.join(images[:8])}{', …' if len(images) > 8 else ''}"

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the repository asks of the place where its objects are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Parts = Sequence[bytes | memoryview]
+"""The bytes of one object, in pieces that follow one another."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object of a listing."""
+
+    name: str
+    size_bytes: int
+
+
+class Store(Protocol):
+    """Keeps objects under names such as `packs/ab/abcd…`. Every method may raise StoreError."""
+
+    @property
+    def location(self) -> str:
+        """Where it is, as the user named it."""
+        ...
+
+    def put(self, name: str, parts: Parts) -> int:
+        """Keep an object and return its size. Once this returns, it is durable; until then nobody sees any of it.
+
+        Raises:
+            ObjectExists: an object of this name is there; it stays as it was.
+        """
+        ...
+
+    def get(self, name: str) -> bytes:
+        """Return a whole object; raises ObjectNotFound."""
+        ...
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`, fewer only where the object ends; raises ObjectNotFound."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield each object whose name begins with `prefix`, a folder and its slash, in order of name."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object, durably; one that is not there is no error."""
+        ...
