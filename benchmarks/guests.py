@@ -76,17 +76,18 @@ def build(recipe: Recipe, work: Path) -> None:
 
 
 def install_root(recipe: Recipe, sources: AptSources, image: Path) -> None:
-    """Make the file system and install the release without its updates, package cache kept."""
+    """Make the file system and install the release without its updates."""
     image.unlink(missing_ok=True)
     with image.open("wb") as file:
         file.truncate(IMAGE_BYTES)
     run([*recipe.mkfs, str(image)])
     listed = image.with_suffix(".sources")
     listed.write_text(sources.release)
+    skipped = ["check/empty", "cleanup/apt/lists", *(["cleanup/apt/cache"] if recipe.keeps_package_cache else [])]
     with mounted(image, image.with_suffix(".root")) as guest:
         run([
             "mmdebstrap", "--variant=important", "--mode=root", f"--include={','.join(recipe.packages)}",
-            "--skip=check/empty,cleanup/apt/lists,cleanup/apt/cache", *apt_options(),
+            f"--skip={','.join(skipped)}", *apt_options(),
             sources.codename, str(guest.root), str(listed),
         ])  # fmt: skip
     listed.unlink()

@@ -10,7 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-_SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe qui ra so tu va we xi yo zen tor mal ver lin dos est ran".split()
+_SYLLABLES = (
+    "ba", "ce", "di", "fo", "gu", "ha", "je", "ki", "lo", "mu", "na", "pe", "qui", "ra", "so", "tu", "va", "we", "xi",
+    "yo", "zen", "tor", "mal", "ver", "lin", "dos", "est", "ran",
+)  # fmt: skip
 _SERVICES = ("sshd", "cron", "postfix/smtpd", "kernel", "systemd", "dhclient", "nginx", "dovecot", "sudo")
 _MESSAGES = (
     "Accepted publickey for user{0} from 10.0.{1}.{2} port {3} ssh2",

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from guest.machine import CommandFailed
+from guest.machine import CommandError
 from guest.mounted import Guest
 
 
@@ -81,7 +81,7 @@ class MariaDB:
         script = f"""
             CREATE DATABASE bench; USE bench;
             CREATE TABLE orders (id INT PRIMARY KEY, customer VARCHAR(40), note VARCHAR(400), amount DECIMAL(10,2),
-              changed INT, KEY (customer)) ENGINE=InnoDB;
+              changed BIGINT, KEY (customer)) ENGINE=InnoDB;
             CREATE TABLE audit (id INT AUTO_INCREMENT PRIMARY KEY, order_id INT, what VARCHAR(200)) ENGINE=InnoDB;
             INSERT INTO orders SELECT seq, {names}, {note}, MOD(seq * 31, 90000) / 100, 0 FROM seq_1_to_{self._rows};
         """
@@ -137,6 +137,6 @@ class MariaDB:
             try:
                 guest.run("mariadb-admin", "ping")
                 return
-            except CommandFailed:
+            except CommandError:
                 time.sleep(0.5)
-        raise CommandFailed("mariadbd did not answer within a minute")
+        raise CommandError("mariadbd did not answer within a minute")

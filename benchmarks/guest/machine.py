@@ -2,7 +2,7 @@
 """What the building machine lends to a guest: its apt sources and settings, and commands that fail loudly.
 
 Reads   the machine's own apt sources; no host is ever named here, a guest is built from where the machine installs.
-Always  a command that fails raises `CommandFailed` with the end of its output.
+Always  a command that fails raises `CommandError` with the end of its output.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 _APT_KEYS = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until", "Acquire::Check-Date")
 
 
-class CommandFailed(RuntimeError):
+class CommandError(RuntimeError):
     """A command of the build ended with an error; the message holds the end of what it printed."""
 
 
@@ -31,19 +31,18 @@ class AptSources:
 
 def run(command: Sequence[str], *, text_in: str | None = None) -> str:
     """Run a command to its end and return its output, standard error included."""
-    done = subprocess.run(
-        command, input=text_in, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
+    pipe, merged = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(command, check=False, input=text_in, stdout=pipe, stderr=merged, text=True, errors="replace")
     if done.returncode:
-        raise CommandFailed(f"{' '.join(command)[:300]}: exit {done.returncode}\n{done.stdout[-3000:]}")
+        raise CommandError(f"{' '.join(command)[:300]}: exit {done.returncode}\n{done.stdout[-3000:]}")
     return done.stdout
 
 
 def os_codename() -> str:
     """The machine's release, `bookworm` for Debian 12."""
-    found = re.search(r"^VERSION_CODENAME=(\w+)$", Path("/etc/os-release").read_text(), re.M)
+    found = re.search(r"^VERSION_CODENAME=(\w+)$", Path("/etc/os-release").read_text(), re.MULTILINE)
     if found is None:
-        raise CommandFailed("/etc/os-release names no VERSION_CODENAME: guests need a Debian machine")
+        raise CommandError("/etc/os-release names no VERSION_CODENAME: guests need a Debian machine")
     return found[1]
 
 
@@ -59,7 +58,7 @@ def apt_sources() -> AptSources:
         if later:
             updates += _write_stanza(stanza, later)
     if not release:
-        raise CommandFailed(f"this machine's apt sources have no suite {codename}")
+        raise CommandError(f"this machine's apt sources have no suite {codename}")
     return AptSources(codename, release, updates)
 
 

@@ -12,11 +12,11 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from guest.machine import CommandFailed, run
+from guest.machine import CommandError, run
 
 _ENVIRONMENT = [
     "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "HOME=/root", "TZ=UTC",
@@ -122,10 +122,8 @@ def _root_of(pid: int) -> str:
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _unmount(place: Path) -> None:
@@ -134,7 +132,7 @@ def _unmount(place: Path) -> None:
         try:
             run(["umount", str(place)])
             return
-        except CommandFailed:
+        except CommandError:
             if attempt == 49:
                 raise
             time.sleep(0.2)

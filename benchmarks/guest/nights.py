@@ -48,7 +48,7 @@ def first_fill(guest: Guest, context: Context) -> None:
     context.recipe.database.work(guest, transactions=4_000, seed=context.seed)
     for number in range(_DOCUMENTS):
         guest.write(f"/home/user/documents/{number % 20:02}/text{number}.txt", maker.prose(20_000 + 97 * number))
-    for number in range(60):
+    for number in range(40):
         guest.write(f"/home/user/pictures/photo{number}.jpg", maker.media(900_000 + 7_001 * number))
     _mails(guest, maker, count=1_200, day=0)
     guest.write("/var/log/syslog.1", maker.log_lines(120_000, day=-1))
@@ -72,6 +72,7 @@ def upgrade(guest: Guest, context: Context) -> None:
     guest.write(_UPDATES_FILE, context.sources.updates)
     guest.run("apt-get", "-q", "update")
     guest.run("apt-get", "-qy", "-o", "Dpkg::Options::=--force-confold", "dist-upgrade")
+    _drop_packages(guest, context)
     _day(guest, context, transactions=1_000)
     _maintain(guest)
 
@@ -95,13 +96,14 @@ def move_and_repack(guest: Guest, context: Context) -> None:
 
 
 def much_new_data(guest: Guest, context: Context) -> None:
-    """150 MB that does not compress, and as much that does: new packages and text."""
+    """120 MB that does not compress, and about as much that does: new packages and text."""
     maker = ContentMaker(context.seed + 500)
-    for number in range(15):
+    for number in range(12):
         guest.write(f"/srv/media/film{number}.mkv", maker.media(10_000_000))
     for number in range(6):
         guest.write(f"/srv/export/table{number}.csv", maker.log_lines(60_000, day=number))
     guest.run("apt-get", "-qy", "--no-install-recommends", "install", *context.recipe.packages_later)
+    _drop_packages(guest, context)
     _day(guest, context, transactions=1_000)
 
 
@@ -125,6 +127,12 @@ def _day(guest: Guest, context: Context, *, transactions: int) -> None:
         text = path.read_text()
         place = maker.integers(0, len(text), 1)[0]
         path.write_text(text[:place] + maker.prose(400) + text[place:])
+
+
+def _drop_packages(guest: Guest, context: Context) -> None:
+    """Empty the package cache of a guest that does not keep one."""
+    if not context.recipe.keeps_package_cache:
+        guest.run("apt-get", "clean")
 
 
 def _mails(guest: Guest, maker: ContentMaker, *, count: int, day: int) -> None:

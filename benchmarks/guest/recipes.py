@@ -26,6 +26,7 @@ class Recipe:
     packages: tuple[str, ...]
     packages_later: tuple[str, ...]
     database: Database
+    keeps_package_cache: bool
 
 
 _EXT4 = Recipe(
@@ -33,21 +34,23 @@ _EXT4 = Recipe(
     seed=4,
     mkfs=("mkfs.ext4", "-q", "-F", "-U", "7b1cbf1e-9c58-4f0e-8a47-2f6d3a1b0e04",
           "-E", "hash_seed=7b1cbf1e-9c58-4f0e-8a47-2f6d3a1b0e05"),
-    packages=(*_COMMON, "build-essential", "cmake", "ghostscript", "git", "linux-headers-cloud-amd64", "locales-all",
-              "openjdk-17-jre-headless", "perl-doc", "postgresql", "postgresql-contrib", "postgresql-doc-15",
+    packages=(*_COMMON, "build-essential", "ghostscript", "git", "linux-headers-cloud-amd64",
+              "perl-doc", "postgresql", "postgresql-contrib", "postgresql-doc-15",
               "python3-dev", "python3-django", "python3.11-doc"),
     packages_later=("clang-14", "tcl8.6"),
     database=PostgreSQL(scale=12),
+    keeps_package_cache=True,
 )  # fmt: skip
 
 _XFS = Recipe(
     name="xfs",
     seed=5,
     mkfs=("mkfs.xfs", "-q", "-f", "-m", "uuid=7b1cbf1e-9c58-4f0e-8a47-2f6d3a1b0e06"),
-    packages=(*_COMMON, "bind9", "clamav", "dovecot-imapd", "firefox-esr", "imagemagick", "mariadb-server", "nginx",
+    packages=(*_COMMON, "bind9", "dovecot-imapd", "firefox-esr", "imagemagick", "mariadb-server", "nginx",
               "nodejs", "php-cli", "php-fpm", "php-mysql", "roundcube-core", "ruby", "squid", "wordpress"),
     packages_later=("erlang-base", "mono-runtime", "octave"),
-    database=MariaDB(rows=400_000),
+    database=MariaDB(rows=320_000),
+    keeps_package_cache=False,
 )  # fmt: skip
 
 RECIPES = {recipe.name: recipe for recipe in (_EXT4, _XFS)}

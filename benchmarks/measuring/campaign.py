@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One guest's nights through all peers: backups night after night, then restores.
+
+Always  peers take turns within a repetition (A B C, A B C), so that a drift of the machine hits all alike. Images and
+        repositories are warm in the page cache before each measurement, the disk is at rest. To repeat a night, a
+        peer's state is put back to what it was before that night; none of that is timed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from peers import Night, Peer
+
+from measuring.files import allocated_bytes, are_equal, copy_tree, remove, stored_bytes, warm
+from measuring.process import CommandError, measure
+from measuring.results import Measurement
+
+NIGHT_ROWS = ("full", "ordinary", "upgrade", "quiet", "repack", "new-data")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a campaign runs on: images in `work`, everything else below `work/trial`."""
+
+    guest: str
+    work: Path
+    runs: int
+
+    @property
+    def trial(self) -> Path:
+        """The folder that the campaign may fill and empty."""
+        return self.work / "trial"
+
+    def image(self, night: int) -> Path:
+        """The image of a night."""
+        return self.work / f"{self.guest}-night{night}.raw"
+
+    def state(self, peer: Peer) -> Path:
+        """A peer's repository and cache."""
+        return self.trial / peer.name
+
+
+class Campaign:
+    """Keeps who is still in the race: a peer whose command fails is noted and left out from then on."""
+
+    def __init__(self, setting: Setting, peers: Sequence[Peer]) -> None:
+        self._setting = setting
+        self._peers = list(peers)
+        self._versions = {peer.name: peer.version() for peer in peers}
+
+    def run_nights(self, rows: Iterable[str]) -> list[Measurement]:
+        """Back up all nights up to the last one asked for; nights that nobody asked for run once, unrecorded."""
+        wanted = [number for number, row in enumerate(NIGHT_ROWS) if row in rows]
+        found: list[Measurement] = []
+        for peer in self._peers:
+            peer.prepare(self._setting.state(peer))
+        for number in range(max(wanted) + 1):
+            measured = self._run_night(number, self._setting.runs if number in wanted else 1)
+            found += measured if number in wanted else []
+        return found
+
+    def run_restores(self, nights: Iterable[int], tip: int) -> list[Measurement]:
+        """Restore the nights asked for, each as often as `runs` says."""
+        found: list[Measurement] = []
+        for number in nights:
+            table = self._table("restore", number)
+            for repetition in range(self._setting.runs):
+                for peer in list(self._peers):
+                    self._restore(peer, table[peer.name], self._night(number, self._setting.image(number), tip))
+                say(f"restore of night {number}, repetition {repetition + 1} done")
+            found += table.values()
+        return found
+
+    def _run_night(self, number: int, runs: int) -> list[Measurement]:
+        table = self._table("backup", number)
+        at = self._night(number, self._linked(number), number)
+        for repetition in range(runs):
+            for peer in list(self._peers):
+                self._put_back(peer, repetition, runs)
+                self._backup(peer, table[peer.name], at)
+        for peer in self._peers:
+            remove(self._aside(peer))
+        say(f"night {number} ({NIGHT_ROWS[number]}) backed up, {runs} runs")
+        return list(table.values())
+
+    def _backup(self, peer: Peer, into: Measurement, at: Night) -> None:
+        state = self._setting.state(peer)
+        peer.make_room(state)
+        before = stored_bytes(state / "repo")
+        for place in (at.image, at.previous, state):
+            warm(place)
+        command = peer.backup(state, at)
+        into.command = str(command)
+        try:
+            into.add(measure(command))
+        except CommandError as failure:
+            self._leave_out(peer, into, failure)
+            return
+        into.stored_bytes.append(stored_bytes(state / "repo") - before)
+
+    def _restore(self, peer: Peer, into: Measurement, at: Night) -> None:
+        state, target = self._setting.state(peer), self._setting.trial / "target"
+        remove(target)
+        target.mkdir()
+        for place in (at.image, at.previous, state):
+            warm(place)
+        command = peer.restore(state, target, at)
+        into.command = str(command)
+        try:
+            into.add(measure(command))
+        except CommandError as failure:
+            self._leave_out(peer, into, failure)
+        else:
+            restored = peer.restored(target)
+            into.allocated_bytes.append(allocated_bytes(restored))
+            into.equal.append(int(are_equal(restored, at.image)))
+        remove(target)
+
+    def _put_back(self, peer: Peer, repetition: int, runs: int) -> None:
+        """Keep the state before the first repetition; bring it back before the others."""
+        state, aside = self._setting.state(peer), self._aside(peer)
+        if repetition == 0 and runs > 1:
+            copy_tree(state, aside)
+        elif repetition > 0:
+            copy_tree(aside, state)
+
+    def _linked(self, number: int) -> Path:
+        """The night's image under the one path that every backup reads: a hard link, nothing is copied."""
+        link = self._setting.trial / "source" / "guest.raw"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        os.link(self._setting.image(number), link)
+        return link
+
+    def _night(self, number: int, image: Path, tip: int) -> Night:
+        return Night(number, image, self._setting.image(max(number - 1, 0)), tip)
+
+    def _aside(self, peer: Peer) -> Path:
+        return self._setting.trial / f"{peer.name}.before"
+
+    def _table(self, task: str, number: int) -> dict[str, Measurement]:
+        guest, row = self._setting.guest, NIGHT_ROWS[number]
+        return {
+            peer.name: Measurement(guest, task, row, number, peer.name, self._versions[peer.name])
+            for peer in self._peers
+        }
+
+    def _leave_out(self, peer: Peer, into: Measurement, failure: CommandError) -> None:
+        say(f"{peer.name} failed and is left out from here on: {failure}")
+        into.note = f"failed: {str(failure)[-300:]}"
+        self._peers.remove(peer)
+
+
+def say(text: str) -> None:
+    """Tell the user at once."""
+    print(f"run: {text}", flush=True)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks do with files outside of any timing: sizes, copies, warming, comparing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+_WARM_BYTES = 4 << 20
+
+
+def stored_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder: apparent sizes, a sparse file's holes not counted."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            stat = os.lstat(os.path.join(place, name))
+            total += min(stat.st_size, stat.st_blocks * 512)
+    return total
+
+
+def allocated_bytes(path: Path) -> int:
+    """What a file takes on its disk."""
+    return path.stat().st_blocks * 512
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Replace `target` by a copy of `source`, times and holes kept, blocks shared where the file system can."""
+    remove(target)
+    subprocess.run(["cp", "-a", "--reflink=auto", str(source), str(target)], check=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a tree, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def warm(path: Path) -> None:
+    """Read a file, or all files of a folder, once, so that they lie in the page cache."""
+    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
+    buffer = bytearray(_WARM_BYTES)
+    for file in files:
+        with file.open("rb", buffering=0) as stream:
+            while stream.readinto(buffer):
+                pass
+
+
+def are_equal(first: Path, second: Path) -> bool:
+    """Compare two files byte by byte, by `cmp`."""
+    return subprocess.run(["cmp", "-s", str(first), str(second)], check=False).returncode == 0
+
+
+def data_extents(path: Path) -> list[tuple[int, int]]:
+    """`[start, end)` of all data in a sparse file, in order."""
+    extents = []
+    with path.open("rb") as file:
+        size, position = os.fstat(file.fileno()).st_size, 0
+        while position < size:
+            try:
+                start = os.lseek(file.fileno(), position, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing but a hole follows
+                break
+            position = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            extents.append((start, position))
+    return extents

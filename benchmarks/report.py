@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Write `docs/benchmarks.md` and its plots from the newest results of each guest.
+
+    python benchmarks/report.py [--results DIR] [--docs DIR]
+
+Writes  only what lies between the two marks of the document; text around them is kept. Without a document it makes one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from measuring.judge import judge
+from measuring.results import Measurement, read_csv
+from measuring.tables import markdown, night_table, restore_table, verdict_table
+from plots import draw_all
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_START, _END = "<!-- benchmarks: generated from here -->", "<!-- benchmarks: generated up to here -->"
+_INTRODUCTION = """<!-- SPDX-License-Identifier: Apache-2.0 -->
+# Benchmarks
+
+Real guests over six nights, deltaimg and its peers in the same run. To repeat it (root, Debian, 60 GB of disk):
+
+    python benchmarks/guests.py --work work-benchmarks all
+    python benchmarks/run.py --work work-benchmarks --guest ext4
+    python benchmarks/run.py --work work-benchmarks --guest xfs
+    python benchmarks/report.py
+
+How it is measured: images and repositories are read once before each measurement, so that all start with a warm page
+cache; the disk is synced before and after, outside the timing (what a peer leaves for the disk to do is the column
+`sync s`). Peers take turns within each repetition. Figures are medians, all runs are beside them and in the CSV files.
+CPU and peak memory are of the command's whole tree of processes (memory: of the largest one). Stored is what the
+repository grew by, files' sizes summed. Each restored image is compared with the night's by `cmp`. Compression is zstd
+at level 3; borg runs unencrypted, restic cannot. Times of different machines do not compare.
+
+"""
+
+
+def guest_section(measurements: Sequence[Measurement], machine: dict[str, Any], plots: Sequence[Path]) -> list[str]:
+    """Everything about one guest."""
+    guest = machine["guest"]
+    lines = [f"## Guest {guest}", "", *_conditions(measurements, machine), ""]
+    if machine["nights"]:
+        lines += ["### Its nights", "", *_nights(machine["nights"]), ""]
+    lines += ["### What must be", "", *verdict_table(judge(measurements)), ""]
+    lines += ["### Backups", "", *night_table(measurements), "", "### Restores", "", *restore_table(measurements), ""]
+    for path in plots:
+        lines += [f"![{path.stem.replace('-', ' ')}](images/{path.name})", ""]
+    return lines
+
+
+def _conditions(measurements: Sequence[Measurement], machine: dict[str, Any]) -> list[str]:
+    versions = dict.fromkeys(one.version for one in measurements if one.version)
+    busiest = max((load for one in measurements for load in one.load), default=0.0)
+    hardware = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] >> 30} GiB"
+    return [
+        f"- {machine['date']}, {machine['runs']} runs, `{machine['command']}`",
+        f"- {hardware}, Linux {machine['kernel']}, Python {machine['python']}",
+        f"- {'; '.join(versions)}",
+        f"- missing peers: {', '.join(machine['missing']) or 'none'}",
+        f"- highest load average before a measurement: {busiest}",
+    ]
+
+
+def _nights(nights: Sequence[dict[str, Any]]) -> list[str]:
+    rows = [
+        (str(one["night"]), one["name"], one["story"], str(one["allocated_bytes"] >> 20), str(one["packages_changed"]))
+        for one in nights
+    ]
+    return markdown(("night", "name", "what happened", "allocated MiB", "packages changed"), rows)
+
+
+def newest_results(folder: Path) -> dict[str, Path]:
+    """The newest CSV of each guest; names begin with the date."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.csv")):
+        if path.with_suffix(".json").exists():
+            found[json.loads(path.with_suffix(".json").read_text())["guest"]] = path
+    return found
+
+
+def write_between(document: Path, lines: Sequence[str]) -> None:
+    """Put the lines between the document's marks."""
+    text = document.read_text() if document.exists() else f"{_INTRODUCTION}{_START}\n{_END}\n"
+    if _START not in text or _END not in text:
+        text += f"\n{_START}\n{_END}\n"
+    before, after = text.split(_START)[0], text.split(_END, 1)[1]
+    document.write_text(f"{before}{_START}\n\n" + "\n".join(lines) + f"{_END}{after}")
+
+
+def main() -> None:
+    """Generate the document."""
+    parser = argparse.ArgumentParser(description="Write docs/benchmarks.md from the newest results.")
+    parser.add_argument("--results", type=Path, default=_CHECKOUT / "benchmarks" / "results")
+    parser.add_argument("--docs", type=Path, default=_CHECKOUT / "docs")
+    given = parser.parse_args()
+    lines: list[str] = []
+    for guest, path in sorted(newest_results(given.results).items()):
+        measurements = read_csv(path)
+        plots = draw_all(measurements, guest, given.docs / "images")
+        lines += guest_section(measurements, json.loads(path.with_suffix(".json").read_text()), plots)
+    given.docs.mkdir(parents=True, exist_ok=True)
+    write_between(given.docs / "benchmarks.md", lines)
+
+
+if __name__ == "__main__":
+    main()

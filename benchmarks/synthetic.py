@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Seeded synthetic images: a chain of 200 nights of small edits, and a huge sparse image.
+
+Writes  sparse files; nothing but numpy is needed, the same seed gives the same bytes.
+Memory  a few tens of MB, whatever the image's size.
+
+    python benchmarks/synthetic.py sparse PATH [--apparent-gib 1024] [--data-gib 20]
+    python benchmarks/synthetic.py chain PATH [--nights 200]     (writes the last night)
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+from measuring.files import data_extents
+from numpy.typing import NDArray
+
+BLOCK_BYTES = 4096
+_GROUP_BYTES = 128 << 20  # a block group of ext4 with 4 KiB blocks
+_GROUP_METADATA_BLOCKS = 40  # bitmaps and the part of the inode table in use
+_TOKENS = 4096
+
+
+def chain_nights(
+    path: Path, *, seed: int, nights: int, image_bytes: int = 2 << 30, data_bytes: int = 1 << 30, edits: int = 400
+) -> Iterator[int]:
+    """Yield each night's number once `path` holds that night: 0 is the first fill, then small edits in place.
+
+    An edit rewrites 1 to 8 blocks at a random place of the data; half of the edits fall in its first tenth, as those
+    of a database's hot tables do. Two in three edits change a part of each block, the others all of it.
+    """
+    random = np.random.default_rng(seed)
+    content = _Content(random)
+    sparse_image(path, seed=seed, apparent_bytes=image_bytes, data_bytes=data_bytes)
+    places = np.array(_data_blocks(path), np.int64)
+    yield 0
+    for night in range(1, nights + 1):
+        with path.open("r+b", buffering=0) as file:
+            for _ in range(edits):
+                _edit(file, random, content, places)
+        yield night
+
+
+def sparse_image(path: Path, *, seed: int = 1, apparent_bytes: int = 1 << 40, data_bytes: int = 20 << 30) -> None:
+    """Write a sparse image whose data lies as ext4 spreads it: metadata in each group, extents in some groups.
+
+    Half of the data compresses about fivefold, a quarter not at all, a quarter is a mixture of both within each block.
+    """
+    random = np.random.default_rng(seed)
+    content = _Content(random)
+    groups = apparent_bytes // _GROUP_BYTES
+    metadata_groups = min(groups, data_bytes // (8 * _GROUP_METADATA_BLOCKS * BLOCK_BYTES) + 1)
+    path.unlink(missing_ok=True)
+    with path.open("w+b", buffering=0) as file:
+        file.truncate(apparent_bytes)
+        for group in random.choice(groups, metadata_groups, replace=False).tolist():
+            file.seek(group * _GROUP_BYTES)
+            file.write(content.take(_GROUP_METADATA_BLOCKS))
+        left = data_bytes // BLOCK_BYTES - metadata_groups * _GROUP_METADATA_BLOCKS
+        share = max(64, min(24_000, 4 * left // groups))
+        for group in random.permutation(groups).tolist():
+            left -= _fill_group(file, random, content, group * _GROUP_BYTES, min(left, share))
+            if left <= 0:
+                break
+
+
+class _Content:
+    """Blocks of mixed compressibility."""
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self._random = random
+        self._tokens = np.frombuffer(random.bytes(_TOKENS * 8), np.uint64)
+
+    def take(self, blocks: int) -> bytes:
+        """So many blocks of one of the kinds."""
+        kind = int(self._random.integers(0, 4))
+        size = blocks * BLOCK_BYTES
+        if kind == 0:
+            return self._random.bytes(size)
+        text = self._tokens[self._random.integers(0, _TOKENS, size // 8)]
+        if kind == 1:
+            halves = text.reshape(blocks, -1)
+            noise = np.frombuffer(self._random.bytes(size // 2), np.uint64)
+            halves[:, : halves.shape[1] // 2] = noise.reshape(blocks, -1)
+        return text.tobytes()
+
+
+def _fill_group(file: FileIO, random: np.random.Generator, content: _Content, start: int, blocks: int) -> int:
+    """Write extents of log-normal length into one block group; return how many blocks were written."""
+    position, written = _GROUP_METADATA_BLOCKS, 0
+    while written < blocks:
+        position += int(random.geometric(0.02))
+        length = min(int(random.lognormal(4.0, 1.6)) + 1, 2048, blocks - written)
+        if position + length > _GROUP_BYTES // BLOCK_BYTES:
+            break
+        file.seek(start + position * BLOCK_BYTES)
+        file.write(content.take(length))
+        position += length
+        written += length
+    return written
+
+
+def _edit(file: FileIO, random: np.random.Generator, content: _Content, places: NDArray[np.int64]) -> None:
+    """Change up to 8 neighbouring blocks, wholly or in part."""
+    limit = len(places) // 10 if random.random() < 0.5 else len(places)
+    first = int(random.integers(0, limit))
+    for place in places[first : first + int(random.integers(1, 9))].tolist():
+        fresh = content.take(1)
+        start = 0 if random.random() < 0.33 else int(random.integers(0, BLOCK_BYTES - 64))
+        length = BLOCK_BYTES if start == 0 else int(random.integers(16, BLOCK_BYTES - start + 1))
+        file.seek(place * BLOCK_BYTES + start)
+        file.write(fresh[:length])
+
+
+def _data_blocks(path: Path) -> list[int]:
+    """Numbers of all blocks that hold data."""
+    return [block for start, end in data_extents(path) for block in range(start // BLOCK_BYTES, end // BLOCK_BYTES)]
+
+
+def main() -> None:
+    """Make one image by hand."""
+    parser = argparse.ArgumentParser(description="Make a seeded synthetic image.")
+    parser.add_argument("kind", choices=("sparse", "chain"))
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--apparent-gib", type=int, default=1024)
+    parser.add_argument("--data-gib", type=int, default=20)
+    parser.add_argument("--nights", type=int, default=200)
+    given = parser.parse_args()
+    if given.kind == "chain":
+        for _ in chain_nights(given.path, seed=given.seed, nights=given.nights):
+            pass
+    else:
+        sparse_image(
+            given.path, seed=given.seed, apparent_bytes=given.apparent_gib << 30, data_bytes=given.data_gib << 30
+        )
+
+
+if __name__ == "__main__":
+    main()
