@@ -66,6 +66,12 @@ class TargetTooSmall(ImageError):
     exit_code = 14
 
 
+class SizeMismatch(ImageError):
+    """An image to compare with has another size than the snapshot."""
+
+    exit_code = 15
+
+
 # -- snapshots ---------------------------------------------------------------------------------------------------------
 
 

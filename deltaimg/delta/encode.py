@@ -26,7 +26,9 @@ class EncodedRecord:
     digests: Digests
 
 
-def encode_record(content: memoryview, digests: Digests, *, codec: Codec, record_key: bytes, block_bytes: int) -> EncodedRecord:
+def encode_record(
+    content: memoryview, digests: Digests, *, codec: Codec, record_key: bytes, block_bytes: int
+) -> EncodedRecord:
     """Encode one record's content, decode it again and compare.
 
     Raises:

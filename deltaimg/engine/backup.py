@@ -37,7 +37,7 @@ from deltaimg.engine.base import find_base, load_other_content
 from deltaimg.engine.pipeline import count_workers
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.record_stream import RecordStream
-from deltaimg.engine.scan import ScannedSpan, Scanner
+from deltaimg.engine.scan import ScannedSpan, Scanner, round_extents
 from deltaimg.errors import DeltaimgError, SourceChanged, StoreError, UsageError
 from deltaimg.format.manifest import Manifest, Statistics, build_manifest, format_time
 from deltaimg.format.map import MAPS
@@ -122,7 +122,7 @@ class _Backup:
         self._progress.start("loading the base", None)
         self._table, self._newest, self._base = find_base(self._repository, self._image, self._progress)
         self._block_bytes = self._choose_block_bytes()
-        extents = self._round_extents(self._source.data_extents())
+        extents = round_extents(self._source, self._block_bytes)
         with PackWriter(self._repository, lambda: int(self._clock().timestamp() * 1e6)) as writer:
             try:
                 self._store_changes(extents, writer)
@@ -227,9 +227,7 @@ class _Backup:
             base = overlay_runs(base, layer)
         return base
 
-    def _commit(
-        self, runs: Runs, extents: npt.NDArray[np.int64], stored_bytes: int, *, is_live: bool
-    ) -> Manifest:
+    def _commit(self, runs: Runs, extents: npt.NDArray[np.int64], stored_bytes: int, *, is_live: bool) -> Manifest:
         """Store the map, then the manifest."""
         self._progress.start("committing", None)
         size_bytes = self._source.size_bytes or 0
@@ -273,19 +271,6 @@ class _Backup:
                 hint="leave --block-size out, or back up under another image name",
             )
         return self._newest.block_bytes
-
-    def _round_extents(self, extents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Widen data extents to whole blocks and join those that then touch."""
-        if not len(extents) or self._source.is_sequential:
-            return extents
-        block = self._block_bytes
-        starts = extents[:, 0] // block * block
-        ends = np.minimum(-(-extents[:, 1] // block) * block, self._source.size_bytes or 0)
-        parts = np.flatnonzero(starts[1:] > ends[:-1])
-        zero = np.zeros(1, np.int64)
-        return np.stack(
-            (starts[np.concatenate((zero, parts + 1))], ends[np.concatenate((parts, zero + len(ends) - 1))]), axis=1
-        )
 
     def _hole_runs(self, extents: npt.NDArray[np.int64], block_count: int) -> Runs:
         """Return the blocks between the data extents."""
@@ -353,4 +338,3 @@ def _ramp(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
     """Return 0, 1, … counts[0]-1, 0, 1, … counts[1]-1, and so on."""
     total = int(counts.sum())
     return (np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)).astype(np.uint32)
-

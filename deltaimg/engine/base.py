@@ -51,7 +51,9 @@ def load_resolved(repository: Repository, manifest: Manifest, table: SlotTable) 
     return Resolved(manifest, resolved)
 
 
-def find_base(repository: Repository, image: str, progress: Progress) -> tuple[SlotTable, Manifest | None, Resolved | None]:
+def find_base(
+    repository: Repository, image: str, progress: Progress
+) -> tuple[SlotTable, Manifest | None, Resolved | None]:
     """Return the slots in view, the newest manifest of `image` that can be read, and that snapshot if it can be a base."""
     table = SlotTable(repository, load_index(repository))
     for ref in reversed(repository.list_snapshots(image)):
@@ -79,4 +81,6 @@ def load_other_content(table: SlotTable, block_bytes: int, budget_bytes: int, pr
     numbers = numbers[np.cumsum(entries["slots"][numbers], dtype=np.int64) <= allowed]
     if len(numbers):
         records = table.add_entries(numbers)
-        table.load_digests(records, lambda error: progress.warn(f"{error}; its content is stored again where it is met"))
+        table.load_digests(
+            records, lambda error: progress.warn(f"{error}; its content is stored again where it is met")
+        )

@@ -29,7 +29,9 @@ class OrderedPool(Generic[Item, Result]):
     A context manager: on the way out it drops what has not begun, and waits for what has.
     """
 
-    def __init__(self, function: Callable[[Item], Result], *, workers: int | None = None, window: int | None = None) -> None:
+    def __init__(
+        self, function: Callable[[Item], Result], *, workers: int | None = None, window: int | None = None
+    ) -> None:
         workers = workers or count_workers()
         self._function = function
         self._window = window or workers + 2
@@ -39,7 +41,9 @@ class OrderedPool(Generic[Item, Result]):
     def __enter__(self) -> OrderedPool[Item, Result]:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, item: Item) -> Iterator[Result]:

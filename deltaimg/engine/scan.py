@@ -119,6 +119,24 @@ class Scanner:
             return memoryview(mmap.mmap(-1, self._span_bytes))
 
 
+def round_extents(source: Source, block_bytes: int) -> npt.NDArray[np.int64]:
+    """Return a source's data extents widened to whole blocks, those joined that then touch; a stream's as they are."""
+    extents = source.data_extents()
+    if not len(extents) or source.is_sequential:
+        return extents
+    starts = extents[:, 0] // block_bytes * block_bytes
+    ends = np.minimum(-(-extents[:, 1] // block_bytes) * block_bytes, source.size_bytes or 0)
+    return _join_near(np.stack((starts, ends), axis=1), 0)
+
+
+def _join_near(extents: npt.NDArray[np.int64], max_gap_bytes: int) -> npt.NDArray[np.int64]:
+    """Join extents that no more than `max_gap_bytes` part."""
+    breaks = np.flatnonzero(extents[1:, 0] - extents[:-1, 1] > max_gap_bytes)
+    firsts = np.concatenate((np.zeros(1, np.int64), breaks + 1))
+    lasts = np.concatenate((breaks, np.full(1, len(extents) - 1)))
+    return np.stack((extents[firsts, 0], extents[lasts, 1]), axis=1)
+
+
 def split_spans(extents: npt.NDArray[np.int64], span_bytes: int) -> Iterator[tuple[int, int]]:
     """Yield [start, end) in bytes of what is to be read, in order, none across a multiple of `span_bytes`.
 
@@ -127,11 +145,7 @@ def split_spans(extents: npt.NDArray[np.int64], span_bytes: int) -> Iterator[tup
     """
     if not len(extents):
         return
-    starts, ends = extents[:, 0], extents[:, 1]
-    breaks = np.flatnonzero(starts[1:] - ends[:-1] > _MAX_GAP_BYTES)
-    firsts = starts[np.concatenate((np.zeros(1, np.int64), breaks + 1))]
-    lasts = ends[np.concatenate((breaks, np.full(1, len(ends) - 1)))]
-    for start, end in zip(firsts.tolist(), lasts.tolist(), strict=True):
+    for start, end in _join_near(extents, _MAX_GAP_BYTES).tolist():
         position = start
         while position < end:
             stop = min(end, (position // span_bytes + 1) * span_bytes)

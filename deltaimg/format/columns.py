@@ -22,7 +22,9 @@ _LEVEL = 9
 def pack_columns(columns: Sequence[npt.NDArray[Any]]) -> tuple[bytes, int]:
     """Return the columns' byte planes, compressed, and how many bytes they were."""
     planes = b"".join(
-        np.ascontiguousarray(column.astype(column.dtype.newbyteorder("<")).view(np.uint8).reshape(-1, column.itemsize).T).tobytes()
+        np.ascontiguousarray(
+            column.astype(column.dtype.newbyteorder("<")).view(np.uint8).reshape(-1, column.itemsize).T
+        ).tobytes()
         for column in columns
     )
     return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False).compress(planes), len(planes)

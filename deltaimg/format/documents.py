@@ -28,7 +28,9 @@ def parse_document(kind: Kind, name: str, data: bytes, document_type: type[Docum
     """
     body = unframe(kind, name, data)
     if len(body) > MAX_DOCUMENT_BYTES:
-        raise Malformed(name, HEADER_BYTES, f"a {kind.name.lower()} of {len(body)} bytes; the limit is {MAX_DOCUMENT_BYTES}")
+        raise Malformed(
+            name, HEADER_BYTES, f"a {kind.name.lower()} of {len(body)} bytes; the limit is {MAX_DOCUMENT_BYTES}"
+        )
     try:
         return msgspec.json.decode(body, type=document_type)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

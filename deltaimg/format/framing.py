@@ -80,7 +80,9 @@ def parse_header(kind: Kind, name: str, data: bytes | memoryview) -> Header:
     if len(data) < HEADER_BYTES:
         raise Truncated(name, len(data), HEADER_BYTES, len(data))
     head = bytes(data[:HEADER_BYTES])
-    magic, version, incompatible, _compatible, reserved, body_bytes, body_digest, padding, checksum = HEADER.unpack(head)
+    magic, version, incompatible, _compatible, reserved, body_bytes, body_digest, padding, checksum = HEADER.unpack(
+        head
+    )
     if magic != kind.value:
         raise Malformed(name, 0, f"is no {kind.name.lower()} of a deltaimg repository")
     if digest_bytes(head[:56], length=8) != checksum:
@@ -129,7 +131,9 @@ class BodyReader:
         """Return the next `length` bytes."""
         end = self.position + length
         if end > len(self._body):
-            raise Truncated(self._name, HEADER_BYTES + self.position, HEADER_BYTES + end, HEADER_BYTES + len(self._body))
+            raise Truncated(
+                self._name, HEADER_BYTES + self.position, HEADER_BYTES + end, HEADER_BYTES + len(self._body)
+            )
         taken = self._body[self.position : end]
         self.position = end
         return taken

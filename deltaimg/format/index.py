@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`index/<digest>`: where each record lies, and where its digests lie. Rebuildable by scanning packs.
 
-    body       := head packs signatures entries
-    head       := u64 created_us, u32 pack_count, u32 signature_count, u32 entry_count, u32 zero
-    packs      := pack_count times the 32-byte digest that names a pack
-    signatures := signature_count times the 32-byte digest that names a signature
-    entries    := entry_count times `ENTRY`
+body       := head packs signatures entries
+head       := u64 created_us, u32 pack_count, u32 signature_count, u32 entry_count, u32 zero
+packs      := pack_count times the 32-byte digest that names a pack
+signatures := signature_count times the 32-byte digest that names a signature
+entries    := entry_count times `ENTRY`
 """
 
 from __future__ import annotations

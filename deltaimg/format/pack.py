@@ -106,7 +106,12 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
         raise Malformed(name, offset, "a record header is damaged")
     if sealed or flags or sources or header_bytes != RECORD_HEADER_BYTES:
         raise UnsupportedFormat(name, f"the record at byte {offset} is sealed or uses features unknown here")
-    if not MIN_BLOCK_SHIFT <= shift <= MAX_BLOCK_SHIFT or slots == 0 or slots << shift > MAX_RECORD_BYTES or any(padding):
+    if (
+        not MIN_BLOCK_SHIFT <= shift <= MAX_BLOCK_SHIFT
+        or slots == 0
+        or slots << shift > MAX_RECORD_BYTES
+        or any(padding)
+    ):
         raise Malformed(name, offset, "a record header has absurd lengths")
     if payload_bytes > slots << shift:
         raise Malformed(name, offset, "a record's payload is longer than its content")

@@ -39,7 +39,9 @@ class StreamSource:
                     break
                 got += more
         except OSError as error:
-            raise ImageError(self.path, f"cannot be read at byte {offset + got}: {os.strerror(error.errno or 0)}") from error
+            raise ImageError(
+                self.path, f"cannot be read at byte {offset + got}: {os.strerror(error.errno or 0)}"
+            ) from error
         self._position += got
         if self.size_bytes == 0:
             raise UnsupportedImage(self.path, "the stream is empty")

@@ -46,7 +46,10 @@ def resolve_map(repository: Repository, manifest: Manifest, table: SlotTable) ->
         name = MAPS + link.map
         data = repository.get_object(MAPS, link.map)
         content = parse_map(data, name)
-        if content.block_count != count_blocks(link.size_bytes, link.block_bytes) or link.block_bytes != manifest.block_bytes:
+        if (
+            content.block_count != count_blocks(link.size_bytes, link.block_bytes)
+            or link.block_bytes != manifest.block_bytes
+        ):
             raise IntegrityError(name, 0, f"is of another size than snapshot {link.label}")
         records = table.add_records(content.record_ids, content.record_slots, name)
         counts = content.record_slots.astype(np.int64)

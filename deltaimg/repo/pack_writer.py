@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.errors import ObjectExists
 from deltaimg.format.framing import name_object
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, build_index, parse_index
 from deltaimg.format.pack import RecordHeader, finish_pack, pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
-from deltaimg.errors import ObjectExists
 from deltaimg.model import MIB
 from deltaimg.repo.repository import Repository
 
@@ -122,5 +122,3 @@ class PackWriter:
         digest, size_bytes = self._repository.put_object(folder, [data])
         self.stored_bytes += size_bytes
         return digest
-
-

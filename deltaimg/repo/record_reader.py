@@ -75,7 +75,11 @@ class RecordReader:
         offset = int(entry["offset"])
         data = fetched[offset - group.offset :][: RECORD_HEADER_BYTES + int(entry["payload_bytes"])]
         header = parse_record_header(group.pack, offset, data)
-        if header.id != entry["id"].tobytes() or header.payload_bytes != entry["payload_bytes"] or header.slots != entry["slots"]:
+        if (
+            header.id != entry["id"].tobytes()
+            or header.payload_bytes != entry["payload_bytes"]
+            or header.slots != entry["slots"]
+        ):
             raise Malformed(group.pack, offset, "another record lies here than the index says")
         if len(data) < RECORD_HEADER_BYTES + header.payload_bytes:
             raise Truncated(group.pack, offset, RECORD_HEADER_BYTES + header.payload_bytes, len(data))

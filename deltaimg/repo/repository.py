@@ -10,7 +10,14 @@ from datetime import datetime
 
 from blake3 import blake3
 
-from deltaimg.errors import DigestMismatch, IntegrityError, ObjectExists, ObjectNotFound, RepositoryExists, RepositoryNotFound
+from deltaimg.errors import (
+    DigestMismatch,
+    IntegrityError,
+    ObjectExists,
+    ObjectNotFound,
+    RepositoryExists,
+    RepositoryNotFound,
+)
 from deltaimg.format.config import CONFIG_NAME, Config, build_config, parse_config
 from deltaimg.format.framing import name_object
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, build_manifest, format_time, parse_manifest, split_object_name

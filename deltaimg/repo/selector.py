@@ -25,7 +25,9 @@ _DATE = re.compile(r"^\d{4}-\d{2}-\d{2}")
 def check_image_name(name: str) -> str:
     """Return `name` if it can name an image; raises UsageError."""
     if problem := find_name_problem(name):
-        raise UsageError(f"image name {name[:60]!r} {problem}", hint="letters, digits, dots, dashes and the like make a name")
+        raise UsageError(
+            f"image name {name[:60]!r} {problem}", hint="letters, digits, dots, dashes and the like make a name"
+        )
     return name
 
 

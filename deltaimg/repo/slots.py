@@ -85,7 +85,8 @@ class SlotTable:
             counts = self.index.entries["slots"][new].astype(np.int64)
             if self.slot_count + int(counts.sum()) > MAX_SLOTS:
                 raise UsageError(
-                    f"more than {MAX_SLOTS} blocks to keep in view at once", hint="use larger blocks: 'backup --block-size 64K'"
+                    f"more than {MAX_SLOTS} blocks to keep in view at once",
+                    hint="use larger blocks: 'backup --block-size 64K'",
                 )
             self._record_of_entry[new] = np.arange(self.record_count, self.record_count + len(new))
             self._append(self.index.entries["id"][new], new, counts, is_loaded=False)
@@ -164,7 +165,9 @@ class SlotTable:
         found = digest_buffer(digests, self._repository.keys.record, DIGEST_BYTES)
         expected = entry["id"].tobytes()
         if found != expected:
-            raise DigestMismatch(SIGNATURES + signature, start * DIGEST_BYTES, "the list of a record's digests", expected, found)
+            raise DigestMismatch(
+                SIGNATURES + signature, start * DIGEST_BYTES, "the list of a record's digests", expected, found
+            )
         first = int(self._first_slots[record])
         self.digests[first : first + count] = digests
         self._is_loaded[record] = True

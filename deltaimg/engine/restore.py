@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One restore: resolve, plan, fetch, prove, write, name.
+
+Always  a file appears under its name only when every block of it was proven; with `keep_going` it appears with holes where
+        records are damaged, and the result lists them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from deltaimg.engine.content import Placement, SnapshotContent
+from deltaimg.engine.pipeline import OrderedPool, count_workers
+from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound
+from deltaimg.format.manifest import Manifest
+from deltaimg.image.target import Target, open_target
+from deltaimg.model import MIB, DamagedExtent
+from deltaimg.repo.repository import Repository
+
+_STREAM_SPAN_BYTES = 4 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """What a restore wrote, in bytes, and the extents that it could not."""
+
+    manifest: Manifest
+    data_bytes: int
+    read_bytes: int
+    duration_s: float
+    damage: tuple[DamagedExtent, ...]
+
+
+def restore(
+    repository: Repository,
+    manifest: Manifest,
+    target_path: str,
+    *,
+    is_forced: bool = False,
+    keep_going: bool = False,
+    is_synced: bool = False,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> RestoreResult:
+    """Write a snapshot to `target_path` as a sparse image.
+
+    Raises:
+        ImageError: the target cannot be used; see `open_target`. SnapshotError, IntegrityError, StoreError: the snapshot
+        cannot be read; nothing is left behind at the target, unless it is a device or a stream.
+    """
+    progress = progress or NoProgress()
+    started = time.monotonic()
+    target = open_target(target_path, manifest.size_bytes, is_forced=is_forced, is_synced=is_synced)
+    try:
+        progress.start("planning", None)
+        content = SnapshotContent(repository, manifest)
+        if target.is_sequential:
+            read_bytes, damage = _write_in_order(
+                content, target, keep_going=keep_going, progress=progress, workers=workers
+            )
+        else:
+            read_bytes, damage = _write_anywhere(
+                content, target, keep_going=keep_going, progress=progress, workers=workers
+            )
+        target.commit()
+    except BaseException:
+        target.abort()
+        raise
+    return RestoreResult(manifest, content.data_bytes, read_bytes, round(time.monotonic() - started, 3), damage)
+
+
+def _write_anywhere(
+    content: SnapshotContent, target: Target, *, keep_going: bool, progress: Progress, workers: int | None
+) -> tuple[int, tuple[DamagedExtent, ...]]:
+    """Write records as they come off the packs, each block wherever it belongs."""
+    for start, end in content.zero_extents():
+        target.clear(start, end - start)
+    progress.start("restoring", content.data_bytes)
+    groups = content.read_groups()
+    damage: list[DamagedExtent] = []
+
+    def place(placement: Placement) -> None:
+        target.write(placement.image_offset, placement.content)
+
+    try:
+        for walked in content.walk(groups, place, keep_going=keep_going, workers=workers):
+            damage += walked.damage
+            progress.advance(walked.supplied_bytes)
+    except (IntegrityError, ObjectNotFound) as error:
+        raise name_damage(content, error) from error
+    damage.sort(key=lambda extent: extent.start)
+    for extent in damage:
+        target.clear(extent.start, extent.end - extent.start)
+    return sum(group.end - group.offset for group in groups), tuple(damage)
+
+
+def _write_in_order(
+    content: SnapshotContent, target: Target, *, keep_going: bool, progress: Progress, workers: int | None
+) -> tuple[int, tuple[DamagedExtent, ...]]:
+    """Write a stream: spans of the image one after another, read ahead on all cores."""
+    size_bytes = content.manifest.size_bytes
+    progress.start("restoring", size_bytes)
+    reader = content.make_reader()
+
+    def read(start: int) -> tuple[int, bytes, DamagedExtent | None]:
+        length = min(_STREAM_SPAN_BYTES, size_bytes - start)
+        try:
+            return start, reader.read(start, length), None
+        except IntegrityError as error:
+            if not keep_going:
+                raise
+            return start, bytes(length), DamagedExtent(start, start + length, str(error))
+
+    damage = []
+    with OrderedPool(read, workers=workers, window=workers or count_workers()) as pool:
+        for start, data, damaged in pool.map(range(0, size_bytes, _STREAM_SPAN_BYTES)):
+            target.write(start, memoryview(data))
+            progress.advance(len(data))
+            if damaged:
+                damage.append(damaged)
+    return size_bytes, tuple(damage)
+
+
+def name_damage(content: SnapshotContent, error: IntegrityError | ObjectNotFound) -> ContentDamaged:
+    """Say which bytes of the snapshot the damaged or missing object `error` names takes with it."""
+    if isinstance(error, ContentDamaged):
+        return error
+    damage: list[tuple[int, int, str]] = []
+    for record in content.records.tolist():
+        entry = content.table.index.entries[content.table.entries[record]]
+        is_hit = content.table.pack_of(record) == error.object_name and (
+            not isinstance(error, IntegrityError) or int(entry["offset"]) == error.offset
+        )
+        if is_hit:
+            damage += [(start, end, str(error)) for start, end in content.extents_of(record)]
+    return ContentDamaged(
+        content.manifest.label, tuple(sorted(damage)) or ((0, content.manifest.size_bytes, str(error)),)
+    )
