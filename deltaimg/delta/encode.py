@@ -46,7 +46,7 @@ def encode_record(
         if not is_right:
             raise IntegrityError(f"codec {codec.name}", 0, "does not give back what was compressed; nothing was stored")
     header = RecordHeader(
-        id=digest_buffer(digests, record_key, DIGEST_BYTES),
+        id=digest_buffer(digests.data, record_key, DIGEST_BYTES),
         encoding=encoding_id,
         slots=len(digests),
         block_shift=block_bytes.bit_length() - 1,

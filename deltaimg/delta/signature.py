@@ -22,8 +22,8 @@ _CHUNK_BLOCKS = 1 << 20
 def root_digest(key: bytes, runs: Runs, digests: Digests, *, size_bytes: int, block_bytes: int) -> bytes:
     """Return the 16-byte root digest of the image that `runs` describe, by the digests at their slots.
 
-    Its input: 16 bytes for each block that is not zero, in order; u64 first block and u64 count for each stretch of such blocks;
-    u64 stretches, u64 size_bytes, u64 block_bytes.
+    Its input: 16 bytes for each block that is not zero, in order; u64 first block and u64 count for each stretch of
+    such blocks; u64 stretches, u64 size_bytes, u64 block_bytes.
     """
     data = runs[runs["slot"] >= FIRST_SLOT]
     hasher = blake3(key=key)

@@ -69,7 +69,7 @@ class RecordStream:
             count = min(len(block_indexes) - done, self._record_blocks - self._filled_blocks)
             start = self._filled_blocks * self._block_bytes
             room = self._buffer[start : start + count * self._block_bytes]
-            gather_blocks(content, self._block_bytes, block_indexes[done : done + count], room)
+            gather_blocks(content, self._block_bytes, block_indexes[done : done + count], np.frombuffer(room, np.uint8))
             self._digests.append(digests[done : done + count].copy())
             self._filled_blocks += count
             done += count

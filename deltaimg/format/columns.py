@@ -15,6 +15,7 @@ import numpy.typing as npt
 import zstandard
 
 from deltaimg.errors import Malformed
+from deltaimg.format.limits import MAX_EXPANSION
 
 _LEVEL = 9
 
@@ -38,7 +39,7 @@ def unpack_columns(name: str, offset: int, packed: bytes, layout: Sequence[tuple
     """
     expected_bytes = sum(np.dtype(kind).itemsize * length for kind, length in layout)
     try:
-        if zstandard.frame_content_size(packed) != expected_bytes:
+        if zstandard.frame_content_size(packed) != expected_bytes or expected_bytes > len(packed) * MAX_EXPANSION:
             raise Malformed(name, offset, f"its columns do not expand to {expected_bytes} bytes")
         planes = zstandard.ZstdDecompressor().decompress(packed, max_output_size=expected_bytes, allow_extra_data=False)
     except zstandard.ZstdError as error:

@@ -9,8 +9,7 @@ import msgspec
 
 from deltaimg.errors import Malformed
 from deltaimg.format.framing import HEADER_BYTES, Kind, frame, unframe
-
-MAX_DOCUMENT_BYTES = 1 << 20
+from deltaimg.format.limits import MAX_DOCUMENT_BYTES
 
 Document = TypeVar("Document", bound=msgspec.Struct)
 

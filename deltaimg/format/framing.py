@@ -16,12 +16,11 @@ from typing import Final
 from blake3 import blake3
 
 from deltaimg.errors import DigestMismatch, Malformed, Truncated, UnsupportedFormat
+from deltaimg.format.limits import MAX_OBJECT_BYTES
 
 HEADER: Final = struct.Struct("<8sHHHHQ16s16s8s")
 HEADER_BYTES: Final = HEADER.size
 VERSION: Final = 1
-
-MAX_OBJECT_BYTES: Final = 2**32 - 1
 
 
 class Kind(Enum):

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.format.framing import HEADER_BYTES, BodyReader, Kind, frame, unframe
+from deltaimg.format.limits import find_record_problem
 
 INDEXES: Final = "index/"
 HEAD: Final = struct.Struct("<QIIII")
@@ -36,9 +37,6 @@ ENTRY: Final = np.dtype(
 )
 """pack and signature count within this object's lists; offset is that of the record's header in the pack; first_digest is
 the place of its first slot in the signature; a block is 2 ** block_shift bytes."""
-
-MIN_BLOCK_SHIFT: Final = 12
-MAX_BLOCK_SHIFT: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +69,8 @@ def parse_index(data: bytes, name: str) -> IndexObject:
     if entry_count:
         if int(entries["pack"].max()) >= pack_count or int(entries["signature"].max()) >= signature_count:
             reader.refuse("an entry names a pack or signature that is not listed")
-        if int(entries["offset"].min()) < HEADER_BYTES or int(entries["slots"].min()) == 0:
-            reader.refuse("an entry has no slots, or lies in the header of its pack")
-        shifts = entries["block_shift"]
-        if int(shifts.min()) < MIN_BLOCK_SHIFT or int(shifts.max()) > MAX_BLOCK_SHIFT:
-            reader.refuse("an entry has an absurd block size")
+        if int(entries["offset"].min()) < HEADER_BYTES:
+            reader.refuse("an entry lies in the header of its pack")
+    if problem := find_record_problem(entries):
+        reader.refuse(problem)
     return IndexObject(created_us, packs, signatures, entries)

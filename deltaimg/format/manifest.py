@@ -17,9 +17,10 @@ from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MAX_NAME_BYTES, MIN
 
 SNAPSHOTS = "snapshots/"
 TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
-_OBJECT_NAME = re.compile(r"^snapshots/(?P<image>[^/]+)/(?P<time>\d{8}T\d{6}\.\d{6}Z)-(?P<id>[0-9a-f]{16})$")
+MAX_YEAR = 9999
+_OBJECT_NAME = re.compile(r"snapshots/(?P<image>[^/]+)/(?P<time>[0-9]{8}T[0-9]{6}\.[0-9]{6}Z)-(?P<id>[0-9a-f]{16})")
 
-SnapshotId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+SnapshotId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_IMAGE_BYTES)]
 
 
@@ -96,9 +97,18 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime(TIME_FORMAT)
 
 
+def _is_time(text: str) -> bool:
+    """Tell whether `text` is what `format_time` makes of a moment that has a next one."""
+    try:
+        moment = datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return False
+    return moment.year < MAX_YEAR and format_time(moment) == text
+
+
 def split_object_name(name: str) -> tuple[str, str, str] | None:
     """Return (image, time, snapshot id) of a manifest's object name, or None when it is none."""
-    match = _OBJECT_NAME.match(name)
+    match = _OBJECT_NAME.fullmatch(name)
     return (match["image"], match["time"], match["id"]) if match else None
 
 
@@ -117,8 +127,8 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
         raise Malformed(name, HEADER_BYTES, f"its image name {problem}")
     if manifest.object_name != name:
         raise Malformed(name, HEADER_BYTES, f"it belongs at {manifest.object_name}")
-    if split_object_name(name) is None:
-        raise Malformed(name, HEADER_BYTES, "its time or id is malformed")
+    if split_object_name(name) is None or not _is_time(manifest.time):
+        raise Malformed(name, HEADER_BYTES, "its time is none")
     size = manifest.block_bytes
     if not MIN_BLOCK_BYTES <= size <= MAX_BLOCK_BYTES or size & (size - 1):
         raise Malformed(name, HEADER_BYTES, f"its block size is {size} bytes")

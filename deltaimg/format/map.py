@@ -8,7 +8,8 @@ runs that differ from its base; a full one covers every block.
     body    := head ids packed
     head    := u64 block_count, u32 record_count, u32 run_count, u32 data_run_count, u32 packed_bytes
     ids     := record_count times a 16-byte record id
-    packed  := zstd of byte planes: u16 slots of each record, u64 gap and u32 count and u8 kind of each run, u32 slot step of each data run
+    packed  := zstd of byte planes: u16 slots of each record; u64 gap, u32 count and u8 kind of each run; u32 slot step of
+               each data run
 """
 
 from __future__ import annotations
@@ -24,13 +25,11 @@ from deltaimg.arrays import FIRST_SLOT, RUN, Digests, Runs
 from deltaimg.errors import Malformed
 from deltaimg.format.columns import pack_columns, unpack_columns
 from deltaimg.format.framing import HEADER_BYTES, BodyReader, Kind, frame, unframe
-from deltaimg.model import MAX_IMAGE_BYTES, MIN_BLOCK_BYTES
+from deltaimg.format.limits import MAX_BLOCKS, MAX_RUNS, MAX_SLOT, find_slots_problem
 
 MAPS: Final = "maps/"
 HEAD: Final = struct.Struct("<QIIII")
 DATA_KIND: Final = 2
-MAX_BLOCKS: Final = MAX_IMAGE_BYTES // MIN_BLOCK_BYTES
-MAX_RUNS: Final = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def parse_map(data: bytes, name: str) -> MapObject:
     """
     reader = BodyReader(name, unframe(Kind.MAP, name, data))
     block_count, record_count, run_count, data_run_count, packed_bytes = reader.take_struct(HEAD)
-    if block_count > MAX_BLOCKS or run_count > MAX_RUNS or data_run_count > run_count:
+    if block_count > MAX_BLOCKS or run_count > min(MAX_RUNS, block_count) or data_run_count > run_count:
         reader.refuse("its counts are absurd")
     ids = np.frombuffer(reader.take(16 * record_count), np.uint8).reshape(record_count, 16)
     offset = HEADER_BYTES + reader.position
@@ -72,10 +71,15 @@ def parse_map(data: bytes, name: str) -> MapObject:
     reader.expect_end()
     layout = [("<u2", record_count), ("<u8", run_count), ("<u4", run_count), ("u1", run_count), ("<u4", data_run_count)]
     slots, gaps, counts, kinds, steps = unpack_columns(name, offset, packed, layout)
+    if problem := find_slots_problem(slots):
+        raise Malformed(name, offset, problem)
+    slot_end = FIRST_SLOT + int(slots.sum(dtype=np.uint64))
+    if slot_end > MAX_SLOT:
+        raise Malformed(name, offset, f"its records have {slot_end - FIRST_SLOT} slots, more than can be numbered")
     runs = np.empty(run_count, RUN)
     runs["count"] = counts
     runs["first_block"] = _place_runs(name, offset, gaps, counts, block_count)
-    runs["slot"] = _number_slots(name, offset, kinds, steps, counts, FIRST_SLOT + int(slots.sum(dtype=np.uint64)))
+    runs["slot"] = _number_slots(name, offset, kinds, steps, counts, slot_end)
     return MapObject(block_count, ids, slots, runs)
 
 

@@ -22,14 +22,13 @@ import numpy.typing as npt
 
 from deltaimg.errors import DigestMismatch, Malformed, Truncated, UnsupportedFormat
 from deltaimg.format.framing import HEADER_BYTES, Kind, build_header, digest_bytes, parse_header
-from deltaimg.format.index import MAX_BLOCK_SHIFT, MIN_BLOCK_SHIFT
+from deltaimg.format.limits import MAX_BLOCK_SHIFT, MAX_RECORD_BYTES, MIN_BLOCK_SHIFT, find_record_problem
 
 PACKS: Final = "packs/"
 
 RECORD_HEADER: Final = struct.Struct("<4sBBHI16sIHBB4s16s8s")
 RECORD_HEADER_BYTES: Final = RECORD_HEADER.size
 RECORD_MAGIC: Final = b"\x8bREC"
-MAX_RECORD_BYTES: Final = 16 << 20
 
 FOOTER_ENTRY: Final = np.dtype(
     [
@@ -148,7 +147,7 @@ def finish_pack(records: list[tuple[RecordHeader, bytes]]) -> tuple[list[bytes],
 def parse_pack_footer(name: str, data: bytes | memoryview) -> npt.NDArray[Any]:
     """Return the footer of the whole pack `data`; raises IntegrityError or UnsupportedFormat.
 
-    Every entry it returns lies between the pack's header and its footer.
+    Every entry it returns lies between the pack's header and its footer, and after the entry before it.
     """
     header = parse_header(Kind.PACK, name, data)
     if len(data) < HEADER_BYTES + header.body_bytes:
@@ -169,6 +168,12 @@ def parse_pack_footer(name: str, data: bytes | memoryview) -> npt.NDArray[Any]:
     ends = footer["offset"].astype(np.uint64) + footer["payload_bytes"] + RECORD_HEADER_BYTES
     if count and (int(footer["offset"].min()) < HEADER_BYTES or int(ends.max()) > footer_offset):
         raise Malformed(name, footer_offset, "its footer names records outside it")
+    if bool(np.any(footer["offset"][1:] < ends[:-1])):
+        raise Malformed(name, footer_offset, "its footer names records that overlap or are out of order")
+    if footer["reserved"].any():
+        raise Malformed(name, footer_offset, "reserved bytes of its footer are not zero")
+    if problem := find_record_problem(footer):
+        raise Malformed(name, footer_offset, problem)
     return footer
 
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.format.framing import BodyReader, Kind, frame, unframe
+from deltaimg.format.limits import find_slots_problem
 
 SIGNATURES: Final = "signatures/"
 HEAD: Final = struct.Struct("<IIQ")
@@ -54,6 +55,8 @@ def parse_signature(data: bytes, name: str) -> SignatureObject:
         reader.refuse("reserved bytes are not zero")
     ids = np.frombuffer(reader.take(DIGEST_BYTES * record_count), np.uint8).reshape(record_count, DIGEST_BYTES)
     slots = np.frombuffer(reader.take(2 * record_count), "<u2")
+    if problem := find_slots_problem(slots):
+        reader.refuse(problem)
     if int(slots.sum(dtype=np.uint64)) != slot_count:
         reader.refuse(f"its records have {int(slots.sum(dtype=np.uint64))} slots, not {slot_count}")
     digests = np.frombuffer(reader.take(DIGEST_BYTES * slot_count), np.uint8).reshape(slot_count, DIGEST_BYTES)

@@ -35,7 +35,7 @@ class Source(Protocol):
         ...
 
     def data_extents(self) -> npt.NDArray[np.int64]:
-        """Return shape (count, 2): [start, end) of what may hold data, ascending, apart, within the image; the rest are holes."""
+        """Return shape (count, 2): [start, end) of what may hold data, ascending, apart, in the image; the rest are holes."""
         ...
 
     def read_into(self, offset: int, buffer: memoryview) -> int:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from deltaimg.codec.registry import find_decoder
 from deltaimg.errors import DigestMismatch, IntegrityError, Malformed, Truncated, UnsupportedFormat
-from deltaimg.format.pack import MAX_RECORD_BYTES, RECORD_HEADER_BYTES, pack_name, parse_record_header
+from deltaimg.format.limits import MAX_RECORD_BYTES
+from deltaimg.format.pack import RECORD_HEADER_BYTES, pack_name, parse_record_header
 from deltaimg.kernels import digest_blocks, is_equal
 from deltaimg.model import KIB, MIB
 from deltaimg.repo.repository import Repository
@@ -103,7 +104,7 @@ class RecordReader:
         found = digest_blocks(self._repository.keys.block, content, block_bytes)
         first = int(self._table.first_slots[record])
         expected = self._table.digests[first : first + len(found)]
-        if not is_equal(found, expected):
+        if not is_equal(found.data, expected.data):
             block = int(np.argmax((found != expected).any(axis=1)))
             what = f"block {block} of the record here"
             raise DigestMismatch(pack, offset, what, expected[block].tobytes(), found[block].tobytes())

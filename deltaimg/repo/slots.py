@@ -162,7 +162,7 @@ class SlotTable:
         digests = content.digests[start : start + count]
         if len(digests) != count:
             raise IntegrityError(SIGNATURES + signature, 0, "has fewer digests than the index says")
-        found = digest_buffer(digests, self._repository.keys.record, DIGEST_BYTES)
+        found = digest_buffer(digests.data, self._repository.keys.record, DIGEST_BYTES)
         expected = entry["id"].tobytes()
         if found != expected:
             raise DigestMismatch(

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Back up disk images: one full, then small nightly deltas; any night restored sparse and proven.
+
+    import deltaimg
+
+    repository = deltaimg.create_repository("/backup/repo")
+    snapshot = deltaimg.backup(repository, "/var/lib/images/vm1.raw", "vm1")
+    deltaimg.restore(repository, "vm1@latest", "/tmp/vm1.raw")
+    boot_sector = deltaimg.open_snapshot(repository, "vm1").read(0, 512)
+
+The names below are the public interface; everything else in this package may change. Importing it costs next to nothing:
+each name loads what it needs when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deltaimg.api import (
+        backup,
+        compare,
+        create_repository,
+        diff,
+        list_snapshots,
+        open_repository,
+        open_snapshot,
+        restore,
+        verify,
+    )
+    from deltaimg.engine.backup import BackupOptions
+    from deltaimg.engine.content import SnapshotReader
+    from deltaimg.engine.progress import Progress
+    from deltaimg.errors import DeltaimgError
+    from deltaimg.format.manifest import Manifest
+    from deltaimg.repo.repository import Repository
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BackupOptions": "deltaimg.engine.backup",
+    "DeltaimgError": "deltaimg.errors",
+    "Manifest": "deltaimg.format.manifest",
+    "Progress": "deltaimg.engine.progress",
+    "Repository": "deltaimg.repo.repository",
+    "SnapshotReader": "deltaimg.engine.content",
+}
+
+__all__ = [
+    "BackupOptions",
+    "DeltaimgError",
+    "Manifest",
+    "Progress",
+    "Repository",
+    "SnapshotReader",
+    "__version__",
+    "backup",
+    "compare",
+    "create_repository",
+    "diff",
+    "list_snapshots",
+    "open_repository",
+    "open_snapshot",
+    "restore",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'deltaimg' has no attribute '{name}'")
+    value = getattr(import_module(_HOMES.get(name, "deltaimg.api")), name)
+    globals()[name] = value
+    return value

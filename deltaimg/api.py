@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python interface, which the command line calls, too: places and selectors in, manifests and readers out.
+
+Every function may raise `DeltaimgError`; its classes are in `deltaimg.errors`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from deltaimg import __version__
+from deltaimg.engine.backup import BackupOptions, back_up
+from deltaimg.engine.content import SnapshotContent, SnapshotReader
+from deltaimg.engine.diff import Difference, diff_snapshots
+from deltaimg.engine.progress import Progress
+from deltaimg.engine.restore import RestoreResult
+from deltaimg.engine.restore import restore as restore_manifest
+from deltaimg.engine.verify import ComparedImage, VerifyResult, compare_image
+from deltaimg.engine.verify import verify as verify_manifests
+from deltaimg.errors import IntegrityError, UsageError
+from deltaimg.format.manifest import Manifest
+from deltaimg.image.source import open_source
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.selector import check_image_name, select_snapshot
+from deltaimg.store.local import LocalStore
+
+
+def create_repository(location: str) -> Repository:
+    """Make a new, empty repository in the folder `location`, which must be empty or not exist."""
+    return Repository.create(LocalStore(location), created=datetime.now(UTC), software=f"deltaimg {__version__}")
+
+
+def open_repository(location: str) -> Repository:
+    """Open the repository in the folder `location`."""
+    store = LocalStore(location)
+    store.remove_leftovers()
+    return Repository.open(store)
+
+
+def backup(
+    repository: Repository,
+    image_path: str,
+    image: str,
+    options: BackupOptions | None = None,
+    *,
+    use_holes: bool = True,
+    is_direct: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Store the file or device at `image_path` (`-`: the standard input) as the newest snapshot of `image`.
+
+    Args:
+        use_holes: believe the file system about holes; otherwise read everything.
+        is_direct: read past the page cache.
+    """
+    check_image_name(image)
+    options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
+    source = open_source(image_path, use_holes=use_holes, is_direct=is_direct)
+    try:
+        return back_up(repository, source, image, options, progress=progress)
+    finally:
+        source.close()
+
+
+def list_snapshots(repository: Repository, image: str | None = None) -> list[Manifest]:
+    """Return all snapshots, or those of one image, oldest first within an image; raises at the first damaged one."""
+    manifests = []
+    for manifest in repository.load_manifests(None if image is None else check_image_name(image)):
+        if isinstance(manifest, IntegrityError):
+            raise manifest
+        manifests.append(manifest)
+    return manifests
+
+
+def find_snapshot(repository: Repository, selector: str) -> Manifest:
+    """Return the snapshot that `selector` means: `vm1`, `vm1@latest~2`, `vm1@2026-11-23`, an id or its beginning."""
+    return repository.load_manifest(select_snapshot(repository, selector))
+
+
+def restore(
+    repository: Repository,
+    selector: str,
+    target_path: str,
+    *,
+    is_forced: bool = False,
+    keep_going: bool = False,
+    is_synced: bool = False,
+    progress: Progress | None = None,
+) -> RestoreResult:
+    """Write a snapshot to a new sparse file, a block device (with `is_forced`) or the standard output (`-`).
+
+    Args:
+        is_forced: replace an existing file, write to a device.
+        keep_going: restore what can be read of a damaged snapshot; the result lists the rest.
+        is_synced: wait until a new file is on the disk; always so for devices and replaced files.
+    """
+    return restore_manifest(
+        repository,
+        find_snapshot(repository, selector),
+        target_path,
+        is_forced=is_forced,
+        keep_going=keep_going,
+        is_synced=is_synced,
+        progress=progress,
+    )
+
+
+def open_snapshot(repository: Repository, selector: str) -> SnapshotReader:
+    """Return a reader for any offset of a snapshot."""
+    return SnapshotContent(repository, find_snapshot(repository, selector)).make_reader()
+
+
+def verify(
+    repository: Repository,
+    selectors: Sequence[str] = (),
+    *,
+    percent: float = 100.0,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> list[VerifyResult]:
+    """Prove that snapshots (all, if none are named) can be restored, reading `percent` of their records."""
+    if not 0 < percent <= 100:
+        raise UsageError(f"{percent:g} percent: it must be above 0 and at most 100")
+    manifests = [find_snapshot(repository, each) for each in selectors] if selectors else list_snapshots(repository)
+    return verify_manifests(repository, manifests, percent=percent, seed=seed, progress=progress)
+
+
+def compare(
+    repository: Repository, selector: str, image_path: str, *, progress: Progress | None = None
+) -> ComparedImage:
+    """Compare the image at `image_path` with a snapshot, block by block."""
+    source = open_source(image_path)
+    try:
+        return compare_image(repository, find_snapshot(repository, selector), source, progress=progress)
+    finally:
+        source.close()
+
+
+def diff(repository: Repository, older: str, newer: str) -> Difference:
+    """Tell which extents differ between two snapshots."""
+    return diff_snapshots(repository, find_snapshot(repository, older), find_snapshot(repository, newer))

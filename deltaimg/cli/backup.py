@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg backup`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_size, require_repo
+from deltaimg.cli.terminal import Terminal, format_bytes, format_seconds
+
+app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+
+
+@app.command()
+def backup(
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="Raw image or block device; '-' is the standard input.")
+    ],
+    name: Annotated[str, typer.Option("--image", "-i", metavar="NAME", help="Name of the image in the repository.")],
+    tag: Annotated[Optional[list[str]], typer.Option("--tag", "-t", help="Mark the snapshot; may be repeated.")] = None,  # noqa: UP045
+    compression: Annotated[
+        str, typer.Option("--compression", "-c", help="fast, default, best, or a zstd level from 1 to 19.")
+    ] = "default",
+    block_size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--block-size", help="4K to 1M, fixed by an image's first snapshot.", show_default="4K"),
+    ] = None,
+    no_holes: Annotated[
+        bool, typer.Option("--no-holes", help="Read everything, whatever the file system says of holes.")
+    ] = False,
+    direct: Annotated[bool, typer.Option("--direct", help="Read past the page cache (O_DIRECT).")] = False,
+    allow_live: Annotated[
+        bool, typer.Option("--allow-live", help="Accept an image that is written to meanwhile, and mark the snapshot.")
+    ] = False,
+    match_memory: Annotated[
+        str, typer.Option("--match-memory", help="Memory for finding content that other images store.")
+    ] = "256M",
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Store an image as a new snapshot.
+
+    The first snapshot of an image is a full one; each later one stores what changed, and may be restored just as fast.
+    Holes are neither read nor stored. An image that is written to meanwhile is refused: back up an LVM snapshot or a
+    clone.
+
+    Examples:
+
+        deltaimg backup /var/lib/images/vm1.raw --image vm1
+
+        deltaimg backup /dev/vg0/vm1-snap --image vm1 --tag nightly
+
+        ssh host cat /dev/vg0/vm2-snap | deltaimg backup - --image vm2 -c best
+    """
+    from deltaimg.api import backup as run_backup
+    from deltaimg.api import open_repository
+    from deltaimg.cli.describe import describe_backup
+    from deltaimg.codec.registry import parse_level
+    from deltaimg.engine.backup import BackupOptions
+
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        options = BackupOptions(
+            tags=tuple(tag or ()),
+            level=parse_level(compression),
+            block_bytes=None if block_size is None else parse_size(block_size),
+            allow_live=allow_live,
+            match_budget_bytes=parse_size(match_memory),
+        )
+        repository = open_repository(require_repo(repo))
+        manifest = run_backup(
+            repository, image, name, options, use_holes=not no_holes, is_direct=direct, progress=terminal
+        )
+        if as_json:
+            terminal.print_json(describe_backup(manifest))
+            return
+        done = manifest.statistics
+        kind = "full" if manifest.base is None else f"incremental on {manifest.base[:8]}"
+        terminal.print(f"snapshot {manifest.label} ({kind})")
+        terminal.print(
+            f"  {format_bytes(done.apparent_bytes)} image, {format_bytes(done.allocated_bytes)} allocated, "
+            f"{format_bytes(done.changed_bytes)} changed"
+        )
+        terminal.print(
+            f"  {format_bytes(done.referenced_bytes)} known already, {format_bytes(done.new_bytes)} new, "
+            f"{format_bytes(done.stored_bytes)} stored, in {format_seconds(done.duration_s)}"
+        )

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg benchmark`."""
+
+from __future__ import annotations
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose
+from deltaimg.cli.terminal import Terminal, format_bytes
+
+app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+
+
+@app.command()
+def benchmark(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Measure this machine: digest, compression and, if a repository is named, its store.
+
+    Takes some seconds. The slowest line is what bounds a full backup here.
+
+    Examples:
+
+        deltaimg benchmark
+
+        deltaimg benchmark -r /backup/repo --json
+    """
+    from deltaimg.api import open_repository
+    from deltaimg.engine.benchmark import measure_machine
+
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        store = open_repository(repo).store if repo else None
+        measured = []
+        for each in measure_machine(store):
+            measured.append(each)
+            terminal.print(f"{each.what:<18} {format_bytes(each.bytes_per_s) + '/s':>12}  {each.detail}")
+        if as_json:
+            terminal.print_json(
+                [
+                    {"what": each.what, "bytes_per_s": round(each.bytes_per_s), "detail": each.detail}
+                    for each in measured
+                ]
+            )

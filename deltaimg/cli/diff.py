@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg diff`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal, format_bytes
+
+app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+
+_SHOWN = 40
+
+
+@app.command()
+def diff(
+    older: Annotated[str, typer.Argument(metavar="A", help="A snapshot.")],
+    newer: Annotated[str, typer.Argument(metavar="B", help="Another one, of the same image or not.")],
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Tell which extents differ between two snapshots, and how much. No content is read.
+
+    The largest extents are shown; -v shows all.
+
+    Examples:
+
+        deltaimg diff vm1@latest~1 vm1@latest
+
+        deltaimg diff vm1@2026-11-01 vm1 --json
+    """
+    from deltaimg.api import diff as run_diff
+    from deltaimg.api import open_repository
+
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        found = run_diff(open_repository(require_repo(repo)), older, newer)
+        if as_json:
+            terminal.print_json(
+                {
+                    "a": found.older.id,
+                    "b": found.newer.id,
+                    "differing_bytes": found.differing_bytes,
+                    "extents": [{"start": start, "end": end} for start, end in found.extents],
+                }
+            )
+            return
+        size = found.newer.size_bytes
+        terminal.print(
+            f"{found.older.label} and {found.newer.label} differ in {format_bytes(found.differing_bytes)} "
+            f"of {format_bytes(size)}, in {len(found.extents)} extents"
+        )
+        shown = found.extents
+        if len(shown) > _SHOWN and not verbose:
+            shown = tuple(sorted(sorted(shown, key=lambda extent: extent[0] - extent[1])[:_SHOWN]))
+            terminal.print(f"the {_SHOWN} largest:")
+        if shown and not quiet:
+            rows = [[str(start), str(end), format_bytes(end - start)] for start, end in shown]
+            terminal.print_table((">from byte", ">to byte", ">size"), rows)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg init`."""
+
+from __future__ import annotations
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal
+
+app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+
+
+@app.command()
+def init(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Make a new, empty repository.
+
+    The folder must be empty or not exist yet.
+
+    Example:
+
+        deltaimg init -r /backup/repo
+    """
+    from deltaimg.api import create_repository
+
+    location = require_repo(repo)
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        repository = create_repository(location)
+        if as_json:
+            terminal.print_json({"repository": location, "id": repository.config.repository_id})
+        terminal.print(f"repository {repository.config.repository_id[:8]} made in {location}")

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg restore`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal, format_bytes, format_seconds
+
+app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+
+
+@app.command()
+def restore(
+    snapshot: Annotated[str, typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or an id.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="New file, block device, or '-' for the standard output.")
+    ],
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace an existing file; write to a block device.")
+    ] = False,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Restore what can be read of a damaged snapshot, and list the rest.")
+    ] = False,
+    sync: Annotated[bool, typer.Option("--sync", help="Wait until a new file is on the disk.")] = False,
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Restore a snapshot as a sparse image, every block proven by its digest.
+
+    The image has a temporary name until it is proven, then gets its own. Where a file is replaced, and on devices, the
+    content is on the disk before the command ends; for a new file, --sync asks for that.
+
+    Examples:
+
+        deltaimg restore vm1 /var/lib/images/vm1.raw
+
+        deltaimg restore vm1@2026-11-23 /dev/vg0/vm1 --force
+
+        deltaimg restore vm1 - | ssh host 'dd of=/dev/vg0/vm1 bs=1M'
+    """
+    from deltaimg.api import open_repository
+    from deltaimg.api import restore as run_restore
+    from deltaimg.errors import ContentDamaged
+
+    with Terminal(as_json=as_json, is_quiet=quiet or target == "-", is_verbose=verbose) as terminal:
+        result = run_restore(
+            open_repository(require_repo(repo)),
+            snapshot,
+            target,
+            is_forced=force,
+            keep_going=keep_going,
+            is_synced=sync,
+            progress=terminal,
+        )
+        damage = tuple((each.start, each.end, each.reason) for each in result.damage)
+        if as_json and not damage:
+            terminal.print_json(
+                {
+                    "snapshot": result.manifest.id,
+                    "target": target,
+                    "apparent_bytes": result.manifest.size_bytes,
+                    "data_bytes": result.data_bytes,
+                    "read_bytes": result.read_bytes,
+                    "duration_s": result.duration_s,
+                    "damage": [],
+                }
+            )
+        if damage:
+            for start, end, reason in damage:
+                terminal.warn(f"bytes {start} to {end} are missing: {reason}")
+            raise ContentDamaged(result.manifest.label, damage)
+        terminal.print(
+            f"{result.manifest.label} restored to {target} and proven: {format_bytes(result.manifest.size_bytes)} image, "
+            f"{format_bytes(result.data_bytes)} data, in {format_seconds(result.duration_s)}"
+        )

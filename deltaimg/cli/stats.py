@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg stats`."""
+
+from __future__ import annotations
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal, format_bytes
+
+app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+
+
+@app.command()
+def stats(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Sum up a repository: what it keeps, and what that takes.
+
+    Examples:
+
+        deltaimg stats
+
+        deltaimg stats --json
+    """
+    from deltaimg.api import open_repository
+    from deltaimg.engine.inspect import inspect_repository
+
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        repository = open_repository(require_repo(repo))
+        totals = inspect_repository(repository)
+        if as_json:
+            terminal.print_json(
+                {
+                    "repository": repository.config.repository_id,
+                    "snapshots": totals.snapshots,
+                    "apparent_bytes": totals.apparent_bytes,
+                    "allocated_bytes": totals.allocated_bytes,
+                    "stored_bytes": totals.total_bytes,
+                    "records": totals.record_count,
+                    "record_bytes": totals.record_bytes,
+                    "objects": {
+                        kind: {"count": count, "bytes": totals.stored_bytes[kind]}
+                        for kind, count in totals.objects.items()
+                    },
+                }
+            )
+            return
+        count = sum(totals.snapshots.values())
+        terminal.print_pairs(
+            [
+                ("snapshots", f"{count}, of {len(totals.snapshots)} image{'s' * (len(totals.snapshots) != 1)}"),
+                ("apparent", f"{format_bytes(totals.apparent_bytes)}, all snapshots together"),
+                ("allocated", format_bytes(totals.allocated_bytes)),
+                ("content kept", f"{format_bytes(totals.record_bytes)} in {totals.record_count} records"),
+                ("stored", format_bytes(totals.total_bytes)),
+            ]
+        )
+        if quiet:
+            return
+        terminal.print()
+        rows = [
+            [kind, str(number), format_bytes(totals.stored_bytes[kind])]
+            for kind, number in sorted(totals.objects.items())
+        ]
+        terminal.print_table(("kind", ">objects", ">bytes"), rows)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg verify`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal, format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from deltaimg.repo.repository import Repository
+
+app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+
+
+@app.command()
+def verify(
+    snapshot: Annotated[
+        list[str] | None, typer.Argument(metavar="[SNAPSHOT]...", help="All, if none are named.")
+    ] = None,
+    percent: Annotated[
+        float, typer.Option("--percent", help="Read only so much, chosen by chance anew each time.")
+    ] = 100.0,
+    against: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--against", metavar="IMAGE", help="Compare an image with the snapshot instead."),
+    ] = None,
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Prove that snapshots can be restored, without writing an image.
+
+    Every record is read, expanded and held against the digest of each of its blocks; content that snapshots share
+    is read once.
+
+    Examples:
+
+        deltaimg verify
+
+        deltaimg verify vm1@latest --percent 5
+
+        deltaimg verify vm1 --against /dev/vg0/vm1-snap
+    """
+    from deltaimg.api import open_repository
+    from deltaimg.errors import UsageError
+
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        repository = open_repository(require_repo(repo))
+        if against is None:
+            _verify(repository, snapshot or [], percent, terminal)
+            return
+        if len(snapshot or []) != 1:
+            raise UsageError("--against takes exactly one snapshot", hint="deltaimg verify vm1 --against IMAGE")
+        _compare(repository, (snapshot or [])[0], against, terminal)
+
+
+def _verify(repository: Repository, selectors: list[str], percent: float, terminal: Terminal) -> None:
+    from deltaimg.api import verify as run_verify
+    from deltaimg.errors import ContentDamaged
+
+    results = run_verify(repository, selectors, percent=percent, progress=terminal)
+    if terminal.as_json:
+        terminal.print_json(
+            [
+                {
+                    "snapshot": each.manifest.id,
+                    "image": each.manifest.image,
+                    "records": each.records,
+                    "records_total": each.records_total,
+                    "verified_bytes": each.verified_bytes,
+                    "duration_s": each.duration_s,
+                    "damage": [{"start": d.start, "end": d.end, "reason": d.reason} for d in each.damage],
+                }
+                for each in results
+            ]
+        )
+    for each in results:
+        state = "damaged" if each.damage else "proven"
+        terminal.print(
+            f"{each.manifest.label}  {state}  {format_bytes(each.verified_bytes)} in {each.records} of {each.records_total} "
+            f"records, {format_seconds(each.duration_s)}"
+        )
+        for extent in each.damage:
+            terminal.print(f"  bytes {extent.start} to {extent.end}: {extent.reason}")
+    for each in results:
+        if each.damage:
+            raise ContentDamaged(each.manifest.label, tuple((d.start, d.end, d.reason) for d in each.damage))
+
+
+def _compare(repository: Repository, selector: str, image: str, terminal: Terminal) -> None:
+    from deltaimg.api import compare
+    from deltaimg.errors import ContentDiffers
+
+    found = compare(repository, selector, image, progress=terminal)
+    differing_bytes = sum(end - start for start, end in found.differing)
+    if terminal.as_json:
+        terminal.print_json(
+            {
+                "snapshot": found.manifest.id,
+                "against": image,
+                "read_bytes": found.read_bytes,
+                "differing_bytes": differing_bytes,
+                "extents": [{"start": start, "end": end} for start, end in found.differing],
+                "duration_s": found.duration_s,
+            }
+        )
+    if found.differing:
+        start, end = found.differing[0]
+        raise ContentDiffers(
+            f"{image}: differs from snapshot {found.manifest.label} in {differing_bytes} bytes, "
+            f"first at {start} to {end}"
+        )
+    terminal.print(f"{image} is {found.manifest.label}, byte for byte")

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg version`."""
+
+from __future__ import annotations
+
+import typer
+
+from deltaimg import __version__
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose
+from deltaimg.cli.terminal import Terminal
+
+app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+
+
+@app.command()
+def version(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Print the version; -v adds the versions of what does the work.
+
+    Examples:
+
+        deltaimg version
+
+        deltaimg version -v
+    """
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        versions = {"deltaimg": __version__}
+        if verbose or as_json:
+            versions |= _find_versions()
+        if as_json:
+            terminal.print_json(versions)
+            return
+        for name, value in versions.items():
+            terminal.print(f"{name} {value}")
+
+
+def _find_versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import version as find_version
+
+    import zstandard
+
+    from deltaimg import kernels
+    from deltaimg.format.framing import VERSION
+
+    libraries = ("numpy", "blake3", "cffi", "msgspec", "typer", "rich", "zstandard")
+    return {
+        "format": str(VERSION),
+        "kernels": kernels.NAME,
+        "python": platform.python_version(),
+        "libzstd": ".".join(str(part) for part in zstandard.ZSTD_VERSION),
+    } | {name: find_version(name) for name in libraries}

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a snapshot or a repository consists of, told from metadata only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from deltaimg.arrays import FIRST_SLOT, HOLE, ZERO, count_run_blocks
+from deltaimg.format.manifest import Manifest
+from deltaimg.repo.chain import resolve_map
+from deltaimg.repo.index import load_index
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.slots import SlotTable
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotLayout:
+    """What a snapshot's image consists of, and what restoring it reads; sizes in bytes, whole blocks."""
+
+    data_bytes: int
+    zero_bytes: int
+    hole_bytes: int
+    extents: int
+    records: int
+    record_bytes: int
+    payload_bytes: int
+    packs: int
+
+
+def inspect_snapshot(repository: Repository, manifest: Manifest) -> SnapshotLayout:
+    """Resolve a snapshot's map and sum it up."""
+    table = SlotTable(repository, load_index(repository))
+    runs = resolve_map(repository, manifest, table).runs
+    entries = table.index.entries[table.entries[table.used_records(runs)]]
+    block = manifest.block_bytes
+    return SnapshotLayout(
+        data_bytes=count_run_blocks(runs[runs["slot"] >= FIRST_SLOT]) * block,
+        zero_bytes=count_run_blocks(runs[runs["slot"] == ZERO]) * block,
+        hole_bytes=count_run_blocks(runs[runs["slot"] == HOLE]) * block,
+        extents=len(runs),
+        records=len(entries),
+        record_bytes=int(entries["slots"].sum(dtype=np.uint64)) * block,
+        payload_bytes=int(entries["payload_bytes"].sum(dtype=np.uint64)),
+        packs=len(np.unique(entries["pack"])),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryTotals:
+    """Objects and bytes of each kind in a repository, its snapshots by image, and what they add up to."""
+
+    objects: dict[str, int]
+    stored_bytes: dict[str, int]
+    snapshots: dict[str, int]
+    apparent_bytes: int
+    allocated_bytes: int
+    record_count: int
+    record_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.stored_bytes.values())
+
+
+def inspect_repository(repository: Repository) -> RepositoryTotals:
+    """Count all objects of a repository; raises IntegrityError for a damaged manifest or index."""
+    objects: Counter[str] = Counter()
+    stored: Counter[str] = Counter()
+    for found in repository.store.list(""):
+        kind = found.name.partition("/")[0]
+        objects[kind] += 1
+        stored[kind] += found.size_bytes
+    refs = repository.list_snapshots()
+    statistics = [repository.load_manifest(ref).statistics for ref in refs]
+    entries = load_index(repository).entries
+    raw = entries["slots"].astype(np.uint64) << entries["block_shift"].astype(np.uint64)
+    return RepositoryTotals(
+        objects=dict(objects),
+        stored_bytes=dict(stored),
+        snapshots=dict(Counter(ref.image for ref in refs)),
+        apparent_bytes=sum(each.apparent_bytes for each in statistics),
+        allocated_bytes=sum(each.allocated_bytes for each in statistics),
+        record_count=len(entries),
+        record_bytes=int(raw.sum()),
+    )

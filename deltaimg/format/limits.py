@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How large things may be. A reader refuses what passes these before it allocates or expands anything."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MIN_BLOCK_BYTES
+
+MAX_OBJECT_BYTES: Final = 2**32 - 1
+MAX_DOCUMENT_BYTES: Final = 1 << 20
+
+MIN_BLOCK_SHIFT: Final = MIN_BLOCK_BYTES.bit_length() - 1
+MAX_BLOCK_SHIFT: Final = MAX_BLOCK_BYTES.bit_length() - 1
+MAX_RECORD_BYTES: Final = 16 << 20
+MAX_RECORD_SLOTS: Final = MAX_RECORD_BYTES >> MIN_BLOCK_SHIFT
+
+MAX_BLOCKS: Final = MAX_IMAGE_BYTES // MIN_BLOCK_BYTES
+MAX_RUNS: Final = 2**28
+MAX_SLOT: Final = 2**32
+"""One past the largest slot that a run can name."""
+
+MAX_EXPANSION: Final = 1 << 15
+"""No zstd frame expands to more than 128 KiB for each 4 bytes of it."""
+
+
+def find_record_problem(entries: npt.NDArray[Any]) -> str | None:
+    """Return what is wrong with the records that `entries` describe, or None.
+
+    Args:
+        entries: with fields slots, block_shift and payload_bytes, as an index and the footer of a pack have.
+    """
+    if not len(entries):
+        return None
+    shifts, slots = entries["block_shift"], entries["slots"]
+    if int(shifts.min()) < MIN_BLOCK_SHIFT or int(shifts.max()) > MAX_BLOCK_SHIFT:
+        return "a record has an absurd block size"
+    if int(slots.min()) == 0:
+        return "a record has no slots"
+    content_bytes = slots.astype(np.uint64) << shifts.astype(np.uint64)
+    if int(content_bytes.max()) > MAX_RECORD_BYTES:
+        return f"a record is larger than {MAX_RECORD_BYTES} bytes"
+    if bool(np.any(entries["payload_bytes"] > content_bytes)):
+        return "a record's payload is longer than its content"
+    return None
+
+
+def find_slots_problem(slots: npt.NDArray[np.uint16]) -> str | None:
+    """Return what is wrong with the numbers of slots of some records, or None."""
+    if len(slots) and not 1 <= int(slots.min()) <= int(slots.max()) <= MAX_RECORD_SLOTS:
+        return f"a record has no slots, or more than {MAX_RECORD_SLOTS}"
+    return None
