@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options and fixtures for all tests.
+
+`--long` runs what takes minutes. `DELTAIMG_REQUIRE=root,loop,tmpfs` makes a skip for one of these a failure. A test that draws
+its own random numbers takes `seed`, which is printed when it fails; `DELTAIMG_SEED` repeats it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from deltaimg.store.interface import Store
+from deltaimg.store.local import LocalStore
+from deltaimg.store.memory import MemoryStore
+from tests.support.clock import FixedClock
+from tests.support.components import loop_device, required_components, small_tmpfs
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also run tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if "long" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes minutes; run with --long"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        component = reason.partition(":")[0]
+        if component in required_components():
+            report.outcome = "failed"
+            report.longrepr = f"skipped, though DELTAIMG_REQUIRE lists '{component}': {reason}"
+    return report
+
+
+@pytest.fixture
+def seed() -> int:
+    """A number to draw from; pytest prints it with the failure."""
+    chosen = int(os.environ.get("DELTAIMG_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"seed: DELTAIMG_SEED={chosen}")
+    return chosen
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock()
+
+
+@pytest.fixture(params=["memory", "local"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Each kind of store in turn, empty."""
+    return MemoryStore() if request.param == "memory" else LocalStore(str(tmp_path / "repository"))
+
+
+@pytest.fixture
+def make_tmpfs(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a tmpfs of so many bytes and returns its folder."""
+    with ExitStack() as stack:
+        yield lambda size_bytes: stack.enter_context(small_tmpfs(tmp_path / "tmpfs", size_bytes))
+
+
+@pytest.fixture
+def make_loop(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
+    """Attaches a file to a loop device and returns the device's path."""
+    with ExitStack() as stack:
+        yield lambda backing: stack.enter_context(loop_device(backing))

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of the machine that not every machine has: root, loop devices, mounts. A test without them is skipped, and says why.
+
+A skip whose reason begins with a component's name and a colon fails instead when DELTAIMG_REQUIRE lists that name:
+`DELTAIMG_REQUIRE=root,loop,tmpfs` in CI, so that nothing is left out there unseen. See `tests/conftest.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+REQUIRE_VARIABLE = "DELTAIMG_REQUIRE"
+
+
+def required_components() -> set[str]:
+    """Return the components that must not be missing here."""
+    return {name.strip() for name in os.environ.get(REQUIRE_VARIABLE, "").split(",") if name.strip()}
+
+
+def skip_without(component: str, problem: str) -> None:
+    """End the test: `component` is missing, for this reason."""
+    pytest.skip(f"{component}: {problem}")
+
+
+def requires_root() -> None:
+    """Skip unless the tests run as root."""
+    if os.geteuid() != 0:
+        skip_without("root", "the tests do not run as root")
+
+
+def requires_ordinary_user() -> None:
+    """Skip as root, whom file modes do not stop."""
+    if os.geteuid() == 0:
+        skip_without("user", "root may read and write everything")
+
+
+@contextmanager
+def small_tmpfs(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """Mount a tmpfs of `size_bytes` at `folder`, which is made."""
+    requires_root()
+    folder.mkdir(exist_ok=True)
+    try:
+        _run("mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "deltaimg-test", str(folder))
+    except (OSError, subprocess.CalledProcessError) as error:
+        skip_without("tmpfs", f"cannot be mounted: {_explain(error)}")
+    try:
+        yield folder
+    finally:
+        _run("umount", "--lazy", str(folder))
+
+
+@contextmanager
+def small_ext4(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """Mount a new ext4 of `size_bytes` at `folder`, from a file beside it."""
+    requires_root()
+    if shutil.which("mkfs.ext4") is None:
+        skip_without("ext4", "there is no mkfs.ext4")
+    backing = folder.with_suffix(".ext4")
+    with open(backing, "wb") as file:
+        file.truncate(size_bytes)
+    folder.mkdir(exist_ok=True)
+    try:
+        _run("mkfs.ext4", "-q", "-F", "-m", "0", str(backing))
+        _run("mount", "-o", "loop", str(backing), str(folder))
+    except (OSError, subprocess.CalledProcessError) as error:
+        skip_without("loop", f"an image cannot be mounted: {_explain(error)}")
+    try:
+        yield folder
+    finally:
+        _run("umount", str(folder))
+
+
+@contextmanager
+def loop_device(backing: Path) -> Iterator[str]:
+    """Attach `backing` to a loop device and yield its path."""
+    requires_root()
+    if shutil.which("losetup") is None:
+        skip_without("loop", "there is no losetup")
+    try:
+        device = _run("losetup", "--find", "--show", str(backing)).strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        skip_without("loop", f"cannot be set up: {_explain(error)}")
+    try:
+        yield device
+    finally:
+        _run("losetup", "--detach", device)
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def _explain(error: OSError | subprocess.CalledProcessError) -> str:
+    return (getattr(error, "stderr", "") or str(error)).strip().replace("\n", " ")

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stores and file systems that fail on command: the n-th call, before or after it took effect."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+
+from deltaimg.errors import DeltaimgError
+from deltaimg.store.file_port import FilePort
+from deltaimg.store.interface import ObjectInfo, Parts, Store
+
+
+class _Countdown:
+    """Counts calls; True for the one that is to fail. Calls are counted from 0; `fail_at` None never fails."""
+
+    def __init__(self, fail_at: int | None) -> None:
+        self.fail_at = fail_at
+        self.calls: list[str] = []
+        self._lock = threading.Lock()
+
+    def is_due(self, what: str) -> bool:
+        with self._lock:
+            self.calls.append(what)
+            return len(self.calls) - 1 == self.fail_at
+
+
+class FaultyStore:
+    """Wraps a store; one call raises `error`, and all after it too where `is_lasting`."""
+
+    def __init__(
+        self,
+        inner: Store,
+        error: DeltaimgError,
+        *,
+        fail_at: int | None = None,
+        after_effect: bool = False,
+        is_lasting: bool = False,
+    ) -> None:
+        self.inner, self.error = inner, error
+        self.location = inner.location
+        self._countdown = _Countdown(fail_at)
+        self._after_effect, self._is_lasting = after_effect, is_lasting
+        self._is_broken = False
+
+    @property
+    def calls(self) -> list[str]:
+        """The calls so far, such as `put maps/3f…`."""
+        return self._countdown.calls
+
+    @property
+    def has_failed(self) -> bool:
+        return self._is_broken
+
+    def put(self, name: str, parts: Parts) -> int:
+        is_due = self._begin(f"put {name}")
+        size_bytes = self.inner.put(name, parts)
+        self._end(is_due)
+        return size_bytes
+
+    def get(self, name: str) -> bytes:
+        is_due = self._begin(f"get {name}")
+        data = self.inner.get(name)
+        self._end(is_due)
+        return data
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        is_due = self._begin(f"get_range {name}")
+        data = self.inner.get_range(name, offset, length)
+        self._end(is_due)
+        return data
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        is_due = self._begin(f"list {prefix}")
+        yield from self.inner.list(prefix)
+        self._end(is_due)
+
+    def delete(self, name: str) -> None:
+        is_due = self._begin(f"delete {name}")
+        self.inner.delete(name)
+        self._end(is_due)
+
+    def _begin(self, what: str) -> bool:
+        is_due = self._countdown.is_due(what)
+        if self._is_broken and self._is_lasting:
+            raise self.error
+        if is_due:
+            self._is_broken = True
+            if not self._after_effect:
+                raise self.error
+        return is_due
+
+    def _end(self, is_due: bool) -> None:
+        if is_due and self._after_effect:
+            raise self.error
+
+
+class FaultyPort(FilePort):
+    """A file system of which one call fails with an errno. A failing write leaves half of its bytes behind."""
+
+    def __init__(self, error_number: int, *, fail_at: int | None = None, is_lasting: bool = False) -> None:
+        self._countdown = _Countdown(fail_at)
+        self._error_number = error_number
+        self._is_lasting = is_lasting
+        self.has_failed = False
+
+    @property
+    def calls(self) -> list[str]:
+        return self._countdown.calls
+
+    def create(self, path: str) -> int:
+        self._check("create")
+        return super().create(path)
+
+    def write(self, descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
+        try:
+            self._check("write")
+        except OSError:
+            whole = b"".join(parts)
+            os.write(descriptor, whole[: len(whole) // 2])
+            raise
+        super().write(descriptor, parts)
+
+    def sync(self, descriptor: int) -> None:
+        self._check("sync")
+        super().sync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        super().close(descriptor)
+        self._check("close")
+
+    def link(self, source: str, target: str) -> None:
+        self._check("link")
+        super().link(source, target)
+
+    def rename(self, source: str, target: str) -> None:
+        self._check("rename")
+        super().rename(source, target)
+
+    def unlink(self, path: str) -> None:
+        self._check("unlink")
+        super().unlink(path)
+
+    def make_folder(self, path: str) -> None:
+        self._check("make_folder")
+        super().make_folder(path)
+
+    def sync_folder(self, path: str) -> None:
+        self._check("sync_folder")
+        super().sync_folder(path)
+
+    def read(self, path: str, offset: int, length: int | None) -> bytes:
+        self._check("read")
+        return super().read(path, offset, length)
+
+    def scan_folder(self, path: str) -> Iterator[os.DirEntry[str]]:
+        self._check("scan_folder")
+        yield from super().scan_folder(path)
+
+    def _check(self, what: str) -> None:
+        is_due = self._countdown.is_due(what)
+        if is_due or (self.has_failed and self._is_lasting):
+            self.has_failed = True
+            raise OSError(self._error_number, os.strerror(self._error_number))

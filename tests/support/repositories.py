@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backups in one line, and the one assertion that matters: a snapshot gives back every byte."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from deltaimg.engine.backup import BackupOptions, back_up
+from deltaimg.engine.content import SnapshotContent
+from deltaimg.engine.restore import RestoreResult, restore
+from deltaimg.format.manifest import Manifest
+from deltaimg.repo.repository import Repository
+from deltaimg.store.interface import Store
+from deltaimg.store.memory import MemoryStore
+from tests.support.clock import START, FixedClock
+from tests.support.images import ImageSource, SyntheticImage
+
+
+class Warnings:
+    """A `Progress` that keeps what it was warned of."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.done_bytes = 0
+        self.total_bytes: int | None = None
+
+    def start(self, task: str, total_bytes: int | None) -> None:
+        self.done_bytes, self.total_bytes = 0, total_bytes
+
+    def advance(self, done_bytes: int) -> None:
+        self.done_bytes += done_bytes
+
+    def warn(self, message: str) -> None:
+        self.messages.append(message)
+
+
+def make_repository(store: Store | None = None) -> Repository:
+    """Return a new repository, in memory unless `store` says otherwise."""
+    return Repository.create(store or MemoryStore(), created=START, software="tests")
+
+
+def back_up_image(
+    repository: Repository,
+    image: SyntheticImage,
+    name: str = "vm1",
+    *,
+    clock: FixedClock | None = None,
+    progress: Warnings | None = None,
+    **options: object,
+) -> Manifest:
+    """Store `image` as it is now as the newest snapshot of `name`."""
+    clock = clock or FixedClock()
+    options.setdefault("workers", 2)
+    return back_up(
+        repository,
+        ImageSource(image),
+        name,
+        BackupOptions(**options),  # type: ignore[arg-type]
+        clock=clock,
+        progress=progress,
+    )
+
+
+def assert_restores(repository: Repository, manifest: Manifest, content: bytes | bytearray) -> RestoreResult:
+    """Restore `manifest` to a file and assert that it is `content`, byte for byte; read once more at random offsets."""
+    with tempfile.TemporaryDirectory(prefix="deltaimg-test-") as folder:
+        target = os.path.join(folder, "restored.raw")
+        result = restore(repository, manifest, target, workers=2)
+        assert_same_bytes(Path(target).read_bytes(), content)
+    assert not result.damage
+    reader = SnapshotContent(repository, manifest).make_reader()
+    middle = len(content) // 2 + 17
+    assert reader.read(middle, 9000) == content[middle : middle + 9000]
+    return result
+
+
+def assert_same_bytes(found: bytes | bytearray, expected: bytes | bytearray) -> None:
+    """Compare without printing megabytes: the message names the first byte that differs."""
+    assert len(found) == len(expected)
+    if found != expected:
+        first = next(index for index in range(len(found)) if found[index] != expected[index])
+        raise AssertionError(f"differs from byte {first}")
+
+
+def count_stored_bytes(repository: Repository) -> int:
+    """Return the size of everything in a repository."""
+    return sum(found.size_bytes for found in repository.store.list(""))
