@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from deltaimg.errors import StoreError
+
 Parts = Sequence[bytes | memoryview]
 """The bytes of one object, in pieces that follow one another."""
 
@@ -44,9 +46,23 @@ class Store(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield each object whose name begins with `prefix`, a folder and its slash, in order of name."""
+        """Yield each object whose name begins with `prefix`, which is empty or a folder and its slash, in order of name."""
         ...
 
     def delete(self, name: str) -> None:
         """Remove an object, durably; one that is not there is no error."""
         ...
+
+
+def check_object_name(name: str) -> str:
+    """Return `name` if it can name an object; raises StoreError for one that a store could take for a way elsewhere."""
+    if any(piece in ("", ".", "..") for piece in name.split("/")) or "\0" in name:
+        raise StoreError(name, "is no possible object name")
+    return name
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` if a listing can be asked for it: nothing, or the name of a folder and a slash."""
+    if prefix:
+        check_object_name(prefix.removesuffix("/"))
+    return prefix

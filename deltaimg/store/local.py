@@ -17,7 +17,7 @@ from contextlib import suppress
 
 from deltaimg.errors import ObjectExists, ObjectNotFound, PermissionDenied, StoreError, StoreFull, StoreUnavailable
 from deltaimg.store.file_port import FilePort
-from deltaimg.store.interface import ObjectInfo, Parts
+from deltaimg.store.interface import ObjectInfo, Parts, check_object_name, check_prefix
 
 TEMPORARY = "tmp"
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -61,7 +61,7 @@ class LocalStore:
         return self._read(name, offset, length)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        yield from self._list_folder(prefix.rstrip("/"))
+        yield from self._list_folder(check_prefix(prefix).removesuffix("/"))
 
     def delete(self, name: str) -> None:
         path = self._path_of(name)
@@ -84,10 +84,7 @@ class LocalStore:
     # -- the steps of the above ------------------------------------------------------------------------------------
 
     def _path_of(self, name: str) -> str:
-        pieces = name.split("/")
-        if any(piece in ("", ".", "..") for piece in pieces) or "\0" in name:
-            raise StoreError(name, "is no possible object name")
-        return os.path.join(self._root, *pieces)
+        return os.path.join(self._root, check_object_name(name))
 
     def _write_temporary(self, temporary: str, parts: Parts) -> None:
         descriptor = self._port.create(temporary)
@@ -137,11 +134,13 @@ class LocalStore:
 
     def _list_folder(self, prefix: str) -> Iterator[ObjectInfo]:
         try:
-            for entry in self._port.scan_folder(os.path.join(self._root, prefix) if prefix else self._root):
+            entries = self._port.scan_folder(os.path.join(self._root, prefix))
+            # A folder sorts with its slash, so that whole names come in order.
+            for entry in sorted(entries, key=lambda entry: f"{entry.name}/" if _is_folder(entry) else entry.name):
                 name = f"{prefix}/{entry.name}" if prefix else entry.name
                 if name == TEMPORARY:
                     continue
-                if entry.is_dir(follow_symlinks=False):
+                if _is_folder(entry):
                     yield from self._list_folder(name)
                 else:
                     with suppress(FileNotFoundError):
@@ -163,3 +162,7 @@ class LocalStore:
         if error.errno in (errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG):
             return StoreError(name, f"is no object: {what}")
         return StoreUnavailable(name, f"{self.location} fails: {what}")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 from deltaimg.errors import ObjectExists, ObjectNotFound
-from deltaimg.store.interface import ObjectInfo, Parts
+from deltaimg.store.interface import ObjectInfo, Parts, check_object_name, check_prefix
 
 
 class MemoryStore:
@@ -15,16 +16,19 @@ class MemoryStore:
     def __init__(self, location: str = "memory") -> None:
         self.location = location
         self.objects: dict[str, bytes] = {}
+        self._put_lock = threading.Lock()
 
     def put(self, name: str, parts: Parts) -> int:
-        if name in self.objects:
-            raise ObjectExists(name)
-        self.objects[name] = b"".join(parts)
-        return len(self.objects[name])
+        data = b"".join(parts)
+        with self._put_lock:
+            if check_object_name(name) in self.objects:
+                raise ObjectExists(name)
+            self.objects[name] = data
+        return len(data)
 
     def get(self, name: str) -> bytes:
         try:
-            return self.objects[name]
+            return self.objects[check_object_name(name)]
         except KeyError as error:
             raise ObjectNotFound(name) from error
 
@@ -32,9 +36,10 @@ class MemoryStore:
         return self.get(name)[offset : offset + length]
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        for name in sorted(self.objects):
+        check_prefix(prefix)
+        for name, data in sorted(self.objects.items()):
             if name.startswith(prefix):
-                yield ObjectInfo(name, len(self.objects[name]))
+                yield ObjectInfo(name, len(data))
 
     def delete(self, name: str) -> None:
-        self.objects.pop(name, None)
+        self.objects.pop(check_object_name(name), None)

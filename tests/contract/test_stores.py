@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every store promises. A new kind of store is added to the `store` fixture and has to pass all of this."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from deltaimg.errors import ObjectExists, ObjectNotFound, StoreError
+from deltaimg.store.interface import Store
+
+IMPOSSIBLE_NAMES = [
+    "",
+    "..",
+    "../outside",
+    "packs/../../outside",
+    "packs/./a",
+    "/etc/passwd",
+    "packs//a",
+    "packs/",
+    "a\0b",
+]
+
+
+def names(store: Store, prefix: str = "") -> list[str]:
+    return [found.name for found in store.list(prefix)]
+
+
+def test_what_was_put_is_got_back(store: Store) -> None:
+    assert store.put("maps/one", [b"hello ", memoryview(b"world"), b""]) == 11
+    assert store.get("maps/one") == b"hello world"
+    assert store.put("empty", []) == 0
+    assert store.get("empty") == b""
+
+
+def test_an_object_of_many_parts_is_whole(store: Store) -> None:
+    parts = [bytes([number % 256]) * (number % 7) for number in range(5000)]
+    store.put("packs/ab/many", parts)
+    assert store.get("packs/ab/many") == b"".join(parts)
+
+
+def test_a_range_is_short_only_at_the_end(store: Store) -> None:
+    store.put("packs/ab/one", [b"0123456789"])
+    assert store.get_range("packs/ab/one", 3, 4) == b"3456"
+    assert store.get_range("packs/ab/one", 8, 40) == b"89"
+    assert store.get_range("packs/ab/one", 10, 1) == b""
+    assert store.get_range("packs/ab/one", 50, 1) == b""
+
+
+def test_a_missing_object_is_named(store: Store) -> None:
+    for read in (store.get, lambda name: store.get_range(name, 0, 1)):
+        with pytest.raises(ObjectNotFound, match="maps/none: is missing") as caught:
+            read("maps/none")
+        assert caught.value.object_name == "maps/none"
+
+
+def test_an_object_is_never_overwritten(store: Store) -> None:
+    store.put("config", [b"old"])
+    with pytest.raises(ObjectExists, match="config"):
+        store.put("config", [b"newer"])
+    assert store.get("config") == b"old"
+    assert names(store) == ["config"]
+
+
+def test_a_listing_is_in_order_of_name(store: Store) -> None:
+    """Folders and names that begin alike, `vm` and `vm-2`, came in another order from a local store than from others."""
+    wanted = ["snapshots/vm-2/b", "snapshots/vm/a", "snapshots/vm/c", "snapshots/vm0", "snapshots/w"]
+    for name in reversed(wanted):
+        store.put(name, [name.encode()])
+    store.put("snapshot", [b""])
+    assert names(store, "snapshots/") == sorted(wanted)
+    assert names(store, "snapshots/vm/") == ["snapshots/vm/a", "snapshots/vm/c"]
+    assert names(store) == sorted([*wanted, "snapshot"])
+    assert [found.size_bytes for found in store.list("snapshots/")] == [len(name) for name in sorted(wanted)]
+
+
+def test_listing_what_is_not_there_yields_nothing(store: Store) -> None:
+    assert names(store) == []
+    assert names(store, "packs/") == []
+
+
+def test_deleting_removes_one_object_and_forgives_none(store: Store) -> None:
+    store.put("locks/vm1", [b"1"])
+    store.put("locks/vm2", [b"2"])
+    store.delete("locks/vm1")
+    store.delete("locks/vm1")
+    store.delete("never/was")
+    assert names(store) == ["locks/vm2"]
+    store.put("locks/vm1", [b"3"])
+    assert store.get("locks/vm1") == b"3"
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE_NAMES)
+def test_a_name_that_leads_elsewhere_is_refused(store: Store, name: str) -> None:
+    for act in (
+        store.get,
+        store.delete,
+        lambda name: store.put(name, [b"x"]),
+        lambda name: store.get_range(name, 0, 1),
+    ):
+        with pytest.raises(StoreError, match="is no possible object name"):
+            act(name)
+    assert names(store) == []
+
+
+@pytest.mark.parametrize("prefix", ["../", "snapshots/../../", "snapshots/\0/"])
+def test_a_listing_does_not_lead_elsewhere(store: Store, prefix: str) -> None:
+    """The name of an image goes into a prefix; `..` in it listed what lies beside the repository."""
+    store.put("config", [b""])
+    with pytest.raises(StoreError, match="is no possible object name"):
+        names(store, prefix)
+
+
+def test_of_twelve_racing_puts_one_wins(store: Store) -> None:
+    for turn in range(10):
+        start = threading.Barrier(12)
+
+        def put(number: int, turn: int = turn, start: threading.Barrier = start) -> int | None:
+            start.wait()
+            try:
+                store.put(f"locks/{turn}", [bytes([number]) * 1000])
+            except ObjectExists:
+                return None
+            return number
+
+        with ThreadPoolExecutor(12) as pool:
+            winners = [number for number in pool.map(put, range(12)) if number is not None]
+        assert len(winners) == 1
+        assert store.get(f"locks/{turn}") == bytes(winners) * 1000
+
+
+def test_racing_puts_of_equal_bytes_have_one_winner_too(store: Store) -> None:
+    data = b"the very same object"
+
+    def put(_: int) -> bool:
+        try:
+            store.put("maps/same", [data])
+        except ObjectExists:
+            return False
+        return True
+
+    with ThreadPoolExecutor(12) as pool:
+        assert sum(pool.map(put, range(12))) == 1
+
+
+def test_puts_of_many_threads_do_not_mix(store: Store) -> None:
+    def put(number: int) -> None:
+        store.put(f"packs/{number % 4:02x}/{number}", [b"%d" % number] * 100)
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(put, range(48)))
+    for number in range(48):
+        assert store.get(f"packs/{number % 4:02x}/{number}") == b"%d" % number * 100
