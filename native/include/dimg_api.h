@@ -53,17 +53,20 @@ typedef struct {
 /* 1 when this processor and this build can run `path`, else 0. */
 int dimg_has_path(int path);
 
-/* Digest one buffer of any length up to 1 MiB: `out` receives the first `out_bytes` (at most 32) of BLAKE3 keyed with `key` (32 bytes), or of plain BLAKE3 when `key` is NULL.
+/* Digest one buffer of any length up to 1 MiB: `out` receives the first `out_bytes` (at most 32) of BLAKE3 keyed with `key`
+ * (32 bytes), or of plain BLAKE3 when `key` is NULL. Uses 60 KiB of stack.
  * BAD_ARGUMENT: a length above 1 MiB, out_bytes above 32, a path that dimg_has_path denies. */
 int dimg_digest_buffer(int path, const uint8_t *key, const uint8_t *data, size_t data_bytes, uint8_t *out, size_t out_bytes);
 
 /* Digest `block_count` blocks that lie one after another in `data` (block_count * block_bytes long) into `out_digests`
- * (16 * block_count bytes). `block_bytes` is a multiple of 1024 from 1024 to 1 MiB. */
+ * (16 * block_count bytes). `block_bytes` is a multiple of 1024 from 1024 to 1 MiB; powers of two are fastest. Uses 60 KiB
+ * of stack. BAD_ARGUMENT: another block size, no key, a path that dimg_has_path denies. */
 int dimg_digest_blocks(int path, const uint8_t *key, const uint8_t *data, size_t block_count, size_t block_bytes, uint8_t *out_digests);
 
 /* Digest blocks as above and compare each with the base: block i of `data` against slot base_slots[i] of `digests`
  * (digest_count entries). Writes the digests of all blocks, and the outcome as at most `runs_capacity` runs, neighbours
- * of one status merged. BUFFER_TOO_SMALL when there are more (block_count always suffices); BAD_SLOT when a base slot is not below digest_count. */
+ * of one status merged. BUFFER_TOO_SMALL when there are more (block_count always suffices): then all digests and the runs
+ * that fit are written. BAD_SLOT when a base slot is not below digest_count: then nothing is. At most 2^32 - 1 blocks. */
 int dimg_scan_blocks(int path, const uint8_t *key, const uint8_t *data, size_t block_count, size_t block_bytes,
                      const uint32_t *base_slots, const uint8_t *digests, size_t digest_count,
                      uint8_t *out_digests, dimg_status_run *out_runs, size_t runs_capacity, size_t *out_run_count);
@@ -73,34 +76,43 @@ int dimg_is_zero(const uint8_t *data, size_t length);
 /* 1 when `a` and `b` hold the same `length` bytes. */
 int dimg_is_equal(const uint8_t *a, const uint8_t *b, size_t length);
 
-/* Copy blocks indexes[0..count) of `data` (block_count blocks) one after another to `out` (out_bytes long). */
+/* Copy blocks indexes[0..count) of `data` (block_count blocks of any size but 0) one after another to `out` (out_bytes long).
+ * BAD_ARGUMENT: an index not below block_count. BUFFER_TOO_SMALL: count blocks are more than out_bytes. */
 int dimg_gather_blocks(const uint8_t *data, size_t block_count, size_t block_bytes, const uint32_t *indexes, size_t count, uint8_t *out, size_t out_bytes);
 
 /* ---- runs: maps of images ----
- * A list of runs is sorted by first_block, has no empty run and no overlap, and no run whose slot range passes 2^32.
- * It may have gaps. Functions that read lists refuse others with BAD_RUNS. Outputs are merged: neighbours that continue each other become one (a merged run never exceeds a count of 2^32 - 1). */
+ * A list of runs is sorted by first_block, has no empty run and no overlap, no run whose slot range passes 2^32,
+ * nor one that passes block 2^64 - 1. It may have gaps. Functions that read lists refuse others with BAD_RUNS. Outputs are
+ * merged: neighbours that continue each other become one, filled up to a count of 2^32 - 1. */
 
-/* Write the slot of each of blocks [first_block, first_block + block_count) to out_slots; blocks in no run get slot 0. */
+/* Write the slot of each of blocks [first_block, first_block + block_count) to out_slots; blocks in no run get slot 0. Finds
+ * the runs in question by bisection and checks no others, so a span costs nothing for the rest of a long list.
+ * BAD_ARGUMENT: the range passes 2^64 - 1. */
 int dimg_expand_runs(const dimg_run *runs, size_t run_count, uint64_t first_block, size_t block_count, uint32_t *out_slots);
 
 /* `over` laid on `base`: where both have a block, `over` wins. Needs capacity 2 * over_count + base_count at most. */
 int dimg_overlay_runs(const dimg_run *base, size_t base_count, const dimg_run *over, size_t over_count,
                       dimg_run *out, size_t capacity, size_t *out_count);
 
-/* The parts of `runs` whose slot differs from what `base` has for the block, or that `base` does not have at all. Capacity run_count + base_count suffices. */
+/* The parts of `runs` whose slot differs from what `base` has for the block, or that `base` does not have at all. Capacity
+ * run_count + base_count suffices. */
 int dimg_subtract_runs(const dimg_run *runs, size_t run_count, const dimg_run *base, size_t base_count,
                        dimg_run *out, size_t capacity, size_t *out_count);
 
 /* ---- match: which slot holds this content? ----
- * `table` is an open-addressing hash table of `capacity` (a power of two) slot numbers, all zero when new, keyed by the digests that
- * stand in `digests` at those slots. The caller owns both and keeps `capacity` at least 8/7 of the entries. A digest is random to anyone without the key, so its first bytes are its hash. */
+ * `table` is an open-addressing hash table of `capacity` (a power of two) slot numbers, all zero when new, keyed by the
+ * digests that stand in `digests` at those slots. The caller owns both and keeps `capacity` at least 8/7 of the entries. A
+ * digest is random to anyone without the key, so its first bytes are its hash. A table that names a slot not below the number
+ * of digests gives BAD_SLOT. */
 
-/* Enter slots [first_slot, first_slot + count); a digest that is there already, or is zero, is left as it was. TABLE_FULL when an entry finds no free place
- * in the whole table; those before it stand entered. */
+/* Enter slots [first_slot, first_slot + count) but for 0 and 1; a digest that is there already, or is zero, is left as it
+ * was. TABLE_FULL when an entry finds no free place in the whole table; those before it stand entered. BAD_SLOT when the slots
+ * pass digest_count. */
 int dimg_insert_slots(uint32_t *table, size_t capacity, const uint8_t *digests, size_t digest_count, uint32_t first_slot, size_t count);
 
-/* Find the slot of each of `count` digests (16 bytes each at `wanted`). Where one is unknown it becomes a new slot: its digest is appended to
- * `digests` at *digest_count (room for digest_capacity entries), entered into `table`, and *digest_count grows; so equal digests in one call share one slot.
- * A digest of zero gives slot 1. Writes out_slots (count) and *digest_count; on TABLE_FULL or BUFFER_TOO_SMALL, *out_done tells how many digests were handled. */
+/* Find the slot of each of `count` digests (16 bytes each at `wanted`). Where one is unknown it becomes a new slot: its digest
+ * is appended to `digests` at *digest_count (at least 2; room for digest_capacity entries), entered into `table`, and
+ * *digest_count grows; so equal digests in one call share one slot. A digest of zero gives slot 1. Writes out_slots (count) and
+ * *digest_count; on TABLE_FULL, BUFFER_TOO_SMALL or BAD_SLOT, *out_done tells how many digests were handled. */
 int dimg_match_digests(uint32_t *table, size_t capacity, uint8_t *digests, size_t digest_capacity, size_t *digest_count,
                        const uint8_t *wanted, size_t count, uint32_t *out_slots, size_t *out_done);
