@@ -32,7 +32,9 @@ enum { PIECES = LANES / 4, PIECE_BYTES = 16 };
 
 typedef uint32_t words __attribute__((vector_size(LANES * 4)));
 typedef uint8_t octets __attribute__((vector_size(LANES * 4)));
+typedef uint64_t pairs __attribute__((vector_size(LANES * 4)));
 typedef uint32_t piece __attribute__((vector_size(PIECE_BYTES)));
+typedef uint64_t pair __attribute__((vector_size(PIECE_BYTES)));
 
 /* ---- shuffles ---- */
 
@@ -96,17 +98,23 @@ ALWAYS_INLINE words load_pieces(const uint8_t *const *inputs, size_t offset)
 #if LANES == 4
     return load_piece(inputs[0] + offset);
 #elif LANES == 8 && (defined(__clang__) || __GNUC__ >= 12)
-    return __builtin_shufflevector(load_piece(inputs[0] + offset), load_piece(inputs[4] + offset), 0, 1, 2, 3, 4, 5, 6, 7);
+    return __builtin_shufflevector(load_piece(inputs[0] + offset), load_piece(inputs[4] + offset),
+                                   0, 1, 2, 3, 4, 5, 6, 7);
 #elif LANES == 16 && (defined(__clang__) || __GNUC__ >= 12)
     typedef uint32_t half __attribute__((vector_size(2 * PIECE_BYTES)));
-    const half low = __builtin_shufflevector(load_piece(inputs[0] + offset), load_piece(inputs[4] + offset), 0, 1, 2, 3, 4, 5, 6, 7);
-    const half high = __builtin_shufflevector(load_piece(inputs[8] + offset), load_piece(inputs[12] + offset), 0, 1, 2, 3, 4, 5, 6, 7);
+    const half low = __builtin_shufflevector(load_piece(inputs[0] + offset), load_piece(inputs[4] + offset),
+                                             0, 1, 2, 3, 4, 5, 6, 7);
+    const half high = __builtin_shufflevector(load_piece(inputs[8] + offset), load_piece(inputs[12] + offset),
+                                              0, 1, 2, 3, 4, 5, 6, 7);
     return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 #else
-    union { piece pieces[PIECES]; words all; } joined;
-    for (size_t g = 0; g < PIECES; g++)
-        joined.pieces[g] = load_piece(inputs[4 * g] + offset);
-    return joined.all;
+    pairs joined = {0};
+    for (size_t g = 0; g < PIECES; g++) {
+        const pair p = (pair)load_piece(inputs[4 * g] + offset);
+        joined[2 * g] = p[0];
+        joined[2 * g + 1] = p[1];
+    }
+    return (words)joined;
 #endif
 }
 
