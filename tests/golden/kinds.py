@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each file kind by name: how to read it, how to write it, and what it says in plain JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from deltaimg.format.config import build_config, parse_config
+from deltaimg.format.framing import Kind
+from deltaimg.format.index import build_index, parse_index
+from deltaimg.format.lock import build_lock, parse_lock
+from deltaimg.format.manifest import build_manifest, parse_manifest
+from deltaimg.format.map import build_map, parse_map
+from deltaimg.format.pack import (
+    RECORD_HEADER_BYTES,
+    RecordHeader,
+    check_payload,
+    finish_pack,
+    parse_pack_footer,
+    scan_records,
+)
+from deltaimg.format.signature import build_signature, parse_signature
+
+
+@dataclass(frozen=True, slots=True)
+class PackContent:
+    """A pack read both ways: by its footer, and front to back without it."""
+
+    footer: Any
+    records: list[tuple[RecordHeader, bytes]]
+
+
+def parse_pack(data: bytes, name: str) -> PackContent:
+    """Read a pack by its footer, then record by record, and hold each payload against its header."""
+    footer = parse_pack_footer(name, data)
+    records = []
+    for offset, header in scan_records(name, data):
+        payload = data[offset + RECORD_HEADER_BYTES :][: header.payload_bytes]
+        check_payload(name, offset, header, payload)
+        records.append((header, payload))
+    return PackContent(footer, records)
+
+
+def build_pack(content: PackContent) -> bytes:
+    """Lay out the records of a pack."""
+    return b"".join(finish_pack(content.records)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class KindIO:
+    """Reader and writer of a file kind."""
+
+    kind: Kind
+    build: Callable[[Any], bytes]
+    parse: Callable[[bytes, str], Any]
+
+
+KINDS = {
+    "config": KindIO(Kind.CONFIG, build_config, parse_config),
+    "lock": KindIO(Kind.LOCK, build_lock, parse_lock),
+    "manifest": KindIO(Kind.MANIFEST, build_manifest, parse_manifest),
+    "index": KindIO(Kind.INDEX, build_index, parse_index),
+    "map": KindIO(Kind.MAP, build_map, parse_map),
+    "signature": KindIO(Kind.SIGNATURE, build_signature, parse_signature),
+    "pack": KindIO(Kind.PACK, build_pack, parse_pack),
+}
+
+
+def describe(value: Any) -> Any:
+    """Return what a parser returned as plain JSON: bytes and digests as hexadecimal text, rows as objects."""
+    if isinstance(value, msgspec.Struct):
+        return msgspec.json.decode(msgspec.json.encode(value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: describe(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, np.ndarray):
+        if value.dtype.names:
+            return [{name: describe(row[name]) for name in value.dtype.names} for row in value]
+        if value.dtype == np.uint8 and value.ndim:
+            return value.tobytes().hex() if value.ndim == 1 else [describe(row) for row in value]
+        return value.tolist()
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return [describe(each) for each in value]
+    return value

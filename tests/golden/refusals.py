@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One object for each reason a parser has to refuse: what the bad golden files hold, and what must be said of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import zstandard
+
+from deltaimg.format.framing import HEADER_BYTES, Kind
+from deltaimg.format.pack import RECORD_HEADER_BYTES, TRAILER
+from tests.golden import forge
+from tests.golden.kinds import KINDS
+from tests.golden.samples import SAMPLES
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An object and why it is refused: the class of the error, and a part of its message."""
+
+    kind: str
+    reason: str
+    data: bytes
+    error: str
+    message: str
+
+    @property
+    def object_name(self) -> str:
+        return next(iter(SAMPLES[self.kind].values()))[0]
+
+
+def sample(kind: str) -> bytes:
+    """Return the first good object of a kind."""
+    return KINDS[kind].build(next(iter(SAMPLES[kind].values()))[1])
+
+
+def flip(data: bytes, offset: int) -> bytes:
+    """Return `data` with one bit of the byte at `offset` turned."""
+    return data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :]
+
+
+def frame_refusals() -> Iterator[Refusal]:
+    """Yield what every kind refuses of its frame; the checks are the same code, so one file each is kept of most."""
+    for kind in KINDS:
+        data = sample(kind)
+        other = Kind.LOCK if kind == "config" else Kind.CONFIG
+        yield Refusal(kind, "empty", b"", "Truncated", "64 bytes needed, 0 found")
+        yield Refusal(kind, "ends-in-the-header", data[:63], "Truncated", "64 bytes needed, 63 found")
+        yield Refusal(kind, "ends-after-the-header", data[:HEADER_BYTES], "Truncated", "64 found")
+        yield Refusal(kind, "ends-a-byte-early", data[:-1], "Truncated", f"{len(data) - 1} found")
+        yield Refusal(kind, "is-another-kind", forge.forge_from(data, magic=other.value), "Malformed", f"is no {kind}")
+        yield Refusal(kind, "a-byte-follows", data + b"\0", "Malformed", "follow its end")
+    data = sample("signature")
+    for reason, header, error, message in (
+        ("version-0", {"version": 0}, "UnsupportedFormat", "format version 0"),
+        ("version-2", {"version": 2}, "UnsupportedFormat", "format version 2"),
+        ("incompatible-feature", {"incompatible": 0x8000}, "UnsupportedFormat", "0x8000"),
+        ("reserved-in-use", {"reserved": 1}, "Malformed", "reserved bytes of the header"),
+        ("padding-in-use", {"padding": bytes(15) + b"\1"}, "Malformed", "reserved bytes of the header"),
+        ("body-beyond-4-gib", {"body_bytes": 2**32}, "Malformed", "claims a body of 4294967296 bytes"),
+        ("body-longer-than-the-object", {"body_bytes": 2**32 - 1}, "Truncated", "4294967359 bytes needed"),
+    ):
+        yield Refusal("signature", reason, forge.forge_from(data, **header), error, message)
+    yield Refusal("signature", "header-damaged", flip(data, 30), "Malformed", "the header is damaged")
+    yield Refusal("signature", "header-checksum-damaged", flip(data, 63), "Malformed", "the header is damaged")
+    yield Refusal("signature", "body-damaged", flip(data, len(data) - 1), "DigestMismatch", "its body is damaged")
+
+
+def document_refusals() -> Iterator[Refusal]:
+    """Yield JSON that is none, or not of the right types or ranges."""
+    for kind, reason, body in (
+        ("config", "no-json", b"{"),
+        ("config", "a-list", b"[]"),
+        ("config", "not-utf-8", b'{"repository_id":"\xff"}'),
+        ("config", "a-second-document", forge.body_of(sample("config")) + b"{}"),
+    ):
+        yield Refusal(kind, reason, forge.forge_object(KINDS[kind].kind, body), "Malformed", f"not a {kind}")
+    for kind, changes in (
+        ("config", {"repository_id": "00" * 15, "digest_key": "0F" * 32, "created": 5, "software": None}),
+        ("lock", {"pid": 0, "process_start": -1, "token": 1, "host": None}),
+        (
+            "manifest",
+            {
+                "id": "aa", "base": "00000000000000AA", "map": "ab" * 32 + "\n", "root_digest": "cd" * 32, "map_is_full": 1,
+                "size_bytes": 2**60 + 1, "block_bytes": 4096.5, "statistics": {}, "tags": "weekly", "is_live": "yes",
+            },
+        ),
+    ):  # fmt: skip
+        for field, value in changes.items():
+            yield _with_fields(kind, f"{field.replace('_', '-')}-wrong", {field: value}, f"$.{field}")
+        required = next(iter(changes))
+        yield _with_fields(kind, f"{required.replace('_', '-')}-missing", {required: ...}, "missing required field")
+    for reason, change, message in (
+        ("of-another-image", {"image": "vm2"}, "it belongs at snapshots/vm2/"),
+        ("of-another-time", {"time": "20261123T020304.000006Z"}, "it belongs at snapshots/vm1/"),
+        ("of-another-id", {"id": "00000000000000ab"}, "it belongs at snapshots/vm1/"),
+        ("image-name-climbs", {"image": "../vm1"}, "its image name begins with a dot"),
+        ("block-size-odd", {"block_bytes": 12288}, "its block size is 12288 bytes"),
+        ("block-size-small", {"block_bytes": 2048}, "its block size is 2048 bytes"),
+        ("block-size-huge", {"block_bytes": 2**21}, "its block size is 2097152 bytes"),
+        ("neither-base-nor-full", {"map_is_full": False}, "neither a base nor a full map"),
+    ):
+        yield _with_fields("manifest", reason, change, message)
+
+
+def _with_fields(kind: str, reason: str, changes: dict[str, Any], message: str) -> Refusal:
+    document = json.loads(forge.body_of(sample(kind))) | changes
+    document = {field: value for field, value in document.items() if value is not ...}
+    data = forge.forge_object(KINDS[kind].kind, json.dumps(document).encode())
+    return Refusal(kind, reason, data, "Malformed", message)
+
+
+def index_refusals() -> Iterator[Refusal]:
+    """Yield indexes with counts, references and lengths that cannot be."""
+    make = forge.forge_index
+    for reason, data, error, message in (
+        ("reserved-in-use", make(zero=1), "Malformed", "reserved bytes"),
+        ("more-packs-than-bytes", make(pack_count=2**32 - 1), "Truncated", "bytes needed"),
+        ("more-signatures-than-bytes", make(signature_count=2**32 - 1), "Truncated", "bytes needed"),
+        ("more-entries-than-bytes", make(entry_count=2**32 - 1), "Truncated", "bytes needed"),
+        ("fewer-packs-than-bytes", make(packs=2, pack_count=1), "Malformed", "32 bytes that nothing claims"),
+        ("bytes-nothing-claims", make(extra=b"\0"), "Malformed", "1 bytes that nothing claims"),
+        ("unlisted-pack", make(entries=[{"pack": 1}]), "Malformed", "not listed"),
+        ("unlisted-signature", make(entries=[{}, {"signature": 1}]), "Malformed", "not listed"),
+        ("no-packs-at-all", make(packs=0, entries=[{}]), "Malformed", "not listed"),
+        ("record-in-the-header", make(entries=[{"offset": 63}]), "Malformed", "in the header of its pack"),
+        ("record-without-slots", make(entries=[{"slots": 0}]), "Malformed", "no slots"),
+        ("block-too-small", make(entries=[{"block_shift": 11}]), "Malformed", "absurd block size"),
+        ("block-too-large", make(entries=[{"block_shift": 21}]), "Malformed", "absurd block size"),
+        ("block-shift-of-255", make(entries=[{"block_shift": 255}]), "Malformed", "absurd block size"),
+        ("record-too-large", make(entries=[{"slots": 4097}]), "Malformed", "larger than 16777216 bytes"),
+        ("payload-too-long", make(entries=[{"payload_bytes": 4097}]), "Malformed", "longer than its content"),
+    ):
+        yield Refusal("index", reason, data, error, message)
+
+
+def signature_refusals() -> Iterator[Refusal]:
+    """Yield signatures whose counts disagree."""
+    make = forge.forge_signature
+    for reason, data, error, message in (
+        ("zero-in-use", make(zero=1), "Malformed", "reserved bytes are not zero"),
+        ("more-records-than-bytes", make(record_count=2**32 - 1), "Truncated", "bytes needed"),
+        ("more-slots-than-records", make(slot_count=2**32 - 1), "Malformed", "have 1 slots, not 4294967295"),
+        ("fewer-digests-than-slots", make([2], digests=1), "Truncated", "bytes needed"),
+        ("bytes-nothing-claims", make(extra=b"\0" * 16), "Malformed", "16 bytes that nothing claims"),
+        ("record-without-slots", make([1, 0]), "Malformed", "no slots, or more than 4096"),
+        ("record-too-large", make([4097]), "Malformed", "no slots, or more than 4096"),
+    ):
+        yield Refusal("signature", reason, data, error, message)
+
+
+def map_refusals() -> Iterator[Refusal]:
+    """Yield maps whose runs leave the image or the records, and columns that are not what their head says."""
+    make = forge.forge_map
+    runs = [(0, 1, 0), (0, 1, 2)]
+    planes = zstandard.compress(bytes(32))
+    unsized = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(32))
+    bomb = zstandard.compress(bytes(13 * 2**20))
+    for reason, data, error, message in (
+        ("image-too-large", make(block_count=2**48 + 1), "Malformed", "counts are absurd"),
+        ("more-runs-than-blocks", make(runs, [0], [1], block_count=1), "Malformed", "counts are absurd"),
+        ("too-many-runs", make(block_count=2**48, run_count=2**28 + 1), "Malformed", "counts are absurd"),
+        ("more-data-runs-than-runs", make(runs, [0, 0, 0], [1]), "Malformed", "counts are absurd"),
+        ("more-records-than-bytes", make(record_count=2**32 - 1), "Truncated", "bytes needed"),
+        ("columns-longer-than-the-object", make(runs, [0], [1], packed_bytes=2**32 - 1), "Truncated", "bytes needed"),
+        ("bytes-nothing-claims", make(runs, [0], [1], extra=b"\0"), "Malformed", "1 bytes that nothing claims"),
+        ("columns-empty", make(runs, [0], [1], packed=b""), "Malformed", "columns cannot be expanded"),
+        ("columns-no-zstd", make(runs, [0], [1], packed=b"no zstd frame"), "Malformed", "columns cannot be expanded"),
+        ("columns-cut-short", make(runs, [0], [1], packed=planes[:-1]), "Malformed", "columns cannot be expanded"),
+        (
+            "columns-of-another-size",
+            make(runs, [0], [1], packed=planes + planes),
+            "Malformed",
+            "columns cannot be expanded",
+        ),
+        ("columns-of-no-size", make(runs, [0], [1], packed=unsized), "Malformed", "do not expand to 32 bytes"),
+        ("columns-a-bomb", make(runs, [0], [1], packed=bomb), "Malformed", "do not expand to 32 bytes"),
+        (
+            "columns-a-hollow-frame",
+            make(block_count=2**28, run_count=2**28, packed=_claim_size(13 * 2**28)),
+            "Malformed",
+            "do not expand to 3489660928 bytes",
+        ),
+        ("record-without-slots", make(runs, [0], [1, 0]), "Malformed", "no slots, or more than 4096"),
+        ("record-too-large", make(runs, [0], [4097]), "Malformed", "no slots, or more than 4096"),
+        ("run-empty", make([(0, 0, 1)], block_count=9), "Malformed", "a run is empty"),
+        ("run-begins-past-the-end", make([(10, 1, 1)], block_count=9), "Malformed", "past the end of the image"),
+        ("runs-pass-the-end", make([(8, 1, 1), (0, 1, 0)], block_count=9), "Malformed", "pass the end of the image"),
+        ("gap-wraps", make([(1, 8, 0), (2**64 - 9, 1, 1)], block_count=9), "Malformed", "past the end of the image"),
+        ("unknown-kind", make([(0, 1, 3)]), "Malformed", "unknown kind 3"),
+        ("slots-missing", make(runs, [], [1]), "Malformed", "1 data runs, but 0 slots for them"),
+        ("slots-too-many", make([(0, 1, 0)], [0], [1]), "Malformed", "0 data runs, but 1 slots for them"),
+        ("slot-past-the-records", make(runs, [1], [1]), "Malformed", "slots that its records do not have"),
+        ("run-past-the-records", make([(0, 2, 2)], [0], [1]), "Malformed", "slots that its records do not have"),
+        ("slot-of-a-hole", make(runs, [2**32 - 2], [4]), "Malformed", "slots that its records do not have"),
+        ("data-without-records", make(runs, [0]), "Malformed", "slots that its records do not have"),
+    ):
+        yield Refusal("map", reason, data, error, message)
+
+
+def _claim_size(size_bytes: int) -> bytes:
+    """Return a zstd frame that promises so many bytes and holds none."""
+    return b"\x28\xb5\x2f\xfd\xe0" + size_bytes.to_bytes(8, "little") + b"\1\0\0"
+
+
+def pack_refusals() -> Iterator[Refusal]:
+    """Yield packs whose footers or records lie."""
+    pack, record, footer = forge.forge_pack, forge.forge_record, forge.forge_footer
+    one, entry = record(), {"offset": 64, "payload_bytes": 7}
+    size = RECORD_HEADER_BYTES + 7
+    wrong_end = TRAILER.pack(1, 0, b"\x8bDIMGEMD")
+    for reason, data, error, message in (
+        ("no-trailer", forge.forge_object(Kind.PACK, b""), "Truncated", "80 bytes needed, 64 found"),
+        ("trailer-of-another-magic", pack(one, footer(entry), wrong_end), "Malformed", "trailer is damaged"),
+        ("trailer-reserved-in-use", pack(one, footer(entry), TRAILER.pack(1, 1, b"\x8bDIMGEND")), "Malformed", "trailer is"),
+        ("footer-before-the-records", pack(b"", b"", TRAILER.pack(1, 0, b"\x8bDIMGEND")), "Malformed", "trailer is damaged"),
+        ("footer-damaged", pack(one, footer(entry), body_digest=bytes(16)), "DigestMismatch", "its footer is damaged"),
+        ("footer-names-the-header", pack(one, footer(entry | {"offset": 63})), "Malformed", "records outside it"),
+        ("footer-names-itself", pack(one, footer(entry | {"payload_bytes": 8})), "Malformed", "records outside it"),
+        ("footer-offset-wraps", pack(one, footer(entry | {"offset": 2**32 - 1})), "Malformed", "records outside it"),
+        ("footer-records-overlap", pack(one + one, footer(entry, {"offset": 64 + size - 1})), "Malformed", "overlap"),
+        (
+            "footer-out-of-order",
+            pack(one + one, footer(entry | {"offset": 64 + size}, entry)),
+            "Malformed",
+            "overlap or are out of order",
+        ),
+        ("footer-reserved-in-use", pack(one, footer(entry | {"reserved": 1})), "Malformed", "reserved bytes"),
+        ("footer-record-without-slots", pack(one, footer(entry | {"slots": 0})), "Malformed", "no slots"),
+        ("footer-block-too-small", pack(one, footer(entry | {"block_shift": 11})), "Malformed", "absurd block size"),
+        ("footer-record-too-large", pack(one, footer(entry | {"slots": 4097})), "Malformed", "larger than 16777216"),
+        ("footer-payload-too-long", pack(record(bytes(5000)), footer({"offset": 64, "payload_bytes": 5000})),
+         "Malformed", "longer than its content"),
+        ("record-header-damaged", pack(flip(one, 20), footer(entry)), "Malformed", "a record header is damaged"),
+        ("record-payload-damaged", pack(flip(one, size - 1), footer(entry)), "DigestMismatch", "the record here is damaged"),
+        ("record-sealed", pack(record(sealed=1), footer(entry)), "UnsupportedFormat", "is sealed or uses features"),
+        ("record-flags-in-use", pack(record(flags=1), footer(entry)), "UnsupportedFormat", "is sealed or uses features"),
+        ("record-with-sources", pack(record(sources=1), footer(entry)), "UnsupportedFormat", "is sealed or uses features"),
+        ("record-header-longer", pack(record(header_bytes=80), footer(entry)), "UnsupportedFormat", "features unknown"),
+        ("record-padding-in-use", pack(record(padding=b"\0\0\0\1"), footer(entry)), "Malformed", "absurd lengths"),
+        ("record-of-no-slots", pack(record(slots=0), footer(entry)), "Malformed", "absurd lengths"),
+        ("record-too-large", pack(record(slots=4097), footer(entry)), "Malformed", "absurd lengths"),
+        ("record-block-too-large", pack(record(block_shift=21), footer(entry)), "Malformed", "absurd lengths"),
+        ("record-payload-too-long", pack(record(bytes(4097)), b""), "Malformed", "payload is longer than its content"),
+        ("record-past-the-end", pack(record(payload_bytes=4096), footer(entry)), "Truncated", "4160 bytes needed"),
+    ):  # fmt: skip
+        yield Refusal("pack", reason, data, error, message)
+
+
+def all_refusals() -> list[Refusal]:
+    """Return every refusal, in a fixed order."""
+    families = (
+        frame_refusals, document_refusals, index_refusals, signature_refusals, map_refusals, pack_refusals,
+    )  # fmt: skip
+    return [refusal for family in families for refusal in family()]

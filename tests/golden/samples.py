@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Legal content of every kind, small and fixed: what the good golden files hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import zstandard
+
+from deltaimg.arrays import RUN
+from deltaimg.format.config import Config
+from deltaimg.format.framing import digest_bytes
+from deltaimg.format.index import ENTRY, IndexObject
+from deltaimg.format.lock import Lock
+from deltaimg.format.manifest import Manifest, Statistics
+from deltaimg.format.map import MapObject
+from deltaimg.format.pack import RecordHeader
+from deltaimg.format.signature import SignatureObject
+from tests.golden.kinds import PackContent
+
+
+def ids(*seeds: int) -> Any:
+    """Return 16-byte ids, each of one repeated byte."""
+    return np.repeat(np.array(seeds, np.uint8), 16).reshape(-1, 16)
+
+
+CONFIG = Config(
+    repository_id="00112233445566778899aabbccddeeff",
+    created="20261123T020304.000005Z",
+    digest_key="0f" * 32,
+    software="deltaimg 0.1.0",
+)
+LOCK = Lock(
+    owner="operator",
+    host="backup.example",
+    boot_id="a1b2c3d4-0000-1111-2222-333344445555",
+    pid=4711,
+    process_start=123456789,
+    created="20261123T020304.000005Z",
+    purpose="backup of /dev/vg0/vm1-snap",
+    token="0123456789abcdef",
+)
+FULL = Manifest(
+    id="00000000000000aa",
+    image="vm1",
+    time="20261123T020304.000005Z",
+    base=None,
+    size_bytes=40961,
+    block_bytes=4096,
+    map="ab" * 32,
+    map_is_full=True,
+    root_digest="cd" * 16,
+    statistics=Statistics(
+        apparent_bytes=40961,
+        allocated_bytes=32768,
+        read_bytes=32768,
+        changed_bytes=28672,
+        referenced_bytes=8192,
+        new_bytes=20480,
+        stored_bytes=9000,
+        duration_s=0.125,
+    ),
+)
+INCREMENTAL = msgspec.structs.replace(
+    FULL,
+    id="00000000000000bb",
+    image="Prüfstand Nächte, 夜",
+    time="20261124T020304.000005Z",
+    base="00000000000000aa",
+    map_is_full=False,
+    tags=("weekly", "vor dem Update"),
+    is_live=True,
+    source="/dev/vg0/vm1",
+    host="hyper1",
+    software="deltaimg 0.1.0",
+)
+
+
+def _entries(*rows: tuple[Any, ...]) -> Any:
+    entries = np.zeros(len(rows), ENTRY)
+    for number, (seed, *rest) in enumerate(rows):
+        entries["id"][number] = seed
+        for field, value in zip(ENTRY.names[1:], rest, strict=True):
+            entries[field][number] = value
+    return entries
+
+
+INDEX = IndexObject(
+    created_us=1_795_399_384_000_005,
+    packs=("11" * 32, "22" * 32),
+    signatures=("33" * 32,),
+    entries=_entries(
+        (0xA1, 0, 64, 4096, 0, 0, 1, 0, 12),
+        (0xA2, 0, 4224, 20, 0, 1, 256, 1, 12),
+        (0xA3, 1, 64, 700_000, 0, 257, 16, 1, 20),
+    ),
+)
+
+MAPS = {
+    "full": MapObject(
+        block_count=1000,
+        record_ids=ids(0xA1, 0xA2),
+        record_slots=np.array([1, 256], np.uint16),
+        # Over both records in one run, then back: the step of the last run is negative.
+        runs=np.array([(0, 10, 0), (10, 257, 2), (267, 700, 1), (967, 32, 100), (999, 1, 2)], RUN),
+    ),
+    "incremental": MapObject(
+        block_count=2**36,
+        record_ids=ids(0xA3),
+        record_slots=np.array([4096], np.uint16),
+        runs=np.array([(5, 1, 4097), (7, 2**32 - 1, 0), (2**36 - 2, 2, 4000)], RUN),
+    ),
+    "nothing-changed": MapObject(1000, ids(), np.empty(0, np.uint16), np.empty(0, RUN)),
+}
+
+SIGNATURES = {
+    "two-records": SignatureObject(ids(0xA1, 0xA2), np.array([1, 2], np.uint16), ids(0xD0, 0xD1, 0xD2)),
+    "no-records": SignatureObject(ids(), np.empty(0, np.uint16), ids()),
+}
+
+
+def record(seed: int, payload: bytes, *, encoding: int, slots: int) -> tuple[RecordHeader, bytes]:
+    """Return a record of `slots` blocks of 4 KiB."""
+    return RecordHeader(bytes([seed]) * 16, encoding, slots, 12, len(payload), digest_bytes(payload)), payload
+
+
+_TEXT = b"the same line again and again\n" * 300
+PACKS = {
+    "two-records": PackContent(
+        None,
+        [
+            record(0xA1, bytes(range(256)) * 16, encoding=0, slots=1),
+            record(0xA2, zstandard.compress(_TEXT[:8192]), encoding=1, slots=2),
+        ],
+    ),
+    "no-records": PackContent(None, []),
+}
+
+SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
+    "config": {"plain": ("config", CONFIG)},
+    "lock": {"backup": ("locks/vm1", LOCK)},
+    "manifest": {"full": (FULL.object_name, FULL), "incremental": (INCREMENTAL.object_name, INCREMENTAL)},
+    "index": {
+        "two-packs": ("index/" + "44" * 32, INDEX),
+        "no-records": ("index/" + "55" * 32, IndexObject(0, (), (), _entries())),
+    },
+    "map": {name: ("maps/" + "ab" * 32, content) for name, content in MAPS.items()},
+    "signature": {name: ("signatures/" + "33" * 32, content) for name, content in SIGNATURES.items()},
+    "pack": {name: ("packs/11/" + "11" * 32, content) for name, content in PACKS.items()},
+}
+"""Kind, case: the object's name and its content."""
