@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import errno
 import fcntl
+import mmap
 import os
 import struct
 
@@ -68,6 +69,8 @@ class RawSource:
         return np.frombuffer(extents, np.int64).reshape(-1, 2) if extents else np.empty((0, 2), np.int64)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
+        if self._is_direct and len(buffer) % DIRECT_ALIGNMENT:
+            return self._read_odd_tail(offset, buffer)
         was_cached, got = self._read_cached(offset, buffer)
         try:
             while got < len(buffer):
@@ -102,6 +105,17 @@ class RawSource:
             self._asks_cache = False
             return False, 0
         return got == len(buffer) or offset + got == self.size_bytes, got
+
+    def _read_odd_tail(self, offset: int, buffer: memoryview) -> int:
+        """Read directly what ends within a sector: O_DIRECT refuses such lengths, so the last piece takes a detour."""
+        whole = len(buffer) // DIRECT_ALIGNMENT * DIRECT_ALIGNMENT
+        got = self.read_into(offset, buffer[:whole]) if whole else 0
+        if got < whole:
+            return got
+        with mmap.mmap(-1, DIRECT_ALIGNMENT) as detour:
+            more = min(self.read_into(offset + whole, memoryview(detour)), len(buffer) - whole)
+            buffer[whole : whole + more] = detour[:more]
+        return whole + more
 
     def _identity(self) -> tuple[int, ...]:
         found = os.fstat(self._descriptor)

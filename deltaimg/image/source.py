@@ -74,6 +74,8 @@ def open_source(path: str, *, use_holes: bool = True, is_direct: bool = False) -
         if is_direct and error.errno == errno.EINVAL:
             raise ImageError(path, "its file system has no direct I/O", hint="run again without --direct") from error
         raise ImageError(path, f"cannot be read: {os.strerror(error.errno or 0)}") from error
+    except ValueError as error:
+        raise ImageError(path, "is no possible path") from error
     try:
         if stat.S_ISBLK(mode):
             return BlockDeviceSource(path, descriptor, is_direct=is_direct)

@@ -68,6 +68,8 @@ def open_target(path: str, size_bytes: int, *, is_forced: bool = False, is_synce
         return FileTarget(path, size_bytes, is_replacing=False, is_synced=is_synced)
     except OSError as error:
         raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
+    except ValueError as error:
+        raise ImageError(path, "is no possible path") from error
     if stat.S_ISLNK(mode):
         raise TargetExists(path, "is a symbolic link, which a restore never follows", hint="name what it points to")
     if stat.S_ISBLK(mode):

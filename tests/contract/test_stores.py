@@ -51,14 +51,14 @@ def test_a_range_is_short_only_at_the_end(store: Store) -> None:
 
 def test_a_missing_object_is_named(store: Store) -> None:
     for read in (store.get, lambda name: store.get_range(name, 0, 1)):
-        with pytest.raises(ObjectNotFound, match="maps/none: is missing") as caught:
+        with pytest.raises(ObjectNotFound, match=r"maps/none: is missing") as caught:
             read("maps/none")
         assert caught.value.object_name == "maps/none"
 
 
 def test_an_object_is_never_overwritten(store: Store) -> None:
     store.put("config", [b"old"])
-    with pytest.raises(ObjectExists, match="config"):
+    with pytest.raises(ObjectExists, match=r"config"):
         store.put("config", [b"newer"])
     assert store.get("config") == b"old"
     assert names(store) == ["config"]
@@ -100,7 +100,7 @@ def test_a_name_that_leads_elsewhere_is_refused(store: Store, name: str) -> None
         lambda name: store.put(name, [b"x"]),
         lambda name: store.get_range(name, 0, 1),
     ):
-        with pytest.raises(StoreError, match="is no possible object name"):
+        with pytest.raises(StoreError, match=r"is no possible object name"):
             act(name)
     assert names(store) == []
 
@@ -109,7 +109,7 @@ def test_a_name_that_leads_elsewhere_is_refused(store: Store, name: str) -> None
 def test_a_listing_does_not_lead_elsewhere(store: Store, prefix: str) -> None:
     """The name of an image goes into a prefix; `..` in it listed what lies beside the repository."""
     store.put("config", [b""])
-    with pytest.raises(StoreError, match="is no possible object name"):
+    with pytest.raises(StoreError, match=r"is no possible object name"):
         names(store, prefix)
 
 

@@ -35,10 +35,17 @@ def requires_root() -> None:
         skip_without("root", "the tests do not run as root")
 
 
-def requires_ordinary_user() -> None:
-    """Skip as root, whom file modes do not stop."""
-    if os.geteuid() == 0:
-        skip_without("user", "root may read and write everything")
+@contextmanager
+def as_ordinary_user() -> Iterator[None]:
+    """Be somebody whom file modes stop: root becomes user 65534 for a while, others stay who they are."""
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if was_root:
+            os.seteuid(0)
 
 
 @contextmanager

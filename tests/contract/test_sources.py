@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every source of images promises: a raw file, one read directly, a block device, a stream."""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deltaimg.engine.backup import BackupOptions, back_up
+from deltaimg.errors import ImageError
+from deltaimg.image.source import Source, open_source
+from deltaimg.image.stream import StreamSource
+from deltaimg.model import KIB, MIB
+from tests.support.components import skip_without
+from tests.support.images import SyntheticImage, make_mixed_image
+from tests.support.repositories import assert_restores, assert_same_bytes, make_repository
+
+SPAN = 256 * KIB
+KINDS = ["raw", "raw without holes", "direct", "device", "stream"]
+
+
+@dataclass
+class Opened:
+    source: Source
+    image: SyntheticImage
+
+
+@pytest.fixture(params=KINDS)
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
+    """An image of 3 MiB and 2,560 bytes, through each kind of source."""
+    image = make_mixed_image(3 * MIB + 2560, seed=1)
+    path = Path(image.save(tmp_path / "image.raw"))
+    with ExitStack() as stack:
+        source = _open(request, stack, path)
+        stack.callback(source.close)
+        yield Opened(source, image)
+
+
+def _open(request: pytest.FixtureRequest, stack: ExitStack, path: Path) -> Source:
+    if request.param == "device":
+        make_loop: Callable[[Path], str] = request.getfixturevalue("make_loop")
+        return open_source(make_loop(path))
+    if request.param == "stream":
+        return StreamSource(_pipe(stack, path.read_bytes()))
+    try:
+        return open_source(
+            str(path), use_holes=request.param != "raw without holes", is_direct=request.param == "direct"
+        )
+    except ImageError as error:
+        if "no direct I/O" in str(error):
+            skip_without("direct", str(error))
+        raise
+
+
+def _pipe(stack: ExitStack, data: bytes) -> int:
+    """Return the reading end of a pipe that brings `data` in pieces of odd sizes."""
+    reading, writing = os.pipe()
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), os.fdopen(writing, "wb", buffering=0) as pipe:
+            for start in range(0, len(data), 50_001):
+                pipe.write(data[start : start + 50_001])
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    stack.callback(feeder.join)
+    stack.callback(os.close, reading)  # before the join, so that a feeder that waits wakes
+    return reading
+
+
+def read_all(source: Source) -> bytes:
+    """Read a source front to back through an aligned buffer, holes included."""
+    buffer = memoryview(mmap.mmap(-1, SPAN))
+    content = bytearray()
+    while True:
+        wanted = SPAN if source.size_bytes is None else min(SPAN, source.size_bytes - len(content))
+        got = source.read_into(len(content), buffer[:wanted])
+        content += buffer[:got]
+        if got < SPAN or len(content) == source.size_bytes:
+            return bytes(content)
+
+
+def test_every_byte_is_read(opened: Opened) -> None:
+    assert_same_bytes(read_all(opened.source), opened.image.content)
+
+
+def test_the_size_is_known_before_or_at_the_end(opened: Opened) -> None:
+    if opened.source.is_sequential:
+        assert opened.source.size_bytes is None
+        read_all(opened.source)
+    assert opened.source.size_bytes == opened.image.size_bytes
+
+
+def test_extents_ascend_apart_and_cover_all_data(opened: Opened) -> None:
+    extents = opened.source.data_extents().tolist()
+    assert all(start < end for start, end in extents)
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(extents))
+    covered = bytearray(opened.image.size_bytes)
+    for start, end in extents:
+        assert start >= 0
+        assert opened.source.is_sequential or end <= opened.image.size_bytes
+        covered[start : min(end, opened.image.size_bytes)] = opened.image.content[start:end]
+    assert_same_bytes(covered, opened.image.content)
+
+
+def test_an_untouched_source_has_not_changed(opened: Opened) -> None:
+    read_all(opened.source)
+    assert not opened.source.has_changed()
+
+
+def test_a_backup_of_it_restores(opened: Opened) -> None:
+    repository = make_repository()
+    manifest = back_up(repository, opened.source, "vm1", BackupOptions(workers=2))
+    assert manifest.size_bytes == opened.image.size_bytes
+    assert manifest.source == opened.source.path
+    assert_restores(repository, manifest, opened.image.content)
