@@ -70,6 +70,8 @@ def build(recipe: Recipe, work: Path) -> None:
             copy_sparse(image_path(work, recipe.name, number - 1), growing)
         live_through(recipe, sources, growing, number)
         growing.rename(target)
+        if growing.with_suffix(".packages").exists():
+            growing.with_suffix(".packages").rename(target.with_suffix(".packages"))
         seconds = round(time.monotonic() - started, 1)
         note_night(work, recipe, number, seconds)
         say(f"{recipe.name} night {number} done in {seconds} s, {target.stat().st_blocks * 512 >> 20} MiB")
@@ -106,28 +108,35 @@ def live_through(recipe: Recipe, sources: AptSources, image: Path, number: int) 
 
 
 def note_packages(image: Path, guest: Guest) -> None:
-    """Keep the guest's package versions beside its images."""
-    versions = guest.run("dpkg-query", "-W", "-f", "${Package} ${Version} ${Installed-Size}\n")
-    image.with_suffix(".packages").write_text(versions)
+    """Keep the guest's package versions beside its image."""
+    image.with_suffix(".packages").write_text(guest.run("dpkg-query", "-W", "-f", "${Package} ${Version}\n"))
+
+
+def packages_of(image: Path) -> set[str]:
+    """The lines that `note_packages` wrote; a quiet night writes none and has those of the night before."""
+    number = int(image.stem[-1])
+    while number and not image.with_suffix(".packages").exists():
+        number -= 1
+        image = image.with_stem(f"{image.stem[:-1]}{number}")
+    listed = image.with_suffix(".packages")
+    return set(listed.read_text().splitlines()) if listed.exists() else set()
 
 
 def note_night(work: Path, recipe: Recipe, number: int, seconds: float) -> None:
     """Write one night into guests.json."""
     path = work / "guests.json"
     noted = json.loads(path.read_text()) if path.exists() else {}
-    packages = work / f"{recipe.name}-growing.packages"
-    rows = [line.split() for line in packages.read_text().splitlines()] if packages.exists() else []
-    versions = {row[0]: row[1] for row in rows}
-    stat = image_path(work, recipe.name, number).stat()
+    image = image_path(work, recipe.name, number)
+    packages, before = packages_of(image), packages_of(image_path(work, recipe.name, max(number - 1, 0)))
+    stat = image.stat()
     guest = noted.setdefault("guests", {}).setdefault(recipe.name, {"nights": []})
     guest["nights"] = [night for night in guest["nights"] if night["night"] < number]
-    before = guest.get("versions", {})
     guest["nights"].append({
         "night": number, "name": NIGHTS[number].name, "story": NIGHTS[number].story,
         "apparent_bytes": stat.st_size, "allocated_bytes": stat.st_blocks * 512, "build_s": seconds,
-        "packages": len(versions), "packages_changed": len(versions.items() - before.items()) if before else 0,
+        "packages": len(packages), "packages_changed": len(packages - before),
     })  # fmt: skip
-    guest["versions"] = versions
+    guest["versions"] = dict(sorted(line.split() for line in packages))
     noted["kernel"] = platform.release()
     noted["tools"] = {name: run(command).strip() for name, command in _TOOLS.items()}
     path.write_text(json.dumps(noted, indent=1) + "\n")

@@ -46,6 +46,7 @@ class Peer(ABC):
     program: str
     package: str
     version_arguments: tuple[str, ...] = ("--version",)
+    needs_previous = False  # reads the image of the night before
 
     def is_missing(self) -> bool:
         """Whether its program is not installed."""
@@ -227,6 +228,7 @@ class Xdelta3(Peer):
     name = "xdelta3"
     program = package = "xdelta3"
     version_arguments = ("-V",)
+    needs_previous = True
 
     def backup(self, state: Path, at: Night) -> Command:
         if at.number == 0:
@@ -248,6 +250,7 @@ class Rdiff(Peer):
     name = "rdiff"
     program = package = "rdiff"
     version_arguments = ("-V",)
+    needs_previous = True
 
     def backup(self, state: Path, at: Night) -> Command:
         if at.number == 0:

@@ -91,8 +91,7 @@ class Campaign:
         state = self._setting.state(peer)
         peer.make_room(state)
         before = stored_bytes(state / "repo")
-        for place in (at.image, at.previous, state):
-            warm(place)
+        _warm_all(peer, state, at)
         command = peer.backup(state, at)
         into.command = str(command)
         try:
@@ -106,8 +105,7 @@ class Campaign:
         state, target = self._setting.state(peer), self._setting.trial / "target"
         remove(target)
         target.mkdir()
-        for place in (at.image, at.previous, state):
-            warm(place)
+        _warm_all(peer, state, at)
         command = peer.restore(state, target, at)
         into.command = str(command)
         try:
@@ -153,6 +151,12 @@ class Campaign:
         say(f"{peer.name} failed and is left out from here on: {failure}")
         into.note = f"failed: {str(failure)[-300:]}"
         self._peers.remove(peer)
+
+
+def _warm_all(peer: Peer, state: Path, at: Night) -> None:
+    """Bring what the peer will read into the page cache, the image last."""
+    for place in (state, *([at.previous] if peer.needs_previous else []), at.image):
+        warm(place)
 
 
 def say(text: str) -> None:
