@@ -7,6 +7,8 @@ blocks. It never reaches disk as such; a map object has a numbering of its own, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,6 +30,13 @@ Slots = npt.NDArray[np.uint32]
 def empty_runs() -> Runs:
     """Return a list of no runs."""
     return np.empty(0, RUN)
+
+
+def join_runs(parts: Sequence[Runs]) -> Runs:
+    """Return lists of runs one after another; numpy's own concatenation compares field names for each list."""
+    if not parts:
+        return empty_runs()
+    return np.concatenate([part.view("V16") for part in parts]).view(RUN)
 
 
 def uniform_runs(first_block: int, block_count: int, slot: int) -> Runs:

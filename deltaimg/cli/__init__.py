@@ -33,8 +33,8 @@ def main() -> NoReturn:
     except Exception as error:
         if os.environ.get("DELTAIMG_DEBUG"):
             raise
-        print(f"deltaimg: internal error: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        print("  hint: this is a defect; DELTAIMG_DEBUG=1 shows where. Please report it", file=sys.stderr)  # noqa: T201
+        print(f"deltaimg: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        print("  hint: this is a defect; DELTAIMG_DEBUG=1 shows where. Please report it", file=sys.stderr)
         sys.exit(_EXIT_DEFECT)
     sys.exit(0)
 

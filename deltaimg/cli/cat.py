@@ -54,7 +54,7 @@ def cat(
         import json
 
         data = base64.b64encode(reader.read(start, end - start)).decode()
-        print(json.dumps({"offset": start, "length": end - start, "base64": data}))  # noqa: T201
+        print(json.dumps({"offset": start, "length": end - start, "base64": data}))
         return
     while start < end:
         piece = reader.read(start, min(_PIECE_BYTES, end - start))

@@ -13,7 +13,7 @@ from deltaimg.format.manifest import Manifest
 def describe_manifest(manifest: Manifest) -> dict[str, Any]:
     """Return a snapshot as a JSON object; sizes in bytes, time in ISO 8601."""
     described: dict[str, Any] = msgspec.to_builtins(manifest)
-    statistics = described.pop("statistics")
+    statistics: dict[str, Any] = described.pop("statistics")
     described["time"] = manifest.taken_at.isoformat()
     described["kind"] = "full" if manifest.base is None else "incremental"
     identity: dict[str, Any] = {"snapshot": manifest.id}

@@ -17,6 +17,11 @@ class Codec(Protocol):
         """Return `data` encoded."""
         ...
 
-    def decode(self, payload: bytes | memoryview, raw_bytes: int) -> bytes | memoryview:
-        """Return exactly `raw_bytes` bytes; raises ValueError for anything else, having expanded nothing larger."""
+    def decode(self, payload: bytes | memoryview, raw_bytes: int, scratch: memoryview | None = None) -> memoryview:
+        """Return exactly `raw_bytes` bytes; raises ValueError for anything else, having expanded nothing larger.
+
+        Args:
+            scratch: at least `raw_bytes` of memory that the result may lie in; it is then good until the next use of
+                `scratch`. Without it, the result has memory of its own, or is `payload` itself.
+        """
         ...

@@ -15,7 +15,8 @@ class NoneCodec:
     def encode(self, data: bytes | memoryview) -> bytes:
         return bytes(data)
 
-    def decode(self, payload: bytes | memoryview, raw_bytes: int) -> bytes | memoryview:
+    def decode(self, payload: bytes | memoryview, raw_bytes: int, scratch: memoryview | None = None) -> memoryview:
+        del scratch  # nothing to expand
         if len(payload) != raw_bytes:
             raise ValueError(f"{len(payload)} bytes, not {raw_bytes}")
-        return payload
+        return memoryview(payload)

@@ -13,6 +13,8 @@ import zstandard
 
 LEVELS = {"fast": 1, "default": 3, "best": 15}
 MIN_LEVEL, MAX_LEVEL = 1, 19
+MAX_WINDOW_BYTES = 16 << 20
+"""No record is larger, so no frame of ours needs more; one that asks for more is refused."""
 
 
 class ZstdCodec:
@@ -33,15 +35,19 @@ class ZstdCodec:
         encoded: bytes = compressor.compress(data)
         return encoded
 
-    def decode(self, payload: bytes | memoryview, raw_bytes: int) -> bytes | memoryview:
+    def decode(self, payload: bytes | memoryview, raw_bytes: int, scratch: memoryview | None = None) -> memoryview:
         try:
             decompressor = self._contexts.decompressor
         except AttributeError:
-            decompressor = self._contexts.decompressor = zstandard.ZstdDecompressor()
+            decompressor = self._contexts.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+        content = memoryview(bytearray(raw_bytes)) if scratch is None else scratch[:raw_bytes]
         try:
             if zstandard.frame_content_size(payload) != raw_bytes:
                 raise ValueError(f"does not expand to {raw_bytes} bytes")
-            decoded: bytes = decompressor.decompress(payload, max_output_size=raw_bytes, allow_extra_data=False)
+            # Given all of the frame and room for all of its content, libzstd expands in one pass, straight into `content`.
+            filled = decompressor.stream_reader(payload, read_across_frames=False).readinto(content)
         except zstandard.ZstdError as error:
             raise ValueError(f"cannot be expanded: {error}") from error
-        return decoded
+        if filled != raw_bytes:
+            raise ValueError(f"expands to {filled} bytes, not {raw_bytes}")
+        return content

@@ -27,9 +27,9 @@ class EncodedRecord:
 
 
 def encode_record(
-    content: memoryview, digests: Digests, *, codec: Codec, record_key: bytes, block_bytes: int
+    content: memoryview, digests: Digests, *, codec: Codec, record_key: bytes, block_bytes: int, scratch: memoryview
 ) -> EncodedRecord:
-    """Encode one record's content, decode it again and compare.
+    """Encode one record's content, decode it again into `scratch` and compare.
 
     Raises:
         IntegrityError: the codec does not give back what it was given; nothing was stored.
@@ -40,7 +40,7 @@ def encode_record(
         payload, encoding_id = bytes(content), NoneCodec.encoding_id
     else:
         try:
-            is_right = is_equal(codec.decode(payload, len(content)), content)
+            is_right = is_equal(codec.decode(payload, len(content), scratch), content)
         except ValueError:
             is_right = False
         if not is_right:

@@ -21,12 +21,14 @@ import numpy.typing as npt
 from deltaimg.arrays import (
     FIRST_SLOT,
     HOLE,
+    MAX_RUN_BLOCKS,
     RUN,
     ZERO,
     Runs,
     clip_runs,
     count_run_blocks,
     empty_runs,
+    join_runs,
     runs_from_blocks,
     uniform_runs,
 )
@@ -159,8 +161,9 @@ class _Backup:
             workers=self._options.workers,
         ) as stream:
             for span in scanner.scan(extents):
+                self._note_zeros(span)
                 if span.content is not None:
-                    self._take_span(span, stream)
+                    self._take_changed(span, span.content, stream)
                     scanner.release(span)
                 self._read_bytes += span.read_bytes
                 self._progress.advance(span.read_bytes)
@@ -168,18 +171,18 @@ class _Backup:
             if self._matcher:
                 self._table.add_new_records(stream.record_ids, stream.slot_counts, self._matcher.digests)
 
-    def _take_span(self, span: ScannedSpan, stream: RecordStream) -> None:
-        """Note the zero blocks of a span, and find or store its changed ones."""
+    def _note_zeros(self, span: ScannedSpan) -> None:
+        """Keep where a span's blocks are zero."""
         zeros = span.statuses[span.statuses["status"] == ZERO_BLOCK]
         if len(zeros):
             runs = np.empty(len(zeros), RUN)
             runs["first_block"] = zeros["first"].astype(np.uint64) + span.first_block
             runs["count"], runs["slot"] = zeros["count"], ZERO
             self._zero_runs.append(runs)
+
+    def _take_changed(self, span: ScannedSpan, content: memoryview, stream: RecordStream) -> None:
+        """Refer to those of a span's changed blocks that are stored already, and store the others."""
         changed = span.statuses[span.statuses["status"] == CHANGED]
-        if not len(changed):
-            return
-        assert span.content is not None
         matcher = self._matcher = self._matcher or self._make_matcher()
         counts = changed["count"].astype(np.int64)
         indexes = np.repeat(changed["first"], counts) + _ramp(counts)
@@ -189,7 +192,7 @@ class _Backup:
         is_new = slots >= slots_before
         firsts = np.flatnonzero(is_new)[np.unique(slots[is_new], return_index=True)[1]]
         new_indexes = indexes[firsts].astype(np.uint32)
-        stream.add(span.content, new_indexes, span.digests[new_indexes])
+        stream.add(content, new_indexes, span.digests[new_indexes])
         self._changed_blocks += len(indexes)
         self._new_blocks += len(firsts)
         self._referenced_blocks += len(indexes) - len(firsts)
@@ -223,7 +226,7 @@ class _Backup:
         block_count = count_blocks(self._source.size_bytes or 0, self._block_bytes)
         base = clip_runs(self._base.map.runs, 0, block_count) if self._base else empty_runs()
         holes = self._hole_runs(extents, block_count)
-        for layer in (_join(self._zero_runs), holes, _join(self._changed_runs)):
+        for layer in (join_runs(self._zero_runs), holes, join_runs(self._changed_runs)):
             base = overlay_runs(base, layer)
         return base
 
@@ -235,9 +238,7 @@ class _Backup:
         base_map = self._base.map if self._base else None
         data, map_is_full = encode_map(self._table, runs, base_map, block_count)
         map_name, map_bytes = self._repository.put_object(MAPS, [data])
-        root = root_digest(
-            self._repository.keys.root, runs, self._table.digests, size_bytes=size_bytes, block_bytes=self._block_bytes
-        )
+        statistics = self._statistics(runs, extents, size_bytes)
         manifest = Manifest(
             id=secrets.token_hex(8),
             image=self._image,
@@ -247,8 +248,8 @@ class _Backup:
             block_bytes=self._block_bytes,
             map=map_name,
             map_is_full=map_is_full,
-            root_digest=root.hex(),
-            statistics=self._statistics(runs, extents, size_bytes),
+            root_digest=self._find_root(runs, statistics, size_bytes),
+            statistics=statistics,
             tags=self._options.tags,
             is_live=is_live,
             source=self._source.path,
@@ -277,8 +278,12 @@ class _Backup:
         if self._source.is_sequential:
             return empty_runs()
         bounds = np.concatenate(([0], -(-extents.ravel() // self._block_bytes), [block_count])).reshape(-1, 2)
-        holes = [uniform_runs(start, end - start, HOLE) for start, end in bounds.tolist() if end > start]
-        return _join(holes)
+        counts = bounds[:, 1] - bounds[:, 0]
+        if counts.max() > MAX_RUN_BLOCKS:
+            return join_runs([uniform_runs(start, end - start, HOLE) for start, end in bounds.tolist() if end > start])
+        holes = np.zeros(len(bounds), RUN)
+        holes["first_block"], holes["count"] = bounds[:, 0], counts
+        return holes[counts > 0]
 
     def _statistics(self, runs: Runs, extents: npt.NDArray[np.int64], size_bytes: int) -> Statistics:
         allocated = self._read_bytes if self._source.is_sequential else int((extents[:, 1] - extents[:, 0]).sum())
@@ -298,6 +303,15 @@ class _Backup:
             stored_bytes=0,
             duration_s=round(time.monotonic() - self._started, 3),
         )
+
+    def _find_root(self, runs: Runs, statistics: Statistics, size_bytes: int) -> str:
+        """Return the root digest of the image: the base's, where not a block of it changed."""
+        if self._base and not statistics.changed_bytes and size_bytes == self._base.manifest.size_bytes:
+            return self._base.manifest.root_digest
+        root_key = self._repository.keys.root
+        return root_digest(
+            root_key, runs, self._table.digests, size_bytes=size_bytes, block_bytes=self._block_bytes
+        ).hex()
 
     def _choose_time(self) -> str:
         """Return now, or just after the newest snapshot where the clock has gone back: order is never lost."""
@@ -324,10 +338,6 @@ def _settle_stored_bytes(manifest: Manifest, other_bytes: int) -> Manifest:
         if stored == other_bytes + size:
             return manifest
         stored = other_bytes + size
-
-
-def _join(parts: list[Runs]) -> Runs:
-    return np.concatenate(parts) if parts else empty_runs()
 
 
 def _count_data(runs: Runs) -> int:

@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs, count_run_blocks
 from deltaimg.engine.base import load_resolved
-from deltaimg.engine.pipeline import OrderedPool, count_workers
+from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
 from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound, StoreError, UsageError
 from deltaimg.format.manifest import Manifest
+from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.model import MIB, DamagedExtent
 from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.record_reader import ReadGroup, RecordReader, group_reads
@@ -57,6 +58,7 @@ class SnapshotContent:
         self.resolved = load_resolved(repository, manifest, self.table)
         self.runs = self.resolved.map.runs
         self._reader = RecordReader(repository, self.table)
+        self._scratch = ThreadBuffer()
         self._block_bytes = manifest.block_bytes
         self._cut = self._cut_at_records()
         self._records = self.table.used_records(self.runs)
@@ -160,7 +162,7 @@ class SnapshotContent:
             return self._report(0, [(record, str(error)) for record in group.records.tolist()])
         for record in group.records.tolist():
             try:
-                content = self._reader.expand(record, group, fetched)
+                content = self._reader.expand(record, group, fetched, self._scratch.get(MAX_RECORD_BYTES))
             except IntegrityError as error:
                 if not keep_going:
                     raise

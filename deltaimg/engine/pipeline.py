@@ -7,7 +7,9 @@ that passing it around costs nothing beside doing it.
 
 from __future__ import annotations
 
+import mmap
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +23,18 @@ Result = TypeVar("Result")
 def count_workers() -> int:
     """Return how many threads the machine has work for."""
     return max(1, len(os.sched_getaffinity(0)))
+
+
+class ThreadBuffer(threading.local):
+    """Memory of at least `size` bytes for each thread that asks, kept for its next piece of work."""
+
+    _buffer: memoryview | None = None
+
+    def get(self, size: int) -> memoryview:
+        """Return this thread's memory, which the next call from the same thread returns again."""
+        if self._buffer is None or len(self._buffer) < size:
+            self._buffer = memoryview(mmap.mmap(-1, size))
+        return self._buffer
 
 
 class OrderedPool(Generic[Item, Result]):

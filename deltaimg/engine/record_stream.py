@@ -15,7 +15,7 @@ import numpy as np
 from deltaimg.arrays import DIGEST_BYTES, Digests, Slots
 from deltaimg.codec.interface import Codec
 from deltaimg.delta.encode import EncodedRecord, encode_record
-from deltaimg.engine.pipeline import OrderedPool
+from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer
 from deltaimg.kernels import gather_blocks
 from deltaimg.model import MIB
 from deltaimg.repo.pack_writer import PackWriter
@@ -40,6 +40,7 @@ class RecordStream:
         self._record_blocks = max(1, RECORD_BYTES // block_bytes)
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._pool = OrderedPool(self._encode, workers=workers, window=2 * workers)
+        self._scratch = ThreadBuffer()
         self._buffer = self._take_buffer()
         self._filled_blocks = 0
         self._digests: list[Digests] = []
@@ -98,6 +99,7 @@ class RecordStream:
             codec=self._codec,
             record_key=self._record_key,
             block_bytes=self._block_bytes,
+            scratch=self._scratch.get(len(filled.buffer)),
         )
         self._free.put(filled.buffer)
         return record

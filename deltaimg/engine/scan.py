@@ -18,7 +18,7 @@ from deltaimg.arrays import Digests, Runs
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.errors import SourceChanged
 from deltaimg.image.source import Source
-from deltaimg.kernels import SAME, expand_runs, scan_blocks
+from deltaimg.kernels import CHANGED, expand_runs, scan_blocks
 from deltaimg.model import KIB, MIB
 
 SPAN_BYTES = 2 * MIB
@@ -35,7 +35,7 @@ class ScannedSpan:
     digests: Digests
     statuses: npt.NDArray[np.void]
     content: memoryview | None
-    """The blocks themselves, zero-filled to whole blocks, where any of them changed; else None."""
+    """The blocks themselves, zero-filled to whole blocks, where any of them is CHANGED; else None."""
 
 
 class Scanner:
@@ -107,7 +107,7 @@ class Scanner:
         base_slots = expand_runs(self._base_runs, first_block, block_count)
         content = buffer[:whole_bytes]
         digests, statuses = scan_blocks(self._block_key, content, self._block_bytes, base_slots, self._base_digests)
-        if len(statuses) == 1 and statuses["status"][0] == SAME:
+        if not np.any(statuses["status"] == CHANGED):
             self._buffers.put(buffer)
             return ScannedSpan(first_block, got, digests, statuses, None)
         return ScannedSpan(first_block, got, digests, statuses, content)

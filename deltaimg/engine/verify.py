@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deltaimg.arrays import FIRST_SLOT, RUN, ZERO, Runs, empty_runs, end_blocks
+from deltaimg.arrays import FIRST_SLOT, RUN, ZERO, Runs, empty_runs, end_blocks, join_runs
 from deltaimg.engine.content import SnapshotContent
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.scan import ScannedSpan, Scanner, round_extents
@@ -130,8 +130,8 @@ def compare_image(
     _check_size(source, manifest)
     expected = content.runs[content.runs["slot"] >= FIRST_SLOT].copy()
     expected["slot"] = ZERO
-    missing = subtract_runs(expected, overlay_runs(np.concatenate(same), empty_runs()))
-    differing = overlay_runs(missing, np.concatenate(changed))
+    missing = subtract_runs(expected, overlay_runs(join_runs(same), empty_runs()))
+    differing = overlay_runs(missing, join_runs(changed))
     starts = (differing["first_block"] * np.uint64(block)).tolist()
     ends = (end_blocks(differing) * np.uint64(block)).tolist()
     extents_found = tuple((start, min(end, manifest.size_bytes)) for start, end in zip(starts, ends, strict=True))

@@ -66,8 +66,13 @@ class RecordReader:
         """Return the bytes of a group, fewer only where the pack is truncated; raises StoreError."""
         return memoryview(self._repository.store.get_range(group.pack, group.offset, group.end - group.offset))
 
-    def expand(self, record: int, group: ReadGroup, fetched: memoryview) -> memoryview:
+    def expand(
+        self, record: int, group: ReadGroup, fetched: memoryview, scratch: memoryview | None = None
+    ) -> memoryview:
         """Return the content of one record of a fetched group, each block of it proven.
+
+        Args:
+            scratch: memory for MAX_RECORD_BYTES, in which the result may lie; without it the result has its own.
 
         Raises:
             IntegrityError: it is not, naming the pack and the place.
@@ -89,7 +94,7 @@ class RecordReader:
             raise UnsupportedFormat(group.pack, f"the record at byte {offset} has encoding {header.encoding}")
         assert header.raw_bytes <= MAX_RECORD_BYTES
         try:
-            content = memoryview(decoder.decode(data[RECORD_HEADER_BYTES:], header.raw_bytes))
+            content = decoder.decode(data[RECORD_HEADER_BYTES:], header.raw_bytes, scratch)
         except ValueError as error:
             raise IntegrityError(group.pack, offset, f"the record here {error}") from error
         self._prove(record, group.pack, offset, content, 1 << header.block_shift)
