@@ -20,8 +20,8 @@ from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs, count_run_blocks
 from deltaimg.engine.base import load_resolved
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
 from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound, StoreError, UsageError
-from deltaimg.format.manifest import Manifest
 from deltaimg.format.limits import MAX_RECORD_BYTES
+from deltaimg.format.manifest import Manifest
 from deltaimg.model import MIB, DamagedExtent
 from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.record_reader import ReadGroup, RecordReader, group_reads
