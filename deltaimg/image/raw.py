@@ -2,7 +2,9 @@
 """Flat files and block devices as sources.
 
 A backup must not push the host's own working set out of the page cache: each read first asks for what is cached
-already (RWF_NOWAIT); only what had to come from the disk is dropped again afterwards.
+already (RWF_NOWAIT); only what had to come from the disk is dropped again afterwards, page for page. The kernel's
+read-ahead is off for that reason: it would bring in pages that the next read takes for the host's own, so that they
+stay. Spans of megabytes on several threads keep a disk busy without it, at about nine tenths of the speed.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.errors import ImageError, UnsupportedImage
+from deltaimg.image.page_cache import PageCache
 from deltaimg.model import MAX_IMAGE_BYTES
 
 BLKGETSIZE64 = 0x80081272
@@ -37,6 +40,7 @@ class RawSource:
         self._use_holes = use_holes
         self._is_direct = is_direct
         self._asks_cache = not is_direct
+        self._cache = PageCache(descriptor)
         self._opened_as = self._identity()
         self.size_bytes = self._find_size()
         if self.size_bytes == 0:
@@ -44,7 +48,7 @@ class RawSource:
         if self.size_bytes > MAX_IMAGE_BYTES:
             raise UnsupportedImage(path, f"is larger than {MAX_IMAGE_BYTES} bytes")
         if not is_direct:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
     def data_extents(self) -> npt.NDArray[np.int64]:
         size = self.size_bytes or 0
@@ -71,7 +75,10 @@ class RawSource:
     def read_into(self, offset: int, buffer: memoryview) -> int:
         if self._is_direct and len(buffer) % DIRECT_ALIGNMENT:
             return self._read_odd_tail(offset, buffer)
-        was_cached, got = self._read_cached(offset, buffer)
+        is_done, got = self._read_cached(offset, buffer)
+        if is_done:
+            return got
+        ours = [] if self._is_direct else self._cache.find_absent(offset + got, offset + len(buffer))
         try:
             while got < len(buffer):
                 more = os.preadv(self._descriptor, [buffer[got:]], offset + got)
@@ -82,8 +89,7 @@ class RawSource:
                     break
         except OSError as error:
             raise self._failure(f"cannot be read at byte {offset + got}", error) from error
-        if not was_cached and not self._is_direct:
-            os.posix_fadvise(self._descriptor, offset, len(buffer), os.POSIX_FADV_DONTNEED)
+        self._cache.drop(ours)
         return got
 
     def has_changed(self) -> bool:
@@ -101,7 +107,7 @@ class RawSource:
         except BlockingIOError:
             return False, 0
         except OSError:
-            # Not every file system can say; there is nothing to drop then that we could know of.
+            # Not every file system has it.
             self._asks_cache = False
             return False, 0
         return got == len(buffer) or offset + got == self.size_bytes, got

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pages of a file the page cache holds, so that reading an image leaves the cache as it was.
+
+Python's os has no call for it: mincore(2) through ctypes, on a mapping that is never touched. It tells the truth to whoever
+owns or may write the file; to others it says that all is cached, and then all that was read is taken to be ours.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+
+import numpy as np
+
+_PAGE_BYTES = mmap.PAGESIZE
+_FAILED = ctypes.c_void_p(-1).value
+
+
+class _LibC:
+    """The three calls, with their types."""
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(None, use_errno=True)
+        self.mmap, self.munmap, self.mincore = library.mmap, library.munmap, library.mincore
+        self.mmap.restype = ctypes.c_void_p
+        number, address, length = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t
+        self.mmap.argtypes = (address, length, number, number, number, ctypes.c_int64)
+        self.munmap.argtypes = (address, length)
+        self.mincore.argtypes = (address, length, ctypes.c_char_p)
+
+
+class PageCache:
+    """What is cached of one open file or block device; any number of threads may ask."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._libc = _LibC()
+
+    def find_absent(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return [start, end) of the stretches within bytes [start, end) that are not cached, in whole pages.
+
+        All of it where nobody can say: then what is read there is dropped, as far as it was not in use.
+        """
+        first = start // _PAGE_BYTES * _PAGE_BYTES
+        count = -(-(end - first) // _PAGE_BYTES)
+        is_absent = self._ask(first, count)
+        if is_absent is None or not is_absent.any():
+            return [(first, first + count * _PAGE_BYTES)]
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], is_absent, [False])).astype(np.int8)))
+        return [(first + a * _PAGE_BYTES, first + b * _PAGE_BYTES) for a, b in edges.reshape(-1, 2).tolist()]
+
+    def drop(self, stretches: list[tuple[int, int]]) -> None:
+        """Let go of pages that nobody has written to or mapped."""
+        for start, end in stretches:
+            os.posix_fadvise(self._descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
+
+    def _ask(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]] | None:
+        length = count * _PAGE_BYTES
+        address = self._libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, self._descriptor, first)
+        if address == _FAILED:
+            return None
+        try:
+            pages = ctypes.create_string_buffer(count)
+            if self._libc.mincore(address, length, pages) != 0:
+                return None
+            found: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.frombuffer(pages.raw, np.uint8, count) & 1 == 0
+            return found
+        finally:
+            self._libc.munmap(address, length)
