@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which pages of a file the page cache holds, so that reading an image leaves the cache as it was.
 
-Python's os has no call for it: mincore(2) through ctypes, on a mapping that is never touched. It tells the truth to whoever
-owns or may write the file; to others it says that all is cached, and then all that was read is taken to be ours.
+Python's os has no call for it: mincore(2) through ctypes, on a mapping that is never touched, which costs some 50 microseconds
+for 2 MiB. It has to be asked before anything is read: RWF_NOWAIT, which also tells, starts to read as it does so. It tells the
+truth to whoever owns or may write the file; to others it says that all is cached.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ class PageCache:
         self._libc = _LibC()
 
     def find_absent(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Return [start, end) of the stretches within bytes [start, end) that are not cached, in whole pages.
+        """Return [start, end) of the stretches around bytes [start, end) that are not cached, in whole pages.
 
-        All of it where nobody can say: then what is read there is dropped, as far as it was not in use.
+        None where nobody can say.
         """
         first = start // _PAGE_BYTES * _PAGE_BYTES
-        count = -(-(end - first) // _PAGE_BYTES)
-        is_absent = self._ask(first, count)
-        if is_absent is None or not is_absent.any():
-            return [(first, first + count * _PAGE_BYTES)]
+        pages = self._ask(first, -(-(end - first) // _PAGE_BYTES))
+        if b"\0" not in pages:
+            return []
+        is_absent = np.frombuffer(pages, np.uint8) & 1 == 0
         edges = np.flatnonzero(np.diff(np.concatenate(([False], is_absent, [False])).astype(np.int8)))
         return [(first + a * _PAGE_BYTES, first + b * _PAGE_BYTES) for a, b in edges.reshape(-1, 2).tolist()]
 
@@ -55,16 +56,14 @@ class PageCache:
         for start, end in stretches:
             os.posix_fadvise(self._descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
 
-    def _ask(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]] | None:
+    def _ask(self, first: int, count: int) -> bytes:
+        """Return a byte a page, 0 for one that is absent; nothing where it cannot be asked."""
         length = count * _PAGE_BYTES
         address = self._libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, self._descriptor, first)
         if address == _FAILED:
-            return None
+            return b""
         try:
             pages = ctypes.create_string_buffer(count)
-            if self._libc.mincore(address, length, pages) != 0:
-                return None
-            found: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.frombuffer(pages.raw, np.uint8, count) & 1 == 0
-            return found
+            return pages.raw if self._libc.mincore(address, length, pages) == 0 else b""
         finally:
             self._libc.munmap(address, length)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flat files and block devices as sources.
 
-A backup must not push the host's own working set out of the page cache: each read first asks for what is cached
-already (RWF_NOWAIT); only what had to come from the disk is dropped again afterwards, page for page. The kernel's
-read-ahead is off for that reason: it would bring in pages that the next read takes for the host's own, so that they
-stay. Spans of megabytes on several threads keep a disk busy without it, at about nine tenths of the speed.
+A backup must not push the host's own working set out of the page cache: each read first asks which pages are cached
+already; only what had to come from the disk is dropped again afterwards, page for page. The kernel's read-ahead is off
+for that reason: it would bring in pages that the next read takes for the host's own, so that they stay. Spans of
+megabytes on several threads keep a disk busy without it, at about nine tenths of the speed.
 """
 
 from __future__ import annotations
@@ -75,10 +75,14 @@ class RawSource:
     def read_into(self, offset: int, buffer: memoryview) -> int:
         if self._is_direct and len(buffer) % DIRECT_ALIGNMENT:
             return self._read_odd_tail(offset, buffer)
-        is_done, got = self._read_cached(offset, buffer)
-        if is_done:
-            return got
-        ours = [] if self._is_direct else self._cache.find_absent(offset + got, offset + len(buffer))
+        ours = [] if self._is_direct else self._cache.find_absent(offset, offset + len(buffer))
+        got = 0
+        if not ours:
+            is_done, got = self._read_cached(offset, buffer)
+            if is_done:
+                return got
+            # Not all was cached, though mincore said so, as it does to those who do not own the image.
+            ours = [(offset + got, offset + len(buffer))]
         try:
             while got < len(buffer):
                 more = os.preadv(self._descriptor, [buffer[got:]], offset + got)
@@ -89,7 +93,8 @@ class RawSource:
                     break
         except OSError as error:
             raise self._failure(f"cannot be read at byte {offset + got}", error) from error
-        self._cache.drop(ours)
+        if not self._is_direct:
+            self._cache.drop(ours)
         return got
 
     def has_changed(self) -> bool:

@@ -100,6 +100,12 @@ class _DescriptorTarget:
         except OSError as error:
             raise write_failure(self.path, offset, error) from error
 
+    def _close(self) -> None:
+        """Close the descriptor, once: its number may be somebody else's afterwards."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
 
 class FileTarget(_DescriptorTarget):
     """A new sparse file; what is never written stays a hole."""
@@ -133,7 +139,7 @@ class FileTarget(_DescriptorTarget):
                 self._rename_new()
             if self._is_synced:
                 _sync_folder(os.path.dirname(os.path.abspath(self.path)))
-            os.close(self._descriptor)
+            self._close()
         except FileExistsError as error:
             self.abort()
             raise TargetExists(self.path, "appeared while the image was restored") from error
@@ -143,7 +149,7 @@ class FileTarget(_DescriptorTarget):
 
     def abort(self) -> None:
         with suppress(OSError):
-            os.close(self._descriptor)
+            self._close()
         with suppress(OSError):
             os.unlink(self._temporary)
 
@@ -188,13 +194,13 @@ class DeviceTarget(_DescriptorTarget):
     def commit(self) -> None:
         try:
             os.fsync(self._descriptor)
-            os.close(self._descriptor)
+            self._close()
         except OSError as error:
             raise write_failure(self.path, 0, error) from error
 
     def abort(self) -> None:
         with suppress(OSError):
-            os.close(self._descriptor)
+            self._close()
 
 
 class StreamTarget:
