@@ -18,7 +18,7 @@ from deltaimg.engine.progress import Progress
 from deltaimg.engine.restore import RestoreResult
 from deltaimg.engine.restore import restore as restore_manifest
 from deltaimg.engine.verify import ComparedImage, VerifyResult, compare_image
-from deltaimg.engine.verify import verify as verify_manifests
+from deltaimg.engine.verify import verify as verify_snapshots
 from deltaimg.errors import IntegrityError, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.source import open_source
@@ -35,8 +35,10 @@ def create_repository(location: str) -> Repository:
 def open_repository(location: str) -> Repository:
     """Open the repository in the folder `location`."""
     store = LocalStore(location)
+    repository = Repository.open(store)
+    # Only now is it known that the folder is ours to tidy.
     store.remove_leftovers()
-    return Repository.open(store)
+    return repository
 
 
 def backup(
@@ -123,8 +125,8 @@ def verify(
     """Prove that snapshots (all, if none are named) can be restored, reading `percent` of their records."""
     if not 0 < percent <= 100:
         raise UsageError(f"{percent:g} percent: it must be above 0 and at most 100")
-    manifests = [find_snapshot(repository, each) for each in selectors] if selectors else list_snapshots(repository)
-    return verify_manifests(repository, manifests, percent=percent, seed=seed, progress=progress)
+    refs = [select_snapshot(repository, each) for each in selectors] or repository.list_snapshots()
+    return verify_snapshots(repository, refs, percent=percent, seed=seed, progress=progress)
 
 
 def compare(

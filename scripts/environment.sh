@@ -50,7 +50,8 @@ prepare() {
         | sha256sum | cut -c1-16)-$1
     if [ "$(cat "$venv/deltaimg-built" 2>/dev/null)" != "$stamp" ]; then
         say "building deltaimg and installing it with $1 in $venv"
-        "$venv/bin/python" -m pip install -q --disable-pip-version-check -e "$project[$1]"
+        "$venv/bin/python" -m pip install --disable-pip-version-check -e "$project[$1]" >"$venv/build.log" 2>&1 \
+            || { tail -n 40 "$venv/build.log" >&2; return 1; }
         echo "$stamp" >"$venv/deltaimg-built"
     fi
     PATH="$venv/bin:$PATH"

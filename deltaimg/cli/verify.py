@@ -7,23 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
-from deltaimg.cli.terminal import Terminal, format_bytes, format_seconds
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_percent, require_repo
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     from deltaimg.repo.repository import Repository
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
-
-@app.command()
 def verify(
     snapshot: Annotated[
-        list[str] | None, typer.Argument(metavar="[SNAPSHOT]...", help="All, if none are named.")
+        list[str] | None,
+        typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or an id; all if none is named."),
     ] = None,
     percent: Annotated[
-        float, typer.Option("--percent", help="Read only so much, chosen by chance anew each time.")
-    ] = 100.0,
+        str,
+        typer.Option(
+            "--percent",
+            metavar="PERCENT",
+            help="Read only so much of the records, chosen by chance each time.",
+            show_default="100",
+        ),
+    ] = "100",
     against: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--against", metavar="IMAGE", help="Compare an image with the snapshot instead."),
@@ -41,9 +45,7 @@ def verify(
     Examples:
 
         deltaimg verify
-
         deltaimg verify vm1@latest --percent 5
-
         deltaimg verify vm1 --against /dev/vg0/vm1-snap
     """
     from deltaimg.api import open_repository
@@ -52,7 +54,7 @@ def verify(
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
         if against is None:
-            _verify(repository, snapshot or [], percent, terminal)
+            _verify(repository, snapshot or [], parse_percent(percent), terminal)
             return
         if len(snapshot or []) != 1:
             raise UsageError("--against takes exactly one snapshot", hint="deltaimg verify vm1 --against IMAGE")
@@ -68,8 +70,8 @@ def _verify(repository: Repository, selectors: list[str], percent: float, termin
         terminal.print_json(
             [
                 {
-                    "snapshot": each.manifest.id,
-                    "image": each.manifest.image,
+                    "snapshot": each.ref.id,
+                    "image": each.ref.image,
                     "records": each.records,
                     "records_total": each.records_total,
                     "verified_bytes": each.verified_bytes,
@@ -81,15 +83,15 @@ def _verify(repository: Repository, selectors: list[str], percent: float, termin
         )
     for each in results:
         state = "damaged" if each.damage else "proven"
-        terminal.print(
-            f"{each.manifest.label}  {state}  {format_bytes(each.verified_bytes)} in {each.records} of {each.records_total} "
-            f"records, {format_seconds(each.duration_s)}"
+        terminal.remark(
+            f"{each.ref.label}  {state}  {format_bytes(each.verified_bytes)} in {each.records} of "
+            f"{format_count(each.records_total, 'record')}, {format_seconds(each.duration_s)}"
         )
         for extent in each.damage:
-            terminal.print(f"  bytes {extent.start} to {extent.end}: {extent.reason}")
+            terminal.remark(f"  bytes {extent.start} to {extent.end}: {extent.reason}")
     for each in results:
         if each.damage:
-            raise ContentDamaged(each.manifest.label, tuple((d.start, d.end, d.reason) for d in each.damage))
+            raise ContentDamaged(each.ref.label, tuple((d.start, d.end, d.reason) for d in each.damage))
 
 
 def _compare(repository: Repository, selector: str, image: str, terminal: Terminal) -> None:
@@ -115,4 +117,4 @@ def _compare(repository: Repository, selector: str, image: str, terminal: Termin
             f"{image}: differs from snapshot {found.manifest.label} in {differing_bytes} bytes, "
             f"first at {start} to {end}"
         )
-    terminal.print(f"{image} is {found.manifest.label}, byte for byte")
+    terminal.remark(f"{image} is {found.manifest.label}, byte for byte")

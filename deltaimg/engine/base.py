@@ -56,6 +56,8 @@ def find_base(
 ) -> tuple[SlotTable, Manifest | None, Resolved | None]:
     """Return the slots in view, the newest manifest of `image` that can be read, and that snapshot if it can be a base."""
     table = SlotTable(repository, load_index(repository))
+    for error in table.index.damage:
+        progress.warn(f"{error}; what only it knows of is stored again where it is met")
     for ref in reversed(repository.list_snapshots(image)):
         try:
             manifest = repository.load_manifest(ref)

@@ -10,25 +10,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from deltaimg.arrays import FIRST_SLOT, RUN, ZERO, Runs, empty_runs, end_blocks, join_runs
 from deltaimg.engine.content import SnapshotContent
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.scan import ScannedSpan, Scanner, round_extents
-from deltaimg.errors import SizeMismatch
+from deltaimg.errors import IntegrityError, ObjectNotFound, SizeMismatch, SnapshotError
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.source import Source
 from deltaimg.kernels import CHANGED, SAME, BlockStatus, overlay_runs, subtract_runs
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.index import load_index
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import Repository, SnapshotRef
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
     """What was proven of one snapshot: records and bytes of its content, and the extents that are damaged."""
 
-    manifest: Manifest
+    ref: SnapshotRef
     records: int
     records_total: int
     verified_bytes: int
@@ -38,7 +39,7 @@ class VerifyResult:
 
 def verify(
     repository: Repository,
-    manifests: Iterable[Manifest],
+    refs: Iterable[SnapshotRef],
     *,
     percent: float = 100.0,
     progress: Progress | None = None,
@@ -51,39 +52,61 @@ def verify(
         percent: of the records of each snapshot, chosen by chance anew in each run.
         seed: makes the choice repeatable.
 
-    Raises:
-        SnapshotError, IntegrityError, StoreError: a snapshot's map or digests are damaged. Damaged content is in the results.
+    A snapshot whose manifest, map or digests are damaged is damaged as a whole; the others are verified all the same.
     """
-    progress = progress or NoProgress()
-    index = load_index(repository)
-    proven = np.zeros(len(index), np.bool_)
-    damaged: dict[int, str] = {}
-    chance = random.Random(seed)
-    results = []
-    for manifest in manifests:
+    verifier = _Verifier(repository, percent, random.Random(seed), progress or NoProgress(), workers)
+    return [verifier.verify(ref) for ref in refs]
+
+
+class _Verifier:
+    """Remembers over several snapshots which records were read, and which of those are damaged."""
+
+    def __init__(
+        self, repository: Repository, percent: float, chance: random.Random, progress: Progress, workers: int | None
+    ) -> None:
+        self._repository, self._percent, self._chance = repository, percent, chance
+        self._progress, self._workers = progress, workers
+        self._index = load_index(repository)
+        self._is_read = np.zeros(len(self._index), np.bool_)
+        self._damaged: dict[int, str] = {}
+
+    def verify(self, ref: SnapshotRef) -> VerifyResult:
         started = time.monotonic()
-        progress.start(f"planning {manifest.label}", None)
-        content = SnapshotContent(repository, manifest, index)
+        self._progress.start(f"planning {ref.label}", None)
+        size_bytes = 0
+        try:
+            manifest = self._repository.load_manifest(ref)
+            size_bytes = manifest.size_bytes
+            content = SnapshotContent(self._repository, manifest, self._index)
+        except (SnapshotError, IntegrityError, ObjectNotFound) as error:
+            return VerifyResult(ref, 0, 0, 0, _since(started), (DamagedExtent(0, size_bytes, str(error)),))
         records = content.records
-        wanted = math.ceil(len(records) * percent / 100)
-        chosen = records[np.sort(np.array(chance.sample(range(len(records)), wanted), np.int64))]
-        fresh = chosen[~proven[content.table.entries[chosen]]]
-        progress.start(f"verifying {manifest.label}", content.bytes_of(fresh))
+        wanted = math.ceil(len(records) * self._percent / 100)
+        chosen = records[np.sort(np.array(self._chance.sample(range(len(records)), wanted), np.int64))]
+        damage = self._read(ref, content, chosen)
+        verified = content.bytes_of(chosen)
+        return VerifyResult(ref, len(chosen), len(records), verified, _since(started), tuple(damage))
+
+    def _read(self, ref: SnapshotRef, content: SnapshotContent, chosen: npt.NDArray[np.int64]) -> list[DamagedExtent]:
+        """Read those of the chosen records that were not read before; return all damage among the chosen."""
+        entries = content.table.entries
+        fresh = chosen[~self._is_read[entries[chosen]]]
+        self._progress.start(f"verifying {ref.label}", content.bytes_of(fresh))
+        for walked in content.walk(content.read_groups(fresh), None, keep_going=True, workers=self._workers):
+            self._progress.advance(walked.supplied_bytes)
+            self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
+        self._is_read[entries[chosen]] = True
         damage = [
-            DamagedExtent(start, end, damaged[int(content.table.entries[record])])
-            for record in chosen.tolist()
-            if int(content.table.entries[record]) in damaged
-            for start, end in content.extents_of(record)
+            DamagedExtent(*extent, self._damaged[entry])
+            for record, entry in zip(chosen.tolist(), entries[chosen].tolist(), strict=True)
+            if entry in self._damaged
+            for extent in content.extents_of(record)
         ]
-        for walked in content.walk(content.read_groups(fresh), None, keep_going=True, workers=workers):
-            progress.advance(walked.supplied_bytes)
-            damage += walked.damage
-            damaged.update({int(content.table.entries[record]): reason for record, reason in walked.damaged_records})
-        proven[content.table.entries[chosen]] = True
-        damage.sort(key=lambda extent: extent.start)
-        took = round(time.monotonic() - started, 3)
-        results.append(VerifyResult(manifest, len(chosen), len(records), content.bytes_of(chosen), took, tuple(damage)))
-    return results
+        return sorted(damage, key=lambda extent: extent.start)
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +158,7 @@ def compare_image(
     starts = (differing["first_block"] * np.uint64(block)).tolist()
     ends = (end_blocks(differing) * np.uint64(block)).tolist()
     extents_found = tuple((start, min(end, manifest.size_bytes)) for start, end in zip(starts, ends, strict=True))
-    return ComparedImage(manifest, read_bytes, extents_found, round(time.monotonic() - started, 3))
+    return ComparedImage(manifest, read_bytes, extents_found, _since(started))
 
 
 def _as_runs(span: ScannedSpan, status: BlockStatus) -> Runs:

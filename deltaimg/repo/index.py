@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import Digests
-from deltaimg.errors import IntegrityError
+from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, parse_index
 from deltaimg.repo.repository import Repository
 
 
 class Index:
-    """Entries number from 0, oldest index object first; their pack and signature numbers count in `packs`, `signatures`."""
+    """`damage` tells which index objects could not be read. Entries number from 0, oldest index object first; their pack and signature numbers count in `packs`, `signatures`."""
 
-    def __init__(self, objects: list[IndexObject]) -> None:
+    def __init__(self, objects: list[IndexObject], damage: tuple[DeltaimgError, ...] = ()) -> None:
+        self.damage = damage
         ordered = sorted(objects, key=lambda each: each.created_us)
         self.packs: list[str] = []
         self.signatures: list[str] = []
@@ -50,14 +51,18 @@ class Index:
 
 
 def load_index(repository: Repository) -> Index:
-    """Read every index object of `repository`."""
+    """Read every index object of `repository`; damaged ones are left out and listed in `damage`.
+
+    A snapshot that needs none of their records is as good as ever; one that does fails when it is resolved.
+    """
     objects = []
+    damage: list[DeltaimgError] = []
     for found in repository.store.list(INDEXES):
-        digest = found.name.removeprefix(INDEXES)
-        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
-            raise IntegrityError(found.name, 0, "is no index object, by its name")
-        objects.append(parse_index(repository.get_object(INDEXES, digest), found.name))
-    return Index(objects)
+        try:
+            objects.append(parse_index(repository.get_object(INDEXES, found.name.removeprefix(INDEXES)), found.name))
+        except (IntegrityError, ObjectNotFound) as error:
+            damage.append(error)
+    return Index(objects, tuple(damage))
 
 
 def _as_keys(ids: Digests) -> npt.NDArray[np.bytes_]:

@@ -72,6 +72,8 @@ class SlotTable:
         entries = self.index.find(record_ids)
         if len(entries) and int(entries.min()) < 0:
             missing = record_ids[int(np.argmin(entries))]
+            if self.index.damage:
+                raise self.index.damage[0]
             raise IntegrityError(needed_by, 0, f"needs record {missing.tobytes().hex()[:16]}, which no index has")
         if np.any(self.index.entries["slots"][entries] != slots):
             raise IntegrityError(needed_by, 0, "disagrees with the index on the size of a record")
