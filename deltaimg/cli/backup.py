@@ -8,34 +8,43 @@ from typing import Annotated, Optional
 import typer
 
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_size, require_repo
-from deltaimg.cli.terminal import Terminal, format_bytes, format_seconds
-
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 
 
-@app.command()
 def backup(
     image: Annotated[
         str, typer.Argument(metavar="IMAGE", help="Raw image or block device; '-' is the standard input.")
     ],
     name: Annotated[str, typer.Option("--image", "-i", metavar="NAME", help="Name of the image in the repository.")],
-    tag: Annotated[Optional[list[str]], typer.Option("--tag", "-t", help="Mark the snapshot; may be repeated.")] = None,  # noqa: UP045
+    tag: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--tag", "-t", metavar="TAG", help="Mark the snapshot; may be given more than once."),
+    ] = None,
     compression: Annotated[
-        str, typer.Option("--compression", "-c", help="fast, default, best, or a zstd level from 1 to 19.")
+        str,
+        typer.Option("--compression", "-c", metavar="LEVEL", help="fast, default, best, or a zstd level from 1 to 19."),
     ] = "default",
     block_size: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--block-size", help="4K to 1M, fixed by an image's first snapshot.", show_default="4K"),
+        typer.Option(
+            "--block-size",
+            metavar="SIZE",
+            help="4K to 1M, a power of two. An image keeps that of its first snapshot.",
+            show_default="4K",
+        ),
     ] = None,
     no_holes: Annotated[
-        bool, typer.Option("--no-holes", help="Read everything, whatever the file system says of holes.")
+        bool, typer.Option("--no-holes", help="Read everything, whatever the file system says about holes.")
     ] = False,
-    direct: Annotated[bool, typer.Option("--direct", help="Read past the page cache (O_DIRECT).")] = False,
+    direct: Annotated[bool, typer.Option("--direct", help="Read past the page cache, with O_DIRECT.")] = False,
     allow_live: Annotated[
         bool, typer.Option("--allow-live", help="Accept an image that is written to meanwhile, and mark the snapshot.")
     ] = False,
     match_memory: Annotated[
-        str, typer.Option("--match-memory", help="Memory for finding content that other images store.")
+        str,
+        typer.Option(
+            "--match-memory", metavar="SIZE", help="Memory for finding content that other images store already."
+        ),
     ] = "256M",
     repo: Repo = None,
     as_json: Json = False,
@@ -44,16 +53,16 @@ def backup(
 ) -> None:
     """Store an image as a new snapshot.
 
-    The first snapshot of an image is a full one; each later one stores what changed, and may be restored just as fast.
-    Holes are neither read nor stored. An image that is written to meanwhile is refused: back up an LVM snapshot or a
-    clone.
+    The first snapshot of an image is a full one. Each later one stores what changed, and is restored just as fast. Holes
+    are neither read nor stored.
+
+    Nothing may write to an image while it is read: back up an LVM snapshot or a clone. A file that was written to
+    meanwhile is refused, unless --allow-live is given.
 
     Examples:
 
         deltaimg backup /var/lib/images/vm1.raw --image vm1
-
         deltaimg backup /dev/vg0/vm1-snap --image vm1 --tag nightly
-
         ssh host cat /dev/vg0/vm2-snap | deltaimg backup - --image vm2 -c best
     """
     from deltaimg.api import backup as run_backup
@@ -79,12 +88,18 @@ def backup(
             return
         done = manifest.statistics
         kind = "full" if manifest.base is None else f"incremental on {manifest.base[:8]}"
-        terminal.print(f"snapshot {manifest.label} ({kind})")
-        terminal.print(
+        terminal.remark(f"snapshot {manifest.label} ({kind})")
+        terminal.remark(
             f"  {format_bytes(done.apparent_bytes)} image, {format_bytes(done.allocated_bytes)} allocated, "
             f"{format_bytes(done.changed_bytes)} changed"
         )
-        terminal.print(
+        terminal.remark(
             f"  {format_bytes(done.referenced_bytes)} known already, {format_bytes(done.new_bytes)} new, "
             f"{format_bytes(done.stored_bytes)} stored, in {format_seconds(done.duration_s)}"
         )
+        if verbose:
+            rate = done.read_bytes / max(done.duration_s, 0.001)
+            terminal.remark(
+                f"  {format_bytes(done.read_bytes)} read, {format_bytes(rate)}/s, in blocks of "
+                f"{format_bytes(manifest.block_bytes)}, by {format_count(options.workers, 'thread')}"
+            )

@@ -3,24 +3,19 @@
 
 from __future__ import annotations
 
-import typer
-
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
-
-@app.command()
 def benchmark(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Measure this machine: digest, compression and, if a repository is named, its store.
+    """Measure what this machine can do.
 
-    Takes some seconds. The slowest line is what bounds a full backup here.
+    Digest, compression and, if a repository is named, its store. Takes some seconds. The slowest line is what bounds a
+    full backup here.
 
     Examples:
 
         deltaimg benchmark
-
         deltaimg benchmark -r /backup/repo --json
     """
     from deltaimg.api import open_repository

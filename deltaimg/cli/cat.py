@@ -3,38 +3,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+import base64
+import os
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_size, require_repo
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, parse_size, require_repo
+from deltaimg.cli.terminal import Terminal, output_failure
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+if TYPE_CHECKING:
+    from deltaimg.engine.content import SnapshotReader
 
 _PIECE_BYTES = 4 << 20
+_MAX_JSON_BYTES = 64 << 20
 
 
-@app.command()
 def cat(
-    snapshot: Annotated[str, typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or an id.")],
-    offset: Annotated[str, typer.Option("--offset", "-o", help="Where to begin, such as 1M.")] = "0",
+    snapshot: Snapshot,
+    offset: Annotated[str, typer.Option("--offset", "-o", metavar="SIZE", help="Where to begin, such as 1M.")] = "0",
     length: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--length", "-n", help="How much, such as 512.", show_default="to the end"),
+        typer.Option("--length", "-n", metavar="SIZE", help="How much, such as 512.", show_default="to the end"),
     ] = None,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a range of a snapshot to the standard output, every block proven, reading no more than it needs.
+    """Write a range of a snapshot to the standard output.
 
-    With --json, the bytes come as one object, in base64.
+    Every block is proven by its digest, and no more is read than the range needs. With --json, the bytes come as one
+    object, in base64, at most 64 MiB of them.
 
     Examples:
 
         deltaimg cat vm1 --length 512 | hexdump -C
-
         deltaimg cat vm1@2026-11-23 -o 1M -n 64K > superblock.bin
     """
     import sys
@@ -42,22 +46,35 @@ def cat(
     from deltaimg.api import open_repository, open_snapshot
     from deltaimg.errors import UsageError
 
+    start = parse_size(offset)
+    wanted = None if length is None else parse_size(length)
     if sys.stdout.isatty() and not as_json:
         raise UsageError("the standard output is a terminal", hint="send it to a file or a pipe")
-    start = parse_size(offset)
-    reader = open_snapshot(open_repository(require_repo(repo)), snapshot)
-    if start > reader.size_bytes:
-        raise UsageError(f"offset {start} lies behind the end of the image, {reader.size_bytes}")
-    end = reader.size_bytes if length is None else min(reader.size_bytes, start + parse_size(length))
-    if as_json:
-        import base64
-        import json
-
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        reader = open_snapshot(open_repository(require_repo(repo)), snapshot)
+        if start > reader.size_bytes:
+            raise UsageError(f"offset {start} lies behind the end of the image, {reader.size_bytes}")
+        end = reader.size_bytes if wanted is None else min(reader.size_bytes, start + wanted)
+        if not as_json:
+            _copy(reader, start, end)
+            return
+        if end - start > _MAX_JSON_BYTES:
+            raise UsageError(
+                f"{end - start} bytes are too many for one JSON object", hint="name a --length of at most 64M"
+            )
         data = base64.b64encode(reader.read(start, end - start)).decode()
-        print(json.dumps({"offset": start, "length": end - start, "base64": data}))
-        return
+        terminal.print_json({"offset": start, "length": end - start, "base64": data})
+
+
+def _copy(reader: SnapshotReader, start: int, end: int) -> None:
+    """Write bytes [start, end) of a snapshot to the standard output."""
     while start < end:
-        piece = reader.read(start, min(_PIECE_BYTES, end - start))
-        sys.stdout.buffer.write(piece)
+        piece = memoryview(reader.read(start, min(_PIECE_BYTES, end - start)))
         start += len(piece)
-    sys.stdout.buffer.flush()
+        try:
+            while piece:
+                piece = piece[os.write(1, piece) :]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise output_failure(error) from error

@@ -8,30 +8,28 @@ from typing import Annotated
 import typer
 
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
-from deltaimg.cli.terminal import Terminal, format_bytes
-
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count
 
 _SHOWN = 40
 
 
-@app.command()
 def diff(
-    older: Annotated[str, typer.Argument(metavar="A", help="A snapshot.")],
+    older: Annotated[
+        str, typer.Argument(metavar="A", help="A snapshot: vm1@latest~1, vm1@2026-11-23, or the beginning of an id.")
+    ],
     newer: Annotated[str, typer.Argument(metavar="B", help="Another one, of the same image or not.")],
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Tell which extents differ between two snapshots, and how much. No content is read.
+    """Tell which extents differ between two snapshots, and how much.
 
-    The largest extents are shown; -v shows all.
+    Maps and digests tell; no content is read. The largest extents are shown, or all of them with -v.
 
     Examples:
 
         deltaimg diff vm1@latest~1 vm1@latest
-
         deltaimg diff vm1@2026-11-01 vm1 --json
     """
     from deltaimg.api import diff as run_diff
@@ -49,15 +47,17 @@ def diff(
                 }
             )
             return
-        size = found.newer.size_bytes
+        if not found.extents:
+            terminal.print(f"{found.older.label} and {found.newer.label} are equal")
+            return
+        size = max(found.older.size_bytes, found.newer.size_bytes)
         terminal.print(
             f"{found.older.label} and {found.newer.label} differ in {format_bytes(found.differing_bytes)} "
-            f"of {format_bytes(size)}, in {len(found.extents)} extents"
+            f"of {format_bytes(size)}, in {format_count(len(found.extents), 'extent')}"
         )
         shown = found.extents
         if len(shown) > _SHOWN and not verbose:
             shown = tuple(sorted(sorted(shown, key=lambda extent: extent[0] - extent[1])[:_SHOWN]))
             terminal.print(f"the {_SHOWN} largest:")
-        if shown and not quiet:
-            rows = [[str(start), str(end), format_bytes(end - start)] for start, end in shown]
-            terminal.print_table((">from byte", ">to byte", ">size"), rows)
+        rows = [[str(start), str(end), format_bytes(end - start)] for start, end in shown]
+        terminal.print_table((">from byte", ">to byte", ">size"), rows)

@@ -3,19 +3,14 @@
 
 from __future__ import annotations
 
-import typer
-
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
-
-@app.command()
 def init(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Make a new, empty repository.
 
-    The folder must be empty or not exist yet.
+    Its folder must be empty, or not exist yet.
 
     Example:
 
@@ -28,4 +23,4 @@ def init(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose
         repository = create_repository(location)
         if as_json:
             terminal.print_json({"repository": location, "id": repository.config.repository_id})
-        terminal.print(f"repository {repository.config.repository_id[:8]} made in {location}")
+        terminal.remark(f"repository {repository.config.repository_id[:8]} made in {location}")

@@ -12,25 +12,40 @@ from deltaimg.errors import UsageError
 
 Repo = Annotated[
     Optional[str],  # noqa: UP045  typer reads this at run time
-    typer.Option("--repo", "-r", envvar="DELTAIMG_REPO", help="Folder of the repository.", show_default=False),
+    typer.Option("--repo", "-r", metavar="FOLDER", envvar="DELTAIMG_REPO", help="The repository.", show_default=False),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs, not text for people.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; warnings and errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is done.")]
+Snapshot = Annotated[
+    str, typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or the beginning of an id.")
+]
 
-_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGTPE]?)(?:i?B)?$", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,20})(\.\d{1,20})?\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,20})?)\s*%?", re.ASCII)
 
 
 def require_repo(repo: str | None) -> str:
-    """Return the repository's place; raises UsageError when nobody named one."""
+    """Return the repository's place; raises UsageError when nobody named one, or one that is no folder of this machine."""
     if not repo:
         raise UsageError("no repository named", hint="give -r FOLDER, or set DELTAIMG_REPO")
+    if "://" in repo:
+        raise UsageError(f"{repo}: a repository is a folder", hint="mount the place, and name the folder")
     return repo
 
 
 def parse_size(text: str) -> int:
     """Return the bytes that `4096`, `64K`, `1.5GiB` or the like mean, by powers of 1024; raises UsageError."""
-    match = _SIZE.match(text.strip())
+    match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"'{text}' is no size", hint="write 65536, 64K, 1.5G or the like")
-    return int(float(match[1]) * 1024 ** " KMGTPE".index(match[2].upper() or " "))
+    unit: int = 1024 ** " KMGTPE".index(match[3].upper() or " ")
+    return int(match[1]) * unit + int(float(match[2] or 0) * unit)
+
+
+def parse_percent(text: str) -> float:
+    """Return the share that `5`, `0.5` or `5%` means; raises UsageError. Which shares make sense is for others to say."""
+    match = _PERCENT.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"'{text}' is no percentage", hint="write 5, 0.5 or the like")
+    return float(match[1])

@@ -7,15 +7,12 @@ from typing import Annotated
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_seconds
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
-
-@app.command()
 def restore(
-    snapshot: Annotated[str, typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or an id.")],
+    snapshot: Snapshot,
     target: Annotated[
         str, typer.Argument(metavar="TARGET", help="New file, block device, or '-' for the standard output.")
     ],
@@ -39,15 +36,15 @@ def restore(
     Examples:
 
         deltaimg restore vm1 /var/lib/images/vm1.raw
-
         deltaimg restore vm1@2026-11-23 /dev/vg0/vm1 --force
-
         deltaimg restore vm1 - | ssh host 'dd of=/dev/vg0/vm1 bs=1M'
     """
     from deltaimg.api import open_repository
     from deltaimg.api import restore as run_restore
-    from deltaimg.errors import ContentDamaged
+    from deltaimg.errors import ContentDamaged, UsageError
 
+    if target == "-" and as_json:
+        raise UsageError("--json and the target '-' both want the standard output", hint="restore to a file")
     with Terminal(as_json=as_json, is_quiet=quiet or target == "-", is_verbose=verbose) as terminal:
         result = run_restore(
             open_repository(require_repo(repo)),
@@ -73,9 +70,9 @@ def restore(
             )
         if damage:
             for start, end, reason in damage:
-                terminal.warn(f"bytes {start} to {end} are missing: {reason}")
+                terminal.warn(f"bytes {start} to {end} are missing and read as zeros: {reason}")
             raise ContentDamaged(result.manifest.label, damage)
-        terminal.print(
+        terminal.remark(
             f"{result.manifest.label} restored to {target} and proven: {format_bytes(result.manifest.size_bytes)} image, "
             f"{format_bytes(result.data_bytes)} data, in {format_seconds(result.duration_s)}"
         )

@@ -3,30 +3,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
-from deltaimg.cli.terminal import Terminal, format_bytes, format_moment, format_seconds
-
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
 
 
-@app.command()
 def show(
-    snapshot: Annotated[str, typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or an id.")],
+    snapshot: Snapshot,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Tell all about one snapshot: where it came from, what it holds, what restoring it takes.
+    """Tell all about one snapshot.
+
+    Where it came from, what it holds, what it took to store, and what restoring it takes.
 
     Examples:
 
         deltaimg show vm1
-
         deltaimg show vm1@2026-11-23 --json
     """
     from deltaimg.api import find_snapshot, open_repository
@@ -68,16 +62,16 @@ def show(
                 (
                     "holds",
                     f"{format_bytes(layout.data_bytes)} data, {format_bytes(layout.zero_bytes)} zeros, "
-                    f"{format_bytes(layout.hole_bytes)} holes, in {layout.extents} extents",
+                    f"{format_bytes(layout.hole_bytes)} holes, in {format_count(layout.extents, 'extent')}",
                 ),
-                ("changed", f"{format_bytes(done.changed_bytes)} against its base"),
+                ("changed", format_bytes(done.changed_bytes) + (" since its base" if manifest.base else "")),
                 ("known already", format_bytes(done.referenced_bytes)),
                 ("new", format_bytes(done.new_bytes)),
                 ("stored", f"{format_bytes(done.stored_bytes)} in {format_seconds(done.duration_s)}"),
                 (
                     "a restore reads",
-                    f"{format_bytes(layout.payload_bytes)} from {layout.packs} packs, and expands "
-                    f"{layout.records} records to {format_bytes(layout.record_bytes)}",
+                    f"{format_bytes(layout.payload_bytes)} from {format_count(layout.packs, 'pack')}, and expands "
+                    f"{format_count(layout.records, 'record')} to {format_bytes(layout.record_bytes)}",
                 ),
                 ("root digest", manifest.root_digest),
             ]

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_moment
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+if TYPE_CHECKING:
+    from deltaimg.format.manifest import Manifest
+
+_COLUMNS = ("snapshot", "taken", ">apparent", ">allocated", ">changed", ">stored", "notes")
 
 
-@app.command()
 def snapshots(
-    name: Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="One image only.")] = None,  # noqa: UP045
+    name: Annotated[Optional[str], typer.Argument(metavar="NAME", help="Only those of one image.")] = None,  # noqa: UP045
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -23,13 +25,15 @@ def snapshots(
 ) -> None:
     """List snapshots, oldest first, with four sizes each.
 
-    apparent: the image's size; allocated: what its file system had allocated; changed: against the snapshot before;
-    stored: by how much the repository grew.
+    Apparent is the image's size, allocated what its file system had allocated of that, changed what differed from the
+    snapshot before, and stored by how much the repository grew.
+
+    With -q only the names are printed, one a line. Where a manifest is damaged, the other snapshots are listed, and then
+    the error.
 
     Examples:
 
         deltaimg snapshots
-
         deltaimg snapshots vm1 --json
     """
     from deltaimg.api import open_repository
@@ -46,28 +50,28 @@ def snapshots(
         manifests = [each for each in found if not isinstance(each, DeltaimgError)]
         if as_json:
             terminal.print_json([describe_manifest(each) for each in manifests])
-        elif not manifests:
-            terminal.print("no snapshot yet; 'deltaimg backup IMAGE --image NAME' makes the first")
-        else:
-            rows = []
+        elif not found:
+            terminal.remark("no snapshot yet; 'deltaimg backup IMAGE --image NAME' makes the first")
+        elif quiet:
             for each in manifests:
-                sizes = each.statistics
-                marks = ["live"] if each.is_live else []
-                rows.append(
-                    [
-                        each.label,
-                        format_moment(each.taken_at),
-                        "full" if each.base is None else "incremental",
-                        format_bytes(sizes.apparent_bytes),
-                        format_bytes(sizes.allocated_bytes),
-                        format_bytes(sizes.changed_bytes),
-                        format_bytes(sizes.stored_bytes),
-                        ", ".join([*each.tags, *marks]),
-                    ]
-                )
-            columns = ("snapshot", "taken", "kind", ">apparent", ">allocated", ">changed", ">stored", "tags")
-            terminal.print_table(columns, rows)
+                terminal.print(each.label)
+        else:
+            terminal.print_table(_COLUMNS, [_make_row(each, is_verbose=verbose) for each in manifests])
         if damaged:
             for error in damaged[1:]:
                 terminal.warn(str(error))
             raise damaged[0]
+
+
+def _make_row(manifest: Manifest, *, is_verbose: bool) -> list[str]:
+    sizes = manifest.statistics
+    marks = ["full"] * (manifest.base is None) + ["live"] * manifest.is_live
+    return [
+        manifest.label,
+        format_moment(manifest.taken_at, to_minutes=not is_verbose),
+        format_bytes(sizes.apparent_bytes),
+        format_bytes(sizes.allocated_bytes),
+        format_bytes(sizes.changed_bytes),
+        format_bytes(sizes.stored_bytes),
+        ", ".join([*marks, *manifest.tags]),
+    ]

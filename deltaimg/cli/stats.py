@@ -3,22 +3,16 @@
 
 from __future__ import annotations
 
-import typer
-
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
-from deltaimg.cli.terminal import Terminal, format_bytes
-
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count
 
 
-@app.command()
 def stats(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Sum up a repository: what it keeps, and what that takes.
 
     Examples:
 
         deltaimg stats
-
         deltaimg stats --json
     """
     from deltaimg.api import open_repository
@@ -47,15 +41,16 @@ def stats(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbos
         count = sum(totals.snapshots.values())
         terminal.print_pairs(
             [
-                ("snapshots", f"{count}, of {len(totals.snapshots)} image{'s' * (len(totals.snapshots) != 1)}"),
+                ("snapshots", f"{count}, of {format_count(len(totals.snapshots), 'image')}"),
                 ("apparent", f"{format_bytes(totals.apparent_bytes)}, all snapshots together"),
                 ("allocated", format_bytes(totals.allocated_bytes)),
-                ("content kept", f"{format_bytes(totals.record_bytes)} in {totals.record_count} records"),
+                (
+                    "content kept",
+                    f"{format_bytes(totals.record_bytes)} in {format_count(totals.record_count, 'record')}",
+                ),
                 ("stored", format_bytes(totals.total_bytes)),
             ]
         )
-        if quiet:
-            return
         terminal.print()
         rows = [
             [kind, str(number), format_bytes(totals.stored_bytes[kind])]

@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from deltaimg.errors import DeltaimgError
+from deltaimg.errors import DeltaimgError, ImageError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rich.progress import Progress as Bar
 
 _LINE_EVERY_S = 10.0
-_PLAIN_WIDTH = 200
 
 
 def format_bytes(count: float) -> str:
@@ -25,29 +27,39 @@ def format_bytes(count: float) -> str:
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if abs(size) < 1000 or unit == "PiB":
-            return f"{size:.0f} {unit}" if unit == "B" or abs(size) >= 100 else f"{size:.1f} {unit}"
+            return f"{size:.0f} {unit}" if unit == "B" or abs(size) >= 99.95 else f"{size:.1f} {unit}"
         size /= 1024
     raise AssertionError
 
 
 def format_seconds(seconds: float) -> str:
     """Return a duration as people read it: `0.4 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def format_moment(moment: datetime) -> str:
-    """Return a time in the local zone, to the second."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def format_count(count: int, noun: str) -> str:
+    """Return `1 record`, `2 records`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def format_moment(moment: datetime, *, to_minutes: bool = False) -> str:
+    """Return a time in the local zone, to the second or the minute."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M" if to_minutes else "%Y-%m-%d %H:%M:%S")
+
+
+def format_line(text: str) -> str:
+    """Return text on one line, nothing in it that a terminal would obey: a path may hold any byte."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def print_error(error: DeltaimgError, *, as_json: bool) -> None:
     """Print an error and its hint on the standard error; for programs, an object on the standard output as well."""
-    print(f"deltaimg: {error}", file=sys.stderr)
+    print(f"deltaimg: {format_line(str(error))}", file=sys.stderr)
     if error.hint:
-        print(f"  hint: {error.hint}", file=sys.stderr)
+        print(f"  hint: {format_line(error.hint)}", file=sys.stderr)
     if as_json:
         described: dict[str, object] = {
             "error": type(error).__name__,
@@ -62,8 +74,29 @@ def print_error(error: DeltaimgError, *, as_json: bool) -> None:
         print(json.dumps(described))
 
 
+def flush_output() -> None:
+    """Write out what was printed; raises BrokenPipeError where nobody reads it, ImageError where it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        raise output_failure(error) from error
+
+
+def output_failure(error: OSError) -> ImageError:
+    """Return the error for a standard output that cannot be written."""
+    hint = "make room and run again" if error.errno == errno.ENOSPC else None
+    return ImageError("standard output", f"cannot be written: {os.strerror(error.errno or 0)}", hint=hint)
+
+
 class Terminal:
-    """Where one command prints to; also the engine's `Progress`. A context manager that takes the bar away at the end."""
+    """Where one command prints to; also the engine's `Progress`. A context manager that takes the bar away at the end.
+
+    Results are what a command is asked for. Remarks only say what became of it, and `-q` leaves them out.
+    """
 
     def __init__(self, *, as_json: bool = False, is_quiet: bool = False, is_verbose: bool = False) -> None:
         self.as_json, self.is_quiet, self.is_verbose = as_json, is_quiet, is_verbose
@@ -73,7 +106,8 @@ class Terminal:
         self._task = ""
         self._total: int | None = None
         self._done = 0
-        self._started = self._last_line = time.monotonic()
+        self._started = time.monotonic()
+        self._last_line: float | None = None
 
     def __enter__(self) -> Terminal:
         return self
@@ -84,29 +118,32 @@ class Terminal:
         if self._bar is not None:
             self._bar.stop()
 
-    # -- results -----------------------------------------------------------------------------------------------------
+    # -- results and remarks -----------------------------------------------------------------------------------------
 
     def print_json(self, value: object) -> None:
         """Print one JSON value on a line of its own."""
-        print(json.dumps(value, default=str))
+        self._write(json.dumps(value, default=str))
 
     def print(self, text: str = "") -> None:
-        """Print text for people, unless they asked for JSON or for quiet."""
-        if not self.as_json and not self.is_quiet:
-            print(text)
+        """Print a line of a result for people, unless they asked for JSON."""
+        if not self.as_json:
+            self._write(format_line(text))
 
-    def print_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-        """Print a table; a column whose name begins with `>` is set flush right."""
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+    def remark(self, text: str) -> None:
+        """Print what became of the command, unless JSON or quiet was asked for."""
+        if not self.is_quiet:
+            self.print(text)
 
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH).print(table)
+    def print_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table; a column whose name begins with `>` is set flush right. Nothing is ever cut off."""
+        names = [column.lstrip(">") for column in columns]
+        widths = [max(len(row[place]) for row in [names, *rows]) for place in range(len(columns))]
+        for row in [names, *rows]:
+            cells = (
+                f"{cell:>{width}}" if column.startswith(">") else f"{cell:<{width}}"
+                for cell, width, column in zip(row, widths, columns, strict=True)
+            )
+            self.print("  ".join(cells).rstrip())
 
     def print_pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Print names and values, one pair a line, values aligned."""
@@ -114,54 +151,51 @@ class Terminal:
         for name, value in pairs:
             self.print(f"{name:<{width}}  {value}")
 
+    def _write(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        try:
+            print(line)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise output_failure(error) from error
+
     # -- progress ----------------------------------------------------------------------------------------------------
 
     def start(self, task: str, total_bytes: int | None) -> None:
         self._task, self._total, self._done = task, total_bytes, 0
-        self._started = self._last_line = time.monotonic()
+        self._started, self._last_line = time.monotonic(), None
+        if self.is_quiet:
+            return
         if self._is_live:
             self._show_bar()
-        elif not self.is_quiet and total_bytes is not None:
+        elif total_bytes is not None:
             self._print_line()
 
     def advance(self, done_bytes: int) -> None:
         self._done += done_bytes
+        if self._total is not None:
+            # Small holes are read along with the data around them, and are no part of the total.
+            self._done = min(self._done, self._total)
         if self._bar is not None:
             self._bar.update(self._task_id, completed=self._done)
-        elif not self.is_quiet and time.monotonic() - self._last_line >= _LINE_EVERY_S:
+        elif not self.is_quiet and (self._last_line is None or time.monotonic() - self._last_line >= _LINE_EVERY_S):
             self._print_line()
 
     def warn(self, message: str) -> None:
+        line = f"deltaimg: warning: {format_line(message)}"
         if self._bar is not None:
-            self._bar.console.print(f"deltaimg: warning: {message}", markup=False, highlight=False)
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(f"deltaimg: warning: {message}", file=sys.stderr)
+            print(line, file=sys.stderr)
 
     def _show_bar(self) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
         if self._bar is None:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                DownloadColumn(binary_units=True),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
+            self._bar = _make_bar()
             self._bar.start()
-        if self._task_id is not None:
+        elif self._task_id is not None:
             self._bar.remove_task(self._task_id)
         self._task_id = self._bar.add_task(self._task, total=self._total)
 
@@ -176,5 +210,29 @@ class Terminal:
             rate = self._done / took
             parts.append(f"{format_bytes(rate)}/s")
             if self._total:
-                parts.append(f"{format_seconds(max(0, self._total - self._done) / rate)} left")
+                parts.append(f"{format_seconds((self._total - self._done) / rate)} left")
         print(", ".join(parts), file=sys.stderr, flush=True)
+
+
+def _make_bar() -> Bar:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

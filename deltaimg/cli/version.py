@@ -3,23 +3,17 @@
 
 from __future__ import annotations
 
-import typer
-
 from deltaimg import __version__
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
-
-@app.command()
 def version(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Print the version; -v adds the versions of what does the work.
 
     Examples:
 
         deltaimg version
-
         deltaimg version -v
     """
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
