@@ -18,7 +18,10 @@ from deltaimg.repo.repository import Repository
 
 
 class Index:
-    """`damage` tells which index objects could not be read. Entries number from 0, oldest index object first; their pack and signature numbers count in `packs`, `signatures`."""
+    """Entries number from 0, oldest index object first; their pack and signature numbers count in `packs`, `signatures`.
+
+    `damage` tells which index objects could not be read.
+    """
 
     def __init__(self, objects: list[IndexObject], damage: tuple[DeltaimgError, ...] = ()) -> None:
         self.damage = damage
