@@ -7,6 +7,8 @@ Every function may raise `DeltaimgError`; its classes are in `deltaimg.errors`.
 from __future__ import annotations
 
 import dataclasses
+import os
+import stat
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -19,7 +21,7 @@ from deltaimg.engine.restore import RestoreResult
 from deltaimg.engine.restore import restore as restore_manifest
 from deltaimg.engine.verify import ComparedImage, VerifyResult, compare_image
 from deltaimg.engine.verify import verify as verify_snapshots
-from deltaimg.errors import IntegrityError, UsageError
+from deltaimg.errors import IntegrityError, RepositoryExists, RepositoryNotFound, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.source import open_source
 from deltaimg.repo.repository import Repository
@@ -29,11 +31,15 @@ from deltaimg.store.local import LocalStore
 
 def create_repository(location: str) -> Repository:
     """Make a new, empty repository in the folder `location`, which must be empty or not exist."""
+    if _is_no_folder(location):
+        raise RepositoryExists(location, "is not a folder")
     return Repository.create(LocalStore(location), created=datetime.now(UTC), software=f"deltaimg {__version__}")
 
 
 def open_repository(location: str) -> Repository:
     """Open the repository in the folder `location`."""
+    if _is_no_folder(location):
+        raise RepositoryNotFound(location, "is not a folder, so not a repository")
     store = LocalStore(location)
     repository = Repository.open(store)
     # Only now is it known that the folder is ours to tidy.
@@ -98,6 +104,8 @@ def restore(
         keep_going: restore what can be read of a damaged snapshot; the result lists the rest.
         is_synced: wait until a new file is on the disk; always so for devices and replaced files.
     """
+    if not target_path:
+        raise UsageError("the target has no name")
     return restore_manifest(
         repository,
         find_snapshot(repository, selector),
@@ -143,3 +151,13 @@ def compare(
 def diff(repository: Repository, older: str, newer: str) -> Difference:
     """Tell which extents differ between two snapshots."""
     return diff_snapshots(repository, find_snapshot(repository, older), find_snapshot(repository, newer))
+
+
+def _is_no_folder(location: str) -> bool:
+    """Whether there is something at this place, or on the way to it, that is no folder."""
+    try:
+        return not stat.S_ISDIR(os.stat(location).st_mode)
+    except NotADirectoryError:
+        return True
+    except OSError:
+        return False

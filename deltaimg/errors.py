@@ -128,8 +128,9 @@ class RepositoryNotFound(RepositoryError):
 
     exit_code = 31
 
-    def __init__(self, location: str, problem: str = "there is no repository here") -> None:
-        super().__init__(f"{location}: {problem}", hint=f"'deltaimg init -r {location}' makes one")
+    def __init__(self, location: str, problem: str | None = None) -> None:
+        hint = None if problem else f"'deltaimg init -r {location}' makes one"
+        super().__init__(f"{location}: {problem or 'there is no repository here'}", hint=hint)
         self.location = location
 
 
@@ -210,7 +211,7 @@ class ContentDamaged(IntegrityError):
 
     def __init__(self, snapshot: str, damage: tuple[tuple[int, int, str], ...]) -> None:
         start, end, reason = damage[0]
-        more = f", and {len(damage) - 1} more extents" if len(damage) > 1 else ""
+        more = f", and {len(damage) - 1} more extent{'s' * (len(damage) > 2)}" if len(damage) > 1 else ""
         DeltaimgError.__init__(
             self,
             f"snapshot {snapshot}: bytes {start} to {end} cannot be read: {reason}{more}",

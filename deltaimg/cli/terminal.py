@@ -171,7 +171,7 @@ class Terminal:
             return
         if self._is_live:
             self._show_bar()
-        elif total_bytes is not None:
+        elif total_bytes:
             self._print_line()
 
     def advance(self, done_bytes: int) -> None:

@@ -7,6 +7,7 @@ Always  what landed before an interruption is found and used by the next run.
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import time
@@ -87,7 +88,7 @@ def back_up(
     options = options or BackupOptions()
     check_image_name(image)
     _check_options(options)
-    with ImageLock(repository, image, f"backup of {source.path}", clock()):
+    with ImageLock(repository, image, f"backup of {_as_text(source.path)}", clock()):
         return _Backup(repository, source, image, options, progress or NoProgress(), clock).run()
 
 
@@ -252,7 +253,7 @@ class _Backup:
             statistics=statistics,
             tags=self._options.tags,
             is_live=is_live,
-            source=self._source.path,
+            source=_as_text(self._source.path),
             host=socket.gethostname(),
             software=self._options.software,
         )
@@ -326,6 +327,11 @@ class _Backup:
             writer.finish()
         except DeltaimgError as error:
             self._progress.warn(f"what landed could not be indexed: {error}")
+
+
+def _as_text(path: str) -> str:
+    """Return a path for documents, which are UTF-8: bytes of its name that are not are shown by their numbers."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _settle_stored_bytes(manifest: Manifest, other_bytes: int) -> Manifest:

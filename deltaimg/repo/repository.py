@@ -89,7 +89,7 @@ class Repository:
             data = store.get(CONFIG_NAME)
         except ObjectNotFound as error:
             found = next(iter(store.list("")), None)
-            problem = "there is no repository here" if found is None else "is not a repository: it has no 'config'"
+            problem = None if found is None else "is not a repository: it has no 'config'"
             raise RepositoryNotFound(store.location, problem) from error
         return cls(store, parse_config(data, f"{store.location}/{CONFIG_NAME}"))
 

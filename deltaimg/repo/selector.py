@@ -42,7 +42,7 @@ def select_snapshot(repository: Repository, selector: str) -> SnapshotRef:
     if match := _LATEST.match(moment):
         back = int(match[1] or 0)
         if back >= len(refs):
-            raise SnapshotNotFound(selector, hint=f"'{image}' has {len(refs)} snapshots")
+            raise SnapshotNotFound(selector, hint=f"'{image}' has {len(refs)} snapshot{'s' * (len(refs) > 1)}")
         return refs[-1 - back]
     if _DATE.match(moment):
         return _select_by_time(refs, selector, moment)
@@ -81,8 +81,8 @@ def _select_by_time(refs: list[SnapshotRef], selector: str, moment: str) -> Snap
     if is_day:
         found = [ref for ref in found if ref.time >= format_time(start.astimezone())]
     if not found:
-        days = sorted({ref.time[:8] for ref in refs})
-        raise SnapshotNotFound(selector, hint=f"snapshots of this image run from {days[0]} to {days[-1]} (UTC)")
+        first, last = (f"{ref.time[:4]}-{ref.time[4:6]}-{ref.time[6:8]}" for ref in (refs[0], refs[-1]))
+        raise SnapshotNotFound(selector, hint=f"snapshots of this image run from {first} to {last} (UTC)")
     return found[-1]
 
 
