@@ -19,20 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import (
-    FIRST_SLOT,
-    HOLE,
-    MAX_RUN_BLOCKS,
-    RUN,
-    ZERO,
-    Runs,
-    clip_runs,
-    count_run_blocks,
-    empty_runs,
-    join_runs,
-    runs_from_blocks,
-    uniform_runs,
-)
+from deltaimg.arrays import Runs, empty_runs
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.delta.match import Matcher
 from deltaimg.delta.signature import root_digest
@@ -41,11 +28,12 @@ from deltaimg.engine.pipeline import count_workers
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.record_stream import RecordStream
 from deltaimg.engine.scan import ScannedSpan, Scanner, round_extents
+from deltaimg.engine.seen import SeenImage
 from deltaimg.errors import DeltaimgError, SourceChanged, StoreError, UsageError
 from deltaimg.format.manifest import Manifest, Statistics, build_manifest, format_time
 from deltaimg.format.map import MAPS
 from deltaimg.image.source import Source
-from deltaimg.kernels import CHANGED, ZERO_BLOCK, overlay_runs, subtract_runs
+from deltaimg.kernels import CHANGED
 from deltaimg.model import DEFAULT_BLOCK_BYTES, MAX_BLOCK_BYTES, MIB, MIN_BLOCK_BYTES, count_blocks
 from deltaimg.repo.chain import encode_map
 from deltaimg.repo.lock import ImageLock
@@ -116,16 +104,15 @@ class _Backup:
         self._repository, self._source, self._image = repository, source, image
         self._options, self._progress, self._clock = options, progress, clock
         self._started = time.monotonic()
-        self._zero_runs: list[Runs] = []
-        self._changed_runs: list[Runs] = []
-        self._read_bytes = self._changed_blocks = self._referenced_blocks = self._new_blocks = 0
         self._matcher: Matcher | None = None
 
     def run(self) -> Manifest:
         self._progress.start("loading the base", None)
         self._table, self._newest, self._base = find_base(self._repository, self._image, self._progress)
         self._block_bytes = self._choose_block_bytes()
+        self._base_runs = self._base.map.runs if self._base else empty_runs()
         extents = round_extents(self._source, self._block_bytes)
+        self._seen = SeenImage(None if self._source.is_sequential else extents, self._block_bytes)
         with PackWriter(self._repository, lambda: int(self._clock().timestamp() * 1e6)) as writer:
             try:
                 self._store_changes(extents, writer)
@@ -136,8 +123,7 @@ class _Backup:
                 self._publish_landed(writer)
                 raise
             writer.finish()
-            runs = self._final_runs(extents)
-            return self._commit(runs, extents, writer.stored_bytes, is_live=is_live)
+            return self._commit(writer.stored_bytes, is_live=is_live)
 
     # -- the steps ---------------------------------------------------------------------------------------------------
 
@@ -148,7 +134,7 @@ class _Backup:
             self._source,
             block_key=keys.block,
             block_bytes=self._block_bytes,
-            base_runs=self._base.map.runs if self._base else empty_runs(),
+            base_runs=self._base_runs,
             base_digests=self._table.digests,
             workers=self._options.workers,
         )
@@ -162,24 +148,14 @@ class _Backup:
             workers=self._options.workers,
         ) as stream:
             for span in scanner.scan(extents):
-                self._note_zeros(span)
+                self._seen.note_span(span)
                 if span.content is not None:
                     self._take_changed(span, span.content, stream)
                     scanner.release(span)
-                self._read_bytes += span.read_bytes
                 self._progress.advance(span.read_bytes)
             stream.finish()
             if self._matcher:
                 self._table.add_new_records(stream.record_ids, stream.slot_counts, self._matcher.digests)
-
-    def _note_zeros(self, span: ScannedSpan) -> None:
-        """Keep where a span's blocks are zero."""
-        zeros = span.statuses[span.statuses["status"] == ZERO_BLOCK]
-        if len(zeros):
-            runs = np.empty(len(zeros), RUN)
-            runs["first_block"] = zeros["first"].astype(np.uint64) + span.first_block
-            runs["count"], runs["slot"] = zeros["count"], ZERO
-            self._zero_runs.append(runs)
 
     def _take_changed(self, span: ScannedSpan, content: memoryview, stream: RecordStream) -> None:
         """Refer to those of a span's changed blocks that are stored already, and store the others."""
@@ -189,14 +165,11 @@ class _Backup:
         indexes = np.repeat(changed["first"], counts) + _ramp(counts)
         slots_before = matcher.slot_count
         slots = matcher.match(span.digests[indexes])
-        self._changed_runs.append(runs_from_blocks(indexes.astype(np.uint64) + np.uint64(span.first_block), slots))
         is_new = slots >= slots_before
         firsts = np.flatnonzero(is_new)[np.unique(slots[is_new], return_index=True)[1]]
         new_indexes = indexes[firsts].astype(np.uint32)
         stream.add(content, new_indexes, span.digests[new_indexes])
-        self._changed_blocks += len(indexes)
-        self._new_blocks += len(firsts)
-        self._referenced_blocks += len(indexes) - len(firsts)
+        self._seen.note_changed(indexes.astype(np.uint64) + np.uint64(span.first_block), slots, len(firsts))
 
     def _make_matcher(self) -> Matcher:
         """Learn what can be referred to. Only a run that meets a changed block pays for this."""
@@ -222,24 +195,15 @@ class _Backup:
             )
         return True
 
-    def _final_runs(self, extents: npt.NDArray[np.int64]) -> Runs:
-        """Lay what this run saw on the base: zeros, then holes, then changed blocks."""
-        block_count = count_blocks(self._source.size_bytes or 0, self._block_bytes)
-        base = clip_runs(self._base.map.runs, 0, block_count) if self._base else empty_runs()
-        holes = self._hole_runs(extents, block_count)
-        for layer in (join_runs(self._zero_runs), holes, join_runs(self._changed_runs)):
-            base = overlay_runs(base, layer)
-        return base
-
-    def _commit(self, runs: Runs, extents: npt.NDArray[np.int64], stored_bytes: int, *, is_live: bool) -> Manifest:
+    def _commit(self, stored_bytes: int, *, is_live: bool) -> Manifest:
         """Store the map, then the manifest."""
         self._progress.start("committing", None)
         size_bytes = self._source.size_bytes or 0
+        runs = self._seen.lay_on(self._base_runs, size_bytes)
         block_count = count_blocks(size_bytes, self._block_bytes)
-        base_map = self._base.map if self._base else None
-        data, map_is_full = encode_map(self._table, runs, base_map, block_count)
+        data, map_is_full = encode_map(self._table, runs, self._base.map if self._base else None, block_count)
         map_name, map_bytes = self._repository.put_object(MAPS, [data])
-        statistics = self._statistics(runs, extents, size_bytes)
+        statistics = self._seen.summarise(runs, self._base_runs, size_bytes, time.monotonic() - self._started)
         manifest = Manifest(
             id=secrets.token_hex(8),
             image=self._image,
@@ -273,37 +237,6 @@ class _Backup:
                 hint="leave --block-size out, or back up under another image name",
             )
         return self._newest.block_bytes
-
-    def _hole_runs(self, extents: npt.NDArray[np.int64], block_count: int) -> Runs:
-        """Return the blocks between the data extents."""
-        if self._source.is_sequential:
-            return empty_runs()
-        bounds = np.concatenate(([0], -(-extents.ravel() // self._block_bytes), [block_count])).reshape(-1, 2)
-        counts = bounds[:, 1] - bounds[:, 0]
-        if counts.max() > MAX_RUN_BLOCKS:
-            return join_runs([uniform_runs(start, end - start, HOLE) for start, end in bounds.tolist() if end > start])
-        holes = np.zeros(len(bounds), RUN)
-        holes["first_block"], holes["count"] = bounds[:, 0], counts
-        return holes[counts > 0]
-
-    def _statistics(self, runs: Runs, extents: npt.NDArray[np.int64], size_bytes: int) -> Statistics:
-        allocated = self._read_bytes if self._source.is_sequential else int((extents[:, 1] - extents[:, 0]).sum())
-        cleared = 0
-        if self._base:
-            zeros = subtract_runs(runs[runs["slot"] < FIRST_SLOT], self._base.map.runs)
-            before = self._base.map.runs
-            cleared = _count_data(before) - _count_data(overlay_runs(before, zeros))
-        block = self._block_bytes
-        return Statistics(
-            apparent_bytes=size_bytes,
-            allocated_bytes=min(allocated, size_bytes),
-            read_bytes=self._read_bytes,
-            changed_bytes=(self._changed_blocks + cleared) * block,
-            referenced_bytes=self._referenced_blocks * block,
-            new_bytes=self._new_blocks * block,
-            stored_bytes=0,
-            duration_s=round(time.monotonic() - self._started, 3),
-        )
 
     def _find_root(self, runs: Runs, statistics: Statistics, size_bytes: int) -> str:
         """Return the root digest of the image: the base's, where not a block of it changed."""
@@ -344,10 +277,6 @@ def _settle_stored_bytes(manifest: Manifest, other_bytes: int) -> Manifest:
         if stored == other_bytes + size:
             return manifest
         stored = other_bytes + size
-
-
-def _count_data(runs: Runs) -> int:
-    return count_run_blocks(runs[runs["slot"] >= FIRST_SLOT])
 
 
 def _ramp(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a scan saw of tonight's image, and the map and the sums that follow from it.
+
+Memory  16 bytes a run of zero or changed blocks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import (
+    FIRST_SLOT,
+    HOLE,
+    MAX_RUN_BLOCKS,
+    RUN,
+    ZERO,
+    Runs,
+    Slots,
+    clip_runs,
+    count_run_blocks,
+    empty_runs,
+    join_runs,
+    runs_from_blocks,
+    uniform_runs,
+)
+from deltaimg.engine.scan import ScannedSpan
+from deltaimg.format.manifest import Statistics
+from deltaimg.kernels import ZERO_BLOCK, overlay_runs, subtract_runs
+from deltaimg.model import count_blocks
+
+
+class SeenImage:
+    """Filled span by span, in image order; then asked."""
+
+    def __init__(self, extents: npt.NDArray[np.int64] | None, block_bytes: int) -> None:
+        """Args: extents: what holds data, in whole blocks, the rest being holes; None for a stream, which has no holes."""
+        self._extents = extents
+        self._block_bytes = block_bytes
+        self._zero_runs: list[Runs] = []
+        self._changed_runs: list[Runs] = []
+        self._read_bytes = self._changed_blocks = self._new_blocks = 0
+
+    def note_span(self, span: ScannedSpan) -> None:
+        """Keep how much was read, and where it is zero."""
+        self._read_bytes += span.read_bytes
+        zeros = span.statuses[span.statuses["status"] == ZERO_BLOCK]
+        if len(zeros):
+            runs = np.empty(len(zeros), RUN)
+            runs["first_block"] = zeros["first"].astype(np.uint64) + span.first_block
+            runs["count"], runs["slot"] = zeros["count"], ZERO
+            self._zero_runs.append(runs)
+
+    def note_changed(self, blocks: npt.NDArray[np.uint64], slots: Slots, new_count: int) -> None:
+        """Keep where changed blocks are stored, `new_count` of them for the first time."""
+        self._changed_runs.append(runs_from_blocks(blocks, slots))
+        self._changed_blocks += len(blocks)
+        self._new_blocks += new_count
+
+    def lay_on(self, base_runs: Runs, size_bytes: int) -> Runs:
+        """Return the image's whole map: the base, then zeros, holes and changed blocks on top."""
+        block_count = count_blocks(size_bytes, self._block_bytes)
+        runs = clip_runs(base_runs, 0, block_count)
+        for layer in (join_runs(self._zero_runs), self._hole_runs(block_count), join_runs(self._changed_runs)):
+            runs = overlay_runs(runs, layer)
+        return runs
+
+    def summarise(self, runs: Runs, base_runs: Runs, size_bytes: int, duration_s: float) -> Statistics:
+        """Return the sums of the run, but for what it stored."""
+        new_zeros = subtract_runs(runs[runs["slot"] < FIRST_SLOT], base_runs)
+        cleared_blocks = _count_data(base_runs) - _count_data(overlay_runs(base_runs, new_zeros))
+        allocated = self._read_bytes if self._extents is None else int(np.diff(self._extents, axis=1).sum())
+        block = self._block_bytes
+        return Statistics(
+            apparent_bytes=size_bytes,
+            allocated_bytes=min(allocated, size_bytes),
+            read_bytes=self._read_bytes,
+            changed_bytes=(self._changed_blocks + cleared_blocks) * block,
+            referenced_bytes=(self._changed_blocks - self._new_blocks) * block,
+            new_bytes=self._new_blocks * block,
+            stored_bytes=0,
+            duration_s=round(duration_s, 3),
+        )
+
+    def _hole_runs(self, block_count: int) -> Runs:
+        """Return the blocks between the data extents."""
+        if self._extents is None:
+            return empty_runs()
+        bounds = np.concatenate(([0], -(-self._extents.ravel() // self._block_bytes), [block_count])).reshape(-1, 2)
+        counts = bounds[:, 1] - bounds[:, 0]
+        if counts.max() > MAX_RUN_BLOCKS:
+            return join_runs([uniform_runs(start, end - start, HOLE) for start, end in bounds.tolist() if end > start])
+        holes = np.zeros(len(bounds), RUN)
+        holes["first_block"], holes["count"] = bounds[:, 0], counts
+        return holes[counts > 0]
+
+
+def _count_data(runs: Runs) -> int:
+    return count_run_blocks(runs[runs["slot"] >= FIRST_SLOT])
