@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The error family: what a user reads, and what a script sees."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+
+from deltaimg import errors
+from deltaimg.errors import DeltaimgError, error_classes
+
+EXAMPLES: list[DeltaimgError] = [
+    errors.UsageError("--jobs is 0", hint="give a positive number"),
+    errors.ImageError("/dev/sda", "cannot be read"),
+    errors.SnapshotNotFound("vm1@latest"),
+    errors.AmbiguousSnapshot("3f", [f"vm1@3f{n}" for n in range(9)]),
+    errors.BrokenChain("vm1@3f9c", "00aa"),
+    errors.RepositoryNotFound("/backup"),
+    errors.RepositoryExists("/backup", "there is a repository already"),
+    errors.RepositoryLocked("image 'vm1'", "process 1 of root"),
+    errors.UnsupportedFormat("maps/ab", "has format version 2"),
+    errors.Truncated("maps/ab", 64, 100, 80),
+    errors.Malformed("maps/ab", 64, "its counts are absurd"),
+    errors.DigestMismatch("packs/ab", 4096, "the record here", b"\1" * 16, b"\2" * 16),
+    errors.ContentDamaged("vm1@3f9c", ((0, 4096, "gone"), (8192, 12288, "gone"))),
+    errors.ObjectNotFound("maps/ab"),
+    errors.ObjectExists("maps/ab"),
+    errors.StoreFull("maps/ab", "no space left"),
+    errors.NativeError("scan_blocks", "BAD_SLOT"),
+    errors.Interrupted(2),
+]
+
+
+def named(error: DeltaimgError) -> str:
+    return type(error).__name__
+
+
+def test_every_error_of_the_module_is_of_the_family_and_listed_once():
+    own = [value for _, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == errors.__name__]
+    listed = [each for each in error_classes() if each.__module__ == errors.__name__]
+    assert sorted(own, key=repr) == sorted(listed, key=repr)
+
+
+def test_parents_are_listed_before_their_children():
+    listed = list(error_classes())
+    for place, each in enumerate(listed[1:], start=1):
+        assert each.__base__ in listed[:place]
+
+
+def test_exit_codes_are_of_one_byte_and_each_stands_for_one_error():
+    codes = [each.exit_code for each in error_classes() if each.__module__ == errors.__name__]
+    assert len(set(codes)) == len(codes)
+    assert all(1 <= code <= 130 for code in codes)
+
+
+def test_children_have_codes_in_the_ten_of_their_parent():
+    for each in error_classes():
+        if each.__module__ == errors.__name__ and len(each.__mro__) > 4 and each.__base__ is not DeltaimgError:
+            assert each.exit_code // 10 == each.__base__.exit_code // 10
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=named)
+def test_a_message_is_one_line_that_says_something(error):
+    assert str(error)
+    assert "\n" not in str(error)
+    assert not str(error).endswith(".")
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=named)
+def test_every_error_says_what_it_is_for(error):
+    assert type(error).__doc__
+
+
+@pytest.mark.parametrize("error", [each for each in EXAMPLES if isinstance(each, errors.IntegrityError)], ids=named)
+def test_damage_is_always_placed(error):
+    assert error.object_name in str(error)
+    assert isinstance(error.offset, int)
+
+
+@pytest.mark.parametrize(
+    ("error", "parts"),
+    [
+        (errors.Truncated("maps/ab", 64, 100, 80), ["maps/ab", "100 bytes needed", "80 found", "at byte 64"]),
+        (errors.DigestMismatch("packs/ab", 9, "it", b"\1" * 16, b"\2" * 16), ["0101010101010101", "0202020202020202"]),
+        (errors.BrokenChain("vm1@3f9c", "00aa"), ["vm1@3f9c", "00aa"]),
+        (errors.ContentDamaged("vm1@3f", ((0, 4096, "gone"),) * 3), ["bytes 0 to 4096", "gone", "and 2 more extents"]),
+        (errors.RepositoryLocked("image 'vm1'", "process 1"), ["image 'vm1'", "process 1"]),
+    ],
+    ids=lambda each: named(each) if isinstance(each, DeltaimgError) else "",
+)
+def test_a_message_is_built_from_the_facts(error, parts):
+    for part in parts:
+        assert part in str(error)
+
+
+def test_a_long_list_of_matches_is_cut():
+    message = str(EXAMPLES[3])
+    assert "matches 9 snapshots" in message
+    assert message.endswith("…")
+
+
+def test_only_what_may_pass_by_itself_is_worth_another_try():
+    assert {each.__name__ for each in error_classes() if each.retryable} == {"RepositoryLocked", "StoreUnavailable"}
+
+
+def test_a_hint_given_wins_over_that_of_the_class():
+    assert errors.StoreFull("x", "full").hint
+    assert errors.StoreFull("x", "full", hint="buy disks").hint == "buy disks"
+    assert errors.StoreError("x", "fails").hint is None
+
+
+@pytest.mark.parametrize(("signal_number", "code"), [(2, 130), (15, 143)])
+def test_an_interruption_ends_like_the_signal(signal_number, code):
+    assert errors.Interrupted(signal_number).exit_code == code
+
+
+def test_a_plain_error_survives_a_trip_between_processes():
+    error = pickle.loads(pickle.dumps(errors.UsageError("no")))
+    assert (type(error), str(error)) == (errors.UsageError, "no")
