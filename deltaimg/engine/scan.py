@@ -19,10 +19,10 @@ from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.errors import SourceChanged
 from deltaimg.image.source import Source
 from deltaimg.kernels import CHANGED, expand_runs, scan_blocks
-from deltaimg.model import KIB, MIB
+from deltaimg.model import MIB
 
-SPAN_BYTES = 2 * MIB
-_MAX_GAP_BYTES = 256 * KIB
+SPAN_BYTES = 4 * MIB
+_MAX_GAP_BYTES = MIB
 """A hole so small is read along with the data around it; the map has it as a hole all the same."""
 
 
@@ -135,6 +135,12 @@ def _join_near(extents: npt.NDArray[np.int64], max_gap_bytes: int) -> npt.NDArra
     firsts = np.concatenate((np.zeros(1, np.int64), breaks + 1))
     lasts = np.concatenate((breaks, np.full(1, len(extents) - 1)))
     return np.stack((extents[firsts, 0], extents[lasts, 1]), axis=1)
+
+
+def count_span_bytes(extents: npt.NDArray[np.int64]) -> int:
+    """Return how many bytes the spans of `extents` have: what is read, small holes included."""
+    joined = _join_near(extents, _MAX_GAP_BYTES) if len(extents) else extents
+    return int((joined[:, 1] - joined[:, 0]).sum())
 
 
 def split_spans(extents: npt.NDArray[np.int64], span_bytes: int) -> Iterator[tuple[int, int]]:
