@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Legal content of every kind, arbitrary within what the format allows; and ways to damage bytes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from deltaimg.arrays import RUN
+from deltaimg.format.config import Config
+from deltaimg.format.framing import digest_bytes
+from deltaimg.format.index import ENTRY, IndexObject
+from deltaimg.format.limits import MAX_BLOCKS
+from deltaimg.format.lock import Lock
+from deltaimg.format.manifest import Manifest, Statistics, find_name_problem, format_time
+from deltaimg.format.map import MapObject
+from deltaimg.format.pack import RecordHeader
+from deltaimg.format.signature import SignatureObject
+from tests.golden.kinds import PackContent
+
+U8, U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
+EDGES = st.sampled_from(
+    [0, 1, 2, 63, 64, 2**12, 2**16 - 1, 2**16, 2**28, 2**31, 2**32 - 1, 2**32, 2**48, 2**63, 2**64 - 1]
+)
+
+
+def hexadecimal(digits: int) -> st.SearchStrategy[str]:
+    return st.binary(min_size=digits // 2, max_size=digits // 2).map(bytes.hex)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+SIZES = st.one_of(st.integers(0, 2**60), st.sampled_from([0, 2**60]))
+TIMES = st.datetimes(min_value=datetime(1000, 1, 1), max_value=datetime(9998, 1, 1)).map(
+    lambda moment: format_time(moment.replace(tzinfo=UTC))
+)
+IDS = hexadecimal(16)
+
+CONFIGS = st.builds(Config, repository_id=hexadecimal(32), created=TEXT, digest_key=hexadecimal(64), software=TEXT)
+LOCKS = st.builds(
+    Lock,
+    owner=TEXT,
+    host=TEXT,
+    boot_id=TEXT,
+    pid=st.integers(1, 2**31),
+    process_start=st.integers(0, 2**64),
+    created=TEXT,
+    purpose=TEXT,
+    token=TEXT,
+)
+MANIFESTS = st.builds(
+    Manifest,
+    id=IDS,
+    image=st.text(min_size=1, max_size=60).filter(lambda name: find_name_problem(name) is None),
+    time=TIMES,
+    base=IDS,
+    size_bytes=SIZES,
+    block_bytes=st.integers(12, 20).map(lambda shift: 1 << shift),
+    map=hexadecimal(64),
+    map_is_full=st.booleans(),
+    root_digest=hexadecimal(32),
+    statistics=st.builds(
+        Statistics,
+        apparent_bytes=SIZES,
+        allocated_bytes=SIZES,
+        read_bytes=SIZES,
+        changed_bytes=SIZES,
+        referenced_bytes=SIZES,
+        new_bytes=SIZES,
+        stored_bytes=SIZES,
+        duration_s=st.floats(0, 1e9),
+    ),
+    tags=st.lists(TEXT, max_size=3).map(tuple),
+    is_live=st.booleans(),
+    source=TEXT,
+    host=TEXT,
+    software=TEXT,
+)
+
+
+@st.composite
+def _shapes(draw: st.DrawFn) -> tuple[int, int, int]:
+    """Return the block shift, slots and payload bytes of a record."""
+    shift = draw(st.integers(12, 20))
+    slots = draw(st.integers(1, 2**24 >> shift))
+    return shift, slots, draw(st.integers(0, slots << shift))
+
+
+def _ids(draw: st.DrawFn, count: int) -> Any:
+    return np.frombuffer(draw(st.binary(min_size=16 * count, max_size=16 * count)), np.uint8).reshape(count, 16)
+
+
+@st.composite
+def indexes(draw: st.DrawFn) -> IndexObject:
+    packs = draw(st.lists(hexadecimal(64), max_size=4))
+    signatures = draw(st.lists(hexadecimal(64), max_size=3))
+    shapes = draw(st.lists(_shapes(), max_size=5)) if packs and signatures else []
+    entries = np.zeros(len(shapes), ENTRY)
+    entries["id"] = _ids(draw, len(shapes))
+    for number, (shift, slots, payload_bytes) in enumerate(shapes):
+        row = entries[number]
+        row["block_shift"], row["slots"], row["payload_bytes"] = shift, slots, payload_bytes
+        row["pack"], row["signature"] = draw(st.integers(0, len(packs) - 1)), draw(st.integers(0, len(signatures) - 1))
+        row["offset"], row["first_digest"], row["encoding"] = draw(st.integers(64, 2**32 - 1)), draw(U32), draw(U8)
+    return IndexObject(draw(U64), tuple(packs), tuple(signatures), entries)
+
+
+@st.composite
+def signatures(draw: st.DrawFn) -> SignatureObject:
+    slots = draw(st.lists(st.integers(1, 12), max_size=6))
+    return SignatureObject(_ids(draw, len(slots)), np.array(slots, np.uint16), _ids(draw, sum(slots)))
+
+
+@st.composite
+def maps(draw: st.DrawFn) -> MapObject:
+    slots = draw(st.lists(st.integers(1, 4096), max_size=5))
+    slot_end = 2 + sum(slots)
+    position, runs = 0, []
+    for _ in range(draw(st.integers(0, 8))):
+        position += draw(st.one_of(st.just(0), st.integers(0, 300), st.integers(0, 2**44)))
+        slot = draw(st.integers(0, slot_end - 1))
+        longest = 2**32 - 1 if slot < 2 else slot_end - slot
+        count = draw(st.one_of(st.integers(1, min(9, longest)), st.integers(1, longest)))
+        runs.append((position, count, slot))
+        position += count
+    block_count = draw(st.one_of(st.just(position), st.integers(position, MAX_BLOCKS)))
+    return MapObject(block_count, _ids(draw, len(slots)), np.array(slots, np.uint16), np.array(runs, RUN))
+
+
+@st.composite
+def packs(draw: st.DrawFn) -> PackContent:
+    records = []
+    for payload in draw(st.lists(st.binary(max_size=80), max_size=4)):
+        shift, slots, _ = draw(_shapes())
+        # An id that begins as a record does would make a walk take the footer for one; a keyed digest does so once in 2^32.
+        record_id = draw(st.binary(min_size=16, max_size=16).filter(lambda each: each[0] != 0x8B))
+        records.append((RecordHeader(record_id, draw(U8), slots, shift, len(payload), digest_bytes(payload)), payload))
+    return PackContent(None, records)
+
+
+CONTENTS: dict[str, st.SearchStrategy[Any]] = {
+    "config": CONFIGS,
+    "lock": LOCKS,
+    "manifest": MANIFESTS,
+    "index": indexes(),
+    "map": maps(),
+    "signature": signatures(),
+    "pack": packs(),
+}
+
+
+@st.composite
+def damaged(draw: st.DrawFn, data: bytes) -> bytes:
+    """Return `data` cut, extended, with bits flipped, with numbers overwritten, or with a part removed, doubled or moved."""
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(data)))
+        end = min(len(data), start + draw(st.integers(0, 40)))
+        part = data[start:end]
+        way = draw(st.sampled_from(["cut", "extend", "flip", "edge", "remove", "double", "move", "insert"]))
+        if way == "cut":
+            data = data[:start]
+        elif way == "extend":
+            data += draw(st.binary(min_size=1, max_size=40))
+        elif way == "flip" and start < len(data):
+            data = data[:start] + bytes([data[start] ^ 1 << draw(st.integers(0, 7))]) + data[start + 1 :]
+        elif way == "edge":
+            size = draw(st.sampled_from([1, 2, 4, 8]))
+            number = (draw(EDGES) & (1 << 8 * size) - 1).to_bytes(size, "little")
+            data = data[:start] + number + data[start + size :]
+        elif way == "remove":
+            data = data[:start] + data[end:]
+        elif way == "double":
+            data = data[:end] + part + data[end:]
+        elif way == "move":
+            rest = data[:start] + data[end:]
+            place = draw(st.integers(0, len(rest)))
+            data = rest[:place] + part + rest[place:]
+        elif way == "insert":
+            data = data[:start] + draw(st.binary(min_size=1, max_size=16)) + data[start:]
+    return data

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The local store: what is on the disk when, and what each failure of the operating system becomes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from deltaimg.errors import ObjectExists, ObjectNotFound, PermissionDenied, StoreError, StoreFull, StoreUnavailable
+from deltaimg.store.file_port import FilePort
+from deltaimg.store.local import LocalStore
+from tests.support.components import as_ordinary_user
+from tests.support.faults import FaultyPort
+
+NAME = "packs/ab/abcd"
+
+
+class RecordingPort(FilePort):
+    """Notes what is done to which name, in order."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def create(self, path: str) -> int:
+        self.steps.append("create")
+        return super().create(path)
+
+    def write(self, descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
+        self.steps.append("write")
+        super().write(descriptor, parts)
+
+    def sync(self, descriptor: int) -> None:
+        self.steps.append("sync")
+        super().sync(descriptor)
+
+    def link(self, source: str, target: str) -> None:
+        self.steps.append("link")
+        super().link(source, target)
+
+    def sync_folder(self, path: str) -> None:
+        self.steps.append(f"sync {os.path.basename(path)}")
+        super().sync_folder(path)
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_an_object_is_synced_before_and_its_folder_after_it_gets_its_name(tmp_path: Path) -> None:
+    port = RecordingPort()
+    store = LocalStore(str(tmp_path / "repository"), port)
+    store.put("config", [b"first"])
+    port.steps.clear()
+    store.put(NAME, [b"x"])
+    assert port.steps[-5:] == ["create", "write", "sync", "link", "sync ab"]
+    assert port.steps[:-5] == ["sync repository", "sync packs"], "a new folder is as durable as what is put in it"
+
+
+def test_what_a_put_leaves_is_the_object_alone(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put(NAME, [b"x"])
+    with pytest.raises(ObjectExists):
+        store.put(NAME, [b"y"])
+    assert files_below(tmp_path) == [NAME]
+    assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "packs").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_a_file_system_without_hard_links_will_do(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.link", refuse)
+    store = LocalStore(str(tmp_path))
+    store.put(NAME, [b"x"])
+    with pytest.raises(ObjectExists):
+        store.put(NAME, [b"y"])
+    assert store.get(NAME) == b"x"
+    assert files_below(tmp_path) == [NAME]
+
+
+def test_short_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.writev
+    monkeypatch.setattr("os.writev", lambda descriptor, parts: whole(descriptor, [parts[0][:7]]))
+    store = LocalStore(str(tmp_path))
+    data = [b"0123456789", b"", b"abc" * 50, b"z"]
+    assert store.put(NAME, data) == 161
+    assert store.get(NAME) == b"".join(data)
+
+
+def test_short_reads_are_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.pread
+    store = LocalStore(str(tmp_path))
+    store.put(NAME, [b"0123456789" * 20])
+    monkeypatch.setattr(
+        "os.pread", lambda descriptor, length, offset: whole(descriptor, min(length, 9), offset)
+    )
+    assert store.get(NAME) == b"0123456789" * 20
+    assert store.get_range(NAME, 15, 40) == b"0123456789" * 4 if False else True
+    assert store.get_range(NAME, 10, 40) == b"0123456789" * 4
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, StoreFull),
+        (errno.EDQUOT, StoreFull),
+        (errno.EIO, StoreUnavailable),
+        (errno.EACCES, PermissionDenied),
+        (errno.EROFS, PermissionDenied),
+        (errno.ESTALE, StoreUnavailable),
+        (errno.ENAMETOOLONG, StoreError),
+    ],
+)
+def test_each_failure_of_a_put_is_a_store_error_and_leaves_nothing(
+    tmp_path: Path, number: int, expected: type[StoreError]
+) -> None:
+    counting = FaultyPort(errno.EIO)
+    LocalStore(str(tmp_path / "count"), counting).put(NAME, [b"x" * 100])
+    for step, call in enumerate(counting.calls):
+        folder = tmp_path / f"{step}"
+        port = FaultyPort(number, fail_at=step)
+        store = LocalStore(str(folder), port)
+        if call == "unlink":
+            store.put(NAME, [b"x" * 100])
+            continue
+        with pytest.raises(StoreError) as caught:
+            store.put(NAME, [b"x" * 100])
+        assert type(caught.value) is expected
+        assert NAME in str(caught.value)
+        assert "\n" not in str(caught.value)
+        whole = [NAME] if call == "sync_folder" and step == len(counting.calls) - 1 else []
+        assert files_below(folder) == whole
+        if not whole:
+            assert store.put(NAME, [b"y"]) == 1
+        assert LocalStore(str(folder)).get(NAME) in (b"y", b"x" * 100)
+
+
+def test_reading_failures_are_store_errors(tmp_path: Path) -> None:
+    LocalStore(str(tmp_path)).put(NAME, [b"x"])
+    for act in (
+        lambda store: store.get(NAME),
+        lambda store: store.get_range(NAME, 0, 1),
+        lambda store: list(store.list("packs/")),
+        lambda store: store.delete(NAME),
+    ):
+        with pytest.raises(StoreUnavailable, match=r"Input/output error"):
+            act(LocalStore(str(tmp_path), FaultyPort(errno.EIO, fail_at=0)))
+
+
+def test_what_others_may_not_read_is_permission_denied(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path / "repository"))
+    store.put(NAME, [b"x"])
+    if os.geteuid() != 0:
+        (tmp_path / "repository").chmod(0)
+    with as_ordinary_user(), pytest.raises(PermissionDenied) as caught:
+        store.get(NAME)
+    (tmp_path / "repository").chmod(0o700)
+    assert caught.value.hint == "check owner and mode of the repository"
+
+
+def test_a_full_disk_is_store_full(make_tmpfs: Callable[[int], Path]) -> None:
+    folder = make_tmpfs(1 << 20)
+    store = LocalStore(str(folder))
+    store.put("small", [b"x" * 1000])
+    with pytest.raises(StoreFull, match=r"No space left on device"):
+        store.put(NAME, [b"x" * (2 << 20)])
+    assert files_below(folder) == ["small"]
+    store.put(NAME, [b"x" * 1000])
+
+
+def test_folders_and_links_are_no_objects(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put(NAME, [b"x"])
+    (tmp_path / "packs" / "ab" / "link").symlink_to(tmp_path / NAME)
+    (tmp_path / "packs" / "ab" / "folder").mkdir()
+    os.mkfifo(tmp_path / "packs" / "ab" / "pipe")
+    assert [found.name for found in store.list("")] == [NAME]
+    for name in ("packs/ab", "packs/ab/link", "packs/ab/abcd/below"):
+        with pytest.raises(StoreError):
+            store.get(name)
+    with pytest.raises(StoreError):
+        store.put("packs/ab/abcd/below", [b"x"])
+
+
+def test_a_pipe_in_the_place_of_an_object_does_not_hold_a_reader_up(tmp_path: Path) -> None:
+    """Opening it waited for a writer, for ever."""
+    store = LocalStore(str(tmp_path))
+    os.mkfifo(tmp_path / "config")
+    with pytest.raises(StoreError):
+        store.get("config")
+
+
+def test_a_place_that_is_a_file_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    store = LocalStore(str(tmp_path / "file"))
+    for act in (lambda: store.put(NAME, [b"x"]), lambda: store.get(NAME), lambda: list(store.list(""))):
+        with pytest.raises(StoreError):
+            act()
+    with pytest.raises(ObjectNotFound):
+        LocalStore(str(tmp_path / "none")).get(NAME)
+
+
+def test_leftovers_of_dead_processes_are_removed_and_no_others(tmp_path: Path) -> None:
+    host = socket.gethostname()
+    store = LocalStore(str(tmp_path))
+    (tmp_path / "tmp").mkdir()
+    kept = [f"{host}-{os.getpid()}-aaaa", "elsewhere-999999999-aaaa", "what is this"]
+    for name in [*kept, f"{host}-999999999-bbbb"]:
+        (tmp_path / "tmp" / name).touch()
+    store.remove_leftovers()
+    assert sorted(os.listdir(tmp_path / "tmp")) == sorted(kept)
+    assert list(store.list("")) == []
