@@ -14,7 +14,7 @@ import socket
 from contextlib import suppress
 from datetime import datetime
 
-from deltaimg.errors import IntegrityError, ObjectExists, ObjectNotFound, RepositoryLocked
+from deltaimg.errors import IntegrityError, ObjectExists, ObjectNotFound, RepositoryLocked, StoreError
 from deltaimg.format.lock import LOCKS, Lock, build_lock, parse_lock
 from deltaimg.format.manifest import format_time
 from deltaimg.repo.repository import Repository
@@ -45,14 +45,23 @@ class ImageLock:
                 self._store.put(self._name, [data])
             except ObjectExists:
                 self._clear_stale()
+            except StoreError:
+                self._release()  # it may have been made all the same
+                raise
             else:
                 return self
         raise RepositoryLocked(f"image '{self._image}'", "somebody who comes and goes")
 
     def __exit__(self, *_: object) -> None:
-        with suppress(ObjectNotFound, IntegrityError):
-            if parse_lock(self._store.get(self._name), self._name).token == self._lock.token:
-                self._store.delete(self._name)
+        self._release()
+
+    def _release(self) -> None:
+        """Remove our lock. A failure is no reason to fail what is done: once this process ends, the lock counts for nothing."""
+        for _ in range(2):
+            with suppress(StoreError, IntegrityError):
+                if parse_lock(self._store.get(self._name), self._name).token == self._lock.token:
+                    self._store.delete(self._name)
+                return
 
     def _clear_stale(self) -> None:
         """Remove the lock that stands in the way if its holder is gone; raises RepositoryLocked if not."""

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
-from deltaimg.errors import ObjectExists
 from deltaimg.format.framing import name_object
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, build_index, parse_index
 from deltaimg.format.pack import RecordHeader, finish_pack, pack_name
@@ -90,10 +89,7 @@ class PackWriter:
     def _store_pack(self, records: list[tuple[RecordHeader, bytes]], digests: list[Digests]) -> None:
         parts, footer = finish_pack(records)
         digest = name_object(parts)
-        try:
-            size_bytes = self._repository.store.put(pack_name(digest), parts)
-        except ObjectExists:
-            size_bytes = 0
+        size_bytes = self._repository.put_named(pack_name(digest), parts)
         self.stored_bytes += size_bytes
         self._unindexed.append((digest, footer, np.concatenate(digests)))
         self._unindexed_bytes += size_bytes

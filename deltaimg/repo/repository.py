@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -98,10 +99,21 @@ class Repository:
     def put_object(self, folder: str, parts: Parts) -> tuple[str, int]:
         """Keep an object under the digest of its bytes; return that name and by how many bytes the repository grew."""
         digest = name_object(parts)
+        return digest, self.put_named(folder + digest, parts)
+
+    def put_named(self, name: str, parts: Parts) -> int:
+        """Keep an object whose name follows from its bytes; return by how many bytes the repository grew.
+
+        What stands under the name already is compared; if it is damaged, the good bytes take its place.
+        """
         try:
-            return digest, self.store.put(folder + digest, parts)
+            return self.store.put(name, parts)
         except ObjectExists:
-            return digest, 0
+            with suppress(ObjectNotFound):
+                if self.store.get(name) == b"".join(parts):
+                    return 0
+        self.store.delete(name)
+        return self.store.put(name, parts)
 
     def get_object(self, folder: str, digest: str) -> bytes:
         """Return the object of this name, which must be the digest of its bytes; raises DigestMismatch."""

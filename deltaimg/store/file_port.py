@@ -6,7 +6,9 @@ They stand in one class so that tests can fail each of them in turn, and can rec
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 
 _MAX_PARTS = 512
@@ -59,9 +61,13 @@ class FilePort:
 
     def read(self, path: str, offset: int, length: int | None) -> bytes:
         """Return `length` bytes from `offset`, or all to the end; fewer only where the file ends."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # Not to wait for a writer, should a pipe stand in the place of an object.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            wanted = os.fstat(descriptor).st_size - offset if length is None else length
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EISDIR, "is no regular file", path)
+            wanted = found.st_size - offset if length is None else length
             got = os.pread(descriptor, max(0, wanted), offset)
             while len(got) < wanted and (more := os.pread(descriptor, wanted - len(got), offset + len(got))):
                 got += more

@@ -98,9 +98,7 @@ def test_short_reads_are_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     whole = os.pread
     store = LocalStore(str(tmp_path))
     store.put(NAME, [b"0123456789" * 20])
-    monkeypatch.setattr(
-        "os.pread", lambda descriptor, length, offset: whole(descriptor, min(length, 9), offset)
-    )
+    monkeypatch.setattr("os.pread", lambda descriptor, length, offset: whole(descriptor, min(length, 9), offset))
     assert store.get(NAME) == b"0123456789" * 20
     assert store.get_range(NAME, 15, 40) == b"0123456789" * 4 if False else True
     assert store.get_range(NAME, 10, 40) == b"0123456789" * 4

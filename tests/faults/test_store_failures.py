@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every call to the store, and every call to the operating system below it, fails once: nothing committed is ever lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable
+from deltaimg.repo.repository import Repository
+from deltaimg.store.interface import Store
+from deltaimg.store.local import LocalStore
+from deltaimg.store.memory import MemoryStore
+from tests.support.faults import FaultyPort, FaultyStore
+from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
+from tests.support.repositories import assert_restores, back_up_image, make_repository
+
+IMAGE_BYTES = 600_000
+
+
+def two_nights() -> tuple[SyntheticImage, SyntheticImage]:
+    """Return an image and what a night made of it."""
+    first = make_mixed_image(IMAGE_BYTES, seed=1)
+    second = first.copy()
+    edit_at_random(second)
+    return first, second
+
+
+def check_after_failure(store: Store, nights: dict[str, bytes], image: SyntheticImage) -> None:
+    """The repository opens, each committed snapshot restores, the next backup succeeds and restores."""
+    repository = Repository.open(store)
+    committed = repository.list_snapshots()
+    assert {ref.id for ref in committed} >= nights.keys()
+    for ref in committed:
+        assert_restores(repository, repository.load_manifest(ref), nights.get(ref.id, bytes(image.content)))
+    assert_restores(repository, back_up_image(repository, image), bytes(image.content))
+
+
+def count_store_calls() -> int:
+    _, second = two_nights()
+    repository, _ = repository_with_one_night(MemoryStore())
+    counting = FaultyStore(repository.store, StoreFull("x", "full"))
+    back_up_image(Repository(counting, repository.config), second)
+    return len(counting.calls)
+
+
+def repository_with_one_night(store: Store) -> tuple[Repository, dict[str, bytes]]:
+    first, _ = two_nights()
+    repository = make_repository(store)
+    manifest = back_up_image(repository, first)
+    return repository, {manifest.id: bytes(first.content)}
+
+
+@pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("error", [StoreFull("x", "no space"), StoreUnavailable("x", "gone")], ids=["full", "gone"])
+def test_an_incremental_survives_the_failure_of_any_store_call(error: StoreError, after_effect: bool) -> None:
+    calls = count_store_calls()
+    assert calls > 10
+    _, second = two_nights()
+    for number in range(calls):
+        inner = MemoryStore()
+        repository, nights = repository_with_one_night(inner)
+        faulty = FaultyStore(inner, error, fail_at=number, after_effect=after_effect)
+        try:
+            back_up_image(Repository(faulty, repository.config), second)
+        except DeltaimgError as met:
+            assert met is error
+        check_after_failure(inner, nights, second)
+
+
+def test_a_store_that_stays_broken_costs_only_the_run() -> None:
+    _, second = two_nights()
+    error = StoreUnavailable("x", "gone")
+    for number in range(count_store_calls()):
+        inner = MemoryStore()
+        repository, nights = repository_with_one_night(inner)
+        faulty = FaultyStore(inner, error, fail_at=number, is_lasting=True)
+        with pytest.raises(StoreUnavailable):
+            back_up_image(Repository(faulty, repository.config), second)
+            raise error  # a call after the commit may fail harmlessly
+        for name in [name for name in inner.objects if name.startswith("locks/")]:
+            inner.delete(name)  # it could not be removed by its owner, who lives on: the test is one process
+        check_after_failure(inner, nights, second)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+def test_an_incremental_survives_the_failure_of_any_system_call(tmp_path: Path, number: int) -> None:
+    _, second = two_nights()
+    make: Callable[[int], Path] = lambda call: tmp_path / f"repo{call}"  # noqa: E731
+    call = 0
+    while True:
+        folder = make(call)
+        repository, nights = repository_with_one_night(LocalStore(str(folder)))
+        port = FaultyPort(number, fail_at=call)
+        try:
+            back_up_image(Repository(LocalStore(str(folder), port), repository.config), second)
+        except StoreError as met:
+            assert "\n" not in str(met)
+            is_reading = port.calls[call] in ("read", "scan_folder")
+            assert isinstance(met, StoreFull if number == errno.ENOSPC else StoreUnavailable), (
+                port.calls[call],
+                is_reading,
+            )
+        if not port.has_failed:
+            break
+        for lock in (folder / "locks").glob("*"):
+            lock.unlink()  # its removal may be what failed, and its owner, this process, lives on
+        check_after_failure(LocalStore(str(folder)), nights, second)
+        call += 1
+    assert call > 40
+
+
+def test_init_survives_the_failure_of_any_system_call(tmp_path: Path) -> None:
+    for call in range(100):
+        folder = tmp_path / f"repo{call}"
+        port = FaultyPort(errno.ENOSPC, fail_at=call)
+        try:
+            make_repository(LocalStore(str(folder), port))
+        except StoreFull:
+            pass
+        if not port.has_failed:
+            assert call > 5
+            return
+        store = LocalStore(str(folder))
+        has_config = any(found.name == "config" for found in store.list(""))
+        Repository.open(store) if has_config else make_repository(store)
+    pytest.fail("init makes more than a hundred calls")
+
+
+def test_a_full_disk_keeps_what_is_committed_and_space_made_is_used(make_tmpfs: Callable[[int], Path]) -> None:
+    folder = make_tmpfs(4 << 20)
+    repository = make_repository(LocalStore(str(folder / "repo")))
+    first = make_mixed_image(2 << 20, seed=3)
+    nights = {back_up_image(repository, first).id: bytes(first.content)}
+    ballast = folder / "ballast"
+    free = os.statvfs(folder).f_bavail * 4096
+    second = first.copy()
+    second.write_random(0, 1 << 20)
+    for left in (0, 4096, 65536, 600_000):
+        ballast.write_bytes(b"x" * max(0, free - left))
+        with pytest.raises(StoreFull) as caught:
+            back_up_image(repository, second)
+        assert caught.value.exit_code == StoreFull.exit_code
+        for ref in repository.list_snapshots():
+            assert_restores(repository, repository.load_manifest(ref), nights[ref.id])
+    ballast.unlink()
+    check_after_failure(LocalStore(str(folder / "repo")), nights, second)
