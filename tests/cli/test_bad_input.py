@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every way to be refused: one clear line, the right exit code, nothing changed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deltaimg.format.config import Config, build_config
+from deltaimg.format.framing import HEADER_BYTES, digest_bytes
+from tests.cli.conftest import Nights
+from tests.support.components import as_ordinary_user, requires_root
+from tests.support.program import command, deltaimg, environment, fail, read_tree, succeed
+
+
+def test_places_that_are_no_repository(tmp_path: Path) -> None:
+    image = tmp_path / "i.raw"
+    image.write_bytes(b"x" * 5000)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a").write_text("hello")
+    assert "there is no repository here" in fail(31, "snapshots", "-r", tmp_path / "nowhere")
+    assert "is not a repository" in fail(31, "backup", image, "-i", "a", "-r", tmp_path / "files")
+    assert "something else already" in fail(32, "init", "-r", tmp_path / "files")
+    assert "no repository named" in fail(2, "snapshots")
+    succeed("init", "-r", tmp_path / "repo")
+    assert "there is a repository already" in fail(32, "init", "-r", tmp_path / "repo")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_repository_of_a_newer_format_or_with_unknown_features(tmp_path: Path) -> None:
+    config = build_config(Config(repository_id="0" * 32, created="x", digest_key="1" * 64))
+    for place, said in ((8, "format version 2"), (10, "features")):
+        repo = tmp_path / f"repo{place}"
+        repo.mkdir()
+        head = bytearray(config[:HEADER_BYTES])
+        head[place] += 1
+        head[56:64] = digest_bytes(bytes(head[:56]), length=8)
+        (repo / "config").write_bytes(bytes(head) + config[HEADER_BYTES:])
+        assert said in fail(34, "snapshots", "-r", repo)
+    (repo / "config").write_bytes(config[:70])
+    fail(41, "snapshots", "-r", repo)
+
+
+def test_images_that_cannot_be_read(nights: Nights, tmp_path: Path) -> None:
+    before = read_tree(nights.repo)
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(tmp_path / "sock"))
+    for path, code, said in (
+        (tmp_path / "missing", 10, "No such file"),
+        (tmp_path / "empty", 11, "is empty"),
+        (tmp_path, 11, "is a directory"),
+        (Path("/dev/null"), 11, "is a character device"),
+        (tmp_path / "pipe", 11, "is a named pipe"),
+        (tmp_path / "sock", 11, "is a socket"),
+    ):
+        message = fail(code, "backup", path, "--image", "x", repo=nights.repo)
+        assert said in message
+        assert str(path) in message
+    assert "the stream is empty" in fail(11, "backup", "-", "--image", "x", repo=nights.repo, stdin=b"")
+    assert read_tree(nights.repo) == before
+
+
+def test_an_unreadable_image(nights: Nights) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything; tests/unit/image covers it as an ordinary user")
+    nights.image.chmod(0)
+    assert "Permission denied" in fail(10, "backup", nights.image, "--image", "x", repo=nights.repo)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\nb", "x" * 300, "", ".x", "a@b"])
+def test_impossible_names(nights: Nights, name: str) -> None:
+    before = read_tree(nights.repo)
+    assert "image name" in fail(2, "backup", nights.image, "--image", name, repo=nights.repo)
+    assert read_tree(nights.repo) == before
+
+
+def test_impossible_options(nights: Nights, tmp_path: Path) -> None:
+    backup = ("backup", nights.image, "--image", "x")
+    for arguments, said in (
+        ((*backup, "-c", "99"), "'99'"),
+        ((*backup, "-c", "quick"), "'quick'"),
+        ((*backup, "--block-size", "5K"), "power of two"),
+        ((*backup, "--block-size", "2M"), "power of two"),
+        ((*backup, "--block-size", "many"), "'many' is no size"),
+        ((*backup, "--match-memory", "-1"), "'-1' is no size"),
+        ((*backup, "--tag", "a,b"), "tag"),
+        (("backup", nights.image), "--image"),
+        (("backup", nights.image, "--image", "vm1", "--block-size", "64K"), "has blocks of 4096 bytes"),
+        (("verify", "--percent", "0"), "percent"),
+        (("verify", "--percent", "x"), "x"),
+        (("verify", "--against", nights.image), "exactly one"),
+        (("cat", "vm1", "-o", "9G"), "behind the end"),
+        (("frobnicate",), "frobnicate"),
+        (("snapshots", "--frobnicate"), "--frobnicate"),
+    ):
+        assert said in fail(2, *arguments, repo=nights.repo), arguments
+
+
+def test_unknown_and_ambiguous_snapshots(nights: Nights, tmp_path: Path) -> None:
+    for selector in ("vm2", "vm1@latest~2", "vm1@2020-01-01", "ffffffffffffffff"):
+        assert selector in fail(21, "restore", selector, tmp_path / "x", repo=nights.repo)
+    assert not (tmp_path / "x").exists()
+    ids = [each["snapshot"] for each in succeed("snapshots", "--json", repo=nights.repo).json]
+    while len({each[0] for each in ids}) == len(ids):
+        ids.append(succeed("backup", nights.image, "-i", "vm1", "--json", repo=nights.repo).json["snapshot"])
+    twice = next(each[0] for each in ids if sum(other[0] == each[0] for other in ids) > 1)
+    assert "matches 2 snapshots" in fail(22, "show", twice, repo=nights.repo)
+
+
+def test_targets_that_must_not_be_overwritten_or_cannot_be_written(nights: Nights, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    before = sorted(tmp_path.iterdir())
+    for name, code, said in (
+        ("file", 13, "exists"),
+        ("link", 13, "symbolic link"),
+        ("dangling", 13, "symbolic link"),
+        ("repo", 11, "is a directory"),
+        ("no/such", 10, "No such file"),
+    ):
+        assert said in fail(code, "restore", "vm1", tmp_path / name, repo=nights.repo)
+    for name in ("link", "dangling"):
+        fail(13, "restore", "vm1", tmp_path / name, "--force", repo=nights.repo)
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_a_target_on_a_full_disk(nights: Nights, make_tmpfs: Callable[[int], Path]) -> None:
+    folder = make_tmpfs(512 * 1024)
+    assert "no space left" in fail(14, "restore", "vm1", folder / "x", repo=nights.repo)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_device_that_is_too_small_or_not_forced(
+    nights: Nights, tmp_path: Path, make_loop: Callable[[Path], str]
+) -> None:
+    backing = tmp_path / "small"
+    backing.write_bytes(bytes(1 << 20))
+    device = make_loop(backing)
+    assert stat.S_ISBLK(os.stat(device).st_mode)
+    assert "is a block device" in fail(13, "restore", "vm1", device, repo=nights.repo)
+    assert "the image needs 2000001" in fail(14, "restore", "vm1", device, "--force", repo=nights.repo)
+    assert not any(backing.read_bytes())
+
+
+def test_a_repository_of_somebody_else(nights: Nights, tmp_path: Path) -> None:
+    requires_root()
+    nights.repo.chmod(0o700)
+    with as_ordinary_user():
+        pass
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command("snapshots", "-r", nights.repo)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(None) | {"PYTHONPATH": os.getcwd()},
+    )
+    if "No module named" in done.stderr or "can't open" in done.stderr or "failed to execute" in done.stderr:
+        pytest.skip("the interpreter is not readable by an ordinary user here")
+    assert done.returncode == 55, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_are_json_where_json_was_asked_for(nights: Nights) -> None:
+    run = deltaimg("show", "nobody", "--json", repo=nights.repo)
+    assert run.code == run.json["exit_code"] == 21
+    assert run.json["error"] == "SnapshotNotFound"
+    assert run.json["hint"]
+
+
+def test_a_damaged_pack_names_snapshot_bytes_and_pack(nights: Nights, tmp_path: Path) -> None:
+    pack = max((nights.repo / "packs").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.write_bytes(data)
+    message = fail(44, "restore", "vm1~1", tmp_path / "x", repo=nights.repo)
+    assert "bytes " in message
+    assert pack.name in message
+    assert "vm1@" in message
+    assert not (tmp_path / "x").exists()
+    assert deltaimg("verify", repo=nights.repo).code == 44
+    run = deltaimg("restore", "vm1~1", tmp_path / "x", "--keep-going", "--json", repo=nights.repo)
+    assert run.code == 44
+    restored = bytearray((tmp_path / "x").read_bytes())
+    for each in run.json["damage"]:
+        restored[each["start"] : each["end"]] = nights.first[each["start"] : each["end"]]
+    assert restored == nights.first
+
+
+def test_an_image_that_differs_from_its_snapshot(nights: Nights) -> None:
+    assert "differs from snapshot" in fail(45, "verify", "vm1~1", "--against", nights.image, repo=nights.repo)
+    with nights.image.open("ab") as file:
+        file.write(b"more")
+    assert "2000005 bytes" in fail(15, "verify", "vm1", "--against", nights.image, repo=nights.repo)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_backup_in_order(nights: Nights, number: int, code: int) -> None:
+    """The source is a pipe that stays open: the run is certainly in the middle when the signal comes."""
+    run = subprocess.Popen(
+        command("backup", "-", "--image", "slow"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(nights.repo),
+    )
+    assert run.stdin is not None
+    run.stdin.write(os.urandom(9 << 20))
+    run.stdin.flush()
+    deadline = time.monotonic() + 30
+    while not (nights.repo / "locks" / "slow").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert "is locked by process" in fail(33, "backup", nights.image, "--image", "slow", repo=nights.repo)
+    run.send_signal(number)
+    time.sleep(0.3)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == code, err
+    assert b"interrupted" in err
+    assert b"Traceback" not in err
+    assert not list((nights.repo / "locks").iterdir())
+    assert [each["image"] for each in succeed("snapshots", "--json", repo=nights.repo).json] == ["vm1", "vm1"]
+    succeed("backup", nights.image, "--image", "slow", "-q", repo=nights.repo)
+
+
+def test_a_killed_backup_leaves_a_lock_that_counts_for_nothing(nights: Nights) -> None:
+    run = subprocess.Popen(
+        command("backup", "-", "-i", "vm1", "-q"), stdin=subprocess.PIPE, env=environment(nights.repo)
+    )
+    deadline = time.monotonic() + 30
+    while not (nights.repo / "locks" / "vm1").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    run.kill()
+    run.wait()
+    assert run.stdin is not None
+    run.stdin.close()
+    assert (nights.repo / "locks" / "vm1").exists()
+    succeed("backup", nights.image, "--image", "vm1", "-q", repo=nights.repo)
+    assert not (nights.repo / "locks" / "vm1").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error_of_ours(nights: Nights) -> None:
+    run = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {' '.join(command('cat', 'vm1'))} | head -c 100 >/dev/null"],
+        capture_output=True,
+        env=environment(nights.repo),
+        check=False,
+    )
+    assert b"Traceback" not in run.stderr
+    assert run.returncode in (0, 141)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every command on its good days, as text and as JSON."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from deltaimg.cli.app import COMMANDS
+from tests.cli.conftest import Nights
+from tests.support.program import command, deltaimg, environment, succeed
+
+BACKUP_KEYS = {
+    "snapshot",
+    "image",
+    "base",
+    "apparent_bytes",
+    "allocated_bytes",
+    "read_bytes",
+    "changed_bytes",
+    "referenced_bytes",
+    "new_bytes",
+    "stored_bytes",
+    "duration_s",
+}
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_backup_json_ends_with_one_object_that_says_by_how_much_the_repository_grew(nights: Nights) -> None:
+    before = size_of(nights.repo)
+    with nights.image.open("r+b") as file:
+        file.write(os.urandom(50_000))
+    found = succeed("backup", nights.image, "--image", "vm1", "--json", repo=nights.repo).json
+    assert set(found) == BACKUP_KEYS
+    assert found["stored_bytes"] == size_of(nights.repo) - before
+    assert found["apparent_bytes"] == 2_000_001
+    assert 50_000 <= found["changed_bytes"] <= 57_344
+
+
+def test_snapshots_lists_four_sizes(nights: Nights) -> None:
+    text = succeed("snapshots", repo=nights.repo).text
+    for word in ("apparent", "allocated", "changed", "stored", "one", "1.9 MiB"):
+        assert word in text
+    listed = succeed("snapshots", "vm1", "--json", repo=nights.repo).json
+    assert [each["tags"] for each in listed] == [["one"], []]
+    assert listed[1]["base"] == listed[0]["snapshot"]
+
+
+def test_show_tells_what_a_restore_reads(nights: Nights) -> None:
+    found = succeed("show", "vm1", "--json", repo=nights.repo).json
+    total = found["data_bytes"] + found["zero_bytes"] + found["hole_bytes"]
+    assert total == -(-2_000_001 // 4096) * 4096
+    assert "a restore reads" in succeed("show", "vm1", repo=nights.repo).text
+
+
+def test_diff_lists_what_differs(nights: Nights) -> None:
+    found = succeed("diff", "vm1~1", "vm1", "--json", repo=nights.repo).json
+    differing = {
+        at for at in range(0, 2_000_001, 4096) if nights.first[at : at + 4096] != nights.second[at : at + 4096]
+    }
+    assert {at for each in found["extents"] for at in range(each["start"], each["end"], 4096)} == differing
+    assert "differ in" in succeed("diff", "vm1~1", "vm1", repo=nights.repo).text
+    assert "equal" in succeed("diff", "vm1", "vm1", repo=nights.repo).text
+
+
+def test_restore_brings_every_night_back_sparse(nights: Nights, tmp_path: Path) -> None:
+    for selector, content in (("vm1@latest~1", nights.first), ("vm1", nights.second)):
+        target = tmp_path / "restored"
+        assert "proven" in succeed("restore", selector, target, repo=nights.repo).text
+        assert target.read_bytes() == content
+        assert target.stat().st_blocks * 512 <= nights.image.stat().st_blocks * 512 + 65536
+        target.unlink()
+
+
+def test_restore_to_the_standard_output_and_from_the_standard_input(nights: Nights) -> None:
+    assert succeed("restore", "vm1", "-", repo=nights.repo).out == nights.second
+    succeed("backup", "-", "--image", "piped", "-q", repo=nights.repo, stdin=nights.second)
+    assert succeed("restore", "piped", "-", repo=nights.repo).out == nights.second
+    stored = succeed("snapshots", "piped", "--json", repo=nights.repo).json[0]
+    assert stored["new_bytes"] == 0, "all of it is known from vm1"
+
+
+def test_a_replaced_file_is_replaced_only_by_force(nights: Nights, tmp_path: Path) -> None:
+    target = tmp_path / "old"
+    target.write_bytes(b"precious")
+    assert deltaimg("restore", "vm1", target, repo=nights.repo).code == 13
+    assert target.read_bytes() == b"precious"
+    succeed("restore", "vm1", target, "--force", repo=nights.repo)
+    assert target.read_bytes() == nights.second
+
+
+@pytest.mark.parametrize(("offset", "length"), [("0", "512"), ("4K", "1K"), ("1999999", "10"), ("1.5M", "64K")])
+def test_cat_gives_ranges(nights: Nights, offset: str, length: str) -> None:
+    units = {"K": 1024, "M": 1024**2}
+    start, count = (int(float(t.rstrip("KM")) * units.get(t[-1], 1)) for t in (offset, length))
+    assert (
+        succeed("cat", "vm1", "-o", offset, "-n", length, repo=nights.repo).out == nights.second[start : start + count]
+    )
+    found = succeed("cat", "vm1", "-o", offset, "-n", length, "--json", repo=nights.repo).json
+    assert base64.b64decode(found["base64"]) == nights.second[start : start + count]
+
+
+def test_verify_proves_all_or_some(nights: Nights) -> None:
+    assert succeed("verify", repo=nights.repo).text.count("proven") == 2
+    found = succeed("verify", "vm1", "--percent", "1", "--json", repo=nights.repo).json
+    assert found[0]["records"] == 1
+    assert found[0]["damage"] == []
+    assert "byte for byte" in succeed("verify", "vm1", "--against", nights.image, repo=nights.repo).text
+
+
+def test_stats_adds_up(nights: Nights) -> None:
+    found = succeed("stats", "--json", repo=nights.repo).json
+    assert found["stored_bytes"] == size_of(nights.repo)
+    assert found["snapshots"] == {"vm1": 2}
+    assert "packs" in succeed("stats", repo=nights.repo).text
+
+
+def test_version_says_what_does_the_work() -> None:
+    assert re.match(r"deltaimg \d+\.\d+\.\d+$", succeed("version").text.strip())
+    assert set(succeed("version", "--json").json) >= {"deltaimg", "kernels", "format", "libzstd"}
+
+
+def test_quiet_means_quiet(nights: Nights, tmp_path: Path) -> None:
+    for arguments in (
+        ("backup", nights.image, "--image", "vm1"),
+        ("restore", "vm1", tmp_path / "x"),
+        ("verify",),
+    ):
+        run = succeed(*arguments, "-q", repo=nights.repo)
+        assert (run.out, run.err) == (b"", ""), arguments
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(nights: Nights) -> None:
+    run = succeed("backup", nights.image, "--image", "again", repo=nights.repo)
+    assert re.search(r"^backing up: 0 B of ", run.err, re.MULTILINE)
+    assert "\x1b" not in run.err + run.text
+
+
+def test_progress_is_a_bar_on_a_terminal(nights: Nights) -> None:
+    import pty
+    import subprocess
+
+    leader, follower = pty.openpty()
+    run = subprocess.Popen(
+        command("backup", nights.image, "--image", "bar"),
+        stderr=follower,
+        stdout=follower,
+        env=environment(nights.repo),
+    )
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(leader, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(leader)
+    assert run.wait(60) == 0
+    assert b"\x1b[" in seen
+    assert b"snapshot bar@" in seen
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_in_eighty_columns(name: str) -> None:
+    text = succeed(name, "--help").text
+    assert f"deltaimg {name}" in text
+    assert re.search(r"^Examples?:$", text, re.MULTILINE)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_program_lists_its_commands() -> None:
+    text = succeed("--help").text
+    for name in COMMANDS:
+        assert re.search(rf"^  {name}\s", text, re.MULTILINE)
+    assert succeed().text == text
+
+
+def test_shell_completion_is_there() -> None:
+    run = deltaimg("--show-completion", "bash")
+    assert run.code in (0, 1, 2)
+    import subprocess
+
+    done = subprocess.run(
+        command(),
+        env=environment(None) | {"_DELTAIMG_COMPLETE": "complete_bash", "COMP_WORDS": "deltaimg re", "COMP_CWORD": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout.split() == [b"restore"], done.stderr
