@@ -70,7 +70,11 @@ class Guest:
             elif path.stat().st_mtime_ns > since or path.stat().st_ctime_ns > since:
                 commands += [f'rm "{name}"', f'write "{path}" "{name}"']
         subprocess.run(
-            ["debugfs", "-w", "-f", "-", self.image], input="\n".join(commands), text=True, capture_output=True, check=True
+            ["debugfs", "-w", "-f", "-", self.image],
+            input="\n".join(commands),
+            text=True,
+            capture_output=True,
+            check=True,
         )
         marker.touch()
 
@@ -105,7 +109,9 @@ def base(root: Path, chance: random.Random) -> None:
     (root / "var").mkdir()
     rows = b"".join(f"{i:08d},{chance.random():.12f},pending\n".encode() for i in range(600_000))
     (root / "var" / "table.db").write_bytes(rows)
-    (root / "var" / "syslog").write_text("".join(f"Nov 23 00:{i // 60 % 60:02d} host app[{i}]: started\n" for i in range(40_000)))
+    (root / "var" / "syslog").write_text(
+        "".join(f"Nov 23 00:{i // 60 % 60:02d} host app[{i}]: started\n" for i in range(40_000))
+    )
 
 
 def ordinary(root: Path, chance: random.Random) -> None:
@@ -115,7 +121,9 @@ def ordinary(root: Path, chance: random.Random) -> None:
             table.seek(chance.randrange(600_000) * 32)
             table.write(f"{chance.randrange(10**8):08d},".encode())
     with (root / "var" / "syslog").open("a") as log:
-        log.writelines(f"Nov 24 01:{i % 60:02d} host app[{i}]: request {chance.random():.6f} done\n" for i in range(20_000))
+        log.writelines(
+            f"Nov 24 01:{i % 60:02d} host app[{i}]: request {chance.random():.6f} done\n" for i in range(20_000)
+        )
 
 
 def nothing(root: Path, chance: random.Random) -> None:
@@ -146,7 +154,9 @@ NIGHTS: tuple[tuple[str, Callable[[Path, random.Random], None]], ...] = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", metavar="FOLDER", type=Path, help="work there, and leave images and repository behind")
+    parser.add_argument(
+        "--keep", metavar="FOLDER", type=Path, help="work there, and leave images and repository behind"
+    )
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="deltaimg-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,12 +193,18 @@ def show_nights(folder: Path) -> None:
     deltaimg("restore", "vm1@latest~3", restored, "-r", repo)
     run("cmp", restored, folder / "night1.raw")
     allocated = restored.stat().st_blocks * 512
-    print(f"equal to night 1, byte for byte; {allocated >> 20} MiB allocated of {IMAGE_MIB} MiB, as the image had {sizes[1] >> 20}")
+    print(
+        f"equal to night 1, byte for byte; {allocated >> 20} MiB allocated of {IMAGE_MIB} MiB, as the image had {sizes[1] >> 20}"
+    )
     deltaimg("verify", "-r", repo)
 
     stored = json.loads(deltaimg("stats", "--json", "-r", repo, quiet=True))["stored_bytes"]
-    packed = sum(int(run("sh", "-c", f"gzip -1 < {shlex.quote(str(folder))}/night{n}.raw | wc -c")) for n in range(len(NIGHTS)))
-    print(f"\n{len(NIGHTS)} nights: {stored >> 20} MiB in the repository; `dd | gzip -1` of each would be {packed >> 20} MiB.")
+    packed = sum(
+        int(run("sh", "-c", f"gzip -1 < {shlex.quote(str(folder))}/night{n}.raw | wc -c")) for n in range(len(NIGHTS))
+    )
+    print(
+        f"\n{len(NIGHTS)} nights: {stored >> 20} MiB in the repository; `dd | gzip -1` of each would be {packed >> 20} MiB."
+    )
 
 
 if __name__ == "__main__":
