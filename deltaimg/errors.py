@@ -200,7 +200,9 @@ class DigestMismatch(IntegrityError):
     exit_code = 43
 
     def __init__(self, object_name: str, offset: int, what: str, expected: bytes, found: bytes) -> None:
-        super().__init__(object_name, offset, f"{what} is damaged: digest {found.hex()[:16]}, not {expected.hex()[:16]}")
+        super().__init__(
+            object_name, offset, f"{what} is damaged: digest {found.hex()[:16]}, not {expected.hex()[:16]}"
+        )
         self.expected, self.found = expected, found
 
 

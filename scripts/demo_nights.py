@@ -16,10 +16,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from collections.abc import Iterator
 
 IMAGE_MIB = 512
 SEED = 20261123
@@ -194,7 +193,8 @@ def show_nights(folder: Path) -> None:
     run("cmp", restored, folder / "night1.raw")
     allocated = restored.stat().st_blocks * 512
     print(
-        f"equal to night 1, byte for byte; {allocated >> 20} MiB allocated of {IMAGE_MIB} MiB, as the image had {sizes[1] >> 20}"
+        f"equal to night 1, byte for byte; {allocated >> 20} MiB allocated of {IMAGE_MIB} MiB, "
+        f"as the image had {sizes[1] >> 20}"
     )
     deltaimg("verify", "-r", repo)
 

@@ -21,12 +21,12 @@ _BLOCK = re.compile(r"(?P<mark><!-- not run: (?P<reason>[^>]*) -->\s*)?```consol
 
 def commands_of(document: Path) -> list[tuple[str, str | None]]:
     """Return each command of a document, and why it is not run, if it is not."""
-    found = []
-    for block in _BLOCK.finditer(document.read_text()):
-        for line in block["body"].splitlines():
-            if line.startswith("$ "):
-                found.append((line[2:], block["reason"]))
-    return found
+    return [
+        (line[2:], block["reason"])
+        for block in _BLOCK.finditer(document.read_text())
+        for line in block["body"].splitlines()
+        if line.startswith("$ ")
+    ]
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if commands_of(d)], ids=lambda d: d.name)
@@ -56,7 +56,7 @@ def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(blocks) >= 6
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "docs/python.md", "exec"), names)  # noqa: S102
+        exec(compile(block, "docs/python.md", "exec"), names)
 
 
 def test_generated_parts_are_up_to_date() -> None:

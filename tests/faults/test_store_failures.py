@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -40,6 +41,15 @@ def check_after_failure(store: Store, nights: dict[str, bytes], image: Synthetic
     assert_restores(repository, back_up_image(repository, image), bytes(image.content))
 
 
+def try_back_up(repository: Repository, image: SyntheticImage) -> DeltaimgError | None:
+    """Back up and return the error that ended it, if one did; anything but a DeltaimgError fails the test."""
+    try:
+        back_up_image(repository, image)
+    except DeltaimgError as error:
+        return error
+    return None
+
+
 def count_store_calls() -> int:
     _, second = two_nights()
     repository, _ = repository_with_one_night(MemoryStore())
@@ -65,10 +75,9 @@ def test_an_incremental_survives_the_failure_of_any_store_call(error: StoreError
         inner = MemoryStore()
         repository, nights = repository_with_one_night(inner)
         faulty = FaultyStore(inner, error, fail_at=number, after_effect=after_effect)
-        try:
-            back_up_image(Repository(faulty, repository.config), second)
-        except DeltaimgError as met:
-            assert met is error
+        met = try_back_up(Repository(faulty, repository.config), second)
+        assert met in (None, error)
+        assert met is error or len(repository.list_snapshots()) == 2
         check_after_failure(inner, nights, second)
 
 
@@ -79,9 +88,9 @@ def test_a_store_that_stays_broken_costs_only_the_run() -> None:
         inner = MemoryStore()
         repository, nights = repository_with_one_night(inner)
         faulty = FaultyStore(inner, error, fail_at=number, is_lasting=True)
-        with pytest.raises(StoreUnavailable):
-            back_up_image(Repository(faulty, repository.config), second)
-            raise error  # a call after the commit may fail harmlessly
+        met = try_back_up(Repository(faulty, repository.config), second)
+        # From the commit on, only the lock's removal is left to fail, and that is no failure of the backup.
+        assert met is error or (met is None and len(repository.list_snapshots()) == 2)
         for name in [name for name in inner.objects if name.startswith("locks/")]:
             inner.delete(name)  # it could not be removed by its owner, who lives on: the test is one process
         check_after_failure(inner, nights, second)
@@ -96,15 +105,9 @@ def test_an_incremental_survives_the_failure_of_any_system_call(tmp_path: Path, 
         folder = make(call)
         repository, nights = repository_with_one_night(LocalStore(str(folder)))
         port = FaultyPort(number, fail_at=call)
-        try:
-            back_up_image(Repository(LocalStore(str(folder), port), repository.config), second)
-        except StoreError as met:
-            assert "\n" not in str(met)
-            is_reading = port.calls[call] in ("read", "scan_folder")
-            assert isinstance(met, StoreFull if number == errno.ENOSPC else StoreUnavailable), (
-                port.calls[call],
-                is_reading,
-            )
+        met = try_back_up(Repository(LocalStore(str(folder), port), repository.config), second)
+        assert met is None or isinstance(met, StoreFull if number == errno.ENOSPC else StoreUnavailable)
+        assert met is not None or len(repository.list_snapshots()) == 2
         if not port.has_failed:
             break
         for lock in (folder / "locks").glob("*"):
@@ -118,10 +121,8 @@ def test_init_survives_the_failure_of_any_system_call(tmp_path: Path) -> None:
     for call in range(100):
         folder = tmp_path / f"repo{call}"
         port = FaultyPort(errno.ENOSPC, fail_at=call)
-        try:
+        with contextlib.suppress(StoreFull):
             make_repository(LocalStore(str(folder), port))
-        except StoreFull:
-            pass
         if not port.has_failed:
             assert call > 5
             return
