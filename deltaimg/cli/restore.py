@@ -64,6 +64,7 @@ def restore(
                     "apparent_bytes": result.manifest.size_bytes,
                     "data_bytes": result.data_bytes,
                     "read_bytes": result.read_bytes,
+                    "plan_s": result.plan_s,
                     "duration_s": result.duration_s,
                     "damage": [],
                 }

@@ -24,11 +24,12 @@ _STREAM_SPAN_BYTES = 4 * MIB
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What a restore wrote, in bytes, and the extents that it could not."""
+    """What a restore wrote, in bytes, and the extents that it could not. `plan_s` passed before the first byte was read."""
 
     manifest: Manifest
     data_bytes: int
     read_bytes: int
+    plan_s: float
     duration_s: float
     damage: tuple[DamagedExtent, ...]
 
@@ -56,6 +57,7 @@ def restore(
     try:
         progress.start("planning", None)
         content = SnapshotContent(repository, manifest)
+        planned = time.monotonic()
         if target.is_sequential:
             read_bytes, damage = _write_in_order(
                 content, target, keep_going=keep_going, progress=progress, workers=workers
@@ -68,7 +70,14 @@ def restore(
     except BaseException:
         target.abort()
         raise
-    return RestoreResult(manifest, content.data_bytes, read_bytes, round(time.monotonic() - started, 3), damage)
+    return RestoreResult(
+        manifest,
+        data_bytes=content.data_bytes,
+        read_bytes=read_bytes,
+        plan_s=round(planned - started, 3),
+        duration_s=round(time.monotonic() - started, 3),
+        damage=damage,
+    )
 
 
 def _write_anywhere(

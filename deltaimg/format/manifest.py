@@ -125,10 +125,10 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
     manifest = parse_document(Kind.MANIFEST, name, data, Manifest)
     if problem := find_name_problem(manifest.image):
         raise Malformed(name, HEADER_BYTES, f"its image name {problem}")
+    if not _is_time(manifest.time):
+        raise Malformed(name, HEADER_BYTES, "its time is none")
     if manifest.object_name != name:
         raise Malformed(name, HEADER_BYTES, f"it belongs at {manifest.object_name}")
-    if split_object_name(name) is None or not _is_time(manifest.time):
-        raise Malformed(name, HEADER_BYTES, "its time is none")
     size = manifest.block_bytes
     if not MIN_BLOCK_BYTES <= size <= MAX_BLOCK_BYTES or size & (size - 1):
         raise Malformed(name, HEADER_BYTES, f"its block size is {size} bytes")
