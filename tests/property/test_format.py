@@ -18,7 +18,7 @@ from tests.golden import forge
 from tests.golden.kinds import KINDS, PackContent
 from tests.property.format_strategies import CONTENTS, EDGES, U8, U16, U32, U64, damaged
 
-QUICK = settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=80, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
 """The deadline, in milliseconds, is what keeps any object from taking unbounded time."""
 ALL = pytest.mark.parametrize("kind", KINDS)
 MIXED = st.one_of(EDGES, st.integers(0, 5))
