@@ -116,3 +116,78 @@ int dimg_insert_slots(uint32_t *table, size_t capacity, const uint8_t *digests, 
  * *digest_count; on TABLE_FULL, BUFFER_TOO_SMALL or BAD_SLOT, *out_done tells how many digests were handled. */
 int dimg_match_digests(uint32_t *table, size_t capacity, uint8_t *digests, size_t digest_capacity, size_t *digest_count,
                        const uint8_t *wanted, size_t count, uint32_t *out_slots, size_t *out_done);
+
+/* ---- files against files: weak and strong sums as rsync, librsync and deltaimg's own files use them ---- */
+
+/* Weak sums, which roll: cheap hints of what a window of bytes may be. Kept in 64 bits, whatever their own size. */
+typedef enum {
+    DIMG_WEAK_RABIN_KARP = 0, /* librsync 2.2 and later: a polynomial modulo 2^32 */
+    DIMG_WEAK_ROLLSUM = 1,    /* librsync before: two sums modulo 2^16, 31 added to each byte */
+    DIMG_WEAK_PYRSYNC = 2,    /* pyrsync2: (b << 16) | a of two sums without bound; here modulo 2^64 */
+    DIMG_WEAK_WIDE = 3        /* deltaimg: a polynomial modulo 2^64, its upper 40 bits */
+} dimg_weak_kind;
+
+/* Strong sums: what a block is. */
+typedef enum {
+    DIMG_STRONG_BLAKE3 = 0,  /* dimg_digest_blocks: 16 bytes */
+    DIMG_STRONG_BLAKE2B = 1, /* BLAKE2b with 32 bytes of digest and no key, as librsync has it */
+    DIMG_STRONG_MD5 = 2      /* 16 bytes */
+} dimg_strong_kind;
+
+/* The blocks of an old file, to be looked up by content. `by_weak` holds `entry_count` entries sorted by mixed weak sum, then by
+ * strong sum (as bytes); no two agree in both. directory[i] is the first entry whose mixed sum has upper bits of at least i, and
+ * directory[2^directory_bits] is entry_count; mixed = weak * 0x9E3779B97F4A7C15 modulo 2^64. A bit of `filter` (2^filter_bits of
+ * them, in bytes, lowest first) is set for each weak sum: see dimg_fill_filter. */
+typedef struct {
+    int weak_kind;
+    int strong_kind;
+    int path;              /* for BLAKE3, as is key (32 bytes) */
+    const uint8_t *key;
+    size_t block_bytes;
+    size_t strong_bytes;   /* of each strong sum, so many are compared */
+    size_t block_count;
+    const uint64_t *weaks;   /* of each block */
+    const uint8_t *strongs;  /* of each block, strong_bytes apart */
+    size_t entry_count;
+    const uint64_t *mixed;   /* of each entry */
+    const uint32_t *blocks;  /* of each entry */
+    const uint32_t *directory;
+    uint32_t directory_bits;
+    uint32_t filter_bits;
+    const uint8_t *filter;
+    int prefers_next;        /* of equal blocks take the one that continues the match before, or lies at the same offset */
+} dimg_block_index;
+
+/* `count` blocks of a new file, one after another from `position` on, equal old blocks `block`, block + 1, ... */
+typedef struct {
+    uint64_t position;
+    uint32_t block;
+    uint32_t count;
+} dimg_block_match;
+
+/* The weak sum of each of `block_count` blocks that lie one after another in `data`. BAD_ARGUMENT: no such kind, blocks of no
+ * bytes. */
+int dimg_weak_sums(int kind, const uint8_t *data, size_t block_count, size_t block_bytes, uint64_t *out_sums);
+
+/* Set the bit of each weak sum in `filter`, 2^filter_bits bits (8 to 32 of filter_bits); no bit is cleared. */
+int dimg_fill_filter(int kind, const uint64_t *weaks, size_t count, uint8_t *filter, uint32_t filter_bits);
+
+/* BLAKE2b with 32 bytes of digest of each block, of any size; out_digests has 32 * block_count bytes. */
+int dimg_blake2b_blocks(const uint8_t *data, size_t block_count, size_t block_bytes, uint8_t *out_digests);
+
+/* MD5 of each block, of any size; out_digests has 16 * block_count bytes. Not for security: pyrsync2 uses it. */
+int dimg_md5_blocks(const uint8_t *data, size_t block_count, size_t block_bytes, uint8_t *out_digests);
+
+/* Find old blocks in a new file, at any offset. Each pair of `stretches` (stretch_count * 2 numbers, ascending) is a [start,
+ * end) of `data`, searched from front to back: where a window equals an old block it is taken and the search goes on behind it,
+ * elsewhere the window moves by a byte. `first_position` is where data[0] lies in the new file. Matches are written in order,
+ * merged; positions count from data[0].
+ *
+ * Strong sums of windows that only seemed to match may cost 16 bytes for each byte searched, and a little to begin with: no
+ * content makes the search take longer than that; matches may be missed then, but never made up.
+ *
+ * BUFFER_TOO_SMALL: more than `capacity` matches; those written are good, *out_stretch and *out_position tell where to go on.
+ * BAD_ARGUMENT: stretches outside `data`, an index that contradicts itself. */
+int dimg_match_blocks(const dimg_block_index *index, const uint8_t *data, size_t data_bytes, uint64_t first_position,
+                      const uint64_t *stretches, size_t stretch_count, dimg_block_match *out, size_t capacity,
+                      size_t *out_count, size_t *out_stretch, uint64_t *out_position);
