@@ -19,6 +19,10 @@ Raises  `NativeError(function, status)` for arguments that `native/include/dimg_
 | `subtract_runs(runs, base)` | the parts of `runs` that `base` does not say |
 | `insert_slots(table, digests, digest_count, first_slot, count)` | enters the digests of known slots into `table` |
 | `match_digests(table, digests, digest_count, wanted)` | a slot for each of `wanted`, and the new count: unknown ones are appended to `digests` and entered. After an error throw table and digests away |
+| `weak_sums(kind, data, block_bytes)` | the weak sum of each block: see `WeakKind` |
+| `fill_filter(kind, weaks, filter_bits)` | 2^filter_bits bits, set where a weak sum points |
+| `blake2b_blocks(data, block_bytes)`, `md5_blocks(…)` | (n, 32) and (n, 16) digests of blocks of any size |
+| `match_blocks(index, data, stretches, first_position=0)` | `BLOCK_MATCH`: old blocks found in [start, end) of each stretch, at any offset |
 """  # noqa: E501
 
 from __future__ import annotations
@@ -29,7 +33,18 @@ import warnings
 
 from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, HOLE, RUN, ZERO
 from deltaimg.errors import UsageError
-from deltaimg.kernels.layout import STATUS_RUN, BlockStatus
+from deltaimg.kernels.layout import (
+    BLOCK_MATCH,
+    MIX,
+    STATUS_RUN,
+    STRONG_BYTES,
+    BlockIndex,
+    BlockMatches,
+    BlockStatus,
+    StrongKind,
+    Sums,
+    WeakKind,
+)
 from deltaimg.kernels.reference import (
     NAME,
     digest_blocks,
@@ -44,30 +59,44 @@ from deltaimg.kernels.reference import (
     scan_blocks,
     subtract_runs,
 )
+from deltaimg.kernels.reference_rolling import blake2b_blocks, fill_filter, match_blocks, md5_blocks, weak_sums
 
 __all__ = [
+    "BLOCK_MATCH",
     "CHANGED",
     "DIGEST_BYTES",
     "FIRST_SLOT",
     "HOLE",
+    "MIX",
     "NAME",
     "RUN",
     "SAME",
     "STATUS_RUN",
+    "STRONG_BYTES",
     "ZERO",
     "ZERO_BLOCK",
+    "BlockIndex",
+    "BlockMatches",
     "BlockStatus",
+    "StrongKind",
+    "Sums",
+    "WeakKind",
+    "blake2b_blocks",
     "digest_blocks",
     "digest_buffer",
     "expand_runs",
+    "fill_filter",
     "gather_blocks",
     "insert_slots",
     "is_equal",
     "is_zero",
+    "match_blocks",
     "match_digests",
+    "md5_blocks",
     "overlay_runs",
     "scan_blocks",
     "subtract_runs",
+    "weak_sums",
 ]
 
 SAME, ZERO_BLOCK, CHANGED = BlockStatus.SAME, BlockStatus.ZERO_BLOCK, BlockStatus.CHANGED
@@ -81,17 +110,22 @@ if _forced != "reference":
             raise ImportError("arrays are little-endian, this processor is not")
         from deltaimg.kernels.native import (
             NAME,
+            blake2b_blocks,
             digest_blocks,
             digest_buffer,
             expand_runs,
+            fill_filter,
             gather_blocks,
             insert_slots,
             is_equal,
             is_zero,
+            match_blocks,
             match_digests,
+            md5_blocks,
             overlay_runs,
             scan_blocks,
             subtract_runs,
+            weak_sums,
         )
     except ImportError as error:
         if _forced == "native":

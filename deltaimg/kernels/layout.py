@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -36,3 +37,59 @@ STATUS_RUN = np.dtype([("first", "<u4"), ("count", "<u4"), ("status", "<u4")])
 
 StatusRuns = npt.NDArray[np.void]
 Octets = npt.NDArray[np.uint8]
+Sums = npt.NDArray[np.uint64]
+
+
+class WeakKind(IntEnum):
+    """Weak sums: cheap hints of what a window of bytes may be. They roll."""
+
+    RABIN_KARP = 0
+    """librsync 2.2 and later: 32 bits of a polynomial."""
+    ROLLSUM = 1
+    """librsync before: two sums of 16 bits, 31 added to each byte."""
+    PYRSYNC = 2
+    """pyrsync2: `(b << 16) | a` of two sums without bound; here modulo 2^64."""
+    WIDE = 3
+    """deltaimg: the upper 40 of 64 bits of a polynomial."""
+
+
+class StrongKind(IntEnum):
+    """Strong sums: what a block is."""
+
+    BLAKE3 = 0
+    """As `digest_blocks` has it: keyed, 16 bytes, zero for a block of zeros."""
+    BLAKE2B = 1
+    """32 bytes, no key, as librsync has it."""
+    MD5 = 2
+    """As pyrsync2 has it."""
+
+
+STRONG_BYTES = {StrongKind.BLAKE3: 16, StrongKind.BLAKE2B: 32, StrongKind.MD5: 16}
+
+BLOCK_MATCH = np.dtype([("position", "<u8"), ("block", "<u4"), ("count", "<u4")])
+"""`count` blocks of new content from `position` on equal old blocks `block`, `block` + 1, …"""
+
+BlockMatches = npt.NDArray[np.void]
+
+MIX = 0x9E3779B97F4A7C15
+"""Weak sums are sorted by their product with this, modulo 2^64, which spreads them evenly."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockIndex:
+    """Old blocks, to be looked up by content. `delta.rolling.build_index` makes one; see `dimg_block_index` for its rules."""
+
+    weak_kind: WeakKind
+    strong_kind: StrongKind
+    key: bytes | None
+    block_bytes: int
+    weaks: Sums
+    strongs: Octets
+    """Shape (blocks, bytes of a strong sum): as many as are compared."""
+    mixed: Sums
+    blocks: npt.NDArray[np.uint32]
+    directory: npt.NDArray[np.uint32]
+    directory_bits: int
+    filter: Sums
+    filter_bits: int
+    prefers_next: bool

@@ -17,7 +17,18 @@ import numpy as np
 from deltaimg.arrays import DIGEST_BYTES, RUN, Digests, Runs, Slots
 from deltaimg.errors import NativeError
 from deltaimg.kernels._native import ffi, lib
-from deltaimg.kernels.layout import KEY_BYTES, STATUS_RUN, Buffer, Octets, StatusRuns
+from deltaimg.kernels.layout import (
+    BLOCK_MATCH,
+    KEY_BYTES,
+    STATUS_RUN,
+    BlockIndex,
+    BlockMatches,
+    Buffer,
+    Octets,
+    StatusRuns,
+    Sums,
+    WeakKind,
+)
 
 PATHS: dict[str, int] = {
     "portable": lib.DIMG_PATH_PORTABLE,
@@ -214,3 +225,80 @@ def match_digests(table: Slots, digests: Digests, digest_count: int, wanted: Dig
     )  # fmt: skip
     _check("match_digests", status)
     return slots, int(new_count[0])
+
+
+def _demand_blocks(function: str, source_bytes: int, block_bytes: int) -> int:
+    _demand(function, block_bytes > 0 and source_bytes % block_bytes == 0)
+    return source_bytes // block_bytes
+
+
+def weak_sums(kind: WeakKind, data: Buffer, block_bytes: int) -> Sums:
+    source = _in(data)
+    count = _demand_blocks("weak_sums", len(source), block_bytes)
+    sums = np.empty(count, np.uint64)
+    _check("weak_sums", lib.dimg_weak_sums(kind, source, count, block_bytes, ffi.from_buffer("uint64_t[]", sums)))
+    return sums
+
+
+def fill_filter(kind: WeakKind, weaks: Sums, filter_bits: int) -> Sums:
+    _demand("fill_filter", 8 <= filter_bits <= 32 and weaks.dtype == np.uint64)
+    bits = np.zeros(1 << (filter_bits - 6), np.uint64)
+    sums, words = (ffi.from_buffer("uint64_t[]", each) for each in (np.ascontiguousarray(weaks), bits))
+    _check("fill_filter", lib.dimg_fill_filter(kind, sums, len(weaks), words, filter_bits))
+    return bits
+
+
+def _strong_blocks(function: str, digest_bytes: int, data: Buffer, block_bytes: int) -> Octets:
+    source = _in(data)
+    count = _demand_blocks(function, len(source), block_bytes)
+    digests = np.empty((count, digest_bytes), np.uint8)
+    _check(function, getattr(lib, f"dimg_{function}")(source, count, block_bytes, _out(digests)))
+    return digests
+
+
+def blake2b_blocks(data: Buffer, block_bytes: int) -> Octets:
+    return _strong_blocks("blake2b_blocks", 32, data, block_bytes)
+
+
+def md5_blocks(data: Buffer, block_bytes: int) -> Octets:
+    return _strong_blocks("md5_blocks", 16, data, block_bytes)
+
+
+def match_blocks(index: BlockIndex, data: Buffer, stretches: Sums, first_position: int = 0) -> BlockMatches:
+    source = _in(data)
+    _demand("match_blocks", stretches.dtype == np.uint64 and stretches.ndim == 2 and stretches.shape[1] == 2)
+    _demand("match_blocks", (1 << index.filter_bits) == 64 * len(index.filter) and len(index.mixed) == len(index.blocks))
+    _demand("match_blocks", len(index.directory) == (1 << index.directory_bits) + 1)
+    _demand("match_blocks", len(index.weaks) == len(index.strongs) and 0 <= first_position < 2**63)
+    key = ffi.NULL if index.key is None else _in(index.key)
+    _demand("match_blocks", index.key is None or len(index.key) == KEY_BYTES)
+    described = ffi.new(
+        "dimg_block_index *",
+        {
+            "weak_kind": index.weak_kind, "strong_kind": index.strong_kind, "path": _BEST_PATH, "key": key,
+            "block_bytes": index.block_bytes, "strong_bytes": index.strongs.shape[1], "block_count": len(index.weaks),
+            "weaks": ffi.from_buffer("uint64_t[]", index.weaks), "strongs": _in(index.strongs),
+            "entry_count": len(index.mixed), "mixed": ffi.from_buffer("uint64_t[]", index.mixed),
+            "blocks": _slots_in(index.blocks), "directory": _slots_in(index.directory),
+            "directory_bits": index.directory_bits, "filter_bits": index.filter_bits, "filter": ffi.from_buffer("uint64_t[]", index.filter),
+            "prefers_next": index.prefers_next,
+        },
+    )  # fmt: skip
+    parts = []
+    left = np.ascontiguousarray(stretches).copy()
+    capacity = 1024
+    while len(left):
+        found = np.empty(capacity, BLOCK_MATCH)
+        count, stretch, position = ffi.new("size_t *"), ffi.new("size_t *"), ffi.new("uint64_t *")
+        status = lib.dimg_match_blocks(
+            described, source, len(source), first_position, ffi.from_buffer("uint64_t[]", left), len(left),
+            ffi.from_buffer("dimg_block_match[]", found), capacity, count, stretch, position,
+        )  # fmt: skip
+        parts.append(found[: count[0]])
+        if status != lib.DIMG_BUFFER_TOO_SMALL:
+            _check("match_blocks", status)
+            break
+        left = left[stretch[0] :]
+        left[0, 0] = position[0]
+        capacity *= 4
+    return np.concatenate(parts) if parts else np.empty(0, BLOCK_MATCH)

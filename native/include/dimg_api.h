@@ -136,8 +136,8 @@ typedef enum {
 
 /* The blocks of an old file, to be looked up by content. `by_weak` holds `entry_count` entries sorted by mixed weak sum, then by
  * strong sum (as bytes); no two agree in both. directory[i] is the first entry whose mixed sum has upper bits of at least i, and
- * directory[2^directory_bits] is entry_count; mixed = weak * 0x9E3779B97F4A7C15 modulo 2^64. A bit of `filter` (2^filter_bits of
- * them, in bytes, lowest first) is set for each weak sum: see dimg_fill_filter. */
+ * directory[2^directory_bits] is entry_count; mixed = weak * 0x9E3779B97F4A7C15 modulo 2^64. `filter` has 2^filter_bits bits, as
+ * dimg_fill_filter sets them. */
 typedef struct {
     int weak_kind;
     int strong_kind;
@@ -154,7 +154,7 @@ typedef struct {
     const uint32_t *directory;
     uint32_t directory_bits;
     uint32_t filter_bits;
-    const uint8_t *filter;
+    const uint64_t *filter;
     int prefers_next;        /* of equal blocks take the one that continues the match before, or lies at the same offset */
 } dimg_block_index;
 
@@ -169,8 +169,8 @@ typedef struct {
  * bytes. */
 int dimg_weak_sums(int kind, const uint8_t *data, size_t block_count, size_t block_bytes, uint64_t *out_sums);
 
-/* Set the bit of each weak sum in `filter`, 2^filter_bits bits (8 to 32 of filter_bits); no bit is cleared. */
-int dimg_fill_filter(int kind, const uint64_t *weaks, size_t count, uint8_t *filter, uint32_t filter_bits);
+/* Set two bits for each weak sum in `filter`, which has 2^filter_bits bits (filter_bits from 8 to 32); no bit is cleared. */
+int dimg_fill_filter(int kind, const uint64_t *weaks, size_t count, uint64_t *filter, uint32_t filter_bits);
 
 /* BLAKE2b with 32 bytes of digest of each block, of any size; out_digests has 32 * block_count bytes. */
 int dimg_blake2b_blocks(const uint8_t *data, size_t block_count, size_t block_bytes, uint8_t *out_digests);

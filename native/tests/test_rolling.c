@@ -68,8 +68,8 @@ static void test_strong_sums(void)
 /* An index with one entry a block, sorted as the search wants it: by insertion, which is enough here. */
 typedef struct {
     dimg_block_index index;
-    uint64_t *weaks, *mixed;
-    uint8_t *strongs, *filter;
+    uint64_t *weaks, *mixed, *filter;
+    uint8_t *strongs;
     uint32_t *blocks, *directory;
 } made_index;
 

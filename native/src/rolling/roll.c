@@ -6,7 +6,7 @@
  * is looked up in a bit array first (the filter), which is small enough for a near cache and says no to all but a few in a
  * hundred; only then in the sorted list of weak sums, and only where it stands there is the strong sum computed. Polynomials
  * roll four bytes at a time: the four sums are independent multiples of the one before them, so that no byte waits for the
- * multiplication of its neighbour.
+ * multiplication of its neighbour. Shifts by a variable are what the filter costs, hence a second build for BMI2.
  *
  * Equal content is looked up by weak and strong sum together, by bisection, so that thousands of equal weak sums cost no more
  * than ten steps; repeated blocks are one entry. What remains to an adversary are windows that share a weak sum with an old
@@ -43,8 +43,7 @@ enum { FOUND = -1, NOT_FOUND = -2 }; /* beside dimg_status, which has no negativ
 
 static int is_in_filter(const dimg_block_index *index, uint64_t weak)
 {
-    const uint64_t place = dimg_filter_place(index->weak_kind, weak, index->filter_bits);
-    return index->filter[place >> 3] >> (place & 7) & 1;
+    return dimg_filter_has(index->filter, dimg_filter_hash(index->weak_kind, weak), index->filter_bits - 6) != 0;
 }
 
 static int compute_strong(const dimg_block_index *index, const uint8_t *window, uint8_t *out)
@@ -172,22 +171,22 @@ static int look_up(search *s, size_t position, uint64_t weak, uint32_t *out_bloc
 
 /* Move the window from `position` on, byte by byte, to the first position below `end` whose weak sum passes the filter, and
  * return it with its sum in *sum; `end`, when there is none. The sum at `position` itself is given, and not looked at. */
-static inline size_t skip_polynomial(const search *s, size_t position, size_t end, dimg_sum *sum, int kind)
+static inline __attribute__((always_inline)) size_t skip_polynomial(const search *s, size_t position, size_t end, dimg_sum *sum,
+                                                                    uint32_t hash_shift)
 {
-    const dimg_block_index *index = s->index;
     const uint64_t m = s->roller.multiplier, m2 = m * m, m3 = m2 * m, m4 = m2 * m2;
-    const uint64_t *leaving = s->roller.leaving;
-    const uint8_t *filter = index->filter;
-    const uint32_t shift = (kind == DIMG_WEAK_WIDE ? 64 : 32) - index->filter_bits;
+    const uint64_t *leaving = s->roller.leaving, *filter = s->index->filter;
+    const uint32_t word_bits = s->index->filter_bits - 6;
     const uint8_t *out = s->data + position, *in = out + s->roller.window_bytes, *const last = s->data + end;
     uint64_t h = sum->a;
-#define PLACE(h) (kind == DIMG_WEAK_WIDE ? (h) >> shift : (uint64_t)((uint32_t)(h) >> shift))
-#define IS_HIT(h) (filter[PLACE(h) >> 3] >> (PLACE(h) & 7) & 1)
     while (last - out > 4) {
         const uint64_t t0 = in[0] - leaving[out[0]], t1 = t0 * m + in[1] - leaving[out[1]];
         const uint64_t t2 = t1 * m + in[2] - leaving[out[2]], t3 = t2 * m + in[3] - leaving[out[3]];
         const uint64_t h0 = h * m + t0, h1 = h * m2 + t1, h2 = h * m3 + t2, h3 = h * m4 + t3;
-        const int hit0 = IS_HIT(h0), hit1 = IS_HIT(h1), hit2 = IS_HIT(h2), hit3 = IS_HIT(h3);
+        const uint64_t hit0 = dimg_filter_has(filter, h0 << hash_shift, word_bits);
+        const uint64_t hit1 = dimg_filter_has(filter, h1 << hash_shift, word_bits);
+        const uint64_t hit2 = dimg_filter_has(filter, h2 << hash_shift, word_bits);
+        const uint64_t hit3 = dimg_filter_has(filter, h3 << hash_shift, word_bits);
         if (hit0 | hit1 | hit2 | hit3) {
             const size_t at = (size_t)(out - s->data);
             sum->a = hit0 ? h0 : hit1 ? h1 : hit2 ? h2 : h3;
@@ -199,42 +198,64 @@ static inline size_t skip_polynomial(const search *s, size_t position, size_t en
     }
     while (last - out > 1) {
         h = h * m + *in++ - leaving[*out++];
-        if (IS_HIT(h)) {
+        if (dimg_filter_has(filter, h << hash_shift, word_bits)) {
             sum->a = h;
             return (size_t)(out - s->data);
         }
     }
-#undef IS_HIT
-#undef PLACE
     return end;
 }
 
-static inline size_t skip_two_sums(const search *s, size_t position, size_t end, dimg_sum *sum, int kind)
+static inline __attribute__((always_inline)) size_t skip_two_sums(const search *s, size_t position, size_t end, dimg_sum *sum,
+                                                                  int kind)
 {
     const size_t n = s->roller.window_bytes;
     const uint64_t offset = kind == DIMG_WEAK_ROLLSUM ? DIMG_ROLLSUM_OFFSET : 0;
+    const uint64_t *filter = s->index->filter;
+    const uint32_t word_bits = s->index->filter_bits - 6;
     while (++position < end) {
         const uint64_t out = s->data[position - 1], in = s->data[position - 1 + n];
         sum->a += in - out;
         sum->b += sum->a - n * (out + offset);
-        if (is_in_filter(s->index, dimg_weak_of(kind, *sum)))
+        if (dimg_filter_has(filter, dimg_filter_hash(kind, dimg_weak_of(kind, *sum)), word_bits))
             return position;
     }
     return end;
 }
 
-static size_t skip_misses(const search *s, size_t position, size_t end, dimg_sum *sum)
+static inline __attribute__((always_inline)) size_t skip_misses_inline(const search *s, size_t position, size_t end, dimg_sum *sum)
 {
     switch (s->roller.kind) { /* constants, so that each kind gets a loop of its own */
     case DIMG_WEAK_RABIN_KARP:
-        return skip_polynomial(s, position, end, sum, DIMG_WEAK_RABIN_KARP);
+        return skip_polynomial(s, position, end, sum, 32);
     case DIMG_WEAK_WIDE:
-        return skip_polynomial(s, position, end, sum, DIMG_WEAK_WIDE);
+        return skip_polynomial(s, position, end, sum, 0);
     case DIMG_WEAK_ROLLSUM:
         return skip_two_sums(s, position, end, sum, DIMG_WEAK_ROLLSUM);
     default:
         return skip_two_sums(s, position, end, sum, DIMG_WEAK_PYRSYNC);
     }
+}
+
+static size_t skip_misses_portable(const search *s, size_t position, size_t end, dimg_sum *sum)
+{
+    return skip_misses_inline(s, position, end, sum);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("bmi2"))) static size_t skip_misses_bmi2(const search *s, size_t position, size_t end, dimg_sum *sum)
+{
+    return skip_misses_inline(s, position, end, sum);
+}
+#endif
+
+static size_t skip_misses(const search *s, size_t position, size_t end, dimg_sum *sum)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("bmi2"))
+        return skip_misses_bmi2(s, position, end, sum);
+#endif
+    return skip_misses_portable(s, position, end, sum);
 }
 
 static int add_match(search *s, size_t position, uint32_t block)

@@ -74,14 +74,14 @@ int dimg_weak_sums(int kind, const uint8_t *data, size_t block_count, size_t blo
     return DIMG_OK;
 }
 
-int dimg_fill_filter(int kind, const uint64_t *weaks, size_t count, uint8_t *filter, uint32_t filter_bits)
+int dimg_fill_filter(int kind, const uint64_t *weaks, size_t count, uint64_t *filter, uint32_t filter_bits)
 {
     if (kind < DIMG_WEAK_RABIN_KARP || kind > DIMG_WEAK_WIDE || filter_bits < 8 || filter_bits > 32)
         return DIMG_BAD_ARGUMENT;
-    const uint64_t mask = ((uint64_t)1 << filter_bits) - 1;
+    const uint32_t word_bits = filter_bits - 6;
     for (size_t i = 0; i < count; i++) {
-        const uint64_t place = dimg_filter_place(kind, weaks[i], filter_bits) & mask;
-        filter[place >> 3] |= (uint8_t)(1u << (place & 7));
+        const uint64_t hash = dimg_filter_hash(kind, weaks[i]);
+        filter[hash >> (64 - word_bits)] |= dimg_filter_bits_of(hash, word_bits);
     }
     return DIMG_OK;
 }

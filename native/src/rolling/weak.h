@@ -55,14 +55,27 @@ static inline uint64_t dimg_weak_of(int kind, dimg_sum sum)
     }
 }
 
-/* The bit of a filter of 2^bits that stands for a weak sum. The upper bits of a polynomial are its best. */
-static inline uint64_t dimg_filter_place(int kind, uint64_t weak, uint32_t bits)
+/* A weak sum as a filter takes it: its best bits uppermost, which a polynomial has there by itself. */
+static inline uint64_t dimg_filter_hash(int kind, uint64_t weak)
 {
     if (kind == DIMG_WEAK_RABIN_KARP)
-        return weak >> (32 - bits);
+        return weak << 32;
     if (kind == DIMG_WEAK_WIDE)
-        return weak >> (40 - bits);
-    return (weak * 0x9E3779B97F4A7C15u) >> (64 - bits);
+        return weak << 24;
+    return weak * 0x9E3779B97F4A7C15u;
+}
+
+/* A filter of 2^bits is words of 64 bits. The upper bits of a hash name the word, the next six and the six after these two bits
+ * in it, so that a sum that is not there passes once in several hundred, for one access to memory. */
+static inline uint64_t dimg_filter_bits_of(uint64_t hash, uint32_t word_bits)
+{
+    return (uint64_t)1 << (hash >> (58 - word_bits) & 63) | (uint64_t)1 << (hash >> (52 - word_bits) & 63);
+}
+
+static inline uint64_t dimg_filter_has(const uint64_t *filter, uint64_t hash, uint32_t word_bits)
+{
+    const uint64_t word = filter[hash >> (64 - word_bits)];
+    return word >> (hash >> (58 - word_bits) & 63) & word >> (hash >> (52 - word_bits) & 63) & 1;
 }
 
 dimg_sum dimg_sum_window(int kind, const uint8_t *window, size_t window_bytes);

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weak sums, strong sums of blocks and the search for old blocks, in plain Python: see `reference`.
+
+The search tries windows one by one and looks them up in dictionaries. It takes no allowance for windows that share a weak sum
+with an old block and nothing else: where C gives up on some of these, this finds them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from deltaimg.errors import NativeError
+from deltaimg.kernels import reference
+from deltaimg.kernels.layout import (
+    BLOCK_MATCH,
+    MIX,
+    STRONG_BYTES,
+    BlockIndex,
+    BlockMatches,
+    Buffer,
+    Octets,
+    StrongKind,
+    Sums,
+    WeakKind,
+)
+
+_U32, _U64 = 2**32 - 1, 2**64 - 1
+_MULTIPLIERS = {WeakKind.RABIN_KARP: 0x08104225, WeakKind.WIDE: 0xD1342543DE82EF95}
+_ROLLSUM_OFFSET = 31
+
+
+def _demand(function: str, is_good: bool) -> None:
+    if not is_good:
+        raise NativeError(function, "BAD_ARGUMENT")
+
+
+def _octets(data: Buffer) -> memoryview:
+    return memoryview(data).cast("B")
+
+
+@dataclass(slots=True)
+class RollingSum:
+    """A weak sum of a window that grows, moves and shrinks byte by byte."""
+
+    kind: WeakKind
+    window_bytes: int = 0
+    a: int = 0
+    b: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind in _MULTIPLIERS:
+            self.a = 1
+
+    def fill(self, window: bytes | memoryview) -> None:
+        """Make `window` the window."""
+        self.window_bytes = len(window)
+        if self.kind in _MULTIPLIERS:
+            m = _MULTIPLIERS[self.kind]
+            self.a = 1
+            for byte in window:
+                self.a = (self.a * m + byte) & _U64
+            return
+        offset = _ROLLSUM_OFFSET if self.kind == WeakKind.ROLLSUM else 0
+        self.a = self.b = 0
+        for byte in window:
+            self.a += byte + offset
+            self.b += self.a
+
+    def drop(self, byte: int) -> None:
+        """Let the first byte of the window go."""
+        if self.kind in _MULTIPLIERS:
+            m = _MULTIPLIERS[self.kind]
+            # What is left began as seed * M^(n-1), and had M times that with `byte` behind it.
+            self.a = (self.a - pow(m, self.window_bytes - 1, 2**64) * (byte + m - 1)) & _U64
+        else:
+            offset = _ROLLSUM_OFFSET if self.kind == WeakKind.ROLLSUM else 0
+            self.a -= byte + offset
+            self.b -= self.window_bytes * (byte + offset)
+        self.window_bytes -= 1
+
+    def add(self, byte: int) -> None:
+        """Take one more byte in at the end of the window."""
+        if self.kind in _MULTIPLIERS:
+            self.a = (self.a * _MULTIPLIERS[self.kind] + byte) & _U64
+        else:
+            self.a += byte + (_ROLLSUM_OFFSET if self.kind == WeakKind.ROLLSUM else 0)
+            self.b += self.a
+        self.window_bytes += 1
+
+    @property
+    def weak(self) -> int:
+        if self.kind == WeakKind.RABIN_KARP:
+            return self.a & _U32
+        if self.kind == WeakKind.WIDE:
+            return self.a >> 24
+        if self.kind == WeakKind.ROLLSUM:
+            return (self.b & 0xFFFF) << 16 | self.a & 0xFFFF
+        return (self.b << 16 | self.a) & _U64
+
+
+def weak_sums(kind: WeakKind, data: Buffer, block_bytes: int) -> Sums:
+    view = _octets(data)
+    _demand("weak_sums", block_bytes > 0 and len(view) % block_bytes == 0)
+    sums = np.empty(len(view) // block_bytes, np.uint64)
+    rolling = RollingSum(kind)
+    for i in range(len(sums)):
+        rolling.fill(view[i * block_bytes : (i + 1) * block_bytes])
+        sums[i] = rolling.weak
+    return sums
+
+
+def fill_filter(kind: WeakKind, weaks: Sums, filter_bits: int) -> Sums:
+    _demand("fill_filter", 8 <= filter_bits <= 32 and weaks.dtype == np.uint64)
+    if kind in _MULTIPLIERS:
+        hashes = weaks << np.uint64(32 if kind == WeakKind.RABIN_KARP else 24)
+    else:
+        hashes = weaks * np.uint64(MIX)
+    words = np.zeros(1 << (filter_bits - 6), np.uint64)
+    places = (hashes >> np.uint64(70 - filter_bits)).astype(np.int64)
+    for shift in (64 - filter_bits, 58 - filter_bits):
+        np.bitwise_or.at(words, places, np.uint64(1) << (hashes >> np.uint64(shift) & np.uint64(63)))
+    return words
+
+
+def _digest(kind: StrongKind, key: bytes | None, block: bytes | memoryview) -> bytes:
+    if kind == StrongKind.BLAKE2B:
+        return hashlib.blake2b(block, digest_size=32).digest()
+    if kind == StrongKind.MD5:
+        return hashlib.md5(block, usedforsecurity=False).digest()
+    assert key is not None
+    return reference.digest_blocks(key, block, len(block)).tobytes()
+
+
+def _strong_blocks(kind: StrongKind, data: Buffer, block_bytes: int) -> Octets:
+    view = _octets(data)
+    _demand(f"{kind.name.lower()}_blocks", block_bytes > 0 and len(view) % block_bytes == 0)
+    digests = [_digest(kind, None, view[i : i + block_bytes]) for i in range(0, len(view), block_bytes)]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, STRONG_BYTES[kind]).copy()
+
+
+def blake2b_blocks(data: Buffer, block_bytes: int) -> Octets:
+    return _strong_blocks(StrongKind.BLAKE2B, data, block_bytes)
+
+
+def md5_blocks(data: Buffer, block_bytes: int) -> Octets:
+    return _strong_blocks(StrongKind.MD5, data, block_bytes)
+
+
+def match_blocks(index: BlockIndex, data: Buffer, stretches: Sums, first_position: int = 0) -> BlockMatches:
+    view = _octets(data)
+    known = set(index.weaks[index.blocks].tolist())
+    by_strong: dict[tuple[int, bytes], int] = {}
+    for block in index.blocks.tolist():
+        _demand("match_blocks", block < len(index.weaks))
+        by_strong[int(index.weaks[block]), index.strongs[block].tobytes()] = block
+    found: list[list[int]] = []
+    for start, end in stretches.tolist():
+        _demand("match_blocks", start <= end <= len(view))
+        for position, block in _search(index, view, start, end, known, by_strong, found, first_position):
+            last = found[-1] if found else None
+            if last and last[0] + last[2] * index.block_bytes == position and last[1] + last[2] == block:
+                last[2] += 1
+            else:
+                found.append([position, block, 1])
+    return np.array([tuple(each) for each in found], BLOCK_MATCH)
+
+
+def _search(
+    index: BlockIndex, view: memoryview, start: int, end: int, known: set[int],
+    by_strong: dict[tuple[int, bytes], int], found: list[list[int]], first_position: int,
+) -> Iterator[tuple[int, int]]:  # fmt: skip
+    size = index.block_bytes
+    rolling = RollingSum(index.weak_kind)
+    position, is_fresh = start, True
+    while position + size <= end:
+        if is_fresh:
+            rolling.fill(view[position : position + size])
+        is_fresh = False
+        weak = rolling.weak
+        if weak in known:
+            strong = _digest(index.strong_kind, index.key, view[position : position + size])[: index.strongs.shape[1]]
+            block = by_strong.get((weak, strong))
+            if block is not None:
+                if index.prefers_next:
+                    block = _prefer(index, weak, strong, position, first_position, found, block)
+                yield position, block
+                position += size
+                is_fresh = True
+                continue
+        if position + size < end:
+            rolling.drop(view[position])
+            rolling.add(view[position + size])
+        position += 1
+
+
+def _prefer(
+    index: BlockIndex, weak: int, strong: bytes, position: int, first_position: int, found: list[list[int]], block: int
+) -> int:
+    """Return the equal block that continues the match before, else the one at the same offset, else `block`."""
+    candidates = []
+    if found and found[-1][0] + found[-1][2] * index.block_bytes == position:
+        candidates.append(found[-1][1] + found[-1][2])
+    if (first_position + position) % index.block_bytes == 0:
+        candidates.append((first_position + position) // index.block_bytes)
+    for each in candidates:
+        is_there = each < len(index.weaks) and int(index.weaks[each]) == weak
+        if is_there and index.strongs[each].tobytes() == strong:
+            return each
+    return block
