@@ -17,7 +17,7 @@ from deltaimg.kernels import MIX, BlockIndex, StrongKind, Sums, WeakKind, fill_f
 _MIN_FILTER_BITS, _MAX_FILTER_BITS = 13, 26
 """At most 8 MiB: a larger filter says no more often, but no cache holds it."""
 _FILTER_BITS_PER_BLOCK = 32
-"""One window in 60 to 250 of new content passes, and is looked up in memory."""
+"""Some windows in a thousand of new content pass it, and are looked up in memory."""
 _ENTRIES_PER_BUCKET = 2
 
 

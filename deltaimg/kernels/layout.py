@@ -50,7 +50,7 @@ class WeakKind(IntEnum):
     PYRSYNC = 2
     """pyrsync2: `(b << 16) | a` of two sums without bound; here modulo 2^64."""
     WIDE = 3
-    """deltaimg: the upper 40 of 64 bits of a polynomial."""
+    """deltaimg: 40 bits, those of librsync and below them the upper 8 of a second polynomial."""
 
 
 class StrongKind(IntEnum):
@@ -90,6 +90,6 @@ class BlockIndex:
     blocks: npt.NDArray[np.uint32]
     directory: npt.NDArray[np.uint32]
     directory_bits: int
-    filter: Sums
+    filter: npt.NDArray[np.uint32]
     filter_bits: int
     prefers_next: bool

@@ -240,11 +240,11 @@ def weak_sums(kind: WeakKind, data: Buffer, block_bytes: int) -> Sums:
     return sums
 
 
-def fill_filter(kind: WeakKind, weaks: Sums, filter_bits: int) -> Sums:
-    _demand("fill_filter", 8 <= filter_bits <= 32 and weaks.dtype == np.uint64)
-    bits = np.zeros(1 << (filter_bits - 6), np.uint64)
-    sums, words = (ffi.from_buffer("uint64_t[]", each) for each in (np.ascontiguousarray(weaks), bits))
-    _check("fill_filter", lib.dimg_fill_filter(kind, sums, len(weaks), words, filter_bits))
+def fill_filter(kind: WeakKind, weaks: Sums, filter_bits: int) -> Slots:
+    _demand("fill_filter", 8 <= filter_bits <= 27 and weaks.dtype == np.uint64)
+    bits = np.zeros(1 << (filter_bits - 5), np.uint32)
+    sums = ffi.from_buffer("uint64_t[]", np.ascontiguousarray(weaks))
+    _check("fill_filter", lib.dimg_fill_filter(kind, sums, len(weaks), _slots_out(bits), filter_bits))
     return bits
 
 
@@ -267,7 +267,7 @@ def md5_blocks(data: Buffer, block_bytes: int) -> Octets:
 def match_blocks(index: BlockIndex, data: Buffer, stretches: Sums, first_position: int = 0) -> BlockMatches:
     source = _in(data)
     _demand("match_blocks", stretches.dtype == np.uint64 and stretches.ndim == 2 and stretches.shape[1] == 2)
-    _demand("match_blocks", (1 << index.filter_bits) == 64 * len(index.filter) and len(index.mixed) == len(index.blocks))
+    _demand("match_blocks", (1 << index.filter_bits) == 32 * len(index.filter) and len(index.mixed) == len(index.blocks))
     _demand("match_blocks", len(index.directory) == (1 << index.directory_bits) + 1)
     _demand("match_blocks", len(index.weaks) == len(index.strongs) and 0 <= first_position < 2**63)
     key = ffi.NULL if index.key is None else _in(index.key)
@@ -280,7 +280,7 @@ def match_blocks(index: BlockIndex, data: Buffer, stretches: Sums, first_positio
             "weaks": ffi.from_buffer("uint64_t[]", index.weaks), "strongs": _in(index.strongs),
             "entry_count": len(index.mixed), "mixed": ffi.from_buffer("uint64_t[]", index.mixed),
             "blocks": _slots_in(index.blocks), "directory": _slots_in(index.directory),
-            "directory_bits": index.directory_bits, "filter_bits": index.filter_bits, "filter": ffi.from_buffer("uint64_t[]", index.filter),
+            "directory_bits": index.directory_bits, "filter_bits": index.filter_bits, "filter": _slots_in(index.filter),
             "prefers_next": index.prefers_next,
         },
     )  # fmt: skip

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deltaimg.arrays import Slots
 from deltaimg.errors import NativeError
 from deltaimg.kernels import reference
 from deltaimg.kernels.layout import (
@@ -29,8 +30,8 @@ from deltaimg.kernels.layout import (
 )
 
 _U32, _U64 = 2**32 - 1, 2**64 - 1
-_MULTIPLIERS = {WeakKind.RABIN_KARP: 0x08104225, WeakKind.WIDE: 0xD1342543DE82EF95}
-_ROLLSUM_OFFSET = 31
+_POLYNOMIALS = (WeakKind.RABIN_KARP, WeakKind.WIDE)
+_FIRST, _SECOND = 0x08104225, 0x915F77F5
 
 
 def _demand(function: str, is_good: bool) -> None:
@@ -44,7 +45,10 @@ def _octets(data: Buffer) -> memoryview:
 
 @dataclass(slots=True)
 class RollingSum:
-    """A weak sum of a window that grows, moves and shrinks byte by byte."""
+    """A weak sum of a window that grows, moves and shrinks byte by byte.
+
+    `a` and `b` are the two polynomials, or the sum of the bytes and the sum of these sums.
+    """
 
     kind: WeakKind
     window_bytes: int = 0
@@ -52,51 +56,46 @@ class RollingSum:
     b: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind in _MULTIPLIERS:
-            self.a = 1
+        self.fill(b"")
 
     def fill(self, window: bytes | memoryview) -> None:
         """Make `window` the window."""
-        self.window_bytes = len(window)
-        if self.kind in _MULTIPLIERS:
-            m = _MULTIPLIERS[self.kind]
-            self.a = 1
-            for byte in window:
-                self.a = (self.a * m + byte) & _U64
-            return
-        offset = _ROLLSUM_OFFSET if self.kind == WeakKind.ROLLSUM else 0
-        self.a = self.b = 0
+        self.window_bytes = 0
+        self.a = self.b = 1 if self.kind in _POLYNOMIALS else 0
         for byte in window:
-            self.a += byte + offset
-            self.b += self.a
+            self.add(byte)
 
     def drop(self, byte: int) -> None:
         """Let the first byte of the window go."""
-        if self.kind in _MULTIPLIERS:
-            m = _MULTIPLIERS[self.kind]
-            # What is left began as seed * M^(n-1), and had M times that with `byte` behind it.
-            self.a = (self.a - pow(m, self.window_bytes - 1, 2**64) * (byte + m - 1)) & _U64
-        else:
-            offset = _ROLLSUM_OFFSET if self.kind == WeakKind.ROLLSUM else 0
-            self.a -= byte + offset
-            self.b -= self.window_bytes * (byte + offset)
         self.window_bytes -= 1
+        if self.kind in _POLYNOMIALS:
+            # What is left began as M^n, and had M times that and `byte` M^n times before it.
+            self.a = (self.a - pow(_FIRST, self.window_bytes, 2**32) * (byte + _FIRST - 1)) & _U32
+            self.b = (self.b - pow(_SECOND, self.window_bytes, 2**32) * (byte + _SECOND - 1)) & _U32
+        else:
+            self.a -= byte + self._offset
+            self.b -= (self.window_bytes + 1) * (byte + self._offset)
 
     def add(self, byte: int) -> None:
         """Take one more byte in at the end of the window."""
-        if self.kind in _MULTIPLIERS:
-            self.a = (self.a * _MULTIPLIERS[self.kind] + byte) & _U64
-        else:
-            self.a += byte + (_ROLLSUM_OFFSET if self.kind == WeakKind.ROLLSUM else 0)
-            self.b += self.a
         self.window_bytes += 1
+        if self.kind in _POLYNOMIALS:
+            self.a = (self.a * _FIRST + byte) & _U32
+            self.b = (self.b * _SECOND + byte) & _U32
+        else:
+            self.a += byte + self._offset
+            self.b += self.a
+
+    @property
+    def _offset(self) -> int:
+        return 31 if self.kind == WeakKind.ROLLSUM else 0
 
     @property
     def weak(self) -> int:
         if self.kind == WeakKind.RABIN_KARP:
-            return self.a & _U32
+            return self.a
         if self.kind == WeakKind.WIDE:
-            return self.a >> 24
+            return self.a << 8 | self.b >> 24
         if self.kind == WeakKind.ROLLSUM:
             return (self.b & 0xFFFF) << 16 | self.a & 0xFFFF
         return (self.b << 16 | self.a) & _U64
@@ -113,16 +112,18 @@ def weak_sums(kind: WeakKind, data: Buffer, block_bytes: int) -> Sums:
     return sums
 
 
-def fill_filter(kind: WeakKind, weaks: Sums, filter_bits: int) -> Sums:
-    _demand("fill_filter", 8 <= filter_bits <= 32 and weaks.dtype == np.uint64)
-    if kind in _MULTIPLIERS:
-        hashes = weaks << np.uint64(32 if kind == WeakKind.RABIN_KARP else 24)
+def fill_filter(kind: WeakKind, weaks: Sums, filter_bits: int) -> Slots:
+    _demand("fill_filter", 8 <= filter_bits <= 27 and weaks.dtype == np.uint64)
+    if kind == WeakKind.RABIN_KARP:
+        hashes = weaks.astype(np.uint32)
+    elif kind == WeakKind.WIDE:
+        hashes = (weaks >> np.uint64(8)).astype(np.uint32)
     else:
-        hashes = weaks * np.uint64(MIX)
-    words = np.zeros(1 << (filter_bits - 6), np.uint64)
-    places = (hashes >> np.uint64(70 - filter_bits)).astype(np.int64)
-    for shift in (64 - filter_bits, 58 - filter_bits):
-        np.bitwise_or.at(words, places, np.uint64(1) << (hashes >> np.uint64(shift) & np.uint64(63)))
+        hashes = ((weaks * np.uint64(MIX)) >> np.uint64(32)).astype(np.uint32)
+    words = np.zeros(1 << (filter_bits - 5), np.uint32)
+    places = (hashes >> np.uint32(37 - filter_bits)).astype(np.int64)
+    for shift in (32 - filter_bits, 27 - filter_bits):
+        np.bitwise_or.at(words, places, np.uint32(1) << (hashes >> np.uint32(shift) & np.uint32(31)))
     return words
 
 

@@ -124,7 +124,7 @@ typedef enum {
     DIMG_WEAK_RABIN_KARP = 0, /* librsync 2.2 and later: a polynomial modulo 2^32 */
     DIMG_WEAK_ROLLSUM = 1,    /* librsync before: two sums modulo 2^16, 31 added to each byte */
     DIMG_WEAK_PYRSYNC = 2,    /* pyrsync2: (b << 16) | a of two sums without bound; here modulo 2^64 */
-    DIMG_WEAK_WIDE = 3        /* deltaimg: a polynomial modulo 2^64, its upper 40 bits */
+    DIMG_WEAK_WIDE = 3        /* deltaimg: 40 bits, that of librsync and the upper 8 bits of a second polynomial below it */
 } dimg_weak_kind;
 
 /* Strong sums: what a block is. */
@@ -154,7 +154,7 @@ typedef struct {
     const uint32_t *directory;
     uint32_t directory_bits;
     uint32_t filter_bits;
-    const uint64_t *filter;
+    const uint32_t *filter;
     int prefers_next;        /* of equal blocks take the one that continues the match before, or lies at the same offset */
 } dimg_block_index;
 
@@ -169,8 +169,8 @@ typedef struct {
  * bytes. */
 int dimg_weak_sums(int kind, const uint8_t *data, size_t block_count, size_t block_bytes, uint64_t *out_sums);
 
-/* Set two bits for each weak sum in `filter`, which has 2^filter_bits bits (filter_bits from 8 to 32); no bit is cleared. */
-int dimg_fill_filter(int kind, const uint64_t *weaks, size_t count, uint64_t *filter, uint32_t filter_bits);
+/* Set two bits for each weak sum in `filter`, which has 2^filter_bits bits (filter_bits from 8 to 27); no bit is cleared. */
+int dimg_fill_filter(int kind, const uint64_t *weaks, size_t count, uint32_t *filter, uint32_t filter_bits);
 
 /* BLAKE2b with 32 bytes of digest of each block, of any size; out_digests has 32 * block_count bytes. */
 int dimg_blake2b_blocks(const uint8_t *data, size_t block_count, size_t block_bytes, uint8_t *out_digests);

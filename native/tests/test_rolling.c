@@ -8,18 +8,18 @@ enum { KINDS = 4 };
 
 static uint64_t define_weak(int kind, const uint8_t *bytes, size_t count)
 {
-    uint64_t a = 0, b = 0, poly = 1;
-    const uint64_t m = kind == DIMG_WEAK_WIDE ? 0xD1342543DE82EF95u : 0x08104225u;
+    uint64_t a = 0, b = 0, first = 1, second = 1;
     for (size_t i = 0; i < count; i++) {
         a += bytes[i] + (kind == DIMG_WEAK_ROLLSUM ? 31u : 0u);
         b += a;
-        poly = poly * m + bytes[i];
+        first = first * 0x08104225u + bytes[i];
+        second = second * 0x915F77F5u + bytes[i];
     }
     switch (kind) {
     case DIMG_WEAK_RABIN_KARP:
-        return poly & UINT32_MAX;
+        return first & UINT32_MAX;
     case DIMG_WEAK_WIDE:
-        return poly >> 24;
+        return (first & UINT32_MAX) << 8 | (second & UINT32_MAX) >> 24;
     case DIMG_WEAK_ROLLSUM:
         return (b & 0xFFFF) << 16 | (a & 0xFFFF);
     default:
@@ -68,7 +68,8 @@ static void test_strong_sums(void)
 /* An index with one entry a block, sorted as the search wants it: by insertion, which is enough here. */
 typedef struct {
     dimg_block_index index;
-    uint64_t *weaks, *mixed, *filter;
+    uint64_t *weaks, *mixed;
+    uint32_t *filter;
     uint8_t *strongs;
     uint32_t *blocks, *directory;
 } made_index;

@@ -3,10 +3,8 @@
  * The search for old blocks in a new file, at any offset.
  *
  * Nearly all windows of new content are in no old block, so what counts is how fast they are passed over. A window's weak sum
- * is looked up in a bit array first (the filter), which is small enough for a near cache and says no to all but a few in a
- * hundred; only then in the sorted list of weak sums, and only where it stands there is the strong sum computed. Polynomials
- * roll four bytes at a time: the four sums are independent multiples of the one before them, so that no byte waits for the
- * multiplication of its neighbour. Shifts by a variable are what the filter costs, hence a second build for BMI2.
+ * is looked up in a bit array first (the filter), small enough for a near cache, which says no to all but one in some hundred;
+ * only then in the sorted list of weak sums, and only where it stands there is the strong sum computed.
  *
  * Equal content is looked up by weak and strong sum together, by bisection, so that thousands of equal weak sums cost no more
  * than ten steps; repeated blocks are one entry. What remains to an adversary are windows that share a weak sum with an old
@@ -17,8 +15,6 @@
 
 #include "../../include/dimg.h"
 #include "weak.h"
-
-#define MIX 0x9E3779B97F4A7C15u
 
 enum {
     MAX_STRONG_BYTES = 32,
@@ -43,7 +39,7 @@ enum { FOUND = -1, NOT_FOUND = -2 }; /* beside dimg_status, which has no negativ
 
 static int is_in_filter(const dimg_block_index *index, uint64_t weak)
 {
-    return dimg_filter_has(index->filter, dimg_filter_hash(index->weak_kind, weak), index->filter_bits - 6) != 0;
+    return dimg_filter_has(index->filter, dimg_filter_hash(index->weak_kind, weak), index->filter_bits - 5);
 }
 
 static int compute_strong(const dimg_block_index *index, const uint8_t *window, uint8_t *out)
@@ -140,7 +136,7 @@ static int look_up(search *s, size_t position, uint64_t weak, uint32_t *out_bloc
     const dimg_block_index *index = s->index;
     uint8_t strong[MAX_STRONG_BYTES];
     size_t first, end;
-    int status = find_entries(index, weak * MIX, &first, &end);
+    int status = find_entries(index, weak * DIMG_MIX, &first, &end);
     if (status != DIMG_OK)
         return status;
     if (first == end)
@@ -169,95 +165,6 @@ static int look_up(search *s, size_t position, uint64_t weak, uint32_t *out_bloc
     return status;
 }
 
-/* Move the window from `position` on, byte by byte, to the first position below `end` whose weak sum passes the filter, and
- * return it with its sum in *sum; `end`, when there is none. The sum at `position` itself is given, and not looked at. */
-static inline __attribute__((always_inline)) size_t skip_polynomial(const search *s, size_t position, size_t end, dimg_sum *sum,
-                                                                    uint32_t hash_shift)
-{
-    const uint64_t m = s->roller.multiplier, m2 = m * m, m3 = m2 * m, m4 = m2 * m2;
-    const uint64_t *leaving = s->roller.leaving, *filter = s->index->filter;
-    const uint32_t word_bits = s->index->filter_bits - 6;
-    const uint8_t *out = s->data + position, *in = out + s->roller.window_bytes, *const last = s->data + end;
-    uint64_t h = sum->a;
-    while (last - out > 4) {
-        const uint64_t t0 = in[0] - leaving[out[0]], t1 = t0 * m + in[1] - leaving[out[1]];
-        const uint64_t t2 = t1 * m + in[2] - leaving[out[2]], t3 = t2 * m + in[3] - leaving[out[3]];
-        const uint64_t h0 = h * m + t0, h1 = h * m2 + t1, h2 = h * m3 + t2, h3 = h * m4 + t3;
-        const uint64_t hit0 = dimg_filter_has(filter, h0 << hash_shift, word_bits);
-        const uint64_t hit1 = dimg_filter_has(filter, h1 << hash_shift, word_bits);
-        const uint64_t hit2 = dimg_filter_has(filter, h2 << hash_shift, word_bits);
-        const uint64_t hit3 = dimg_filter_has(filter, h3 << hash_shift, word_bits);
-        if (hit0 | hit1 | hit2 | hit3) {
-            const size_t at = (size_t)(out - s->data);
-            sum->a = hit0 ? h0 : hit1 ? h1 : hit2 ? h2 : h3;
-            return at + (hit0 ? 1 : hit1 ? 2 : hit2 ? 3 : 4);
-        }
-        h = h3;
-        out += 4;
-        in += 4;
-    }
-    while (last - out > 1) {
-        h = h * m + *in++ - leaving[*out++];
-        if (dimg_filter_has(filter, h << hash_shift, word_bits)) {
-            sum->a = h;
-            return (size_t)(out - s->data);
-        }
-    }
-    return end;
-}
-
-static inline __attribute__((always_inline)) size_t skip_two_sums(const search *s, size_t position, size_t end, dimg_sum *sum,
-                                                                  int kind)
-{
-    const size_t n = s->roller.window_bytes;
-    const uint64_t offset = kind == DIMG_WEAK_ROLLSUM ? DIMG_ROLLSUM_OFFSET : 0;
-    const uint64_t *filter = s->index->filter;
-    const uint32_t word_bits = s->index->filter_bits - 6;
-    while (++position < end) {
-        const uint64_t out = s->data[position - 1], in = s->data[position - 1 + n];
-        sum->a += in - out;
-        sum->b += sum->a - n * (out + offset);
-        if (dimg_filter_has(filter, dimg_filter_hash(kind, dimg_weak_of(kind, *sum)), word_bits))
-            return position;
-    }
-    return end;
-}
-
-static inline __attribute__((always_inline)) size_t skip_misses_inline(const search *s, size_t position, size_t end, dimg_sum *sum)
-{
-    switch (s->roller.kind) { /* constants, so that each kind gets a loop of its own */
-    case DIMG_WEAK_RABIN_KARP:
-        return skip_polynomial(s, position, end, sum, 32);
-    case DIMG_WEAK_WIDE:
-        return skip_polynomial(s, position, end, sum, 0);
-    case DIMG_WEAK_ROLLSUM:
-        return skip_two_sums(s, position, end, sum, DIMG_WEAK_ROLLSUM);
-    default:
-        return skip_two_sums(s, position, end, sum, DIMG_WEAK_PYRSYNC);
-    }
-}
-
-static size_t skip_misses_portable(const search *s, size_t position, size_t end, dimg_sum *sum)
-{
-    return skip_misses_inline(s, position, end, sum);
-}
-
-#if defined(__x86_64__)
-__attribute__((target("bmi2"))) static size_t skip_misses_bmi2(const search *s, size_t position, size_t end, dimg_sum *sum)
-{
-    return skip_misses_inline(s, position, end, sum);
-}
-#endif
-
-static size_t skip_misses(const search *s, size_t position, size_t end, dimg_sum *sum)
-{
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("bmi2"))
-        return skip_misses_bmi2(s, position, end, sum);
-#endif
-    return skip_misses_portable(s, position, end, sum);
-}
-
 static int add_match(search *s, size_t position, uint32_t block)
 {
     if (next_block(s, position) == block && s->out[s->count - 1].count < UINT32_MAX) {
@@ -279,14 +186,14 @@ static int search_stretch(search *s, size_t *position, size_t end)
         dimg_sum sum = dimg_sum_window(s->roller.kind, s->data + *position, n);
         size_t at = *position;
         if (!is_in_filter(s->index, dimg_weak_of(s->roller.kind, sum)))
-            at = skip_misses(s, at, end, &sum);
+            at = dimg_skip_misses(&s->roller, at, end, &sum);
         uint32_t block = 0;
         int status = NOT_FOUND;
         while (at < end) {
             status = look_up(s, at, dimg_weak_of(s->roller.kind, sum), &block);
             if (status != NOT_FOUND)
                 break;
-            at = skip_misses(s, at, end, &sum);
+            at = dimg_skip_misses(&s->roller, at, end, &sum);
         }
         *position = at;
         if (at >= end)
@@ -311,7 +218,7 @@ static int is_sound(const dimg_block_index *index)
         return 0;
     if (index->block_bytes == 0 || index->directory_bits < 1 || index->directory_bits > 32)
         return 0;
-    return index->filter_bits >= 8 && index->filter_bits <= 32
+    return index->filter_bits >= 8 && index->filter_bits <= 27
            && index->directory[(size_t)1 << index->directory_bits] == index->entry_count;
 }
 
@@ -326,7 +233,9 @@ int dimg_match_blocks(const dimg_block_index *index, const uint8_t *data, size_t
     for (size_t i = 0; i < stretch_count; i++)
         if (stretches[2 * i] > stretches[2 * i + 1] || stretches[2 * i + 1] > data_bytes)
             return DIMG_BAD_ARGUMENT;
-    dimg_start_roller(&s.roller, index->weak_kind, index->block_bytes);
+    s.roller = (dimg_roller){.kind = index->weak_kind, .window_bytes = index->block_bytes, .data = data, .filter = index->filter,
+                             .weight = dimg_power_of(DIMG_MULTIPLIER, index->block_bytes), .word_bits = index->filter_bits - 5,
+                             .second_weight = dimg_power_of(DIMG_SECOND_MULTIPLIER, index->block_bytes)};
     for (size_t i = 0; i < stretch_count && index->entry_count > 0; i++) {
         size_t position = (size_t)stretches[2 * i];
         if (stretches[2 * i + 1] - position < index->block_bytes)

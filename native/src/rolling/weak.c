@@ -6,19 +6,21 @@
 
 #include "../../include/dimg.h"
 
-static uint64_t power_of(uint64_t base, size_t exponent)
+enum { MIN_FILTER_BITS = 8, MAX_FILTER_BITS = 27, WORD_SHIFT = 5 };
+
+uint32_t dimg_power_of(uint32_t base, size_t exponent)
 {
-    uint64_t result = 1;
+    uint32_t result = 1;
     for (; exponent > 0; exponent >>= 1, base *= base)
         if (exponent & 1)
             result *= base;
     return result;
 }
 
-static uint64_t sum_polynomial(uint64_t m, const uint8_t *bytes, size_t count)
+static uint32_t sum_polynomial(uint32_t m, const uint8_t *bytes, size_t count)
 {
-    const uint64_t m2 = m * m, m3 = m2 * m, m4 = m2 * m2, m5 = m4 * m, m6 = m4 * m2, m7 = m4 * m3, m8 = m4 * m4;
-    uint64_t sum = 1;
+    const uint32_t m2 = m * m, m3 = m2 * m, m4 = m2 * m2, m5 = m4 * m, m6 = m4 * m2, m7 = m4 * m3, m8 = m4 * m4;
+    uint32_t sum = 1;
     size_t i = 0;
     for (; count - i >= 8; i += 8)
         sum = sum * m8 + (bytes[i] * m7 + bytes[i + 1] * m6 + bytes[i + 2] * m5 + bytes[i + 3] * m4)
@@ -50,19 +52,15 @@ static dimg_sum sum_twice(const uint8_t *bytes, size_t count, uint32_t offset)
 
 dimg_sum dimg_sum_window(int kind, const uint8_t *window, size_t window_bytes)
 {
-    if (dimg_is_polynomial(kind))
-        return (dimg_sum){sum_polynomial(dimg_multiplier_of(kind), window, window_bytes), 0};
-    return sum_twice(window, window_bytes, kind == DIMG_WEAK_ROLLSUM ? DIMG_ROLLSUM_OFFSET : 0);
-}
-
-void dimg_start_roller(dimg_roller *roller, int kind, size_t window_bytes)
-{
-    roller->kind = kind;
-    roller->window_bytes = window_bytes;
-    roller->multiplier = dimg_multiplier_of(kind);
-    const uint64_t weight = power_of(roller->multiplier, window_bytes);
-    for (uint64_t byte = 0; byte < 256; byte++)
-        roller->leaving[byte] = weight * (byte + roller->multiplier - 1);
+    switch (kind) {
+    case DIMG_WEAK_RABIN_KARP:
+        return (dimg_sum){sum_polynomial(DIMG_MULTIPLIER, window, window_bytes), 0};
+    case DIMG_WEAK_WIDE:
+        return (dimg_sum){sum_polynomial(DIMG_MULTIPLIER, window, window_bytes),
+                          sum_polynomial(DIMG_SECOND_MULTIPLIER, window, window_bytes)};
+    default:
+        return sum_twice(window, window_bytes, kind == DIMG_WEAK_ROLLSUM ? DIMG_ROLLSUM_OFFSET : 0);
+    }
 }
 
 int dimg_weak_sums(int kind, const uint8_t *data, size_t block_count, size_t block_bytes, uint64_t *out_sums)
@@ -74,14 +72,14 @@ int dimg_weak_sums(int kind, const uint8_t *data, size_t block_count, size_t blo
     return DIMG_OK;
 }
 
-int dimg_fill_filter(int kind, const uint64_t *weaks, size_t count, uint64_t *filter, uint32_t filter_bits)
+int dimg_fill_filter(int kind, const uint64_t *weaks, size_t count, uint32_t *filter, uint32_t filter_bits)
 {
-    if (kind < DIMG_WEAK_RABIN_KARP || kind > DIMG_WEAK_WIDE || filter_bits < 8 || filter_bits > 32)
+    if (kind < DIMG_WEAK_RABIN_KARP || kind > DIMG_WEAK_WIDE || filter_bits < MIN_FILTER_BITS || filter_bits > MAX_FILTER_BITS)
         return DIMG_BAD_ARGUMENT;
-    const uint32_t word_bits = filter_bits - 6;
+    const uint32_t word_bits = filter_bits - WORD_SHIFT;
     for (size_t i = 0; i < count; i++) {
-        const uint64_t hash = dimg_filter_hash(kind, weaks[i]);
-        filter[hash >> (64 - word_bits)] |= dimg_filter_bits_of(hash, word_bits);
+        const uint32_t hash = dimg_filter_hash(kind, weaks[i]);
+        filter[hash >> (32 - word_bits)] |= dimg_filter_mask(hash, word_bits);
     }
     return DIMG_OK;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The weak sums: what they are of a window, and how they roll by a byte.
+ * The weak sums: what they are of a window, how they roll by a byte, and the filter that knows them.
  *
- * The polynomials, of bytes b[0..n): seed * M^n + b[0] * M^(n-1) + ... + b[n-1]. The 32-bit one is computed modulo 2^64, too: its
- * lower half is the same. A byte that leaves takes M^n * (b + (M - 1) * seed) with it, which a table of 256 entries holds.
+ * A polynomial of bytes b[0..n) is M^n + b[0] * M^(n-1) + ... + b[n-1] modulo 2^32: the sum before the first byte is 1, so that
+ * zeros of different lengths differ. A byte that leaves takes M^n * (b + M - 1) with it.
  *
  * Sources  librsync's documentation for its two sums; pyrsync2 for its. */
 #ifndef DIMG_ROLLING_WEAK_H
@@ -14,40 +14,34 @@
 
 #include "../../include/dimg.h"
 
-#define DIMG_RABIN_KARP_MULTIPLIER 0x08104225u
-#define DIMG_WIDE_MULTIPLIER 0xD1342543DE82EF95u /* 5 modulo 8, as generators of full period have it */
+#define DIMG_MULTIPLIER 0x08104225u        /* librsync's, and the first of a wide sum */
+#define DIMG_SECOND_MULTIPLIER 0x915F77F5u /* 5 modulo 8, as generators of full period have it */
 #define DIMG_ROLLSUM_OFFSET 31u
+#define DIMG_MIX 0x9E3779B97F4A7C15u
 
-typedef struct {
-    int kind;
-    size_t window_bytes;
-    uint64_t multiplier;
-    uint64_t leaving[256]; /* what a byte that leaves takes with it; polynomials only */
-} dimg_roller;
-
-/* A sum on its way: the polynomial, or its two halves. */
+/* A sum on its way: one polynomial or two, or the sum of the bytes and the sum of these sums. */
 typedef struct {
     uint64_t a, b;
 } dimg_sum;
 
-static inline int dimg_is_polynomial(int kind)
-{
-    return kind == DIMG_WEAK_RABIN_KARP || kind == DIMG_WEAK_WIDE;
-}
-
-static inline uint64_t dimg_multiplier_of(int kind)
-{
-    return kind == DIMG_WEAK_RABIN_KARP ? DIMG_RABIN_KARP_MULTIPLIER : DIMG_WIDE_MULTIPLIER;
-}
+/* What rolling over some data takes. */
+typedef struct {
+    int kind;
+    size_t window_bytes;
+    uint32_t weight, second_weight; /* M^window_bytes of either polynomial */
+    const uint8_t *data;
+    const uint32_t *filter;
+    uint32_t word_bits; /* the filter has 2^word_bits words */
+} dimg_roller;
 
 /* The weak sum that `sum` stands for. */
 static inline uint64_t dimg_weak_of(int kind, dimg_sum sum)
 {
     switch (kind) {
     case DIMG_WEAK_RABIN_KARP:
-        return sum.a & UINT32_MAX;
+        return sum.a;
     case DIMG_WEAK_WIDE:
-        return sum.a >> 24;
+        return sum.a << 8 | sum.b >> 24;
     case DIMG_WEAK_ROLLSUM:
         return (sum.b & 0xFFFF) << 16 | (sum.a & 0xFFFF);
     default:
@@ -55,30 +49,40 @@ static inline uint64_t dimg_weak_of(int kind, dimg_sum sum)
     }
 }
 
-/* A weak sum as a filter takes it: its best bits uppermost, which a polynomial has there by itself. */
-static inline uint64_t dimg_filter_hash(int kind, uint64_t weak)
+/* A weak sum as the filter takes it: 32 bits, the best of them uppermost, where a polynomial has them by itself. */
+static inline uint32_t dimg_filter_hash(int kind, uint64_t weak)
 {
     if (kind == DIMG_WEAK_RABIN_KARP)
-        return weak << 32;
+        return (uint32_t)weak;
     if (kind == DIMG_WEAK_WIDE)
-        return weak << 24;
-    return weak * 0x9E3779B97F4A7C15u;
+        return (uint32_t)(weak >> 8);
+    return (uint32_t)(weak * DIMG_MIX >> 32);
 }
 
-/* A filter of 2^bits is words of 64 bits. The upper bits of a hash name the word, the next six and the six after these two bits
- * in it, so that a sum that is not there passes once in several hundred, for one access to memory. */
-static inline uint64_t dimg_filter_bits_of(uint64_t hash, uint32_t word_bits)
+/* The upper bits of a hash name a word of the filter, the next five and the five after these two bits in it; so a sum that is
+ * not there passes once in some hundred times, for one access to memory. */
+static inline uint32_t dimg_filter_mask(uint32_t hash, uint32_t word_bits)
 {
-    return (uint64_t)1 << (hash >> (58 - word_bits) & 63) | (uint64_t)1 << (hash >> (52 - word_bits) & 63);
+    return (uint32_t)1 << (hash >> (27 - word_bits) & 31) | (uint32_t)1 << (hash >> (22 - word_bits) & 31);
 }
 
-static inline uint64_t dimg_filter_has(const uint64_t *filter, uint64_t hash, uint32_t word_bits)
+static inline int dimg_filter_has(const uint32_t *filter, uint32_t hash, uint32_t word_bits)
 {
-    const uint64_t word = filter[hash >> (64 - word_bits)];
-    return word >> (hash >> (58 - word_bits) & 63) & word >> (hash >> (52 - word_bits) & 63) & 1;
+    const uint32_t mask = dimg_filter_mask(hash, word_bits);
+    return (filter[hash >> (32 - word_bits)] & mask) == mask;
 }
 
+uint32_t dimg_power_of(uint32_t base, size_t exponent);
 dimg_sum dimg_sum_window(int kind, const uint8_t *window, size_t window_bytes);
-void dimg_start_roller(dimg_roller *roller, int kind, size_t window_bytes);
+
+/* Move the window from `position` on, byte by byte, to the first position below `end` whose weak sum passes the filter, and
+ * return it with its sum in *sum; `end`, when there is none. The sum at `position` itself is given, and not looked at. */
+size_t dimg_skip_misses(const dimg_roller *roller, size_t position, size_t end, dimg_sum *sum);
+
+#if defined(__x86_64__)
+/* The same for polynomials, for as long as there are 8 windows to look at: stops up to 8 short of `end` without a hit, having
+ * set *is_hit, with the sum of the position that it returns. */
+size_t dimg_skip_polynomial_avx2(const dimg_roller *roller, size_t position, size_t end, dimg_sum *sum, int *is_hit);
+#endif
 
 #endif
