@@ -72,6 +72,13 @@ class SizeMismatch(ImageError):
     exit_code = 15
 
 
+class WrongOldFile(ImageError):
+    """A delta is for another old file than the one it was given."""
+
+    exit_code = 16
+    hint = "name the file that the signature was made of, as it was then"
+
+
 # -- snapshots ---------------------------------------------------------------------------------------------------------
 
 
@@ -160,8 +167,8 @@ class UnsupportedFormat(RepositoryError):
 
     exit_code = 34
 
-    def __init__(self, object_name: str, problem: str) -> None:
-        super().__init__(f"{object_name}: {problem}", hint="use a newer version of deltaimg")
+    def __init__(self, object_name: str, problem: str, *, hint: str = "use a newer version of deltaimg") -> None:
+        super().__init__(f"{object_name}: {problem}", hint=hint)
         self.object_name = object_name
 
 

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 from blake3 import blake3
 
 from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, Runs, Slots, end_blocks
@@ -37,6 +38,42 @@ def root_digest(key: bytes, runs: Runs, digests: Digests, *, size_bytes: int, bl
     hasher.update(stretches.tobytes())
     hasher.update(_TAIL.pack(len(stretches), size_bytes, block_bytes))
     return hasher.digest(DIGEST_BYTES)
+
+
+class RootHasher:
+    """The same root digest of an image whose blocks come by in order, digest by digest; those in gaps are zero."""
+
+    def __init__(self, key: bytes) -> None:
+        self._hasher = blake3(key=key)
+        self._firsts: list[npt.NDArray[np.uint64]] = []
+        self._counts: list[npt.NDArray[np.uint64]] = []
+        self._end_block = -1
+
+    def add(self, first_block: int, digests: Digests) -> None:
+        """Take the digests of blocks from `first_block` on; those of zero blocks are zero."""
+        is_data = digests.any(axis=1)
+        if not is_data.any():
+            return
+        self._hasher.update(np.ascontiguousarray(digests[is_data]).data)
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], is_data, [False])).astype(np.int8)))
+        firsts = edges[::2].astype(np.uint64) + np.uint64(first_block)
+        counts = (edges[1::2] - edges[::2]).astype(np.uint64)
+        if int(firsts[0]) == self._end_block:
+            self._counts[-1][-1] += counts[0]
+            firsts, counts = firsts[1:], counts[1:]
+        self._end_block = first_block + int(edges[-1])
+        if len(firsts):
+            self._firsts.append(firsts)
+            self._counts.append(counts)
+
+    def finish(self, *, size_bytes: int, block_bytes: int) -> bytes:
+        """Return the 16-byte root digest."""
+        stretches = np.empty((sum(map(len, self._firsts)), 2), "<u8")
+        if len(stretches):
+            stretches[:, 0], stretches[:, 1] = np.concatenate(self._firsts), np.concatenate(self._counts)
+        self._hasher.update(stretches.tobytes())
+        self._hasher.update(_TAIL.pack(len(stretches), size_bytes, block_bytes))
+        return self._hasher.digest(DIGEST_BYTES)
 
 
 def expand_slots(data_runs: Runs) -> Iterator[Slots]:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from blake3 import blake3
 
@@ -33,6 +33,8 @@ class Kind(Enum):
     SIGNATURE = b"\x8bDIMGSIG"
     MANIFEST = b"\x8bDIMGSNP"
     LOCK = b"\x8bDIMGLCK"
+    SUMS = b"\x8bDIMGSUM"
+    DELTA = b"\x8bDIMGDLT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def parse_header(kind: Kind, name: str, data: bytes | memoryview) -> Header:
         head
     )
     if magic != kind.value:
-        raise Malformed(name, 0, f"is no {kind.name.lower()} of a deltaimg repository")
+        raise Malformed(name, 0, f"is no {kind.name.lower()} of deltaimg")
     if digest_bytes(head[:56], length=8) != checksum:
         raise Malformed(name, 56, "the header is damaged")
     if version != VERSION:
@@ -137,7 +139,11 @@ class BodyReader:
         self.position = end
         return taken
 
-    def take_struct(self, layout: struct.Struct) -> tuple[int, ...]:
+    def take_rest(self) -> memoryview:
+        """Return all that is left."""
+        return self.take(len(self._body) - self.position)
+
+    def take_struct(self, layout: struct.Struct) -> tuple[Any, ...]:
         """Return the next fields, as `layout` says."""
         return layout.unpack(self.take(layout.size))
 

@@ -42,6 +42,10 @@ class Target(Protocol):
         """Make `length` bytes from `offset` read as zeros, as holes where the target can."""
         ...
 
+    def grow(self, size_bytes: int) -> None:
+        """The image turns out to have at least `size_bytes`; for images whose size is known last."""
+        ...
+
     def commit(self) -> None:
         """The image is complete and proven: give it its name."""
         ...
@@ -131,6 +135,13 @@ class FileTarget(_DescriptorTarget):
     def clear(self, offset: int, length: int) -> None:
         """Nothing to do: the file is new."""
 
+    def grow(self, size_bytes: int) -> None:
+        try:
+            if os.fstat(self._descriptor).st_size < size_bytes:
+                os.ftruncate(self._descriptor, size_bytes)
+        except OSError as error:
+            raise TargetTooSmall(self.path, f"its file system cannot hold a file of {size_bytes} bytes") from error
+
     def commit(self) -> None:
         try:
             if self._is_synced:
@@ -185,6 +196,11 @@ class DeviceTarget(_DescriptorTarget):
             os.close(descriptor)
             raise TargetTooSmall(path, f"has {device_bytes} bytes; the image needs {size_bytes}")
         self._can_punch = True
+        self._device_bytes = device_bytes
+
+    def grow(self, size_bytes: int) -> None:
+        if size_bytes > self._device_bytes:
+            raise TargetTooSmall(self.path, f"has {self._device_bytes} bytes; the image needs {size_bytes} or more")
 
     def clear(self, offset: int, length: int) -> None:
         if self._can_punch and _punch(self._descriptor, offset, length):
@@ -226,6 +242,9 @@ class StreamTarget:
     def clear(self, offset: int, length: int) -> None:
         for start in range(offset, offset + length, len(_ZERO_BUFFER)):
             self.write(start, memoryview(_ZERO_BUFFER)[: offset + length - start])
+
+    def grow(self, size_bytes: int) -> None:
+        """A stream ends where it ends."""
 
     def commit(self) -> None:
         """Nothing to name."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signatures, deltas and patches of single files, without a repository: a file each format, found through `registry`."""

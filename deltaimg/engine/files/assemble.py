@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A new file made of operations: spans of it on all cores, holes kept.
+
+Memory  a buffer for each span in flight, and the literals that wait for theirs.
+Always  what a span's content is, is digested as it is written, not read back.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import Digests
+from deltaimg.engine.files.spans import choose_span_bytes, find_runs
+from deltaimg.engine.files.stitch import Op
+from deltaimg.engine.pipeline import OrderedPool, count_workers
+from deltaimg.errors import SourceChanged, WrongOldFile
+from deltaimg.format.delta import COPY, LITERAL, ZERO
+from deltaimg.image.source import Source
+from deltaimg.image.target import Target
+from deltaimg.model import count_blocks
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A stretch of the new file, and the operations that make it; none where it is all zero."""
+
+    start: int
+    length: int = 0
+    ops: list[Op] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    start: int
+    length: int
+    digests: Digests | None
+    content: bytes | None
+    """What a target that is written in order has to be given; zeros, if None."""
+
+
+class Assembler:
+    """Makes pieces of a new file from an old one."""
+
+    def __init__(
+        self, old: Source, target: Target, *, block_bytes: int, digest: Callable[[memoryview], Digests] | None = None
+    ) -> None:
+        self.target = target
+        self.span_bytes = choose_span_bytes(block_bytes)
+        self.bytes_of = {ZERO: 0, COPY: 0, LITERAL: 0}
+        self._old, self._old_bytes = old, old.size_bytes or 0
+        self._block_bytes = block_bytes
+        self._digest = digest
+        self._extents = old.data_extents()
+        self._buffers: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+
+    def split_holes(self, op: Op) -> Iterator[Op]:
+        """Yield a copy as what it copies: data, and holes of the old file, which need not be read."""
+        end = op.old_offset + op.length
+        if end > self._old_bytes:
+            raise WrongOldFile(
+                self._old.path, f"has {self._old_bytes} bytes; the delta copies bytes {op.old_offset} to {end}"
+            )
+        at = op.old_offset
+        place = int(np.searchsorted(self._extents[:, 1], at, side="right"))
+        while at < end:
+            start, stop = self._extents[place].tolist() if place < len(self._extents) else (end, end)
+            if at < start:
+                stop = min(start, end)
+                yield Op(ZERO, stop - at)
+                at = stop
+                continue
+            yield Op(COPY, min(stop, end) - at, at)
+            at = min(stop, end)
+            place += 1
+
+    def make(self, piece: _Piece) -> _Made:
+        """Make a piece, and write it, unless the target wants it in order."""
+        if not piece.ops:
+            if not self.target.is_sequential:
+                self.target.clear(piece.start, piece.length)
+            return _Made(piece.start, piece.length, None, None)
+        size = self._block_bytes
+        padded = count_blocks(piece.length, size) * size
+        buffer = self._take_buffer()[:padded]
+        at = 0
+        for op in piece.ops:
+            self._fill(op, buffer[at : at + op.length])
+            at += op.length
+        buffer[at:] = bytes(padded - at)
+        digests = None if self._digest is None else self._digest(buffer)
+        content = None
+        if self.target.is_sequential:
+            content = bytes(buffer[: piece.length])
+        else:
+            self._write(piece, buffer, find_data(buffer, size) if digests is None else digests.any(axis=1))
+        self._buffers.put(buffer)
+        return _Made(piece.start, piece.length, digests, content)
+
+    def _fill(self, op: Op, room: memoryview) -> None:
+        if op.kind == ZERO:
+            room[:] = bytes(op.length)
+        elif op.literal is not None:
+            room[:] = op.literal
+        else:
+            got = self._old.read_into(op.old_offset, room)
+            if got < op.length:
+                raise SourceChanged(self._old.path, f"ends at byte {op.old_offset + got}, earlier than when it was opened")
+
+    def _write(self, piece: _Piece, buffer: memoryview, is_data: npt.NDArray[np.bool_]) -> None:
+        size = self._block_bytes
+        for first, last in find_runs(is_data).tolist():
+            self.target.write(piece.start + first * size, buffer[first * size : min(last * size, piece.length)])
+        for first, last in find_runs(~is_data).tolist():
+            self.target.clear(piece.start + first * size, min(last * size, piece.length) - first * size)
+
+    def _take_buffer(self) -> memoryview:
+        try:
+            return memoryview(self._buffers.get_nowait().obj)
+        except queue.Empty:
+            return memoryview(bytearray(self.span_bytes))
+
+
+def find_data(content: memoryview, block_bytes: int) -> npt.NDArray[np.bool_]:
+    """Return which blocks are not all zero; `block_bytes` is a multiple of eight."""
+    words = np.frombuffer(content, np.uint64).reshape(-1, block_bytes // 8)
+    return words.any(axis=1)
+
+
+def assemble(assembler: Assembler, ops: Iterator[Op]) -> Iterator[tuple[int, int, Digests | None]]:
+    """Make the file of `ops`; yield start, length and digests of each piece, in order, no digests where it is all zero."""
+    target = assembler.target
+    grown = 0
+    with OrderedPool(assembler.make, window=count_workers() + 2) as pool:
+        for made in pool.map(_grow_before(assembler, _cut(assembler, ops))):
+            if target.is_sequential:
+                if made.content is None:
+                    target.clear(made.start, made.length)
+                else:
+                    target.write(made.start, memoryview(made.content))
+            grown = made.start + made.length
+            yield made.start, made.length, made.digests
+    target.grow(grown)
+
+
+def _grow_before(assembler: Assembler, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
+    """Let the target refuse what does not fit before it is written."""
+    for piece in pieces:
+        assembler.target.grow(piece.start + piece.length)
+        yield piece
+
+
+def _cut(assembler: Assembler, ops: Iterator[Op]) -> Iterator[_Piece]:
+    """Cut operations at multiples of the span; whole spans of zeros become one piece without operations."""
+    span = assembler.span_bytes
+    piece = _Piece(0)
+    for whole in ops:
+        assembler.bytes_of[whole.kind] += whole.length
+        for op in assembler.split_holes(whole) if whole.kind == COPY else (whole,):
+            done = 0
+            while done < op.length:
+                at = piece.start + piece.length
+                left = op.length - done
+                if op.kind == ZERO and piece.length == 0 and left >= span:
+                    length = left // span * span
+                    yield _Piece(at, length)
+                    piece = _Piece(at + length)
+                else:
+                    length = min(left, span - piece.length)
+                    piece.ops.append(_part_of(op, done, length))
+                    piece.length += length
+                    if piece.length == span:
+                        yield piece
+                        piece = _Piece(at + length)
+                done += length
+    if piece.length:
+        yield piece
+
+
+def _part_of(op: Op, start: int, length: int) -> Op:
+    literal = None if op.literal is None else op.literal[start : start + length]
+    return Op(op.kind, length, op.old_offset + start, literal)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a format of signatures and deltas promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from deltaimg.engine.files.streams import Input, Output
+from deltaimg.engine.progress import Progress
+from deltaimg.image.source import Source
+from deltaimg.image.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureResult:
+    """What was signed: bytes of the image, of its blocks, and of the signature."""
+
+    image_bytes: int
+    block_bytes: int
+    signature_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaResult:
+    """What the new file is made of, in bytes; `literal_bytes` are those that the delta brings, before compression."""
+
+    image_bytes: int
+    copied_bytes: int
+    zero_bytes: int
+    literal_bytes: int
+    delta_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PatchResult:
+    """What was written, in bytes, and whether a digest vouches for it."""
+
+    image_bytes: int
+    copied_bytes: int
+    zero_bytes: int
+    literal_bytes: int
+    is_proven: bool
+
+
+class FileFormat(Protocol):
+    """One format. Every method may raise ImageError for the files, IntegrityError or UnsupportedFormat for what it reads."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    def sign(self, old: Source, signature: Output, *, block_bytes: int | None, progress: Progress) -> SignatureResult:
+        """Write the signature of `old`; blocks of a size that fits the image, where none is given. UsageError: a bad size."""
+        ...
+
+    def make_delta(self, signature: Input, new: Source, delta: Output, *, progress: Progress) -> DeltaResult:
+        """Write what makes `new` of the file that `signature` is of."""
+        ...
+
+    def patch(self, old: Source, delta: Input, target: Target, *, progress: Progress) -> PatchResult:
+        """Write the new file to `target`, and leave it to the caller to commit it. DigestMismatch: `old` is not that file."""
+        ...

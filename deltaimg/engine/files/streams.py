@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signatures and deltas as they come and go: front to back, from and to files or the standard streams."""
+
+from __future__ import annotations
+
+import os
+
+from deltaimg.errors import ImageError, Malformed, Truncated
+from deltaimg.format.framing import HEADER_BYTES, Kind, parse_header
+from deltaimg.image.source import STREAM
+from deltaimg.image.target import Target
+
+_BUFFER_BYTES = 1 << 20
+_MAX_OBJECT_BYTES = 1 << 26
+"""More than any object of sums or of a delta has, by a factor of two."""
+
+
+class Input:
+    """A file that is read from front to back. A context manager."""
+
+    def __init__(self, path: str) -> None:
+        self.name = "standard input" if path == STREAM else path
+        self.position = 0
+        try:
+            self._file = open(0 if path == STREAM else path, "rb", buffering=_BUFFER_BYTES, closefd=path != STREAM)
+        except OSError as error:
+            raise ImageError(self.name, f"cannot be read: {os.strerror(error.errno or 0)}") from error
+        except ValueError as error:
+            raise ImageError(self.name, "is no possible path") from error
+
+    def __enter__(self) -> Input:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, length: int) -> bytes:
+        """Return so many bytes, fewer only at the end."""
+        try:
+            data = self._file.read(length)
+            self.position += len(data)
+            return data
+        except OSError as error:
+            raise ImageError(self.name, f"cannot be read: {os.strerror(error.errno or 0)}") from error
+
+    def read_all(self) -> bytes:
+        """Return all that is left."""
+        return self.read(-1)
+
+    def read_object(self, kind: Kind) -> bytes:
+        """Return the next object of a chain; raises IntegrityError or UnsupportedFormat."""
+        start = self.position
+        head = self.read(HEADER_BYTES)
+        if len(head) < HEADER_BYTES:
+            raise Truncated(self.name, self.position, HEADER_BYTES, len(head))
+        header = parse_header(kind, self.name, head)
+        if header.body_bytes > _MAX_OBJECT_BYTES:
+            raise Malformed(self.name, start + 16, f"claims a part of {header.body_bytes} bytes")
+        body = self.read(header.body_bytes)
+        if len(body) < header.body_bytes:
+            raise Truncated(self.name, self.position, header.body_bytes, len(body))
+        return head + body
+
+    def expect_end(self) -> None:
+        """Refuse bytes that nothing claims."""
+        if self.read(1):
+            raise Malformed(self.name, self.position - 1, "bytes follow its end")
+
+
+class Output:
+    """Writes to a target from front to back, and counts."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.written_bytes = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append `data`."""
+        self._target.write(self.written_bytes, memoryview(data))
+        self.written_bytes += len(data)
