@@ -22,11 +22,14 @@ if TYPE_CHECKING:
         backup,
         compare,
         create_repository,
+        delta_file,
         diff,
         list_snapshots,
         open_repository,
         open_snapshot,
+        patch_file,
         restore,
+        sign_file,
         verify,
     )
     from deltaimg.engine.backup import BackupOptions
@@ -58,11 +61,14 @@ __all__ = [
     "backup",
     "compare",
     "create_repository",
+    "delta_file",
     "diff",
     "list_snapshots",
     "open_repository",
     "open_snapshot",
+    "patch_file",
     "restore",
+    "sign_file",
     "verify",
 ]
 

@@ -29,6 +29,9 @@ COMMANDS = (
     "cat",
     "verify",
     "stats",
+    "signature",
+    "delta",
+    "patch",
     "benchmark",
     "version",
 )

@@ -20,6 +20,15 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more about w
 Snapshot = Annotated[
     str, typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or the beginning of an id.")
 ]
+FileFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="'deltaimg' is compressed, sparse and proven; 'rdiff' is for that program at the other end.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")]
 
 _SIZE = re.compile(r"(\d{1,20})(\.\d{1,20})?\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,20})?)\s*%?", re.ASCII)
@@ -32,6 +41,14 @@ def require_repo(repo: str | None) -> str:
     if "://" in repo:
         raise UsageError(f"{repo}: a repository is a folder", hint="mount the place, and name the folder")
     return repo
+
+
+def check_output(path: str, *, as_json: bool) -> None:
+    """Refuse to print JSON into what is written to the standard output, and to write to a file without a name."""
+    if not path:
+        raise UsageError("the file to write has no name")
+    if path == "-" and as_json:
+        raise UsageError("--json and '-' both want the standard output", hint="write to a file")
 
 
 def parse_size(text: str) -> int:

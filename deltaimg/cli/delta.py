@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg delta`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deltaimg.cli.options import FileFormat, Force, Json, Quiet, Verbose, check_output
+from deltaimg.cli.terminal import Terminal, format_bytes
+
+
+def delta(
+    signature: Annotated[str, typer.Argument(metavar="SIG", help="Signature of OLD, or '-' for the standard input.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="File, block device, or '-' for the standard input.")],
+    output: Annotated[str, typer.Argument(metavar="DELTA", help="New file, or '-' for the standard output.")] = "-",
+    format_: FileFormat = "deltaimg",
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write what makes a new file of an old one, of which only the signature is at hand.
+
+    Blocks are looked for where they were, then, in what did not match, at any offset. What is new is compressed (not with
+    --format rdiff, which has no room for that).
+
+    Examples:
+
+        deltaimg delta old.sig new.raw new.delta
+        ssh host deltaimg signature /srv/old.raw | deltaimg delta - new.raw new.delta
+        deltaimg delta --format rdiff old.sig new.raw | zstd > new.delta.zst
+    """
+    from deltaimg.api import delta_file
+
+    check_output(output, as_json=as_json)
+    with Terminal(as_json=as_json, is_quiet=quiet or output == "-", is_verbose=verbose) as terminal:
+        result = delta_file(signature, new, output, format_name=format_, is_forced=force, progress=terminal)
+        if as_json:
+            terminal.print_json(
+                {
+                    "format": format_,
+                    "image_bytes": result.image_bytes,
+                    "copied_bytes": result.copied_bytes,
+                    "zero_bytes": result.zero_bytes,
+                    "literal_bytes": result.literal_bytes,
+                    "delta_bytes": result.delta_bytes,
+                }
+            )
+        terminal.remark(
+            f"{new}: {format_bytes(result.image_bytes)}, of which {format_bytes(result.copied_bytes)} from the old file, "
+            f"{format_bytes(result.zero_bytes)} zero and {format_bytes(result.literal_bytes)} new; "
+            f"delta of {format_bytes(result.delta_bytes)}"
+        )

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg patch`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deltaimg.cli.options import FileFormat, Json, Quiet, Verbose, check_output
+from deltaimg.cli.terminal import Terminal, format_bytes
+
+
+def patch(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The file that was signed, or a block device.")],
+    delta: Annotated[str, typer.Argument(metavar="DELTA", help="What makes NEW of it, or '-' for the standard input.")],
+    new: Annotated[
+        str, typer.Argument(metavar="NEW", help="New file, block device, or '-' for the standard output.")
+    ],
+    format_: FileFormat = "deltaimg",
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace an existing file; write to a block device.")
+    ] = False,
+    sync: Annotated[bool, typer.Option("--sync", help="Wait until a new file is on the disk.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the new file of the old one and a delta, holes kept.
+
+    The file has a temporary name until its digest is that of the file that was compared: another OLD is found, and no wrong
+    NEW is left. A delta of --format rdiff has no digest: there an OLD that is merely changed is not found.
+
+    Examples:
+
+        deltaimg patch old.raw new.delta new.raw
+        ssh host deltaimg delta - /srv/new.raw < old.sig | deltaimg patch old.raw - new.raw
+        deltaimg patch --format rdiff old.raw new.delta new.raw
+    """
+    from deltaimg.api import patch_file
+
+    check_output(new, as_json=as_json)
+    with Terminal(as_json=as_json, is_quiet=quiet or new == "-", is_verbose=verbose) as terminal:
+        result = patch_file(
+            old, delta, new, format_name=format_, is_forced=force, is_synced=sync, progress=terminal
+        )
+        if as_json:
+            terminal.print_json(
+                {
+                    "format": format_,
+                    "image_bytes": result.image_bytes,
+                    "copied_bytes": result.copied_bytes,
+                    "zero_bytes": result.zero_bytes,
+                    "literal_bytes": result.literal_bytes,
+                    "is_proven": result.is_proven,
+                }
+            )
+        terminal.remark(
+            f"{new}: {format_bytes(result.image_bytes)} written{' and proven' if result.is_proven else ''}, "
+            f"{format_bytes(result.copied_bytes)} of it from {old}"
+        )
