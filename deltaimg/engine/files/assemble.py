@@ -2,11 +2,13 @@
 """A new file made of operations: spans of it on all cores, holes kept.
 
 Memory  a buffer for each span in flight, and the literals that wait for theirs.
-Always  what a span's content is, is digested as it is written, not read back.
+Always  what a span's content is, is digested before it is written, not read back.
+Always  one thread writes, in order: two that write to one file wait for each other more than they work.
 """
 
 from __future__ import annotations
 
+import itertools
 import queue
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import Digests
-from deltaimg.engine.files.spans import choose_span_bytes, find_runs
+from deltaimg.engine.files.spans import choose_span_bytes
 from deltaimg.engine.files.stitch import Op
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.errors import SourceChanged, WrongOldFile
@@ -36,11 +38,11 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    start: int
-    length: int
-    digests: Digests | None
-    content: bytes | None
-    """What a target that is written in order has to be given; zeros, if None."""
+    piece: _Piece
+    digests: Digests | None = None
+    content: memoryview | None = None
+    """None where it is all zero."""
+    is_data: npt.NDArray[np.bool_] | None = None
 
 
 class Assembler:
@@ -79,11 +81,9 @@ class Assembler:
             place += 1
 
     def make(self, piece: _Piece) -> _Made:
-        """Make a piece, and write it, unless the target wants it in order."""
+        """Make a piece in memory."""
         if not piece.ops:
-            if not self.target.is_sequential:
-                self.target.clear(piece.start, piece.length)
-            return _Made(piece.start, piece.length, None, None)
+            return _Made(piece)
         size = self._block_bytes
         padded = count_blocks(piece.length, size) * size
         buffer = self._take_buffer()[:padded]
@@ -92,14 +92,26 @@ class Assembler:
             self._fill(op, buffer[at : at + op.length])
             at += op.length
         buffer[at:] = bytes(padded - at)
-        digests = None if self._digest is None else self._digest(buffer)
-        content = None
-        if self.target.is_sequential:
-            content = bytes(buffer[: piece.length])
-        else:
-            self._write(piece, buffer, find_data(buffer, size) if digests is None else digests.any(axis=1))
-        self._buffers.put(buffer)
-        return _Made(piece.start, piece.length, digests, content)
+        if self._digest is None:
+            return _Made(piece, None, buffer, find_data(buffer, size))
+        digests = self._digest(buffer)
+        return _Made(piece, digests, buffer, digests.any(axis=1))
+
+    def write(self, made: _Made) -> None:
+        """Write a piece; zeros become holes."""
+        start, length, size = made.piece.start, made.piece.length, self._block_bytes
+        self.target.grow(start + length)
+        if made.content is None or made.is_data is None:
+            self.target.clear(start, length)
+            return
+        edges = [0, *(np.flatnonzero(np.diff(made.is_data)) + 1).tolist(), len(made.is_data)]
+        for first, last in itertools.pairwise(edges):
+            at, end = first * size, min(last * size, length)
+            if made.is_data[first]:
+                self.target.write(start + at, made.content[at:end])
+            else:
+                self.target.clear(start + at, end - at)
+        self._buffers.put(made.content)
 
     def _fill(self, op: Op, room: memoryview) -> None:
         if op.kind == ZERO:
@@ -110,13 +122,6 @@ class Assembler:
             got = self._old.read_into(op.old_offset, room)
             if got < op.length:
                 raise SourceChanged(self._old.path, f"ends at byte {op.old_offset + got}, earlier than when it was opened")
-
-    def _write(self, piece: _Piece, buffer: memoryview, is_data: npt.NDArray[np.bool_]) -> None:
-        size = self._block_bytes
-        for first, last in find_runs(is_data).tolist():
-            self.target.write(piece.start + first * size, buffer[first * size : min(last * size, piece.length)])
-        for first, last in find_runs(~is_data).tolist():
-            self.target.clear(piece.start + first * size, min(last * size, piece.length) - first * size)
 
     def _take_buffer(self) -> memoryview:
         try:
@@ -133,25 +138,10 @@ def find_data(content: memoryview, block_bytes: int) -> npt.NDArray[np.bool_]:
 
 def assemble(assembler: Assembler, ops: Iterator[Op]) -> Iterator[tuple[int, int, Digests | None]]:
     """Make the file of `ops`; yield start, length and digests of each piece, in order, no digests where it is all zero."""
-    target = assembler.target
-    grown = 0
-    with OrderedPool(assembler.make, window=count_workers() + 2) as pool:
-        for made in pool.map(_grow_before(assembler, _cut(assembler, ops))):
-            if target.is_sequential:
-                if made.content is None:
-                    target.clear(made.start, made.length)
-                else:
-                    target.write(made.start, memoryview(made.content))
-            grown = made.start + made.length
-            yield made.start, made.length, made.digests
-    target.grow(grown)
-
-
-def _grow_before(assembler: Assembler, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
-    """Let the target refuse what does not fit before it is written."""
-    for piece in pieces:
-        assembler.target.grow(piece.start + piece.length)
-        yield piece
+    with OrderedPool(assembler.make, window=count_workers() + 1) as pool:
+        for made in pool.map(_cut(assembler, ops)):
+            assembler.write(made)
+            yield made.piece.start, made.piece.length, made.digests
 
 
 def _cut(assembler: Assembler, ops: Iterator[Op]) -> Iterator[_Piece]:

@@ -280,7 +280,7 @@ class _DeltaWriter:
         self._sums, self._delta = sums, delta
         self._start = 0
         self._ops: list[tuple[int, int, int]] = []
-        self._literals: list[bytes] = []
+        self._literals: list[memoryview] = []
         self._literal_bytes = self._length = 0
         self.bytes_of = {ZERO: 0, COPY: 0, LITERAL: 0}
 
@@ -290,7 +290,7 @@ class _DeltaWriter:
         self._ops.append((op.kind, op.length, op.old_offset))
         self._length += op.length
         if op.literal is not None:
-            self._literals.append(bytes(op.literal))  # a view would hold the whole span
+            self._literals.append(op.literal)
             self._literal_bytes += op.length
         if self._literal_bytes >= _PART_LITERAL_BYTES or len(self._ops) >= _PART_OPS:
             self._write(None)

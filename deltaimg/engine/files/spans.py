@@ -7,6 +7,7 @@ Memory  a buffer of a span and what overlaps the next one, for each span in flig
 from __future__ import annotations
 
 import mmap
+import queue
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -45,36 +46,58 @@ def walk_spans(
     """Yield start, end and what `work` made of each span, in order; what lies between them is a hole.
 
     Spans begin at multiples of `block_bytes` and have a whole number of blocks, but for the file's last. `work` runs on several
-    threads and may keep the content.
+    threads; the content is good until the next span is asked for.
     """
     span_bytes = choose_span_bytes(block_bytes)
+    buffers = _Buffers(span_bytes + overlap_bytes)
     if source.is_sequential:
-        yield from _walk_stream(source, work, span_bytes, overlap_bytes)
+        yield from _walk_stream(source, work, span_bytes, buffers)
         return
     size = source.size_bytes or 0
 
-    def read(span: tuple[int, int]) -> tuple[int, int, Result]:
+    def read(span: tuple[int, int]) -> tuple[int, int, Result, memoryview]:
         start, end = span
         wanted = min(end + overlap_bytes, size) - start
-        buffer = memoryview(mmap.mmap(-1, wanted))
-        got = source.read_into(start, buffer)
+        buffer = buffers.take()
+        got = source.read_into(start, buffer[:wanted])
         if got < wanted:
             raise SourceChanged(source.path, f"ends at byte {start + got}, earlier than when it was opened")
-        return start, end, work(Span(start, end - start, buffer, end == size))
+        return start, end, work(Span(start, end - start, buffer[:wanted], end == size)), buffer
 
     with OrderedPool(read, window=count_workers() + 1) as pool:
-        yield from pool.map(split_spans(round_extents(source, block_bytes), span_bytes))
+        for start, end, result, buffer in pool.map(split_spans(round_extents(source, block_bytes), span_bytes)):
+            yield start, end, result
+            buffers.give_back(buffer)
     if source.has_changed():
         raise SourceChanged(source.path, "was written to while it was read", hint="freeze it first, or stop its guest")
 
 
+class _Buffers:
+    """Memory of one size, used again: fresh memory costs as much as copying into it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+
+    def take(self) -> memoryview:
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            return memoryview(mmap.mmap(-1, self._size))
+
+    def give_back(self, buffer: memoryview) -> None:
+        self._free.put(buffer)
+
+
 def _walk_stream(
-    source: Source, work: Callable[[Span], Result], span_bytes: int, overlap_bytes: int
+    source: Source, work: Callable[[Span], Result], span_bytes: int, buffers: _Buffers
 ) -> Iterator[tuple[int, int, Result]]:
-    def read_spans() -> Iterator[Span]:
+    """A stream is read by one, worked on by many."""
+
+    def read_spans() -> Iterator[tuple[Span, memoryview]]:
         start, carried = 0, b""
         while source.size_bytes is None or carried:
-            buffer = memoryview(mmap.mmap(-1, span_bytes + overlap_bytes))
+            buffer = buffers.take()
             buffer[: len(carried)] = carried
             got = len(carried)
             if source.size_bytes is None:
@@ -82,14 +105,16 @@ def _walk_stream(
             length = min(got, span_bytes)
             carried = bytes(buffer[length:got])
             if length:
-                yield Span(start, length, buffer[:got], source.size_bytes is not None and not carried)
+                yield Span(start, length, buffer[:got], source.size_bytes is not None and not carried), buffer
             start += length
 
-    def run(span: Span) -> tuple[int, int, Result]:
-        return span.start, span.start + span.length, work(span)
+    def run(read: tuple[Span, memoryview]) -> tuple[Span, Result, memoryview]:
+        return read[0], work(read[0]), read[1]
 
     with OrderedPool(run, window=count_workers() + 1) as pool:
-        yield from pool.map(read_spans())
+        for span, result, buffer in pool.map(read_spans()):
+            yield span.start, span.start + span.length, result
+            buffers.give_back(buffer)
 
 
 def find_runs(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:

@@ -38,6 +38,7 @@ class Op:
     length: int
     old_offset: int = 0
     literal: memoryview | None = None
+    """With memory of its own."""
 
 
 def match_segments(matches: BlockMatches, start: int, block_bytes: int) -> Segments:
@@ -92,8 +93,8 @@ class Stitcher:
 
     def _append_literal(self, found: FoundSpan, span_start: int, end: int) -> Iterator[Op]:
         assert found.content is not None
-        content = found.content[self.done - span_start : end - span_start]
-        yield from self._append(Op(LITERAL, end - self.done, literal=content))
+        content = bytes(found.content[self.done - span_start : end - span_start])
+        yield from self._append(Op(LITERAL, len(content), literal=memoryview(content)))
 
     def _append(self, op: Op) -> Iterator[Op]:
         last = self._waiting
