@@ -19,6 +19,9 @@ Raises  `NativeError(function, status)` for arguments that `native/include/dimg_
 | `subtract_runs(runs, base)` | the parts of `runs` that `base` does not say |
 | `insert_slots(table, digests, digest_count, first_slot, count)` | enters the digests of known slots into `table` |
 | `match_digests(table, digests, digest_count, wanted)` | a slot for each of `wanted`, and the new count: unknown ones are appended to `digests` and entered. After an error throw table and digests away |
+| `collect_anchors(data, shift)` | names and positions of the anchors of a buffer, about one in 2 ** (32 - shift) bytes |
+| `insert_anchors(table, names, slots)` | enters a slot for each name; a full bucket forgets an older one |
+| `find_anchors(table, names)` | the slot that was entered for each name, or 0; a hint |
 """  # noqa: E501
 
 from __future__ import annotations
@@ -32,10 +35,13 @@ from deltaimg.errors import UsageError
 from deltaimg.kernels.layout import STATUS_RUN, BlockStatus
 from deltaimg.kernels.reference import (
     NAME,
+    collect_anchors,
     digest_blocks,
     digest_buffer,
     expand_runs,
+    find_anchors,
     gather_blocks,
+    insert_anchors,
     insert_slots,
     is_equal,
     is_zero,
@@ -57,10 +63,13 @@ __all__ = [
     "ZERO",
     "ZERO_BLOCK",
     "BlockStatus",
+    "collect_anchors",
     "digest_blocks",
     "digest_buffer",
     "expand_runs",
+    "find_anchors",
     "gather_blocks",
+    "insert_anchors",
     "insert_slots",
     "is_equal",
     "is_zero",
@@ -81,10 +90,13 @@ if _forced != "reference":
             raise ImportError("arrays are little-endian, this processor is not")
         from deltaimg.kernels.native import (
             NAME,
+            collect_anchors,
             digest_blocks,
             digest_buffer,
             expand_runs,
+            find_anchors,
             gather_blocks,
+            insert_anchors,
             insert_slots,
             is_equal,
             is_zero,

@@ -36,3 +36,10 @@ STATUS_RUN = np.dtype([("first", "<u4"), ("count", "<u4"), ("status", "<u4")])
 
 StatusRuns = npt.NDArray[np.void]
 Octets = npt.NDArray[np.uint8]
+AnchorNames = npt.NDArray[np.uint64]
+AnchorTable = npt.NDArray[np.uint64]
+"""One-dimensional, `BUCKET_PLACES` times a power of two long."""
+
+BUCKET_PLACES = 8
+ANCHOR_DISTANCE = 16
+ANCHOR_WINDOW = 32

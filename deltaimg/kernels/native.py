@@ -17,7 +17,17 @@ import numpy as np
 from deltaimg.arrays import DIGEST_BYTES, RUN, Digests, Runs, Slots
 from deltaimg.errors import NativeError
 from deltaimg.kernels._native import ffi, lib
-from deltaimg.kernels.layout import KEY_BYTES, STATUS_RUN, Buffer, Octets, StatusRuns
+from deltaimg.kernels.layout import (
+    ANCHOR_DISTANCE,
+    BUCKET_PLACES,
+    KEY_BYTES,
+    STATUS_RUN,
+    AnchorNames,
+    AnchorTable,
+    Buffer,
+    Octets,
+    StatusRuns,
+)
 
 PATHS: dict[str, int] = {
     "portable": lib.DIMG_PATH_PORTABLE,
@@ -214,3 +224,41 @@ def match_digests(table: Slots, digests: Digests, digest_count: int, wanted: Dig
     )  # fmt: skip
     _check("match_digests", status)
     return slots, int(new_count[0])
+
+
+def _names_in(names: AnchorNames) -> Any:
+    return ffi.from_buffer("uint64_t[]", np.ascontiguousarray(names, np.uint64))
+
+
+def _count_buckets(function: str, table: AnchorTable) -> int:
+    _demand(function, table.dtype == np.uint64 and table.ndim == 1 and len(table) % BUCKET_PLACES == 0)
+    return len(table) // BUCKET_PLACES
+
+
+def collect_anchors(data: Buffer, shift: int) -> tuple[AnchorNames, Slots]:
+    source = _in(data)
+    capacity = len(source) // ANCHOR_DISTANCE
+    names, positions = np.empty(capacity, np.uint64), np.empty(capacity, np.uint32)
+    count = ffi.new("size_t *")
+    status = lib.dimg_collect_anchors(
+        source, len(source), shift, ffi.from_buffer("uint64_t[]", names), _slots_out(positions), capacity, count
+    )
+    _check("collect_anchors", status)
+    return names[: count[0]].copy(), positions[: count[0]].copy()
+
+
+def insert_anchors(table: AnchorTable, names: AnchorNames, slots: Slots) -> None:
+    _demand("insert_anchors", len(names) == len(slots))
+    buckets = _count_buckets("insert_anchors", table)
+    places = ffi.from_buffer("uint64_t[]", table, require_writable=True)
+    _check("insert_anchors", lib.dimg_insert_anchors(places, buckets, _names_in(names), _slots_in(slots), len(names)))
+
+
+def find_anchors(table: AnchorTable, names: AnchorNames) -> Slots:
+    buckets = _count_buckets("find_anchors", table)
+    slots = np.empty(len(names), np.uint32)
+    status = lib.dimg_find_anchors(
+        ffi.from_buffer("uint64_t[]", table), buckets, _names_in(names), len(names), _slots_out(slots)
+    )
+    _check("find_anchors", status)
+    return slots
