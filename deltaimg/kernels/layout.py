@@ -38,7 +38,7 @@ StatusRuns = npt.NDArray[np.void]
 Octets = npt.NDArray[np.uint8]
 AnchorNames = npt.NDArray[np.uint64]
 AnchorTable = npt.NDArray[np.uint64]
-"""One-dimensional, `BUCKET_PLACES` times a power of two long."""
+"""One-dimensional, a multiple of `BUCKET_PLACES` long."""
 
 BUCKET_PLACES = 8
 ANCHOR_DISTANCE = 16

@@ -315,12 +315,12 @@ def _name_anchors(words: npt.NDArray[np.uint64]) -> AnchorNames:
 
 
 def collect_anchors(data: Buffer, shift: int) -> tuple[AnchorNames, Slots]:
-    octets = np.frombuffer(data, np.uint8)
+    octets = np.frombuffer(memoryview(data).cast("B"), dtype=np.uint8)
     _demand("collect_anchors", 0 <= shift <= 31)
     if len(octets) <= ANCHOR_WINDOW + 8:
         return np.empty(0, np.uint64), np.empty(0, np.uint32)
     eights = np.lib.stride_tricks.sliding_window_view(octets, 8)[: len(octets) - ANCHOR_WINDOW - 8]
-    words = np.ascontiguousarray(eights).view("<u4")
+    words = np.ascontiguousarray(eights).view("<u4").astype(np.uint32)
     values = words[:, 0] * np.uint32(0x9E3779B1) + words[:, 1] * np.uint32(0x85EBCA77) + np.uint32(0xC2B2AE3D)
     positions: list[int] = []
     for position in np.flatnonzero(values >> np.uint32(shift) == 0).tolist():
@@ -334,8 +334,8 @@ def collect_anchors(data: Buffer, shift: int) -> tuple[AnchorNames, Slots]:
 
 
 def _bucket(function: str, table: AnchorTable, name: int) -> AnchorTable:
-    _demand(function, len(table) % BUCKET_PLACES == 0 and _is_power_of_two(len(table) // BUCKET_PLACES))
-    first = BUCKET_PLACES * ((name >> 32) & (len(table) // BUCKET_PLACES - 1))
+    _demand(function, len(table) > 0 and len(table) % BUCKET_PLACES == 0)
+    first = BUCKET_PLACES * ((name >> 32) * (len(table) // BUCKET_PLACES) >> 32)
     return table[first : first + BUCKET_PLACES]
 
 

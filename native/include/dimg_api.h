@@ -120,7 +120,7 @@ int dimg_match_digests(uint32_t *table, size_t capacity, uint8_t *digests, size_
 /* ---- anchors: where similar content may be ----
  * A position is an *anchor* when the 8 bytes from it on say so, whatever its place in a block: a hash of them, shifted right by
  * `shift`, is zero, so that about one position in 2^(32 - shift) is one, and those of a larger shift contain those of
- * a smaller one. The 32 bytes from it on make its *name*. A table of `bucket_count` buckets (a power of two, up to 2^32) of 8
+ * a smaller one. The 32 bytes from it on make its *name*. A table of `bucket_count` buckets (1 to 2^32 - 1) of 8
  * places of 8 bytes, all zero when new, remembers a slot for names; a full bucket forgets a place for each newcomer. What it
  * says is a hint and may be wrong. */
 

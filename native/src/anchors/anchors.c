@@ -58,7 +58,7 @@ int dimg_collect_anchors(const uint8_t *data, size_t data_bytes, int shift,
 /* Where the bucket of a name begins. */
 static inline size_t bucket_of(size_t bucket_count, uint64_t name)
 {
-    return PLACES * ((size_t)(name >> 32) & (bucket_count - 1));
+    return PLACES * (size_t)((name >> 32) * bucket_count >> 32);
 }
 
 static inline uint64_t load_place(const uint64_t *place)
@@ -68,7 +68,7 @@ static inline uint64_t load_place(const uint64_t *place)
 
 static int is_table(size_t bucket_count)
 {
-    return bucket_count != 0 && (bucket_count & (bucket_count - 1)) == 0 && bucket_count <= (size_t)1 << 32;
+    return bucket_count != 0 && bucket_count <= UINT32_MAX;
 }
 
 int dimg_find_anchors(const uint64_t *table, size_t bucket_count, const uint64_t *names, size_t count, uint32_t *out_slots)
