@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All index objects of a repository as one: from a record's id to where it and its digests lie.
 
-Memory  40 bytes a record and 4 for the order, about 44 MB for a TiB of content in records of 1 MiB.
+Memory  40 bytes a record and 4 for the order, about 92 MB for a TiB of content in records of 512 KiB.
 """
 
 from __future__ import annotations
