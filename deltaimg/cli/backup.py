@@ -46,6 +46,34 @@ def backup(
             "--match-memory", metavar="SIZE", help="Memory for finding content that other images store already."
         ),
     ] = "256M",
+    delta: Annotated[
+        str,
+        typer.Option(
+            "--delta",
+            metavar="HOW",
+            help="auto: encode new content against similar content wherever that is smaller; zstd: always; none: never.",
+        ),
+    ] = "auto",
+    delta_depth: Annotated[
+        int, typer.Option("--delta-depth", metavar="N", help="Deltas that may stand on one another, 1 to 64.")
+    ] = 8,
+    delta_memory: Annotated[
+        str, typer.Option("--delta-memory", metavar="SIZE", help="Memory for finding similar content.")
+    ] = "256M",
+    cache_dir: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--cache-dir",
+            metavar="FOLDER",
+            envvar="DELTAIMG_CACHE_DIR",
+            help="Where this host keeps what makes the next night faster and smaller.",
+            show_default="~/.cache/deltaimg",
+        ),
+    ] = None,
+    cache_size: Annotated[
+        str, typer.Option("--cache-size", metavar="SIZE", help="What is kept there of an image's content.")
+    ] = "1G",
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing on this host.")] = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -69,7 +97,7 @@ def backup(
     from deltaimg.api import open_repository
     from deltaimg.cli.describe import describe_backup
     from deltaimg.codec.registry import parse_level
-    from deltaimg.engine.backup import BackupOptions
+    from deltaimg.engine.backup import BackupOptions, find_cache_folder
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         options = BackupOptions(
@@ -78,6 +106,11 @@ def backup(
             block_bytes=None if block_size is None else parse_size(block_size),
             allow_live=allow_live,
             match_budget_bytes=parse_size(match_memory),
+            delta=delta,
+            delta_budget_bytes=parse_size(delta_memory),
+            max_depth=delta_depth,
+            cache_folder=None if no_cache else cache_dir or find_cache_folder(),
+            cache_budget_bytes=parse_size(cache_size),
         )
         repository = open_repository(require_repo(repo))
         manifest = run_backup(

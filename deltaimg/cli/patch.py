@@ -14,9 +14,7 @@ from deltaimg.cli.terminal import Terminal, format_bytes
 def patch(
     old: Annotated[str, typer.Argument(metavar="OLD", help="The file that was signed, or a block device.")],
     delta: Annotated[str, typer.Argument(metavar="DELTA", help="What makes NEW of it, or '-' for the standard input.")],
-    new: Annotated[
-        str, typer.Argument(metavar="NEW", help="New file, block device, or '-' for the standard output.")
-    ],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="New file, block device, or '-' for the standard output.")],
     format_: FileFormat = "deltaimg",
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace an existing file; write to a block device.")
@@ -41,9 +39,7 @@ def patch(
 
     check_output(new, as_json=as_json)
     with Terminal(as_json=as_json, is_quiet=quiet or new == "-", is_verbose=verbose) as terminal:
-        result = patch_file(
-            old, delta, new, format_name=format_, is_forced=force, is_synced=sync, progress=terminal
-        )
+        result = patch_file(old, delta, new, format_name=format_, is_forced=force, is_synced=sync, progress=terminal)
         if as_json:
             terminal.print_json(
                 {

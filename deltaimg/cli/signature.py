@@ -18,7 +18,10 @@ def signature(
     block_size: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            "--block-size", "-b", metavar="SIZE", help="Finer blocks: smaller deltas, a larger signature.",
+            "--block-size",
+            "-b",
+            metavar="SIZE",
+            help="Finer blocks: smaller deltas, a larger signature.",
             show_default="from the size of OLD",
         ),
     ] = None,

@@ -3,54 +3,125 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.codec.interface import Codec
 from deltaimg.codec.none import NoneCodec
+from deltaimg.delta.interface import DeltaCodec
 from deltaimg.errors import IntegrityError
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.pack import RecordHeader
+from deltaimg.format.sources import SourceTable, build_sources
 from deltaimg.kernels import digest_buffer, is_equal
 
 _WORTH_IT = 0.98
 """A record that compresses to more than this share of itself is stored as it is, and so restores at memory speed."""
+_LEAST_GAIN = 0.05
+"""A delta that saves less than this share of the literal is not worth the sources that a restore must have."""
+_SURELY_WORTH_SOURCES = 0.125
+"""A delta of less than this share of the content is not held against a literal at all: hardly any compresses as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedRecord:
-    """A record ready for a pack, and the digests of its slots."""
+    """A record ready for a pack, the digests of its slots, and what it is encoded against."""
 
     header: RecordHeader
     payload: bytes
     digests: Digests
+    sources: SourceTable | None = None
+    gain: float | None = None
+    """What the delta saved of the literal, 0 to 1, where one was tried."""
 
 
-def encode_record(
-    content: memoryview, digests: Digests, *, codec: Codec, record_key: bytes, block_bytes: int, scratch: memoryview
-) -> EncodedRecord:
-    """Encode one record's content, decode it again into `scratch` and compare.
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a record may be encoded against: the table that it would begin with, and the blocks that the table names."""
 
-    Raises:
-        IntegrityError: the codec does not give back what it was given; nothing was stored.
-    """
-    payload = codec.encode(content)
-    encoding_id = codec.encoding_id
-    if len(payload) > _WORTH_IT * len(content):
-        payload, encoding_id = bytes(content), NoneCodec.encoding_id
-    else:
+    table: SourceTable
+    content: memoryview
+
+
+class Encoder:
+    """Encodes records; any number of threads may use one."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        delta_codecs: Sequence[DeltaCodec],
+        *,
+        record_key: bytes,
+        block_bytes: int,
+        is_delta_forced: bool = False,
+    ) -> None:
+        """Args: delta_codecs: all are tried for a record that has sources, and the smallest delta is taken."""
+        self._codec, self._delta_codecs = codec, delta_codecs
+        self._record_key, self._block_bytes = record_key, block_bytes
+        self._is_delta_forced = is_delta_forced
+
+    def name_record(self, digests: Digests) -> bytes:
+        """Return the id of the record whose slots have these digests."""
+        return digest_buffer(digests.data, self._record_key, DIGEST_BYTES)
+
+    def encode(
+        self, content: memoryview, digests: Digests, sources: Sources | None, scratch: memoryview
+    ) -> EncodedRecord:
+        """Encode one record's content, decode it again into `scratch` and compare.
+
+        Raises:
+            IntegrityError: a codec does not give back what it was given; nothing was stored.
+        """
+        if sources is not None:
+            delta = self._encode_delta(content, digests, sources, scratch)
+            if len(delta.payload) < _SURELY_WORTH_SOURCES * len(content) or self._is_delta_forced:
+                return replace(delta, gain=1 - len(delta.payload) / len(content))
+            literal = self._encode_literal(content, digests, scratch)
+            gain = max(0.0, 1 - len(delta.payload) / len(literal.payload))
+            return replace(delta if gain > _LEAST_GAIN else literal, gain=gain)
+        return self._encode_literal(content, digests, scratch)
+
+    def _encode_literal(self, content: memoryview, digests: Digests, scratch: memoryview) -> EncodedRecord:
+        payload = self._codec.encode(content)
+        encoding_id = self._codec.encoding_id
+        if len(payload) > _WORTH_IT * len(content):
+            payload, encoding_id = bytes(content), NoneCodec.encoding_id
+        else:
+            try:
+                is_right = is_equal(self._codec.decode(payload, len(content), scratch), content)
+            except ValueError:
+                is_right = False
+            if not is_right:
+                raise _refuse(self._codec.name)
+        return EncodedRecord(self._make_header(encoding_id, payload, digests, 0), payload, digests)
+
+    def _encode_delta(
+        self, content: memoryview, digests: Digests, sources: Sources, scratch: memoryview
+    ) -> EncodedRecord:
+        candidates = [(codec.encode(content, sources.content), codec) for codec in self._delta_codecs]
+        delta, codec = min(candidates, key=lambda candidate: len(candidate[0]))
         try:
-            is_right = is_equal(codec.decode(payload, len(content), scratch), content)
+            is_right = is_equal(codec.decode(memoryview(delta), sources.content, len(content), scratch), content)
         except ValueError:
             is_right = False
         if not is_right:
-            raise IntegrityError(f"codec {codec.name}", 0, "does not give back what was compressed; nothing was stored")
-    header = RecordHeader(
-        id=digest_buffer(digests.data, record_key, DIGEST_BYTES),
-        encoding=encoding_id,
-        slots=len(digests),
-        block_shift=block_bytes.bit_length() - 1,
-        payload_bytes=len(payload),
-        payload_digest=digest_bytes(payload),
-    )
-    return EncodedRecord(header, payload, digests)
+            raise _refuse(f"delta codec {codec.name}")
+        payload = build_sources(sources.table) + delta
+        header = self._make_header(codec.encoding_id, payload, digests, len(sources.table.ids))
+        return EncodedRecord(header, payload, digests, sources.table)
+
+    def _make_header(self, encoding_id: int, payload: bytes, digests: Digests, sources: int) -> RecordHeader:
+        return RecordHeader(
+            id=self.name_record(digests),
+            encoding=encoding_id,
+            slots=len(digests),
+            block_shift=self._block_bytes.bit_length() - 1,
+            payload_bytes=len(payload),
+            payload_digest=digest_bytes(payload),
+            sources=sources,
+        )
+
+
+def _refuse(codec: str) -> IntegrityError:
+    return IntegrityError(codec, 0, "does not give back what was compressed; nothing was stored")

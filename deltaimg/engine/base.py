@@ -34,11 +34,15 @@ class Resolved:
 def load_resolved(repository: Repository, manifest: Manifest, table: SlotTable) -> Resolved:
     """Resolve a snapshot's map, load the digests of its blocks, and hold them against its root digest.
 
+    The records that its records are encoded against are numbered as well, without their digests.
+
     Raises:
         SnapshotError, IntegrityError, ObjectNotFound: something that it needs is missing or damaged.
     """
     resolved = resolve_map(repository, manifest, table)
-    table.load_digests(table.used_records(resolved.runs))
+    records = table.used_records(resolved.runs)
+    table.load_digests(records)
+    table.add_sources(records)
     found = root_digest(
         repository.keys.root,
         resolved.runs,
@@ -79,7 +83,8 @@ def load_other_content(table: SlotTable, block_bytes: int, budget_bytes: int, pr
     """
     allowed = budget_bytes // BYTES_A_KNOWN_BLOCK - table.slot_count
     entries = table.index.entries
-    numbers = np.flatnonzero(entries["block_shift"] == block_bytes.bit_length() - 1)[::-1]
+    is_usable = (entries["block_shift"] == block_bytes.bit_length() - 1) & (table.index.links.depths >= 0)
+    numbers = np.flatnonzero(is_usable)[::-1]
     numbers = numbers[np.cumsum(entries["slots"][numbers], dtype=np.int64) <= allowed]
     if len(numbers):
         records = table.add_entries(numbers)

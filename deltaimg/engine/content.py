@@ -2,33 +2,37 @@
 """A snapshot opened for reading: which records it needs, and which blocks each of them supplies.
 
 Restore and verify walk the records in the order in which they lie in packs, each once; random reads fetch single ones.
+Records that stand alone come first, then deltas, those that stand on other deltas last. Most sources of a delta are blocks that
+the snapshot holds too: a restore reads them back from what it has just written; only the others are kept apart.
 
-Memory  24 bytes a run of the map cut at records, 16 bytes a slot of the records used.
+Memory  24 bytes a run of the map cut at records, 16 bytes a slot of the records used, 8 bytes a block kept for deltas.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs, count_run_blocks
+from deltaimg.delta.registry import find_delta_decoder
 from deltaimg.engine.base import load_resolved
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
+from deltaimg.engine.places import SlotPlaces, read_blocks
+from deltaimg.engine.record_cache import CACHE_BYTES, RecordCache
+from deltaimg.engine.spool import Spool
 from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound, StoreError, UsageError
 from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.format.manifest import Manifest
 from deltaimg.model import MIB, DamagedExtent
-from deltaimg.repo.index import Index, load_index
+from deltaimg.repo.index import Index, expand_ranges, load_index
 from deltaimg.repo.record_reader import ReadGroup, RecordReader, group_reads
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable, renumber_runs
-
-CACHE_BYTES = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,26 @@ class Placement:
 
     image_offset: int
     content: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class WalkPlan:
+    """Which requests bring the records that are wanted, in steps: what a step needs was expanded in those before it."""
+
+    steps: list[list[ReadGroup]]
+    decoded_bytes: int
+    """What all these records expand to, those that only others need included."""
+    kept_slots: npt.NDArray[np.int64]
+    """Slots that deltas need and that cannot be read back from the image, ascending."""
+
+    @property
+    def read_bytes(self) -> int:
+        """What is read from packs."""
+        return sum(group.end - group.offset for step in self.steps for group in step)
+
+
+ReadBack = Callable[[int, memoryview], None]
+"""Fills memory with bytes of the image from an offset on, which were placed before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +81,13 @@ class SnapshotContent:
         self.table = SlotTable(repository, index or load_index(repository))
         self.resolved = load_resolved(repository, manifest, self.table)
         self.runs = self.resolved.map.runs
-        self._reader = RecordReader(repository, self.table)
-        self._scratch = ThreadBuffer()
+        self._reader = RecordReader(repository, self.table, find_delta_decoder)
+        self._scratch, self._source_scratch = ThreadBuffer(), ThreadBuffer()
+        self._places = SlotPlaces(self.runs)
         self._block_bytes = manifest.block_bytes
         self._cut = self._cut_at_records()
         self._records = self.table.used_records(self.runs)
+        self._closure = np.union1d(self._records, self.table.add_sources(self._records))
         owners = self.table.records_of(self._cut["slot"])
         self._cut_starts = np.searchsorted(owners, self._records, side="left")
         self._cut_ends = np.searchsorted(owners, self._records, side="right")
@@ -82,29 +108,49 @@ class SnapshotContent:
         """The numbers of the records that the snapshot needs."""
         return self._records
 
-    def read_groups(self, records: npt.NDArray[np.int64] | None = None) -> list[ReadGroup]:
-        """Return the requests that bring `records`, or all that the snapshot needs."""
-        return list(group_reads(self.table, self._records if records is None else records))
+    def plan(self, records: npt.NDArray[np.int64] | None = None, *, can_read_back: bool = False) -> WalkPlan:
+        """Plan a walk over `records`, or over all that the snapshot needs.
+
+        Args:
+            can_read_back: the walk will place each block of the image and can read it again.
+        """
+        table, links = self.table, self.table.index.links
+        needed = self._closure if records is None else np.union1d(records, table.add_sources(records))
+        entries = table.entries[needed]
+        depths = links.depths[entries]
+        steps = [list(group_reads(table, needed[depths == depth])) for depth in np.unique(depths)]
+        decoded = table.slot_counts[needed].sum() * self._block_bytes
+        return WalkPlan(steps, int(decoded), self._find_kept(needed[depths > 0], can_read_back=can_read_back))
 
     def walk(
         self,
-        groups: list[ReadGroup],
+        plan: WalkPlan,
         place: Callable[[Placement], None] | None,
         *,
+        read_back: ReadBack | None = None,
         keep_going: bool,
         workers: int | None = None,
+        spool_folder: str | None = None,
     ) -> Iterator[WalkedGroup]:
-        """Fetch, expand and prove groups on all cores; hand each block to `place`, from any thread.
+        """Fetch, expand and prove what was planned, on all cores; hand each block to `place`, from any thread.
+
+        Args:
+            read_back: as the plan was told.
+            spool_folder: where sources that cannot be read back are kept, if they are many.
 
         Raises:
             IntegrityError, ObjectNotFound: as soon as one is met, unless `keep_going`: then it is reported in the result.
         """
+        spool = Spool(plan.kept_slots, self._block_bytes, spool_folder)
+        lost: set[int] = set()
 
-        def handle(group: ReadGroup) -> WalkedGroup:
-            return self._walk_group(group, place, keep_going=keep_going)
+        def gather(record: int) -> memoryview:
+            return self._gather(record, spool, read_back, lost)
 
-        with OrderedPool(handle, workers=workers, window=2 * (workers or count_workers())) as pool:
-            yield from pool.map(groups)
+        try:
+            yield from self._walk_steps(plan, place, gather, spool, lost, keep_going=keep_going, workers=workers)
+        finally:
+            spool.close()
 
     def zero_extents(self) -> Iterator[tuple[int, int]]:
         """Yield [start, end) in bytes of everything that reads as zeros, ascending, joined."""
@@ -125,11 +171,43 @@ class SnapshotContent:
         size = self.manifest.size_bytes
         return [(start, min(start + length, size)) for start, length, _ in self._pieces(record)]
 
+    def dependents_of(self, record: int) -> list[int]:
+        """Return which records of the snapshot cannot be expanded without `record`, itself among them if it is one."""
+        links = self.table.index.links
+        lost = {record}
+        depths = links.depths[self.table.entries[self._closure]]
+        for each in self._closure[np.argsort(depths, kind="stable")].tolist():
+            first_slots, _ = self.table.source_slots(each)
+            if lost.intersection(self.table.records_of(first_slots).tolist()):
+                lost.add(each)
+        return sorted(lost.intersection(self._records.tolist()))
+
     # -- random reads ------------------------------------------------------------------------------------------------
 
     def make_reader(self, cache_bytes: int = CACHE_BYTES) -> SnapshotReader:
         """Return a reader for any offset, with a cache of expanded records."""
-        return SnapshotReader(self, self._reader, cache_bytes)
+        return SnapshotReader(self, RecordCache(self._reader, self.table, self._block_bytes, cache_bytes))
+
+    @contextmanager
+    def open_in_order(self, *, workers: int | None = None) -> Iterator[SnapshotReader]:
+        """Return a reader for all of the snapshot from its start to its end.
+
+        What its deltas need is expanded first and kept, so that reading on never has to expand a chain of them again.
+        """
+        spool = Spool(self.plan().kept_slots, self._block_bytes)
+        lost: set[int] = set()
+
+        def gather(record: int) -> memoryview:
+            return self._gather(record, spool, None, lost)
+
+        try:
+            if spool.size_bytes:
+                plan = self.plan(np.unique(self.table.records_of(spool.slots)))
+                for _ in self._walk_steps(plan, None, gather, spool, lost, keep_going=True, workers=workers):
+                    pass
+            yield SnapshotReader(self, RecordCache(self._reader, self.table, self._block_bytes, gather=gather))
+        finally:
+            spool.close()
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -143,14 +221,77 @@ class SnapshotContent:
     def _pieces(self, record: int) -> Iterator[tuple[int, int, int]]:
         """Yield (image offset, length, offset in the record) for each stretch that a record supplies."""
         place = int(np.searchsorted(self._records, record))
+        if place == len(self._records) or self._records[place] != record:
+            return
         runs = self._cut[self._cut_starts[place] : self._cut_ends[place]]
         first_slot = int(self.table.first_slots[record])
         block = self._block_bytes
         for first, count, slot in runs.tolist():
             yield first * block, count * block, (slot - first_slot) * block
 
+    def _find_kept(self, deltas: npt.NDArray[np.int64], *, can_read_back: bool) -> npt.NDArray[np.int64]:
+        """Return the slots that `deltas` are encoded against, but for those that can be read back from the image."""
+        parts = [expand_ranges(*self.table.source_slots(record)) for record in deltas.tolist()]
+        slots = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+        return slots[self._find_blocks(slots) < 0] if can_read_back else slots
+
+    def _find_blocks(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the block of the image that holds each slot whole, -1 for none."""
+        blocks = self._places.find(slots)
+        return np.where((blocks + 1) * self._block_bytes <= self.manifest.size_bytes, blocks, -1)
+
+    def _gather(self, record: int, spool: Spool, read_back: ReadBack | None, lost: set[int]) -> memoryview:
+        """Return the blocks that a delta record is encoded against."""
+        slots = expand_ranges(*self.table.source_slots(record))
+        if lost and not lost.isdisjoint(self.table.records_of(slots).tolist()):
+            raise ValueError("is encoded against a record that is damaged")
+        block = self._block_bytes
+        content = self._source_scratch.get(max(len(slots) * block, MIB))[: len(slots) * block]
+        if read_back is None:
+            spool.get(slots, content)
+            return content
+        blocks = self._find_blocks(slots)
+        is_placed = blocks >= 0
+        # Stretches of one kind, so that each is filled in place.
+        bounds = np.flatnonzero(np.diff(is_placed, prepend=~is_placed[:1], append=~is_placed[-1:])).tolist()
+        for first, last in itertools.pairwise(bounds):
+            out = content[first * block : last * block]
+            if is_placed[first]:
+                read_blocks(blocks[first:last], block, out, read_back)
+            else:
+                spool.get(slots[first:last], out)
+        return content
+
+    def _walk_steps(
+        self,
+        plan: WalkPlan,
+        place: Callable[[Placement], None] | None,
+        gather: Callable[[int], memoryview],
+        spool: Spool,
+        lost: set[int],
+        *,
+        keep_going: bool,
+        workers: int | None,
+    ) -> Iterator[WalkedGroup]:
+        """Walk step by step; `lost` gathers the records that cannot be expanded."""
+
+        def handle(group: ReadGroup) -> WalkedGroup:
+            return self._walk_group(group, place, gather, spool, keep_going=keep_going)
+
+        for step in plan.steps:
+            with OrderedPool(handle, workers=workers, window=2 * (workers or count_workers())) as pool:
+                for walked in pool.map(step):
+                    lost.update(record for record, _ in walked.damaged_records)
+                    yield walked
+
     def _walk_group(
-        self, group: ReadGroup, place: Callable[[Placement], None] | None, *, keep_going: bool
+        self,
+        group: ReadGroup,
+        place: Callable[[Placement], None] | None,
+        gather: Callable[[int], memoryview],
+        spool: Spool,
+        *,
+        keep_going: bool,
     ) -> WalkedGroup:
         supplied = 0
         damaged: list[tuple[int, str]] = []
@@ -162,12 +303,13 @@ class SnapshotContent:
             return self._report(0, [(record, str(error)) for record in group.records.tolist()])
         for record in group.records.tolist():
             try:
-                content = self._reader.expand(record, group, fetched, self._scratch.get(MAX_RECORD_BYTES))
+                content = self._reader.expand(record, group, fetched, gather, self._scratch.get(MAX_RECORD_BYTES))
             except IntegrityError as error:
                 if not keep_going:
                     raise
                 damaged.append((record, str(error)))
                 continue
+            spool.put(int(self.table.first_slots[record]), content)
             for offset, length, within in self._pieces(record):
                 supplied += length
                 if place is not None:
@@ -183,11 +325,8 @@ class SnapshotContent:
 class SnapshotReader:
     """Reads a snapshot at any offset; any number of threads may use one."""
 
-    def __init__(self, content: SnapshotContent, reader: RecordReader, cache_bytes: int) -> None:
-        self._content, self._reader = content, reader
-        self._cache: OrderedDict[int, memoryview] = OrderedDict()
-        self._cache_bytes, self._cached_bytes = cache_bytes, 0
-        self._lock = threading.Lock()
+    def __init__(self, content: SnapshotContent, cache: RecordCache) -> None:
+        self._content, self._cache = content, cache
 
     @property
     def size_bytes(self) -> int:
@@ -220,19 +359,8 @@ class SnapshotReader:
         return bytes(memoryview(buffer)[offset - first * block : end - first * block])
 
     def _expand(self, record: int) -> memoryview:
-        with self._lock:
-            if record in self._cache:
-                self._cache.move_to_end(record)
-                return self._cache[record]
         try:
-            content = self._reader.read(record)
+            return self._cache.get(record)
         except (IntegrityError, ObjectNotFound) as error:
             start, end = self._content.extents_of(record)[0]
             raise ContentDamaged(self._content.manifest.label, ((start, end, str(error)),)) from error
-        with self._lock:
-            if record not in self._cache:
-                self._cache[record] = content
-                self._cached_bytes += len(content)
-            while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
-                self._cached_bytes -= len(self._cache.popitem(last=False)[1])
-        return content

@@ -11,16 +11,18 @@ import queue
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests, Slots
-from deltaimg.codec.interface import Codec
-from deltaimg.delta.encode import EncodedRecord, encode_record
+from deltaimg.arrays import DIGEST_BYTES, Digests, Slots, runs_from_blocks
+from deltaimg.delta.encode import EncodedRecord, Encoder
+from deltaimg.delta.judge import DeltaJudge
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer
+from deltaimg.engine.source_finder import Choice, SourceFinder
 from deltaimg.kernels import gather_blocks
 from deltaimg.model import MIB
 from deltaimg.repo.pack_writer import PackWriter
 
-RECORD_BYTES = MIB
+RECORD_BYTES = MIB // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +30,42 @@ class _Filled:
     buffer: memoryview
     content: memoryview
     digests: Digests
+    choice: Choice | None
+
+
+def count_record_blocks(block_bytes: int) -> int:
+    """Return how many blocks fill a record."""
+    return max(1, RECORD_BYTES // block_bytes)
 
 
 class RecordStream:
     """Takes new blocks in the order of their slots; a context manager around its threads."""
 
-    def __init__(self, writer: PackWriter, *, codec: Codec, record_key: bytes, block_bytes: int, workers: int) -> None:
-        self._writer = writer
-        self._codec, self._record_key = codec, record_key
+    def __init__(
+        self,
+        writer: PackWriter,
+        encoder: Encoder,
+        *,
+        block_bytes: int,
+        first_slot: int,
+        workers: int,
+        finder: SourceFinder | None = None,
+        uses_sources: bool = True,
+    ) -> None:
+        """Args: finder: learns of every record, and finds sources if `uses_sources`."""
+        self._writer, self._encoder = writer, encoder
+        self._finder, self._uses_sources = finder, uses_sources
+        self._judge = DeltaJudge()
         self._block_bytes = block_bytes
-        self._record_blocks = max(1, RECORD_BYTES // block_bytes)
+        self._record_blocks = count_record_blocks(block_bytes)
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._pool = OrderedPool(self._encode, workers=workers, window=2 * workers)
         self._scratch = ThreadBuffer()
         self._buffer = self._take_buffer()
         self._filled_blocks = 0
+        self._next_slot = first_slot
         self._digests: list[Digests] = []
+        self._blocks: list[npt.NDArray[np.uint64]] = []
         self._ids: list[bytes] = []
         self._counts: list[int] = []
 
@@ -60,18 +82,24 @@ class RecordStream:
         return np.frombuffer(b"".join(self._ids), np.uint8).reshape(-1, DIGEST_BYTES)
 
     @property
-    def slot_counts(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def slot_counts(self) -> npt.NDArray[np.int64]:
         return np.array(self._counts, np.int64)
 
-    def add(self, content: memoryview, block_indexes: Slots, digests: Digests) -> None:
-        """Take blocks `block_indexes` of `content`, whose digests are `digests`, in that order; both are copied."""
+    def add(self, content: memoryview, first_block: int, block_indexes: Slots, digests: Digests) -> None:
+        """Take blocks `block_indexes` of `content`, whose digests are `digests`, in that order; both are copied.
+
+        Args:
+            first_block: of the image, where `content` begins.
+        """
         done = 0
         while done < len(block_indexes):
             count = min(len(block_indexes) - done, self._record_blocks - self._filled_blocks)
             start = self._filled_blocks * self._block_bytes
             room = self._buffer[start : start + count * self._block_bytes]
-            gather_blocks(content, self._block_bytes, block_indexes[done : done + count], np.frombuffer(room, np.uint8))
+            indexes = block_indexes[done : done + count]
+            gather_blocks(content, self._block_bytes, indexes, np.frombuffer(room, np.uint8))
             self._digests.append(digests[done : done + count].copy())
+            self._blocks.append(indexes.astype(np.uint64) + np.uint64(first_block))
             self._filled_blocks += count
             done += count
             if self._filled_blocks == self._record_blocks:
@@ -81,33 +109,46 @@ class RecordStream:
         """Encode what is left and give it to the writer."""
         if self._filled_blocks:
             self._close_record()
-        for record in self._pool.drain():
-            self._give(record)
+        for filled, record in self._pool.drain():
+            self._give(filled, record)
 
     def _close_record(self) -> None:
         content = self._buffer[: self._filled_blocks * self._block_bytes]
-        for record in self._pool.submit(_Filled(self._buffer, content, np.concatenate(self._digests))):
-            self._give(record)
+        digests = np.concatenate(self._digests)
+        filled = _Filled(self._buffer, content, digests, self._choose(content, digests))
+        for done, record in self._pool.submit(filled):
+            self._give(done, record)
+        self._next_slot += self._filled_blocks
         self._buffer = self._take_buffer()
         self._filled_blocks = 0
-        self._digests = []
+        self._digests, self._blocks = [], []
 
-    def _encode(self, filled: _Filled) -> EncodedRecord:
-        record = encode_record(
-            filled.content,
-            filled.digests,
-            codec=self._codec,
-            record_key=self._record_key,
-            block_bytes=self._block_bytes,
-            scratch=self._scratch.get(len(filled.buffer)),
-        )
+    def _choose(self, content: memoryview, digests: Digests) -> Choice | None:
+        """Find what the record that is full now should be encoded against."""
+        if self._finder is None:
+            return None
+        slots = np.arange(self._next_slot, self._next_slot + len(digests), dtype=np.uint32)
+        runs = runs_from_blocks(np.concatenate(self._blocks), slots)
+        choice = self._finder.choose(content, self._encoder.name_record(digests), runs)
+        if choice is None or not self._uses_sources or not self._judge.is_worth_trying(choice.share):
+            return None
+        return choice
+
+    def _encode(self, filled: _Filled) -> tuple[_Filled, EncodedRecord]:
+        sources = self._finder.read(filled.choice) if self._finder and filled.choice else None
+        scratch = self._scratch.get(len(filled.buffer))
+        record = self._encoder.encode(filled.content, filled.digests, sources, scratch)
+        if self._finder and filled.choice and record.sources is not None:
+            self._finder.keep(record.header.id, filled.choice, filled.content)
         self._free.put(filled.buffer)
-        return record
+        return filled, record
 
-    def _give(self, record: EncodedRecord) -> None:
+    def _give(self, filled: _Filled, record: EncodedRecord) -> None:
+        if filled.choice and record.gain is not None:
+            self._judge.learn(filled.choice.share, record.gain)
         self._ids.append(record.header.id)
         self._counts.append(record.header.slots)
-        self._writer.add(record.header, record.payload, record.digests)
+        self._writer.add(record.header, record.payload, record.digests, record.sources)
 
     def _take_buffer(self) -> memoryview:
         try:

@@ -87,14 +87,21 @@ def _write_anywhere(
     for start, end in content.zero_extents():
         target.clear(start, end - start)
     progress.start("restoring", content.data_bytes)
-    groups = content.read_groups()
+    plan = content.plan(can_read_back=True)
     damage: list[DamagedExtent] = []
 
     def place(placement: Placement) -> None:
         target.write(placement.image_offset, placement.content)
 
     try:
-        for walked in content.walk(groups, place, keep_going=keep_going, workers=workers):
+        for walked in content.walk(
+            plan,
+            place,
+            read_back=target.read_back,
+            keep_going=keep_going,
+            workers=workers,
+            spool_folder=target.folder,
+        ):
             damage += walked.damage
             progress.advance(walked.supplied_bytes)
     except (IntegrityError, ObjectNotFound) as error:
@@ -102,7 +109,7 @@ def _write_anywhere(
     damage.sort(key=lambda extent: extent.start)
     for extent in damage:
         target.clear(extent.start, extent.end - extent.start)
-    return sum(group.end - group.offset for group in groups), tuple(damage)
+    return plan.read_bytes, tuple(damage)
 
 
 def _write_in_order(
@@ -111,7 +118,6 @@ def _write_in_order(
     """Write a stream: spans of the image one after another, read ahead on all cores."""
     size_bytes = content.manifest.size_bytes
     progress.start("restoring", size_bytes)
-    reader = content.make_reader()
 
     def read(start: int) -> tuple[int, bytes, DamagedExtent | None]:
         length = min(_STREAM_SPAN_BYTES, size_bytes - start)
@@ -123,7 +129,10 @@ def _write_in_order(
             return start, bytes(length), DamagedExtent(start, start + length, str(error))
 
     damage = []
-    with OrderedPool(read, workers=workers, window=workers or count_workers()) as pool:
+    with (
+        content.open_in_order(workers=workers) as reader,
+        OrderedPool(read, workers=workers, window=workers or count_workers()) as pool,
+    ):
         for start, data, damaged in pool.map(range(0, size_bytes, _STREAM_SPAN_BYTES)):
             target.write(start, memoryview(data))
             progress.advance(len(data))
@@ -137,13 +146,15 @@ def name_damage(content: SnapshotContent, error: IntegrityError | ObjectNotFound
     if isinstance(error, ContentDamaged):
         return error
     damage: list[tuple[int, int, str]] = []
-    for record in content.records.tolist():
-        entry = content.table.index.entries[content.table.entries[record]]
-        is_hit = content.table.pack_of(record) == error.object_name and (
+    table = content.table
+    for record in range(table.record_count):
+        entry = table.index.entries[table.entries[record]]
+        is_hit = table.pack_of(record) == error.object_name and (
             not isinstance(error, IntegrityError) or int(entry["offset"]) == error.offset
         )
         if is_hit:
-            damage += [(start, end, str(error)) for start, end in content.extents_of(record)]
+            hit = content.dependents_of(record)
+            damage += [(start, end, str(error)) for each in hit for start, end in content.extents_of(each)]
     return ContentDamaged(
-        content.manifest.label, tuple(sorted(damage)) or ((0, content.manifest.size_bytes, str(error)),)
+        content.manifest.label, tuple(sorted(set(damage))) or ((0, content.manifest.size_bytes, str(error)),)
     )

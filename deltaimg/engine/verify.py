@@ -92,7 +92,7 @@ class _Verifier:
         entries = content.table.entries
         fresh = chosen[~self._is_read[entries[chosen]]]
         self._progress.start(f"verifying {ref.label}", content.bytes_of(fresh))
-        for walked in content.walk(content.read_groups(fresh), None, keep_going=True, workers=self._workers):
+        for walked in content.walk(content.plan(fresh), None, keep_going=True, workers=self._workers):
             self._progress.advance(walked.supplied_bytes)
             self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
         self._is_read[entries[chosen]] = True

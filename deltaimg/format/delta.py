@@ -110,7 +110,13 @@ def parse_delta(data: bytes, name: str) -> DeltaObject:
         raise Malformed(name, offset, "a copy reaches behind the end of the old file")
     ops["old_offset"][is_copy] = old_offsets
     return DeltaObject(
-        key, block_bytes, old_bytes, new_start, ops, _expand_literals(name, reader, literal_bytes), root if flags else None
+        key,
+        block_bytes,
+        old_bytes,
+        new_start,
+        ops,
+        _expand_literals(name, reader, literal_bytes),
+        root if flags else None,
     )
 
 

@@ -1,27 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """`index/<digest>`: where each record lies, and where its digests lie. Rebuildable by scanning packs.
 
-body       := head packs signatures entries
-head       := u64 created_us, u32 pack_count, u32 signature_count, u32 entry_count, u32 zero
+body       := head packs signatures entries source_ids packed
+head       := u64 created_us, u32 pack_count, u32 signature_count, u32 entry_count, u32 source_id_count, u32 link_count,
+              u32 run_count, u32 packed_bytes, u32 zero
 packs      := pack_count times the 32-byte digest that names a pack
 signatures := signature_count times the 32-byte digest that names a signature
 entries    := entry_count times `ENTRY`
+source_ids := source_id_count times a 16-byte record id
+packed     := zstd of byte planes: u16 links of each entry; u32 place in source_ids and u16 runs of each link; u16 first_slot
+              and u16 slot count of each run
+
+A link is one source record of one delta record. These say again what delta records say themselves, so that a restore
+can be planned, and what is still needed can be told, without reading packs.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.format.columns import pack_columns, unpack_columns
 from deltaimg.format.framing import HEADER_BYTES, BodyReader, Kind, frame, unframe
-from deltaimg.format.limits import find_record_problem
+from deltaimg.format.limits import MAX_SOURCE_RECORDS, find_record_problem
+from deltaimg.format.sources import SOURCE_RUN, SourceTable, find_sources_problem
 
 INDEXES: Final = "index/"
-HEAD: Final = struct.Struct("<QIIII")
+HEAD: Final = struct.Struct("<QIIIIIIII")
 ENTRY: Final = np.dtype(
     [
         ("id", "u1", (16,)),
@@ -40,6 +51,22 @@ the place of its first slot in the signature; a block is 2 ** block_shift bytes.
 
 
 @dataclass(frozen=True, slots=True)
+class SourceLinks:
+    """The sources of all entries, one entry's after another's."""
+
+    ids: Digests
+    """Of the source records, each once."""
+    link_counts: npt.NDArray[np.uint16]
+    """Links of each entry; 0 for a record that stands alone."""
+    places: npt.NDArray[np.uint32]
+    """Which of `ids` each link means."""
+    run_counts: npt.NDArray[np.uint16]
+    """Runs of each link."""
+    runs: npt.NDArray[Any]
+    """Of `SOURCE_RUN`."""
+
+
+@dataclass(frozen=True, slots=True)
 class IndexObject:
     """What an index object says."""
 
@@ -47,24 +74,67 @@ class IndexObject:
     packs: tuple[str, ...]
     signatures: tuple[str, ...]
     entries: npt.NDArray[Any]
+    links: SourceLinks
+
+
+def no_links(entry_count: int) -> SourceLinks:
+    """Return the links of entries that all stand alone."""
+    return SourceLinks(
+        np.empty((0, DIGEST_BYTES), np.uint8),
+        np.zeros(entry_count, np.uint16),
+        np.empty(0, np.uint32),
+        np.empty(0, np.uint16),
+        np.empty(0, SOURCE_RUN),
+    )
+
+
+def link_sources(tables: Sequence[SourceTable | None]) -> SourceLinks:
+    """Join the sources of records, None for one that stands alone, in their order."""
+    if not any(tables):
+        return no_links(len(tables))
+    present = [table for table in tables if table]
+    ids, places = np.unique(np.concatenate([table.ids for table in present]), axis=0, return_inverse=True)
+    return SourceLinks(
+        ids,
+        np.array([len(table.ids) if table else 0 for table in tables], np.uint16),
+        places.reshape(-1).astype(np.uint32),
+        np.concatenate([table.run_counts for table in present]),
+        np.concatenate([table.runs for table in present]),
+    )
 
 
 def build_index(content: IndexObject) -> bytes:
     """Return an index object."""
-    head = HEAD.pack(content.created_us, len(content.packs), len(content.signatures), len(content.entries), 0)
+    links = content.links
+    packed = b""
+    if len(links.places):
+        columns = (links.link_counts, links.places, links.run_counts, links.runs["first_slot"], links.runs["count"])
+        packed, _ = pack_columns(columns)
+    head = HEAD.pack(
+        content.created_us,
+        len(content.packs),
+        len(content.signatures),
+        len(content.entries),
+        len(links.ids),
+        len(links.places),
+        len(links.runs),
+        len(packed),
+        0,
+    )
     names = b"".join(bytes.fromhex(name) for name in content.packs + content.signatures)
-    return frame(Kind.INDEX, head + names + content.entries.tobytes())
+    return frame(Kind.INDEX, head + names + content.entries.tobytes() + links.ids.tobytes() + packed)
 
 
 def parse_index(data: bytes, name: str) -> IndexObject:
     """Read the index at object `name`; raises IntegrityError or UnsupportedFormat."""
     reader = BodyReader(name, unframe(Kind.INDEX, name, data))
-    created_us, pack_count, signature_count, entry_count, reserved = reader.take_struct(HEAD)
+    created_us, pack_count, signature_count, entry_count, *source_counts, reserved = reader.take_struct(HEAD)
     if reserved:
         reader.refuse("reserved bytes are not zero")
     packs = tuple(bytes(reader.take(32)).hex() for _ in range(min(pack_count, len(data) // 32 + 1)))
     signatures = tuple(bytes(reader.take(32)).hex() for _ in range(min(signature_count, len(data) // 32 + 1)))
     entries = np.frombuffer(reader.take(ENTRY.itemsize * entry_count), ENTRY)
+    links = _parse_links(name, reader, entry_count, *source_counts)
     reader.expect_end()
     if entry_count:
         if int(entries["pack"].max()) >= pack_count or int(entries["signature"].max()) >= signature_count:
@@ -73,4 +143,29 @@ def parse_index(data: bytes, name: str) -> IndexObject:
             reader.refuse("an entry lies in the header of its pack")
     if problem := find_record_problem(entries):
         reader.refuse(problem)
-    return IndexObject(created_us, packs, signatures, entries)
+    return IndexObject(created_us, packs, signatures, entries, links)
+
+
+def _parse_links(
+    name: str, reader: BodyReader, entry_count: int, id_count: int, link_count: int, run_count: int, packed_bytes: int
+) -> SourceLinks:
+    ids = np.frombuffer(reader.take(DIGEST_BYTES * id_count), np.uint8).reshape(id_count, DIGEST_BYTES)
+    offset = HEADER_BYTES + reader.position
+    packed = bytes(reader.take(packed_bytes))
+    if not link_count:
+        if id_count or run_count or packed:
+            reader.refuse("it has sources that no entry names")
+        return no_links(entry_count)
+    layout = [("<u2", entry_count), ("<u4", link_count), ("<u2", link_count), ("<u2", run_count), ("<u2", run_count)]
+    link_counts, places, run_counts, first_slots, counts = unpack_columns(name, offset, packed, layout)
+    runs = np.empty(run_count, SOURCE_RUN)
+    runs["first_slot"], runs["count"] = first_slots, counts
+    if int(link_counts.sum(dtype=np.uint64)) != link_count or int(run_counts.sum(dtype=np.uint64)) != run_count:
+        reader.refuse("its sources are not as many as its entries have")
+    if int(places.max()) >= id_count:
+        reader.refuse("an entry names a source that is not listed")
+    if int(link_counts.max()) > MAX_SOURCE_RECORDS:
+        reader.refuse(f"an entry has more than {MAX_SOURCE_RECORDS} source records")
+    if problem := find_sources_problem(run_counts, runs):
+        reader.refuse(problem)
+    return SourceLinks(ids, link_counts, places, run_counts, runs)

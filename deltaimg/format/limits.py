@@ -18,6 +18,12 @@ MAX_BLOCK_SHIFT: Final = MAX_BLOCK_BYTES.bit_length() - 1
 MAX_RECORD_BYTES: Final = 16 << 20
 MAX_RECORD_SLOTS: Final = MAX_RECORD_BYTES >> MIN_BLOCK_SHIFT
 
+MAX_SOURCE_RECORDS: Final = 4096
+MAX_SOURCE_BYTES: Final = 16 << 20
+"""What a delta record may be encoded against: a decoder holds so much, the content, and no more."""
+MAX_DEPTH: Final = 64
+"""Delta records that stand on one another, at most; a writer stops far earlier."""
+
 MAX_BLOCKS: Final = MAX_IMAGE_BYTES // MIN_BLOCK_BYTES
 MAX_RUNS: Final = 2**28
 MAX_SLOT: Final = 2**32

@@ -22,7 +22,13 @@ import numpy.typing as npt
 
 from deltaimg.errors import DigestMismatch, Malformed, Truncated, UnsupportedFormat
 from deltaimg.format.framing import HEADER_BYTES, Kind, build_header, digest_bytes, parse_header
-from deltaimg.format.limits import MAX_BLOCK_SHIFT, MAX_RECORD_BYTES, MIN_BLOCK_SHIFT, find_record_problem
+from deltaimg.format.limits import (
+    MAX_BLOCK_SHIFT,
+    MAX_RECORD_BYTES,
+    MAX_SOURCE_RECORDS,
+    MIN_BLOCK_SHIFT,
+    find_record_problem,
+)
 
 PACKS: Final = "packs/"
 
@@ -55,6 +61,8 @@ class RecordHeader:
     block_shift: int
     payload_bytes: int
     payload_digest: bytes
+    sources: int = 0
+    """How many source records the payload begins with; 0 for a record that stands alone."""
 
     @property
     def raw_bytes(self) -> int:
@@ -75,7 +83,7 @@ def build_record_header(header: RecordHeader) -> bytes:
         RECORD_HEADER_BYTES,
         header.payload_bytes,
         header.id,
-        0,
+        header.sources,
         header.slots,
         header.block_shift,
         0,
@@ -103,7 +111,7 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
         raise Malformed(name, offset, "no record begins here")
     if digest_bytes(head[:56], length=8) != checksum:
         raise Malformed(name, offset, "a record header is damaged")
-    if sealed or flags or sources or header_bytes != RECORD_HEADER_BYTES:
+    if sealed or flags or header_bytes != RECORD_HEADER_BYTES:
         raise UnsupportedFormat(name, f"the record at byte {offset} is sealed or uses features unknown here")
     if (
         not MIN_BLOCK_SHIFT <= shift <= MAX_BLOCK_SHIFT
@@ -114,7 +122,9 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
         raise Malformed(name, offset, "a record header has absurd lengths")
     if payload_bytes > slots << shift:
         raise Malformed(name, offset, "a record's payload is longer than its content")
-    return RecordHeader(record_id, encoding, slots, shift, payload_bytes, digest)
+    if sources > MAX_SOURCE_RECORDS:
+        raise Malformed(name, offset, f"a record has more than {MAX_SOURCE_RECORDS} source records")
+    return RecordHeader(record_id, encoding, slots, shift, payload_bytes, digest, sources)
 
 
 def check_payload(name: str, offset: int, header: RecordHeader, payload: bytes | memoryview) -> None:

@@ -6,7 +6,7 @@
     delta     := u32 magic, command*, end
     command   := u8 opcode, parameters, literal bytes
 
-Neither says how long the file is or has a digest of it; what is damaged is often not found. Blocks' strong sums are BLAKE2b of 32
+Neither says how long the file is or has a digest of it; damage is often not found. Blocks' strong sums are BLAKE2b of 32
 bytes, cut. Signatures with MD4 are refused: two files of one MD4 are made in no time.
 """
 

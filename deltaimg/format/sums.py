@@ -26,8 +26,8 @@ HEAD: Final = struct.Struct("<32sIIQIIQ")
 LAST: Final = 1
 """The flag of a file's last object, which alone knows the size of the image."""
 WEAK_BYTES, STRONG_BYTES = 5, 8
-"""The strong sum need not be an identity: what is made of a delta is proven as a whole. Eight keyed bytes make a false match less
-likely than a broken disk, and nobody can make one on purpose."""
+"""The strong sum need not be an identity: what is made of a delta is proven as a whole. Eight keyed bytes make a false match
+less likely than a broken disk, and nobody can make one on purpose."""
 MIN_BLOCK_BYTES: Final = 1 << 10
 MAX_BLOCK_BYTES: Final = 1 << 20
 MAX_PART_BLOCKS: Final = 1 << 20

@@ -97,6 +97,19 @@ class RawSource:
             self._cache.drop(ours)
         return got
 
+    def reread_into(self, offset: int, buffer: memoryview) -> int:
+        if self._is_direct:
+            return self.read_into(offset, buffer)
+        is_done, got = self._read_cached(offset, buffer)
+        if is_done:
+            return got
+        try:
+            got += os.preadv(self._descriptor, [buffer[got:]], offset + got)
+        except OSError as error:
+            raise self._failure(f"cannot be read at byte {offset + got}", error) from error
+        self._cache.drop([(offset, offset + got)])
+        return got
+
     def has_changed(self) -> bool:
         return self._identity() != self._opened_as
 

@@ -42,6 +42,13 @@ class Source(Protocol):
         """Fill `buffer` from `offset`; return how many bytes there were, fewer only at the image's end."""
         ...
 
+    def reread_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` again with what was read before, as far as it still can be; for many small pieces, any thread.
+
+        A sequential source cannot and returns 0.
+        """
+        ...
+
     def has_changed(self) -> bool:
         """Whether the image's size or modification time moved since it was opened."""
         ...

@@ -47,6 +47,10 @@ class StreamSource:
             raise UnsupportedImage(self.path, "the stream is empty")
         return got
 
+    def reread_into(self, offset: int, buffer: memoryview) -> int:
+        del offset, buffer  # gone by
+        return 0
+
     def has_changed(self) -> bool:
         return False
 

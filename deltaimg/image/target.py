@@ -38,6 +38,15 @@ class Target(Protocol):
         """Put `data` at `offset`; any thread, any order, unless sequential."""
         ...
 
+    @property
+    def folder(self) -> str | None:
+        """Where what a restore must keep for a while may lie; None if the target has no such place."""
+        ...
+
+    def read_back(self, offset: int, out: memoryview) -> None:
+        """Fill `out` with what was written from `offset` on; any thread, not if sequential."""
+        ...
+
     def clear(self, offset: int, length: int) -> None:
         """Make `length` bytes from `offset` read as zeros, as holes where the target can."""
         ...
@@ -93,10 +102,22 @@ class _DescriptorTarget:
     """What files and devices have in common: writing at offsets through a descriptor."""
 
     is_sequential = False
+    folder: str | None = None
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
+
+    def read_back(self, offset: int, out: memoryview) -> None:
+        try:
+            done = 0
+            while done < len(out):
+                got = os.preadv(self._descriptor, [out[done:]], offset + done)
+                if not got:
+                    raise ImageError(self.path, f"ends at byte {offset + done}, though more was written")
+                done += got
+        except OSError as error:
+            raise ImageError(self.path, f"cannot be read at byte {offset}: {os.strerror(error.errno or 0)}") from error
 
     def write(self, offset: int, data: memoryview) -> None:
         try:
@@ -118,6 +139,7 @@ class FileTarget(_DescriptorTarget):
 
     def __init__(self, path: str, size_bytes: int, *, is_replacing: bool, is_synced: bool) -> None:
         self._is_replacing, self._is_synced = is_replacing, is_synced
+        self.folder = os.path.dirname(path) or os.curdir
         self._temporary = f"{path}.{secrets.token_hex(4)}.partial"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -225,6 +247,7 @@ class StreamTarget:
     """The standard output."""
 
     is_sequential = True
+    folder: str | None = None
 
     def __init__(self, descriptor: int) -> None:
         self.path = STDOUT
@@ -238,6 +261,9 @@ class StreamTarget:
                 data = data[os.write(self._descriptor, data) :]
         except OSError as error:
             raise write_failure("standard output", offset, error) from error
+
+    def read_back(self, offset: int, out: memoryview) -> None:
+        raise ImageError(self.path, f"a stream cannot be read again: {len(out)} bytes at byte {offset}")
 
     def clear(self, offset: int, length: int) -> None:
         for start in range(offset, offset + length, len(_ZERO_BUFFER)):

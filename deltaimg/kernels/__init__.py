@@ -23,6 +23,9 @@ Raises  `NativeError(function, status)` for arguments that `native/include/dimg_
 | `fill_filter(kind, weaks, filter_bits)` | 2^filter_bits bits, set where a weak sum points |
 | `blake2b_blocks(data, block_bytes)`, `md5_blocks(…)` | (n, 32) and (n, 16) digests of blocks of any size |
 | `match_blocks(index, data, stretches, first_position=0)` | `BLOCK_MATCH`: old blocks found in [start, end) of each stretch, at any offset |
+| `collect_anchors(data, shift)` | names and positions of the anchors of a buffer, about one in 2 ** (32 - shift) bytes |
+| `insert_anchors(table, names, slots)` | enters a slot for each name; a full bucket forgets an older one |
+| `find_anchors(table, names)` | the slot that was entered for each name, or 0; a hint |
 """  # noqa: E501
 
 from __future__ import annotations
@@ -47,10 +50,13 @@ from deltaimg.kernels.layout import (
 )
 from deltaimg.kernels.reference import (
     NAME,
+    collect_anchors,
     digest_blocks,
     digest_buffer,
     expand_runs,
+    find_anchors,
     gather_blocks,
+    insert_anchors,
     insert_slots,
     is_equal,
     is_zero,
@@ -82,11 +88,14 @@ __all__ = [
     "Sums",
     "WeakKind",
     "blake2b_blocks",
+    "collect_anchors",
     "digest_blocks",
     "digest_buffer",
     "expand_runs",
     "fill_filter",
+    "find_anchors",
     "gather_blocks",
+    "insert_anchors",
     "insert_slots",
     "is_equal",
     "is_zero",
@@ -111,11 +120,14 @@ if _forced != "reference":
         from deltaimg.kernels.native import (
             NAME,
             blake2b_blocks,
+            collect_anchors,
             digest_blocks,
             digest_buffer,
             expand_runs,
             fill_filter,
+            find_anchors,
             gather_blocks,
+            insert_anchors,
             insert_slots,
             is_equal,
             is_zero,

@@ -93,3 +93,12 @@ class BlockIndex:
     filter: npt.NDArray[np.uint32]
     filter_bits: int
     prefers_next: bool
+
+
+AnchorNames = npt.NDArray[np.uint64]
+AnchorTable = npt.NDArray[np.uint64]
+"""One-dimensional, a multiple of `BUCKET_PLACES` long."""
+
+BUCKET_PLACES = 8
+ANCHOR_DISTANCE = 16
+ANCHOR_WINDOW = 32

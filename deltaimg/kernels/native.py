@@ -18,9 +18,13 @@ from deltaimg.arrays import DIGEST_BYTES, RUN, Digests, Runs, Slots
 from deltaimg.errors import NativeError
 from deltaimg.kernels._native import ffi, lib
 from deltaimg.kernels.layout import (
+    ANCHOR_DISTANCE,
     BLOCK_MATCH,
+    BUCKET_PLACES,
     KEY_BYTES,
     STATUS_RUN,
+    AnchorNames,
+    AnchorTable,
     BlockIndex,
     BlockMatches,
     Buffer,
@@ -267,7 +271,9 @@ def md5_blocks(data: Buffer, block_bytes: int) -> Octets:
 def match_blocks(index: BlockIndex, data: Buffer, stretches: Sums, first_position: int = 0) -> BlockMatches:
     source = _in(data)
     _demand("match_blocks", stretches.dtype == np.uint64 and stretches.ndim == 2 and stretches.shape[1] == 2)
-    _demand("match_blocks", (1 << index.filter_bits) == 32 * len(index.filter) and len(index.mixed) == len(index.blocks))
+    _demand(
+        "match_blocks", (1 << index.filter_bits) == 32 * len(index.filter) and len(index.mixed) == len(index.blocks)
+    )
     _demand("match_blocks", len(index.directory) == (1 << index.directory_bits) + 1)
     _demand("match_blocks", len(index.weaks) == len(index.strongs) and 0 <= first_position < 2**63)
     key = ffi.NULL if index.key is None else _in(index.key)
@@ -277,7 +283,7 @@ def match_blocks(index: BlockIndex, data: Buffer, stretches: Sums, first_positio
         {
             "weak_kind": index.weak_kind, "strong_kind": index.strong_kind, "path": _BEST_PATH, "key": key,
             "block_bytes": index.block_bytes, "strong_bytes": index.strongs.shape[1], "block_count": len(index.weaks),
-            "weaks": ffi.from_buffer("uint64_t[]", index.weaks), "strongs": _in(index.strongs),
+            "weaks": ffi.from_buffer("uint64_t[]", index.weaks), "strongs": _in(index.strongs.data),
             "entry_count": len(index.mixed), "mixed": ffi.from_buffer("uint64_t[]", index.mixed),
             "blocks": _slots_in(index.blocks), "directory": _slots_in(index.directory),
             "directory_bits": index.directory_bits, "filter_bits": index.filter_bits, "filter": _slots_in(index.filter),
@@ -302,3 +308,41 @@ def match_blocks(index: BlockIndex, data: Buffer, stretches: Sums, first_positio
         left[0, 0] = position[0]
         capacity *= 4
     return np.concatenate(parts) if parts else np.empty(0, BLOCK_MATCH)
+
+
+def _names_in(names: AnchorNames) -> Any:
+    return ffi.from_buffer("uint64_t[]", np.ascontiguousarray(names, np.uint64))
+
+
+def _count_buckets(function: str, table: AnchorTable) -> int:
+    _demand(function, table.dtype == np.uint64 and table.ndim == 1 and len(table) % BUCKET_PLACES == 0)
+    return len(table) // BUCKET_PLACES
+
+
+def collect_anchors(data: Buffer, shift: int) -> tuple[AnchorNames, Slots]:
+    source = _in(data)
+    capacity = len(source) // ANCHOR_DISTANCE
+    names, positions = np.empty(capacity, np.uint64), np.empty(capacity, np.uint32)
+    count = ffi.new("size_t *")
+    status = lib.dimg_collect_anchors(
+        source, len(source), shift, ffi.from_buffer("uint64_t[]", names), _slots_out(positions), capacity, count
+    )
+    _check("collect_anchors", status)
+    return names[: count[0]].copy(), positions[: count[0]].copy()
+
+
+def insert_anchors(table: AnchorTable, names: AnchorNames, slots: Slots) -> None:
+    _demand("insert_anchors", len(names) == len(slots))
+    buckets = _count_buckets("insert_anchors", table)
+    places = ffi.from_buffer("uint64_t[]", table, require_writable=True)
+    _check("insert_anchors", lib.dimg_insert_anchors(places, buckets, _names_in(names), _slots_in(slots), len(names)))
+
+
+def find_anchors(table: AnchorTable, names: AnchorNames) -> Slots:
+    buckets = _count_buckets("find_anchors", table)
+    slots = np.empty(len(names), np.uint32)
+    status = lib.dimg_find_anchors(
+        ffi.from_buffer("uint64_t[]", table), buckets, _names_in(names), len(names), _slots_out(slots)
+    )
+    _check("find_anchors", status)
+    return slots

@@ -13,15 +13,21 @@ import struct
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, HOLE, RUN, ZERO, Digests, Runs, Slots
 from deltaimg.errors import NativeError
 from deltaimg.kernels.layout import (
+    ANCHOR_DISTANCE,
+    ANCHOR_WINDOW,
+    BUCKET_PLACES,
     CHUNK_BYTES,
     KEY_BYTES,
     MAX_BLOCK_BYTES,
     MAX_DIGEST_BYTES,
     STATUS_RUN,
+    AnchorNames,
+    AnchorTable,
     BlockStatus,
     Buffer,
     Octets,
@@ -293,3 +299,62 @@ def match_digests(table: Slots, digests: Digests, digest_count: int, wanted: Dig
             digest_count += 1
         slots[i] = table[place]
     return slots, digest_count
+
+
+# -- anchors -----------------------------------------------------------------------------------------------------------
+
+
+def _name_anchors(words: npt.NDArray[np.uint64]) -> AnchorNames:
+    """Return the name of each row of four 64-bit words."""
+    factors = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63)
+    names = words[:, 0] * np.uint64(factors[0])
+    for column, by in ((1, 31), (2, 29), (3, 33)):
+        rotated = names << np.uint64(by) | names >> np.uint64(64 - by)
+        names = (rotated ^ words[:, column]) * np.uint64(factors[column])
+    return names ^ names >> np.uint64(32)
+
+
+def collect_anchors(data: Buffer, shift: int) -> tuple[AnchorNames, Slots]:
+    octets = np.frombuffer(memoryview(data).cast("B"), dtype=np.uint8)
+    _demand("collect_anchors", 0 <= shift <= 31)
+    if len(octets) <= ANCHOR_WINDOW + 8:
+        return np.empty(0, np.uint64), np.empty(0, np.uint32)
+    eights = np.lib.stride_tricks.sliding_window_view(octets, 8)[: len(octets) - ANCHOR_WINDOW - 8]
+    words = np.ascontiguousarray(eights).view("<u4").astype(np.uint32)
+    values = words[:, 0] * np.uint32(0x9E3779B1) + words[:, 1] * np.uint32(0x85EBCA77) + np.uint32(0xC2B2AE3D)
+    positions: list[int] = []
+    for position in np.flatnonzero(values >> np.uint32(shift) == 0).tolist():
+        if not positions or position >= positions[-1] + ANCHOR_DISTANCE:
+            positions.append(position)
+    chosen = np.array(positions, np.uint32)
+    windows = np.lib.stride_tricks.sliding_window_view(octets, ANCHOR_WINDOW)[chosen]
+    names = _name_anchors(np.ascontiguousarray(windows).view("<u8").reshape(-1, 4))
+    is_kept = np.concatenate((np.ones(min(1, len(names)), np.bool_), names[1:] != names[:-1]))
+    return names[is_kept], chosen[is_kept]
+
+
+def _bucket(function: str, table: AnchorTable, name: int) -> AnchorTable:
+    _demand(function, len(table) > 0 and len(table) % BUCKET_PLACES == 0)
+    first = BUCKET_PLACES * ((name >> 32) * (len(table) // BUCKET_PLACES) >> 32)
+    return table[first : first + BUCKET_PLACES]
+
+
+def insert_anchors(table: AnchorTable, names: AnchorNames, slots: Slots) -> None:
+    _demand("insert_anchors", len(names) == len(slots))
+    for name, slot in zip(names.tolist(), slots.tolist(), strict=True):
+        bucket = _bucket("insert_anchors", table, name)
+        if slot:
+            known = np.flatnonzero((bucket != 0) & (bucket & np.uint64(_U32) == name & _U32))
+            free = np.flatnonzero(bucket == 0)
+            chosen = known[-1] if len(known) else free[0] if len(free) else (name >> 29) % BUCKET_PLACES
+            bucket[chosen] = slot << 32 | name & _U32
+
+
+def find_anchors(table: AnchorTable, names: AnchorNames) -> Slots:
+    slots = np.zeros(len(names), np.uint32)
+    for i, name in enumerate(names.tolist()):
+        bucket = _bucket("find_anchors", table, name)
+        known = np.flatnonzero(bucket & np.uint64(_U32) == name & _U32)
+        if len(known):
+            slots[i] = int(bucket[known[-1]]) >> 32
+    return slots

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,26 @@ import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.format.framing import name_object
-from deltaimg.format.index import ENTRY, INDEXES, IndexObject, build_index, parse_index
+from deltaimg.format.index import ENTRY, INDEXES, IndexObject, build_index, link_sources, parse_index
 from deltaimg.format.pack import RecordHeader, finish_pack, pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
+from deltaimg.format.sources import SourceTable
 from deltaimg.model import MIB
 from deltaimg.repo.repository import Repository
 
 PACK_BYTES = 32 * MIB
 CHECKPOINT_BYTES = 256 * MIB
 _PACKS_IN_FLIGHT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredPack:
+    """A pack whose records no index has yet."""
+
+    name: str
+    footer: npt.NDArray[Any]
+    digests: Digests
+    sources: list[SourceTable | None]
 
 
 class PackWriter:
@@ -48,10 +60,11 @@ class PackWriter:
         self._pack_bytes, self._checkpoint_bytes = pack_bytes, checkpoint_bytes
         self._records: list[tuple[RecordHeader, bytes]] = []
         self._digests: list[Digests] = []
+        self._sources: list[SourceTable | None] = []
         self._filled_bytes = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="deltaimg-store")
         self._in_flight: deque[Future[None]] = deque()
-        self._unindexed: list[tuple[str, npt.NDArray[Any], Digests]] = []
+        self._unindexed: list[_StoredPack] = []
         self._unindexed_bytes = 0
 
     def __enter__(self) -> PackWriter:
@@ -60,10 +73,11 @@ class PackWriter:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def add(self, header: RecordHeader, payload: bytes, digests: Digests) -> None:
-        """Take one record; raises what storing an earlier one met."""
+    def add(self, header: RecordHeader, payload: bytes, digests: Digests, sources: SourceTable | None = None) -> None:
+        """Take one record, and what its payload begins with if it is a delta; raises what storing an earlier one met."""
         self._records.append((header, payload))
         self._digests.append(digests)
+        self._sources.append(sources)
         self._filled_bytes += len(payload)
         if self._filled_bytes >= self._pack_bytes:
             self._send_pack()
@@ -77,8 +91,8 @@ class PackWriter:
 
     def _send_pack(self) -> None:
         self._wait(_PACKS_IN_FLIGHT - 1)
-        self._in_flight.append(self._thread.submit(self._store_pack, self._records, self._digests))
-        self._records, self._digests, self._filled_bytes = [], [], 0
+        self._in_flight.append(self._thread.submit(self._store_pack, self._records, self._digests, self._sources))
+        self._records, self._digests, self._sources, self._filled_bytes = [], [], [], 0
 
     def _wait(self, allowed: int) -> None:
         while len(self._in_flight) > allowed:
@@ -86,12 +100,17 @@ class PackWriter:
 
     # -- on the storing thread ---------------------------------------------------------------------------------------
 
-    def _store_pack(self, records: list[tuple[RecordHeader, bytes]], digests: list[Digests]) -> None:
+    def _store_pack(
+        self,
+        records: list[tuple[RecordHeader, bytes]],
+        digests: list[Digests],
+        sources: list[SourceTable | None],
+    ) -> None:
         parts, footer = finish_pack(records)
         digest = name_object(parts)
         size_bytes = self._repository.put_named(pack_name(digest), parts)
         self.stored_bytes += size_bytes
-        self._unindexed.append((digest, footer, np.concatenate(digests)))
+        self._unindexed.append(_StoredPack(digest, footer, np.concatenate(digests), sources))
         self._unindexed_bytes += size_bytes
         if self._unindexed_bytes >= self._checkpoint_bytes:
             self._store_index()
@@ -99,17 +118,18 @@ class PackWriter:
     def _store_index(self) -> None:
         if not self._unindexed:
             return
-        footers = [footer for _, footer, _ in self._unindexed]
+        footers = [pack.footer for pack in self._unindexed]
         entries = np.zeros(sum(len(footer) for footer in footers), ENTRY)
         merged = np.concatenate(footers)
         for field in ("id", "offset", "payload_bytes", "slots", "encoding", "block_shift"):
             entries[field] = merged[field]
         entries["pack"] = np.repeat(np.arange(len(footers)), [len(footer) for footer in footers])
         entries["first_digest"] = np.cumsum(entries["slots"], dtype=np.uint64) - entries["slots"]
-        digests = np.concatenate([each for _, _, each in self._unindexed]).reshape(-1, DIGEST_BYTES)
+        digests = np.concatenate([pack.digests for pack in self._unindexed]).reshape(-1, DIGEST_BYTES)
         signature = self._put(SIGNATURES, build_signature(SignatureObject(entries["id"], entries["slots"], digests)))
-        packs = tuple(digest for digest, _, _ in self._unindexed)
-        index = build_index(IndexObject(self._now_us(), packs, (signature,), entries))
+        packs = tuple(pack.name for pack in self._unindexed)
+        links = link_sources([sources for pack in self._unindexed for sources in pack.sources])
+        index = build_index(IndexObject(self._now_us(), packs, (signature,), entries, links))
         parse_index(index, "the new index")
         self._put(INDEXES, index)
         self._unindexed, self._unindexed_bytes = [], 0

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """From packs to the content of records: which ranges to read, how to expand them, and proof that the bytes are right.
 
-The proof is the digest of every block, which the record's id vouches for, so payload checksums need not be computed as well.
+The proof is the digest of every block, which the record's id vouches for. Where digests were not loaded, for records that
+are only sources of others, it is the payload's checksum; what is made of them is then proven by digests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,8 @@ import numpy.typing as npt
 from deltaimg.codec.registry import find_decoder
 from deltaimg.errors import DigestMismatch, IntegrityError, Malformed, Truncated, UnsupportedFormat
 from deltaimg.format.limits import MAX_RECORD_BYTES
-from deltaimg.format.pack import RECORD_HEADER_BYTES, pack_name, parse_record_header
+from deltaimg.format.pack import RECORD_HEADER_BYTES, RecordHeader, check_payload, pack_name, parse_record_header
+from deltaimg.format.sources import parse_sources
 from deltaimg.kernels import digest_blocks, is_equal
 from deltaimg.model import KIB, MIB
 from deltaimg.repo.repository import Repository
@@ -55,23 +58,42 @@ def group_reads(table: SlotTable, records: npt.NDArray[np.int64]) -> Iterator[Re
         first = number
 
 
+class DeltaDecoder(Protocol):
+    """Decodes a delta record."""
+
+    def decode(
+        self, payload: memoryview, sources: memoryview, raw_bytes: int, scratch: memoryview | None = None
+    ) -> memoryview:
+        """Return exactly `raw_bytes` bytes, which may lie in `scratch`; raises ValueError for anything else."""
+        ...
+
+
 class RecordReader:
     """Expands and proves records; any number of threads may use one."""
 
-    def __init__(self, repository: Repository, table: SlotTable) -> None:
+    def __init__(
+        self, repository: Repository, table: SlotTable, find_delta_decoder: Callable[[int], DeltaDecoder | None]
+    ) -> None:
         self._repository = repository
         self._table = table
+        self._find_delta_decoder = find_delta_decoder
 
     def fetch(self, group: ReadGroup) -> memoryview:
         """Return the bytes of a group, fewer only where the pack is truncated; raises StoreError."""
         return memoryview(self._repository.store.get_range(group.pack, group.offset, group.end - group.offset))
 
     def expand(
-        self, record: int, group: ReadGroup, fetched: memoryview, scratch: memoryview | None = None
+        self,
+        record: int,
+        group: ReadGroup,
+        fetched: memoryview,
+        gather: Callable[[int], memoryview],
+        scratch: memoryview | None = None,
     ) -> memoryview:
         """Return the content of one record of a fetched group, each block of it proven.
 
         Args:
+            gather: returns the blocks of `SlotTable.source_slots` of a record; asked only for a delta record.
             scratch: memory for MAX_RECORD_BYTES, in which the result may lie; without it the result has its own.
 
         Raises:
@@ -89,21 +111,54 @@ class RecordReader:
             raise Malformed(group.pack, offset, "another record lies here than the index says")
         if len(data) < RECORD_HEADER_BYTES + header.payload_bytes:
             raise Truncated(group.pack, offset, RECORD_HEADER_BYTES + header.payload_bytes, len(data))
-        decoder = find_decoder(header.encoding)
-        if decoder is None:
-            raise UnsupportedFormat(group.pack, f"the record at byte {offset} has encoding {header.encoding}")
         assert header.raw_bytes <= MAX_RECORD_BYTES
+        payload = data[RECORD_HEADER_BYTES:]
+        is_proven = bool(self._table.is_loaded(np.array([record]))[0])
+        if not is_proven:
+            check_payload(group.pack, offset, header, payload)
         try:
-            content = decoder.decode(data[RECORD_HEADER_BYTES:], header.raw_bytes, scratch)
+            if header.sources:
+                content = self._apply(record, group.pack, offset, header, payload, gather, scratch)
+            else:
+                content = self._expand(group.pack, offset, header, payload, scratch)
         except ValueError as error:
             raise IntegrityError(group.pack, offset, f"the record here {error}") from error
-        self._prove(record, group.pack, offset, content, 1 << header.block_shift)
+        if is_proven:
+            self._prove(record, group.pack, offset, content, 1 << header.block_shift)
         return content
 
-    def read(self, record: int) -> memoryview:
+    def _expand(
+        self, pack: str, offset: int, header: RecordHeader, payload: memoryview, scratch: memoryview | None
+    ) -> memoryview:
+        decoder = find_decoder(header.encoding)
+        if decoder is None:
+            raise UnsupportedFormat(pack, f"the record at byte {offset} has encoding {header.encoding}")
+        return decoder.decode(payload, header.raw_bytes, scratch)
+
+    def _apply(
+        self,
+        record: int,
+        pack: str,
+        offset: int,
+        header: RecordHeader,
+        payload: memoryview,
+        gather: Callable[[int], memoryview],
+        scratch: memoryview | None,
+    ) -> memoryview:
+        """Decode a delta record; what it says of its sources must be what the index says, which the plan was made from."""
+        decoder = self._find_delta_decoder(header.encoding)
+        if decoder is None:
+            raise UnsupportedFormat(pack, f"the record at byte {offset} has delta encoding {header.encoding}")
+        sources, delta = parse_sources(pack, offset, payload, header.sources, 1 << header.block_shift)
+        entry = int(self._table.entries[record])
+        if not self._table.index.links.is_same(entry, sources):
+            raise Malformed(pack, offset, "the record here has other sources than the index says")
+        return decoder.decode(delta, gather(record), header.raw_bytes, scratch)
+
+    def read(self, record: int, gather: Callable[[int], memoryview]) -> memoryview:
         """Fetch and expand a single record; raises StoreError or IntegrityError."""
         group = next(group_reads(self._table, np.array([record], np.int64)))
-        return self.expand(record, group, self.fetch(group))
+        return self.expand(record, group, self.fetch(group), gather)
 
     def _prove(self, record: int, pack: str, offset: int, content: memoryview, block_bytes: int) -> None:
         found = digest_blocks(self._repository.keys.block, content, block_bytes)

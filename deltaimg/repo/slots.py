@@ -94,6 +94,44 @@ class SlotTable:
             self._append(self.index.entries["id"][new], new, counts, is_loaded=False)
         return self._record_of_entry[entries]
 
+    def add_sources(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Number all records that `records` are encoded against, those that these are, and so on; return their numbers.
+
+        Raises:
+            IntegrityError: the index lacks one of them, or they form a cycle.
+        """
+        links = self.index.links
+        frontier = self._entries[records]
+        found = np.zeros(len(self.index), np.bool_)
+        while len(frontier := frontier[links.counts[frontier] > 0]):
+            if int(links.depths[frontier].min()) < 0:
+                lost = int(frontier[np.argmin(links.depths[frontier])])
+                entry = self.index.entries[lost]
+                problem = "needs sources that the index does not have, or that need it in turn"
+                raise IntegrityError(
+                    pack_name(self.index.packs[int(entry["pack"])]), int(entry["offset"]), f"the record here {problem}"
+                )
+            sources = np.unique(links.entries[links.of(frontier)])
+            frontier = sources[~found[sources]]
+            found[frontier] = True
+        closure = self.add_entries(np.flatnonzero(found))
+        self._grow_digests()
+        return closure
+
+    def source_slots(self, record: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return first slot and count of each run of the blocks that a record is encoded against, in their order.
+
+        Empty for a record that stands alone. `add_sources` must have numbered them.
+        """
+        links = self.index.links
+        entry = int(self._entries[record])
+        first, last = int(links.starts[entry]), int(links.starts[entry + 1])
+        run_starts = links.run_starts[first : last + 1]
+        runs = links.runs[run_starts[0] : run_starts[-1]]
+        records = self._record_of_entry[links.entries[first:last]]
+        firsts = np.repeat(self._first_slots[records], np.diff(run_starts)) + runs["first_slot"]
+        return firsts, runs["count"].astype(np.int64)
+
     def add_new_records(self, record_ids: Digests, counts: npt.NDArray[np.int64], digests: Digests) -> None:
         """Number the records that this run made, in order.
 
@@ -153,6 +191,13 @@ class SlotTable:
         np.add.at(depth, self.records_of(data["slot"]), 1)
         np.add.at(depth, self.records_of(data["slot"] + (data["count"] - 1)) + 1, -1)
         return np.flatnonzero(np.cumsum(depth))
+
+    def find_records(self, record_ids: Digests) -> npt.NDArray[np.int64]:
+        """Return the number of each record, -1 for one that the index or this table does not have."""
+        entries = self.index.find(record_ids)
+        if not len(self.index):
+            return entries
+        return np.where(entries >= 0, self._record_of_entry[np.maximum(entries, 0)], -1)
 
     def pack_of(self, record: int) -> str:
         """Return the object name of the pack that holds a record."""

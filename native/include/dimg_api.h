@@ -191,3 +191,23 @@ int dimg_md5_blocks(const uint8_t *data, size_t block_count, size_t block_bytes,
 int dimg_match_blocks(const dimg_block_index *index, const uint8_t *data, size_t data_bytes, uint64_t first_position,
                       const uint64_t *stretches, size_t stretch_count, dimg_block_match *out, size_t capacity,
                       size_t *out_count, size_t *out_stretch, uint64_t *out_position);
+
+
+/* ---- anchors: where similar content may be ----
+ * A position is an *anchor* when the 8 bytes from it on say so, whatever its place in a block: a hash of them, shifted right by
+ * `shift`, is zero, so that about one position in 2^(32 - shift) is one, and those of a larger shift contain those of
+ * a smaller one. The 32 bytes from it on make its *name*. A table of `bucket_count` buckets (1 to 2^32 - 1) of 8
+ * places of 8 bytes, all zero when new, remembers a slot for names; a full bucket forgets a place for each newcomer. What it
+ * says is a hint and may be wrong. */
+
+/* Find the anchors of `data` (below 4 GiB): names and positions, ascending, at least 16 bytes apart, never two of one name in a
+ * row. BAD_ARGUMENT: a capacity below data_bytes / 16, or a shift outside 0 to 31. */
+int dimg_collect_anchors(const uint8_t *data, size_t data_bytes, int shift,
+                         uint64_t *out_names, uint32_t *out_positions, size_t capacity, size_t *out_count);
+
+/* Remember slots[i] for names[i]; a name that is there already gets its new slot, a slot of 0 is passed over. May run beside
+ * dimg_find_anchors. */
+int dimg_insert_anchors(uint64_t *table, size_t bucket_count, const uint64_t *names, const uint32_t *slots, size_t count);
+
+/* Write for each name the slot that the table remembers, or 0. */
+int dimg_find_anchors(const uint64_t *table, size_t bucket_count, const uint64_t *names, size_t count, uint32_t *out_slots);

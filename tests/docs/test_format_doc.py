@@ -19,6 +19,7 @@ from deltaimg.arrays import RUN
 from deltaimg.codec.none import NoneCodec
 from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.signature import root_digest
+from deltaimg.delta.zstd_delta import ZstdDelta
 from deltaimg.format import index, pack, signature
 from deltaimg.format import map as map_format
 from deltaimg.format.config import Config
@@ -195,8 +196,10 @@ def test_the_columns_of_a_map_are_in_the_order_of_the_document():
 
 def test_the_table_of_encodings_is_that_of_the_codecs():
     rows = table("Record header", ["encoding", "name", "the content is"])
+    codecs = [(codec.encoding_id, codec.name) for codec in (NoneCodec, ZstdCodec)]
     assert [(int(row["encoding"]), row["name"]) for row in rows] == [
-        (codec.encoding_id, codec.name) for codec in (NoneCodec, ZstdCodec)
+        *codecs,
+        (ZstdDelta.encoding_id, f"{ZstdDelta.name} delta"),
     ]
 
 

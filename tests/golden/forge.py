@@ -87,6 +87,10 @@ def forge_index(
         "pack_count": packs,
         "signature_count": signatures,
         "entry_count": len(entries),
+        "source_count": 0,
+        "link_count": 0,
+        "run_count": 0,
+        "packed_bytes": 0,
         "zero": 0,
     }
     names = b"".join(bytes([number]) * 32 for number in range(packs + signatures))

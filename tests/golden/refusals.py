@@ -238,7 +238,7 @@ def pack_refusals() -> Iterator[Refusal]:
         ("record-payload-damaged", pack(flip(one, size - 1), footer(entry)), "DigestMismatch", "the record here is damaged"),
         ("record-sealed", pack(record(sealed=1), footer(entry)), "UnsupportedFormat", "is sealed or uses features"),
         ("record-flags-in-use", pack(record(flags=1), footer(entry)), "UnsupportedFormat", "is sealed or uses features"),
-        ("record-with-sources", pack(record(sources=1), footer(entry)), "UnsupportedFormat", "is sealed or uses features"),
+        ("record-of-too-many-sources", pack(record(sources=4097), footer(entry)), "Malformed", "more than 4096 source"),
         ("record-header-longer", pack(record(header_bytes=80), footer(entry)), "UnsupportedFormat", "features unknown"),
         ("record-padding-in-use", pack(record(padding=b"\0\0\0\1"), footer(entry)), "Malformed", "absurd lengths"),
         ("record-of-no-slots", pack(record(slots=0), footer(entry)), "Malformed", "absurd lengths"),

@@ -12,12 +12,13 @@ import zstandard
 from deltaimg.arrays import RUN
 from deltaimg.format.config import Config
 from deltaimg.format.framing import digest_bytes
-from deltaimg.format.index import ENTRY, IndexObject
+from deltaimg.format.index import ENTRY, IndexObject, link_sources, no_links
 from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import Manifest, Statistics
 from deltaimg.format.map import MapObject
 from deltaimg.format.pack import RecordHeader
 from deltaimg.format.signature import SignatureObject
+from deltaimg.format.sources import SOURCE_RUN, SourceTable
 from tests.golden.kinds import PackContent
 
 
@@ -94,7 +95,15 @@ INDEX = IndexObject(
     entries=_entries(
         (0xA1, 0, 64, 4096, 0, 0, 1, 0, 12),
         (0xA2, 0, 4224, 20, 0, 1, 256, 1, 12),
-        (0xA3, 1, 64, 700_000, 0, 257, 16, 1, 20),
+        (0xA3, 1, 64, 60_000, 0, 257, 16, 2, 12),
+    ),
+    # The last record is a delta against blocks 0, 2 and 3 of the second, and the only one of the first.
+    links=link_sources(
+        [
+            None,
+            None,
+            SourceTable(ids(0xA1, 0xA2), np.array([1, 2], np.uint16), np.array([(0, 1), (0, 1), (2, 2)], SOURCE_RUN)),
+        ]
     ),
 )
 
@@ -144,7 +153,7 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     "manifest": {"full": (FULL.object_name, FULL), "incremental": (INCREMENTAL.object_name, INCREMENTAL)},
     "index": {
         "two-packs": ("index/" + "44" * 32, INDEX),
-        "no-records": ("index/" + "55" * 32, IndexObject(0, (), (), _entries())),
+        "no-records": ("index/" + "55" * 32, IndexObject(0, (), (), _entries(), no_links(0))),
     },
     "map": {name: ("maps/" + "ab" * 32, content) for name, content in MAPS.items()},
     "signature": {name: ("signatures/" + "33" * 32, content) for name, content in SIGNATURES.items()},

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deltaimg.arrays import RUN
 from deltaimg.format.config import Config
 from deltaimg.format.framing import digest_bytes
-from deltaimg.format.index import ENTRY, IndexObject
+from deltaimg.format.index import ENTRY, IndexObject, no_links
 from deltaimg.format.limits import MAX_BLOCKS
 from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import Manifest, Statistics, find_name_problem, format_time
@@ -104,7 +104,7 @@ def indexes(draw: st.DrawFn) -> IndexObject:
         row["block_shift"], row["slots"], row["payload_bytes"] = shift, slots, payload_bytes
         row["pack"], row["signature"] = draw(st.integers(0, len(packs) - 1)), draw(st.integers(0, len(signatures) - 1))
         row["offset"], row["first_digest"], row["encoding"] = draw(st.integers(64, 2**32 - 1)), draw(U32), draw(U8)
-    return IndexObject(draw(U64), tuple(packs), tuple(signatures), entries)
+    return IndexObject(draw(U64), tuple(packs), tuple(signatures), entries, no_links(len(entries)))
 
 
 @st.composite

@@ -163,3 +163,41 @@ def test_insert_and_match(known, batches, table_size, capacity):
             count = steps[-1][1]
         outcomes.append((steps, table.tolist(), digests.tolist()))
     assert outcomes[0] == outcomes[1]
+
+
+@given(seeds, st.integers(0, 6000), st.sampled_from([0, 20, 25, 28, 31, 32]), st.integers(0, 40))
+def test_collect_anchors(seed, length, shift, period):
+    rng = np.random.default_rng(seed)
+    data = rng.integers(0, 256, length, np.uint8)
+    if period:  # repetitive content is where anchors come too close
+        data = np.resize(data[:period], length)
+    assert_twins("collect_anchors", data, shift)
+
+
+@given(seeds, st.integers(0, 300), st.sampled_from([1, 4, 5, 64]))
+def test_anchor_tables(seed, count, buckets):
+    rng = np.random.default_rng(seed)
+    names = rng.integers(0, U64, count, np.uint64, endpoint=True)
+    names[::7] &= np.uint64(U32)  # many in one bucket
+    slots = rng.integers(0, 2000, count, np.uint32)
+    tables = [np.zeros(8 * buckets, np.uint64) for _ in range(2)]
+    twice = np.concatenate((names, names[::3]))
+    for table, kernels in zip(tables, (native, reference), strict=True):
+        outcome(kernels.insert_anchors, table, twice, np.concatenate((slots, slots[::3][::-1])))
+    assert np.array_equal(*tables)
+    asked = np.concatenate((names, rng.integers(0, U64, 50, np.uint64)))
+    assert outcome(native.find_anchors, tables[0], asked) == outcome(reference.find_anchors, tables[0], asked)
+
+
+@given(seeds, st.integers(0, 5000))
+def test_anchors_follow_content(seed, moved_by):
+    """What makes an anchor is its bytes: content that moved has the same names."""
+    rng = np.random.default_rng(seed)
+    content = rng.integers(0, 256, 20000, np.uint8)
+    names, positions = native.collect_anchors(content, 25)
+    moved, moved_positions = native.collect_anchors(
+        np.concatenate((rng.integers(0, 256, moved_by, np.uint8), content)), 25
+    )
+    assert set(names[1:].tolist()) <= set(moved.tolist())  # the first may be too near to one of the new bytes
+    shared = np.isin(moved, names)
+    assert set((moved_positions[shared] - np.uint32(moved_by)).tolist()) <= set(positions.tolist())

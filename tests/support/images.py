@@ -134,6 +134,9 @@ class ImageSource:
         buffer[: len(piece)] = piece
         return len(piece)
 
+    def reread_into(self, offset: int, buffer: memoryview) -> int:
+        return self.read_into(offset, buffer)
+
     def has_changed(self) -> bool:
         return self.is_changed
 

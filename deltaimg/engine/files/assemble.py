@@ -95,7 +95,7 @@ class Assembler:
         if self._digest is None:
             return _Made(piece, None, buffer, find_data(buffer, size))
         digests = self._digest(buffer)
-        return _Made(piece, digests, buffer, digests.any(axis=1))
+        return _Made(piece, digests, buffer, np.asarray(digests.any(axis=1)))
 
     def write(self, made: _Made) -> None:
         """Write a piece; zeros become holes."""
@@ -121,7 +121,9 @@ class Assembler:
         else:
             got = self._old.read_into(op.old_offset, room)
             if got < op.length:
-                raise SourceChanged(self._old.path, f"ends at byte {op.old_offset + got}, earlier than when it was opened")
+                raise SourceChanged(
+                    self._old.path, f"ends at byte {op.old_offset + got}, earlier than when it was opened"
+                )
 
     def _take_buffer(self) -> memoryview:
         try:
@@ -133,7 +135,8 @@ class Assembler:
 def find_data(content: memoryview, block_bytes: int) -> npt.NDArray[np.bool_]:
     """Return which blocks are not all zero; `block_bytes` is a multiple of eight."""
     words = np.frombuffer(content, np.uint64).reshape(-1, block_bytes // 8)
-    return words.any(axis=1)
+    is_data: npt.NDArray[np.bool_] = np.asarray(words.any(axis=1))
+    return is_data
 
 
 def assemble(assembler: Assembler, ops: Iterator[Op]) -> Iterator[tuple[int, int, Digests | None]]:

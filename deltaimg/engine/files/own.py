@@ -185,7 +185,7 @@ class _PartBuilder:
     def _build(self, image_bytes: int | None) -> bytes:
         digests = np.concatenate([np.empty((0, DIGEST_BYTES), np.uint8), *self._digests])
         weaks = np.concatenate([np.empty(0, np.uint64), *self._weaks])
-        is_data = digests.any(axis=1)
+        is_data = np.asarray(digests.any(axis=1))
         part = SumsObject(
             self._key, self._block_bytes, self._first if len(digests) else 0, is_data, weaks[is_data], digests[is_data, :8],
             image_bytes,
@@ -227,7 +227,9 @@ class OldSums:
         image_bytes, size = parts[-1].image_bytes or 0, parts[0].block_bytes
         count = count_blocks(image_bytes, size)
         if max(part.first_block + len(part.is_data) for part in parts) > count or count >= 2**32 - 1:
-            raise Malformed(signature.name, signature.position, f"an image of {image_bytes} bytes does not have its blocks")
+            raise Malformed(
+                signature.name, signature.position, f"an image of {image_bytes} bytes does not have its blocks"
+            )
         is_data = np.zeros(count, np.bool_)
         weaks, strongs = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
         for part in parts:
@@ -242,10 +244,11 @@ class OldSums:
         digests = digest_blocks(self.key, pad_blocks(span, size), size)
         first = span.start // size
         end = span.start + span.length
-        is_zero = ~digests.any(axis=1)
+        is_zero = ~np.asarray(digests.any(axis=1))
         is_same = self._compare(first, digests, end if span.is_end else None)
         runs = [
-            run_segments(find_runs(flags) + first, kind, size, end) for flags, kind in ((is_same, COPY), (is_zero, ZERO))
+            run_segments(find_runs(flags) + first, kind, size, end)
+            for flags, kind in ((is_same, COPY), (is_zero, ZERO))
         ]
         is_new = ~(is_same | is_zero)
         if is_new.any():
@@ -302,7 +305,13 @@ class _DeltaWriter:
     def _write(self, root: bytes | None) -> None:
         sums = self._sums
         content = DeltaObject(
-            sums.key, sums.block_bytes, sums.image_bytes, self._start, np.array(self._ops, OP), b"".join(self._literals), root
+            sums.key,
+            sums.block_bytes,
+            sums.image_bytes,
+            self._start,
+            np.array(self._ops, OP),
+            b"".join(self._literals),
+            root,
         )
         self._delta.write(build_delta(content))
         self._start += self._length

@@ -41,7 +41,7 @@ from deltaimg.format.rdiff import (
 )
 from deltaimg.image.source import Source
 from deltaimg.image.target import Target
-from deltaimg.kernels import StrongKind, Sums, WeakKind, blake2b_blocks, is_zero, match_blocks, weak_sums
+from deltaimg.kernels import StrongKind, Sums, WeakKind, blake2b_blocks, match_blocks, weak_sums
 
 _ZERO_BLOCK_BYTES = 4096
 _HOLE_ROWS = 1 << 16
@@ -140,9 +140,7 @@ class _Search:
         self._signature = signature
         self._kind = WeakKind.ROLLSUM if signature.is_rollsum else WeakKind.RABIN_KARP
         self.strong_bytes = signature.strongs.shape[1]
-        self._index = build_index(
-            self._kind, StrongKind.BLAKE2B, signature.weaks, signature.strongs, block_bytes=size
-        )
+        self._index = build_index(self._kind, StrongKind.BLAKE2B, signature.weaks, signature.strongs, block_bytes=size)
         weak, strong = _sum_blocks(memoryview(bytes(size)), size, self._kind)
         self.is_zero = (signature.weaks == weak[0]) & (signature.strongs == strong[0, : self.strong_bytes]).all(axis=1)
 
@@ -197,7 +195,9 @@ class _DeltaWriter:
         self._is_zero = search.is_zero
         runs = find_runs(search.is_zero)
         longest = int(np.argmax(runs[:, 1] - runs[:, 0])) if len(runs) else -1
-        self._zeros = (0, 0) if longest < 0 else (int(runs[longest, 0]) * self._size, int(runs[longest, 1]) * self._size)
+        self._zeros = (
+            (0, 0) if longest < 0 else (int(runs[longest, 0]) * self._size, int(runs[longest, 1]) * self._size)
+        )
         self._runs = runs
         self._done = 0
         self._copy = (0, 0)

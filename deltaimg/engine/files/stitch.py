@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.format.delta import COPY, LITERAL, OP, ZERO
+from deltaimg.format.delta import COPY, LITERAL, ZERO
 from deltaimg.kernels import BlockMatches
 
 SEGMENT = np.dtype([("start", "<i8"), ("end", "<i8"), ("kind", "u1"), ("old_offset", "<i8")])
@@ -99,10 +99,10 @@ class Stitcher:
     def _append(self, op: Op) -> Iterator[Op]:
         last = self._waiting
         self.done += op.length
-        if last is not None and last.kind == op.kind != LITERAL:
-            if op.kind == ZERO or last.old_offset + last.length == op.old_offset:
-                self._waiting = Op(op.kind, last.length + op.length, last.old_offset)
-                return
+        follows = last is not None and (op.kind == ZERO or last.old_offset + last.length == op.old_offset)
+        if last is not None and last.kind == op.kind != LITERAL and follows:
+            self._waiting = Op(op.kind, last.length + op.length, last.old_offset)
+            return
         if last is not None:
             yield last
         self._waiting = op

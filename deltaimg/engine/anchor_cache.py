@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The anchors of an image's stored content, kept on this host from one night to the next.
+
+A file holds the table and the list of records whose blocks it labels. It is a hint: sources are proven before they are used,
+so a file that is missing, stale or damaged makes one night's deltas larger, or costs a pass over the image, and nothing else.
+
+    file   := header table ids slots
+    header := 8 bytes magic, u32 version, u32 shift, u32 block_bytes, u32 zero, u64 bucket_count, u64 record_count,
+              16 bytes repository id, u64 zero
+    table  := bucket_count times 64 bytes
+    ids    := record_count times a 16-byte record id
+    slots  := record_count times u16
+
+Memory  the table.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+from contextlib import suppress
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, Runs, Slots
+from deltaimg.delta.anchors import Anchors, plan_table
+from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer
+from deltaimg.engine.progress import Progress
+from deltaimg.engine.scan import SPAN_BYTES, count_span_bytes, split_spans
+from deltaimg.image.source import Source
+from deltaimg.kernels import expand_runs
+from deltaimg.kernels.layout import BUCKET_PLACES, AnchorNames, Buffer
+from deltaimg.repo.slots import SlotTable
+
+_HEADER = struct.Struct("<8sIIIIQQ16sQ")
+_MAGIC = b"\x8bDIMGANC"
+_VERSION = 1
+_MAX_LABEL = 2**32 - 2**28
+_MOST_OUTGROWN = 4
+
+
+class AnchorCache:
+    """Anchors under labels: each record that it knows has labels for its slots, one after another from 1 on."""
+
+    def __init__(self, anchors: Anchors, ids: Digests, slot_counts: npt.NDArray[np.int64], block_bytes: int) -> None:
+        self._anchors = anchors
+        self._ids, self._slot_counts = ids, slot_counts
+        self._first_labels = 1 + np.cumsum(slot_counts) - slot_counts
+        self._next_label = 1 + int(slot_counts.sum())
+        self._first_slots = np.zeros(len(ids), np.int64)
+        self._first_new_slot = 0
+        self._block_bytes = block_bytes
+
+    @property
+    def table_bytes(self) -> int:
+        return self._anchors.table.nbytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether labels run out, after 16 TiB of new blocks of 4 KiB."""
+        return self._next_label > _MAX_LABEL
+
+    def collect(self, content: Buffer) -> tuple[AnchorNames, Slots]:
+        """Return names and positions of the anchors of `content`."""
+        return self._anchors.collect(content)
+
+    def find(self, names: AnchorNames) -> Slots:
+        """Return a label for each name, 0 for one that is not known."""
+        return self._anchors.find(names)
+
+    def remember(self, names: AnchorNames, labels: Slots) -> None:
+        """Enter a label for each name."""
+        self._anchors.remember(names, labels)
+
+    def number_slots(self, table: SlotTable, first_new_slot: int) -> None:
+        """Learn which slots the labels stand for in this run; those of new records follow both labels and slots."""
+        records = table.find_records(self._ids)
+        is_usable = records >= 0
+        is_usable[is_usable] = table.slot_counts[records[is_usable]] == self._slot_counts[is_usable]
+        self._first_slots = np.zeros(len(records), np.int64)
+        self._first_slots[is_usable] = table.first_slots[records[is_usable]]
+        self._first_new_slot = first_new_slot
+
+    def slots_of(self, labels: Slots) -> npt.NDArray[np.int64]:
+        """Return the slot of each label, 0 where there is none."""
+        wanted = labels.astype(np.int64)
+        slots = np.where(wanted >= self._next_label, wanted - self._next_label + self._first_new_slot, 0)
+        known = np.flatnonzero((wanted > 0) & (wanted < self._next_label))
+        if len(known):
+            records = np.searchsorted(self._first_labels, wanted[known], side="right") - 1
+            firsts = self._first_slots[records]
+            slots[known] = np.where(firsts > 0, firsts + wanted[known] - self._first_labels[records], 0)
+        return slots
+
+    def label_new(self, slots: npt.NDArray[np.integer]) -> Slots:
+        """Return the labels of slots of new records."""
+        return (slots.astype(np.int64) - self._first_new_slot + self._next_label).astype(np.uint32)
+
+    def knows_most_of(self, ids: Digests) -> bool:
+        """Tell whether more than half of these records have labels."""
+        known = {each.tobytes() for each in self._ids}
+        return 2 * sum(each.tobytes() in known for each in ids) >= len(ids)
+
+    def learn_image(
+        self, source: Source, extents: npt.NDArray[np.int64], base_runs: Runs, table: SlotTable, *, progress: Progress
+    ) -> None:
+        """Read the image and remember the anchors of what it has where the base has data.
+
+        What has changed since is labelled wrongly, and found out when it is read as a source.
+        """
+        records = table.used_records(base_runs)
+        self._ids, self._slot_counts = table.record_ids[records], table.slot_counts[records]
+        self._first_labels = 1 + np.cumsum(self._slot_counts) - self._slot_counts
+        self._next_label = 1 + int(self._slot_counts.sum())
+        shifts = np.zeros(table.record_count, np.int64)
+        shifts[records] = self._first_labels - table.first_slots[records]
+        buffers = ThreadBuffer()
+        span_bytes = max(SPAN_BYTES, self._block_bytes)
+
+        def collect(span: tuple[int, int]) -> tuple[AnchorNames, Slots, int]:
+            start, end = span
+            content = buffers.get(span_bytes)[: end - start]
+            got = source.read_into(start, content) // self._block_bytes * self._block_bytes
+            names, positions = self.collect(content[:got])
+            slots = expand_runs(base_runs, start // self._block_bytes, got // self._block_bytes).astype(np.int64)
+            labels = np.where(slots >= FIRST_SLOT, slots + shifts[np.maximum(table.records_of(slots), 0)], 0)
+            return names, labels.astype(np.uint32)[positions // self._block_bytes], end - start
+
+        progress.start("learning the image", count_span_bytes(extents))
+        with OrderedPool(collect) as pool:
+            for names, labels, read_bytes in pool.map(split_spans(extents, span_bytes)):
+                self.remember(names, labels)
+                progress.advance(read_bytes)
+
+    def save(self, path: str, repository_id: str, new_ids: Digests, new_counts: npt.NDArray[np.int64]) -> None:
+        """Replace the file at `path`, the records of this run added; raises OSError."""
+        ids = np.concatenate((self._ids, new_ids))
+        counts = np.concatenate((self._slot_counts, new_counts)).astype("<u2")
+        table = self._anchors.table
+        header = _HEADER.pack(
+            _MAGIC,
+            _VERSION,
+            self._anchors.shift,
+            self._block_bytes,
+            0,
+            len(table) // BUCKET_PLACES,
+            len(ids),
+            bytes.fromhex(repository_id),
+            0,
+        )
+        temporary = f"{path}.{secrets.token_hex(4)}"
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                file.writelines((header, table.data, ids.tobytes(), counts.tobytes()))
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+def open_anchor_cache(
+    path: str | None, repository_id: str, *, block_bytes: int, content_bytes: int, budget_bytes: int
+) -> tuple[AnchorCache, bool]:
+    """Return the cache kept at `path`, or a new one, and whether it is new.
+
+    Args:
+        content_bytes: how much the image holds: what a new table is laid out for.
+    """
+    buckets, shift = plan_table(content_bytes, budget_bytes)
+    if path is not None and (kept := _load(path, repository_id, block_bytes)) is not None:
+        fits = kept.table_bytes <= budget_bytes and _MOST_OUTGROWN * kept.table_bytes >= 64 * buckets
+        if fits and not kept.is_full:
+            return kept, False
+    empty = np.zeros(buckets * BUCKET_PLACES, np.uint64)
+    none = np.empty((0, DIGEST_BYTES), np.uint8), np.empty(0, np.int64)
+    return AnchorCache(Anchors(empty, shift), *none, block_bytes), True
+
+
+def _load(path: str, repository_id: str, block_bytes: int) -> AnchorCache | None:
+    """Read a cache; None where there is none that fits."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEADER.size)
+            if len(head) < _HEADER.size:
+                return None
+            magic, version, shift, its_block, _, buckets, records, its_id, _ = _HEADER.unpack(head)
+            table_bytes, list_bytes = 64 * buckets, (DIGEST_BYTES + 2) * records
+            is_ours = (magic, version, its_block, its_id) == (
+                _MAGIC,
+                _VERSION,
+                block_bytes,
+                bytes.fromhex(repository_id),
+            )
+            is_whole = os.fstat(file.fileno()).st_size == _HEADER.size + table_bytes + list_bytes
+            if not is_ours or not is_whole or not buckets or shift > 31:
+                return None
+            table = np.fromfile(file, np.uint64, BUCKET_PLACES * buckets)
+            ids = np.fromfile(file, np.uint8, DIGEST_BYTES * records).reshape(-1, DIGEST_BYTES)
+            counts = np.fromfile(file, "<u2", records).astype(np.int64)
+    except OSError:
+        return None
+    return AnchorCache(Anchors(table, shift), ids, counts, block_bytes)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From slots back to the image: where a map puts a stored block, and reading blocks from many places at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import FIRST_SLOT, Runs
+
+
+class SlotPlaces:
+    """Tells where a map has a slot; of a slot in several places, one is told, always the same."""
+
+    def __init__(self, runs: Runs) -> None:
+        data = runs[runs["slot"] >= FIRST_SLOT]
+        data = data[np.argsort(data["slot"], kind="stable")]
+        starts, counts = data["slot"].astype(np.int64), data["count"].astype(np.int64)
+        # Of runs that share slots the first keeps them: each slot is then in one run, the one that begins last before it.
+        taken = np.maximum.accumulate(np.concatenate(([0], starts + counts)))[:-1]
+        skipped = np.minimum(np.maximum(taken - starts, 0), counts)
+        kept = skipped < counts
+        self._starts, self._counts = (starts + skipped)[kept], (counts - skipped)[kept]
+        self._blocks = (data["first_block"].astype(np.int64) + skipped)[kept]
+
+    def find(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the block of the image that holds each slot, -1 where none was found."""
+        if not len(self._starts):
+            return np.full(len(slots), -1, np.int64)
+        runs = np.maximum(np.searchsorted(self._starts, slots, side="right") - 1, 0)
+        within = slots - self._starts[runs]
+        is_there = (within >= 0) & (within < self._counts[runs])
+        return np.where(is_there, self._blocks[runs] + within, -1)
+
+
+def read_blocks(
+    blocks: npt.NDArray[np.int64], block_bytes: int, out: memoryview, read: Callable[[int, memoryview], object]
+) -> None:
+    """Fill `out` with blocks in the order given, those that follow each other in one read.
+
+    Args:
+        read: called with an offset in bytes and the part of `out` to fill.
+    """
+    if not len(blocks):
+        return
+    starts = np.flatnonzero(np.concatenate(([True], blocks[1:] != blocks[:-1] + 1)))
+    offsets = (blocks[starts] * block_bytes).tolist()
+    bounds = [*(starts * block_bytes).tolist(), len(blocks) * block_bytes]
+    for number, offset in enumerate(offsets):
+        read(offset, out[bounds[number] : bounds[number + 1]])

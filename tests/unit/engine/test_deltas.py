@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Delta records: smaller nights, the same images back, and what a damaged source costs."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deltaimg.engine.content import SnapshotContent
+from deltaimg.errors import IntegrityError, UsageError
+from deltaimg.repo.index import load_index
+from deltaimg.store.memory import MemoryStore
+from tests.support.images import SyntheticImage, make_incompressible_image
+from tests.support.repositories import assert_restores, back_up_image, make_repository
+
+PAGE = 16384
+PAGES = 256
+
+
+def make_database(seed: int = 1) -> SyntheticImage:
+    """Return an image of pages that do not compress, so that all that a night can save is by deltas."""
+    return make_incompressible_image(PAGE * PAGES, seed=seed)
+
+
+def update_rows(image: SyntheticImage, chance: random.Random, pages: int = 40) -> None:
+    """Change a row of 100 bytes in each of some pages."""
+    for page in chance.sample(range(PAGES), pages):
+        image.write(page * PAGE + chance.randrange(PAGE - 100), chance.randbytes(100))
+
+
+def test_updated_rows_cost_rows_not_pages() -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(2)
+    back_up_image(repository, image)
+    update_rows(image, chance)
+    manifest = back_up_image(repository, image)
+    assert manifest.statistics.new_bytes >= 40 * 4096
+    assert manifest.statistics.stored_bytes < manifest.statistics.new_bytes / 4
+    assert_restores(repository, manifest, bytes(image.content))
+
+
+@pytest.mark.parametrize("has_cache", [True, False])
+def test_thirty_nights_of_a_database_restore_at_every_night(tmp_path: Path, has_cache: bool) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(3)
+    folder = str(tmp_path) if has_cache else None
+    nights = []
+    for _ in range(31):
+        manifest = back_up_image(repository, image, cache_folder=folder)
+        nights.append((manifest, bytes(image.content)))
+        update_rows(image, chance)
+    assert load_index(repository).links.depths.max() > 1
+    for manifest, content in nights:
+        assert_restores(repository, manifest, content)
+
+
+def test_a_stream_of_deep_deltas_is_the_image(tmp_path: Path) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(9)
+    for _ in range(6):
+        manifest = back_up_image(repository, image, cache_folder=str(tmp_path))
+        content = bytes(image.content)
+        update_rows(image, chance)
+    with SnapshotContent(repository, manifest).open_in_order() as reader:
+        assert reader.read(0, len(content)) == content
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_no_delta_stands_deeper_than_asked(tmp_path: Path, depth: int) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(4)
+    for _ in range(8):
+        manifest = back_up_image(repository, image, max_depth=depth, cache_folder=str(tmp_path))
+        update_rows(image, chance)
+    assert load_index(repository).links.depths.max() == depth
+    assert SnapshotContent(repository, manifest).plan().decoded_bytes > 0
+
+
+def test_none_makes_no_delta_records() -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(5)
+    back_up_image(repository, image, delta="none")
+    update_rows(image, chance)
+    back_up_image(repository, image, delta="none")
+    assert not load_index(repository).links.counts.any()
+
+
+@pytest.mark.parametrize(("option", "value"), [("delta", "gzip"), ("max_depth", 0), ("max_depth", 65)])
+def test_absurd_options_are_refused(option: str, value: object) -> None:
+    with pytest.raises(UsageError):
+        back_up_image(make_repository(), make_database(), **{option: value})
+
+
+@pytest.mark.parametrize("kind", ["anchors", "content"])
+@pytest.mark.parametrize("harm", ["empty", "noise", "cut", "gone"])
+def test_a_harmed_cache_costs_bytes_and_nothing_else(tmp_path: Path, kind: str, harm: str) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(6)
+    for _ in range(4):
+        back_up_image(repository, image, cache_folder=str(tmp_path))
+        update_rows(image, chance)
+    files = list(tmp_path.rglob({"anchors": "*.anchors", "content": "*.content/*"}[kind]))
+    assert files
+    for path in files:
+        data = path.read_bytes()
+        if harm == "gone":
+            path.unlink()
+        else:
+            path.write_bytes({"empty": b"", "noise": chance.randbytes(len(data)), "cut": data[: len(data) // 2]}[harm])
+    manifest = back_up_image(repository, image, cache_folder=str(tmp_path))
+    assert_restores(repository, manifest, bytes(image.content))
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(7)
+    (tmp_path / "file").write_bytes(b"")
+    for _ in range(2):
+        manifest = back_up_image(repository, image, cache_folder=str(tmp_path / "file"))
+        assert_restores(repository, manifest, bytes(image.content))
+        update_rows(image, chance)
+
+
+def test_a_damaged_source_is_named_and_nothing_wrong_is_restored() -> None:
+    store = MemoryStore()
+    repository, image, chance = make_repository(store), make_database(), random.Random(8)
+    first = back_up_image(repository, image)
+    update_rows(image, chance, pages=PAGES)
+    second = back_up_image(repository, image)
+    index = load_index(repository)
+    literal = int(np.flatnonzero(index.links.counts == 0)[0])
+    name = "packs/" + index.packs[int(index.entries["pack"][literal])]
+    name = name if name in store.objects else next(each for each in store.objects if each.startswith("packs/"))
+    data = bytearray(store.objects[name])
+    data[int(index.entries["offset"][literal]) + 70] ^= 1
+    store.objects[name] = bytes(data)
+    for manifest in (first, second):
+        with pytest.raises(IntegrityError):
+            assert_restores(repository, manifest, bytes(image.content))
