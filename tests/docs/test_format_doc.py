@@ -20,7 +20,7 @@ from deltaimg.codec.none import NoneCodec
 from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.signature import root_digest
 from deltaimg.delta.zstd_delta import ZstdDelta
-from deltaimg.format import index, pack, signature
+from deltaimg.format import delta, index, pack, signature, sums
 from deltaimg.format import map as map_format
 from deltaimg.format.config import Config
 from deltaimg.format.framing import HEADER, HEADER_BYTES, VERSION, Kind
@@ -52,6 +52,8 @@ STRUCTS = {
     "Index head": (index.HEAD, HEADER_BYTES),
     "Signature head": (signature.HEAD, HEADER_BYTES),
     "Map head": (map_format.HEAD, HEADER_BYTES),
+    "Sums head": (sums.HEAD, HEADER_BYTES),
+    "Delta head": (delta.HEAD, HEADER_BYTES),
 }
 ROWS = {"Footer entry": pack.FOOTER_ENTRY, "Index entry": index.ENTRY}
 DOCUMENTS = [("Config", 0, Config), ("Lock", 0, Lock), ("Manifest", 0, Manifest), ("Manifest", 1, Statistics)]

@@ -35,6 +35,15 @@ def requires_root() -> None:
         skip_without("root", "the tests do not run as root")
 
 
+def requires_program(name: str) -> str:
+    """Return the path of a program, or skip."""
+    path = shutil.which(name)
+    if path is None:
+        skip_without(name, "is not installed")
+    assert path is not None
+    return path
+
+
 @contextmanager
 def as_ordinary_user() -> Iterator[None]:
     """Be somebody whom file modes stop: root becomes user 65534 for a while, others stay who they are."""

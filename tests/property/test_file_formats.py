@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signatures and deltas of files come back as they were written, and no damage ends in anything but a clear error."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deltaimg.errors import DeltaimgError
+from deltaimg.format.delta import COPY, LITERAL, OP, ZERO, DeltaObject, build_delta, parse_delta
+from deltaimg.format.framing import HEADER_BYTES, Kind, frame
+from deltaimg.format.rdiff import (
+    DELTA_END,
+    DELTA_HEAD,
+    Copy,
+    build_copy,
+    build_literal_head,
+    build_rdiff_blocks,
+    build_rdiff_head,
+    parse_rdiff_delta,
+    parse_rdiff_signature,
+)
+from deltaimg.format.sums import SumsObject, build_sums, parse_sums
+from tests.fuzz.harness import fingerprint
+
+SUMS = SumsObject(
+    bytes(range(32)), 4096, 8, np.array([True, False, True]), np.array([5, 2**40 - 1], np.uint64),
+    np.arange(16, dtype=np.uint8).reshape(2, 8), 11 * 4096 - 5,
+)  # fmt: skip
+DELTA = DeltaObject(
+    bytes(range(32)), 4096, 50_000, 4096,
+    np.array([(COPY, 9000, 70), (ZERO, 4096, 0), (LITERAL, 11, 0), (COPY, 1, 49_999)], OP), b"hello world", b"r" * 16,
+)  # fmt: skip
+RDIFF_SIGNATURE = build_rdiff_head(2048, 8) + build_rdiff_blocks(
+    np.array([1, 2], np.uint64), np.arange(16, dtype=np.uint8).reshape(2, 8)
+)
+RDIFF_DELTA = DELTA_HEAD + build_copy(70_000, 300) + build_literal_head(300) + b"x" * 300 + build_copy(0, 5) + DELTA_END
+
+DAMAGE = st.tuples(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4), st.integers(0, 400))
+
+
+def damaged(data: bytes, damage: tuple[list[tuple[int, int]], int]) -> bytes:
+    changes, cut = damage
+    body = bytearray(data)
+    for place, value in changes:
+        body[place % len(body)] = value
+    return bytes(body[: len(body) - cut % len(body)] if cut % 3 == 0 else body)
+
+
+def test_they_come_back():
+    assert fingerprint(parse_sums(build_sums(SUMS), "x")) == fingerprint(SUMS)
+    assert fingerprint(parse_delta(build_delta(DELTA), "x")) == fingerprint(DELTA)
+    assert len(parse_rdiff_signature(RDIFF_SIGNATURE, "x").weaks) == 2
+    commands = list(parse_rdiff_delta(io.BytesIO(RDIFF_DELTA).read, "x"))
+    assert commands == [Copy(70_000, 300), b"x" * 300, Copy(0, 5)]
+
+
+@settings(max_examples=400, deadline=None)
+@given(DAMAGE)
+def test_damaged_objects_are_refused_or_mean_what_they_say(damage):
+    for kind, build, parse, content in (
+        (Kind.SUMS, build_sums, parse_sums, SUMS),
+        (Kind.DELTA, build_delta, parse_delta, DELTA),
+    ):
+        data = frame(kind, damaged(build(content)[HEADER_BYTES:], damage))
+        try:
+            value = parse(data, "x")
+        except DeltaimgError:
+            continue
+        assert fingerprint(parse(build(value), "x")) == fingerprint(value)
+
+
+@settings(max_examples=400, deadline=None)
+@given(DAMAGE)
+def test_damaged_rdiff_files_are_refused_or_read(damage):
+    try:
+        found = parse_rdiff_signature(damaged(RDIFF_SIGNATURE, damage), "x")
+        assert len(found.weaks) == len(found.strongs)
+    except DeltaimgError:
+        pass
+    try:
+        for command in parse_rdiff_delta(io.BytesIO(damaged(RDIFF_DELTA, damage)).read, "x"):
+            assert command.length > 0 if isinstance(command, Copy) else 0 < len(command) <= 1 << 20
+    except DeltaimgError:
+        pass
