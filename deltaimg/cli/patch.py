@@ -32,7 +32,7 @@ def patch(
     Examples:
 
         deltaimg patch old.raw new.delta new.raw
-        ssh host deltaimg delta - /srv/new.raw < old.sig | deltaimg patch old.raw - new.raw
+        ssh host cat new.delta | deltaimg patch old.raw - new.raw
         deltaimg patch --format rdiff old.raw new.delta new.raw
     """
     from deltaimg.api import patch_file
