@@ -57,6 +57,12 @@ def backup(
     delta_depth: Annotated[
         int, typer.Option("--delta-depth", metavar="N", help="Deltas that may stand on one another, 1 to 64.")
     ] = 8,
+    max_restore_cost: Annotated[
+        float,
+        typer.Option(
+            "--max-restore-cost", metavar="N", help="Bytes that a restore may decode for each byte that it writes."
+        ),
+    ] = 2.0,
     delta_memory: Annotated[
         str, typer.Option("--delta-memory", metavar="SIZE", help="Memory for finding similar content.")
     ] = "256M",
@@ -109,6 +115,7 @@ def backup(
             delta=delta,
             delta_budget_bytes=parse_size(delta_memory),
             max_depth=delta_depth,
+            max_restore_cost=max_restore_cost,
             cache_folder=None if no_cache else cache_dir or find_cache_folder(),
             cache_budget_bytes=parse_size(cache_size),
         )

@@ -3,8 +3,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
 from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
+
+if TYPE_CHECKING:
+    from deltaimg.engine.explain import Explanation
+    from deltaimg.format.manifest import Manifest
+
+_SHOWN = 10
 
 
 def show(
@@ -16,7 +25,8 @@ def show(
 ) -> None:
     """Tell all about one snapshot.
 
-    Where it came from, what it holds, what it took to store, and what restoring it takes.
+    Where it came from, what it holds, what became of its blocks since its base and how the new ones are stored, where in
+    the image that came from, and what restoring it takes. All parts of the image are listed with -v.
 
     Examples:
 
@@ -25,12 +35,14 @@ def show(
     """
     from deltaimg.api import find_snapshot, open_repository
     from deltaimg.cli.describe import describe_manifest
+    from deltaimg.engine.explain import explain_snapshot
     from deltaimg.engine.inspect import inspect_snapshot
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
         manifest = find_snapshot(repository, snapshot)
         layout = inspect_snapshot(repository, manifest)
+        explanation = explain_snapshot(repository, manifest)
         if as_json:
             terminal.print_json(
                 describe_manifest(manifest)
@@ -43,6 +55,9 @@ def show(
                     "restore_read_bytes": layout.payload_bytes,
                     "restore_expand_bytes": layout.record_bytes,
                     "packs": layout.packs,
+                    "depth": layout.depth,
+                    "restore_cost": round(layout.restore_cost, 3),
+                    "explanation": None if explanation is None else asdict(explanation),
                 }
             )
             return
@@ -65,14 +80,64 @@ def show(
                     f"{format_bytes(layout.hole_bytes)} holes, in {format_count(layout.extents, 'extent')}",
                 ),
                 ("changed", format_bytes(done.changed_bytes) + (" since its base" if manifest.base else "")),
-                ("known already", format_bytes(done.referenced_bytes)),
-                ("new", format_bytes(done.new_bytes)),
                 ("stored", f"{format_bytes(done.stored_bytes)} in {format_seconds(done.duration_s)}"),
                 (
                     "a restore reads",
                     f"{format_bytes(layout.payload_bytes)} from {format_count(layout.packs, 'pack')}, and expands "
                     f"{format_count(layout.records, 'record')} to {format_bytes(layout.record_bytes)}",
                 ),
+                (
+                    "restore cost",
+                    f"{layout.restore_cost:.2f} bytes decoded for each byte written, "
+                    + (f"deltas up to {layout.depth} deep" if layout.depth else "no deltas"),
+                ),
                 ("root digest", manifest.root_digest),
             ]
         )
+        if explanation is None:
+            terminal.remark("what it stored and why cannot be told: its base is gone, or the clock was set back")
+        else:
+            _print_explanation(terminal, manifest, explanation, is_verbose=verbose)
+
+
+def _print_explanation(terminal: Terminal, manifest: Manifest, explanation: Explanation, *, is_verbose: bool) -> None:
+    plain = (
+        ("same" if manifest.base else "empty", explanation.same_bytes),
+        ("zeros now", explanation.zero_bytes),
+        ("known already", explanation.referenced_bytes),
+    )
+    rows = [[name, "", format_bytes(size), "", ""] for name, size in plain]
+    rows += [
+        [
+            kind.name,
+            str(kind.records),
+            format_bytes(kind.content_bytes),
+            format_bytes(kind.payload_bytes),
+            _format_ratio(kind.content_bytes, kind.payload_bytes),
+        ]
+        for kind in explanation.stored
+    ]
+    terminal.print("")
+    terminal.print_table(("blocks", ">records", ">content", ">stored as", ">ratio"), rows)
+    parts = explanation.contributors if is_verbose else explanation.contributors[:_SHOWN]
+    if not parts:
+        return
+    terminal.print("")
+    total = max(1, explanation.payload_bytes)
+    terminal.print_table(
+        (">from byte", ">to byte", ">new content", ">stored as", ">of all"),
+        [
+            [
+                str(part.start),
+                str(part.end),
+                format_bytes(part.content_bytes),
+                format_bytes(part.payload_bytes),
+                f"{100 * part.payload_bytes / total:.0f} %",
+            ]
+            for part in parts
+        ],
+    )
+
+
+def _format_ratio(content_bytes: int, payload_bytes: int) -> str:
+    return f"{content_bytes / max(1, payload_bytes):.1f}"

@@ -129,8 +129,8 @@ class AnchorCache:
             return names, labels.astype(np.uint32)[positions // self._block_bytes], end - start
 
         progress.start("learning the image", count_span_bytes(extents))
-        with OrderedPool(collect) as pool:
-            for names, labels, read_bytes in pool.map(split_spans(extents, span_bytes)):
+        with OrderedPool() as pool:
+            for names, labels, read_bytes in pool.map(collect, split_spans(extents, span_bytes)):
                 self.remember(names, labels)
                 progress.advance(read_bytes)
 

@@ -34,12 +34,13 @@ from deltaimg.engine.pipeline import count_workers
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.record_cache import RecordCache
 from deltaimg.engine.record_stream import RecordStream, count_record_blocks
+from deltaimg.engine.restore_cost import RestoreCost
 from deltaimg.engine.scan import ScannedSpan, Scanner, count_span_bytes, round_extents
 from deltaimg.engine.seen import SeenImage
 from deltaimg.engine.source_finder import SourceFinder
 from deltaimg.errors import DeltaimgError, SourceChanged, StoreError, UsageError
 from deltaimg.format.limits import MAX_DEPTH
-from deltaimg.format.manifest import Manifest, Statistics, build_manifest, format_time
+from deltaimg.format.manifest import Manifest, Statistics, build_manifest, count_microseconds, format_time
 from deltaimg.format.map import MAPS
 from deltaimg.image.source import Source
 from deltaimg.kernels import CHANGED
@@ -55,6 +56,7 @@ MATCH_BUDGET_BYTES = 256 * MIB
 DELTA_BUDGET_BYTES = 256 * MIB
 CACHE_BUDGET_BYTES = 1024 * MIB
 DEFAULT_DEPTH = SourceLimits().depth
+DEFAULT_RESTORE_COST = 2.0
 DELTA_MODES = ("auto", "none", "zstd")
 
 
@@ -71,6 +73,8 @@ class BackupOptions:
     """auto, where it is worth its time; none; zstd, whenever something is similar."""
     delta_budget_bytes: int = DELTA_BUDGET_BYTES
     max_depth: int = DEFAULT_DEPTH
+    max_restore_cost: float = DEFAULT_RESTORE_COST
+    """Bytes that a restore may decode for each byte that it writes: sources that would take it further are not used."""
     cache_folder: str | None = None
     """Where what this host knows of an image is kept from night to night; None keeps nothing."""
     cache_budget_bytes: int = CACHE_BUDGET_BYTES
@@ -116,6 +120,8 @@ def _check_options(options: BackupOptions) -> None:
         raise UsageError(f"delta '{options.delta[:60]}' is none of {', '.join(DELTA_MODES)}")
     if not 1 <= options.max_depth <= MAX_DEPTH:
         raise UsageError(f"deltas {options.max_depth} deep: it must be 1 to {MAX_DEPTH}")
+    if not options.max_restore_cost >= 1:
+        raise UsageError(f"a restore cost of {options.max_restore_cost:g}: a restore decodes at least what it writes")
     for tag in options.tags:
         if not tag or not tag.isprintable() or len(tag) > 100 or "," in tag:
             raise UsageError(f"tag {tag[:60]!r} is empty, too long, or has a comma or control characters")
@@ -135,7 +141,7 @@ class _Backup:
     ) -> None:
         self._repository, self._source, self._image = repository, source, image
         self._options, self._progress, self._clock = options, progress, clock
-        self._started = time.monotonic()
+        self._started, self._started_at = time.monotonic(), clock()
         self._matcher: Matcher | None = None
         self._stream: RecordStream | None = None
         self._anchors: AnchorCache | None = None
@@ -148,7 +154,8 @@ class _Backup:
         self._base_runs = self._base.map.runs if self._base else empty_runs()
         extents = round_extents(self._source, self._block_bytes)
         self._seen = SeenImage(None if self._source.is_sequential else extents, self._block_bytes)
-        with PackWriter(self._repository, lambda: int(self._clock().timestamp() * 1e6)) as writer:
+        clock = self._clock  # Not the whole of this, which the writer would keep alive, and this the writer.
+        with PackWriter(self._repository, lambda: count_microseconds(clock())) as writer:
             try:
                 self._store_changes(extents, writer)
                 is_live = self._check_source()
@@ -246,7 +253,7 @@ class _Backup:
 
     def _make_finder(self, extents: npt.NDArray[np.int64], matcher: Matcher) -> SourceFinder:
         """Open what this host knows of the image's anchors, or learn it from the image itself."""
-        source, table = self._source, self._table
+        source, table, options = self._source, self._table, self._options
         content_bytes = (
             count_run_blocks(self._base_runs) * self._block_bytes if source.is_sequential else count_span_bytes(extents)
         )
@@ -255,7 +262,7 @@ class _Backup:
             self._repository.config.repository_id,
             block_bytes=self._block_bytes,
             content_bytes=content_bytes,
-            budget_bytes=self._options.delta_budget_bytes,
+            budget_bytes=options.delta_budget_bytes,
         )
         self._anchors = anchors
         base_records = table.used_records(self._base_runs)
@@ -263,7 +270,7 @@ class _Backup:
         if len(base_records) and not is_known and not source.is_sequential:
             anchors.learn_image(source, extents, self._base_runs, table, progress=self._progress)
         reader = RecordReader(self._repository, table, find_delta_decoder)
-        limits = BEST_LIMITS if self._options.level >= LEVELS["best"] else SourceLimits()
+        limits = BEST_LIMITS if options.level >= LEVELS["best"] else SourceLimits()
         return SourceFinder(
             table,
             anchors,
@@ -276,7 +283,8 @@ class _Backup:
             block_bytes=self._block_bytes,
             block_key=self._repository.keys.block,
             digests=lambda: matcher.digests,
-            limits=replace(limits, depth=self._options.max_depth),
+            cost=RestoreCost(table, self._base_runs, options.max_restore_cost),
+            limits=replace(limits, depth=options.max_depth),
         )
 
     def _cache_path(self, kind: str) -> str | None:
@@ -336,6 +344,7 @@ class _Backup:
             map_is_full=map_is_full,
             root_digest=self._find_root(runs, statistics, size_bytes),
             statistics=statistics,
+            started=format_time(self._started_at),
             tags=self._options.tags,
             is_live=is_live,
             source=_as_text(self._source.path),

@@ -70,8 +70,8 @@ def _measure(action: Callable[[], object], size_bytes: int) -> float:
 
 
 def _measure_all(action: Callable[[memoryview], object], sample: memoryview) -> float:
-    with OrderedPool(action) as pool:
-        return _measure(lambda: list(pool.map(_pieces(sample))), len(sample))
+    with OrderedPool() as pool:
+        return _measure(lambda: list(pool.map(action, _pieces(sample))), len(sample))
 
 
 def _pieces(sample: memoryview) -> list[memoryview]:

@@ -279,8 +279,8 @@ class SnapshotContent:
             return self._walk_group(group, place, gather, spool, keep_going=keep_going)
 
         for step in plan.steps:
-            with OrderedPool(handle, workers=workers, window=2 * (workers or count_workers())) as pool:
-                for walked in pool.map(step):
+            with OrderedPool(workers=workers, window=2 * (workers or count_workers())) as pool:
+                for walked in pool.map(handle, step):
                     lost.update(record for record, _ in walked.damaged_records)
                     yield walked
 

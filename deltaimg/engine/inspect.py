@@ -25,16 +25,26 @@ class SnapshotLayout:
     hole_bytes: int
     extents: int
     records: int
+    """Those that only others are encoded against included."""
     record_bytes: int
     payload_bytes: int
     packs: int
+    depth: int
+    """Records that are decoded one after another, the first of them a literal: 0 without deltas."""
+
+    @property
+    def restore_cost(self) -> float:
+        """Bytes that a restore decodes for each byte that it writes."""
+        return self.record_bytes / self.data_bytes if self.data_bytes else 1.0
 
 
 def inspect_snapshot(repository: Repository, manifest: Manifest) -> SnapshotLayout:
     """Resolve a snapshot's map and sum it up."""
     table = SlotTable(repository, load_index(repository))
     runs = resolve_map(repository, manifest, table).runs
-    entries = table.index.entries[table.entries[table.used_records(runs)]]
+    used = table.used_records(runs)
+    numbers = table.entries[np.union1d(used, table.add_sources(used))]
+    entries = table.index.entries[numbers]
     block = manifest.block_bytes
     return SnapshotLayout(
         data_bytes=count_run_blocks(runs[runs["slot"] >= FIRST_SLOT]) * block,
@@ -45,6 +55,7 @@ def inspect_snapshot(repository: Repository, manifest: Manifest) -> SnapshotLayo
         record_bytes=int(entries["slots"].sum(dtype=np.uint64)) * block,
         payload_bytes=int(entries["payload_bytes"].sum(dtype=np.uint64)),
         packs=len(np.unique(entries["pack"])),
+        depth=int(table.index.links.depths[numbers].max(initial=0)),
     )
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,42 +37,41 @@ class ThreadBuffer(threading.local):
         return self._buffer
 
 
-class OrderedPool(Generic[Item, Result]):
-    """Applies a function on several threads and gives the results back in the order of submission.
+class OrderedPool:
+    """Does work on several threads and gives the results back in the order of submission.
 
-    A context manager: on the way out it drops what has not begun, and waits for what has.
+    A context manager: on the way out it drops what has not begun, and waits for what has. It is told what to do with
+    each piece of work, not once: a pool that knew its owner would keep it, and all its memory, until the collector comes.
     """
 
-    def __init__(
-        self, function: Callable[[Item], Result], *, workers: int | None = None, window: int | None = None
-    ) -> None:
+    def __init__(self, *, workers: int | None = None, window: int | None = None) -> None:
         workers = workers or count_workers()
-        self._function = function
         self._window = window or workers + 2
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="deltaimg")
-        self._pending: deque[Future[Result]] = deque()
+        self._pending: deque[Future[Any]] = deque()
 
-    def __enter__(self) -> OrderedPool[Item, Result]:
+    def __enter__(self) -> OrderedPool:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pending.clear()
 
-    def submit(self, item: Item) -> Iterator[Result]:
+    def submit(self, function: Callable[[Item], Result], item: Item) -> Iterator[Result]:
         """Queue one item; yield results for as long as more than the window are waiting. To be exhausted."""
-        self._pending.append(self._pool.submit(self._function, item))
+        self._pending.append(self._pool.submit(function, item))
         while len(self._pending) > self._window:
             yield self._pending.popleft().result()
 
-    def drain(self) -> Iterator[Result]:
+    def drain(self) -> Iterator[Any]:
         """Yield all results that are left."""
         while self._pending:
             yield self._pending.popleft().result()
 
-    def map(self, items: Iterable[Item]) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the result of each item, in order, never more than the window ahead."""
         for item in items:
-            yield from self.submit(item)
+            yield from self.submit(function, item)
         yield from self.drain()

@@ -29,7 +29,7 @@ class RecordCache:
         gather: Callable[[int], memoryview] | None = None,
     ) -> None:
         """Args: gather: returns what a delta record is encoded against; without it, that is expanded here, too."""
-        self._gather = gather or self._expand_sources
+        self._gather = gather
         self._reader, self._table, self._block_bytes = reader, table, block_bytes
         self._kept: OrderedDict[int, memoryview] = OrderedDict()
         self._cache_bytes, self._kept_bytes = cache_bytes, 0
@@ -43,7 +43,7 @@ class RecordCache:
                 return self._kept[record]
         # Not under the lock: others may want other records, and the sources of this one come through here as well. What
         # the reader gives back may lie in the bytes that it fetched, which are not worth keeping for one record's sake.
-        content = self._reader.read(record, self._gather)
+        content = self._reader.read(record, self._gather or self._expand_sources)
         with self._lock:
             if record not in self._kept:
                 self._kept[record] = content

@@ -59,7 +59,7 @@ class RecordStream:
         self._block_bytes = block_bytes
         self._record_blocks = count_record_blocks(block_bytes)
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
-        self._pool = OrderedPool(self._encode, workers=workers, window=2 * workers)
+        self._pool = OrderedPool(workers=workers, window=2 * workers)
         self._scratch = ThreadBuffer()
         self._buffer = self._take_buffer()
         self._filled_blocks = 0
@@ -116,7 +116,7 @@ class RecordStream:
         content = self._buffer[: self._filled_blocks * self._block_bytes]
         digests = np.concatenate(self._digests)
         filled = _Filled(self._buffer, content, digests, self._choose(content, digests))
-        for done, record in self._pool.submit(filled):
+        for done, record in self._pool.submit(self._encode, filled):
             self._give(done, record)
         self._next_slot += self._filled_blocks
         self._buffer = self._take_buffer()

@@ -131,9 +131,9 @@ def _write_in_order(
     damage = []
     with (
         content.open_in_order(workers=workers) as reader,
-        OrderedPool(read, workers=workers, window=workers or count_workers()) as pool,
+        OrderedPool(workers=workers, window=workers or count_workers()) as pool,
     ):
-        for start, data, damaged in pool.map(range(0, size_bytes, _STREAM_SPAN_BYTES)):
+        for start, data, damaged in pool.map(read, range(0, size_bytes, _STREAM_SPAN_BYTES)):
             target.write(start, memoryview(data))
             progress.advance(len(data))
             if damaged:

@@ -64,8 +64,8 @@ class Scanner:
             yield from self._scan_stream()
             return
         spans = split_spans(extents, self._span_bytes)
-        with OrderedPool(self._scan_span, workers=self._workers, window=self._workers + 1) as pool:
-            yield from pool.map(spans)
+        with OrderedPool(workers=self._workers, window=self._workers + 1) as pool:
+            yield from pool.map(self._scan_span, spans)
 
     def release(self, span: ScannedSpan) -> None:
         """Give the memory of a span's content back for others to use."""
@@ -95,8 +95,8 @@ class Scanner:
         def compare(span: tuple[int, int, memoryview]) -> ScannedSpan:
             return self._compare(*span)
 
-        with OrderedPool(compare, workers=self._workers, window=self._workers + 1) as pool:
-            yield from pool.map(read_spans())
+        with OrderedPool(workers=self._workers, window=self._workers + 1) as pool:
+            yield from pool.map(compare, read_spans())
 
     def _compare(self, start: int, got: int, buffer: memoryview) -> ScannedSpan:
         first_block = start // self._block_bytes

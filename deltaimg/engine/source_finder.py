@@ -25,6 +25,7 @@ from deltaimg.engine.anchor_cache import AnchorCache
 from deltaimg.engine.content_cache import ContentCache
 from deltaimg.engine.places import SlotPlaces, read_blocks
 from deltaimg.engine.record_cache import RecordCache
+from deltaimg.engine.restore_cost import RestoreCost
 from deltaimg.errors import DeltaimgError
 from deltaimg.format.sources import SOURCE_RUN, SourceTable
 from deltaimg.image.source import Source
@@ -85,6 +86,7 @@ class SourceFinder:
         block_bytes: int,
         block_key: bytes,
         digests: Callable[[], Digests],
+        cost: RestoreCost,
         limits: SourceLimits,
     ) -> None:
         """Args: digests: returns those of all slots, new ones included."""
@@ -93,6 +95,7 @@ class SourceFinder:
         self._places = SlotPlaces(base_runs)
         self._first_new_slot, self._record_blocks, self._block_bytes = first_new_slot, record_blocks, block_bytes
         self._block_key, self._digests, self._limits = block_key, digests, limits
+        self._cost = cost
         self._new: OrderedDict[int, _NewRecord] = OrderedDict()
         self._next_record = 0
         depths = table.index.links.depths
@@ -107,6 +110,7 @@ class SourceFinder:
         Args:
             runs: the blocks of the image that the record holds, and its slots.
         """
+        self._cost.note_content(runs)
         names, positions = self._anchors.collect(content)
         labels = self._anchors.find(names)
         first_slot = int(runs["slot"][0])
@@ -148,13 +152,15 @@ class SourceFinder:
         records, depths, levels = self._find_records(slots)
         is_allowed = (depths >= 0) & (depths < self._limits.depth) & (levels < _MAX_LEVELS)
         is_allowed &= self._may_be_readable(slots, records)
+        is_allowed &= self._cost.allows(records)
         slots, records = slots[is_allowed], records[is_allowed]
         if len(slots) < fewest:
             return nothing
         chosen = choose_slots(
             slots, records, self._limits.records, max(1, self._limits.content_bytes // self._block_bytes)
         )
-        _, depths, levels = self._find_records(chosen)
+        records, depths, levels = self._find_records(chosen)
+        self._cost.note_sources(records)
         depth = 1 + int(depths.max())
         return Choice(chosen, len(slots) / anchors, depth), depth, 1 + int(levels.max())
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import msgspec
@@ -18,6 +18,7 @@ from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MAX_NAME_BYTES, MIN
 SNAPSHOTS = "snapshots/"
 TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 MAX_YEAR = 9999
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OBJECT_NAME = re.compile(r"snapshots/(?P<image>[^/]+)/(?P<time>[0-9]{8}T[0-9]{6}\.[0-9]{6}Z)-(?P<id>[0-9a-f]{16})")
 
 SnapshotId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
@@ -50,6 +51,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     map_is_full: bool
     root_digest: Hex32
     statistics: Statistics
+    started: str | None = None
+    """When the run began, in the form of `time`: records that are indexed since are its own, all others it found."""
     tags: tuple[str, ...] = ()
     is_live: bool = False
     """The image was written to while it was read, and the operator accepted that."""
@@ -59,7 +62,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def taken_at(self) -> datetime:
-        return datetime.strptime(self.time, TIME_FORMAT).replace(tzinfo=UTC)
+        return _parse_time(self.time)
+
+    @property
+    def started_us(self) -> int | None:
+        """When the run began, in microseconds since 1970, if that is known."""
+        return None if self.started is None else count_microseconds(_parse_time(self.started))
 
     @property
     def object_name(self) -> str:
@@ -97,10 +105,19 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime(TIME_FORMAT)
 
 
+def count_microseconds(moment: datetime) -> int:
+    """Return the microseconds from 1970 to `moment`, as index objects have them."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _parse_time(text: str) -> datetime:
+    return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
+
+
 def _is_time(text: str) -> bool:
     """Tell whether `text` is what `format_time` makes of a moment that has a next one."""
     try:
-        moment = datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
+        moment = _parse_time(text)
     except ValueError:
         return False
     return moment.year < MAX_YEAR and format_time(moment) == text
@@ -127,6 +144,8 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
         raise Malformed(name, HEADER_BYTES, f"its image name {problem}")
     if not _is_time(manifest.time):
         raise Malformed(name, HEADER_BYTES, "its time is none")
+    if manifest.started is not None and not _is_time(manifest.started):
+        raise Malformed(name, HEADER_BYTES, "the time when it was started is none")
     if manifest.object_name != name:
         raise Malformed(name, HEADER_BYTES, f"it belongs at {manifest.object_name}")
     size = manifest.block_bytes

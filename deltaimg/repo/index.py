@@ -6,6 +6,7 @@ Memory  40 bytes a record and 4 for the order, about 92 MB for a TiB of content 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import cached_property
 from typing import Any
 
@@ -40,22 +41,40 @@ class Index:
             self.signatures += each.signatures
             parts.append(entries)
         self.entries: npt.NDArray[Any] = np.concatenate(parts) if parts else np.empty(0, ENTRY)
-        self.links = Links(self, [each.links for each in ordered])
-        self._ids = _as_keys(self.entries["id"])
+        self._created_us = [each.created_us for each in ordered]
+        self._firsts = np.cumsum([0, *(len(part) for part in parts)])
+        link_counts = np.concatenate([np.empty(0, np.uint16), *(each.links.link_counts for each in ordered)])
         # Of records that were stored twice, the one that stands alone is found.
-        self._order = np.lexsort((self.links.counts > 0, self._ids)).astype(np.uint32)
+        self._lookup = _Lookup(self.entries["id"], link_counts > 0)
+        self.links = Links(self._lookup, [each.links for each in ordered])
 
     def __len__(self) -> int:
         return len(self.entries)
 
+    def first_entry_since(self, moment_us: int) -> int:
+        """Return the number of the first entry of the index objects made at or after a moment, in microseconds since 1970."""
+        return int(self._firsts[bisect_left(self._created_us, moment_us)])
+
     def find(self, record_ids: Digests) -> npt.NDArray[np.int64]:
         """Return the entry number of each id, -1 for one that no index object has."""
-        if not len(self.entries):
+        return self._lookup.find(record_ids)
+
+
+class _Lookup:
+    """Entry numbers by record id."""
+
+    def __init__(self, ids: Digests, is_second_choice: npt.NDArray[np.bool_]) -> None:
+        self.ids = ids
+        self._keys = _as_keys(ids)
+        self._order = np.lexsort((is_second_choice, self._keys)).astype(np.uint32)
+
+    def find(self, record_ids: Digests) -> npt.NDArray[np.int64]:
+        if not len(self._order):
             return np.full(len(record_ids), -1, np.int64)
-        keys = _as_keys(record_ids)
-        places = np.minimum(np.searchsorted(self._ids, keys, sorter=self._order), len(self._order) - 1)
+        wanted = _as_keys(record_ids)
+        places = np.minimum(np.searchsorted(self._keys, wanted, sorter=self._order), len(self._order) - 1)
         numbers = self._order[places].astype(np.int64)
-        return np.where(self._ids[numbers] == keys, numbers, -1)
+        return np.where(self._keys[numbers] == wanted, numbers, -1)
 
 
 class Links:
@@ -64,8 +83,8 @@ class Links:
     Memory  12 bytes a link and 4 a run, once any was asked for; a night's delta of 1,000 records has about 40,000 links.
     """
 
-    def __init__(self, index: Index, parts: list[SourceLinks]) -> None:
-        self._index, self._parts = index, parts
+    def __init__(self, lookup: _Lookup, parts: list[SourceLinks]) -> None:
+        self._lookup, self._parts = lookup, parts
         counts = np.concatenate([part.link_counts for part in parts]) if parts else np.empty(0, np.uint16)
         self.counts = counts.astype(np.int64)
         self.starts: npt.NDArray[np.int64] = np.concatenate((np.zeros(1, np.int64), np.cumsum(self.counts)))
@@ -73,7 +92,7 @@ class Links:
     @cached_property
     def entries(self) -> npt.NDArray[np.int64]:
         """The source entry of each link, -1 where the index does not have it."""
-        found = [self._index.find(part.ids)[part.places] for part in self._parts if len(part.places)]
+        found = [self._lookup.find(part.ids)[part.places] for part in self._parts if len(part.places)]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     @cached_property
@@ -96,7 +115,7 @@ class Links:
         """Tell whether a record's own table of sources is what the index says."""
         first, last = int(self.starts[entry]), int(self.starts[entry + 1])
         runs = self.runs[self.run_starts[first] : self.run_starts[last]]
-        ids = self._index.entries["id"][self.entries[first:last]]
+        ids = self._lookup.ids[self.entries[first:last]]
         counts = np.diff(self.run_starts[first : last + 1])
         return (
             np.array_equal(ids, table.ids)

@@ -60,6 +60,17 @@ def test_show_tells_what_a_restore_reads(nights: Nights) -> None:
     assert "a restore reads" in succeed("show", "vm1", repo=nights.repo).text
 
 
+def test_show_explains_what_was_stored(nights: Nights) -> None:
+    found = succeed("show", "vm1", "--json", repo=nights.repo).json
+    told = found["explanation"]
+    assert sum(kind["content_bytes"] for kind in told["stored"]) == found["new_bytes"]
+    assert told["zero_bytes"] + told["referenced_bytes"] + found["new_bytes"] == found["changed_bytes"]
+    assert found["restore_cost"] >= 1
+    text = succeed("show", "vm1", repo=nights.repo).text
+    assert "delta, zstd" in text
+    assert "restore cost" in text
+
+
 def test_diff_lists_what_differs(nights: Nights) -> None:
     found = succeed("diff", "vm1~1", "vm1", "--json", repo=nights.repo).json
     differing = {

@@ -85,7 +85,8 @@ def document_refusals() -> Iterator[Refusal]:
             "manifest",
             {
                 "id": "aa", "base": "00000000000000AA", "map": "ab" * 32 + "\n", "root_digest": "cd" * 32, "map_is_full": 1,
-                "size_bytes": 2**60 + 1, "block_bytes": 4096.5, "statistics": {}, "tags": "weekly", "is_live": "yes",
+                "size_bytes": 2**60 + 1, "block_bytes": 4096.5, "statistics": {}, "started": 5, "tags": "weekly",
+                "is_live": "yes",
             },
         ),
     ):  # fmt: skip
@@ -96,6 +97,7 @@ def document_refusals() -> Iterator[Refusal]:
     for reason, change, message in (
         ("of-another-image", {"image": "vm2"}, "it belongs at snapshots/vm2/"),
         ("of-another-time", {"time": "20261123T020304.000006Z"}, "it belongs at snapshots/vm1/"),
+        ("started-at-no-time", {"started": "20261399T020304.000006Z"}, "the time when it was started is none"),
         ("of-another-id", {"id": "00000000000000ab"}, "it belongs at snapshots/vm1/"),
         ("image-name-climbs", {"image": "../vm1"}, "its image name begins with a dot"),
         ("block-size-odd", {"block_bytes": 12288}, "its block size is 12288 bytes"),

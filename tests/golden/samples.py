@@ -71,6 +71,7 @@ INCREMENTAL = msgspec.structs.replace(
     time="20261124T020304.000005Z",
     base="00000000000000aa",
     map_is_full=False,
+    started="20261124T020303.800005Z",
     tags=("weekly", "vor dem Update"),
     is_live=True,
     source="/dev/vg0/vm1",

@@ -141,8 +141,8 @@ def find_data(content: memoryview, block_bytes: int) -> npt.NDArray[np.bool_]:
 
 def assemble(assembler: Assembler, ops: Iterator[Op]) -> Iterator[tuple[int, int, Digests | None]]:
     """Make the file of `ops`; yield start, length and digests of each piece, in order, no digests where it is all zero."""
-    with OrderedPool(assembler.make, window=count_workers() + 1) as pool:
-        for made in pool.map(_cut(assembler, ops)):
+    with OrderedPool(window=count_workers() + 1) as pool:
+        for made in pool.map(assembler.make, _cut(assembler, ops)):
             assembler.write(made)
             yield made.piece.start, made.piece.length, made.digests
 

@@ -64,8 +64,8 @@ def walk_spans(
             raise SourceChanged(source.path, f"ends at byte {start + got}, earlier than when it was opened")
         return start, end, work(Span(start, end - start, buffer[:wanted], end == size)), buffer
 
-    with OrderedPool(read, window=count_workers() + 1) as pool:
-        for start, end, result, buffer in pool.map(split_spans(round_extents(source, block_bytes), span_bytes)):
+    with OrderedPool(window=count_workers() + 1) as pool:
+        for start, end, result, buffer in pool.map(read, split_spans(round_extents(source, block_bytes), span_bytes)):
             yield start, end, result
             buffers.give_back(buffer)
     if source.has_changed():
@@ -111,8 +111,8 @@ def _walk_stream(
     def run(read: tuple[Span, memoryview]) -> tuple[Span, Result, memoryview]:
         return read[0], work(read[0]), read[1]
 
-    with OrderedPool(run, window=count_workers() + 1) as pool:
-        for span, result, buffer in pool.map(read_spans()):
+    with OrderedPool(window=count_workers() + 1) as pool:
+        for span, result, buffer in pool.map(run, read_spans()):
             yield span.start, span.start + span.length, result
             buffers.give_back(buffer)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 
 from deltaimg.engine.content import SnapshotContent
+from deltaimg.engine.explain import explain_snapshot
+from deltaimg.engine.inspect import inspect_snapshot
 from deltaimg.errors import IntegrityError, UsageError
 from deltaimg.repo.index import load_index
 from deltaimg.store.memory import MemoryStore
+from tests.support.clock import FixedClock
 from tests.support.images import SyntheticImage, make_incompressible_image
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 
@@ -133,3 +137,85 @@ def test_a_damaged_source_is_named_and_nothing_wrong_is_restored() -> None:
     for manifest in (first, second):
         with pytest.raises(IntegrityError):
             assert_restores(repository, manifest, bytes(image.content))
+
+
+def rewrite_halves(image: SyntheticImage, night: int) -> None:
+    """Replace half of each block of a quarter of the image: what is left is half of the night before, nothing of earlier."""
+    chance = random.Random(night)
+    for block in range(PAGES * PAGE // 4096 // 4):
+        image.write(block * 4096 + night % 2 * 2048, chance.randbytes(2048))
+
+
+def find_restore_cost(folder: Path, bound: float) -> float:
+    """Return the restore cost of the eighth of such nights, the image being right."""
+    repository, image = make_repository(), make_database()
+    for night in range(8):
+        manifest = back_up_image(repository, image, max_restore_cost=bound, cache_folder=str(folder))
+        content = bytes(image.content)
+        rewrite_halves(image, night)
+    assert_restores(repository, manifest, content)
+    return inspect_snapshot(repository, manifest).restore_cost
+
+
+def test_restore_cost_keeps_its_bound(tmp_path: Path) -> None:
+    free, bound = find_restore_cost(tmp_path / "free", 100.0), find_restore_cost(tmp_path / "bound", 1.25)
+    assert free > 1.9
+    assert 1 < bound <= 1.5
+
+
+def test_a_run_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(13)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            back_up_image(repository, image, cache_folder=str(tmp_path))
+            update_rows(image, chance)
+        kinds = {type(each).__name__ for each in gc.get_objects() if type(each).__module__.startswith("deltaimg.")}
+    finally:
+        gc.enable()
+    assert kinds.isdisjoint({"RecordStream", "SourceFinder", "RecordCache", "AnchorCache", "SlotTable", "Index"})
+
+
+def test_explanation_accounts_for_every_block(tmp_path: Path) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(11)
+    other, clock = make_database(seed=12), FixedClock()
+    back_up_image(repository, other, name="other", clock=clock)
+    for night in range(4):
+        clock.advance(hours=1)
+        manifest = back_up_image(repository, image, cache_folder=str(tmp_path), clock=clock)
+        found = explain_snapshot(repository, manifest)
+        assert found is not None
+        done = manifest.statistics
+        assert found.referenced_bytes == done.referenced_bytes
+        assert found.new_bytes == done.new_bytes
+        assert found.same_bytes == len(image.content) - done.changed_bytes
+        assert found.zero_bytes + found.referenced_bytes + found.new_bytes == done.changed_bytes
+        assert any(kind.is_delta for kind in found.stored) == (night > 0)
+        assert sum(part.content_bytes for part in found.contributors) == found.new_bytes
+        assert abs(sum(part.payload_bytes for part in found.contributors) - found.payload_bytes) <= len(
+            found.contributors
+        )
+        assert found.payload_bytes < done.stored_bytes
+        update_rows(image, chance, pages=10)
+        image.write(200 * PAGE, bytes(PAGE))
+        image.write((201 + night) * PAGE, bytes(other.content[night * PAGE : (night + 1) * PAGE]))
+
+
+def test_contributors_are_where_the_changes_are() -> None:
+    repository, image, clock = make_repository(), make_database(), FixedClock()
+    back_up_image(repository, image, clock=clock)
+    clock.advance(hours=1)
+    image.write(3 * 2**20 + 5000, random.Random(1).randbytes(300_000))
+    image.write(2**20, random.Random(2).randbytes(4096))
+    found = explain_snapshot(repository, back_up_image(repository, image, clock=clock))
+    assert found is not None
+    assert [part.start for part in found.contributors] == [3 * 2**20, 2**20]
+
+
+def test_nothing_is_explained_by_a_clock_that_went_back() -> None:
+    repository, image, clock = make_repository(), make_database(), FixedClock()
+    back_up_image(repository, make_database(seed=2), name="other", clock=clock)
+    clock.advance(hours=-1)
+    image.write(0, bytes(make_database(seed=2).content[: 4 * PAGE]))
+    assert explain_snapshot(repository, back_up_image(repository, image, clock=clock)) is None
