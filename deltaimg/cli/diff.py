@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.options import Force, Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count
 
 _SHOWN = 40
@@ -18,6 +18,11 @@ def diff(
         str, typer.Argument(metavar="A", help="A snapshot: vm1@latest~1, vm1@2026-11-23, or the beginning of an id.")
     ],
     newer: Annotated[str, typer.Argument(metavar="B", help="Another one, of the same image or not.")],
+    plot: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--plot", metavar="FILE", help="Draw where the changes lie, as PNG or SVG."),
+    ] = None,
+    force: Force = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -31,12 +36,21 @@ def diff(
 
         deltaimg diff vm1@latest~1 vm1@latest
         deltaimg diff vm1@2026-11-01 vm1 --json
+        deltaimg diff vm1~1 vm1 --plot changes.png
     """
     from deltaimg.api import diff as run_diff
     from deltaimg.api import open_repository
+    from deltaimg.cli.plot import CELLS, check_plot, draw_difference
+    from deltaimg.engine.change_map import map_changes
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        found = run_diff(open_repository(require_repo(repo)), older, newer)
+        repository = open_repository(require_repo(repo))
+        if plot is not None:
+            check_plot(plot, is_forced=force)
+        found = run_diff(repository, older, newer)
+        if plot is not None:
+            draw_difference(found, map_changes(repository, found, CELLS), plot)
+            terminal.remark(f"drawn: {plot}")
         if as_json:
             terminal.print_json(
                 {

@@ -7,12 +7,14 @@ import base64
 import os
 import re
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from deltaimg.cli.app import COMMANDS
+from deltaimg.errors import TargetExists, UsageError
 from tests.cli.conftest import Nights
-from tests.support.program import command, deltaimg, environment, succeed
+from tests.support.program import command, deltaimg, environment, fail, succeed
 
 BACKUP_KEYS = {
     "snapshot",
@@ -79,6 +81,23 @@ def test_diff_lists_what_differs(nights: Nights) -> None:
     assert {at for each in found["extents"] for at in range(each["start"], each["end"], 4096)} == differing
     assert "differ in" in succeed("diff", "vm1~1", "vm1", repo=nights.repo).text
     assert "equal" in succeed("diff", "vm1", "vm1", repo=nights.repo).text
+
+
+def test_diff_draws_what_differs(nights: Nights, tmp_path: Path) -> None:
+    png, svg = tmp_path / "changes.png", tmp_path / "changes.svg"
+    succeed("diff", "vm1~1", "vm1", "--plot", png, "--json", repo=nights.repo)
+    assert png.read_bytes().startswith(b"\x89PNG\r\n")
+    succeed("diff", "vm1~1", "vm1", "--plot", svg, repo=nights.repo)
+    assert ET.parse(svg).getroot().tag.endswith("svg")
+    before = png.read_bytes()
+    assert "exists" in fail(TargetExists.exit_code, "diff", "vm1~1", "vm1", "--plot", png, repo=nights.repo)
+    assert png.read_bytes() == before
+    succeed("diff", "vm1", "vm1", "--plot", png, "--force", repo=nights.repo)
+    assert png.read_bytes() != before
+    assert not list(tmp_path.glob(".deltaimg-*"))
+    assert "cannot draw into" in fail(
+        UsageError.exit_code, "diff", "vm1", "vm1", "--plot", tmp_path / "a.pdf", repo=nights.repo
+    )
 
 
 def test_restore_brings_every_night_back_sparse(nights: Nights, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_run_leaves_nothing_in_memory(tmp_path: Path) -> None:
         for _ in range(2):
             back_up_image(repository, image, cache_folder=str(tmp_path))
             update_rows(image, chance)
-        kinds = {type(each).__name__ for each in gc.get_objects() if type(each).__module__.startswith("deltaimg.")}
+        kinds = {type(each).__name__ for each in gc.get_objects() if str(type(each).__module__).startswith("deltaimg.")}
     finally:
         gc.enable()
     assert kinds.isdisjoint({"RecordStream", "SourceFinder", "RecordCache", "AnchorCache", "SlotTable", "Index"})
