@@ -300,6 +300,12 @@ class NativeError(DeltaimgError):
         self.function, self.status = function, status
 
 
+class XdeltaUnusable(DeltaimgError):
+    """xdelta3 is not installed, or is a build that does not work here."""
+
+    exit_code = 71
+
+
 class Interrupted(DeltaimgError):
     """A signal asked the run to stop; the exit code is 128 + the signal's number."""
 

@@ -75,7 +75,8 @@ class Encoder:
         """
         if sources is not None:
             delta = self._encode_delta(content, digests, sources, scratch)
-            if len(delta.payload) < _SURELY_WORTH_SOURCES * len(content) or self._is_delta_forced:
+            most = len(content) * (1 if self._is_delta_forced else _SURELY_WORTH_SOURCES)
+            if len(delta.payload) < most:
                 return replace(delta, gain=1 - len(delta.payload) / len(content))
             literal = self._encode_literal(content, digests, scratch)
             gain = max(0.0, 1 - len(delta.payload) / len(literal.payload))

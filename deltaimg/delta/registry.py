@@ -1,12 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Delta codecs by the numbers that stand for them."""
+"""Delta codecs by the numbers that stand for them, and by what operators call them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from deltaimg.delta.interface import DeltaCodec
+from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
 
-_DECODERS: dict[int, DeltaCodec] = {codec.encoding_id: codec for codec in (ZstdDelta(),)}
+_DECODERS: dict[int, DeltaCodec] = {codec.encoding_id: codec for codec in (ZstdDelta(), XdeltaDelta())}
+
+_BEST_LEVEL: Final = 9
+_MAKERS: Final[dict[str, Callable[[int], tuple[DeltaCodec, ...]]]] = {
+    "auto": lambda level: (ZstdDelta(level),),
+    "none": lambda _: (),
+    "zstd": lambda level: (ZstdDelta(level),),
+    "xdelta": lambda level: (XdeltaDelta(level),),
+    "best": lambda level: (ZstdDelta(max(level, _BEST_LEVEL)), XdeltaDelta(_BEST_LEVEL)),
+}
+DELTA_MODES: Final = tuple(_MAKERS)
+FORCED_MODES: Final = ("zstd", "xdelta")
+"""Those that take a delta wherever there is one, whether a literal would be smaller or not."""
 
 
 def find_delta_decoder(encoding_id: int) -> DeltaCodec | None:
@@ -16,4 +32,4 @@ def find_delta_decoder(encoding_id: int) -> DeltaCodec | None:
 
 def make_delta_codecs(mode: str, level: int) -> tuple[DeltaCodec, ...]:
     """Return the codecs to try for a delta, for literals of a level; none for mode `none`."""
-    return () if mode == "none" else (ZstdDelta(level),)
+    return _MAKERS[mode](level)

@@ -24,7 +24,7 @@ from deltaimg.arrays import Runs, count_run_blocks, empty_runs
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.delta.encode import Encoder
 from deltaimg.delta.match import Matcher
-from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs
+from deltaimg.delta.registry import DELTA_MODES, FORCED_MODES, find_delta_decoder, make_delta_codecs
 from deltaimg.delta.signature import root_digest
 from deltaimg.delta.sources import BEST_LIMITS, SourceLimits
 from deltaimg.engine.anchor_cache import AnchorCache, open_anchor_cache
@@ -57,7 +57,6 @@ DELTA_BUDGET_BYTES = 256 * MIB
 CACHE_BUDGET_BYTES = 1024 * MIB
 DEFAULT_DEPTH = SourceLimits().depth
 DEFAULT_RESTORE_COST = 2.0
-DELTA_MODES = ("auto", "none", "zstd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +69,7 @@ class BackupOptions:
     allow_live: bool = False
     match_budget_bytes: int = MATCH_BUDGET_BYTES
     delta: str = "auto"
-    """auto, where it is worth its time; none; zstd, whenever something is similar."""
+    """auto, where it is worth its time; none; zstd or xdelta, whenever something is similar; best, the smaller of these."""
     delta_budget_bytes: int = DELTA_BUDGET_BYTES
     max_depth: int = DEFAULT_DEPTH
     max_restore_cost: float = DEFAULT_RESTORE_COST
@@ -229,7 +228,7 @@ class _Backup:
                 delta_codecs,
                 record_key=keys.record,
                 block_bytes=self._block_bytes,
-                is_delta_forced=options.delta != "auto",
+                is_delta_forced=options.delta in FORCED_MODES,
             ),
             block_bytes=self._block_bytes,
             first_slot=matcher.slot_count,
@@ -270,7 +269,7 @@ class _Backup:
         if len(base_records) and not is_known and not source.is_sequential:
             anchors.learn_image(source, extents, self._base_runs, table, progress=self._progress)
         reader = RecordReader(self._repository, table, find_delta_decoder)
-        limits = BEST_LIMITS if options.level >= LEVELS["best"] else SourceLimits()
+        limits = BEST_LIMITS if options.delta == "best" or options.level >= LEVELS["best"] else SourceLimits()
         return SourceFinder(
             table,
             anchors,

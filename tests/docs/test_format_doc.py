@@ -19,6 +19,7 @@ from deltaimg.arrays import RUN
 from deltaimg.codec.none import NoneCodec
 from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.signature import root_digest
+from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
 from deltaimg.format import delta, index, pack, signature, sums
 from deltaimg.format import map as map_format
@@ -201,7 +202,7 @@ def test_the_table_of_encodings_is_that_of_the_codecs():
     codecs = [(codec.encoding_id, codec.name) for codec in (NoneCodec, ZstdCodec)]
     assert [(int(row["encoding"]), row["name"]) for row in rows] == [
         *codecs,
-        (ZstdDelta.encoding_id, f"{ZstdDelta.name} delta"),
+        *((codec.encoding_id, f"{codec.name} delta") for codec in (ZstdDelta, XdeltaDelta)),
     ]
 
 

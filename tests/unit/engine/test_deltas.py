@@ -220,3 +220,17 @@ def test_nothing_is_explained_by_a_clock_that_went_back() -> None:
     clock.advance(hours=-1)
     image.write(0, bytes(make_database(seed=2).content[: 4 * PAGE]))
     assert explain_snapshot(repository, back_up_image(repository, image, clock=clock)) is None
+
+
+@pytest.mark.parametrize("mode", ["zstd", "xdelta", "best"])
+def test_every_kind_of_delta_restores(tmp_path: Path, mode: str) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(14)
+    for _ in range(5):
+        manifest = back_up_image(repository, image, delta=mode, cache_folder=str(tmp_path))
+        assert_restores(repository, manifest, image.content)
+        update_rows(image, chance)
+    index = load_index(repository)
+    made = set(index.entries["encoding"][index.links.counts > 0].tolist())
+    assert made <= {"zstd": {2}, "xdelta": {3}, "best": {2, 3}}[mode]
+    assert made
+    assert manifest.statistics.stored_bytes < manifest.statistics.new_bytes / 4
