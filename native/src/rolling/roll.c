@@ -18,6 +18,8 @@
 
 enum {
     MAX_STRONG_BYTES = 32,
+    MD5_BYTES = 16,
+    MD5_AHEAD = 8,           /* windows: MD5 of one block takes as long as of eight, and one match is followed by others */
     BISECT_FROM = 8,         /* entries; below, stepping through them is faster */
     ALLOWANCE_PER_BYTE = 16, /* bytes of strong sums in vain for each byte searched: a large file's share of chance hits */
     FIRST_ALLOWANCE = 64     /* blocks */
@@ -28,11 +30,14 @@ typedef struct {
     const dimg_block_index *index;
     dimg_roller roller;
     const uint8_t *data;
+    size_t data_bytes;
     uint64_t first_position;
     uint64_t spent; /* bytes of strong sums in vain */
     uint64_t searched;
     dimg_block_match *out;
     size_t capacity, count;
+    size_t ahead_from, ahead_count; /* MD5s of windows that follow each other, computed at once */
+    uint8_t ahead[MD5_AHEAD * MD5_BYTES];
 } search;
 
 enum { FOUND = -1, NOT_FOUND = -2 }; /* beside dimg_status, which has no negative values */
@@ -42,15 +47,34 @@ static int is_in_filter(const dimg_block_index *index, uint64_t weak)
     return dimg_filter_has(index->filter, dimg_filter_hash(index->weak_kind, weak), index->filter_bits - 5);
 }
 
-static int compute_strong(const dimg_block_index *index, const uint8_t *window, uint8_t *out)
+/* The MD5 of the window at `position`, and those of the windows behind it, to be at hand should this one match. */
+static int compute_md5(search *s, size_t position, uint8_t *out)
 {
+    const size_t n = s->index->block_bytes;
+    size_t window = (position - s->ahead_from) / n;
+    if (position < s->ahead_from || (position - s->ahead_from) % n != 0 || window >= s->ahead_count) {
+        const size_t room = (s->data_bytes - position) / n;
+        s->ahead_from = position;
+        s->ahead_count = room < MD5_AHEAD ? room : MD5_AHEAD;
+        const int status = dimg_md5_blocks(s->data + position, s->ahead_count, n, s->ahead);
+        if (status != DIMG_OK)
+            return status;
+        window = 0;
+    }
+    memcpy(out, s->ahead + MD5_BYTES * window, MD5_BYTES);
+    return DIMG_OK;
+}
+
+static int compute_strong(search *s, size_t position, uint8_t *out)
+{
+    const dimg_block_index *index = s->index;
     switch (index->strong_kind) {
     case DIMG_STRONG_BLAKE3:
-        return dimg_digest_blocks(index->path, index->key, window, 1, index->block_bytes, out);
+        return dimg_digest_blocks(index->path, index->key, s->data + position, 1, index->block_bytes, out);
     case DIMG_STRONG_BLAKE2B:
-        return dimg_blake2b_blocks(window, 1, index->block_bytes, out);
+        return dimg_blake2b_blocks(s->data + position, 1, index->block_bytes, out);
     default:
-        return dimg_md5_blocks(window, 1, index->block_bytes, out);
+        return compute_md5(s, position, out);
     }
 }
 
@@ -144,7 +168,7 @@ static int look_up(search *s, size_t position, uint64_t weak, uint32_t *out_bloc
     const uint64_t allowance = (s->searched + position) * ALLOWANCE_PER_BYTE + (uint64_t)FIRST_ALLOWANCE * index->block_bytes;
     if (s->spent > allowance)
         return NOT_FOUND;
-    status = compute_strong(index, s->data + position, strong);
+    status = compute_strong(s, position, strong);
     if (status != DIMG_OK)
         return status;
     if (index->prefers_next) {
@@ -226,7 +250,8 @@ int dimg_match_blocks(const dimg_block_index *index, const uint8_t *data, size_t
                       const uint64_t *stretches, size_t stretch_count, dimg_block_match *out, size_t capacity,
                       size_t *out_count, size_t *out_stretch, uint64_t *out_position)
 {
-    search s = {.index = index, .data = data, .first_position = first_position, .out = out, .capacity = capacity};
+    search s = {.index = index, .data = data, .data_bytes = data_bytes, .first_position = first_position, .out = out,
+                .capacity = capacity};
     *out_count = 0;
     if (!is_sound(index))
         return DIMG_BAD_ARGUMENT;
