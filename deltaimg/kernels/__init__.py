@@ -26,6 +26,8 @@ Raises  `NativeError(function, status)` for arguments that `native/include/dimg_
 | `collect_anchors(data, shift)` | names and positions of the anchors of a buffer, about one in 2 ** (32 - shift) bytes |
 | `insert_anchors(table, names, slots)` | enters a slot for each name; a full bucket forgets an older one |
 | `find_anchors(table, names)` | the slot that was entered for each name, or 0; a hint |
+| `survey_vcdiff(sections, segment_bytes, target_bytes)` | checks a window of a VCDIFF delta; which pages of its source segment it copies from |
+| `apply_vcdiff(sections, source, out, segment_bytes, places=None)` | fills `out` with what the window makes; `places` says where pages of the segment lie in `source`, if not in order |
 """  # noqa: E501
 
 from __future__ import annotations
@@ -41,11 +43,13 @@ from deltaimg.kernels.layout import (
     MIX,
     STATUS_RUN,
     STRONG_BYTES,
+    VCDIFF_PAGE_BYTES,
     BlockIndex,
     BlockMatches,
     BlockStatus,
     StrongKind,
     Sums,
+    VcdiffSections,
     WeakKind,
 )
 from deltaimg.kernels.reference import (
@@ -66,6 +70,7 @@ from deltaimg.kernels.reference import (
     subtract_runs,
 )
 from deltaimg.kernels.reference_rolling import blake2b_blocks, fill_filter, match_blocks, md5_blocks, weak_sums
+from deltaimg.kernels.reference_vcdiff import apply_vcdiff, survey_vcdiff
 
 __all__ = [
     "BLOCK_MATCH",
@@ -79,6 +84,7 @@ __all__ = [
     "SAME",
     "STATUS_RUN",
     "STRONG_BYTES",
+    "VCDIFF_PAGE_BYTES",
     "ZERO",
     "ZERO_BLOCK",
     "BlockIndex",
@@ -86,7 +92,9 @@ __all__ = [
     "BlockStatus",
     "StrongKind",
     "Sums",
+    "VcdiffSections",
     "WeakKind",
+    "apply_vcdiff",
     "blake2b_blocks",
     "collect_anchors",
     "digest_blocks",
@@ -105,6 +113,7 @@ __all__ = [
     "overlay_runs",
     "scan_blocks",
     "subtract_runs",
+    "survey_vcdiff",
     "weak_sums",
 ]
 
@@ -119,6 +128,7 @@ if _forced != "reference":
             raise ImportError("arrays are little-endian, this processor is not")
         from deltaimg.kernels.native import (
             NAME,
+            apply_vcdiff,
             blake2b_blocks,
             collect_anchors,
             digest_blocks,
@@ -137,6 +147,7 @@ if _forced != "reference":
             overlay_runs,
             scan_blocks,
             subtract_runs,
+            survey_vcdiff,
             weak_sums,
         )
     except ImportError as error:

@@ -23,6 +23,7 @@ from deltaimg.kernels.layout import (
     BUCKET_PLACES,
     KEY_BYTES,
     STATUS_RUN,
+    VCDIFF_PAGE_BYTES,
     AnchorNames,
     AnchorTable,
     BlockIndex,
@@ -31,6 +32,7 @@ from deltaimg.kernels.layout import (
     Octets,
     StatusRuns,
     Sums,
+    VcdiffSections,
     WeakKind,
 )
 
@@ -346,3 +348,34 @@ def find_anchors(table: AnchorTable, names: AnchorNames) -> Slots:
     )
     _check("find_anchors", status)
     return slots
+
+
+def _vcdiff_sections(sections: VcdiffSections) -> tuple[Any, tuple[Any, ...]]:
+    """Return the struct, and what it points to and does not itself keep alive."""
+    data, instructions, addresses = held = tuple(
+        _in(part) for part in (sections.data, sections.instructions, sections.addresses)
+    )
+    fields = (data, instructions, addresses, len(data), len(instructions), len(addresses))
+    return ffi.new("dimg_vcdiff_sections *", fields), held
+
+
+def survey_vcdiff(sections: VcdiffSections, segment_bytes: int, target_bytes: int) -> Octets:
+    _demand("survey_vcdiff", 0 <= segment_bytes < 2**62 and 0 <= target_bytes < 2**62)
+    parts, held = _vcdiff_sections(sections)
+    pages = np.zeros(-(-segment_bytes // VCDIFF_PAGE_BYTES), np.uint8)
+    _check("survey_vcdiff", lib.dimg_survey_vcdiff(parts, segment_bytes, target_bytes, _out(pages)))
+    del held
+    return pages
+
+
+def apply_vcdiff(
+    sections: VcdiffSections, source: Buffer, out: memoryview, segment_bytes: int, places: Slots | None = None
+) -> None:
+    _demand("apply_vcdiff", 0 <= segment_bytes < 2**62)
+    _demand("apply_vcdiff", places is None or len(places) == -(-segment_bytes // VCDIFF_PAGE_BYTES))
+    parts, held = _vcdiff_sections(sections)
+    segment, target = _in(source), ffi.from_buffer("uint8_t[]", out, require_writable=True)
+    where = ffi.NULL if places is None else _slots_in(places)
+    status = lib.dimg_apply_vcdiff(parts, segment_bytes, segment, len(segment), where, target, len(target))
+    _check("apply_vcdiff", status)
+    del held

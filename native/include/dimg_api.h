@@ -16,7 +16,10 @@ typedef enum {
     DIMG_BUFFER_TOO_SMALL = 2,
     DIMG_BAD_RUNS = 3,       /* runs that overlap, are out of order, are empty, or leave their bounds */
     DIMG_TABLE_FULL = 4,
-    DIMG_BAD_SLOT = 5        /* a slot number outside the digest table */
+    DIMG_BAD_SLOT = 5,       /* a slot number outside the digest table */
+    DIMG_DELTA_ENDS = 6,     /* a section of a delta ends too early, or goes on behind the last instruction */
+    DIMG_DELTA_BAD_COPY = 7, /* a delta copies from where there is nothing */
+    DIMG_DELTA_BAD_LENGTH = 8 /* a delta makes more or fewer bytes than it says */
 } dimg_status;
 
 /* The code paths of the digest kernels. All give the same bytes. */
@@ -211,3 +214,29 @@ int dimg_insert_anchors(uint64_t *table, size_t bucket_count, const uint64_t *na
 
 /* Write for each name the slot that the table remembers, or 0. */
 int dimg_find_anchors(const uint64_t *table, size_t bucket_count, const uint64_t *names, size_t count, uint32_t *out_slots);
+
+/* ---- vcdiff: one window of a delta, as RFC 3284 has it ----
+ * Nothing in a window is believed: each instruction is held against the ends of its sections, of the source segment and of the
+ * target before a byte moves. Uses 7 KiB of stack. */
+
+/* The three sections of a window, as they lie in the file and with no secondary compression; the default code table. */
+typedef struct {
+    const uint8_t *data;
+    const uint8_t *instructions;
+    const uint8_t *addresses;
+    size_t data_bytes;
+    size_t instructions_bytes;
+    size_t addresses_bytes;
+} dimg_vcdiff_sections;
+
+/* Check a window that makes `target_bytes`, and set to 1 each byte of `pages` that stands for a page of 4096 bytes of the source
+ * segment that is copied from; others stay. `pages` has a byte for each page of the segment, the last of which may be cut short.
+ * DELTA_ENDS, DELTA_BAD_COPY, DELTA_BAD_LENGTH: the window is wrong; some of `pages` are set then. */
+int dimg_survey_vcdiff(const dimg_vcdiff_sections *sections, uint64_t segment_bytes, size_t target_bytes, uint8_t *pages);
+
+/* Make a window's target: all `target_bytes` of `target`. `places` says where in `source` each page of the segment lies, as a
+ * number of pages; those that nothing is copied from may have any number. NULL: the segment is the first bytes of `source`.
+ * DELTA_ENDS, DELTA_BAD_COPY, DELTA_BAD_LENGTH: the window is wrong; `target` holds rubbish then. BUFFER_TOO_SMALL: a page
+ * that is copied from does not lie in `source`, or neighbours that one copy needs are not neighbours there. */
+int dimg_apply_vcdiff(const dimg_vcdiff_sections *sections, uint64_t segment_bytes, const uint8_t *source, size_t source_bytes,
+                      const uint32_t *places, uint8_t *target, size_t target_bytes);
