@@ -52,3 +52,12 @@ class DamagedExtent:
 def count_blocks(size_bytes: int, block_bytes: int) -> int:
     """Return how many blocks cover `size_bytes`; the last may be part filled."""
     return -(-size_bytes // block_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class VcdiffSections:
+    """The three sections of a VCDIFF window, with no secondary compression."""
+
+    data: bytes
+    instructions: bytes
+    addresses: bytes

@@ -12,7 +12,12 @@ from deltaimg.cli.terminal import Terminal, format_bytes
 
 
 def delta(
-    signature: Annotated[str, typer.Argument(metavar="SIG", help="Signature of OLD, or '-' for the standard input.")],
+    signature: Annotated[
+        str,
+        typer.Argument(
+            metavar="SIG", help="Signature of OLD, or '-' for the standard input. With --format vcdiff, OLD itself."
+        ),
+    ],
     new: Annotated[str, typer.Argument(metavar="NEW", help="File, block device, or '-' for the standard input.")],
     output: Annotated[str, typer.Argument(metavar="DELTA", help="New file, or '-' for the standard output.")] = "-",
     format_: FileFormat = "deltaimg",
@@ -24,13 +29,15 @@ def delta(
     """Write what makes a new file of an old one, of which only the signature is at hand.
 
     Blocks are looked for where they were, then, in what did not match, at any offset. What is new is compressed (not with
-    --format rdiff, which has no room for that).
+    --format rdiff or vcdiff, which have no room for that). With --format vcdiff, blocks are looked for within 4 MiB of where
+    they were.
 
     Examples:
 
         deltaimg delta old.sig new.raw new.delta
         ssh host deltaimg signature /srv/old.raw | deltaimg delta - new.raw new.delta
         deltaimg delta --format rdiff old.sig new.raw | zstd > new.delta.zst
+        deltaimg delta --format vcdiff old.raw new.raw new.vcdiff
     """
     from deltaimg.api import delta_file
 

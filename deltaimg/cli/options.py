@@ -25,7 +25,10 @@ FileFormat = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="'deltaimg' is compressed, sparse and proven; 'rdiff' is for that program at the other end.",
+        help=(
+            "'deltaimg' is compressed, sparse and proven; 'rdiff' and 'vcdiff' are for the rdiff and xdelta3 programs at the "
+            "other end."
+        ),
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")]

@@ -27,13 +27,15 @@ def patch(
     """Make the new file of the old one and a delta, holes kept.
 
     The file has a temporary name until its digest is that of the file that was compared: another OLD is found, and no wrong
-    NEW is left. A delta of --format rdiff has no digest: there an OLD that is merely changed is not found.
+    NEW is left. A delta of --format rdiff has no digest: there an OLD that is merely changed is not found. One of --format
+    vcdiff has a checksum of 32 bits for each window, if xdelta3 was not told to leave it out.
 
     Examples:
 
         deltaimg patch old.raw new.delta new.raw
         ssh host cat new.delta | deltaimg patch old.raw - new.raw
         deltaimg patch --format rdiff old.raw new.delta new.raw
+        deltaimg patch --format vcdiff old.raw new.vcdiff new.raw
     """
     from deltaimg.api import patch_file
 

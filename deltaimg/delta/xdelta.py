@@ -125,7 +125,7 @@ class XdeltaDelta:
 
     def encode(self, content: memoryview, sources: memoryview) -> bytes:
         """Return `content` encoded against `sources`; raises XdeltaUnusable."""
-        delta = load_xdelta().encode(content, sources, _longest_delta(len(content)), self.level)
+        delta = load_xdelta().encode(content, sources, longest_delta(len(content)), self.level)
         encoded: bytes = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=False).compress(delta)
         return encoded
 
@@ -136,7 +136,7 @@ class XdeltaDelta:
         library = load_xdelta()
         try:
             longest = zstandard.frame_content_size(payload)
-            if not 0 <= longest <= _longest_delta(min(raw_bytes, MAX_RECORD_BYTES)):
+            if not 0 <= longest <= longest_delta(min(raw_bytes, MAX_RECORD_BYTES)):
                 raise ValueError(f"holds {longest} bytes of VCDIFF for {raw_bytes} bytes of content")
             delta = bytearray(longest)
             reader = zstandard.ZstdDecompressor(max_window_size=2 * MAX_RECORD_BYTES).stream_reader(
@@ -156,5 +156,6 @@ class XdeltaDelta:
         return scratch[:raw_bytes]
 
 
-def _longest_delta(raw_bytes: int) -> int:
+def longest_delta(raw_bytes: int) -> int:
+    """Return the room that the VCDIFF of any such content needs, in bytes."""
     return raw_bytes + raw_bytes // 8 + _HEADROOM_BYTES

@@ -49,7 +49,6 @@ from deltaimg.kernels.layout import (
     BlockStatus,
     StrongKind,
     Sums,
-    VcdiffSections,
     WeakKind,
 )
 from deltaimg.kernels.reference import (
@@ -92,7 +91,6 @@ __all__ = [
     "BlockStatus",
     "StrongKind",
     "Sums",
-    "VcdiffSections",
     "WeakKind",
     "apply_vcdiff",
     "blake2b_blocks",

@@ -104,14 +104,5 @@ ANCHOR_DISTANCE = 16
 ANCHOR_WINDOW = 32
 
 
-@dataclass(frozen=True, slots=True)
-class VcdiffSections:
-    """The three sections of a VCDIFF window, with no secondary compression."""
-
-    data: Buffer
-    instructions: Buffer
-    addresses: Buffer
-
-
 VCDIFF_PAGE_BYTES = 4096
 """The unit in which a survey tells what a window copies from."""

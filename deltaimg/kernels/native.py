@@ -32,9 +32,9 @@ from deltaimg.kernels.layout import (
     Octets,
     StatusRuns,
     Sums,
-    VcdiffSections,
     WeakKind,
 )
+from deltaimg.model import VcdiffSections
 
 PATHS: dict[str, int] = {
     "portable": lib.DIMG_PATH_PORTABLE,

@@ -12,7 +12,8 @@ import numpy as np
 
 from deltaimg.arrays import Slots
 from deltaimg.errors import NativeError
-from deltaimg.kernels.layout import VCDIFF_PAGE_BYTES, Buffer, Octets, VcdiffSections
+from deltaimg.kernels.layout import VCDIFF_PAGE_BYTES, Buffer, Octets
+from deltaimg.model import VcdiffSections
 
 _ADD, _RUN, _COPY = "add", "run", "copy"
 _NEAR, _SAME, _SAME_BYTES = 4, 3, 256
@@ -144,7 +145,7 @@ class _Application(_Window):
         self._source, self._out, self._places = source, out, places
 
     def put(self, at: int, content: Buffer) -> None:
-        self._out[at : at + len(memoryview(content))] = content  # type: ignore[assignment]
+        self._out[at : at + len(memoryview(content))] = content
 
     def copy_from_source(self, at: int, start: int, length: int) -> None:
         if self._places is not None:

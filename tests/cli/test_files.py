@@ -139,6 +139,85 @@ def test_rdiff_reads_our_signatures_which_are_its_own_byte_for_byte(pair, tmp_pa
     assert (tmp_path / "made").read_bytes() == new.read_bytes()
 
 
+# -- the xdelta3 program -----------------------------------------------------------------------------------------------
+
+
+def xdelta3(*arguments: object) -> None:
+    subprocess.run([requires_program("xdelta3"), "-q", "-f", *map(os.fspath, arguments)], check=True, timeout=120)
+
+
+def test_xdelta3_reads_our_vcdiff(pair, tmp_path):
+    old, new = pair
+    said = succeed("delta", "--format", "vcdiff", old, new, tmp_path / "ours", "--json").json
+    assert said["copied_bytes"] + said["zero_bytes"] + said["literal_bytes"] == new.stat().st_size
+    assert said["delta_bytes"] == (tmp_path / "ours").stat().st_size < new.stat().st_size / 3
+    xdelta3("-d", "-s", old, tmp_path / "ours", tmp_path / "theirs.raw")
+    assert (tmp_path / "theirs.raw").read_bytes() == new.read_bytes()
+    succeed("patch", "--format", "vcdiff", old, tmp_path / "ours", tmp_path / "ours.raw", "-q")
+    assert (tmp_path / "ours.raw").read_bytes() == new.read_bytes()
+
+
+@pytest.mark.parametrize("options", [(), ("-0",), ("-9", "-n"), ("-1", "-W", "16384"), ("-A",), ("-B", "1048576")])
+def test_we_read_what_xdelta3_writes(pair, tmp_path, options):
+    old, new = pair
+    xdelta3("-e", "-S", "none", *options, "-s", old, new, tmp_path / "theirs")
+    succeed("patch", "--format", "vcdiff", old, tmp_path / "theirs", tmp_path / "ours.raw", "-q")
+    assert (tmp_path / "ours.raw").read_bytes() == new.read_bytes()
+
+
+def test_secondary_compression_is_refused_with_the_way_out(pair, tmp_path):
+    old, _ = pair
+    new = tmp_path / "text"
+    new.write_bytes(b"".join(b"%d lines of text\n" % number for number in range(90_000)))
+    xdelta3("-e", "-S", "djw", "-s", old, new, tmp_path / "theirs")
+    problem = fail(34, "patch", "--format", "vcdiff", old, tmp_path / "theirs", tmp_path / "made")
+    assert "secondary compression (DJW)" in problem
+    assert not (tmp_path / "made").exists()
+
+
+def test_holes_and_growth_in_vcdiff(tmp_path):
+    old, new, made = tmp_path / "old", tmp_path / "new", tmp_path / "made"
+    for path, text, size in ((old, b"old", 30 << 20), (new, b"new", 70 << 20)):
+        with open(path, "wb") as file:
+            file.truncate(size)
+            file.seek(20 << 20)
+            file.write(text * 20_000)
+    succeed("delta", "--format", "vcdiff", old, new, tmp_path / "delta", "-q")
+    assert (tmp_path / "delta").stat().st_size < 1000
+    for way in (lambda: succeed("patch", "--format", "vcdiff", old, tmp_path / "delta", made, "-q"),
+                lambda: xdelta3("-d", "-s", old, tmp_path / "delta", made)):  # fmt: skip
+        made.unlink(missing_ok=True)
+        way()
+        assert subprocess.run(["cmp", new, made], check=False).returncode == 0
+    succeed("patch", "--format", "vcdiff", old, tmp_path / "delta", made, "-q", "--force")
+    assert made.stat().st_blocks * 512 < 1 << 20
+
+
+@pytest.mark.parametrize("case", [name for name in EDGES if EDGES[name][0]])
+def test_edges_in_vcdiff(tmp_path, case):
+    before, after = EDGES[case]
+    old, new, delta = tmp_path / "old", tmp_path / "new", tmp_path / "delta"
+    old.write_bytes(before)
+    new.write_bytes(after or before)
+    succeed("delta", "--format", "vcdiff", old, new, delta, "-q")
+    succeed("patch", "--format", "vcdiff", old, delta, tmp_path / "made", "-q")
+    xdelta3("-d", "-s", old, delta, tmp_path / "theirs")
+    assert (tmp_path / "made").read_bytes() == (tmp_path / "theirs").read_bytes() == new.read_bytes()
+
+
+def test_vcdiff_finds_another_old_file_and_has_no_signatures(pair, tmp_path):
+    old, new = pair
+    succeed("delta", "--format", "vcdiff", old, new, tmp_path / "delta", "-q")
+    other = tmp_path / "other"
+    other.write_bytes(bytes(byte ^ 1 for byte in old.read_bytes()))
+    assert "checksum" in fail(16, "patch", "--format", "vcdiff", other, tmp_path / "delta", tmp_path / "made")
+    other.write_bytes(old.read_bytes()[:1000])
+    assert "1000 bytes" in fail(16, "patch", "--format", "vcdiff", other, tmp_path / "delta", tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+    assert "no signatures" in fail(2, "signature", "--format", "vcdiff", old, tmp_path / "sig")
+    assert "here and there" in fail(2, "delta", "--format", "vcdiff", "-", new, tmp_path / "made")
+
+
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import io
+import random
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaimg.errors import DeltaimgError
+from deltaimg.delta.xdelta import load_xdelta, longest_delta
+from deltaimg.errors import DeltaimgError, NativeError
 from deltaimg.format.delta import COPY, LITERAL, OP, ZERO, DeltaObject, build_delta, parse_delta
 from deltaimg.format.framing import HEADER_BYTES, Kind, frame
 from deltaimg.format.rdiff import (
@@ -24,6 +26,9 @@ from deltaimg.format.rdiff import (
     parse_rdiff_signature,
 )
 from deltaimg.format.sums import SumsObject, build_sums, parse_sums
+from deltaimg.format.vcdiff import VCDIFF_HEAD, Window, build_window, copy_of, parse_vcdiff, run_of_zeros
+from deltaimg.kernels import native, reference_vcdiff
+from deltaimg.model import VcdiffSections
 from tests.fuzz.harness import fingerprint
 
 SUMS = SumsObject(
@@ -38,6 +43,13 @@ RDIFF_SIGNATURE = build_rdiff_head(2048, 8) + build_rdiff_blocks(
     np.array([1, 2], np.uint64), np.arange(16, dtype=np.uint8).reshape(2, 8)
 )
 RDIFF_DELTA = DELTA_HEAD + build_copy(70_000, 300) + build_literal_head(300) + b"x" * 300 + build_copy(0, 5) + DELTA_END
+
+OLD = random.Random(5).randbytes(90_000)
+WINDOWS = [
+    copy_of(70_000, 300, 5), run_of_zeros(9000),
+    Window(23, VcdiffSections(b"hello", bytes([6, 19 + 4, 19 + 16 + 9, 0, 6]), bytes([0, 9])), 100, 64), run_of_zeros(0),
+]  # fmt: skip
+VCDIFF = VCDIFF_HEAD + b"".join(map(build_window, WINDOWS))
 
 DAMAGE = st.tuples(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4), st.integers(0, 400))
 
@@ -86,3 +98,48 @@ def test_damaged_rdiff_files_are_refused_or_read(damage):
             assert command.length > 0 if isinstance(command, Copy) else 0 < len(command) <= 1 << 20
     except DeltaimgError:
         pass
+
+
+def make(kernel, window):
+    """What the window makes of an old file, and the pages it takes from; or the status of the failure."""
+    out = bytearray(window.target_bytes)
+    try:
+        pages = kernel.survey_vcdiff(window.sections, window.segment_bytes, window.target_bytes)
+        kernel.apply_vcdiff(window.sections, OLD[: window.segment_bytes], memoryview(out), window.segment_bytes)
+    except NativeError as error:
+        return error.status
+    return pages.tolist(), bytes(out)
+
+
+@settings(max_examples=600, deadline=None)
+@given(DAMAGE)
+def test_damaged_vcdiff_is_refused_or_read_and_both_kernels_agree(damage):
+    try:
+        for window in parse_vcdiff(io.BytesIO(damaged(VCDIFF, damage)).read, "x"):
+            assert (
+                next(parse_vcdiff(io.BytesIO(VCDIFF_HEAD + build_window(window)).read, "x")).sections == window.sections
+            )
+            if window.segment_bytes <= len(OLD) and window.target_bytes <= 1 << 20:
+                assert make(native, window) == make(reference_vcdiff, window)
+    except DeltaimgError:
+        pass
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    data=st.binary(max_size=40),
+    instructions=st.binary(max_size=12),
+    addresses=st.binary(max_size=12),
+    segment_bytes=st.sampled_from([0, 1, 5000, 90_000]),
+    target_bytes=st.integers(0, 80),
+)
+def test_both_kernels_agree_on_any_window(data, instructions, addresses, segment_bytes, target_bytes):
+    window = Window(target_bytes, VcdiffSections(data, instructions, addresses), 0, segment_bytes)
+    assert make(native, window) == make(reference_vcdiff, window)
+
+
+def test_vcdiff_of_xdelta3_is_made_by_both_kernels():
+    new = OLD[5000:60_000] + b"new" * 50 + OLD[:4000] + bytes(3000)
+    made = load_xdelta().encode(memoryview(new), memoryview(OLD), longest_delta(len(new)), 3)
+    for kernel in (native, reference_vcdiff):
+        assert b"".join(make(kernel, window)[1] for window in parse_vcdiff(io.BytesIO(made).read, "x")) == new

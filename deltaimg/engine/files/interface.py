@@ -43,11 +43,29 @@ class PatchResult:
     is_proven: bool
 
 
-class FileFormat(Protocol):
-    """One format. Every method may raise ImageError for the files, IntegrityError or UnsupportedFormat for what it reads."""
+class PatchFormat(Protocol):
+    """What all formats do. All methods may raise ImageError for the files, IntegrityError or UnsupportedFormat for what they
+    read.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+
+    def patch(self, old: Source, delta: Input, target: Target, *, progress: Progress) -> PatchResult:
+        """Write the new file to `target`, and leave it to the caller to commit it. WrongOldFile: `old` is not that file."""
+        ...
+
+
+class DirectFormat(PatchFormat, Protocol):
+    """Compares the files themselves."""
+
+    def compare(self, old: Source, new: Source, delta: Output, *, progress: Progress) -> DeltaResult:
+        """Write what makes `new` of `old`."""
+        ...
+
+
+class SignatureFormat(PatchFormat, Protocol):
+    """Compares a file with the signature of another."""
 
     def sign(self, old: Source, signature: Output, *, block_bytes: int | None, progress: Progress) -> SignatureResult:
         """Write the signature of `old`; blocks of a size that fits the image, where none is given. UsageError: a bad size."""
@@ -55,8 +73,4 @@ class FileFormat(Protocol):
 
     def make_delta(self, signature: Input, new: Source, delta: Output, *, progress: Progress) -> DeltaResult:
         """Write what makes `new` of the file that `signature` is of."""
-        ...
-
-    def patch(self, old: Source, delta: Input, target: Target, *, progress: Progress) -> PatchResult:
-        """Write the new file to `target`, and leave it to the caller to commit it. DigestMismatch: `old` is not that file."""
         ...

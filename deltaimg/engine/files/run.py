@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deltaimg.engine.files.interface import DeltaResult, PatchResult, SignatureResult
-from deltaimg.engine.files.registry import find_format
+from deltaimg.engine.files.registry import DIRECT_FORMATS, find_format, find_signature_format
 from deltaimg.engine.files.streams import Input, Output
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import UsageError
@@ -29,7 +29,7 @@ def sign(
     Raises:
         UsageError, ImageError: a bad option; a file that cannot be read or written.
     """
-    chosen = find_format(format_name)
+    chosen = find_signature_format(format_name)
     with _source(old) as source, _target(signature, is_forced=is_forced) as target:
         return chosen.sign(source, Output(target), block_bytes=block_bytes, progress=progress or NoProgress())
 
@@ -43,13 +43,18 @@ def make_delta(
     is_forced: bool = False,
     progress: Progress | None = None,
 ) -> DeltaResult:
-    """Write to `delta` what makes `new` of the file that `signature` was made of.
+    """Write to `delta` what makes `new` of the file that `signature` was made of; or is itself, in formats without signatures.
 
     Raises:
         UsageError, ImageError: a bad option; a file that cannot be read or written.
         IntegrityError, UnsupportedFormat: `signature` is damaged, or of another format.
     """
-    chosen = find_format(format_name)
+    direct = DIRECT_FORMATS.get(format_name)
+    if direct is not None:
+        _refuse_stream(signature)
+        with _source(signature) as old, _source(new) as source, _target(delta, is_forced=is_forced) as target:
+            return direct.compare(old, source, Output(target), progress=progress or NoProgress())
+    chosen = find_signature_format(format_name)
     if signature == new == STREAM:
         raise UsageError("the signature and the new file cannot both be the standard input")
     with Input(signature) as read, _source(new) as source, _target(delta, is_forced=is_forced) as target:
@@ -73,14 +78,18 @@ def patch(
         IntegrityError, UnsupportedFormat: `delta` is damaged, or of another format.
     """
     chosen = find_format(format_name)
-    if old == STREAM:
-        raise UsageError("the old file is read here and there, so it cannot be the standard input")
+    _refuse_stream(old)
     with (
         _source(old) as source,
         Input(delta) as read,
         _target(new, is_forced=is_forced, is_synced=is_synced) as target,
     ):
         return chosen.patch(source, read, target, progress=progress or NoProgress())
+
+
+def _refuse_stream(old: str) -> None:
+    if old == STREAM:
+        raise UsageError("the old file is read here and there, so it cannot be the standard input")
 
 
 @contextmanager

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VCDIFF files (RFC 3284) as the `xdelta3` program writes and reads them, without secondary compression.
+
+    file    := d6 c3 c4, u8 version, u8 header bits, (u8 compressor), (number, application's bytes), window*
+    window  := u8 window bits, (number segment_bytes, number segment_offset), number rest_bytes, number target_bytes,
+               u8 compressed sections, number data_bytes, number instructions_bytes, number addresses_bytes, (u32 Adler-32),
+               data, instructions, addresses
+    number  := base 128, most significant digit first, the top bit of all bytes but the last set
+
+A window makes the next `target_bytes` of the new file from a segment of the old one. Nothing says how many windows there are: a
+file that is cut between two of them cannot be told from a whole one. The Adler-32 of what a window makes is xdelta3's addition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from deltaimg.errors import Malformed, Truncated, UnsupportedFormat
+from deltaimg.model import VcdiffSections
+
+VCDIFF_HEAD: Final = b"\xd6\xc3\xc4\x00\x00"
+MAX_TARGET_BYTES: Final = 1 << 26
+MAX_SECTIONS_BYTES: Final = 1 << 27
+MAX_SEGMENT_BYTES: Final = 1 << 36
+
+_MAGIC: Final = VCDIFF_HEAD[:3]
+_COMPRESSOR, _CODE_TABLE, _APPLICATION = 1, 2, 4
+_SOURCE, _TARGET, _ADLER = 1, 2, 4
+_ADLER_BYTES: Final = 4
+_MAX_APPLICATION_BYTES: Final = 1 << 20
+_RUN_OPCODE, _COPY_OPCODE = 0, 19
+_COMPRESSORS: Final = {1: "DJW", 2: "LZMA", 16: "FGK"}
+_HINT: Final = "make it with xdelta3 -S none"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What makes the next bytes of the new file."""
+
+    target_bytes: int
+    sections: VcdiffSections
+    segment_offset: int = 0
+    segment_bytes: int = 0
+    """None of the old file where 0."""
+    adler: int | None = None
+    position: int = 0
+    """Of the window in its file."""
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether it is nothing but a run of zeros."""
+        return self.sections == run_of_zeros(self.target_bytes).sections
+
+
+def build_number(value: int) -> bytes:
+    """Return a number as VCDIFF has it."""
+    digits = [value & 0x7F]
+    while value := value >> 7:
+        digits.append(value & 0x7F | 0x80)
+    return bytes(reversed(digits))
+
+
+def build_window(window: Window) -> bytes:
+    """Return the bytes of a window."""
+    parts = (window.sections.data, window.sections.instructions, window.sections.addresses)
+    bits = (_SOURCE if window.segment_bytes else 0) | (0 if window.adler is None else _ADLER)
+    segment = build_number(window.segment_bytes) + build_number(window.segment_offset) if window.segment_bytes else b""
+    rest = build_number(window.target_bytes) + b"\0" + b"".join(build_number(len(part)) for part in parts)
+    if window.adler is not None:
+        rest += window.adler.to_bytes(_ADLER_BYTES, "big")
+    body = rest + b"".join(parts)
+    return bytes([bits]) + segment + build_number(len(body)) + body
+
+
+def run_of_zeros(length: int) -> Window:
+    """Return the window that makes zeros, with no checksum."""
+    return Window(length, VcdiffSections(b"\0", bytes([_RUN_OPCODE]) + build_number(length), b""))
+
+
+def copy_of(offset: int, length: int, adler: int) -> Window:
+    """Return the window that copies old bytes [offset, offset + length)."""
+    return Window(
+        length, VcdiffSections(b"", bytes([_COPY_OPCODE]) + build_number(length), b"\0"), offset, length, adler
+    )
+
+
+def parse_vcdiff(read: Callable[[int], bytes], name: str) -> Iterator[Window]:
+    """Yield the windows of a file; what their sections say is not looked at.
+
+    Args:
+        read: returns so many bytes of the file, fewer only at its end.
+
+    Raises:
+        IntegrityError: truncated, lengths that contradict each other or pass the limits.
+        UnsupportedFormat: secondary compression, a code table of its own, copies from another window's target.
+    """
+    reader = _Reader(read, name)
+    if reader.take(3) != _MAGIC:
+        raise Malformed(name, 0, "is no VCDIFF file")
+    version, bits = reader.take(2)
+    if version or bits & ~(_COMPRESSOR | _CODE_TABLE | _APPLICATION):
+        raise UnsupportedFormat(name, f"is VCDIFF of version {version}, header bits {bits:#04x}", hint=_HINT)
+    compressor = reader.take(1)[0] if bits & _COMPRESSOR else 0
+    if bits & _CODE_TABLE:
+        raise UnsupportedFormat(name, "has a code table of its own, which deltaimg does not read", hint=_HINT)
+    if bits & _APPLICATION:
+        reader.take(reader.number(_MAX_APPLICATION_BYTES, "bytes of its application"))
+    while (first := read(1)) != b"":
+        start = reader.position
+        reader.position += 1
+        yield _parse_window(reader, first[0], start, compressor)
+
+
+class _Reader:
+    def __init__(self, read: Callable[[int], bytes], name: str) -> None:
+        self.name = name
+        self.position = 0
+        self._read = read
+
+    def take(self, length: int) -> bytes:
+        data = self._read(length)
+        if len(data) < length:
+            raise Truncated(self.name, self.position, length, len(data))
+        self.position += length
+        return data
+
+    def number(self, most: int, what: str) -> int:
+        start, number = self.position, 0
+        while True:
+            byte = self.take(1)[0]
+            number = number << 7 | byte & 0x7F
+            if number > most:
+                raise Malformed(self.name, start, f"claims {number} {what} or more; {most} are possible")
+            if byte < 0x80:
+                return number
+
+
+def _parse_window(reader: _Reader, bits: int, start: int, compressor: int) -> Window:
+    if bits & _TARGET:
+        raise UnsupportedFormat(
+            reader.name, "copies from the file that it makes (VCD_TARGET), which deltaimg does not read", hint=_HINT
+        )
+    if bits & ~(_SOURCE | _ADLER):
+        raise Malformed(reader.name, start, f"a window has unknown bits, {bits:#04x}")
+    segment_bytes = segment_offset = 0
+    if bits & _SOURCE:
+        segment_bytes = reader.number(MAX_SEGMENT_BYTES, "bytes of the old file for one window")
+        segment_offset = reader.number(2**62, "bytes before a segment")
+    rest_bytes = reader.number(2 * MAX_SECTIONS_BYTES, "bytes in a window")
+    end = reader.position + rest_bytes
+    target_bytes = reader.number(MAX_TARGET_BYTES, "bytes that a window makes")
+    if reader.take(1)[0]:
+        known = _COMPRESSORS.get(compressor, f"compressor {compressor}")
+        raise UnsupportedFormat(
+            reader.name, f"has secondary compression ({known}), which deltaimg does not read", hint=_HINT
+        )
+    lengths = [reader.number(MAX_SECTIONS_BYTES, "bytes in a section") for _ in range(3)]
+    adler = int.from_bytes(reader.take(_ADLER_BYTES), "big") if bits & _ADLER else None
+    if reader.position + sum(lengths) != end:
+        raise Malformed(reader.name, start, f"a window's parts do not make its {rest_bytes} bytes")
+    data, instructions, addresses = map(reader.take, lengths)
+    sections = VcdiffSections(data, instructions, addresses)
+    return Window(target_bytes, sections, segment_offset, segment_bytes, adler, start)
