@@ -121,6 +121,28 @@ class BrokenChain(SnapshotError):
         self.snapshot, self.missing_base = snapshot, missing_base
 
 
+class SnapshotPinned(SnapshotError):
+    """A snapshot that is to be forgotten is pinned."""
+
+    exit_code = 24
+
+    def __init__(self, snapshot: str, reason: str) -> None:
+        why = f" ({reason})" if reason else ""
+        super().__init__(f"snapshot {snapshot} is pinned{why}", hint=f"'deltaimg unpin {snapshot}' lets it go")
+        self.snapshot, self.reason = snapshot, reason
+
+
+class LastSnapshot(SnapshotError):
+    """Forgetting what was asked for would leave nothing of an image."""
+
+    exit_code = 25
+
+    def __init__(self, image: str, count: int) -> None:
+        what = "the last snapshot" if count == 1 else f"all {count} snapshots"
+        super().__init__(f"that would forget {what} of image '{image}'", hint="--force does it all the same")
+        self.image, self.count = image, count
+
+
 # -- repository --------------------------------------------------------------------------------------------------------
 
 

@@ -30,9 +30,10 @@ from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.format.manifest import Manifest
 from deltaimg.model import MIB, DamagedExtent
 from deltaimg.repo.index import Index, expand_ranges, load_index
+from deltaimg.repo.numbering import renumber_runs
 from deltaimg.repo.record_reader import ReadGroup, RecordReader, group_reads
 from deltaimg.repo.repository import Repository
-from deltaimg.repo.slots import SlotTable, renumber_runs
+from deltaimg.repo.slots import SlotTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from deltaimg.arrays import FIRST_SLOT, Runs, count_run_blocks, end_blocks
 from deltaimg.repo.index import expand_ranges
-from deltaimg.repo.slots import SlotTable, renumber_runs
+from deltaimg.repo.numbering import renumber_runs
+from deltaimg.repo.slots import SlotTable
 
 
 class RestoreCost:

@@ -59,15 +59,27 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     host: str = ""
     software: str = ""
+    pinned: str | msgspec.UnsetType = msgspec.UNSET
+    """Why no policy may forget it, in the operator's words, which may be none; not there in one that is not pinned."""
 
     @property
     def taken_at(self) -> datetime:
         return _parse_time(self.time)
 
     @property
+    def started_at(self) -> datetime | None:
+        """When the run began, by the clock of its host, if that is known."""
+        return None if self.started is None else _parse_time(self.started)
+
+    @property
     def started_us(self) -> int | None:
-        """When the run began, in microseconds since 1970, if that is known."""
-        return None if self.started is None else count_microseconds(_parse_time(self.started))
+        """The same in microseconds since 1970."""
+        return None if self.started_at is None else count_microseconds(self.started_at)
+
+    @property
+    def pin_reason(self) -> str | None:
+        """Why the snapshot is pinned, perhaps an empty text; None if it is not."""
+        return None if isinstance(self.pinned, msgspec.UnsetType) else self.pinned
 
     @property
     def object_name(self) -> str:

@@ -17,8 +17,9 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS, MapObject, build_map, parse_map
 from deltaimg.kernels import overlay_runs, subtract_runs
 from deltaimg.model import count_blocks
+from deltaimg.repo.numbering import RecordNumbers, renumber_runs
 from deltaimg.repo.repository import Repository
-from deltaimg.repo.slots import SlotTable, renumber_runs
+from deltaimg.repo.slots import SlotTable
 
 _LINK_COST_BYTES = 2048
 """What one more manifest and map to fetch is worth, in bytes of map."""
@@ -40,29 +41,46 @@ def resolve_map(repository: Repository, manifest: Manifest, table: SlotTable) ->
     Raises:
         BrokenChain: a base is missing. IntegrityError: a map is damaged or does not cover the image.
     """
-    runs = empty_runs()
-    chain_bytes = 0
+    resolved = None
     for link in reversed(_follow_chain(repository, manifest)):
+        content, map_bytes = load_map(repository, link)
         name = MAPS + link.map
-        data = repository.get_object(MAPS, link.map)
-        content = parse_map(data, name)
-        if (
-            content.block_count != count_blocks(link.size_bytes, link.block_bytes)
-            or link.block_bytes != manifest.block_bytes
-        ):
-            raise IntegrityError(name, 0, f"is of another size than snapshot {link.label}")
+        if link.block_bytes != manifest.block_bytes:
+            raise IntegrityError(name, 0, f"has blocks of another size than snapshot {manifest.label}")
         records = table.add_records(content.record_ids, content.record_slots, name)
         counts = content.record_slots.astype(np.int64)
         own_first = FIRST_SLOT + np.cumsum(counts) - counts
         own_runs = renumber_runs(content.runs, own_first, counts, table.first_slots[records])
-        runs = overlay_runs(clip_runs(runs, 0, content.block_count), own_runs)
-        chain_bytes = 0 if link.map_is_full else chain_bytes + len(data) + _LINK_COST_BYTES
-    block_count = count_blocks(manifest.size_bytes, manifest.block_bytes)
-    _check_cover(runs, block_count, MAPS + manifest.map)
-    return ResolvedMap(runs, block_count, chain_bytes)
+        resolved = lay_map(resolved, own_runs, content.block_count, map_bytes, is_full=link.map_is_full)
+    assert resolved is not None
+    check_cover(resolved, MAPS + manifest.map)
+    return resolved
 
 
-def encode_map(table: SlotTable, runs: Runs, base: ResolvedMap | None, block_count: int) -> tuple[bytes, bool]:
+def load_map(repository: Repository, manifest: Manifest) -> tuple[MapObject, int]:
+    """Return what a snapshot's own map says, and its size; raises IntegrityError if it is damaged or another image's."""
+    name = MAPS + manifest.map
+    data = repository.get_object(MAPS, manifest.map)
+    content = parse_map(data, name)
+    if content.block_count != count_blocks(manifest.size_bytes, manifest.block_bytes):
+        raise IntegrityError(name, 0, f"is of another size than snapshot {manifest.label}")
+    return content, len(data)
+
+
+def lay_map(
+    below: ResolvedMap | None, own_runs: Runs, block_count: int, map_bytes: int, *, is_full: bool
+) -> ResolvedMap:
+    """Lay a snapshot's own map, `map_bytes` long, on that of its base; both in the same numbering of slots.
+
+    Args:
+        below: None under a full map, which needs nothing below it.
+    """
+    base_runs = empty_runs() if below is None else clip_runs(below.runs, 0, block_count)
+    chain_bytes = 0 if is_full or below is None else below.chain_bytes + map_bytes + _LINK_COST_BYTES
+    return ResolvedMap(overlay_runs(base_runs, own_runs), block_count, chain_bytes)
+
+
+def encode_map(numbers: RecordNumbers, runs: Runs, base: ResolvedMap | None, block_count: int) -> tuple[bytes, bool]:
     """Return the map object for `runs`, which cover the image, and whether it is a full one.
 
     Args:
@@ -70,24 +88,24 @@ def encode_map(table: SlotTable, runs: Runs, base: ResolvedMap | None, block_cou
     """
     if base is not None:
         changed = subtract_runs(runs, base.runs)
-        incremental = _build(table, changed, block_count)
+        incremental = _build(numbers, changed, block_count)
         chain_bytes = base.chain_bytes + len(incremental) + _LINK_COST_BYTES
         if chain_bytes < 16 * len(runs) + 64 * _LINK_COST_BYTES:
             return incremental, False
-        full = _build(table, runs, block_count)
+        full = _build(numbers, runs, block_count)
         if chain_bytes < len(full) + 64 * _LINK_COST_BYTES:
             return incremental, False
         return full, True
-    return _build(table, runs, block_count), True
+    return _build(numbers, runs, block_count), True
 
 
-def _build(table: SlotTable, runs: Runs, block_count: int) -> bytes:
-    used = table.used_records(runs)
-    counts = table.slot_counts[used]
+def _build(numbers: RecordNumbers, runs: Runs, block_count: int) -> bytes:
+    used = numbers.used_records(runs)
+    counts = numbers.slot_counts[used]
     own_first = FIRST_SLOT + np.cumsum(counts) - counts
-    own_runs = renumber_runs(runs, table.first_slots[used], counts, own_first)
+    own_runs = renumber_runs(runs, numbers.first_slots[used], counts, own_first)
     own_runs = overlay_runs(own_runs, empty_runs())
-    content = MapObject(block_count, table.record_ids[used], counts.astype(np.uint16), own_runs)
+    content = MapObject(block_count, numbers.record_ids[used], counts.astype(np.uint16), own_runs)
     data = build_map(content)
     read_back = parse_map(data, "the new map")
     assert np.array_equal(read_back.runs, own_runs)
@@ -109,14 +127,14 @@ def _follow_chain(repository: Repository, manifest: Manifest) -> list[Manifest]:
     return links
 
 
-def _check_cover(runs: Runs, block_count: int, name: str) -> None:
+def check_cover(resolved: ResolvedMap, name: str) -> None:
     """Refuse a map with a gap; that no run passes the end was seen when each map was read."""
-    ends = end_blocks(runs)
+    ends = end_blocks(resolved.runs)
     is_whole = (
-        len(runs) > 0
-        and int(runs["first_block"][0]) == 0
-        and int(ends[-1]) == block_count
-        and bool(np.all(ends[:-1] == runs["first_block"][1:]))
+        len(ends) > 0
+        and int(resolved.runs["first_block"][0]) == 0
+        and int(ends[-1]) == resolved.block_count
+        and bool(np.all(ends[:-1] == resolved.runs["first_block"][1:]))
     )
-    if not is_whole and not (block_count == 0 and len(runs) == 0):
+    if not is_whole and not (resolved.block_count == 0 and len(ends) == 0):
         raise IntegrityError(name, 0, "does not cover its image")

@@ -15,53 +15,32 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, RUN, Digests, Runs
-from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, ObjectNotFound, UsageError
+from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests
+from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, ObjectNotFound
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, parse_signature
 from deltaimg.kernels import digest_buffer
 from deltaimg.repo.index import Index
+from deltaimg.repo.numbering import RecordNumbers
 from deltaimg.repo.repository import Repository
 
-MAX_SLOTS = 2**32 - 2**20
 
-
-class SlotTable:
+class SlotTable(RecordNumbers):
     """The records and slots of one run of the program."""
 
     def __init__(self, repository: Repository, index: Index) -> None:
+        super().__init__()
         self._repository = repository
         self.index = index
-        self.slot_count = FIRST_SLOT
         self.digests: Digests = np.zeros((FIRST_SLOT, DIGEST_BYTES), np.uint8)
-        self._ids: Digests = np.empty((0, DIGEST_BYTES), np.uint8)
         self._entries = np.empty(0, np.int64)
-        self._first_slots = np.empty(0, np.int64)
-        self._slot_counts = np.empty(0, np.int64)
         self._is_loaded = np.empty(0, np.bool_)
         self._record_of_entry = np.full(len(index), -1, np.int64)
-
-    @property
-    def record_count(self) -> int:
-        return len(self._entries)
-
-    @property
-    def record_ids(self) -> Digests:
-        return self._ids
 
     @property
     def entries(self) -> npt.NDArray[np.int64]:
         """The index entry of each record, by record number; -1 for one that this run made."""
         return self._entries
-
-    @property
-    def first_slots(self) -> npt.NDArray[np.int64]:
-        """The first slot of each record, ascending; the record after starts where this one ends."""
-        return self._first_slots
-
-    @property
-    def slot_counts(self) -> npt.NDArray[np.int64]:
-        return self._slot_counts
 
     def add_records(self, record_ids: Digests, slots: npt.NDArray[np.uint16], needed_by: str) -> npt.NDArray[np.int64]:
         """Number the records of a map, those that have none yet; return the record number of each.
@@ -85,11 +64,7 @@ class SlotTable:
         if len(unknown):
             new = unknown[np.sort(np.unique(unknown, return_index=True)[1])]
             counts = self.index.entries["slots"][new].astype(np.int64)
-            if self.slot_count + int(counts.sum()) > MAX_SLOTS:
-                raise UsageError(
-                    f"more than {MAX_SLOTS} blocks to keep in view at once",
-                    hint="use larger blocks: 'backup --block-size 64K'",
-                )
+            self._check_room(counts)
             self._record_of_entry[new] = np.arange(self.record_count, self.record_count + len(new))
             self._append(self.index.entries["id"][new], new, counts, is_loaded=False)
         return self._record_of_entry[entries]
@@ -145,12 +120,9 @@ class SlotTable:
     def _append(
         self, ids: Digests, entries: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], *, is_loaded: bool
     ) -> None:
-        self._ids = np.concatenate((self._ids, ids))
+        self._append_numbers(ids, counts)
         self._entries = np.concatenate((self._entries, entries))
-        self._first_slots = np.concatenate((self._first_slots, self.slot_count + np.cumsum(counts) - counts))
-        self._slot_counts = np.concatenate((self._slot_counts, counts))
         self._is_loaded = np.concatenate((self._is_loaded, np.full(len(ids), is_loaded, np.bool_)))
-        self.slot_count += int(counts.sum())
 
     def load_digests(
         self, records: npt.NDArray[np.int64], on_damage: Callable[[DeltaimgError], None] | None = None
@@ -177,20 +149,6 @@ class SlotTable:
     def is_loaded(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Return for each record whether its digests are at hand."""
         return self._is_loaded[records]
-
-    def records_of(self, slots: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
-        """Return the record number of each data slot."""
-        return np.searchsorted(self._first_slots, slots, side="right") - 1
-
-    def used_records(self, runs: Runs) -> npt.NDArray[np.int64]:
-        """Return the numbers of the records that the data runs among `runs` touch, ascending."""
-        data = runs[runs["slot"] >= FIRST_SLOT]
-        if not len(data):
-            return np.empty(0, np.int64)
-        depth = np.zeros(self.record_count + 1, np.int64)
-        np.add.at(depth, self.records_of(data["slot"]), 1)
-        np.add.at(depth, self.records_of(data["slot"] + (data["count"] - 1)) + 1, -1)
-        return np.flatnonzero(np.cumsum(depth))
 
     def find_records(self, record_ids: Digests) -> npt.NDArray[np.int64]:
         """Return the number of each record, -1 for one that the index or this table does not have."""
@@ -224,35 +182,3 @@ class SlotTable:
             grown = np.zeros((self.slot_count, DIGEST_BYTES), np.uint8)
             grown[: len(self.digests)] = self.digests
             self.digests = grown
-
-
-def renumber_runs(
-    runs: Runs,
-    first_slots: npt.NDArray[np.int64],
-    slot_counts: npt.NDArray[np.int64],
-    new_first_slots: npt.NDArray[np.int64],
-) -> Runs:
-    """Move data runs from one numbering of records to another, cutting them where records part.
-
-    Args:
-        first_slots: of each record in the old numbering, ascending. Every data run must lie within these records.
-        new_first_slots: of the same records in the new one.
-    """
-    is_data = runs["slot"] >= FIRST_SLOT
-    data = runs[is_data]
-    if not len(data):
-        return runs
-    slots = data["slot"].astype(np.int64)
-    ends = slots + data["count"]
-    first_record = np.searchsorted(first_slots, slots, side="right") - 1
-    pieces = np.searchsorted(first_slots, ends - 1, side="right") - first_record
-    of_run = np.repeat(np.arange(len(data)), pieces)
-    record = first_record[of_run] + np.arange(len(of_run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    start = np.maximum(slots[of_run], first_slots[record])
-    end = np.minimum(ends[of_run], first_slots[record] + slot_counts[record])
-    cut = np.empty(len(of_run), RUN)
-    cut["first_block"] = data["first_block"][of_run] + (start - slots[of_run]).astype(np.uint64)
-    cut["count"] = end - start
-    cut["slot"] = start - first_slots[record] + new_first_slots[record]
-    merged = np.concatenate((runs[~is_data], cut))
-    return merged[np.argsort(merged["first_block"], kind="stable")]

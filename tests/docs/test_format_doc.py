@@ -161,7 +161,8 @@ def test_a_reader_made_of_the_document_finds_records_from_the_end_of_a_pack():
 def tell_type(annotation: Any) -> str:
     """Return a field's type in the words of the document."""
     if get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join("null" if each is type(None) else tell_type(each) for each in get_args(annotation))
+        kinds = [each for each in get_args(annotation) if each is not msgspec.UnsetType]
+        return " or ".join("null" if each is type(None) else tell_type(each) for each in kinds)
     if get_origin(annotation) is Annotated:
         base, meta = get_args(annotation)
         if base is str:

@@ -86,7 +86,7 @@ def document_refusals() -> Iterator[Refusal]:
             {
                 "id": "aa", "base": "00000000000000AA", "map": "ab" * 32 + "\n", "root_digest": "cd" * 32, "map_is_full": 1,
                 "size_bytes": 2**60 + 1, "block_bytes": 4096.5, "statistics": {}, "started": 5, "tags": "weekly",
-                "is_live": "yes",
+                "is_live": "yes", "pinned": None,
             },
         ),
     ):  # fmt: skip

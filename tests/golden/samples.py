@@ -78,6 +78,7 @@ INCREMENTAL = msgspec.structs.replace(
     host="hyper1",
     software="deltaimg 0.1.0",
 )
+PINNED = msgspec.structs.replace(INCREMENTAL, id="00000000000000cc", pinned="before the upgrade")
 
 
 def _entries(*rows: tuple[Any, ...]) -> Any:
@@ -151,7 +152,10 @@ PACKS = {
 SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     "config": {"plain": ("config", CONFIG)},
     "lock": {"backup": ("locks/vm1", LOCK)},
-    "manifest": {"full": (FULL.object_name, FULL), "incremental": (INCREMENTAL.object_name, INCREMENTAL)},
+    "manifest": {
+        name: (content.object_name, content)
+        for name, content in {"full": FULL, "incremental": INCREMENTAL, "pinned": PINNED}.items()
+    },
     "index": {
         "two-packs": ("index/" + "44" * 32, INDEX),
         "no-records": ("index/" + "55" * 32, IndexObject(0, (), (), _entries(), no_links(0))),

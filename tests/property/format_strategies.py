@@ -6,6 +6,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 from hypothesis import strategies as st
 
@@ -77,6 +78,7 @@ MANIFESTS = st.builds(
     source=TEXT,
     host=TEXT,
     software=TEXT,
+    pinned=st.just(msgspec.UNSET) | TEXT,
 )
 
 

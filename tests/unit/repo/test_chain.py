@@ -14,7 +14,8 @@ from deltaimg.delta.match import Matcher
 from deltaimg.errors import BrokenChain
 from deltaimg.repo.chain import resolve_map
 from deltaimg.repo.index import load_index
-from deltaimg.repo.slots import SlotTable, renumber_runs
+from deltaimg.repo.numbering import renumber_runs
+from deltaimg.repo.slots import SlotTable
 from tests.support.images import SyntheticImage
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 
