@@ -49,6 +49,22 @@ class Store(Protocol):
         """Yield each object whose name begins with `prefix`, which is empty or a folder and its slash, in order of name."""
         ...
 
+    def replace(self, name: str, parts: Parts) -> int:
+        """Keep an object in the place of what stands under its name, if anything does, and return its size.
+
+        At every moment, and after a crash, the name has the old bytes or the new ones, whole. For the few objects that change:
+        manifests of which a base was forgotten, lists of what is to be deleted, heartbeats of locks.
+        """
+        ...
+
+    def move(self, name: str, new_name: str) -> None:
+        """Give an object another name, durably; a crash may leave it under both, never under none.
+
+        Raises:
+            ObjectNotFound: there is none. ObjectExists: the new name is taken; nothing has changed.
+        """
+        ...
+
     def delete(self, name: str) -> None:
         """Remove an object, durably; one that is not there is no error."""
         ...

@@ -2,7 +2,8 @@
 """A folder of this machine as a store.
 
 An object is written to `tmp/`, synced, and linked to its name, which fails where the name is taken; then the folder is
-synced. So a name that exists has all its bytes, through a crash as well, and nothing is ever overwritten.
+synced. So a name that exists has all its bytes, through a crash as well, and nothing is overwritten. What may be replaced
+is renamed over its name instead.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from deltaimg.errors import ObjectExists, ObjectNotFound, PermissionDenied, StoreError, StoreFull, StoreUnavailable
@@ -34,25 +35,35 @@ class LocalStore:
         self.location = path
 
     def put(self, name: str, parts: Parts) -> int:
-        target = self._path_of(name)
-        size_bytes = sum(len(part) for part in parts)
-        temporary = os.path.join(self._root, TEMPORARY, f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}")
         try:
-            self._make_folders(os.path.dirname(temporary))
-            self._make_folders(os.path.dirname(target))
-            try:
-                self._write_temporary(temporary, parts)
-                self._publish(temporary, target)
-            finally:
-                with suppress(OSError):
-                    self._port.unlink(temporary)
-            self._port.sync_folder(os.path.dirname(target))
+            return self._keep(name, parts, self._publish)
         except FileExistsError as error:
-            self._settle(target)
+            self._settle(name)
             raise ObjectExists(name) from error
         except OSError as error:
             raise self._translate(name, error) from error
-        return size_bytes
+
+    def replace(self, name: str, parts: Parts) -> int:
+        try:
+            return self._keep(name, parts, self._port.rename)
+        except OSError as error:
+            raise self._translate(name, error) from error
+
+    def move(self, name: str, new_name: str) -> None:
+        path, target = self._path_of(name), self._path_of(new_name)
+        try:
+            self._make_folders(os.path.dirname(target))
+            self._publish(path, target)
+            self._port.sync_folder(os.path.dirname(target))
+            with suppress(FileNotFoundError):
+                self._port.unlink(path)
+            self._port.sync_folder(os.path.dirname(path))
+        except FileNotFoundError as error:
+            raise ObjectNotFound(name) from error
+        except FileExistsError as error:
+            raise ObjectExists(new_name) from error
+        except OSError as error:
+            raise self._translate(name, error) from error
 
     def get(self, name: str) -> bytes:
         return self._read(name, 0, None)
@@ -86,6 +97,21 @@ class LocalStore:
     def _path_of(self, name: str) -> str:
         return os.path.join(self._root, check_object_name(name))
 
+    def _keep(self, name: str, parts: Parts, publish: Callable[[str, str], None]) -> int:
+        """Write an object under a temporary name, `publish` it under its own, and make that durable."""
+        target = self._path_of(name)
+        temporary = os.path.join(self._root, TEMPORARY, f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}")
+        self._make_folders(os.path.dirname(temporary))
+        self._make_folders(os.path.dirname(target))
+        try:
+            self._write_temporary(temporary, parts)
+            publish(temporary, target)
+        finally:
+            with suppress(OSError):
+                self._port.unlink(temporary)
+        self._port.sync_folder(os.path.dirname(target))
+        return sum(len(part) for part in parts)
+
     def _write_temporary(self, temporary: str, parts: Parts) -> None:
         descriptor = self._port.create(temporary)
         try:
@@ -104,12 +130,12 @@ class LocalStore:
                 raise FileExistsError(errno.EEXIST, "exists", target) from error
             self._port.rename(temporary, target)
 
-    def _settle(self, target: str) -> None:
+    def _settle(self, name: str) -> None:
         """Make a name that somebody else has just linked as durable as one of our own."""
         try:
-            self._port.sync_folder(os.path.dirname(target))
+            self._port.sync_folder(os.path.dirname(self._path_of(name)))
         except OSError as error:
-            raise self._translate(target, error) from error
+            raise self._translate(name, error) from error
 
     def _make_folders(self, folder: str) -> None:
         if folder in self._known_folders:

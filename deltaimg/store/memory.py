@@ -41,5 +41,14 @@ class MemoryStore:
             if name.startswith(prefix):
                 yield ObjectInfo(name, len(data))
 
+    def replace(self, name: str, parts: Parts) -> int:
+        data = b"".join(parts)
+        self.objects[check_object_name(name)] = data
+        return len(data)
+
+    def move(self, name: str, new_name: str) -> None:
+        self.put(new_name, [self.get(name)])
+        self.delete(name)
+
     def delete(self, name: str) -> None:
         self.objects.pop(check_object_name(name), None)

@@ -92,12 +92,55 @@ def test_deleting_removes_one_object_and_forgives_none(store: Store) -> None:
     assert store.get("locks/vm1") == b"3"
 
 
+def test_a_replaced_object_is_the_new_one_whole(store: Store) -> None:
+    assert store.replace("snapshots/vm/a", [b"first"]) == 5
+    assert store.replace("snapshots/vm/a", [b"se", b"cond"]) == 6
+    assert store.get("snapshots/vm/a") == b"second"
+    assert names(store) == ["snapshots/vm/a"]
+
+
+def test_whoever_reads_while_an_object_is_replaced_gets_one_or_the_other(store: Store) -> None:
+    versions = [bytes([seed]) * 20_000 for seed in range(2)]
+    store.replace("condemned/a", [versions[0]])
+    is_done = threading.Event()
+
+    def keep_replacing() -> None:
+        for turn in range(60):
+            store.replace("condemned/a", [versions[turn % 2]])
+        is_done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(keep_replacing)
+        while not is_done.is_set() and not writing.done():
+            assert store.get("condemned/a") in versions
+        writing.result()
+
+
+def test_a_moved_object_has_its_new_name_only(store: Store) -> None:
+    store.put("packs/ab/one", [b"1"])
+    store.move("packs/ab/one", "quarantine/packs/ab/one")
+    assert names(store) == ["quarantine/packs/ab/one"]
+    assert store.get("quarantine/packs/ab/one") == b"1"
+    with pytest.raises(ObjectNotFound):
+        store.move("packs/ab/one", "elsewhere")
+
+
+def test_moving_overwrites_nothing(store: Store) -> None:
+    store.put("a", [b"1"])
+    store.put("b", [b"2"])
+    with pytest.raises(ObjectExists):
+        store.move("a", "b")
+    assert (store.get("a"), store.get("b")) == (b"1", b"2")
+
+
 @pytest.mark.parametrize("name", IMPOSSIBLE_NAMES)
 def test_a_name_that_leads_elsewhere_is_refused(store: Store, name: str) -> None:
     for act in (
         store.get,
         store.delete,
         lambda name: store.put(name, [b"x"]),
+        lambda name: store.replace(name, [b"x"]),
+        lambda name: store.move(name, "elsewhere"),
         lambda name: store.get_range(name, 0, 1),
     ):
         with pytest.raises(StoreError, match=r"is no possible object name"):

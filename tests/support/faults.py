@@ -76,6 +76,17 @@ class FaultyStore:
         yield from self.inner.list(prefix)
         self._end(is_due)
 
+    def replace(self, name: str, parts: Parts) -> int:
+        is_due = self._begin(f"replace {name}")
+        size_bytes = self.inner.replace(name, parts)
+        self._end(is_due)
+        return size_bytes
+
+    def move(self, name: str, new_name: str) -> None:
+        is_due = self._begin(f"move {name}")
+        self.inner.move(name, new_name)
+        self._end(is_due)
+
     def delete(self, name: str) -> None:
         is_due = self._begin(f"delete {name}")
         self.inner.delete(name)
