@@ -184,6 +184,18 @@ class RepositoryLocked(RepositoryError):
         self.what, self.owner = what, owner
 
 
+class LockLost(RepositoryError):
+    """Somebody took this run for dead and removed its lock; what it was about to store might be gone by now."""
+
+    exit_code = 35
+    retryable = True
+    hint = "run again; every snapshot that was committed before is intact"
+
+    def __init__(self, what: str, problem: str = "its lock was removed by somebody who took this run for dead") -> None:
+        super().__init__(f"{what}: {problem}; nothing was committed")
+        self.what = what
+
+
 class UnsupportedFormat(RepositoryError):
     """An object was written by a newer deltaimg, or uses a feature that this one lacks."""
 

@@ -19,17 +19,17 @@ def build_document(kind: Kind, document: msgspec.Struct) -> bytes:
     return frame(kind, msgspec.json.encode(document))
 
 
-def parse_document(kind: Kind, name: str, data: bytes, document_type: type[Document]) -> Document:
+def parse_document(
+    kind: Kind, name: str, data: bytes, document_type: type[Document], *, max_bytes: int = MAX_DOCUMENT_BYTES
+) -> Document:
     """Read the JSON document in object `name`.
 
     Raises:
         IntegrityError, UnsupportedFormat: as `unframe`; Malformed when a field is missing or of the wrong type or range.
     """
     body = unframe(kind, name, data)
-    if len(body) > MAX_DOCUMENT_BYTES:
-        raise Malformed(
-            name, HEADER_BYTES, f"a {kind.name.lower()} of {len(body)} bytes; the limit is {MAX_DOCUMENT_BYTES}"
-        )
+    if len(body) > max_bytes:
+        raise Malformed(name, HEADER_BYTES, f"a {kind.name.lower()} of {len(body)} bytes; the limit is {max_bytes}")
     try:
         return msgspec.json.decode(body, type=document_type)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

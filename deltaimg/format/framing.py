@@ -33,6 +33,7 @@ class Kind(Enum):
     SIGNATURE = b"\x8bDIMGSIG"
     MANIFEST = b"\x8bDIMGSNP"
     LOCK = b"\x8bDIMGLCK"
+    CONDEMNED = b"\x8bDIMGCND"
     SUMS = b"\x8bDIMGSUM"
     DELTA = b"\x8bDIMGDLT"
 

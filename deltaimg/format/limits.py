@@ -12,6 +12,8 @@ from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MIN_BLOCK_BYTES
 
 MAX_OBJECT_BYTES: Final = 2**32 - 1
 MAX_DOCUMENT_BYTES: Final = 1 << 20
+MAX_LIST_BYTES: Final = 1 << 26
+"""Of a document that names other objects, 67 bytes each: a million of them."""
 
 MIN_BLOCK_SHIFT: Final = MIN_BLOCK_BYTES.bit_length() - 1
 MAX_BLOCK_SHIFT: Final = MAX_BLOCK_BYTES.bit_length() - 1

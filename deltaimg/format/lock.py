@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`locks/<scope>`: who is at work. The only objects that come and go; all others are written once."""
+"""`locks/<scope>`: who is at work; `locks/.alive-<token>`: that they still are.
+
+A lock is written once and never again by its holder, so that one that was removed stays removed. What its holder renews is a
+heartbeat beside it: the same document, counted on.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,13 @@ from deltaimg.format.documents import build_document, parse_document
 from deltaimg.format.framing import Kind
 
 LOCKS = "locks/"
+MAINTENANCE_LOCK = f"{LOCKS}.maintenance"
+"""No image name begins with a dot."""
+READER_LOCKS = f"{LOCKS}.reader-"
+HEARTBEATS = f"{LOCKS}.alive-"
 
 
-class Lock(msgspec.Struct, frozen=True, kw_only=True):
+class Lock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The process that holds a lock.
 
     Host, boot and process start time together tell whether the process still runs, as long as one asks on that host.
@@ -27,6 +35,11 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     purpose: str
     token: str
+    machine: str = ""
+    """Tells hosts of the same name apart."""
+    namespace: str = ""
+    """Of process numbers: containers of one host have several."""
+    renewals: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
 
 
 def build_lock(lock: Lock) -> bytes:

@@ -1,108 +1,164 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One backup of an image at a time: a lock object that names its holder.
+"""Locks: who is at work, so that two do not work on the same thing, and nothing is deleted that somebody still reads.
 
-A lock whose process is gone is no lock: on the same host that is seen from the process table, with the boot and the start time
-of the process, so that a reused process number deceives nobody. Locks of other hosts are believed.
+    locks/<image>           one at a time: backup, forget, flatten and pin of an image
+    locks/.maintenance      one at a time: prune, repair, parity
+    locks/.reader-<token>   any number: restore, verify, cat. It keeps nobody waiting but the last step of a prune
+
+A lock whose process is gone is no lock: `lock_holder` tells.
+
+Always  a lock that was removed stays removed: its holder never writes it again, and `check` tells it that it has lost it.
+        That is how a host that slept through its own death is kept from committing what it can no longer be sure of.
 """
 
 from __future__ import annotations
 
-import getpass
-import os
 import secrets
-import socket
+import threading
+import time
 from contextlib import suppress
 from datetime import datetime
+from typing import Self
 
-from deltaimg.errors import IntegrityError, ObjectExists, ObjectNotFound, RepositoryLocked, StoreError
-from deltaimg.format.lock import LOCKS, Lock, build_lock, parse_lock
-from deltaimg.format.manifest import format_time
+import msgspec
+
+from deltaimg.errors import IntegrityError, LockLost, ObjectExists, ObjectNotFound, RepositoryLocked, StoreError
+from deltaimg.format.lock import HEARTBEATS, LOCKS, MAINTENANCE_LOCK, READER_LOCKS, build_lock, parse_lock
+from deltaimg.repo.lock_holder import PATIENCE_S, RENEW_S, FoundLock, Sleep, describe_process, remove_if_gone
 from deltaimg.repo.repository import Repository
 
 
-class ImageLock:
-    """Held while an image is backed up; a context manager."""
+class HeldLock:
+    """A lock object and its heartbeat; a context manager. Use one of its kinds below."""
 
-    def __init__(self, repository: Repository, image: str, purpose: str, now: datetime) -> None:
+    def __init__(self, repository: Repository, name: str, what: str, purpose: str, now: datetime) -> None:
+        """Args: what: the thing that is locked, for messages. purpose: for whoever finds the lock."""
+        self.token = secrets.token_hex(8)
         self._store = repository.store
-        self._image = image
-        self._name = f"{LOCKS}{image}"
-        self._lock = Lock(
-            owner=_user_name(),
-            host=socket.gethostname(),
-            boot_id=_read_boot_id(),
-            pid=os.getpid(),
-            process_start=_read_process_start(os.getpid()) or 0,
-            created=format_time(now),
-            purpose=purpose,
-            token=secrets.token_hex(8),
-        )
+        self._name, self._what = name, what
+        self._lock = describe_process(self.token, purpose, now)
+        self._ended = threading.Event()
+        self._heart: threading.Thread | None = None
 
-    def __enter__(self) -> ImageLock:
-        data = build_lock(self._lock)
-        for _ in range(3):
-            try:
-                self._store.put(self._name, [data])
-            except ObjectExists:
-                self._clear_stale()
-            except StoreError:
-                self._release()  # it may have been made all the same
-                raise
-            else:
-                return self
-        raise RepositoryLocked(f"image '{self._image}'", "somebody who comes and goes")
+    def __enter__(self) -> Self:
+        if self._take():
+            self._heart = threading.Thread(target=self._beat, name="deltaimg-heartbeat", daemon=True)
+            self._heart.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._release()
 
+    def check(self) -> None:
+        """Raise LockLost unless the lock still is ours: to be asked just before something is made final."""
+        try:
+            found = parse_lock(self._store.get(self._name), self._name)
+        except (ObjectNotFound, IntegrityError) as error:
+            raise LockLost(self._what) from error
+        if found.token != self.token:
+            raise LockLost(self._what)
+
+    def _take(self) -> bool:
+        """Write the lock, and tell whether it stands."""
+        raise NotImplementedError
+
+    def _put(self) -> None:
+        """Write the lock; raises ObjectExists."""
+        try:
+            self._store.put(self._name, [build_lock(self._lock)])
+        except ObjectExists:
+            raise
+        except StoreError:
+            self._release()  # it may have been made all the same
+            raise
+
+    def _beat(self) -> None:
+        """Renew the heartbeat until the end. What cannot be written now is written the next time, or `check` will tell."""
+        beat = self._lock
+        while not self._ended.wait(RENEW_S):
+            beat = msgspec.structs.replace(beat, renewals=beat.renewals + 1)
+            with suppress(StoreError):
+                self._store.replace(HEARTBEATS + self.token, [build_lock(beat)])
+
     def _release(self) -> None:
         """Remove our lock. A failure is no reason to fail what is done: once this process ends, the lock counts for nothing."""
+        self._ended.set()
+        if self._heart is not None:
+            self._heart.join()
+            self._heart = None
         for _ in range(2):
             with suppress(StoreError, IntegrityError):
-                if parse_lock(self._store.get(self._name), self._name).token == self._lock.token:
+                if parse_lock(self._store.get(self._name), self._name).token == self.token:
                     self._store.delete(self._name)
-                return
+                break
+        with suppress(StoreError):
+            self._store.delete(HEARTBEATS + self.token)
+
+
+class ExclusiveLock(HeldLock):
+    """Held by one at a time."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        name: str,
+        what: str,
+        purpose: str,
+        now: datetime,
+        *,
+        patience_s: float = PATIENCE_S,
+        sleep: Sleep = time.sleep,
+    ) -> None:
+        super().__init__(repository, name, what, purpose, now)
+        self._patience_s, self._sleep = patience_s, sleep
+
+    def _take(self) -> bool:
+        for _ in range(3):
+            try:
+                self._put()
+            except ObjectExists:
+                self._clear_stale()
+            else:
+                return True
+        raise RepositoryLocked(self._what, "somebody who comes and goes")
 
     def _clear_stale(self) -> None:
         """Remove the lock that stands in the way if its holder is gone; raises RepositoryLocked if not."""
         try:
-            holder = parse_lock(self._store.get(self._name), self._name)
+            found = FoundLock(self._name, parse_lock(self._store.get(self._name), self._name))
         except ObjectNotFound:
             return
-        if holder.host != self._lock.host:
-            raise RepositoryLocked(
-                f"image '{self._image}'",
-                f"{holder.owner} on {holder.host}, process {holder.pid}, since {holder.created}",
-                hint=f"if that host is gone for good, remove '{self._name}' from the repository",
-            )
-        runs_still = holder.boot_id == self._lock.boot_id and _read_process_start(holder.pid) == holder.process_start
-        if runs_still:
-            owner = f"process {holder.pid} of {holder.owner}, {holder.purpose}, since {holder.created}"
-            raise RepositoryLocked(f"image '{self._image}'", owner)
-        self._store.delete(self._name)
+        if not remove_if_gone(self._store, [found], patience_s=self._patience_s, sleep=self._sleep):
+            return
+        raise RepositoryLocked(self._what, found.describe(), hint="wait until it is done; 'deltaimg unlock' tells more")
 
 
-def _user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
+class ImageLock(ExclusiveLock):
+    """Held while the snapshots of an image are added to, removed or changed."""
+
+    def __init__(
+        self, repository: Repository, image: str, purpose: str, now: datetime, *, patience_s: float = PATIENCE_S
+    ) -> None:
+        super().__init__(repository, LOCKS + image, f"image '{image}'", purpose, now, patience_s=patience_s)
 
 
-def _read_boot_id() -> str:
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
+class MaintenanceLock(ExclusiveLock):
+    """Held by the one run that moves or removes what all images share."""
+
+    def __init__(self, repository: Repository, purpose: str, now: datetime, *, patience_s: float = PATIENCE_S) -> None:
+        super().__init__(repository, MAINTENANCE_LOCK, "the repository", purpose, now, patience_s=patience_s)
 
 
-def _read_process_start(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot, or None when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    is_dead = fields[0] in (b"Z", b"X")
-    return None if is_dead else int(fields[19])
+class ReaderLock(HeldLock):
+    """Tells a prune to leave alone what this run may read. Where it cannot be written, reading goes on without it."""
+
+    def __init__(self, repository: Repository, purpose: str, now: datetime) -> None:
+        super().__init__(repository, "", "the repository", purpose, now)
+        self._name = READER_LOCKS + self.token
+
+    def _take(self) -> bool:
+        try:
+            self._put()
+        except StoreError:
+            return False
+        return True

@@ -23,6 +23,7 @@ from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
 from deltaimg.format import delta, index, pack, signature, sums
 from deltaimg.format import map as map_format
+from deltaimg.format.condemned import Condemned
 from deltaimg.format.config import Config
 from deltaimg.format.framing import HEADER, HEADER_BYTES, VERSION, Kind
 from deltaimg.format.lock import Lock
@@ -57,7 +58,13 @@ STRUCTS = {
     "Delta head": (delta.HEAD, HEADER_BYTES),
 }
 ROWS = {"Footer entry": pack.FOOTER_ENTRY, "Index entry": index.ENTRY}
-DOCUMENTS = [("Config", 0, Config), ("Lock", 0, Lock), ("Manifest", 0, Manifest), ("Manifest", 1, Statistics)]
+DOCUMENTS = [
+    ("Config", 0, Config),
+    ("Lock", 0, Lock),
+    ("Condemned", 0, Condemned),
+    ("Manifest", 0, Manifest),
+    ("Manifest", 1, Statistics),
+]
 MAGICS = {"Record header": pack.RECORD_MAGIC, "Trailer": pack.TRAILER_MAGIC}
 
 

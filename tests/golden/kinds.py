@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from deltaimg.format.condemned import build_condemned, parse_condemned
 from deltaimg.format.config import build_config, parse_config
 from deltaimg.format.framing import Kind
 from deltaimg.format.index import build_index, parse_index
@@ -63,6 +64,7 @@ class KindIO:
 KINDS = {
     "config": KindIO(Kind.CONFIG, build_config, parse_config),
     "lock": KindIO(Kind.LOCK, build_lock, parse_lock),
+    "condemned": KindIO(Kind.CONDEMNED, build_condemned, parse_condemned),
     "manifest": KindIO(Kind.MANIFEST, build_manifest, parse_manifest),
     "index": KindIO(Kind.INDEX, build_index, parse_index),
     "map": KindIO(Kind.MAP, build_map, parse_map),

@@ -80,7 +80,8 @@ def document_refusals() -> Iterator[Refusal]:
         yield Refusal(kind, reason, forge.forge_object(KINDS[kind].kind, body), "Malformed", f"not a {kind}")
     for kind, changes in (
         ("config", {"repository_id": "00" * 15, "digest_key": "0F" * 32, "created": 5, "software": None}),
-        ("lock", {"pid": 0, "process_start": -1, "token": 1, "host": None}),
+        ("lock", {"pid": 0, "process_start": -1, "token": 1, "host": None, "renewals": -1}),
+        ("condemned", {"id": "00", "packs": ["11" * 31], "maps": None, "waits_for": "nobody"}),
         (
             "manifest",
             {

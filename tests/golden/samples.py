@@ -10,6 +10,7 @@ import numpy as np
 import zstandard
 
 from deltaimg.arrays import RUN
+from deltaimg.format.condemned import Condemned
 from deltaimg.format.config import Config
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.index import ENTRY, IndexObject, link_sources, no_links
@@ -42,6 +43,11 @@ LOCK = Lock(
     created="20261123T020304.000005Z",
     purpose="backup of /dev/vg0/vm1-snap",
     token="0123456789abcdef",
+)
+HEARTBEAT = msgspec.structs.replace(LOCK, machine="0f" * 16, namespace="pid:[4026531836]", renewals=7)
+CONDEMNED = Condemned(id="00000000000000cc", created="20261123T020304.000005Z", packs=("11" * 32,), maps=("ab" * 32,))
+WAITING = msgspec.structs.replace(
+    CONDEMNED, indexes=("44" * 32,), signatures=("33" * 32,), waits_for=("0123456789abcdef",)
 )
 FULL = Manifest(
     id="00000000000000aa",
@@ -151,7 +157,11 @@ PACKS = {
 
 SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     "config": {"plain": ("config", CONFIG)},
-    "lock": {"backup": ("locks/vm1", LOCK)},
+    "lock": {"backup": ("locks/vm1", LOCK), "heartbeat": ("locks/.alive-0123456789abcdef", HEARTBEAT)},
+    "condemned": {
+        "just-condemned": (CONDEMNED.object_name, CONDEMNED),
+        "waiting-for-a-backup": (WAITING.object_name, WAITING),
+    },
     "manifest": {
         name: (content.object_name, content)
         for name, content in {"full": FULL, "incremental": INCREMENTAL, "pinned": PINNED}.items()

@@ -11,6 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from deltaimg.arrays import RUN
+from deltaimg.format.condemned import Condemned
 from deltaimg.format.config import Config
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.index import ENTRY, IndexObject, no_links
@@ -50,6 +51,20 @@ LOCKS = st.builds(
     created=TEXT,
     purpose=TEXT,
     token=TEXT,
+    machine=TEXT,
+    namespace=TEXT,
+    renewals=st.integers(0, 2**31),
+)
+NAMES = st.lists(hexadecimal(64), max_size=3).map(tuple)
+CONDEMNED = st.builds(
+    Condemned,
+    id=IDS,
+    created=TEXT,
+    packs=NAMES,
+    indexes=NAMES,
+    signatures=NAMES,
+    maps=NAMES,
+    waits_for=st.none() | st.lists(TEXT, max_size=3).map(tuple),
 )
 MANIFESTS = st.builds(
     Manifest,
@@ -145,6 +160,7 @@ def packs(draw: st.DrawFn) -> PackContent:
 CONTENTS: dict[str, st.SearchStrategy[Any]] = {
     "config": CONFIGS,
     "lock": LOCKS,
+    "condemned": CONDEMNED,
     "manifest": MANIFESTS,
     "index": indexes(),
     "map": maps(),

@@ -102,7 +102,11 @@ def test_a_long_list_of_matches_is_cut():
 
 
 def test_only_what_may_pass_by_itself_is_worth_another_try():
-    assert {each.__name__ for each in error_classes() if each.retryable} == {"RepositoryLocked", "StoreUnavailable"}
+    assert {each.__name__ for each in error_classes() if each.retryable} == {
+        "LockLost",
+        "RepositoryLocked",
+        "StoreUnavailable",
+    }
 
 
 def test_a_hint_given_wins_over_that_of_the_class():
