@@ -10,6 +10,7 @@ import dataclasses
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from deltaimg import __version__
@@ -26,6 +27,7 @@ from deltaimg.engine.verify import verify as verify_snapshots
 from deltaimg.errors import IntegrityError, RepositoryExists, RepositoryNotFound, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.source import open_source
+from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name, select_snapshot
 from deltaimg.store.local import LocalStore
@@ -120,8 +122,14 @@ def restore(
 
 
 def open_snapshot(repository: Repository, selector: str) -> SnapshotReader:
-    """Return a reader for any offset of a snapshot."""
-    return SnapshotContent(repository, find_snapshot(repository, selector)).make_reader()
+    """Return a reader for any offset of a snapshot. Close it, or use it as a context manager: a prune waits for readers."""
+    manifest = find_snapshot(repository, selector)
+    lock = ReaderLock(repository, f"reading {manifest.label}", datetime.now(UTC))
+    with ExitStack() as stack:
+        stack.enter_context(lock)
+        reader = SnapshotContent(repository, manifest).make_reader()
+        reader.release_at_end(stack.pop_all().close)
+    return reader
 
 
 def verify(

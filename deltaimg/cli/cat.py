@@ -42,6 +42,7 @@ def cat(
         deltaimg cat vm1@2026-11-23 -o 1M -n 64K > superblock.bin
     """
     import sys
+    from contextlib import ExitStack
 
     from deltaimg.api import open_repository, open_snapshot
     from deltaimg.errors import UsageError
@@ -50,8 +51,8 @@ def cat(
     wanted = None if length is None else parse_size(length)
     if sys.stdout.isatty() and not as_json:
         raise UsageError("the standard output is a terminal", hint="send it to a file or a pipe")
-    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        reader = open_snapshot(open_repository(require_repo(repo)), snapshot)
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal, ExitStack() as stack:
+        reader = stack.enter_context(open_snapshot(open_repository(require_repo(repo)), snapshot))
         if start > reader.size_bytes:
             raise UsageError(f"offset {start} lies behind the end of the image, {reader.size_bytes}")
         end = reader.size_bytes if wanted is None else min(reader.size_bytes, start + wanted)

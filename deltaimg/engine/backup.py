@@ -29,6 +29,7 @@ from deltaimg.delta.signature import root_digest
 from deltaimg.delta.sources import BEST_LIMITS, SourceLimits
 from deltaimg.engine.anchor_cache import AnchorCache, open_anchor_cache
 from deltaimg.engine.base import find_base, load_other_content
+from deltaimg.engine.commit import commit_snapshot
 from deltaimg.engine.content_cache import ContentCache
 from deltaimg.engine.pipeline import count_workers
 from deltaimg.engine.progress import NoProgress, Progress
@@ -102,13 +103,14 @@ def back_up(
     Raises:
         UsageError: a name, a tag or a block size that cannot be. ImageError: the source cannot be read.
         SourceChanged: it was written to meanwhile; nothing was committed. RepositoryLocked: somebody else backs it up.
+        LockLost: this run was taken for dead meanwhile; nothing was committed.
         StoreError: the repository cannot keep it; nothing was committed.
     """
     options = options or BackupOptions()
     check_image_name(image)
     _check_options(options)
-    with ImageLock(repository, image, f"backup of {_as_text(source.path)}", clock()):
-        return _Backup(repository, source, image, options, progress or NoProgress(), clock).run()
+    with ImageLock(repository, image, f"backup of {_as_text(source.path)}", clock()) as lock:
+        return _Backup(repository, source, image, options, progress or NoProgress(), clock, lock).run()
 
 
 def _check_options(options: BackupOptions) -> None:
@@ -137,7 +139,9 @@ class _Backup:
         options: BackupOptions,
         progress: Progress,
         clock: Callable[[], datetime],
+        lock: ImageLock,
     ) -> None:
+        self._lock = lock
         self._repository, self._source, self._image = repository, source, image
         self._options, self._progress, self._clock = options, progress, clock
         self._started, self._started_at = time.monotonic(), clock()
@@ -351,7 +355,7 @@ class _Backup:
             software=self._options.software,
         )
         manifest = _settle_stored_bytes(manifest, stored_bytes + map_bytes)
-        self._repository.commit(manifest)
+        commit_snapshot(self._repository, self._lock, manifest, self._table, runs)
         return manifest
 
     # -- their parts -------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ Memory  24 bytes a run of the map cut at records, 16 bytes a slot of the records
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -324,10 +325,26 @@ class SnapshotContent:
 
 
 class SnapshotReader:
-    """Reads a snapshot at any offset; any number of threads may use one."""
+    """Reads a snapshot at any offset; any number of threads may use one. A context manager, for `open_snapshot`'s lock."""
 
     def __init__(self, content: SnapshotContent, cache: RecordCache) -> None:
         self._content, self._cache = content, cache
+        self._finalizer: weakref.finalize[[], SnapshotReader] | None = None
+
+    def __enter__(self) -> SnapshotReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def release_at_end(self, release: Callable[[], object]) -> None:
+        """Have `release` called once, when the reader is closed or nobody has it any more."""
+        self._finalizer = weakref.finalize(self, release)
+
+    def close(self) -> None:
+        """Let go of what the reader keeps from being deleted."""
+        if self._finalizer is not None:
+            self._finalizer()
 
     @property
     def size_bytes(self) -> int:

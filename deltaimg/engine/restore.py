@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from deltaimg.engine.content import Placement, SnapshotContent
 from deltaimg.engine.pipeline import OrderedPool, count_workers
@@ -17,6 +18,7 @@ from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.target import Target, open_target
 from deltaimg.model import MIB, DamagedExtent
+from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 
 _STREAM_SPAN_BYTES = 4 * MIB
@@ -51,9 +53,27 @@ def restore(
         ImageError: the target cannot be used; see `open_target`. SnapshotError, IntegrityError, StoreError: the snapshot
         cannot be read; nothing is left behind at the target, unless it is a device or a stream.
     """
-    progress = progress or NoProgress()
+    with ReaderLock(repository, f"restore of {manifest.label}", datetime.now(UTC)):
+        return _restore(
+            repository,
+            manifest,
+            open_target(target_path, manifest.size_bytes, is_forced=is_forced, is_synced=is_synced),
+            keep_going=keep_going,
+            progress=progress or NoProgress(),
+            workers=workers,
+        )
+
+
+def _restore(
+    repository: Repository,
+    manifest: Manifest,
+    target: Target,
+    *,
+    keep_going: bool,
+    progress: Progress,
+    workers: int | None,
+) -> RestoreResult:
     started = time.monotonic()
-    target = open_target(target_path, manifest.size_bytes, is_forced=is_forced, is_synced=is_synced)
     try:
         progress.start("planning", None)
         content = SnapshotContent(repository, manifest)

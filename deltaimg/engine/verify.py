@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from deltaimg.image.source import Source
 from deltaimg.kernels import CHANGED, SAME, BlockStatus, overlay_runs, subtract_runs
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.index import load_index
+from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository, SnapshotRef
 
 
@@ -54,8 +56,9 @@ def verify(
 
     A snapshot whose manifest, map or digests are damaged is damaged as a whole; the others are verified all the same.
     """
-    verifier = _Verifier(repository, percent, random.Random(seed), progress or NoProgress(), workers)
-    return [verifier.verify(ref) for ref in refs]
+    with ReaderLock(repository, "verify", datetime.now(UTC)):
+        verifier = _Verifier(repository, percent, random.Random(seed), progress or NoProgress(), workers)
+        return [verifier.verify(ref) for ref in refs]
 
 
 class _Verifier:

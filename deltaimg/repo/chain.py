@@ -7,20 +7,22 @@ A new full map is written now and then, so that a chain of any length costs litt
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs, empty_runs, end_blocks
-from deltaimg.errors import BrokenChain, IntegrityError
+from deltaimg.errors import BrokenChain, IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS, MapObject, build_map, parse_map
 from deltaimg.kernels import overlay_runs, subtract_runs
 from deltaimg.model import count_blocks
 from deltaimg.repo.numbering import RecordNumbers, renumber_runs
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
 
+_TRIES = 3
 _LINK_COST_BYTES = 2048
 """What one more manifest and map to fetch is worth, in bytes of map."""
 
@@ -41,6 +43,16 @@ def resolve_map(repository: Repository, manifest: Manifest, table: SlotTable) ->
     Raises:
         BrokenChain: a base is missing. IntegrityError: a map is damaged or does not cover the image.
     """
+    for _ in range(_TRIES - 1):
+        with suppress(BrokenChain, ObjectNotFound):
+            return _resolve(repository, manifest, table)
+        # A forget may have given this snapshot or one below it another base meanwhile, and another map of the same content.
+        with suppress(ObjectNotFound):
+            manifest = repository.load_manifest(SnapshotRef(manifest.image, manifest.time, manifest.id))
+    return _resolve(repository, manifest, table)
+
+
+def _resolve(repository: Repository, manifest: Manifest, table: SlotTable) -> ResolvedMap:
     resolved = None
     for link in reversed(_follow_chain(repository, manifest)):
         content, map_bytes = load_map(repository, link)

@@ -7,6 +7,7 @@ Memory  40 bytes a record and 4 for the order, about 92 MB for a TiB of content 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
@@ -18,16 +19,24 @@ from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, parse_index
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.sources import SOURCE_RUN, SourceTable
+from deltaimg.repo.condemned import load_condemned
 from deltaimg.repo.repository import Repository
+
+_TRIES = 3
 
 
 class Index:
     """Entries number from 0, oldest index object first; their pack and signature numbers count in `packs`, `signatures`.
 
-    `damage` tells which index objects could not be read.
+    `damage` tells which index objects could not be read; `is_condemned`, of each entry, whether its pack is about to go.
     """
 
-    def __init__(self, objects: list[IndexObject], damage: tuple[DeltaimgError, ...] = ()) -> None:
+    def __init__(
+        self,
+        objects: list[IndexObject],
+        damage: tuple[DeltaimgError, ...] = (),
+        condemned_packs: Collection[str] = (),
+    ) -> None:
         self.damage = damage
         ordered = sorted(objects, key=lambda each: each.created_us)
         self.packs: list[str] = []
@@ -44,8 +53,9 @@ class Index:
         self._created_us = [each.created_us for each in ordered]
         self._firsts = np.cumsum([0, *(len(part) for part in parts)])
         link_counts = np.concatenate([np.empty(0, np.uint16), *(each.links.link_counts for each in ordered)])
-        # Of records that were stored twice, the one that stands alone is found.
-        self._lookup = _Lookup(self.entries["id"], link_counts > 0)
+        self.is_condemned = _mark_packs(self.packs, condemned_packs)[self.entries["pack"]]
+        # Of records that were stored twice, one that stays is found, and rather one that stands alone.
+        self._lookup = _Lookup(self.entries["id"], 2 * self.is_condemned + (link_counts > 0))
         self.links = Links(self._lookup, [each.links for each in ordered])
 
     def __len__(self) -> int:
@@ -63,10 +73,11 @@ class Index:
 class _Lookup:
     """Entry numbers by record id."""
 
-    def __init__(self, ids: Digests, is_second_choice: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, ids: Digests, ranks: npt.NDArray[np.integer]) -> None:
+        """Args: ranks: of several entries with one id, that of the lowest rank is found."""
         self.ids = ids
         self._keys = _as_keys(ids)
-        self._order = np.lexsort((is_second_choice, self._keys)).astype(np.uint32)
+        self._order = np.lexsort((ranks, self._keys)).astype(np.uint32)
 
     def find(self, record_ids: Digests) -> npt.NDArray[np.int64]:
         if not len(self._order):
@@ -160,14 +171,27 @@ def load_index(repository: Repository) -> Index:
 
     A snapshot that needs none of their records is as good as ever; one that does fails when it is resolved.
     """
-    objects = []
-    damage: list[DeltaimgError] = []
-    for found in repository.store.list(INDEXES):
-        try:
-            objects.append(parse_index(repository.get_object(INDEXES, found.name.removeprefix(INDEXES)), found.name))
-        except (IntegrityError, ObjectNotFound) as error:
-            damage.append(error)
-    return Index(objects, tuple(damage))
+    objects: dict[str, IndexObject] = {}
+    damage: dict[str, DeltaimgError] = {}
+    for _ in range(_TRIES):
+        damage = {}
+        for found in repository.store.list(INDEXES):
+            if found.name in objects:
+                continue
+            try:
+                data = repository.get_object(INDEXES, found.name.removeprefix(INDEXES))
+                objects[found.name] = parse_index(data, found.name)
+            except (IntegrityError, ObjectNotFound) as error:
+                damage[found.name] = error
+        # One that went between listing and reading was replaced by a prune, whose own is in the next listing.
+        if not any(isinstance(error, ObjectNotFound) for error in damage.values()):
+            break
+    condemned = {pack for each in load_condemned(repository) for pack in each.packs}
+    return Index(list(objects.values()), tuple(damage.values()), condemned)
+
+
+def _mark_packs(packs: list[str], chosen: Collection[str]) -> npt.NDArray[np.bool_]:
+    return np.fromiter((pack in chosen for pack in packs), np.bool_, len(packs))
 
 
 def _as_keys(ids: Digests) -> npt.NDArray[np.bytes_]:

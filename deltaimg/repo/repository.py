@@ -144,6 +144,16 @@ class Repository:
             except IntegrityError as error:
                 yield error
 
+    def replace_manifest(self, manifest: Manifest) -> int:
+        """Put a manifest in the place of the one of the same snapshot, in one step. Return its size."""
+        data = build_manifest(manifest)
+        parse_manifest(data, manifest.object_name)
+        return self.store.replace(manifest.object_name, [data])
+
+    def remove_snapshot(self, ref: SnapshotRef) -> None:
+        """Remove a snapshot's manifest: from then on it does not exist."""
+        self.store.delete(ref.object_name)
+
     def commit(self, manifest: Manifest) -> int:
         """Store a manifest: the commit. Return its size."""
         data = build_manifest(manifest)

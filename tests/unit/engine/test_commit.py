@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A backup whose lock is lost commits nothing that may be missing what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from deltaimg.errors import LockLost
+from deltaimg.format.condemned import Condemned
+from deltaimg.repo.condemned import put_condemned, remove_condemned
+from deltaimg.repo.index import load_index
+from deltaimg.repo.lock_holder import list_locks, remove_lock
+from deltaimg.repo.repository import Repository
+from deltaimg.store.interface import Parts
+from deltaimg.store.memory import MemoryStore
+from tests.support.images import edit_at_random, make_mixed_image
+from tests.support.repositories import assert_restores, back_up_image, make_repository
+
+CONDEMNED = Condemned(id="00000000000000cc", created="now", waits_for=())
+
+
+class HookedStore(MemoryStore):
+    """Calls `before_put` before, and `after_put` after an object of `prefix` is kept."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.before_put: Callable[[], None] = lambda: None
+        self.after_put: Callable[[], None] = lambda: None
+
+    def put(self, name: str, parts: Parts) -> int:
+        is_met = name.startswith(self.prefix)
+        if is_met:
+            self.before_put()
+        size_bytes = super().put(name, parts)
+        if is_met:
+            self.after_put()
+        return size_bytes
+
+
+def lose_lock(repository: Repository) -> None:
+    for each in list_locks(repository):
+        remove_lock(repository.store, each)
+
+
+def test_a_backup_that_was_taken_for_dead_commits_nothing() -> None:
+    store = HookedStore("maps/")
+    repository = make_repository(store)
+    store.after_put = lambda: lose_lock(repository)
+    with pytest.raises(LockLost):
+        back_up_image(repository, make_mixed_image(200_000))
+    assert repository.list_snapshots() == []
+
+
+@pytest.mark.parametrize("loss", ["condemned", "deleted"])
+def test_a_snapshot_whose_content_goes_while_it_is_committed_is_withdrawn(loss: str) -> None:
+    store = HookedStore("snapshots/")
+    repository = make_repository(store)
+    image = make_mixed_image(200_000)
+    first = back_up_image(repository, image)
+
+    def go() -> None:
+        lose_lock(repository)
+        packs = tuple(load_index(repository).packs)
+        if loss == "condemned":
+            put_condemned(repository, Condemned(id=CONDEMNED.id, created="now", packs=packs))
+        else:
+            store.objects = {name: data for name, data in store.objects.items() if not name.startswith("packs/")}
+
+    store.before_put = go
+    edit_at_random(image)
+    with pytest.raises(LockLost):
+        back_up_image(repository, image)
+    assert [ref.id for ref in repository.list_snapshots()] == [first.id]
+
+
+def test_a_snapshot_that_has_all_it_needs_stays_though_its_lock_was_lost() -> None:
+    store = HookedStore("snapshots/")
+    repository = make_repository(store)
+    store.after_put = lambda: lose_lock(repository)
+    image = make_mixed_image(200_000)
+    assert_restores(repository, back_up_image(repository, image), image.content)
+
+
+def test_a_backup_refers_to_nothing_that_is_condemned() -> None:
+    repository = make_repository()
+    image = make_mixed_image(200_000)
+    back_up_image(repository, image, "vm1")
+    packs = tuple(load_index(repository).packs)
+    put_condemned(repository, Condemned(id=CONDEMNED.id, created="now", packs=packs))
+    assert back_up_image(repository, image, "vm2").statistics.new_bytes > 0
+    remove_condemned(repository, CONDEMNED)
+    assert back_up_image(repository, image, "vm3").statistics.new_bytes == 0
