@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens in a guest on each of its nights. Every function changes one mounted, living guest.
 
-Source  the table of nights in `docs/benchmarks.md`; a night's number is its place in `NIGHTS`.
+Source  the table of nights in `docs/benchmarks.md`; a night's number is its place in `NIGHTS_OF` its guest.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from guest.content import ContentMaker
-from guest.machine import AptSources
+from guest.databases import Database
+from guest.machine import AptSources, CommandError
 from guest.mounted import Guest
 from guest.recipes import Recipe
 
@@ -31,21 +32,30 @@ class Context:
         """A seed of its own for each guest and night."""
         return self.recipe.seed * 1000 + self.night
 
+    @property
+    def database(self) -> Database:
+        """The guest's database; nights that need one are only lived by guests that have one."""
+        if self.recipe.database is None:
+            raise CommandError(f"the guest {self.recipe.name} has no database")
+        return self.recipe.database
+
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """A night's name, what it is, and what it does."""
+    """A night's name, what it is, and what it does; one that `is_installed_anew` starts from an empty image."""
 
     name: str
     story: str
     change: Callable[[Guest, Context], None]
+    is_installed_anew: bool = False
+    has_updates: bool = False
 
 
 def first_fill(guest: Guest, context: Context) -> None:
     """The base: database loaded and used, documents, mails, two logs."""
     maker = ContentMaker(context.seed)
-    context.recipe.database.load(guest, seed=context.seed)
-    context.recipe.database.work(guest, transactions=4_000, seed=context.seed)
+    context.database.load(guest, seed=context.seed)
+    context.database.work(guest, transactions=4_000, seed=context.seed)
     for number in range(_DOCUMENTS):
         guest.write(f"/home/user/documents/{number % 20:02}/text{number}.txt", maker.prose(20_000 + 97 * number))
     for number in range(40):
@@ -91,7 +101,7 @@ def move_and_repack(guest: Guest, context: Context) -> None:
         gzip -9 /var/log/syslog.1 && mv /var/log/syslog.1.gz /var/log/syslog.2.gz
         mv /var/log/syslog /var/log/syslog.1 && touch /var/log/syslog
     """)
-    context.recipe.database.repack(guest)
+    context.database.repack(guest)
     _day(guest, context, transactions=1_000)
 
 
@@ -107,20 +117,50 @@ def much_new_data(guest: Guest, context: Context) -> None:
     _day(guest, context, transactions=1_000)
 
 
-NIGHTS = (
-    Night("base", "the guest as installed and first used", first_fill),
+def database_day(guest: Guest, context: Context) -> None:
+    """Rows updated in place all over the tables, logs, mails, edited documents; no package changes."""
+    _day(guest, context, transactions=8_000)
+
+
+def as_installed(guest: Guest, context: Context) -> None:
+    """Nobody has used this guest."""
+
+
+_QUIET = Night("quiet", "mounted and unmounted, nothing else", nothing)
+_BASE = Night("base", "the guest as installed and first used", first_fill, is_installed_anew=True)
+_DATABASE_DAY = Night("ordinary", "a day's work: rows updated in place, logs, mails, documents", database_day)
+_SERVER = (
+    _BASE,
     Night("ordinary", "a day's work: database, logs, mails, documents, package lists", ordinary_day),
     Night("upgrade", "updates and security suites enabled, all packages upgraded", upgrade),
-    Night("quiet", "mounted and unmounted, nothing else", nothing),
+    _QUIET,
     Night("repack", "trees moved, a tar made, tables rewritten, logs compressed", move_and_repack),
     Night("new-data", "half incompressible, half new packages and text", much_new_data),
 )
+NIGHTS_OF: dict[str, tuple[Night, ...]] = {
+    "ext4": _SERVER,
+    "xfs": _SERVER,
+    "mariadb": (_BASE, _DATABASE_DAY, _QUIET),
+    "release": (
+        Night("base", "the release as it was published", as_installed, is_installed_anew=True),
+        Night("release", "the same packages, made anew from the updates and security suites as well", as_installed,
+              is_installed_anew=True, has_updates=True),
+    ),
+}  # fmt: skip
+
+# Nights after those, of which only the changes are kept (`guest/changes.py`): 30 ordinary nights in all.
+MORE_NIGHTS = {"mariadb": (_DATABASE_DAY,) * 29}
+
+
+def rows_of(guest: str) -> tuple[str, ...]:
+    """The row of the benchmarks' tables that each night of a guest fills."""
+    return tuple("full" if night.name == "base" else night.name for night in NIGHTS_OF[guest])
 
 
 def _day(guest: Guest, context: Context, *, transactions: int) -> None:
     """A day's users: transactions, log lines, mails, every tenth document edited where it lies."""
     maker = ContentMaker(context.seed)
-    context.recipe.database.work(guest, transactions=transactions, seed=context.seed)
+    context.database.work(guest, transactions=transactions, seed=context.seed)
     guest.write("/var/log/syslog", maker.log_lines(30_000, day=context.night), append=True)
     _mails(guest, maker, count=150, day=context.night)
     for path in sorted(guest.root.glob("home/user/documents/*/*.txt"))[context.night :: 10]:

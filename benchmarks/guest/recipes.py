@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two guests: which file system, which packages, which database."""
+"""The guests: which file system, which packages, which database."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from guest.databases import Database, MariaDB, PostgreSQL
-
-IMAGE_BYTES = 8 << 30
 
 _COMMON = (
     "apt-utils", "ca-certificates", "cron", "gzip", "less", "linux-image-cloud-amd64", "locales", "logrotate",
@@ -18,15 +16,16 @@ _COMMON = (
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One guest. `packages_later` arrive on the night of much new data."""
+    """One guest. `packages_later` arrive on the night of much new data; one without a database is never used."""
 
     name: str
     seed: int
     mkfs: tuple[str, ...]
     packages: tuple[str, ...]
     packages_later: tuple[str, ...]
-    database: Database
+    database: Database | None
     keeps_package_cache: bool
+    image_bytes: int = 8 << 30
 
 
 _EXT4 = Recipe(
@@ -53,4 +52,29 @@ _XFS = Recipe(
     keeps_package_cache=False,
 )  # fmt: skip
 
-RECIPES = {recipe.name: recipe for recipe in (_EXT4, _XFS)}
+_MARIADB = Recipe(
+    name="mariadb",
+    seed=6,
+    mkfs=("mkfs.ext4", "-q", "-F", "-U", "7b1cbf1e-9c58-4f0e-8a47-2f6d3a1b0e07",
+          "-E", "hash_seed=7b1cbf1e-9c58-4f0e-8a47-2f6d3a1b0e08"),
+    packages=("cron", "gzip", "less", "locales", "logrotate", "mariadb-server", "openssh-server", "perl", "rsyslog",
+              "util-linux"),
+    packages_later=(),
+    database=MariaDB(rows=2_600_000),
+    keeps_package_cache=False,
+    image_bytes=4 << 30,
+)  # fmt: skip
+
+_RELEASE = Recipe(
+    name="release",
+    seed=7,
+    mkfs=("mkfs.ext4", "-q", "-F"),  # a release image is made anew each time, its identifiers, too
+    packages=(*_COMMON, "apache2", "bind9-dnsutils", "build-essential", "cloud-init", "curl", "git", "nginx",
+              "php-cli", "php-fpm", "postgresql", "python3-django", "sudo", "tcpdump", "tmux", "unattended-upgrades"),
+    packages_later=(),
+    database=None,
+    keeps_package_cache=False,
+    image_bytes=4 << 30,
+)  # fmt: skip
+
+RECIPES = {recipe.name: recipe for recipe in (_EXT4, _XFS, _MARIADB, _RELEASE)}
