@@ -29,7 +29,7 @@ from typing import Any
 
 import zstandard
 from measuring.files import are_equal, remove, warm
-from peers import CHECKOUT
+from peer import CHECKOUT
 
 from deltaimg import rsync
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from measuring.judge import OWN_RESTORES
 from measuring.results import Measurement
 
 _COLOURS = {
@@ -26,7 +27,7 @@ def draw_all(measurements: Sequence[Measurement], guest: str, folder: Path) -> l
     """Draw every plot that there are figures for; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     backups = [one for one in measurements if one.task == "backup" and not one.row.startswith("memory")]
-    restores = [one for one in measurements if one.task == "restore" and one.row not in ("chain", "memory-restore")]
+    restores = [one for one in measurements if one.task == "restore" and one.row not in OWN_RESTORES]
     drawn = []
     for name, chosen, column, title, unit in (
         ("stored", backups, "stored_bytes", "Bytes stored per night", "MiB, log scale"),

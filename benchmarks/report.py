@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from guest.nights import rows_of
 from measuring.judge import judge
+from measuring.judge_year import judge_year
 from measuring.results import Measurement, read_csv
-from measuring.tables import markdown, night_table, restore_table, verdict_table
+from measuring.tables import markdown, night_table, restore_table, task_table, verdict_table
 from plots import draw_all
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
@@ -25,12 +27,8 @@ _START, _END = "<!-- benchmarks: generated from here -->", "<!-- benchmarks: gen
 _INTRODUCTION = """<!-- SPDX-License-Identifier: Apache-2.0 -->
 # Benchmarks
 
-Real guests over six nights, deltaimg and its peers in the same run. To repeat it (root, Debian, 60 GB of disk):
-
-    python benchmarks/guests.py --work work-benchmarks all
-    python benchmarks/run.py --work work-benchmarks --guest ext4
-    python benchmarks/run.py --work work-benchmarks --guest xfs
-    python benchmarks/report.py
+Real guests over their nights, deltaimg and its peers in the same run. How to repeat it is in
+[benchmarks/README.md](../benchmarks/README.md).
 
 How it is measured: images and repositories are read once before each measurement, so that all start with a warm page
 cache; the disk is synced before and after, outside the timing (what a peer leaves for the disk to do is the column
@@ -45,14 +43,25 @@ at level 3; borg runs unencrypted, restic cannot. Times of different machines do
 def guest_section(measurements: Sequence[Measurement], machine: dict[str, Any], plots: Sequence[Path]) -> list[str]:
     """Everything about one guest."""
     guest = machine["guest"]
+    if guest.startswith("year"):
+        return _year_section(measurements, machine)
     lines = [f"## Guest {guest}", "", *_conditions(measurements, machine), ""]
     if machine["nights"]:
         lines += ["### Its nights", "", *_nights(machine["nights"]), ""]
-    lines += ["### What must be", "", *verdict_table(judge(measurements)), ""]
+    lines += ["### What must be", "", *verdict_table(judge(measurements, rows_of(guest))), ""]
     lines += ["### Backups", "", *night_table(measurements), "", "### Restores", "", *restore_table(measurements), ""]
+    lines += ["### Other tasks", "", *task_table(measurements), ""]
     for path in plots:
         lines += [f"![{path.stem.replace('-', ' ')}](images/{path.name})", ""]
     return lines
+
+
+def _year_section(measurements: Sequence[Measurement], machine: dict[str, Any]) -> list[str]:
+    """Everything about the long chain."""
+    scale = machine["guest"].split("-")[1]
+    lines = [f"## A year of nights, at 1/{scale} of the size", "", *_conditions(measurements, machine), ""]
+    lines += ["### What must be", "", *verdict_table(judge_year(measurements)), ""]
+    return [*lines, "### All tasks", "", *task_table(measurements), ""]
 
 
 def _conditions(measurements: Sequence[Measurement], machine: dict[str, Any]) -> list[str]:
@@ -103,7 +112,7 @@ def main() -> None:
     lines: list[str] = []
     for guest, path in sorted(newest_results(given.results).items()):
         measurements = read_csv(path)
-        plots = draw_all(measurements, guest, given.docs / "images")
+        plots = [] if guest.startswith("year") else draw_all(measurements, guest, given.docs / "images")
         lines += guest_section(measurements, json.loads(path.with_suffix(".json").read_text()), plots)
     given.docs.mkdir(parents=True, exist_ok=True)
     write_between(given.docs / "benchmarks.md", lines)

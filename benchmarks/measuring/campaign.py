@@ -13,13 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peers import Night, Peer
+from guest.nights import rows_of
+from peer import Night, Peer
 
 from measuring.files import allocated_bytes, are_equal, copy_tree, remove, stored_bytes, warm
-from measuring.process import CommandError, measure
+from measuring.process import Command, CommandError, measure
 from measuring.results import Measurement
-
-NIGHT_ROWS = ("full", "ordinary", "upgrade", "quiet", "repack", "new-data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,11 @@ class Setting:
     def trial(self) -> Path:
         """The folder that the campaign may fill and empty."""
         return self.work / "trial"
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The row that each of the guest's nights fills."""
+        return rows_of(self.guest)
 
     def image(self, night: int) -> Path:
         """The image of a night."""
@@ -54,7 +58,7 @@ class Campaign:
 
     def run_nights(self, rows: Iterable[str]) -> list[Measurement]:
         """Back up all nights up to the last one asked for; nights that nobody asked for run once, unrecorded."""
-        wanted = [number for number, row in enumerate(NIGHT_ROWS) if row in rows]
+        wanted = [number for number, row in enumerate(self._setting.rows) if row in rows]
         found: list[Measurement] = []
         for peer in self._peers:
             peer.prepare(self._setting.state(peer))
@@ -75,6 +79,25 @@ class Campaign:
             found += table.values()
         return found
 
+    def run_verifies(self, tip: int) -> list[Measurement]:
+        """Let each keeper read and prove all that it has stored, and deltaimg the newest night alone, too."""
+        found: dict[tuple[str, str], Measurement] = {}
+        for repetition in range(self._setting.runs):
+            for peer in list(self._peers):
+                for row, command in peer.proofs(self._setting.state(peer)).items():
+                    one = Measurement(self._setting.guest, "verify", row, tip, peer.name, self._versions[peer.name])
+                    self._prove(peer, found.setdefault((row, peer.name), one), command)
+            say(f"verify, repetition {repetition + 1} done")
+        return list(found.values())
+
+    def _prove(self, peer: Peer, into: Measurement, command: Command) -> None:
+        warm(self._setting.state(peer))
+        into.command = str(command)
+        try:
+            into.add(measure(command))
+        except CommandError as failure:
+            into.note = f"failed: {str(failure)[-300:]}"
+
     def _run_night(self, number: int, runs: int) -> list[Measurement]:
         table = self._table("backup", number)
         at = self._night(number, self._linked(number), number)
@@ -84,7 +107,7 @@ class Campaign:
                 self._backup(peer, table[peer.name], at)
         for peer in self._peers:
             remove(self._aside(peer))
-        say(f"night {number} ({NIGHT_ROWS[number]}) backed up, {runs} runs")
+        say(f"night {number} ({self._setting.rows[number]}) backed up, {runs} runs")
         return list(table.values())
 
     def _backup(self, peer: Peer, into: Measurement, at: Night) -> None:
@@ -141,7 +164,7 @@ class Campaign:
         return self._setting.trial / f"{peer.name}.before"
 
     def _table(self, task: str, number: int) -> dict[str, Measurement]:
-        guest, row = self._setting.guest, NIGHT_ROWS[number]
+        guest, row = self._setting.guest, self._setting.rows[number]
         return {
             peer.name: Measurement(guest, task, row, number, peer.name, self._versions[peer.name])
             for peer in self._peers

@@ -11,17 +11,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from guest.nights import MORE_NIGHTS
+
 from measuring.results import Measurement
 
 _KEEPERS = ("restic", "borg-fixed", "borg-default")
 _ALL = (*_KEEPERS, "zstd", "xdelta3", "rdiff")
+_CHANGED_ROWS = ("ordinary", "upgrade", "repack", "new-data", "release")
+OWN_RESTORES = ("chain", "deep", "deep-nights", "memory-restore")
 _KIB, _MIB = 1 << 10, 1 << 20
 _OURS = "deltaimg"
 
 
 @dataclass(frozen=True, slots=True)
 class Must:
-    """`column` of deltaimg at `task` and `row` is at most `factor` times the smallest rival's."""
+    """`column` of deltaimg at `task` and `row` is at most `factor` times the smallest rival's, all of them measured."""
 
     row: str
     what: str
@@ -70,27 +74,29 @@ MUSTS = (
     Must("upgrade", "stored, the same with delta records", "stored_bytes", _KEEPERS, 0.25),
     Must("new-data", "stored, smallest of all peers", "stored_bytes", _ALL, 1.01),
     *(Must(row, "stored, xdelta3 -1", "stored_bytes", ("xdelta3",), 1.0)
-      for row in ("ordinary", "upgrade", "repack", "new-data")),
-    *(Must(row, "stored, rdiff -b 4096 and zstd -3", "stored_bytes", ("rdiff",), 0.9)
-      for row in ("ordinary", "upgrade", "repack", "new-data")),
+      for row in _CHANGED_ROWS),
+    *(Must(row, "stored, rdiff -b 4096 and zstd -3", "stored_bytes", ("rdiff",), 0.9) for row in _CHANGED_ROWS),
 )  # fmt: skip
 
 _RESTORE_MUSTS = ((("restic",), "restic", 0.45), (_KEEPERS[1:], "borg", 0.45), (("cp",), "cp of the image", 1.25))
 
 
-def judge(measurements: Sequence[Measurement]) -> list[Verdict]:
-    """All musts in the order of the table, measured or not."""
+_VERIFY_MUSTS = (("restic", "restic check --read-data"), ("borg-fixed", "borg check --verify-data"))
+
+
+def judge(measurements: Sequence[Measurement], rows: Sequence[str]) -> list[Verdict]:
+    """All musts of a guest whose nights fill these rows, in the order of the table, measured or not."""
     table = _Table(measurements)
-    verdicts = []
-    for must in MUSTS:
-        verdicts.append(table.against(must))
-        if must is MUSTS[5]:
-            verdicts += _judge_quiet(table)
+    verdicts = [table.against(must) for must in MUSTS if must.row in rows]
+    verdicts += _judge_quiet(table) if "quiet" in rows else []
     for row in table.restored_rows():
         for rivals, name, factor in _RESTORE_MUSTS:
             must = Must(row, f"restore time, {name}", "wall_s", rivals, factor, task="restore")
             verdicts.append(table.against(must))
-    return [*verdicts, *_judge_chain(table), *_judge_memory(table), *_judge_start_up(table)]
+    verdicts += [*_judge_verify(table, rows[-1]), *_judge_chain(table)]
+    if MORE_NIGHTS.get(measurements[0].guest if measurements else ""):
+        verdicts += _judge_deep(table)
+    return [*verdicts, *_judge_memory(table), *_judge_start_up(table)]
 
 
 class _Table:
@@ -103,15 +109,20 @@ class _Table:
         one = self._found.get((task, row, peer))
         return math.nan if one is None else one.median(column)
 
+    def equality(self, task: str, row: str, peer: str) -> list[int]:
+        """Which of the restored images were equal, in order."""
+        one = self._found.get((task, row, peer))
+        return [] if one is None else one.equal
+
     def against(self, must: Must) -> Verdict:
         ours = self.median(must.task, must.row, _OURS, must.column)
         theirs = [self.median(must.task, must.row, rival, must.column) for rival in must.rivals]
-        best = min((value for value in theirs if not math.isnan(value)), default=math.nan)
+        best = math.nan if any(map(math.isnan, theirs)) else min(theirs)
         unit = "s" if must.column == "wall_s" else "bytes"
         return Verdict(must.row, must.what, ours, best, must.factor, unit)
 
     def restored_rows(self) -> list[str]:
-        rows = [row for task, row, _ in self._found if task == "restore" and row not in ("chain", "memory-restore")]
+        rows = [row for task, row, _ in self._found if task == "restore" and row not in OWN_RESTORES]
         return list(dict.fromkeys(rows))
 
     def peak(self, tasks: tuple[str, ...], *, memory_rows: bool) -> float:
@@ -119,7 +130,7 @@ class _Table:
         peaks = [
             max(one.peak_bytes)
             for (task, row, peer), one in self._found.items()
-            if task in tasks and peer == _OURS and row.startswith("memory") == memory_rows and one.peak_bytes
+            if task in tasks and peer.startswith(_OURS) and row.startswith("memory") == memory_rows and one.peak_bytes
         ]
         return max(peaks, default=math.nan)
 
@@ -132,6 +143,31 @@ def _judge_quiet(table: _Table) -> list[Verdict]:
     return [
         Verdict("quiet", "time less start-up, digest_blocks alone", wall - start, digest, 1.5, "s"),
         Verdict("quiet", "stored, limit 64 KiB", stored, 64 * _KIB, 1.0, "bytes"),
+    ]
+
+
+def _judge_verify(table: _Table, last_row: str) -> list[Verdict]:
+    """Of all nights beside the peers' own proofs; of the newest beside what restoring it takes, writing included."""
+    ours = table.median("verify", "all", _OURS, "wall_s")
+    verdicts = [
+        Verdict("verify", f"time, {name}", ours, table.median("verify", "all", rival, "wall_s"), 1 / 3, "s")
+        for rival, name in _VERIFY_MUSTS
+    ]
+    tip = table.median("verify", "tip", _OURS, "wall_s")
+    restore = table.median("restore", last_row, _OURS, "wall_s")
+    return [*verdicts, Verdict("verify", "time of the newest night, of its restore", tip, restore, 1.0, "s")]
+
+
+def _judge_deep(table: _Table) -> list[Verdict]:
+    tip = table.median("restore", "deep", "deltaimg-tip", "wall_s")
+    full = table.median("restore", "deep", "deltaimg-full", "wall_s")
+    peak = table.median("restore", "deep", "deltaimg-tip", "peak_bytes")
+    equal = table.equality("restore", "deep-nights", _OURS)
+    differing = float(equal.count(0)) if equal else math.nan
+    return [
+        Verdict("30 nights deep", "restore of the tip, of a full with the same content", tip, full, 1.5, "s"),
+        Verdict("30 nights deep", "peak of that restore, limit 600 MiB", peak, 600 * _MIB, 1.0, "bytes"),
+        Verdict("30 nights deep", f"nights that differ, of {len(equal)}, limit none", differing, 1.0, 0.0, "nights"),
     ]
 
 
@@ -151,6 +187,7 @@ def _judge_memory(table: _Table) -> list[Verdict]:
     sparse = table.peak(both, memory_rows=True)
     return [
         Verdict("memory", "peak on this guest, limit 400 MiB", guests, 400 * _MIB, 1.0, "bytes"),
+        Verdict("memory", "peak on this guest with delta records, limit 700 MiB", guests, 700 * _MIB, 1.0, "bytes"),
         Verdict("memory", "peak on 1 TiB sparse, limit 600 MiB", sparse, 600 * _MIB, 1.0, "bytes"),
     ]
 

@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from peers import CHECKOUT, Deltaimg, Night
+from keepers import Deltaimg
+from peer import CHECKOUT, Night
 from synthetic import chain_nights, sparse_image
 
 from measuring.campaign import Setting, say
@@ -53,28 +54,31 @@ def run_chain(setting: Setting, peer: Deltaimg, nights: int = _CHAIN_NIGHTS) -> 
     for state in states.values():
         peer.prepare(state)
     for night in chain_nights(image, seed=200, nights=nights):
-        _back_up(peer, states["tip"], image, night)
+        back_up(peer, states["tip"], image, night)
         if night % 50 == 0:
             say(f"chain: night {night} of {nights} backed up")
-    _back_up(peer, states["full"], image, 0)
+    back_up(peer, states["full"], image, 0)
     found = {
         name: Measurement(setting.guest, "restore", "chain", nights, f"deltaimg-{name}", peer.version())
         for name in states
     }
     for _ in range(setting.runs):
         for name, state in states.items():
-            _restore(setting, peer, found[name], state, image)
+            restore_once(setting, peer, found[name], state, image)
     for place in (image, *states.values()):
         remove(place)
     return list(found.values())
 
 
 def run_memory(setting: Setting, peer: Deltaimg, *, apparent_gib: int = 1024, data_gib: int = 20) -> list[Measurement]:
-    """Back up a huge sparse image twice, then restore it if the disk has room; what counts is peak memory."""
+    """Back up a huge sparse image twice, then restore it if the disk has room; what counts is peak memory.
+
+    Its blocks are all distinct, but cheap to make: memory goes by how many there are, not by what they hold.
+    """
     image, state = setting.trial / "sparse.raw", setting.trial / "sparse"
     setting.trial.mkdir(parents=True, exist_ok=True)
     try:
-        sparse_image(image, apparent_bytes=apparent_gib << 30, data_bytes=data_gib << 30)
+        sparse_image(image, apparent_bytes=apparent_gib << 30, data_bytes=data_gib << 30, is_stamped=True)
         peer.prepare(state)
         found = []
         for night, row in enumerate(("memory-full", "memory-again")):
@@ -95,11 +99,12 @@ def _restore_sparse(setting: Setting, peer: Deltaimg, state: Path, image: Path) 
     if shutil.disk_usage(setting.trial).free < allocated_bytes(image) + _SPARE_BYTES:
         one.note = "not run: the disk has no room for the restored image"
         return one
-    _restore(setting, peer, one, state, image)
+    restore_once(setting, peer, one, state, image)
     return one
 
 
-def _restore(setting: Setting, peer: Deltaimg, into: Measurement, state: Path, image: Path) -> None:
+def restore_once(setting: Setting, peer: Deltaimg, into: Measurement, state: Path, image: Path) -> None:
+    """Restore the newest night, time it, and compare it with the image."""
     target = setting.trial / "target"
     remove(target)
     target.mkdir(parents=True)
@@ -126,13 +131,14 @@ def _plan_seconds(output: str) -> float | None:
     return None
 
 
-def _back_up(peer: Deltaimg, state: Path, image: Path, night: int) -> None:
+def back_up(peer: Deltaimg, state: Path, image: Path, night: int) -> None:
+    """Back a night up, untimed."""
     command = peer.backup(state, Night(night, image, image, night))
     environment = {**os.environ, **command.environment}
     folder = command.folder
     done = subprocess.run(command.argv, check=False, env=environment, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise CommandError(f"chain, night {night}: exit {done.returncode}\n{done.stderr[-2000:]}")
+        raise CommandError(f"night {night}: exit {done.returncode}\n{done.stderr[-2000:]}")
 
 
 def _remember(one: Measurement, command: Command) -> Command:

@@ -3,7 +3,8 @@
 
 Always  CPU and memory come from wait4: all processes that were waited for are in it, memory is the largest one's.
         What the disk still has to write afterwards is timed apart (`sync_s`), so that nobody pays for a neighbour,
-        and so that a command that syncs by itself can be told from one that does not.
+        and so that a command that syncs by itself can be told from one that does not. Bytes read are those of read
+        calls, whatever cache they came from; what is mapped into memory is not among them.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Sample:
     sync_s: float
     load: float
     output: str
+    read_bytes: int = 0
 
 
 def measure(command: Command) -> Sample:
@@ -69,4 +71,4 @@ def measure(command: Command) -> Sample:
         output, errors = log.read_text(errors="replace"), Path(f"{log}.err").read_text(errors="replace")
     if cost["exit_code"] != 0:
         raise CommandError(f"{command}: exit {cost['exit_code']}\n{output[-1000:]}{errors[-2000:]}")
-    return Sample(cost["wall_s"], cost["cpu_s"], cost["peak_bytes"], sync_s, load, output)
+    return Sample(cost["wall_s"], cost["cpu_s"], cost["peak_bytes"], sync_s, load, output, cost["read_bytes"])

@@ -38,6 +38,7 @@ class Measurement:
     stored_bytes: list[int] = field(default_factory=list)
     allocated_bytes: list[int] = field(default_factory=list)
     equal: list[int] = field(default_factory=list)
+    read_bytes: list[int] = field(default_factory=list)
     value: list[float] = field(default_factory=list)
     command: str = ""
     note: str = ""
@@ -49,6 +50,7 @@ class Measurement:
         self.sync_s.append(round(sample.sync_s, 4))
         self.load.append(round(sample.load, 2))
         self.peak_bytes.append(sample.peak_bytes)
+        self.read_bytes.append(sample.read_bytes)
 
     @property
     def is_measured(self) -> bool:
@@ -62,7 +64,7 @@ class Measurement:
 
 
 _LISTS = tuple(f.name for f in dataclasses.fields(Measurement) if "list" in str(f.type))
-_INTEGERS = ("peak_bytes", "stored_bytes", "allocated_bytes", "equal")
+_INTEGERS = ("peak_bytes", "stored_bytes", "allocated_bytes", "equal", "read_bytes")
 _MEDIANS = ("wall_s", "cpu_s", "peak_bytes", "stored_bytes")
 
 
@@ -79,6 +81,13 @@ def write_csv(path: Path, measurements: Iterable[Measurement]) -> None:
             writer.writerow([*(getattr(one, name) for name in plain), *medians, len(one.wall_s), *lists])
 
 
+def merge(before: Iterable[Measurement], now: Iterable[Measurement]) -> list[Measurement]:
+    """All measurements of both; where both have one of the same thing, that of `now`, in the place of the old one."""
+    found = {(one.task, one.row, one.night, one.peer): one for one in before}
+    found.update({(one.task, one.row, one.night, one.peer): one for one in now})
+    return list(found.values())
+
+
 def read_csv(path: Path) -> list[Measurement]:
     """Read what `write_csv` wrote."""
     found = []
@@ -88,6 +97,6 @@ def read_csv(path: Path) -> list[Measurement]:
             one.version, one.command, one.note = line["version"], line["command"], line["note"]
             for name in _LISTS:
                 kind = int if name in _INTEGERS else float
-                setattr(one, name, [kind(value) for value in line[name].split(";") if value])
+                setattr(one, name, [kind(value) for value in (line.get(name) or "").split(";") if value])
             found.append(one)
     return found

@@ -40,6 +40,21 @@ def restore_table(measurements: Sequence[Measurement]) -> list[str]:
     return markdown(head, rows)
 
 
+def task_table(measurements: Sequence[Measurement]) -> list[str]:
+    """Everything that is neither a backup nor a restore."""
+    head = ("task", "of", "by", "wall s", "runs", "CPU s", "peak MiB", "read MiB", "stored after MiB", "figure", "note")
+    rows = [
+        (
+            one.task, one.row, one.peer, _number(one.median("wall_s"), 2), _spread(one.wall_s),
+            _number(one.median("cpu_s"), 2), _mib(one.median("peak_bytes"), 0), _mib(one.median("read_bytes"), 1),
+            _mib(one.median("stored_bytes"), 2), _number(one.median("value"), 3), one.note,
+        )
+        for one in measurements
+        if one.task not in ("backup", "restore")
+    ]  # fmt: skip
+    return markdown(head, rows)
+
+
 def verdict_table(verdicts: Iterable[Verdict]) -> list[str]:
     """Every must with its ratio and its verdict."""
     head = ("row", "what, against whom", "deltaimg", "against", "ratio", "must be at most", "")
@@ -76,6 +91,8 @@ def _figure(value: float, unit: str) -> str:
         return "-"
     if unit == "s":
         return f"{value:.2f} s"
+    if unit != "bytes":
+        return f"{value:.0f} {unit}"
     return f"{value / (1 << 20):.2f} MiB" if value >= 1 << 20 else f"{value / (1 << 10):.1f} KiB"
 
 

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a peer is: a way to keep a guest's nights, as a few commands.
+
+A peer keeps all it has below one folder, its *state*: `repo/` is what counts as stored, `cache/` is what it keeps on
+the client. A night's image always lies at the same path, as a guest's disk does, with another inode and time each
+night, so that every peer scans it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from measuring.files import remove
+from measuring.process import Command
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+IMAGE_NAME = "guest"
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """One night of a guest: its image, that of the night before, and the newest night that is kept."""
+
+    number: int
+    image: Path
+    previous: Path
+    tip: int
+
+
+class Peer(ABC):
+    """One way to keep a guest's nights."""
+
+    name: str
+    program: str
+    package: str
+    version_arguments: tuple[str, ...] = ("--version",)
+    needs_previous = False  # reads the image of the night before
+
+    def is_missing(self) -> bool:
+        """Whether its program is not installed."""
+        return shutil.which(self.program) is None
+
+    def version(self) -> str:
+        """The first line that it prints about itself."""
+        return output_of([self.program, *self.version_arguments]).splitlines()[0].strip("* ")
+
+    def prepare(self, state: Path) -> None:
+        """Make a fresh, empty repository; not timed."""
+        remove(state)
+        (state / "repo").mkdir(parents=True)
+        (state / "cache").mkdir()
+
+    def make_room(self, state: Path) -> None:  # noqa: B027 - most peers keep every night
+        """Remove what a peer would not keep beside the coming night; not timed."""
+
+    @abstractmethod
+    def backup(self, state: Path, at: Night) -> Command:
+        """Back a night up."""
+
+    @abstractmethod
+    def restore(self, state: Path, target: Path, at: Night) -> Command:
+        """Restore a night into the empty folder `target`."""
+
+    def proofs(self, state: Path) -> dict[str, Command]:  # noqa: ARG002 - a plain file has nothing to prove it by
+        """Commands that read and prove all that is stored, by the row that they are measured in."""
+        return {}
+
+    @staticmethod
+    def restored(target: Path) -> Path:
+        """The image that a restore has written: the only file below its target."""
+        (found,) = [path for path in target.rglob("*") if path.is_file()]
+        return found
+
+
+def output_of(command: Sequence[str]) -> str:
+    """All that a command prints, whatever its exit code."""
+    done = subprocess.run(
+        command, cwd=CHECKOUT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return done.stdout.strip()
