@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Seeded synthetic images: a chain of 200 nights of small edits, and a huge sparse image.
+"""Seeded synthetic images: a chain of 200 nights of small edits, a year of nights, and a huge sparse image.
 
 Writes  sparse files; nothing but numpy is needed, the same seed gives the same bytes.
 Memory  a few tens of MB, whatever the image's size.
@@ -24,6 +24,7 @@ BLOCK_BYTES = 4096
 _GROUP_BYTES = 128 << 20  # a block group of ext4 with 4 KiB blocks
 _GROUP_METADATA_BLOCKS = 40  # bitmaps and the part of the inode table in use
 _TOKENS = 4096
+_POOL_BLOCKS = 16_384
 
 
 def chain_nights(
@@ -46,13 +47,46 @@ def chain_nights(
         yield night
 
 
-def sparse_image(path: Path, *, seed: int = 1, apparent_bytes: int = 1 << 40, data_bytes: int = 20 << 30) -> None:
+def year_nights(path: Path, *, seed: int, nights: int, image_bytes: int, data_bytes: int) -> Iterator[int]:
+    """Yield each night's number once `path` holds that night: 0 is the first fill, then files changed and replaced.
+
+    For each 10 GiB of data a night changes parts of 16 to 128 neighbouring blocks in 16 places, half of them in the
+    first tenth, and replaces 64 to 256 blocks in 4 others; always once at least.
+    """
+    random = np.random.default_rng([seed, 1])  # not the stream that the first fill comes from
+    content = _Content(random)
+    sparse_image(path, seed=seed, apparent_bytes=image_bytes, data_bytes=data_bytes, is_stamped=True)
+    places = np.array(_data_blocks(path), np.int64)
+    share = data_bytes / (10 << 30)
+    yield 0
+    for night in range(1, nights):
+        with path.open("r+b", buffering=0) as file:
+            for _ in range(max(1, round(16 * share))):
+                _edit(file, random, content, places, blocks=(16, 129))
+            for _ in range(max(1, round(4 * share))):
+                first = int(random.integers(0, len(places)))
+                for place in places[first : first + int(random.integers(64, 257))].tolist():
+                    file.seek(place * BLOCK_BYTES)
+                    file.write(content.take(1))
+        yield night
+
+
+def sparse_image(
+    path: Path,
+    *,
+    seed: int = 1,
+    apparent_bytes: int = 1 << 40,
+    data_bytes: int = 20 << 30,
+    is_stamped: bool = False,
+) -> None:
     """Write a sparse image whose data lies as ext4 spreads it: metadata in each group, extents in some groups.
 
     Half of the data compresses about fivefold, a quarter not at all, a quarter is a mixture of both within each block.
+    That costs seconds a GiB; where it `is_stamped`, the same 64 MiB come again and again, each block with a number of its
+    own, which costs what writing costs.
     """
     random = np.random.default_rng(seed)
-    content = _Content(random)
+    content = _StampedContent(random) if is_stamped else _Content(random)
     groups = apparent_bytes // _GROUP_BYTES
     metadata_groups = min(groups, data_bytes // (8 * _GROUP_METADATA_BLOCKS * BLOCK_BYTES) + 1)
     path.unlink(missing_ok=True)
@@ -90,7 +124,28 @@ class _Content:
         return text.tobytes()
 
 
-def _fill_group(file: FileIO, random: np.random.Generator, content: _Content, start: int, blocks: int) -> int:
+class _StampedContent:
+    """Blocks of the same mixture from a pool, each stamped with a number, so that no two are the same."""
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self._random = random
+        mixed = _Content(random)
+        self._pool = np.frombuffer(b"".join(mixed.take(64) for _ in range(_POOL_BLOCKS // 64)), np.uint64)
+        self._pool = self._pool.reshape(_POOL_BLOCKS, -1)
+        self._stamp = int(random.integers(1, 1 << 62))
+
+    def take(self, blocks: int) -> bytes:
+        """So many blocks, from anywhere in the pool."""
+        first = int(self._random.integers(0, max(1, _POOL_BLOCKS - blocks)))
+        taken = self._pool[first : first + blocks].copy()
+        taken[:, 0] = np.arange(self._stamp, self._stamp + blocks, dtype=np.uint64)
+        self._stamp += blocks
+        return taken.tobytes()
+
+
+def _fill_group(
+    file: FileIO, random: np.random.Generator, content: _Content | _StampedContent, start: int, blocks: int
+) -> int:
     """Write extents of log-normal length into one block group; return how many blocks were written."""
     position, written = _GROUP_METADATA_BLOCKS, 0
     while written < blocks:
@@ -105,11 +160,17 @@ def _fill_group(file: FileIO, random: np.random.Generator, content: _Content, st
     return written
 
 
-def _edit(file: FileIO, random: np.random.Generator, content: _Content, places: NDArray[np.int64]) -> None:
-    """Change up to 8 neighbouring blocks, wholly or in part."""
+def _edit(
+    file: FileIO,
+    random: np.random.Generator,
+    content: _Content,
+    places: NDArray[np.int64],
+    blocks: tuple[int, int] = (1, 9),
+) -> None:
+    """Change neighbouring blocks, as many as lie in the half-open range `blocks`, wholly or in part."""
     limit = len(places) // 10 if random.random() < 0.5 else len(places)
     first = int(random.integers(0, limit))
-    for place in places[first : first + int(random.integers(1, 9))].tolist():
+    for place in places[first : first + int(random.integers(*blocks))].tolist():
         fresh = content.take(1)
         start = 0 if random.random() < 0.33 else int(random.integers(0, BLOCK_BYTES - 64))
         length = BLOCK_BYTES if start == 0 else int(random.integers(16, BLOCK_BYTES - start + 1))

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 _WARM_BYTES = 4 << 20
+_LINKED_BYTES = 1 << 20
 
 
 def stored_bytes(folder: Path) -> int:
@@ -30,6 +31,20 @@ def copy_tree(source: Path, target: Path) -> None:
     """Replace `target` by a copy of `source`, times and holes kept, blocks shared where the file system can."""
     remove(target)
     subprocess.run(["cp", "-a", "--reflink=auto", str(source), str(target)], check=True)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Replace `target` by a copy of `source` that shares its large files by hard links, for those who never write into one."""
+    remove(target)
+    for place, _, names in os.walk(source):
+        folder = target / Path(place).relative_to(source)
+        folder.mkdir(parents=True)
+        for name in names:
+            path = Path(place, name)
+            if path.stat().st_size >= _LINKED_BYTES:
+                os.link(path, folder / name)
+            else:
+                shutil.copy2(path, folder / name)
 
 
 def remove(path: Path) -> None:
