@@ -24,10 +24,13 @@ from deltaimg.engine.restore import RestoreResult
 from deltaimg.engine.restore import restore as restore_manifest
 from deltaimg.engine.verify import ComparedImage, VerifyResult, compare_image
 from deltaimg.engine.verify import verify as verify_snapshots
-from deltaimg.errors import IntegrityError, RepositoryExists, RepositoryNotFound, UsageError
+from deltaimg.errors import IntegrityError, RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.source import open_source
 from deltaimg.repo.lock import ReaderLock
+from deltaimg.repo.lock_holder import FoundLock, remove_if_gone
+from deltaimg.repo.lock_holder import list_locks as find_locks
+from deltaimg.repo.lock_holder import remove_lock as remove_found_lock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name, select_snapshot
 from deltaimg.store.local import LocalStore
@@ -161,6 +164,30 @@ def compare(
 def diff(repository: Repository, older: str, newer: str) -> Difference:
     """Tell which extents differ between two snapshots."""
     return diff_snapshots(repository, find_snapshot(repository, older), find_snapshot(repository, newer))
+
+
+def list_locks(repository: Repository) -> list[FoundLock]:
+    """Tell who is at work in a repository, or died there."""
+    return find_locks(repository)
+
+
+def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -> FoundLock:
+    """Remove the lock of an image, or one that `list_locks` labels so, and return it.
+
+    Args:
+        is_forced: though its holder runs, or beats; that run will find out before it commits, and fail.
+
+    Raises:
+        UsageError: there is no such lock. RepositoryLocked: its holder is alive.
+    """
+    found = next((each for each in find_locks(repository) if each.label == name), None)
+    if found is None:
+        raise UsageError(f"there is no lock '{name[:60]}'", hint="'deltaimg unlock' lists what there is")
+    if is_forced:
+        remove_found_lock(repository.store, found)
+    elif remove_if_gone(repository.store, [found]):
+        raise RepositoryLocked(f"'{name}'", found.describe(), hint="wait until it is done, or remove it with --force")
+    return found
 
 
 def sign_file(

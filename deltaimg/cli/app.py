@@ -32,6 +32,7 @@ COMMANDS = (
     "signature",
     "delta",
     "patch",
+    "unlock",
     "benchmark",
     "version",
 )

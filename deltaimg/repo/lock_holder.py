@@ -40,6 +40,11 @@ class FoundLock(msgspec.Struct, frozen=True):
     lock: Lock
 
     @property
+    def label(self) -> str:
+        """The lock's name for people: that of the image, where it is one's."""
+        return self.name.removeprefix(LOCKS)
+
+    @property
     def is_local(self) -> bool:
         """Whether the process table of this machine can tell about its holder."""
         here = _describe_here()
