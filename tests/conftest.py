@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,12 +54,30 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what tests counted with `record_property`: it belongs in docs/reliability.md."""
+    counted = [
+        f"{report.nodeid.partition('::')[2]}: {key}: {value}"
+        for report in terminalreporter.stats.get("passed", [])
+        for key, value in report.user_properties
+    ]
+    if counted:
+        terminalreporter.section("counted")
+        for line in counted:
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture
 def seed() -> int:
     """A number to draw from; pytest prints it with the failure."""
     chosen = int(os.environ.get("DELTAIMG_SEED") or random.SystemRandom().randrange(2**32))
     print(f"seed: DELTAIMG_SEED={chosen}")
     return chosen
+
+
+@pytest.fixture
+def is_long(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture

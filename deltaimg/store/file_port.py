@@ -59,6 +59,9 @@ class FilePort:
         finally:
             os.close(descriptor)
 
+    def is_folder(self, path: str) -> bool:
+        return os.path.isdir(path)
+
     def read(self, path: str, offset: int, length: int | None) -> bytes:
         """Return `length` bytes from `offset`, or all to the end; fewer only where the file ends."""
         # Not to wait for a writer, should a pipe stand in the place of an object.

@@ -138,16 +138,15 @@ class LocalStore:
             raise self._translate(name, error) from error
 
     def _make_folders(self, folder: str) -> None:
+        """Make sure of a folder, durably: one that is there may be of a process that died before it synced."""
         if folder in self._known_folders:
             return
-        if os.path.isdir(folder):
-            self._known_folders.add(folder)
-            return
-        parent = os.path.dirname(folder)
-        self._make_folders(parent)
-        with suppress(FileExistsError):
-            self._port.make_folder(folder)
-        self._port.sync_folder(parent)
+        if folder.startswith(f"{self._root}/") or not self._port.is_folder(folder):
+            parent = os.path.dirname(folder)
+            self._make_folders(parent)
+            with suppress(FileExistsError):
+                self._port.make_folder(folder)
+            self._port.sync_folder(parent)
         self._known_folders.add(folder)
 
     def _read(self, name: str, offset: int, length: int | None) -> bytes:

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The power fails at every call to the operating system, in every way in which a disk may reorder, tear or lose writes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from deltaimg.store.interface import Parts
+from deltaimg.store.local import LocalStore
+from tests.support.power import Objects, SimulatedDisk
+from tests.support.power_cut import Explorer, Scenario
+from tests.support.world import World
+
+Report = Callable[[str, object], None]
+
+
+def nothing(world: World) -> None: ...
+
+
+def one_night(world: World) -> None:
+    world.init()
+    world.back_up()
+
+
+def some_nights(world: World) -> None:
+    one_night(world)
+    for _ in range(3):
+        world.edit()
+        world.back_up()
+    world.back_up("vm2")
+
+
+def next_night(world: World) -> None:
+    world.edit()
+    world.back_up()
+
+
+SCENARIOS = [
+    Scenario("init and a first backup", nothing, one_night),
+    Scenario("an incremental", one_night, next_night),
+    Scenario("an incremental with deltas", some_nights, lambda world: world.edit() or world.back_up(delta="best")),
+    Scenario("two nights in a row", some_nights, lambda world: (next_night(world), next_night(world))),
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_no_power_cut_costs_a_committed_snapshot(
+    scenario: Scenario, seed: int, is_long: bool, record_property: Report
+) -> None:
+    explorer = Explorer(random.Random(seed), second_cuts=None if is_long else 8)
+    explorer.explore(scenario)
+    record_property("power cuts", str(explorer.tally))
+    assert explorer.tally.tried > 50
+
+
+FOLDERS = ["index", "locks", "maps", "packs", "signatures", "snapshots", "snapshots/vm1"]
+
+
+def test_a_folder_left_by_a_process_that_died_is_made_durable_before_it_is_used(seed: int) -> None:
+    """Such a folder is there, but a power cut may still take it, with all that was put in it meanwhile."""
+
+    def make_disk(objects: Objects) -> SimulatedDisk:
+        disk = SimulatedDisk(objects)
+        for name in FOLDERS:
+            disk.make_folder(f"{disk.folder}/{name}")
+        return disk
+
+    Explorer(random.Random(seed), make_disk=make_disk).explore(Scenario("a night", World.init, World.back_up))
+
+
+# -- the simulator finds what it is meant to find ---------------------------------------------------------------------
+
+
+class NeverSyncsFiles(SimulatedDisk):
+    def sync(self, descriptor: int) -> None: ...
+
+
+class NeverSyncsFolders(SimulatedDisk):
+    def sync_folder(self, path: str) -> None: ...
+
+
+class NamesBeforeItSyncs(LocalStore):
+    """Publishes a file, then syncs it, through the port alone."""
+
+    def _write_temporary(self, temporary: str, parts: Parts) -> None:
+        self._late = (self._port.create(temporary), parts)
+
+    def _publish(self, temporary: str, target: str) -> None:
+        descriptor, parts = self._late
+        super()._publish(temporary, target)
+        self._port.write(descriptor, parts)
+        self._port.sync(descriptor)
+        self._port.close(descriptor)
+
+
+class CommitsFirst(LocalStore):
+    """Keeps packs back until the manifest is stored."""
+
+    def __init__(self, path: str, port: SimulatedDisk) -> None:
+        super().__init__(path, port)
+        self.kept_back: dict[str, Parts] = {}
+
+    def put(self, name: str, parts: Parts) -> int:
+        if name.startswith("packs/"):
+            self.kept_back[name] = parts
+            return sum(map(len, parts))
+        size_bytes = super().put(name, parts)
+        if name.startswith("snapshots/"):
+            for each in list(self.kept_back):
+                super().put(each, self.kept_back.pop(each))
+        return size_bytes
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        if name in self.kept_back:
+            return b"".join(self.kept_back[name])[offset : offset + length]
+        return super().get_range(name, offset, length)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [{"make_disk": NeverSyncsFiles}, {"make_disk": NeverSyncsFolders}, {"make_store": NamesBeforeItSyncs},
+     {"make_store": CommitsFirst}],
+    ids=["files are never synced", "folders are never synced", "names come before bytes", "manifests come before packs"],
+)  # fmt: skip
+def test_a_store_that_breaks_a_rule_is_found_out(mutant: dict[str, object], seed: int) -> None:
+    explorer = Explorer(random.Random(seed), **mutant)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="power cut after call"):
+        explorer.explore(Scenario("an incremental", one_night, next_night))

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cut the power at every moment of what a `World` does, and see what is left of the repository.
+
+Two cuts are tried as well: the next run after a cut is itself cut short, since it has work to finish that no first run has.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from deltaimg.store.interface import Store
+from deltaimg.store.local import LocalStore
+from deltaimg.store.memory import MemoryStore
+from tests.support.images import SyntheticImage
+from tests.support.power import Objects, SimulatedDisk
+from tests.support.world import Promises, World, assert_promises, make_images, reboot
+
+Act = Callable[[World], None]
+MakeDisk = Callable[[Objects], SimulatedDisk]
+MakeStore = Callable[[str, SimulatedDisk], Store]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`act` is what the power is cut in; `prepare` makes the repository that it finds."""
+
+    name: str
+    prepare: Act
+    act: Act
+
+
+@dataclass(slots=True)
+class CutState:
+    """What a cut left: after how many calls, of which the last is named, and what was promised by then."""
+
+    objects: Objects
+    promises: Promises
+    where: str
+
+
+@dataclass
+class Tally:
+    """How much was tried."""
+
+    cuts: int = 0
+    laid_out: int = 0
+    """States that were put together, equal ones included."""
+    tried: int = 0
+    """Different ones, each of which was opened, restored from and backed up into."""
+    sampled_cuts: int = 0
+    """Cuts that could leave more states than the bound, of which some were drawn."""
+
+    def __str__(self) -> str:
+        drawn = f", {self.sampled_cuts} of them sampled" if self.sampled_cuts else ""
+        return f"{self.tried} states tried: {self.laid_out} laid out at {self.cuts} cuts{drawn}"
+
+
+@dataclass
+class Explorer:
+    """Tries scenarios; an AssertionError names the first cut that breaks a promise.
+
+    Args:
+        bound: states that are laid out exhaustively at one cut.
+        second_cuts: states after which the next run is cut as well, drawn at random; None for all of them.
+    """
+
+    chance: random.Random
+    bound: int = 64
+    second_cuts: int | None = 0
+    make_disk: MakeDisk = SimulatedDisk
+    make_store: MakeStore = LocalStore
+    tally: Tally = field(default_factory=Tally)
+
+    def explore(self, scenario: Scenario) -> None:
+        past = World(MemoryStore(), make_images())
+        scenario.prepare(past)
+        objects = reboot(past.store.objects)  # type: ignore[attr-defined]
+        states, images = self._record(objects, past.promises, past.images, scenario.act)
+        twice = states if self.second_cuts is None else self.chance.sample(states, min(self.second_cuts, len(states)))
+        chosen = set(map(id, twice))
+        for state in states:
+            if id(state) in chosen:
+                then, later = self._try(state, images, f"{scenario.name}, {state.where}", is_recorded=True)
+                for each in then:
+                    self._try(each, later, f"{scenario.name}, {state.where}; next run, {each.where}")
+            else:
+                self._try(state, images, f"{scenario.name}, {state.where}")
+
+    def _record(
+        self, objects: Objects, promises: Promises, images: dict[str, SyntheticImage], act: Act
+    ) -> tuple[list[CutState], dict[str, SyntheticImage]]:
+        """Do `act` on a disk with `objects`; return what each cut can leave, and the images as they are afterwards."""
+        found: dict[frozenset[tuple[str, bytes]], CutState] = {}
+        disk = self.make_disk(objects)
+        world = World(self.make_store(disk.folder, disk), images, promises)
+        calls = 0
+
+        def note(what: str) -> None:
+            nonlocal calls
+            calls += 1
+            self.tally.cuts += 1
+            states, is_all = disk.states(self.bound, self.chance)
+            self.tally.laid_out += len(states)
+            self.tally.sampled_cuts += not is_all
+            for each in states:
+                key = frozenset(each.items())
+                state = found.get(key)
+                if state is None:
+                    kept = Promises(world.promises.contents, world.promises.committed, world.promises.is_made)
+                    found[key] = CutState(each, kept, f"power cut after call {calls} ({what})")
+                else:
+                    state.promises.committed |= world.promises.committed
+                    state.promises.is_made |= world.promises.is_made
+
+        disk.on_cut = note
+        world.on_return = lambda: note("return")
+        act(world)
+        disk.on_cut = None
+        return list(found.values()), world.images
+
+    def _try(
+        self, state: CutState, images: dict[str, SyntheticImage], where: str, *, is_recorded: bool = False
+    ) -> tuple[list[CutState], dict[str, SyntheticImage]]:
+        """Assert all promises of a state, before and after the next run; return what a cut in that leaves, if recorded."""
+        self.tally.tried += 1
+        try:
+            objects = reboot(state.objects)
+            disk = SimulatedDisk(objects)
+            store = LocalStore(disk.folder, disk)
+            assert_promises(store, state.promises)
+            if is_recorded:
+                return self._record(objects, state.promises, images, run_again)
+            world = World(store, images, state.promises)
+            run_again(world)
+            assert_promises(store, world.promises)
+        except Exception as error:
+            left = "\n".join(f"  {name}, {len(data)} bytes" for name, data in sorted(state.objects.items()))
+            raise AssertionError(f"{where}: {error!r}\nthis was left:\n{left}") from error
+        return [], images
+
+
+def run_again(world: World) -> None:
+    """What the night after a power cut does."""
+    if not world.promises.is_made and "config" not in {found.name for found in world.store.list("")}:
+        world.init()
+    world.edit()
+    for name in world.images:
+        world.back_up(name)
