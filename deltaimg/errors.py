@@ -270,6 +270,28 @@ class ContentDiffers(DeltaimgError):
     exit_code = 45
 
 
+class ParityExhausted(IntegrityError):
+    """More of a pack and its neighbours is lost than their parity can make good."""
+
+    exit_code = 46
+
+
+class PacksDamaged(IntegrityError):
+    """Packs cannot be read or are not what their names promise; parity was computed without them."""
+
+    exit_code = 47
+
+    def __init__(self, packs: tuple[str, ...]) -> None:
+        more = f", and {len(packs) - 1} more" if len(packs) > 1 else ""
+        DeltaimgError.__init__(
+            self,
+            f"pack {packs[0]}{more}: damaged or unreadable, and left without new parity; all others are protected",
+            hint="'deltaimg repair' makes good what can be, then run again",
+        )
+        self.object_name, self.offset, self.problem = packs[0], 0, "damaged"
+        self.packs = packs
+
+
 # -- store -------------------------------------------------------------------------------------------------------------
 
 
@@ -338,6 +360,12 @@ class XdeltaUnusable(DeltaimgError):
     """xdelta3 is not installed, or is a build that does not work here."""
 
     exit_code = 71
+
+
+class ParityUnusable(DeltaimgError):
+    """The library that computes parity is not installed, or does not work here."""
+
+    exit_code = 72
 
 
 class Interrupted(DeltaimgError):

@@ -25,6 +25,8 @@ EXAMPLES: list[DeltaimgError] = [
     errors.Malformed("maps/ab", 64, "its counts are absurd"),
     errors.DigestMismatch("packs/ab", 4096, "the record here", b"\1" * 16, b"\2" * 16),
     errors.ContentDamaged("vm1@3f9c", ((0, 4096, "gone"), (8192, 12288, "gone"))),
+    errors.ParityExhausted("packs/ab", 0, "4 shards of one stripe are lost"),
+    errors.PacksDamaged(("ab", "cd")),
     errors.ObjectNotFound("maps/ab"),
     errors.ObjectExists("maps/ab"),
     errors.StoreFull("maps/ab", "no space left"),
