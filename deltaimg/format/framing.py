@@ -34,6 +34,7 @@ class Kind(Enum):
     MANIFEST = b"\x8bDIMGSNP"
     LOCK = b"\x8bDIMGLCK"
     CONDEMNED = b"\x8bDIMGCND"
+    PARITY = b"\x8bDIMGPAR"
     SUMS = b"\x8bDIMGSUM"
     DELTA = b"\x8bDIMGDLT"
 

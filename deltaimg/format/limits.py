@@ -31,6 +31,11 @@ MAX_RUNS: Final = 2**28
 MAX_SLOT: Final = 2**32
 """One past the largest slot that a run can name."""
 
+MIN_SHARD_BYTES: Final = 1 << 12
+MAX_SHARD_BYTES: Final = 1 << 20
+MAX_PARITY_COLUMNS: Final = 256
+"""Of data and parity together: as many numbers as a byte has."""
+
 MAX_EXPANSION: Final = 1 << 15
 """No zstd frame expands to more than 128 KiB for each 4 bytes of it."""
 

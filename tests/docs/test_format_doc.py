@@ -21,7 +21,7 @@ from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.signature import root_digest
 from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
-from deltaimg.format import delta, index, pack, signature, sums
+from deltaimg.format import delta, index, pack, parity, signature, sums
 from deltaimg.format import map as map_format
 from deltaimg.format.condemned import Condemned
 from deltaimg.format.config import Config
@@ -54,10 +54,12 @@ STRUCTS = {
     "Index head": (index.HEAD, HEADER_BYTES),
     "Signature head": (signature.HEAD, HEADER_BYTES),
     "Map head": (map_format.HEAD, HEADER_BYTES),
+    "Parity head": (parity.HEAD, HEADER_BYTES),
+    "Parity trailer": (parity.TRAILER, 0),
     "Sums head": (sums.HEAD, HEADER_BYTES),
     "Delta head": (delta.HEAD, HEADER_BYTES),
 }
-ROWS = {"Footer entry": pack.FOOTER_ENTRY, "Index entry": index.ENTRY}
+ROWS = {"Footer entry": pack.FOOTER_ENTRY, "Index entry": index.ENTRY, "Parity pack": parity.PACK_ENTRY}
 DOCUMENTS = [
     ("Config", 0, Config),
     ("Lock", 0, Lock),
@@ -65,7 +67,7 @@ DOCUMENTS = [
     ("Manifest", 0, Manifest),
     ("Manifest", 1, Statistics),
 ]
-MAGICS = {"Record header": pack.RECORD_MAGIC, "Trailer": pack.TRAILER_MAGIC}
+MAGICS = {"Record header": pack.RECORD_MAGIC, "Trailer": pack.TRAILER_MAGIC, "Parity trailer": parity.TRAILER_MAGIC}
 
 
 # -- byte tables -------------------------------------------------------------------------------------------------------
@@ -139,6 +141,7 @@ def test_a_reader_made_of_the_document_finds_the_fields_of_a_record():
     [
         ("Index head", "index", "two-packs", {"pack_count": 2, "signature_count": 1, "entry_count": 3}),
         ("Signature head", "signature", "two-records", {"record_count": 2, "slot_count": 3}),
+        ("Parity head", "parity", "two-stripes", {"pack_count": 2, "stripe_count": 2, "parity_columns": 2}),
         ("Map head", "map", "full", {"block_count": 1000, "record_count": 2, "run_count": 5, "data_run_count": 3}),
     ],
 )
@@ -160,6 +163,19 @@ def test_a_reader_made_of_the_document_finds_records_from_the_end_of_a_pack():
             assert found[field] == entry[field] == getattr(header, field)
         start = entry["offset"] + found["header_bytes"]
         assert data[start : start + found["payload_bytes"]] == payload
+
+
+def test_a_reader_made_of_the_document_finds_tables_and_planes_of_parity_from_both_ends():
+    data = (dump.GOLDEN / "parity" / "two-stripes.bin").read_bytes()
+    twin_bytes = read_fields("Parity trailer", data, len(data) - 16)["twin_bytes"]
+    assert data[:twin_bytes] == data[-16 - twin_bytes : -16]
+    head = read_fields("Parity head", data)
+    content = SAMPLES["parity"]["two-stripes"][1]
+    sizes = [read_fields("Parity pack", data, 88 + 40 * number)["pack_bytes"] for number in range(2)]
+    assert sizes == content.tables.pack_bytes.tolist()
+    shards = sum(-(-size // head["shard_bytes"]) for size in sizes)
+    assert twin_bytes == 88 + 40 * 2 + 16 * (shards + head["stripe_count"] * head["parity_columns"])
+    assert data[twin_bytes : -16 - twin_bytes] == content.planes
 
 
 # -- JSON, columns, codecs, limits -------------------------------------------------------------------------------------

@@ -37,6 +37,8 @@ def fingerprint(value: Any) -> Any:
         return msgspec.json.encode(value)
     if is_dataclass(value) and not isinstance(value, type):
         return tuple(fingerprint(getattr(value, field.name)) for field in fields(value))
+    if isinstance(value, memoryview):
+        return bytes(value)
     if isinstance(value, list | tuple):
         return [fingerprint(each) for each in value]
     return value

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from deltaimg.format import index, signature
+from deltaimg.format import index, parity, signature
 from deltaimg.format import map as map_format
 from deltaimg.format.framing import HEADER, HEADER_BYTES, VERSION, Kind, digest_bytes
 from deltaimg.format.pack import FOOTER_ENTRY, RECORD_HEADER, RECORD_HEADER_BYTES, RECORD_MAGIC, TRAILER, TRAILER_MAGIC
@@ -106,6 +106,34 @@ def forge_signature(slots: Sequence[int] = (1,), digests: int | None = None, ext
     return forge_object(
         Kind.SIGNATURE, signature.HEAD.pack(*fields.values()) + ids + sizes + bytes(range(16)) * count + extra
     )
+
+
+def forge_parity(
+    sizes: Sequence[int] = (5000,),
+    digests: int | None = None,
+    *,
+    names: Sequence[int] = (1, 2, 3),
+    extra: bytes = b"",
+    **head: int,
+) -> bytes:
+    """Return parity for packs of these sizes, with tables and twin that are authentic, whatever they say."""
+    fields = {
+        "pack_count": len(sizes),
+        "shard_bytes": 4096,
+        "stripe_count": 1,
+        "data_columns": sum(-(-size // 4096) for size in sizes),
+        "parity_columns": 1,
+        "zero": 0,
+    } | head
+    planes = bytes(4096) * min(fields["stripe_count"] * fields["parity_columns"], 4)
+    count = fields["data_columns"] + len(planes) // 4096 if digests is None else digests
+    packs = b"".join(bytes([name]) * 32 + struct.pack("<Q", size) for name, size in zip(names, sizes, strict=False))
+    tables = parity.HEAD.pack(*fields.values()) + packs + digest_bytes(bytes(4096)) * count + extra
+    front = forge_object(Kind.PARITY, tables, body_bytes=0)
+    trailer = parity.TRAILER.pack(len(front), 0, parity.TRAILER_MAGIC)
+    length = len(tables) + len(planes) + len(front) + len(trailer)
+    front = forge_object(Kind.PARITY, tables, body_bytes=length)
+    return front + planes + front + trailer
 
 
 def pack_planes(*columns: tuple[str, Sequence[int]]) -> bytes:

@@ -25,6 +25,7 @@ from deltaimg.format.pack import (
     parse_pack_footer,
     scan_records,
 )
+from deltaimg.format.parity import build_parity, parse_parity
 from deltaimg.format.signature import build_signature, parse_signature
 
 
@@ -69,6 +70,7 @@ KINDS = {
     "index": KindIO(Kind.INDEX, build_index, parse_index),
     "map": KindIO(Kind.MAP, build_map, parse_map),
     "signature": KindIO(Kind.SIGNATURE, build_signature, parse_signature),
+    "parity": KindIO(Kind.PARITY, build_parity, parse_parity),
     "pack": KindIO(Kind.PACK, build_pack, parse_pack),
 }
 

@@ -253,9 +253,41 @@ def pack_refusals() -> Iterator[Refusal]:
         yield Refusal("pack", reason, data, error, message)
 
 
+def parity_refusals() -> Iterator[Refusal]:
+    """Yield parity objects whose counts cannot be, or parts of which are damaged."""
+    make = forge.forge_parity
+    good = sample("parity")
+    planes_at, end = len(good) - len(good) // 2, len(good)
+    for reason, data, error, message in (
+        ("reserved-in-use", make(zero=1), "Malformed", "reserved bytes in use"),
+        ("shard-too-small", make(shard_bytes=2048), "Malformed", "absurd size of shards"),
+        ("shard-too-large", make(shard_bytes=2**21), "Malformed", "absurd size of shards"),
+        ("shard-odd", make(shard_bytes=12288), "Malformed", "absurd size of shards"),
+        ("no-packs", make(sizes=()), "Malformed", "counts are absurd"),
+        ("no-stripes", make(stripe_count=0), "Malformed", "counts are absurd"),
+        ("no-parity", make(parity_columns=0), "Malformed", "counts are absurd"),
+        ("too-many-columns", make(data_columns=256), "Malformed", "counts are absurd"),
+        ("more-packs-than-bytes", make(pack_count=2**32 - 1), "Malformed", "another length than its counts"),
+        ("more-stripes-than-bytes", make(stripe_count=2**32 - 1), "Malformed", "another length than its counts"),
+        ("fewer-digests-than-shards", make(digests=2), "Truncated", "bytes needed"),
+        ("bytes-nothing-claims", make(extra=bytes(16)), "Malformed", "16 bytes that nothing claims"),
+        ("more-shards-than-places", make(data_columns=1, digests=3), "Malformed", "2 shards, for 1 columns of 1"),
+        ("column-without-shards", make(data_columns=3, digests=4), "Malformed", "2 shards, for 3 columns of 1"),
+        ("pack-empty", make(sizes=(64,)), "Malformed", "a pack of an absurd size"),
+        ("pack-huge", make(sizes=(2**33,), data_columns=1, digests=2), "Malformed", "a pack of an absurd size"),
+        ("pack-twice", make(sizes=(100, 100), names=(1, 1)), "Malformed", "names a pack twice"),
+        ("table-damaged", flip(good, 100), "DigestMismatch", "its table is damaged"),
+        ("shard-damaged", flip(good, planes_at), "DigestMismatch", "the shard here is damaged"),
+        ("twin-damaged", flip(good, end - 20), "Malformed", "and their twin differ"),
+        ("trailer-damaged", flip(good, end - 1), "Malformed", "its trailer is damaged"),
+        ("trailer-reserved-in-use", flip(good, end - 12), "Malformed", "its trailer is damaged"),
+    ):
+        yield Refusal("parity", reason, data, error, message)
+
+
 def all_refusals() -> list[Refusal]:
     """Return every refusal, in a fixed order."""
     families = (
-        frame_refusals, document_refusals, index_refusals, signature_refusals, map_refusals, pack_refusals,
+        frame_refusals, document_refusals, index_refusals, signature_refusals, map_refusals, pack_refusals, parity_refusals,
     )  # fmt: skip
     return [refusal for family in families for refusal in family()]

@@ -12,15 +12,17 @@ import zstandard
 from deltaimg.arrays import RUN
 from deltaimg.format.condemned import Condemned
 from deltaimg.format.config import Config
-from deltaimg.format.framing import digest_bytes
+from deltaimg.format.framing import digest_bytes, name_object
 from deltaimg.format.index import ENTRY, IndexObject, link_sources, no_links
 from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import Manifest, Statistics
 from deltaimg.format.map import MapObject
 from deltaimg.format.pack import RecordHeader
+from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
 from deltaimg.format.signature import SignatureObject
 from deltaimg.format.sources import SOURCE_RUN, SourceTable
 from tests.golden.kinds import PackContent
+from tests.support.galois import parity_planes
 
 
 def ids(*seeds: int) -> Any:
@@ -155,6 +157,29 @@ PACKS = {
     "no-records": PackContent(None, []),
 }
 
+
+def parity_of(sizes: tuple[int, ...], *, columns: int, parity_columns: int) -> ParityObject:
+    """Return parity, in shards of 4 KiB, for packs of these sizes whose bytes count up from 1, 2 and so on."""
+    packs = [bytes((first + at) % 256 for at in range(size)) for first, size in enumerate(sizes, start=1)]
+    stripes = -(-sum(-(-size // 4096) for size in sizes) // columns)
+    planes = parity_planes(packs, shard_bytes=4096, stripes=stripes, columns=columns, parity_columns=parity_columns)
+    tables = ParityTables(
+        tuple(name_object([pack]) for pack in packs),
+        np.array(sizes, np.uint64),
+        4096,
+        stripes,
+        columns,
+        parity_columns,
+        np.concatenate([digest_shards(each, 4096) for each in (*packs, planes)]),
+    )
+    return ParityObject(tables, planes)
+
+
+PARITIES = {
+    "two-packs": parity_of((9000, 4096), columns=4, parity_columns=1),
+    "two-stripes": parity_of((16384, 100), columns=3, parity_columns=2),
+}
+
 SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     "config": {"plain": ("config", CONFIG)},
     "lock": {"backup": ("locks/vm1", LOCK), "heartbeat": ("locks/.alive-0123456789abcdef", HEARTBEAT)},
@@ -171,6 +196,7 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
         "no-records": ("index/" + "55" * 32, IndexObject(0, (), (), _entries(), no_links(0))),
     },
     "map": {name: ("maps/" + "ab" * 32, content) for name, content in MAPS.items()},
+    "parity": {name: ("parity/" + "66" * 32, content) for name, content in PARITIES.items()},
     "signature": {name: ("signatures/" + "33" * 32, content) for name, content in SIGNATURES.items()},
     "pack": {name: ("packs/11/" + "11" * 32, content) for name, content in PACKS.items()},
 }

@@ -20,6 +20,7 @@ from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import Manifest, Statistics, find_name_problem, format_time
 from deltaimg.format.map import MapObject
 from deltaimg.format.pack import RecordHeader
+from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
 from deltaimg.format.signature import SignatureObject
 from tests.golden.kinds import PackContent
 
@@ -157,6 +158,21 @@ def packs(draw: st.DrawFn) -> PackContent:
     return PackContent(None, records)
 
 
+@st.composite
+def parities(draw: st.DrawFn) -> ParityObject:
+    sizes = draw(st.lists(st.integers(65, 20_000), min_size=1, max_size=3))
+    shards = sum(-(-size // 4096) for size in sizes)
+    stripes = draw(st.integers(1, shards))
+    columns, parity_columns = -(-shards // stripes), draw(st.integers(1, 2))
+    planes = draw(st.binary(min_size=1, max_size=9)) * 4096
+    planes = planes.ljust(4096 * stripes * parity_columns, b"\1")[: 4096 * stripes * parity_columns]
+    names = draw(st.lists(hexadecimal(64), min_size=len(sizes), max_size=len(sizes), unique=True))
+    digests = np.concatenate([_ids(draw, shards), digest_shards(planes, 4096)])
+    return ParityObject(
+        ParityTables(tuple(names), np.array(sizes, np.uint64), 4096, stripes, columns, parity_columns, digests), planes
+    )
+
+
 CONTENTS: dict[str, st.SearchStrategy[Any]] = {
     "config": CONFIGS,
     "lock": LOCKS,
@@ -166,6 +182,7 @@ CONTENTS: dict[str, st.SearchStrategy[Any]] = {
     "map": maps(),
     "signature": signatures(),
     "pack": packs(),
+    "parity": parities(),
 }
 
 
