@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deltaimg.api import (
+        add_parity,
         backup,
         compare,
         create_repository,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         remove_lock,
         restore,
         sign_file,
+        survey_parity,
         verify,
     )
     from deltaimg.engine.backup import BackupOptions
@@ -60,6 +62,7 @@ __all__ = [
     "Repository",
     "SnapshotReader",
     "__version__",
+    "add_parity",
     "backup",
     "compare",
     "create_repository",
@@ -73,6 +76,7 @@ __all__ = [
     "remove_lock",
     "restore",
     "sign_file",
+    "survey_parity",
     "verify",
 ]
 

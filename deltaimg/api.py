@@ -19,6 +19,10 @@ from deltaimg.engine.content import SnapshotContent, SnapshotReader
 from deltaimg.engine.diff import Difference, diff_snapshots
 from deltaimg.engine.files.interface import DeltaResult, PatchResult, SignatureResult
 from deltaimg.engine.files.run import make_delta, patch, sign
+from deltaimg.engine.parity import ParityAdded, ParityCoverage
+from deltaimg.engine.parity import add_parity as add_parity_to_packs
+from deltaimg.engine.parity import survey_parity as survey_parity_of_packs
+from deltaimg.engine.parity_plan import MAX_PERCENT, MIN_PERCENT
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.restore import RestoreResult
 from deltaimg.engine.restore import restore as restore_manifest
@@ -188,6 +192,20 @@ def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -
     elif remove_if_gone(repository.store, [found]):
         raise RepositoryLocked(f"'{name}'", found.describe(), hint="wait until it is done, or remove it with --force")
     return found
+def add_parity(repository: Repository, *, percent: float = 5.0, progress: Progress | None = None) -> ParityAdded:
+    """Protect all packs by Reed-Solomon parity of `percent` of their size, reading those only that have too little of it.
+
+    Raises:
+        ParityUnusable: pyeclib, which computes it, is not installed.
+    """
+    if not MIN_PERCENT <= percent <= MAX_PERCENT:
+        raise UsageError(f"{percent:g} percent of parity: it must be from {MIN_PERCENT:g} to {MAX_PERCENT:g}")
+    return add_parity_to_packs(repository, percent, clock=lambda: datetime.now(UTC), progress=progress)
+
+
+def survey_parity(repository: Repository) -> ParityCoverage:
+    """Tell which packs have parity, and what loss each group of them survives."""
+    return survey_parity_of_packs(repository)
 
 
 def sign_file(

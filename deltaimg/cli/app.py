@@ -29,6 +29,7 @@ COMMANDS = (
     "cat",
     "verify",
     "stats",
+    "parity",
     "signature",
     "delta",
     "patch",

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg parity`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_percent, require_repo
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count
+from deltaimg.errors import PacksDamaged, UsageError
+
+if TYPE_CHECKING:
+    from deltaimg.engine.parity import ParityAdded, ParityCoverage
+
+_SHORT_NAME = len("parity/") + 12
+
+
+def parity(
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="'add' or 'show'.")],
+    percent: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--percent",
+            metavar="PERCENT",
+            help="Parity to add, of the size of what it protects: 0.5 to 100.",
+            show_default="5",
+        ),
+    ] = None,
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Protect what is stored against damage of the disk, so that 'repair' can make it good.
+
+    'add' writes Reed-Solomon parity for all packs that have none, or too little of it, and removes what is of no use any
+    more. Run it after each backup and each prune. It reads the packs that are new, whole, and some older ones together with
+    them; at 5 percent, up to 2.5 GiB of packs share their parity.
+
+    'show' tells what is protected, and what loss each group of packs survives. Needs nothing but the repository; 'add' and
+    repairs need pyeclib.
+
+    Examples:
+
+        deltaimg parity add
+        deltaimg parity add --percent 10 --json
+        deltaimg parity show
+    """
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        if action == "add":
+            _add(terminal, require_repo(repo), 5.0 if percent is None else parse_percent(percent))
+        elif action != "show":
+            raise UsageError(f"'{action}' is no action", hint="'deltaimg parity add' or 'deltaimg parity show'")
+        elif percent is not None:
+            raise UsageError("--percent goes with 'add'")
+        else:
+            _show(terminal, require_repo(repo))
+
+
+def _add(terminal: Terminal, location: str, percent: float) -> None:
+    from deltaimg.api import add_parity, open_repository
+
+    added = add_parity(open_repository(location), percent=percent, progress=terminal)
+    if terminal.as_json:
+        terminal.print_json(_describe_added(added))
+    elif added.groups or added.removed_groups:
+        terminal.remark(
+            f"read {format_bytes(added.read_bytes)} in {format_count(added.packs, 'pack')}, stored "
+            f"{format_bytes(added.stored_bytes)} of parity in {format_count(added.groups, 'object')}"
+            + (f", removed {format_bytes(added.removed_bytes)}" if added.removed_groups else "")
+        )
+    else:
+        terminal.remark("every pack has its parity already")
+    _warn(terminal, added.coverage)
+    if added.damaged:
+        raise PacksDamaged(added.damaged)
+
+
+def _show(terminal: Terminal, location: str) -> None:
+    from deltaimg.api import open_repository, survey_parity
+
+    coverage = survey_parity(open_repository(location))
+    if terminal.as_json:
+        terminal.print_json(_describe(coverage))
+        return
+    percent = 100 * coverage.parity_bytes / coverage.covered_bytes if coverage.covered_bytes else 0.0
+    terminal.print_pairs(
+        [
+            ("protected", f"{format_bytes(coverage.covered_bytes)} in {format_count(coverage.covered_packs, 'pack')}"),
+            (
+                "not protected",
+                f"{format_bytes(coverage.uncovered_bytes)} in {format_count(coverage.uncovered_packs, 'pack')}",
+            ),
+            ("parity", f"{format_bytes(coverage.parity_bytes)}, {percent:.1f} %"),
+        ]
+    )
+    if coverage.groups:
+        terminal.print()
+        rows = [
+            [
+                group.name if terminal.is_verbose else group.name[:_SHORT_NAME],
+                str(group.packs),
+                str(group.gone_packs + group.lost_packs),
+                format_bytes(group.pack_bytes),
+                format_bytes(group.parity_bytes),
+                format_bytes(group.survives_bytes),
+                str(group.survives_packs),
+            ]
+            for group in coverage.groups
+        ]
+        columns = ("group", ">packs", ">missing", ">bytes", ">parity", ">survives", ">packs lost")
+        terminal.print_table(columns, rows)
+    _warn(terminal, coverage)
+
+
+def _warn(terminal: Terminal, coverage: ParityCoverage) -> None:
+    for error in coverage.damage:
+        terminal.warn(f"{error}: what it protected is protected no more; 'parity add' protects it anew")
+    for pack in coverage.lost:
+        terminal.warn(f"pack {pack} is missing; 'deltaimg repair' brings it back if parity can")
+
+
+def _describe(coverage: ParityCoverage) -> dict[str, object]:
+    return {
+        "covered_packs": coverage.covered_packs,
+        "covered_bytes": coverage.covered_bytes,
+        "uncovered_packs": coverage.uncovered_packs,
+        "uncovered_bytes": coverage.uncovered_bytes,
+        "parity_bytes": coverage.parity_bytes,
+        "lost": list(coverage.lost),
+        "damaged_parity": [str(error) for error in coverage.damage],
+        "groups": [asdict(group) for group in coverage.groups],
+    }
+
+
+def _describe_added(added: ParityAdded) -> dict[str, object]:
+    return {
+        "groups": added.groups,
+        "packs": added.packs,
+        "read_bytes": added.read_bytes,
+        "stored_bytes": added.stored_bytes,
+        "removed_groups": added.removed_groups,
+        "removed_bytes": added.removed_bytes,
+        "damaged": list(added.damaged),
+        "coverage": _describe(added.coverage),
+    }

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What parity objects there are, and packs computed again from them.
+
+A group is the packs of one parity object. Whatever of it cannot be read, or has not the digest that the tables say, is lost;
+from what is left of a stripe the rest follows, as long as no more shards of it are lost than it has parity.
+
+Memory  `_BATCH_BYTES` of shards or one stripe, and the pack that is made, twice.
+Always  a pack that comes back has the digest that its name is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.codec.reed_solomon import ReedSolomon
+from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, ParityExhausted, StoreUnavailable
+from deltaimg.format.framing import name_object
+from deltaimg.format.pack import pack_name
+from deltaimg.format.parity import (
+    FRONT_BYTES,
+    PARITY,
+    TRAILER,
+    ParityTables,
+    digest_shards,
+    measure_tables,
+    parse_tables,
+    parse_trailer,
+)
+from deltaimg.model import MIB
+from deltaimg.repo.repository import Repository
+
+_BATCH_BYTES = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class ParityGroup:
+    """A parity object and the packs that it protects."""
+
+    name: str
+    size_bytes: int
+    tables: ParityTables
+
+    @property
+    def pack_bytes(self) -> int:
+        return int(self.tables.pack_bytes.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class ParityGroups:
+    """All parity objects whose tables, or their twin, can be read, in order of name; and what was met at the others."""
+
+    groups: tuple[ParityGroup, ...]
+    damage: tuple[DeltaimgError, ...]
+
+    def covering(self, pack: str) -> Iterator[ParityGroup]:
+        """Yield each group that a pack is of."""
+        return (group for group in self.groups if pack in group.tables.packs)
+
+
+def load_parity(repository: Repository) -> ParityGroups:
+    """Read the tables of every parity object."""
+    groups, damage = [], []
+    for found in list(repository.store.list(PARITY)):
+        try:
+            tables = _load_tables(repository, found.name, found.size_bytes)
+            groups.append(ParityGroup(found.name, found.size_bytes, tables))
+        except (IntegrityError, ObjectNotFound, StoreUnavailable) as error:
+            damage.append(error)
+    return ParityGroups(tuple(groups), tuple(damage))
+
+
+def _load_tables(repository: Repository, name: str, size_bytes: int) -> ParityTables:
+    try:
+        return _tables_at(repository, name, 0, size_bytes)
+    except (IntegrityError, StoreUnavailable):
+        with suppress(IntegrityError):
+            end = repository.store.get_range(name, max(0, size_bytes - TRAILER.size), TRAILER.size)
+            return _tables_at(repository, name, parse_trailer(name, end, size_bytes), size_bytes)
+        raise
+
+
+def _tables_at(repository: Repository, name: str, offset: int, size_bytes: int) -> ParityTables:
+    front = repository.store.get_range(name, offset, FRONT_BYTES)
+    length = measure_tables(name, front, size_bytes)
+    return parse_tables(name, repository.store.get_range(name, offset, length), size_bytes)
+
+
+def recover_pack(repository: Repository, pack: str, parity: ParityGroups | None = None) -> bytes | None:
+    """Return the bytes of a damaged or missing pack, or None where no parity covers it.
+
+    Args:
+        pack: its digest as 64 hexadecimal digits.
+        parity: from `load_parity`, for whoever asks for more than one pack.
+
+    Raises:
+        ParityExhausted: parity covers it, and too much is lost.
+        ParityUnusable: the library that computes is not installed.
+    """
+    exhausted = None
+    for group in (parity or load_parity(repository)).covering(pack):
+        try:
+            return GroupReader(repository, group).recover(pack)
+        except ParityExhausted as error:
+            exhausted = error
+    if exhausted is not None:
+        raise exhausted
+    return None
+
+
+class GroupReader:
+    """Reads shards of a group by number, and computes those that are lost."""
+
+    def __init__(self, repository: Repository, group: ParityGroup) -> None:
+        self._store, self._name, self._tables = repository.store, group.name, group.tables
+        self._pack_ends = np.cumsum(group.tables.pack_shards)
+        self._code = ReedSolomon(group.tables.data_columns, group.tables.parity_columns)
+
+    def recover(self, pack: str) -> bytes:
+        """Return a pack of this group, whatever became of it; raises ParityExhausted."""
+        tables = self._tables
+        place = tables.packs.index(pack)
+        first, end = int(self._pack_ends[place] - tables.pack_shards[place]), int(self._pack_ends[place])
+        content, is_good = self._read_data(first, end - first)
+        lost = np.flatnonzero(~is_good) + first
+        for start, count in self._batches(np.unique(lost % tables.stripe_count)):
+            for number, shard in self._solve(pack, lost, start, count):
+                at = (number - first) * tables.shard_bytes
+                content[at : at + tables.shard_bytes] = shard
+        whole = bytes(memoryview(content)[: int(tables.pack_bytes[place])])
+        if name_object([whole]) != pack:
+            raise ParityExhausted(pack_name(pack), 0, f"{self._name} gives other bytes than its name promises")
+        return whole
+
+    def _batches(self, stripes: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+        """Yield ascending stripes as runs, each short enough to be held in memory."""
+        tables = self._tables
+        stripe_bytes = (tables.data_columns + tables.parity_columns) * tables.shard_bytes
+        longest = max(1, _BATCH_BYTES // stripe_bytes)
+        start = count = 0
+        for stripe in stripes.tolist():
+            if count and (stripe != start + count or count == longest):
+                yield start, count
+                count = 0
+            if not count:
+                start = stripe
+            count += 1
+        if count:
+            yield start, count
+
+    def _solve(
+        self, pack: str, lost: npt.NDArray[np.int64], first_stripe: int, count: int
+    ) -> Iterator[tuple[int, bytearray]]:
+        """Yield the number and content of each of the shards `lost` that is in stripes [first_stripe, first_stripe + count)."""
+        tables = self._tables
+        width = tables.data_columns + tables.parity_columns
+        columns = [self._read_column(number, first_stripe, count) for number in range(width)]
+        for row in range(count):
+            stripe = first_stripe + row
+            wanted = (lost[lost % tables.stripe_count == stripe] // tables.stripe_count).tolist()
+            good = [number for number in range(width) if number not in wanted and columns[number][1][row]]
+            if len(good) < tables.data_columns:
+                raise ParityExhausted(
+                    pack_name(pack),
+                    0,
+                    f"{width - len(good)} shards of one stripe are lost, and {self._name} can make good "
+                    f"{tables.parity_columns}",
+                )
+            at = row * tables.shard_bytes
+            shards = {
+                number: memoryview(columns[number][0])[at : at + tables.shard_bytes]
+                for number in good[: tables.data_columns]
+            }
+            for column, shard in zip(wanted, self._code.recover(wanted, shards), strict=True):
+                yield column * tables.stripe_count + stripe, shard
+
+    def _read_column(self, column: int, stripe: int, count: int) -> tuple[bytearray, npt.NDArray[np.bool_]]:
+        """Read shards of stripes [stripe, stripe + count) of one column, data or parity; tell which are good."""
+        tables = self._tables
+        if column < tables.data_columns:
+            return self._read_data(column * tables.stripe_count + stripe, count)
+        first = (column - tables.data_columns) * tables.stripe_count + stripe
+        offset = tables.planes_offset + first * tables.shard_bytes
+        content = self._read(self._name, offset, count * tables.shard_bytes)
+        return content, self._judge(content, tables.data_shards + first, count)
+
+    def _read_data(self, first: int, count: int) -> tuple[bytearray, npt.NDArray[np.bool_]]:
+        """Read data shards [first, first + count), over the bounds of packs; behind the last there are only zeroes."""
+        tables = self._tables
+        content = bytearray()
+        end = min(first + count, tables.data_shards)
+        at = first
+        while at < end:
+            place = int(np.searchsorted(self._pack_ends, at, side="right"))
+            pack_end = int(self._pack_ends[place])
+            pack_first = pack_end - int(tables.pack_shards[place])
+            piece_end = min(end, pack_end)
+            offset = (at - pack_first) * tables.shard_bytes
+            wanted = (piece_end - at) * tables.shard_bytes
+            there = min(wanted, int(tables.pack_bytes[place]) - offset)
+            content += self._read(pack_name(tables.packs[place]), offset, there)
+            content += bytes(wanted - there)
+            at = piece_end
+        is_good = np.ones(count, np.bool_)
+        is_good[: max(0, end - first)] = self._judge(content, first, max(0, end - first))
+        content += bytes(count * tables.shard_bytes - len(content))
+        return content, is_good
+
+    def _judge(self, content: bytearray, first: int, count: int) -> npt.NDArray[np.bool_]:
+        """Tell which of the shards that `content` is have the digests that the tables have from number `first` on."""
+        expected = self._tables.digests[first : first + count]
+        is_good: npt.NDArray[np.bool_] = np.all(digest_shards(content, self._tables.shard_bytes) == expected, axis=1)
+        return is_good
+
+    def _read(self, name: str, offset: int, length: int) -> bytearray:
+        """Return bytes of an object, zeroes in the place of those that cannot be read, which the digests will tell."""
+        content = bytearray(length)
+        with suppress(ObjectNotFound):
+            if not self._read_into(memoryview(content), name, offset):
+                # A broken disk refuses a whole read for one bad sector of it.
+                step = self._tables.shard_bytes
+                for start in range(0, length, step):
+                    self._read_into(memoryview(content)[start : start + step], name, offset + start)
+        return content
+
+    def _read_into(self, room: memoryview, name: str, offset: int) -> bool:
+        """Fill `room` from an object, as far as that goes; tell whether the store could."""
+        try:
+            found = self._store.get_range(name, offset, len(room))
+        except StoreUnavailable:
+            return False
+        room[: len(found)] = found
+        return True

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`parity` on good days and bad ones."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from deltaimg.errors import PacksDamaged, UsageError
+from deltaimg.repo.parity import recover_pack
+from deltaimg.repo.repository import Repository
+from deltaimg.store.local import LocalStore
+from tests.cli.conftest import Nights
+from tests.support.program import deltaimg, fail, read_tree, succeed
+
+
+def test_add_protects_every_pack_and_show_tells_what_that_survives(nights: Nights) -> None:
+    shown = succeed("parity", "show", "--json", repo=nights.repo).json
+    assert (shown["groups"], shown["covered_packs"]) == ([], 0)
+    added = succeed("parity", "add", "--percent", "10", "--json", repo=nights.repo).json
+    assert added["packs"] == shown["uncovered_packs"] > 0
+    assert added["coverage"]["uncovered_packs"] == 0
+    (group,) = added["coverage"]["groups"]
+    assert 0.1 <= added["stored_bytes"] / added["read_bytes"] < 0.15
+    assert group["survives_bytes"] >= 0.1 * group["pack_bytes"] - 4096
+    text = succeed("parity", "show", repo=nights.repo).text
+    assert re.search(r"^not protected +0 B in 0 packs$", text, re.MULTILINE)
+    assert group["name"][:19] in text
+    assert group["name"] in succeed("parity", "show", "-v", repo=nights.repo).text
+
+
+def test_a_second_add_says_that_there_is_nothing_to_do_and_does_nothing(nights: Nights) -> None:
+    assert "stored" in succeed("parity", "add", repo=nights.repo).text
+    before = read_tree(nights.repo)
+    assert "has its parity already" in succeed("parity", "add", repo=nights.repo).text
+    assert read_tree(nights.repo) == before
+
+
+def test_quiet_means_quiet(nights: Nights) -> None:
+    run = succeed("parity", "add", "-q", repo=nights.repo)
+    assert (run.out, run.err) == (b"", "")
+
+
+def test_a_repository_with_parity_restores_and_counts_as_before(nights: Nights) -> None:
+    succeed("parity", "add", repo=nights.repo)
+    assert succeed("restore", "vm1", "-", repo=nights.repo).out == nights.second
+    assert succeed("stats", "--json", repo=nights.repo).json["objects"]["parity"]["count"] == 1
+
+
+def test_a_damaged_pack_ends_add_with_a_code_of_its_own_and_comes_back_from_the_old_parity(nights: Nights) -> None:
+    succeed("parity", "add", repo=nights.repo)
+    path = max((nights.repo / "packs").rglob("*"), key=lambda each: each.stat().st_size if each.is_file() else 0)
+    good = path.read_bytes()
+    path.write_bytes(good[:1000] + b"x" + good[1001:])
+    run = deltaimg("parity", "add", "--percent", "20", repo=nights.repo)
+    assert run.code == PacksDamaged.exit_code
+    assert path.name in run.err
+    assert "deltaimg repair" in run.err
+    repository = Repository.open(LocalStore(str(nights.repo)))
+    assert recover_pack(repository, path.name) == good
+
+
+def test_show_names_a_pack_that_is_missing_and_can_come_back(nights: Nights) -> None:
+    succeed("parity", "add", "--percent", "100", repo=nights.repo)
+    path = next(each for each in (nights.repo / "packs").rglob("*") if each.is_file())
+    good = path.read_bytes()
+    path.unlink()
+    run = succeed("parity", "show", repo=nights.repo)
+    assert f"pack {path.name} is missing" in run.err
+    assert recover_pack(Repository.open(LocalStore(str(nights.repo))), path.name) == good
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("parity",), "ACTION"),
+        (("parity", "remove"), "'remove' is no action"),
+        (("parity", "show", "--percent", "5"), "--percent goes with 'add'"),
+        (("parity", "add", "--percent", "0.1"), "from 0.5 to 100"),
+        (("parity", "add", "--percent", "101"), "from 0.5 to 100"),
+        (("parity", "add", "--percent", "some"), "'some' is no percentage"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(nights: Nights, arguments: tuple[str, ...], said: str) -> None:
+    before = read_tree(nights.repo)
+    assert said.lower() in fail(UsageError.exit_code, *arguments, repo=nights.repo).lower()
+    assert read_tree(nights.repo) == before
