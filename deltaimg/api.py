@@ -192,20 +192,29 @@ def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -
     elif remove_if_gone(repository.store, [found]):
         raise RepositoryLocked(f"'{name}'", found.describe(), hint="wait until it is done, or remove it with --force")
     return found
-def add_parity(repository: Repository, *, percent: float = 5.0, progress: Progress | None = None) -> ParityAdded:
+
+
+def add_parity(
+    repository: Repository, *, percent: float = 5.0, is_thorough: bool = False, progress: Progress | None = None
+) -> ParityAdded:
     """Protect all packs by Reed-Solomon parity of `percent` of their size, reading those only that have too little of it.
+
+    Args:
+        is_thorough: read all parity that there is, and make anew what is damaged of it.
 
     Raises:
         ParityUnusable: pyeclib, which computes it, is not installed.
     """
     if not MIN_PERCENT <= percent <= MAX_PERCENT:
         raise UsageError(f"{percent:g} percent of parity: it must be from {MIN_PERCENT:g} to {MAX_PERCENT:g}")
-    return add_parity_to_packs(repository, percent, clock=lambda: datetime.now(UTC), progress=progress)
+    return add_parity_to_packs(
+        repository, percent, clock=lambda: datetime.now(UTC), is_thorough=is_thorough, progress=progress
+    )
 
 
-def survey_parity(repository: Repository) -> ParityCoverage:
-    """Tell which packs have parity, and what loss each group of them survives."""
-    return survey_parity_of_packs(repository)
+def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityCoverage:
+    """Tell which packs have parity, and what loss each group of them survives; with `is_thorough`, read it all for damage."""
+    return survey_parity_of_packs(repository, is_thorough=is_thorough)
 
 
 def sign_file(

@@ -29,6 +29,10 @@ def parity(
             show_default="5",
         ),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Read all parity there is: 'show' counts its damage, 'add' makes it anew."),
+    ] = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -47,23 +51,24 @@ def parity(
 
         deltaimg parity add
         deltaimg parity add --percent 10 --json
-        deltaimg parity show
+        deltaimg parity show --check
     """
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         if action == "add":
-            _add(terminal, require_repo(repo), 5.0 if percent is None else parse_percent(percent))
+            wanted = 5.0 if percent is None else parse_percent(percent)
+            _add(terminal, require_repo(repo), wanted, is_thorough=check)
         elif action != "show":
             raise UsageError(f"'{action}' is no action", hint="'deltaimg parity add' or 'deltaimg parity show'")
         elif percent is not None:
             raise UsageError("--percent goes with 'add'")
         else:
-            _show(terminal, require_repo(repo))
+            _show(terminal, require_repo(repo), is_thorough=check)
 
 
-def _add(terminal: Terminal, location: str, percent: float) -> None:
+def _add(terminal: Terminal, location: str, percent: float, *, is_thorough: bool) -> None:
     from deltaimg.api import add_parity, open_repository
 
-    added = add_parity(open_repository(location), percent=percent, progress=terminal)
+    added = add_parity(open_repository(location), percent=percent, is_thorough=is_thorough, progress=terminal)
     if terminal.as_json:
         terminal.print_json(_describe_added(added))
     elif added.groups or added.removed_groups:
@@ -79,10 +84,11 @@ def _add(terminal: Terminal, location: str, percent: float) -> None:
         raise PacksDamaged(added.damaged)
 
 
-def _show(terminal: Terminal, location: str) -> None:
+def _show(terminal: Terminal, location: str, *, is_thorough: bool) -> None:
     from deltaimg.api import open_repository, survey_parity
 
-    coverage = survey_parity(open_repository(location))
+    coverage = survey_parity(open_repository(location), is_thorough=is_thorough)
+    _warn(terminal, coverage)
     if terminal.as_json:
         terminal.print_json(_describe(coverage))
         return
@@ -113,12 +119,16 @@ def _show(terminal: Terminal, location: str) -> None:
         ]
         columns = ("group", ">packs", ">missing", ">bytes", ">parity", ">survives", ">packs lost")
         terminal.print_table(columns, rows)
-    _warn(terminal, coverage)
 
 
 def _warn(terminal: Terminal, coverage: ParityCoverage) -> None:
     for error in coverage.damage:
         terminal.warn(f"{error}: what it protected is protected no more; 'parity add' protects it anew")
+    for group in coverage.groups:
+        if group.damaged_parts:
+            terminal.warn(
+                f"{group.name}: {format_count(group.damaged_parts, 'part')} damaged; 'parity add --check' makes it anew"
+            )
     for pack in coverage.lost:
         terminal.warn(f"pack {pack} is missing; 'deltaimg repair' brings it back if parity can")
 

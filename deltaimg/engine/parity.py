@@ -51,6 +51,8 @@ class GroupState:
     """Damage in one place, of so many bytes, can be made good wherever it is."""
     survives_packs: int
     """So many packs may be lost as a whole, whichever they are."""
+    damaged_parts: int
+    """Of the object itself, where that was looked for; they make it weaker than is said above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,10 @@ class ParityAdded:
     coverage: ParityCoverage
 
 
-def survey_parity(repository: Repository) -> ParityCoverage:
-    """Tell what parity there is, from listings and tables."""
+def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityCoverage:
+    """Tell what parity there is, from listings and tables; with `is_thorough`, read all parity for damage, too."""
     needed = _list_needed(repository)
-    parity = load_parity(repository)
+    parity = load_parity(repository, is_thorough=is_thorough)
     covered = {pack for group in parity.groups for pack in group.tables.packs if needed.get(pack) is not None}
     sizes = {pack: size for pack, size in needed.items() if size is not None}
     covered_bytes = sum(sizes[pack] for pack in covered)
@@ -110,9 +112,13 @@ def add_parity(
     percent: float,
     *,
     clock: Callable[[], datetime],
+    is_thorough: bool = False,
     progress: Progress | None = None,
 ) -> ParityAdded:
     """Cover every pack that no parity object covers, or too weak a one, by parity of `percent` of it.
+
+    Args:
+        is_thorough: read all parity that there is, and make anew what is damaged of it.
 
     Raises:
         ParityUnusable: the library that computes is not installed.
@@ -120,7 +126,7 @@ def add_parity(
     """
     load_reed_solomon()
     with MaintenanceLock(repository, "parity add", clock()) as lock:
-        return _Adder(repository, percent, progress or NoProgress(), lock.check).run()
+        return _Adder(repository, percent, progress or NoProgress(), lock.check).run(is_thorough=is_thorough)
 
 
 def _list_needed(repository: Repository) -> dict[str, int | None]:
@@ -155,6 +161,7 @@ def _judge(group: ParityGroup, needed: dict[str, int | None]) -> GroupState:
         lost_packs=sum(pack in needed and needed[pack] is None for pack in tables.packs),
         survives_bytes=survives,
         survives_packs=left // in_one_stripe,
+        damaged_parts=group.damaged_parts,
     )
 
 
@@ -167,14 +174,21 @@ class _Adder:
         self._repository, self._percent, self._progress = repository, percent, progress
         self._check_lock = check_lock
         self._damaged: dict[str, None] = {}
+        self._stored: set[str] = set()
         self._groups = self._packs = self._read_bytes = self._stored_bytes = 0
 
-    def run(self) -> ParityAdded:
-        plan = plan_parity(_list_needed(self._repository), load_parity(self._repository).groups, self._percent)
+    def run(self, *, is_thorough: bool) -> ParityAdded:
+        groups = load_parity(self._repository, is_thorough=is_thorough).groups
+        plan = plan_parity(_list_needed(self._repository), groups, self._percent)
         self._progress.start("computing parity", sum(pack.size_bytes for group in plan.groups for pack in group))
         for packs in plan.groups:
             self._protect(packs)
-        removed = [group for group in plan.superseded if self._damaged.keys().isdisjoint(group.tables.packs)]
+        # A damaged object that was made anew has its name again.
+        removed = [
+            group
+            for group in plan.superseded
+            if group.name not in self._stored and self._damaged.keys().isdisjoint(group.tables.packs)
+        ]
         for group in removed:
             self._check_lock()
             self._repository.store.delete(group.name)
@@ -195,7 +209,9 @@ class _Adder:
             object_parts = self._compute(packs)
             if object_parts is not None:
                 self._check_lock()
-                self._stored_bytes += self._repository.put_object(PARITY, object_parts)[1]
+                digest, size_bytes = self._repository.put_object(PARITY, object_parts)
+                self._stored.add(PARITY + digest)
+                self._stored_bytes += size_bytes
                 self._groups += 1
                 self._packs += len(packs)
                 return

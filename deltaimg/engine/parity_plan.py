@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which packs get parity together, and which parity objects are no longer of use: a plan, before anything is done.
 
-A group is made anew when prune took packs out of it, when it is weaker than what is asked for, and when it is small beside
-the new packs: so nightly runs leave few groups, and each pack is read again a few times in all. A group with a lost pack stays
-as it is: it may be all that can bring the pack back.
+A group is made anew when prune took packs out of it, when it is damaged or weaker than what is asked for, and when it is small
+beside the new packs: so nightly runs leave few groups, and each pack is read again a few times in all. A group with a lost pack
+stays as it is: it may be all that can bring the pack back.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _is_worth_keeping(group: ParityGroup, needed: Mapping[str, int | None], perc
     packs = group.tables.packs
     if any(pack in needed and needed[pack] is None for pack in packs):
         return True
-    is_whole = all(pack in needed for pack in packs)
+    is_whole = not group.damaged_parts and all(pack in needed for pack in packs)
     return is_whole and group.tables.parity_bytes * 100 >= group.pack_bytes * percent
 
 

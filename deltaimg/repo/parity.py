@@ -35,6 +35,7 @@ from deltaimg.model import MIB
 from deltaimg.repo.repository import Repository
 
 _BATCH_BYTES = 64 * MIB
+_PIECE_BYTES = 8 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class ParityGroup:
     name: str
     size_bytes: int
     tables: ParityTables
+    damaged_parts: int = 0
+    """Shards of its planes, and tables at either end, that are not what they were; where that was looked for."""
 
     @property
     def pack_bytes(self) -> int:
@@ -62,13 +65,18 @@ class ParityGroups:
         return (group for group in self.groups if pack in group.tables.packs)
 
 
-def load_parity(repository: Repository) -> ParityGroups:
-    """Read the tables of every parity object."""
+def load_parity(repository: Repository, *, is_thorough: bool = False) -> ParityGroups:
+    """Read the tables of every parity object.
+
+    Args:
+        is_thorough: read the objects whole, and count what is damaged of each.
+    """
     groups, damage = [], []
     for found in list(repository.store.list(PARITY)):
         try:
             tables = _load_tables(repository, found.name, found.size_bytes)
-            groups.append(ParityGroup(found.name, found.size_bytes, tables))
+            damaged = _count_damage(repository, found.name, found.size_bytes, tables) if is_thorough else 0
+            groups.append(ParityGroup(found.name, found.size_bytes, tables, damaged))
         except (IntegrityError, ObjectNotFound, StoreUnavailable) as error:
             damage.append(error)
     return ParityGroups(tuple(groups), tuple(damage))
@@ -88,6 +96,43 @@ def _tables_at(repository: Repository, name: str, offset: int, size_bytes: int) 
     front = repository.store.get_range(name, offset, FRONT_BYTES)
     length = measure_tables(name, front, size_bytes)
     return parse_tables(name, repository.store.get_range(name, offset, length), size_bytes)
+
+
+def _count_damage(repository: Repository, name: str, size_bytes: int, tables: ParityTables) -> int:
+    """Return how many shards of the planes, tables at either end, and trailers of an object are damaged."""
+    twin_offset = tables.planes_offset + tables.parity_bytes
+    damaged = sum(not _has_tables(repository, name, offset, size_bytes) for offset in (0, twin_offset))
+    damaged += not _has_trailer(repository, name, size_bytes, tables)
+    step = max(1, _PIECE_BYTES // tables.shard_bytes)
+    for first in range(0, tables.parity_shards, step):
+        expected = tables.digests[tables.data_shards + first :][: min(step, tables.parity_shards - first)]
+        content = bytearray(len(expected) * tables.shard_bytes)
+        with suppress(StoreUnavailable):
+            found = repository.store.get_range(name, tables.planes_offset + first * tables.shard_bytes, len(content))
+            content[: len(found)] = found
+        damaged += int(np.any(digest_shards(content, tables.shard_bytes) != expected, axis=1).sum())
+    return damaged
+
+
+def _has_trailer(repository: Repository, name: str, size_bytes: int, tables: ParityTables) -> bool:
+    """Tell whether a parity object ends where it should, and as it should."""
+    offset = 2 * tables.planes_offset + tables.parity_bytes
+    if size_bytes != offset + TRAILER.size:
+        return False
+    try:
+        end = repository.store.get_range(name, offset, TRAILER.size)
+        return parse_trailer(name, end, size_bytes) == offset - tables.planes_offset
+    except (IntegrityError, StoreUnavailable):
+        return False
+
+
+def _has_tables(repository: Repository, name: str, offset: int, size_bytes: int) -> bool:
+    """Tell whether good tables stand at an offset of a parity object."""
+    try:
+        _tables_at(repository, name, offset, size_bytes)
+    except (IntegrityError, StoreUnavailable):
+        return False
+    return True
 
 
 def recover_pack(repository: Repository, pack: str, parity: ParityGroups | None = None) -> bytes | None:

@@ -112,8 +112,7 @@ class Repository:
             with suppress(ObjectNotFound):
                 if self.store.get(name) == b"".join(parts):
                     return 0
-        self.store.delete(name)
-        return self.store.put(name, parts)
+        return self.store.replace(name, parts)
 
     def get_object(self, folder: str, digest: str) -> bytes:
         """Return the object of this name, which must be the digest of its bytes; raises DigestMismatch."""

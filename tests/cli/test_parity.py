@@ -71,6 +71,17 @@ def test_show_names_a_pack_that_is_missing_and_can_come_back(nights: Nights) -> 
     assert recover_pack(Repository.open(LocalStore(str(nights.repo))), path.name) == good
 
 
+def test_damage_of_parity_is_told_and_made_good_by_check(nights: Nights) -> None:
+    succeed("parity", "add", repo=nights.repo)
+    (path,) = (nights.repo / "parity").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert succeed("parity", "show", repo=nights.repo).err == ""
+    assert "1 part damaged" in succeed("parity", "show", "--check", repo=nights.repo).err
+    succeed("parity", "add", "--check", "-q", repo=nights.repo)
+    assert path.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

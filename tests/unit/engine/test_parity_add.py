@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.engine.parity import survey_parity
+from deltaimg.engine.parity import add_parity, survey_parity
 from deltaimg.engine.parity_plan import PackSize, _cut, largest_group, plan_parity
 from deltaimg.errors import ParityExhausted
 from deltaimg.format.condemned import Condemned
@@ -22,6 +22,7 @@ from deltaimg.repo.parity import load_parity, recover_pack
 from deltaimg.repo.repository import Repository
 from deltaimg.store.file_port import FilePort
 from deltaimg.store.local import LocalStore
+from tests.support.clock import FixedClock
 from tests.support.images import edit_at_random, make_mixed_image
 from tests.support.parity import flip_byte, list_packs, protect, repository_of_packs, store_packs
 from tests.support.repositories import assert_restores, back_up_image, make_repository
@@ -204,6 +205,27 @@ def test_parity_whose_tables_are_lost_twice_is_reported_and_made_anew() -> None:
     assert [name in str(error) for error in survey.damage] == [True]
     assert survey.covered_packs == 0
     assert protect(repository).packs == len(packs)
+
+
+@pytest.mark.parametrize("place", ["front", "planes", "twin", "trailer", "end"])
+def test_damage_of_parity_is_found_where_it_is_looked_for_and_made_good(place: str) -> None:
+    repository, store, _ = repository_of_packs([10_000] * 5, seed=19)
+    protect(repository)
+    (group,) = load_parity(repository, is_thorough=True).groups
+    assert group.damaged_parts == 0
+    whole = store.objects[group.name]
+    planes = group.tables.planes_offset
+    if place == "end":
+        store.objects[group.name] = whole[:-1]
+    else:
+        flip_byte(store, group.name, {"front": 90, "planes": planes, "twin": -40, "trailer": -1}[place])
+    assert load_parity(repository, is_thorough=True).groups[0].damaged_parts == 1
+    assert survey_parity(repository).groups[0].damaged_parts == 0
+    assert protect(repository).groups == 0
+    add_parity(repository, 5.0, clock=FixedClock(), is_thorough=True)
+    (renewed,) = load_parity(repository, is_thorough=True).groups
+    assert renewed.damaged_parts == 0
+    assert store.objects[renewed.name] == whole
 
 
 def test_packs_that_no_index_names_count_only_where_the_index_is_damaged() -> None:
