@@ -7,6 +7,7 @@ without: borg uses `-e none`; restic always encrypts and cannot be told not to.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -76,6 +77,11 @@ class Deltaimg(Keeper):
         snapshot = f"{IMAGE_NAME}@latest" + (f"~{at.tip - at.number}" if at.tip > at.number else "")
         command = self.command("restore", snapshot, str(target / "guest.raw"), "-r", str(state / "repo"), "--json")
         return Command(command, state, self.environment(state))
+
+    @staticmethod
+    def new_bytes(output: str) -> list[int]:
+        objects = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        return [said["new_bytes"] for said in objects if "new_bytes" in said]
 
     def proofs(self, state: Path) -> dict[str, Command]:
         return {"all": self.on(state, "verify"), "tip": self.on(state, "verify", f"{IMAGE_NAME}@latest")}

@@ -71,6 +71,11 @@ class Peer(ABC):
         return {}
 
     @staticmethod
+    def new_bytes(output: str) -> list[int]:  # noqa: ARG004 - most peers do not say
+        """How much of the image a backup says it encoded anew; empty when it does not say."""
+        return []
+
+    @staticmethod
     def restored(target: Path) -> Path:
         """The image that a restore has written: the only file below its target."""
         (found,) = [path for path in target.rglob("*") if path.is_file()]

@@ -118,10 +118,12 @@ class Campaign:
         command = peer.backup(state, at)
         into.command = str(command)
         try:
-            into.add(measure(command))
+            sample = measure(command)
         except CommandError as failure:
             self._leave_out(peer, into, failure)
             return
+        into.add(sample)
+        into.value += peer.new_bytes(sample.output)
         into.stored_bytes.append(stored_bytes(state / "repo") - before)
 
     def _restore(self, peer: Peer, into: Measurement, at: Night) -> None:

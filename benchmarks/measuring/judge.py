@@ -18,6 +18,7 @@ from measuring.results import Measurement
 _KEEPERS = ("restic", "borg-fixed", "borg-default")
 _ALL = (*_KEEPERS, "zstd", "xdelta3", "rdiff")
 _CHANGED_ROWS = ("ordinary", "upgrade", "repack", "new-data", "release")
+_RATE_BYTES = 150_000_000
 OWN_RESTORES = ("chain", "deep", "deep-nights", "memory-restore")
 _KIB, _MIB = 1 << 10, 1 << 20
 _OURS = "deltaimg"
@@ -67,6 +68,7 @@ MUSTS = (
     Must("quiet", "time, restic", "wall_s", ("restic",), 1 / 10),
     Must("quiet", "time, borg fixed 64 KiB", "wall_s", ("borg-fixed",), 1 / 4),
     Must("ordinary", "time, borg fixed 64 KiB", "wall_s", ("borg-fixed",), 1.0),
+    Must("ordinary", "time with delta records, borg fixed 64 KiB", "wall_s", ("borg-fixed",), 1.5),
     Must("ordinary", "stored, smallest of restic and borg", "stored_bytes", _KEEPERS, 0.6),
     Must("ordinary", "stored, the same with delta records", "stored_bytes", _KEEPERS, 0.25),
     Must("ordinary", "time, xdelta3 -1", "wall_s", ("xdelta3",), 1 / 8),
@@ -140,7 +142,10 @@ def _judge_quiet(table: _Table) -> list[Verdict]:
     start = table.median("start-up", "version", _OURS, "wall_s")
     wall = table.median("backup", "quiet", _OURS, "wall_s")
     stored = table.median("backup", "quiet", _OURS, "stored_bytes")
+    encoding_s = table.median("backup", "ordinary", _OURS, "cpu_s") - table.median("backup", "quiet", _OURS, "cpu_s")
+    per_rate_s = encoding_s * _RATE_BYTES / (table.median("backup", "ordinary", _OURS, "value") or math.nan)
     return [
+        Verdict("ordinary", "CPU beyond a quiet night's for 150 MB of new data, limit 1 s", per_rate_s, 1.0, 1.0, "s"),
         Verdict("quiet", "time less start-up, digest_blocks alone", wall - start, digest, 1.5, "s"),
         Verdict("quiet", "stored, limit 64 KiB", stored, 64 * _KIB, 1.0, "bytes"),
     ]

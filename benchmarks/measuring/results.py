@@ -21,7 +21,8 @@ class Measurement:
     """What a peer needed for one task: `backup`, `restore`, or one of deltaimg's own rows.
 
     `stored_bytes` is what the repository grew by; `allocated_bytes` and `equal` are of restored images.
-    `value` is the result of rows that measure something else; `note` says what, or why there is no figure.
+    `value` is, of a backup, how many bytes of the image it encoded anew, where it says so; and the result of rows that
+    measure something else. `note` says what, or why there is no figure.
     """
 
     guest: str
