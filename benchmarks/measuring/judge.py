@@ -54,9 +54,11 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """`pass`, `miss` or `not measured`."""
+        """`pass`, `miss` or `not measured`; `for comparison` where nothing was asked for."""
         if math.isnan(self.ratio):
             return "not measured"
+        if math.isinf(self.factor):
+            return "for comparison"
         return "pass" if self.ratio <= self.factor else "miss"
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files that a campaign's results go to: a CSV of measurements, and beside it what a reader needs to judge them.
 
-Always  what was measured earlier on the same day, and not again since, stays; a figure names the command it came from.
+Always  what was measured earlier on the same day, and not again since, stays; what failed does not. A figure names the
+        command that it came from.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class ResultFile:
         self._names = {**anonymous, sys.executable: "python"}
         self.found: list[Measurement] = []
         if self._csv.exists():
-            self.found = read_csv(self._csv)
+            self.found = [one for one in read_csv(self._csv) if one.is_measured or not one.note.startswith("failed")]
             before = json.loads(self._json.read_text())["command"].split("; ")
             machine["command"] = "; ".join(dict.fromkeys([*before, machine["command"]]))
 

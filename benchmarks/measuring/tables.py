@@ -61,7 +61,8 @@ def verdict_table(verdicts: Iterable[Verdict]) -> list[str]:
     rows = [
         (
             one.row, one.what, _figure(one.ours, one.unit), _figure(one.theirs, one.unit),
-            _number(one.ratio, 3), f"{one.factor:.3g}", f"**{one.word}**" if one.word == "miss" else one.word,
+            _number(one.ratio, 3), "-" if math.isinf(one.factor) else f"{one.factor:.3g}",
+            f"**{one.word}**" if one.word == "miss" else one.word,
         )
         for one in verdicts
     ]  # fmt: skip
