@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 
 from deltaimg import __version__
 from deltaimg.engine.backup import BackupOptions, back_up
+from deltaimg.engine.check import CheckReport
+from deltaimg.engine.check import check as check_repository
 from deltaimg.engine.content import SnapshotContent, SnapshotReader
 from deltaimg.engine.diff import Difference, diff_snapshots
 from deltaimg.engine.files.interface import DeltaResult, PatchResult, SignatureResult
@@ -152,6 +154,15 @@ def verify(
         raise UsageError(f"{percent:g} percent: it must be above 0 and at most 100")
     refs = [select_snapshot(repository, each) for each in selectors] or repository.list_snapshots()
     return verify_snapshots(repository, refs, percent=percent, seed=seed, progress=progress)
+
+
+def check(repository: Repository, *, read_packs: bool = False, progress: Progress | None = None) -> CheckReport:
+    """Look at the structure of a repository: every object, what it refers to, and what nothing refers to.
+
+    Args:
+        read_packs: read packs whole, not only their headers and footers, and hold them against their names.
+    """
+    return check_repository(repository, read_packs=read_packs, progress=progress)
 
 
 def compare(

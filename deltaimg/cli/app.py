@@ -28,6 +28,7 @@ COMMANDS = (
     "restore",
     "cat",
     "verify",
+    "check",
     "stats",
     "parity",
     "signature",
