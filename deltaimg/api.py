@@ -28,7 +28,7 @@ from deltaimg.engine.parity_plan import MAX_PERCENT, MIN_PERCENT
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.restore import RestoreResult
 from deltaimg.engine.restore import restore as restore_manifest
-from deltaimg.engine.verify import ComparedImage, VerifyResult, compare_image
+from deltaimg.engine.verify import ComparedImage, VerifyReport, compare_image
 from deltaimg.engine.verify import verify as verify_snapshots
 from deltaimg.errors import IntegrityError, RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
 from deltaimg.format.manifest import Manifest
@@ -148,8 +148,11 @@ def verify(
     percent: float = 100.0,
     seed: int | None = None,
     progress: Progress | None = None,
-) -> list[VerifyResult]:
-    """Prove that snapshots (all, if none are named) can be restored, reading `percent` of their records."""
+) -> VerifyReport:
+    """Prove that snapshots (all, if none are named) can be restored, reading `percent` of their content.
+
+    That is what has waited longest; the report's `coverage` tells since when all content was proven.
+    """
     if not 0 < percent <= 100:
         raise UsageError(f"{percent:g} percent: it must be above 0 and at most 100")
     refs = [select_snapshot(repository, each) for each in selectors] or repository.list_snapshots()

@@ -23,6 +23,7 @@ from deltaimg.arrays import end_blocks
 from deltaimg.engine.catalog import Catalog
 from deltaimg.engine.findings import Finding, FindingKind, Findings, Severity, count_records
 from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.repository_state import note_state
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.index import INDEXES
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, split_object_name
@@ -32,7 +33,6 @@ from deltaimg.format.signature import SIGNATURES
 from deltaimg.model import count_blocks
 from deltaimg.repo.repository import Repository, SnapshotRef
 
-QUARANTINE = "quarantine/"
 _NAMED_BY_DIGEST = re.compile(
     r"(?:(?:maps|index|signatures)/|packs/(?P<folder>[0-9a-f]{2})/(?=(?P=folder)))[0-9a-f]{64}"
 )
@@ -114,7 +114,7 @@ class Checker:
         self._check_chains()
         self.catalog.add_sources(self.is_used)
         self._note_orphans()
-        self._note_state()
+        note_state(self.repository, self.findings)
         return CheckReport(
             findings=tuple(self.findings.found),
             snapshots=len(self.manifests),
@@ -270,13 +270,6 @@ class Checker:
                 continue
             except (IntegrityError, StoreError, UnsupportedFormat) as error:
                 self.findings.add_failure(name, error, Severity.WARNING)
-
-    def _note_state(self) -> None:
-        """Tell of damaged objects that were put aside."""
-        for found in self.repository.store.list(QUARANTINE):
-            self.findings.add_warning(
-                FindingKind.QUARANTINE, found.name, "was damaged and put aside by a repair; delete it once it is no use"
-            )
 
     def _names(self, folder: str) -> set[str]:
         return {name for name in self.sizes if name.startswith(folder)}
