@@ -267,7 +267,7 @@ class ContentDamaged(IntegrityError):
 class RepositoryDamaged(IntegrityError):
     """`check` found errors, or damage is left after a `repair`."""
 
-    exit_code = 46
+    exit_code = 48
 
     def __init__(self, location: str, problem: str, *, hint: str) -> None:
         DeltaimgError.__init__(self, f"{location}: {problem}", hint=hint)
