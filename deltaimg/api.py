@@ -15,20 +15,24 @@ from datetime import UTC, datetime
 
 from deltaimg import __version__
 from deltaimg.engine.backup import BackupOptions, back_up
-from deltaimg.engine.check import CheckReport
-from deltaimg.engine.check import check as check_repository
 from deltaimg.engine.content import SnapshotContent, SnapshotReader
 from deltaimg.engine.diff import Difference, diff_snapshots
 from deltaimg.engine.files.interface import DeltaResult, PatchResult, SignatureResult
 from deltaimg.engine.files.run import make_delta, patch, sign
+from deltaimg.engine.flatten import FlattenResult
+from deltaimg.engine.flatten import flatten as flatten_snapshot
 from deltaimg.engine.parity import ParityAdded, ParityCoverage
 from deltaimg.engine.parity import add_parity as add_parity_to_packs
 from deltaimg.engine.parity import survey_parity as survey_parity_of_packs
 from deltaimg.engine.parity_plan import MAX_PERCENT, MIN_PERCENT
 from deltaimg.engine.progress import Progress
+from deltaimg.engine.prune import PruneForecast, PruneResult
+from deltaimg.engine.prune import plan_prune as plan_prune_of
+from deltaimg.engine.prune import prune as prune_repository
+from deltaimg.engine.prune_plan import MAX_UNUSED_PERCENT, PruneOptions
 from deltaimg.engine.restore import RestoreResult
 from deltaimg.engine.restore import restore as restore_manifest
-from deltaimg.engine.verify import ComparedImage, VerifyReport, compare_image
+from deltaimg.engine.verify import ComparedImage, VerifyResult, compare_image
 from deltaimg.engine.verify import verify as verify_snapshots
 from deltaimg.errors import IntegrityError, RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
 from deltaimg.format.manifest import Manifest
@@ -148,24 +152,12 @@ def verify(
     percent: float = 100.0,
     seed: int | None = None,
     progress: Progress | None = None,
-) -> VerifyReport:
-    """Prove that snapshots (all, if none are named) can be restored, reading `percent` of their content.
-
-    That is what has waited longest; the report's `coverage` tells since when all content was proven.
-    """
+) -> list[VerifyResult]:
+    """Prove that snapshots (all, if none are named) can be restored, reading `percent` of their records."""
     if not 0 < percent <= 100:
         raise UsageError(f"{percent:g} percent: it must be above 0 and at most 100")
     refs = [select_snapshot(repository, each) for each in selectors] or repository.list_snapshots()
     return verify_snapshots(repository, refs, percent=percent, seed=seed, progress=progress)
-
-
-def check(repository: Repository, *, read_packs: bool = False, progress: Progress | None = None) -> CheckReport:
-    """Look at the structure of a repository: every object, what it refers to, and what nothing refers to.
-
-    Args:
-        read_packs: read packs whole, not only their headers and footers, and hold them against their names.
-    """
-    return check_repository(repository, read_packs=read_packs, progress=progress)
 
 
 def compare(
@@ -229,6 +221,52 @@ def add_parity(
 def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityCoverage:
     """Tell which packs have parity, and what loss each group of them survives; with `is_thorough`, read it all for damage."""
     return survey_parity_of_packs(repository, is_thorough=is_thorough)
+
+
+def prune(
+    repository: Repository,
+    *,
+    max_unused_percent: float = MAX_UNUSED_PERCENT,
+    max_repack_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Delete what no snapshot needs; backups and restores may go on meanwhile.
+
+    Args:
+        max_unused_percent: of what all packs hold may stay unused; beyond it, packs are repacked.
+        max_repack_bytes: write at most so much anew.
+    """
+    return prune_repository(repository, _prune_options(max_unused_percent, max_repack_bytes), progress=progress)
+
+
+def plan_prune(
+    repository: Repository,
+    *,
+    max_unused_percent: float = MAX_UNUSED_PERCENT,
+    max_repack_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> PruneForecast:
+    """Return what `prune` would do, and what an earlier one could not delete yet; nothing is changed."""
+    return plan_prune_of(repository, _prune_options(max_unused_percent, max_repack_bytes), progress=progress)
+
+
+def flatten(
+    repository: Repository,
+    selectors: Sequence[str] = (),
+    *,
+    max_depth: int = 0,
+    progress: Progress | None = None,
+) -> list[FlattenResult]:
+    """Make snapshots independent of their bases, with no delta records deeper than `max_depth`.
+
+    Args:
+        selectors: if none is given, the depth of all snapshots is bounded, and their maps stay as they are.
+    """
+    refs = [select_snapshot(repository, each) for each in selectors] or repository.list_snapshots()
+    return [
+        flatten_snapshot(repository, ref, max_depth=max_depth, keeps_base=not selectors, progress=progress)
+        for ref in refs
+    ]
 
 
 def sign_file(
@@ -296,6 +334,12 @@ def patch_file(
         is_synced=is_synced,
         progress=progress,
     )
+
+
+def _prune_options(max_unused_percent: float, max_repack_bytes: int | None) -> PruneOptions:
+    if not 0 <= max_unused_percent <= 100:
+        raise UsageError(f"{max_unused_percent:g} percent unused: it must be 0 to 100")
+    return PruneOptions(max_unused_percent / 100, max_repack_bytes)
 
 
 def _is_no_folder(location: str) -> bool:

@@ -196,6 +196,18 @@ class LockLost(RepositoryError):
         self.what = what
 
 
+class ReachabilityUnknown(RepositoryError):
+    """What snapshots still need cannot be told for sure, so that nothing was deleted."""
+
+    exit_code = 36
+    hint = "'deltaimg check' tells what is damaged, 'deltaimg repair' mends what can be mended"
+
+    def __init__(self, problems: list[str]) -> None:
+        more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
+        super().__init__(f"what is still needed cannot be told, so nothing is deleted: {problems[0]}{more}")
+        self.problems = tuple(problems)
+
+
 class UnsupportedFormat(RepositoryError):
     """An object was written by a newer deltaimg, or uses a feature that this one lacks."""
 
@@ -262,16 +274,6 @@ class ContentDamaged(IntegrityError):
         )
         self.object_name, self.offset, self.problem = snapshot, start, reason
         self.snapshot, self.damage = snapshot, damage
-
-
-class RepositoryDamaged(IntegrityError):
-    """`check` found errors, or damage is left after a `repair`."""
-
-    exit_code = 48
-
-    def __init__(self, location: str, problem: str, *, hint: str) -> None:
-        DeltaimgError.__init__(self, f"{location}: {problem}", hint=hint)
-        self.object_name, self.offset, self.problem = location, 0, problem
 
 
 class ContentDiffers(DeltaimgError):

@@ -35,7 +35,6 @@ class Kind(Enum):
     LOCK = b"\x8bDIMGLCK"
     CONDEMNED = b"\x8bDIMGCND"
     PARITY = b"\x8bDIMGPAR"
-    COVERAGE = b"\x8bDIMGCOV"
     SUMS = b"\x8bDIMGSUM"
     DELTA = b"\x8bDIMGDLT"
 
@@ -66,6 +65,15 @@ def build_header(kind: Kind, body_bytes: int, body_digest: bytes) -> bytes:
     """Return the 64-byte header of an object."""
     packed = HEADER.pack(kind.value, VERSION, 0, 0, 0, body_bytes, body_digest, bytes(16), bytes(8))
     return packed[:56] + digest_bytes(packed[:56], length=8)
+
+
+def vary(start: bytes | memoryview, variant: int) -> bytes:
+    """Return the beginning of an object, its header in it, with another number in `compatible`, which every reader ignores.
+
+    So the same content gets another name.
+    """
+    head = bytes(start[:12]) + variant.to_bytes(2, "little") + bytes(start[14:56])
+    return head + digest_bytes(head, length=8) + bytes(start[HEADER_BYTES:])
 
 
 def frame(kind: Kind, body: bytes) -> bytes:

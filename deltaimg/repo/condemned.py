@@ -22,6 +22,14 @@ def load_condemned(repository: Repository) -> list[Condemned]:
     return lists
 
 
+def note_condemned(repository: Repository) -> None:
+    """Learn which names no new object may get; to be done when a lock has been taken, before anything is stored."""
+    lists = load_condemned(repository)
+    repository.condemned_names = frozenset(
+        name for each in lists for names in (each.packs, each.indexes, each.signatures, each.maps) for name in names
+    )
+
+
 def put_condemned(repository: Repository, condemned: Condemned) -> int:
     """Condemn: once this returns it is durable, and no run that begins now uses what is listed. Return the list's size."""
     return repository.store.put(condemned.object_name, [build_condemned(condemned)])

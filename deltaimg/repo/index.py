@@ -7,7 +7,7 @@ Memory  40 bytes a record and 4 for the order, about 92 MB for a TiB of content 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from deltaimg.arrays import Digests
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
-from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, parse_index
+from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, no_links, parse_index
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.sources import SOURCE_RUN, SourceTable
 from deltaimg.repo.condemned import load_condemned
@@ -28,17 +28,20 @@ _TRIES = 3
 class Index:
     """Entries number from 0, oldest index object first; their pack and signature numbers count in `packs`, `signatures`.
 
-    `damage` tells which index objects could not be read; `is_condemned`, of each entry, whether its pack is about to go.
+    `damage` tells which index objects could not be read; `is_condemned`, of each entry, whether its pack is about to go, or
+    the index object that has it, and with it what the entry needs.
     """
 
     def __init__(
         self,
-        objects: list[IndexObject],
+        objects: Mapping[str, IndexObject],
         damage: tuple[DeltaimgError, ...] = (),
-        condemned_packs: Collection[str] = (),
+        condemned: Collection[str] = (),
     ) -> None:
+        """Args: objects: by name. condemned: names of packs and index objects."""
         self.damage = damage
-        ordered = sorted(objects, key=lambda each: each.created_us)
+        self.names = sorted(objects, key=lambda name: objects[name].created_us)
+        ordered = [objects[name] for name in self.names]
         self.packs: list[str] = []
         self.signatures: list[str] = []
         parts: list[npt.NDArray[Any]] = []
@@ -50,20 +53,25 @@ class Index:
             self.signatures += each.signatures
             parts.append(entries)
         self.entries: npt.NDArray[Any] = np.concatenate(parts) if parts else np.empty(0, ENTRY)
-        self._created_us = [each.created_us for each in ordered]
+        self.created_us = [each.created_us for each in ordered]
         self._firsts = np.cumsum([0, *(len(part) for part in parts)])
         link_counts = np.concatenate([np.empty(0, np.uint16), *(each.links.link_counts for each in ordered)])
-        self.is_condemned = _mark_packs(self.packs, condemned_packs)[self.entries["pack"]]
-        # Of records that were stored twice, one that stays is found, and rather one that stands alone.
+        self.object_of = np.repeat(np.arange(len(parts)), np.diff(self._firsts))
+        self.is_condemned = _mark(self.packs, condemned)[self.entries["pack"]]
+        self.is_condemned |= _mark(self.names, condemned)[self.object_of]
+        # Of records that were stored twice, one that stays is found, rather one that stands alone, and the newest of those.
         self._lookup = _Lookup(self.entries["id"], 2 * self.is_condemned + (link_counts > 0))
         self.links = Links(self._lookup, [each.links for each in ordered])
+        if (repeated := self._lookup.repeated(link_counts > 0)).any() and (self.links.depths[repeated] < 0).any():
+            self._lookup.prefer(_find_sound(self._lookup, self.links, ~self.is_condemned))
+            self.links = Links(self._lookup, [each.links for each in ordered])
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def first_entry_since(self, moment_us: int) -> int:
         """Return the number of the first entry of the index objects made at or after a moment, in microseconds since 1970."""
-        return int(self._firsts[bisect_left(self._created_us, moment_us)])
+        return int(self._firsts[bisect_left(self.created_us, moment_us)])
 
     def find(self, record_ids: Digests) -> npt.NDArray[np.int64]:
         """Return the entry number of each id, -1 for one that no index object has."""
@@ -77,7 +85,25 @@ class _Lookup:
         """Args: ranks: of several entries with one id, that of the lowest rank is found."""
         self.ids = ids
         self._keys = _as_keys(ids)
-        self._order = np.lexsort((ranks, self._keys)).astype(np.uint32)
+        self._order = np.lexsort((-np.arange(len(ids)), ranks, self._keys)).astype(np.uint32)
+
+    @property
+    def firsts(self) -> npt.NDArray[np.int64]:
+        """The entry that is found for the id of each entry."""
+        return self.find(self.ids)
+
+    def repeated(self, is_delta: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Return the entries that are found, and are deltas, of records that have other entries, too."""
+        ordered = self._keys[self._order]
+        follows = np.flatnonzero(ordered[1:] == ordered[:-1])
+        found = self.find(self.ids[self._order[follows]])
+        return np.unique(found[is_delta[found]])
+
+    def prefer(self, chosen: npt.NDArray[np.int64]) -> None:
+        """Have these entries found, at most one of each record."""
+        is_second = np.ones(len(self._order), np.int8)
+        is_second[chosen] = 0
+        self._order = self._order[np.lexsort((is_second[self._order], self._keys[self._order]))]
 
     def find(self, record_ids: Digests) -> npt.NDArray[np.int64]:
         if not len(self._order):
@@ -122,9 +148,27 @@ class Links:
         """Return the numbers of all links of `entries`, entry after entry."""
         return expand_ranges(self.starts[entries], self.counts[entries])
 
-    def is_same(self, entry: int, table: SourceTable) -> bool:
-        """Tell whether a record's own table of sources is what the index says."""
+    def extract(self, entries: npt.NDArray[np.int64]) -> SourceLinks:
+        """Return the sources of `entries`, all of which the index has, as an index object of theirs says them."""
+        links = self.of(entries)
+        if not len(links):
+            return no_links(len(entries))
+        ids, places = np.unique(self._lookup.ids[self.entries[links]], axis=0, return_inverse=True)
+        run_counts = np.diff(self.run_starts)[links]
+        runs = self.runs[expand_ranges(self.run_starts[links], run_counts)]
+        return SourceLinks(
+            ids,
+            self.counts[entries].astype(np.uint16),
+            places.reshape(-1).astype(np.uint32),
+            run_counts.astype(np.uint16),
+            runs,
+        )
+
+    def is_same(self, entry: int, table: SourceTable | None) -> bool:
+        """Tell whether a record's own table of sources, None for one that stands alone, is what the index says."""
         first, last = int(self.starts[entry]), int(self.starts[entry + 1])
+        if table is None:
+            return first == last
         runs = self.runs[self.run_starts[first] : self.run_starts[last]]
         ids = self._lookup.ids[self.entries[first:last]]
         counts = np.diff(self.run_starts[first : last + 1])
@@ -140,32 +184,47 @@ class Links:
 
         -1 where sources are missing, form a cycle, or stand deeper than `MAX_DEPTH`.
         """
-        return measure_depths(self.counts, self.starts, self.entries)
+        depths: npt.NDArray[np.int64] = np.where(self.counts == 0, 0, -1)
+        waiting = np.flatnonzero(self.counts)
+        for _ in range(MAX_DEPTH):
+            if not len(waiting):
+                break
+            links = self.of(waiting)
+            sources = self.entries[links]
+            found = np.where(sources >= 0, depths[np.maximum(sources, 0)], -1)
+            firsts = np.cumsum(self.counts[waiting]) - self.counts[waiting]
+            is_ready = np.minimum.reduceat(found, firsts) >= 0
+            deepest = np.maximum.reduceat(found, firsts)
+            if not is_ready.any():
+                break
+            depths[waiting[is_ready]] = deepest[is_ready] + 1
+            waiting = waiting[~is_ready]
+        return depths
 
 
-def measure_depths(
-    counts: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], sources: npt.NDArray[np.signedinteger[Any]]
-) -> npt.NDArray[np.int64]:
-    """Return the depth of each entry, as `Links.depths`.
+def _find_sound(lookup: _Lookup, links: Links, is_first_choice: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return for each record the entry that can be decoded with the fewest others before it, if any can.
 
-    Args:
-        counts, starts: the links of entry e are starts[e] to starts[e] + counts[e].
-        sources: the entry that each link means, or -1.
+    Runs that did not know of each other may have stored one record against different others, and these against it in turn.
+    What is found must then be chosen so that no record comes to need itself.
     """
-    depths: npt.NDArray[np.int64] = np.where(counts == 0, 0, -1)
-    waiting = np.flatnonzero(counts)
-    for _ in range(MAX_DEPTH):
-        if not len(waiting):
-            break
-        found = sources[expand_ranges(starts[waiting], counts[waiting])]
-        found = np.where(found >= 0, depths[np.maximum(found, 0)], -1)
-        firsts = np.cumsum(counts[waiting]) - counts[waiting]
-        is_ready = np.minimum.reduceat(found, firsts) >= 0
-        if not is_ready.any():
-            break
-        depths[waiting[is_ready]] = np.maximum.reduceat(found, firsts)[is_ready] + 1
-        waiting = waiting[~is_ready]
-    return depths
+    firsts = lookup.firsts
+    chosen = np.full(len(firsts), -1, np.int64)  # of each record, under the entry that is found first
+    for allowed in (is_first_choice, np.ones(len(firsts), np.bool_)):
+        for _ in range(MAX_DEPTH):
+            waiting = np.flatnonzero(allowed & (chosen[firsts] < 0))
+            is_ready = np.ones(len(waiting), np.bool_)
+            deltas = np.flatnonzero(links.counts[waiting])
+            if len(deltas):
+                sources = links.entries[links.of(waiting[deltas])]
+                found = (sources >= 0) & (chosen[firsts[np.maximum(sources, 0)]] >= 0)
+                counts = links.counts[waiting[deltas]]
+                is_ready[deltas] = np.logical_and.reduceat(found, np.cumsum(counts) - counts)
+            ready = waiting[is_ready]
+            if not len(ready):
+                break
+            chosen[firsts[ready]] = ready
+    return chosen[chosen >= 0]
 
 
 def expand_ranges(firsts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -181,27 +240,28 @@ def load_index(repository: Repository) -> Index:
 
     A snapshot that needs none of their records is as good as ever; one that does fails when it is resolved.
     """
+    # Before the index objects: a prune that ends in between takes the list away, but only after what it names.
+    condemned = {name for each in load_condemned(repository) for name in (*each.packs, *each.indexes)}
     objects: dict[str, IndexObject] = {}
     damage: dict[str, DeltaimgError] = {}
     for _ in range(_TRIES):
         damage = {}
         for found in repository.store.list(INDEXES):
-            if found.name in objects:
+            name = found.name.removeprefix(INDEXES)
+            if name in objects:
                 continue
             try:
-                data = repository.get_object(INDEXES, found.name.removeprefix(INDEXES))
-                objects[found.name] = parse_index(data, found.name)
+                objects[name] = parse_index(repository.get_object(INDEXES, name), found.name)
             except (IntegrityError, ObjectNotFound) as error:
-                damage[found.name] = error
+                damage[name] = error
         # One that went between listing and reading was replaced by a prune, whose own is in the next listing.
         if not any(isinstance(error, ObjectNotFound) for error in damage.values()):
             break
-    condemned = {pack for each in load_condemned(repository) for pack in each.packs}
-    return Index(list(objects.values()), tuple(damage.values()), condemned)
+    return Index(objects, tuple(damage.values()), condemned)
 
 
-def _mark_packs(packs: list[str], chosen: Collection[str]) -> npt.NDArray[np.bool_]:
-    return np.fromiter((pack in chosen for pack in packs), np.bool_, len(packs))
+def _mark(names: list[str], chosen: Collection[str]) -> npt.NDArray[np.bool_]:
+    return np.fromiter((name in chosen for name in names), np.bool_, len(names))
 
 
 def _as_keys(ids: Digests) -> npt.NDArray[np.bytes_]:

@@ -24,6 +24,7 @@ import msgspec
 
 from deltaimg.errors import IntegrityError, LockLost, ObjectExists, ObjectNotFound, RepositoryLocked, StoreError
 from deltaimg.format.lock import HEARTBEATS, LOCKS, MAINTENANCE_LOCK, READER_LOCKS, build_lock, parse_lock
+from deltaimg.repo.condemned import note_condemned
 from deltaimg.repo.lock_holder import PATIENCE_S, RENEW_S, FoundLock, Sleep, describe_process, remove_if_gone
 from deltaimg.repo.repository import Repository
 
@@ -34,7 +35,7 @@ class HeldLock:
     def __init__(self, repository: Repository, name: str, what: str, purpose: str, now: datetime) -> None:
         """Args: what: the thing that is locked, for messages. purpose: for whoever finds the lock."""
         self.token = secrets.token_hex(8)
-        self._store = repository.store
+        self._repository, self._store = repository, repository.store
         self._name, self._what = name, what
         self._lock = describe_process(self.token, purpose, now)
         self._ended = threading.Event()
@@ -119,8 +120,17 @@ class ExclusiveLock(HeldLock):
             except ObjectExists:
                 self._clear_stale()
             else:
+                self._learn_condemned()
                 return True
         raise RepositoryLocked(self._what, "somebody who comes and goes")
+
+    def _learn_condemned(self) -> None:
+        """Whoever holds such a lock stores objects, which must not get the names of condemned ones."""
+        try:
+            note_condemned(self._repository)
+        except BaseException:
+            self._release()
+            raise
 
     def _clear_stale(self) -> None:
         """Remove the lock that stands in the way if its holder is gone; raises RepositoryLocked if not."""

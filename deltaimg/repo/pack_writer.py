@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
-from deltaimg.format.framing import name_object
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, build_index, link_sources, parse_index
 from deltaimg.format.pack import RecordHeader, finish_pack, pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
@@ -106,8 +105,8 @@ class PackWriter:
         digests: list[Digests],
         sources: list[SourceTable | None],
     ) -> None:
-        parts, footer = finish_pack(records)
-        digest = name_object(parts)
+        laid_out, footer = finish_pack(records)
+        digest, parts = self._repository.name_new(laid_out)
         size_bytes = self._repository.put_named(pack_name(digest), parts)
         self.stored_bytes += size_bytes
         self._unindexed.append(_StoredPack(digest, footer, np.concatenate(digests), sources))

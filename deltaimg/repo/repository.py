@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,18 +14,15 @@ from blake3 import blake3
 from deltaimg.errors import (
     DigestMismatch,
     IntegrityError,
-    Malformed,
     ObjectExists,
     ObjectNotFound,
     RepositoryExists,
     RepositoryNotFound,
 )
 from deltaimg.format.config import CONFIG_NAME, Config, build_config, parse_config
-from deltaimg.format.framing import name_object
+from deltaimg.format.framing import name_object, vary
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, build_manifest, format_time, parse_manifest, split_object_name
 from deltaimg.store.interface import Parts, Store
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +63,9 @@ class Repository:
         self.store = store
         self.config = config
         self.keys = Keys.derive(config.digest_key_bytes)
+        self.condemned_names: frozenset[str] = frozenset()
+        """Names that no new object may get: a prune goes on to delete what has them, whoever stored it. Each lock reads
+        them when it is taken; what is condemned later waits for the lock."""
 
     @classmethod
     def create(cls, store: Store, *, created: datetime, software: str) -> Repository:
@@ -102,8 +101,17 @@ class Repository:
 
     def put_object(self, folder: str, parts: Parts) -> tuple[str, int]:
         """Keep an object under the digest of its bytes; return that name and by how many bytes the repository grew."""
-        digest = name_object(parts)
+        digest, parts = self.name_new(parts)
         return digest, self.put_named(folder + digest, parts)
+
+    def name_new(self, parts: Parts) -> tuple[str, Parts]:
+        """Return the digest that names a new object, and its bytes: varied where that is the name of a condemned one."""
+        digest, varied, variant = name_object(parts), parts, 0
+        while digest in self.condemned_names:
+            variant += 1
+            varied = [vary(parts[0], variant), *parts[1:]]
+            digest = name_object(varied)
+        return digest, varied
 
     def put_named(self, name: str, parts: Parts) -> int:
         """Keep an object whose name follows from its bytes; return by how many bytes the repository grew.
@@ -121,14 +129,11 @@ class Repository:
     def get_object(self, folder: str, digest: str) -> bytes:
         """Return the object of this name, which must be the digest of its bytes; raises DigestMismatch."""
         name = folder + digest
-        for _ in range(2):  # Once more before it counts as damage: a read may have failed without saying so.
-            data = self.store.get(name)
-            found = name_object([data])
-            if found == digest:
-                return data
-        if not _DIGEST.fullmatch(digest):
-            raise Malformed(name, 0, "is not named as an object is")
-        raise DigestMismatch(name, 0, "the object", bytes.fromhex(digest), bytes.fromhex(found))
+        data = self.store.get(name)
+        found = name_object([data])
+        if found != digest:
+            raise DigestMismatch(name, 0, "the object", bytes.fromhex(digest), bytes.fromhex(found))
+        return data
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 

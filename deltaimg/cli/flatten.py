@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg flatten`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
+
+if TYPE_CHECKING:
+    from deltaimg.engine.flatten import FlattenResult
+
+
+def flatten(
+    snapshot: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or the beginning of an id."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All snapshots of all images; needs --max-depth, and leaves maps as they are.")
+    ] = False,
+    max_depth: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--max-depth",
+            metavar="NUMBER",
+            help="So many deltas may stand on one another.",
+            show_default="0, no deltas at all",
+        ),
+    ] = None,
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make snapshots independent of their bases, or bound how deep their deltas stand.
+
+    The snapshot gets a map of its own, and the delta records that it needs are stored anew as records that stand alone. That
+    takes space; what is not needed any more comes back with the next prune. No snapshot's content changes.
+
+    Examples:
+
+        deltaimg flatten vm1@latest
+        deltaimg flatten --all --max-depth 4
+    """
+    from deltaimg.api import flatten as run_flatten
+    from deltaimg.api import open_repository
+    from deltaimg.errors import UsageError
+
+    if every == bool(snapshot):
+        raise UsageError("name snapshots, or --all", hint="deltaimg flatten vm1@latest")
+    if every and max_depth is None:
+        raise UsageError("--all needs --max-depth", hint="deltaimg flatten --all --max-depth 4")
+    if max_depth is not None and not (max_depth.isascii() and max_depth.isdigit()):
+        raise UsageError(f"'{max_depth}' is no depth", hint="write 0, 4 or the like")
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        repository = open_repository(require_repo(repo))
+        results = run_flatten(repository, snapshot or (), max_depth=int(max_depth or 0), progress=terminal)
+        if as_json:
+            terminal.print_json([describe_flattened(each) for each in results])
+        for each in results:
+            done = each.is_changed or each.recoded_records
+            terminal.remark(
+                f"{each.manifest.label}  {'flattened' if done else 'is flat already'}, "
+                f"{format_count(each.recoded_records, 'record')} stored anew, "
+                f"{format_bytes(each.written_bytes)} written, {format_seconds(each.duration_s)}"
+            )
+
+
+def describe_flattened(result: FlattenResult) -> dict[str, object]:
+    """Return for programs what became of a snapshot."""
+    return {
+        "snapshot": result.manifest.id,
+        "image": result.manifest.image,
+        "changed": result.is_changed,
+        "recoded_records": result.recoded_records,
+        "written_bytes": result.written_bytes,
+        "duration_s": round(result.duration_s, 3),
+    }

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg prune`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_percent, parse_size, require_repo
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deltaimg.engine.condemned import Waiting
+    from deltaimg.engine.prune import PruneResult
+    from deltaimg.engine.prune_plan import PrunePlan
+    from deltaimg.engine.trim_plan import TrimPlan
+
+
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan, and change nothing.")] = False,
+    max_unused: Annotated[
+        str,
+        typer.Option(
+            "--max-unused",
+            metavar="PERCENT",
+            help="Leave packs alone as long as so much of them all is unused.",
+        ),
+    ] = "2",
+    max_repack: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--max-repack",
+            metavar="SIZE",
+            help="Write at most so much anew in this run; 0 deletes whole packs only.",
+            show_default="no bound",
+        ),
+    ] = None,
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Delete what no snapshot needs any more, so that space comes back.
+
+    Run it after 'forget'. Packs in which nothing is needed go whole; others are repacked as far as that is worth it, and
+    records of which snapshots need only part are stored anew without the rest.
+    Backups and restores may go on meanwhile: what they may be using stays until they end, and the next prune takes it.
+    It may be interrupted at any time.
+
+    Examples:
+
+        deltaimg prune
+        deltaimg prune --dry-run
+        deltaimg prune --max-unused 10 --max-repack 20G
+    """
+    from deltaimg.api import open_repository, plan_prune
+    from deltaimg.api import prune as run_prune
+
+    share = parse_percent(max_unused)
+    most = None if max_repack is None else parse_size(max_repack)
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        repository = open_repository(require_repo(repo))
+        if dry_run:
+            found = plan_prune(repository, max_unused_percent=share, max_repack_bytes=most, progress=terminal)
+            if as_json:
+                described = {"dry_run": True, **describe_plan(found.plan, found.trim)}
+                terminal.print_json({**described, "waiting": describe_waiting(found.waiting)})
+            print_plan(found.plan, found.trim, terminal)
+            print_waiting(found.waiting, terminal)
+            return
+        result = run_prune(repository, max_unused_percent=share, max_repack_bytes=most, progress=terminal)
+        if as_json:
+            terminal.print_json(describe_result(result))
+        print_result(result, terminal)
+
+
+def describe_result(result: PruneResult) -> dict[str, object]:
+    """Return the outcome of a prune for programs."""
+    return {
+        "dry_run": False,
+        **describe_plan(result.plan, result.trim),
+        "freed_bytes": result.freed_bytes,
+        "written_bytes": result.written_bytes,
+        "waiting": describe_waiting(result.waiting),
+        "duration_s": round(result.duration_s, 3),
+    }
+
+
+def describe_plan(plan: PrunePlan, trim: TrimPlan) -> dict[str, object]:
+    """Return a plan for programs; sizes are those expected."""
+    return {
+        "total_bytes": plan.total_bytes,
+        "freed_bytes": plan.freed_bytes + trim.freed_bytes,
+        "written_bytes": plan.written_bytes + trim.written_bytes,
+        "trimmed_records": len(trim.cut) + len(trim.dropped),
+        "recoded_records": len(trim.recoded),
+        "unused_bytes": plan.unused_bytes,
+        "dead_packs": len(plan.dead_packs),
+        "repacked_packs": len(plan.repacked_packs),
+        "indexes": len(plan.indexes),
+        "signatures": len(plan.signatures),
+        "maps": len(plan.maps),
+    }
+
+
+def describe_waiting(waiting: Sequence[Waiting]) -> list[dict[str, object]]:
+    """Return for programs what still waits, and for whom."""
+    return [
+        {
+            "objects": each.objects,
+            "bytes": each.stored_bytes,
+            "locks": [
+                {"name": found.name, "host": found.lock.host, "pid": found.lock.pid, "purpose": found.lock.purpose}
+                for found in each.locks
+            ],
+        }
+        for each in waiting
+    ]
+
+
+def print_plan(plan: PrunePlan, trim: TrimPlan, terminal: Terminal) -> None:
+    """Print what a prune would do."""
+    terminal.print_pairs(
+        [
+            ("stored", format_bytes(plan.total_bytes)),
+            ("records to trim", str(len(trim.cut) + len(trim.dropped))),
+            ("packs not needed", str(len(plan.dead_packs))),
+            ("packs to repack", str(len(plan.repacked_packs))),
+            ("other objects", str(len(plan.indexes) + len(plan.signatures) + len(plan.maps))),
+            ("frees", f"about {format_bytes(plan.freed_bytes + trim.freed_bytes)}"),
+            ("writes", f"about {format_bytes(plan.written_bytes + trim.written_bytes)}"),
+            ("leaves unused", format_bytes(plan.unused_bytes)),
+        ]
+    )
+
+
+def print_result(result: PruneResult, terminal: Terminal) -> None:
+    """Print what became of a prune."""
+    net = result.freed_bytes - result.written_bytes
+    packs = len(result.plan.repacked_packs)
+    terminal.remark(
+        f"{format_bytes(max(0, net))} came back: {format_bytes(result.freed_bytes)} deleted, "
+        f"{format_bytes(result.written_bytes)} written, {format_count(packs, 'pack')} repacked, "
+        f"{format_seconds(result.duration_s)}"
+    )
+    print_waiting(result.waiting, terminal)
+
+
+def print_waiting(waiting: Sequence[Waiting], terminal: Terminal) -> None:
+    """Print what still waits, and for whom."""
+    for each in waiting:
+        what = f"{format_bytes(each.stored_bytes)} in {format_count(each.objects, 'object')}"
+        terminal.remark(f"{what} may be in use; the next prune deletes them when these have ended:")
+        for found in each.locks:
+            terminal.remark(f"  {found.name}: {found.describe()}")

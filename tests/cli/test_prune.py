@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`prune` and `flatten` from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deltaimg.errors import ReachabilityUnknown, SnapshotNotFound, UsageError
+from deltaimg.repo.repository import Repository
+from deltaimg.store.local import LocalStore
+from tests.cli.conftest import Nights
+from tests.support.program import fail, succeed
+from tests.support.retention import keep_only, list_manifests
+
+
+def keep_newest(repo: Path) -> None:
+    repository = Repository.open(LocalStore(str(repo)))
+    keep_only(repository, [list_manifests(repository)[-1].id])
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_prune_says_what_came_back(nights: Nights, tmp_path: Path) -> None:
+    keep_newest(nights.repo)
+    before = size_of(nights.repo)
+    planned = succeed("prune", "--dry-run", "--json", repo=nights.repo).json
+    assert planned["dry_run"] is True
+    assert planned["total_bytes"] == before == size_of(nights.repo)
+    found = succeed("prune", "--json", repo=nights.repo).json
+    assert found["waiting"] == []
+    assert before - size_of(nights.repo) == found["freed_bytes"] - found["written_bytes"]
+    assert found.keys() > planned.keys()
+    succeed("restore", "vm1", tmp_path / "out.raw", "-q", repo=nights.repo)
+    assert (tmp_path / "out.raw").read_bytes() == nights.second
+    assert "0 B came back" in succeed("prune", repo=nights.repo).text
+
+
+def test_prune_prints_its_plan(nights: Nights) -> None:
+    text = succeed("prune", "-n", repo=nights.repo).text
+    for word in ("frees", "writes", "packs not needed", "leaves unused"):
+        assert word in text
+
+
+def test_bad_options_of_prune_are_refused(nights: Nights) -> None:
+    for options in (("--max-unused", "x"), ("--max-unused", "101"), ("--max-repack", "-1")):
+        fail(UsageError.exit_code, "prune", *options, repo=nights.repo)
+
+
+def test_prune_refuses_where_a_map_is_damaged(nights: Nights) -> None:
+    victim = next((nights.repo / "maps").iterdir())
+    victim.write_bytes(b"?")
+    assert victim.name in fail(ReachabilityUnknown.exit_code, "prune", repo=nights.repo)
+
+
+def test_flatten_makes_a_snapshot_stand_alone(nights: Nights, tmp_path: Path) -> None:
+    (found,) = succeed("flatten", "vm1@latest", "--json", repo=nights.repo).json
+    assert found["changed"] is True
+    (again,) = succeed("flatten", "vm1@latest", "--json", repo=nights.repo).json
+    assert (again["changed"], again["recoded_records"]) == (False, 0)
+    listed = succeed("snapshots", "--json", repo=nights.repo).json
+    assert [each["base"] for each in listed] == [None, None]
+    succeed("restore", "vm1", tmp_path / "out.raw", "-q", repo=nights.repo)
+    assert (tmp_path / "out.raw").read_bytes() == nights.second
+
+
+def test_flatten_all_bounds_the_depth_and_keeps_bases(nights: Nights) -> None:
+    results = succeed("flatten", "--all", "--max-depth", "0", "--json", repo=nights.repo).json
+    assert len(results) == 2
+    listed = succeed("snapshots", "--json", repo=nights.repo).json
+    assert listed[1]["base"] == listed[0]["snapshot"]
+
+
+def test_bad_options_of_flatten_are_refused(nights: Nights) -> None:
+    for options in ((), ("--all",), ("vm1", "--all", "--max-depth", "1"), ("vm1", "--max-depth", "65")):
+        fail(UsageError.exit_code, "flatten", *options, repo=nights.repo)
+    fail(SnapshotNotFound.exit_code, "flatten", "nobody", repo=nights.repo)

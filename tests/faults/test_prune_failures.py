@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every call that a prune makes fails, before or after its effect, once or for good: no snapshot loses a byte, and the next
+prune brings the space back."""
+
+from __future__ import annotations
+
+import errno
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deltaimg.engine.content import SnapshotContent
+from deltaimg.engine.prune import PruneResult, prune
+from deltaimg.engine.prune_plan import PruneOptions
+from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable
+from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.repository import Repository
+from deltaimg.store.interface import Store
+from deltaimg.store.local import LocalStore
+from deltaimg.store.memory import MemoryStore
+from tests.support.clock import FixedClock
+from tests.support.faults import FaultyPort, FaultyStore
+from tests.support.images import SyntheticImage, make_incompressible_image
+from tests.support.repositories import back_up_image, count_stored_bytes, make_repository
+from tests.support.retention import keep_only, list_manifests
+
+SIZE = 512 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Prunable:
+    """A repository as a dictionary, what its snapshots hold, an image of it as it is now, and what a prune leaves."""
+
+    objects: dict[str, bytes]
+    kept: dict[str, bytes]
+    image: SyntheticImage
+    calls: int
+    left_bytes: int
+
+    def copy(self) -> MemoryStore:
+        store = MemoryStore()
+        store.objects = dict(self.objects)
+        return store
+
+    def write(self, folder: Path) -> None:
+        for name, data in self.objects.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def prunable() -> Prunable:
+    """One pack is to be deleted, one repacked, one kept; of one record half is needed; a delta stands on what is forgotten."""
+    store = MemoryStore()
+    repository = make_repository(store)
+    kept = {}
+    back_up_image(repository, make_incompressible_image(SIZE, seed=1), "gone")
+    shrunk = make_incompressible_image(2 * SIZE, seed=2)
+    back_up_image(repository, shrunk, "shrunk")
+    shrunk.resize(SIZE)
+    kept[back_up_image(repository, shrunk, "shrunk").id] = bytes(shrunk.content)
+    image = make_incompressible_image(SIZE, seed=3)
+    back_up_image(repository, image, "edited")
+    image.write_random(0, SIZE // 2)
+    kept[back_up_image(repository, image, "edited").id] = bytes(image.content)
+    image.write(SIZE * 3 // 4 + 300, b"another")
+    kept[back_up_image(repository, image, "edited").id] = bytes(image.content)
+    other = make_incompressible_image(SIZE, seed=4)
+    kept[back_up_image(repository, other, "other").id] = bytes(other.content)
+    keep_only(repository, kept)
+    objects = dict(store.objects)
+    counting = FaultyStore(store, StoreFull("x", "full"))
+    result = prune_now(Repository(counting, repository.config))
+    assert result.plan.dead_packs
+    assert result.plan.repacked_packs
+    assert len(result.trim.cut)
+    assert len(result.trim.recoded)
+    check_contents(repository, kept)
+    return Prunable(objects, kept, image, len(counting.calls), count_stored_bytes(repository))
+
+
+def prune_now(repository: Repository) -> PruneResult:
+    return prune(repository, PruneOptions(), clock=FixedClock(), patience_s=0)
+
+
+def try_prune(repository: Repository) -> DeltaimgError | None:
+    """Prune and return the error that ended it, if one did; anything but a DeltaimgError fails the test."""
+    try:
+        prune_now(repository)
+    except DeltaimgError as error:
+        return error
+    return None
+
+
+def check_after_failure(store: Store, prunable: Prunable, *, backs_up: bool) -> None:
+    """What is kept restores; the next prune brings back the same space; the next backup succeeds."""
+    for name in [found.name for found in store.list("locks/")]:
+        store.delete(name)  # its removal may be what failed, and its owner, this process, lives on
+    repository = Repository.open(store)
+    check_contents(repository, prunable.kept)
+    prune_now(repository)
+    assert not load_condemned(repository)
+    # The same records in a pack, a signature and an index object more.
+    assert abs(count_stored_bytes(repository) - prunable.left_bytes) < 4096
+    check_contents(repository, prunable.kept)
+    if backs_up:
+        image = prunable.image.copy()
+        image.write_random(1000, 50_000)
+        manifest = back_up_image(repository, image, "edited")
+        check_contents(repository, {**prunable.kept, manifest.id: bytes(image.content)})
+
+
+def check_contents(repository: Repository, contents: dict[str, bytes]) -> None:
+    manifests = list_manifests(repository)
+    assert {manifest.id for manifest in manifests} == contents.keys()
+    for manifest in manifests:
+        content = contents[manifest.id]
+        assert SnapshotContent(repository, manifest).make_reader().read(0, len(content)) == content
+
+
+@pytest.mark.parametrize("mode", ["before", "after", "for good"])
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.long)])
+def test_a_prune_survives_the_failure_of_any_store_call(prunable: Prunable, mode: str, stride: int, seed: int) -> None:
+    assert prunable.calls > 100
+    error: StoreError = StoreUnavailable("x", "gone")
+    for number in range(random.Random(seed).randrange(stride), prunable.calls, stride):
+        inner = prunable.copy()
+        is_lasting = mode == "for good"
+        faulty = FaultyStore(inner, error, fail_at=number, after_effect=mode == "after", is_lasting=is_lasting)
+        met = try_prune(Repository(faulty, Repository.open(inner).config))
+        assert met is error or met is None
+        check_after_failure(inner, prunable, backs_up=number % 4 == 0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.long)])
+def test_a_prune_survives_the_failure_of_any_system_call(
+    prunable: Prunable, tmp_path: Path, number: int, stride: int, seed: int
+) -> None:
+    call = random.Random(seed).randrange(stride)
+    tried = 0
+    while True:
+        folder = tmp_path / f"repo{call}"
+        prunable.write(folder)
+        port = FaultyPort(number, fail_at=call)
+        config = Repository.open(LocalStore(str(folder))).config
+        met = try_prune(Repository(LocalStore(str(folder), port), config))
+        assert met is None or isinstance(met, StoreFull if number == errno.ENOSPC else StoreUnavailable)
+        if not port.has_failed:
+            break
+        check_after_failure(LocalStore(str(folder)), prunable, backs_up=tried % 8 == 0)
+        shutil.rmtree(folder)
+        call += stride
+        tried += 1
+    assert tried * stride > 100

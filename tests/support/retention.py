@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forgetting without a policy, and stores that let somebody else in at a certain moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from deltaimg.errors import DeltaimgError
+from deltaimg.format.manifest import Manifest
+from deltaimg.format.map import MAPS
+from deltaimg.repo.chain import encode_map, resolve_map
+from deltaimg.repo.index import load_index
+from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.slots import SlotTable
+from deltaimg.store.interface import ObjectInfo, Parts, Store
+from tests.support.images import ImageSource, SyntheticImage
+
+
+def list_manifests(repository: Repository) -> list[Manifest]:
+    """Return all manifests; raises the first error."""
+    manifests = []
+    for each in repository.load_manifests():
+        if isinstance(each, DeltaimgError):
+            raise each
+        manifests.append(each)
+    return manifests
+
+
+def keep_only(repository: Repository, kept: Iterable[str]) -> None:
+    """Forget all snapshots but those with these ids, which get full maps."""
+    wanted = set(kept)
+    manifests = list_manifests(repository)
+    for manifest in manifests:
+        if manifest.id in wanted and not manifest.map_is_full:
+            table = SlotTable(repository, load_index(repository))
+            resolved = resolve_map(repository, manifest, table)
+            data, _ = encode_map(table, resolved.runs, None, resolved.block_count)
+            name, _ = repository.put_object(MAPS, [data])
+            repository.replace_manifest(msgspec.structs.replace(manifest, map=name, map_is_full=True, base=None))
+    for manifest in manifests:
+        if manifest.id not in wanted:
+            repository.remove_snapshot(SnapshotRef(manifest.image, manifest.time, manifest.id))
+
+
+class PausedSource(ImageSource):
+    """An image whose backup is held half way, lock and all, while `meanwhile` runs, once."""
+
+    def __init__(self, image: SyntheticImage, meanwhile: Callable[[], object]) -> None:
+        super().__init__(image)
+        self._meanwhile: Callable[[], object] | None = meanwhile
+
+    def has_changed(self) -> bool:
+        if self._meanwhile is not None:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            meanwhile()
+        return super().has_changed()
+
+
+class HookedStore:
+    """Wraps a store; `meanwhile` runs once, just before the first call that begins with `call`, such as `put index/`."""
+
+    def __init__(self, inner: Store, call: str, meanwhile: Callable[[], object]) -> None:
+        self.inner, self.location = inner, inner.location
+        self._call = call
+        self._meanwhile: Callable[[], object] | None = meanwhile
+
+    def put(self, name: str, parts: Parts) -> int:
+        self._let_in(f"put {name}")
+        return self.inner.put(name, parts)
+
+    def get(self, name: str) -> bytes:
+        self._let_in(f"get {name}")
+        return self.inner.get(name)
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        self._let_in(f"get_range {name}")
+        return self.inner.get_range(name, offset, length)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self._let_in(f"list {prefix}")
+        yield from self.inner.list(prefix)
+
+    def replace(self, name: str, parts: Parts) -> int:
+        self._let_in(f"replace {name}")
+        return self.inner.replace(name, parts)
+
+    def move(self, name: str, new_name: str) -> None:
+        self._let_in(f"move {name}")
+        self.inner.move(name, new_name)
+
+    def delete(self, name: str) -> None:
+        self._let_in(f"delete {name}")
+        self.inner.delete(name)
+
+    def _let_in(self, call: str) -> None:
+        if self._meanwhile is not None and call.startswith(self._call):
+            meanwhile, self._meanwhile = self._meanwhile, None
+            meanwhile()
