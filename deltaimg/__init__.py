@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from deltaimg.api import (
         add_parity,
         backup,
+        check,
         compare,
         create_repository,
         delta_file,
@@ -67,6 +68,7 @@ __all__ = [
     "__version__",
     "add_parity",
     "backup",
+    "check",
     "compare",
     "create_repository",
     "delta_file",

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 
 from deltaimg import __version__
 from deltaimg.engine.backup import BackupOptions, back_up
+from deltaimg.engine.check import CheckReport
+from deltaimg.engine.check import check as check_repository
 from deltaimg.engine.content import SnapshotContent, SnapshotReader
 from deltaimg.engine.diff import Difference, diff_snapshots
 from deltaimg.engine.files.interface import DeltaResult, PatchResult, SignatureResult
@@ -32,7 +34,7 @@ from deltaimg.engine.prune import prune as prune_repository
 from deltaimg.engine.prune_plan import MAX_UNUSED_PERCENT, PruneOptions
 from deltaimg.engine.restore import RestoreResult
 from deltaimg.engine.restore import restore as restore_manifest
-from deltaimg.engine.verify import ComparedImage, VerifyResult, compare_image
+from deltaimg.engine.verify import ComparedImage, VerifyReport, compare_image
 from deltaimg.engine.verify import verify as verify_snapshots
 from deltaimg.errors import IntegrityError, RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
 from deltaimg.format.manifest import Manifest
@@ -152,12 +154,24 @@ def verify(
     percent: float = 100.0,
     seed: int | None = None,
     progress: Progress | None = None,
-) -> list[VerifyResult]:
-    """Prove that snapshots (all, if none are named) can be restored, reading `percent` of their records."""
+) -> VerifyReport:
+    """Prove that snapshots (all, if none are named) can be restored, reading `percent` of their content.
+
+    That is what has waited longest; the report's `coverage` tells since when all content was proven.
+    """
     if not 0 < percent <= 100:
         raise UsageError(f"{percent:g} percent: it must be above 0 and at most 100")
     refs = [select_snapshot(repository, each) for each in selectors] or repository.list_snapshots()
     return verify_snapshots(repository, refs, percent=percent, seed=seed, progress=progress)
+
+
+def check(repository: Repository, *, read_packs: bool = False, progress: Progress | None = None) -> CheckReport:
+    """Look at the structure of a repository: every object, what it refers to, and what nothing refers to.
+
+    Args:
+        read_packs: read packs whole, not only their headers and footers, and hold them against their names.
+    """
+    return check_repository(repository, read_packs=read_packs, progress=progress)
 
 
 def compare(

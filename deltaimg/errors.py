@@ -276,6 +276,16 @@ class ContentDamaged(IntegrityError):
         self.snapshot, self.damage = snapshot, damage
 
 
+class RepositoryDamaged(IntegrityError):
+    """`check` found errors, or damage is left after a `repair`."""
+
+    exit_code = 48
+
+    def __init__(self, location: str, problem: str, *, hint: str) -> None:
+        DeltaimgError.__init__(self, f"{location}: {problem}", hint=hint)
+        self.object_name, self.offset, self.problem = location, 0, problem
+
+
 class ContentDiffers(DeltaimgError):
     """`verify --against` found an image that is not what the snapshot holds."""
 

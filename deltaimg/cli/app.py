@@ -28,6 +28,7 @@ COMMANDS = (
     "restore",
     "cat",
     "verify",
+    "check",
     "flatten",
     "prune",
     "stats",

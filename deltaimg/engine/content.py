@@ -110,6 +110,11 @@ class SnapshotContent:
         """The numbers of the records that the snapshot needs."""
         return self._records
 
+    @property
+    def closure(self) -> npt.NDArray[np.int64]:
+        """The same, and those that only others are encoded against."""
+        return self._closure
+
     def plan(self, records: npt.NDArray[np.int64] | None = None, *, can_read_back: bool = False) -> WalkPlan:
         """Plan a walk over `records`, or over all that the snapshot needs.
 

@@ -35,6 +35,7 @@ class Kind(Enum):
     LOCK = b"\x8bDIMGLCK"
     CONDEMNED = b"\x8bDIMGCND"
     PARITY = b"\x8bDIMGPAR"
+    COVERAGE = b"\x8bDIMGCOV"
     SUMS = b"\x8bDIMGSUM"
     DELTA = b"\x8bDIMGDLT"
 

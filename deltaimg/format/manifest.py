@@ -122,6 +122,11 @@ def count_microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
+def from_microseconds(count: int) -> datetime:
+    """Return the moment so many microseconds after 1970 began."""
+    return _EPOCH + timedelta(microseconds=count)
+
+
 def _parse_time(text: str) -> datetime:
     return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
 

@@ -155,26 +155,46 @@ def finish_pack(records: list[tuple[RecordHeader, bytes]]) -> tuple[list[bytes],
 
 
 def parse_pack_footer(name: str, data: bytes | memoryview) -> npt.NDArray[Any]:
-    """Return the footer of the whole pack `data`; raises IntegrityError or UnsupportedFormat.
+    """Return the footer of the whole pack `data`; raises as `parse_pack_ends`."""
+    return parse_pack_ends(name, data, data, len(data))
+
+
+def count_tail_bytes(tail: bytes | memoryview) -> int:
+    """Return how long footer and trailer claim to be together; `tail` ends where the pack does."""
+    if len(tail) < TRAILER.size:
+        return TRAILER.size
+    count: int = TRAILER.unpack(tail[-TRAILER.size :])[0]
+    return TRAILER.size + count * FOOTER_ENTRY.itemsize
+
+
+def parse_pack_ends(name: str, head: bytes | memoryview, tail: bytes | memoryview, size_bytes: int) -> npt.NDArray[Any]:
+    """Return the footer of a pack of `size_bytes`, of which only both ends are at hand.
 
     Every entry it returns lies between the pack's header and its footer, and after the entry before it.
+
+    Args:
+        head: begins with the pack's header. tail: its last bytes, `count_tail_bytes` of them unless that is absurd.
+
+    Raises:
+        IntegrityError, UnsupportedFormat: they are not the ends of a pack of this size.
     """
-    header = parse_header(Kind.PACK, name, data)
-    if len(data) < HEADER_BYTES + header.body_bytes:
-        raise Truncated(name, len(data), HEADER_BYTES + header.body_bytes, len(data))
-    if len(data) > HEADER_BYTES + header.body_bytes:
+    header = parse_header(Kind.PACK, name, head)
+    if size_bytes < HEADER_BYTES + header.body_bytes:
+        raise Truncated(name, size_bytes, HEADER_BYTES + header.body_bytes, size_bytes)
+    if size_bytes > HEADER_BYTES + header.body_bytes:
         raise Malformed(name, HEADER_BYTES + header.body_bytes, "bytes follow its end")
-    trailer_offset = len(data) - TRAILER.size
+    trailer_offset = size_bytes - TRAILER.size
     if trailer_offset < HEADER_BYTES:
-        raise Truncated(name, len(data), HEADER_BYTES + TRAILER.size, len(data))
-    count, reserved, magic = TRAILER.unpack(data[trailer_offset:])
-    footer_offset = trailer_offset - count * FOOTER_ENTRY.itemsize
-    if magic != TRAILER_MAGIC or reserved or footer_offset < HEADER_BYTES:
+        raise Truncated(name, size_bytes, HEADER_BYTES + TRAILER.size, size_bytes)
+    count, reserved, magic = TRAILER.unpack(tail[-TRAILER.size :])
+    tail_bytes = count_tail_bytes(tail)
+    footer_offset = size_bytes - tail_bytes
+    if magic != TRAILER_MAGIC or reserved or footer_offset < HEADER_BYTES or tail_bytes > len(tail):
         raise Malformed(name, trailer_offset, "its trailer is damaged")
-    found = digest_bytes(memoryview(data)[footer_offset:])
+    found = digest_bytes(memoryview(tail)[-tail_bytes:])
     if found != header.body_digest:
         raise DigestMismatch(name, footer_offset, "its footer", header.body_digest, found)
-    footer = np.frombuffer(data, FOOTER_ENTRY, count, footer_offset)
+    footer = np.frombuffer(tail, FOOTER_ENTRY, count, len(tail) - tail_bytes)
     ends = footer["offset"].astype(np.uint64) + footer["payload_bytes"] + RECORD_HEADER_BYTES
     if count and (int(footer["offset"].min()) < HEADER_BYTES or int(ends.max()) > footer_offset):
         raise Malformed(name, footer_offset, "its footer names records outside it")

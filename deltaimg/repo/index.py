@@ -184,22 +184,32 @@ class Links:
 
         -1 where sources are missing, form a cycle, or stand deeper than `MAX_DEPTH`.
         """
-        depths: npt.NDArray[np.int64] = np.where(self.counts == 0, 0, -1)
-        waiting = np.flatnonzero(self.counts)
-        for _ in range(MAX_DEPTH):
-            if not len(waiting):
-                break
-            links = self.of(waiting)
-            sources = self.entries[links]
-            found = np.where(sources >= 0, depths[np.maximum(sources, 0)], -1)
-            firsts = np.cumsum(self.counts[waiting]) - self.counts[waiting]
-            is_ready = np.minimum.reduceat(found, firsts) >= 0
-            deepest = np.maximum.reduceat(found, firsts)
-            if not is_ready.any():
-                break
-            depths[waiting[is_ready]] = deepest[is_ready] + 1
-            waiting = waiting[~is_ready]
-        return depths
+        return measure_depths(self.counts, self.starts, self.entries)
+
+
+def measure_depths(
+    counts: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], sources: npt.NDArray[np.signedinteger[Any]]
+) -> npt.NDArray[np.int64]:
+    """Return the depth of each entry, as `Links.depths`.
+
+    Args:
+        counts, starts: the links of entry e are starts[e] to starts[e] + counts[e].
+        sources: the entry that each link means, or -1.
+    """
+    depths: npt.NDArray[np.int64] = np.where(counts == 0, 0, -1)
+    waiting = np.flatnonzero(counts)
+    for _ in range(MAX_DEPTH):
+        if not len(waiting):
+            break
+        found = sources[expand_ranges(starts[waiting], counts[waiting])]
+        found = np.where(found >= 0, depths[np.maximum(found, 0)], -1)
+        firsts = np.cumsum(counts[waiting]) - counts[waiting]
+        is_ready = np.minimum.reduceat(found, firsts) >= 0
+        if not is_ready.any():
+            break
+        depths[waiting[is_ready]] = np.maximum.reduceat(found, firsts)[is_ready] + 1
+        waiting = waiting[~is_ready]
+    return depths
 
 
 def _find_sound(lookup: _Lookup, links: Links, is_first_choice: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.codec.registry import find_decoder
-from deltaimg.errors import DigestMismatch, IntegrityError, Malformed, Truncated, UnsupportedFormat
+from deltaimg.errors import DigestMismatch, IntegrityError, Malformed, StoreError, Truncated, UnsupportedFormat
 from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.format.pack import RECORD_HEADER_BYTES, RecordHeader, check_payload, pack_name, parse_record_header
 from deltaimg.format.sources import parse_sources
@@ -79,8 +79,14 @@ class RecordReader:
         self._find_delta_decoder = find_delta_decoder
 
     def fetch(self, group: ReadGroup) -> memoryview:
-        """Return the bytes of a group, fewer only where the pack is truncated; raises StoreError."""
-        return memoryview(self._repository.store.get_range(group.pack, group.offset, group.end - group.offset))
+        """Return the bytes of a group, fewer only where the pack is truncated; raises StoreError, that of a second try."""
+        store, length = self._repository.store, group.end - group.offset
+        try:
+            return memoryview(store.get_range(group.pack, group.offset, length))
+        except StoreError as error:
+            if not error.retryable:
+                raise
+            return memoryview(store.get_range(group.pack, group.offset, length))
 
     def expand(
         self,
@@ -92,6 +98,8 @@ class RecordReader:
     ) -> memoryview:
         """Return the content of one record of a fetched group, each block of it proven.
 
+        What looks damaged is read once more: a read may have failed without saying so.
+
         Args:
             gather: returns the blocks of `SlotTable.source_slots` of a record; asked only for a delta record.
             scratch: memory for MAX_RECORD_BYTES, in which the result may lie; without it the result has its own.
@@ -99,6 +107,25 @@ class RecordReader:
         Raises:
             IntegrityError: it is not, naming the pack and the place.
         """
+        try:
+            return self._expand_fetched(record, group, fetched, gather, scratch)
+        except IntegrityError as error:
+            try:
+                again = self.fetch(group)
+            except StoreError:
+                raise error from None
+            if again == fetched:
+                raise
+        return self._expand_fetched(record, group, again, gather, scratch)
+
+    def _expand_fetched(
+        self,
+        record: int,
+        group: ReadGroup,
+        fetched: memoryview,
+        gather: Callable[[int], memoryview],
+        scratch: memoryview | None,
+    ) -> memoryview:
         entry = self._table.index.entries[self._table.entries[record]]
         offset = int(entry["offset"])
         data = fetched[offset - group.offset :][: RECORD_HEADER_BYTES + int(entry["payload_bytes"])]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,6 +15,7 @@ from blake3 import blake3
 from deltaimg.errors import (
     DigestMismatch,
     IntegrityError,
+    Malformed,
     ObjectExists,
     ObjectNotFound,
     RepositoryExists,
@@ -23,6 +25,8 @@ from deltaimg.format.config import CONFIG_NAME, Config, build_config, parse_conf
 from deltaimg.format.framing import name_object, vary
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, build_manifest, format_time, parse_manifest, split_object_name
 from deltaimg.store.interface import Parts, Store
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +133,14 @@ class Repository:
     def get_object(self, folder: str, digest: str) -> bytes:
         """Return the object of this name, which must be the digest of its bytes; raises DigestMismatch."""
         name = folder + digest
-        data = self.store.get(name)
-        found = name_object([data])
-        if found != digest:
-            raise DigestMismatch(name, 0, "the object", bytes.fromhex(digest), bytes.fromhex(found))
-        return data
+        for _ in range(2):  # Once more before it counts as damage: a read may have failed without saying so.
+            data = self.store.get(name)
+            found = name_object([data])
+            if found == digest:
+                return data
+        if not _DIGEST.fullmatch(digest):
+            raise Malformed(name, 0, "is not named as an object is")
+        raise DigestMismatch(name, 0, "the object", bytes.fromhex(digest), bytes.fromhex(found))
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 

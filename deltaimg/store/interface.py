@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from deltaimg.errors import StoreError
 
@@ -67,6 +67,15 @@ class Store(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove an object, durably; one that is not there is no error."""
+        ...
+
+
+@runtime_checkable
+class KeepsUnfinished(Protocol):
+    """A store that puts objects in steps, so that a process that dies leaves something behind."""
+
+    def list_unfinished(self) -> Iterator[ObjectInfo]:
+        """Yield what is being put now, or was when its process ended: no objects yet."""
         ...
 
 

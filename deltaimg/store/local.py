@@ -84,6 +84,9 @@ class LocalStore:
         except OSError as error:
             raise self._translate(name, error) from error
 
+    def list_unfinished(self) -> Iterator[ObjectInfo]:
+        yield from self._list_folder(TEMPORARY)
+
     def remove_leftovers(self) -> None:
         """Remove temporary files of processes of this host that are gone; what cannot be removed is left alone."""
         with suppress(OSError):

@@ -21,7 +21,7 @@ from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.signature import root_digest
 from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
-from deltaimg.format import delta, index, pack, parity, signature, sums
+from deltaimg.format import coverage, delta, index, pack, parity, signature, sums
 from deltaimg.format import map as map_format
 from deltaimg.format.condemned import Condemned
 from deltaimg.format.config import Config
@@ -52,6 +52,7 @@ STRUCTS = {
     "Record header": (pack.RECORD_HEADER, 0),
     "Trailer": (pack.TRAILER, 0),
     "Index head": (index.HEAD, HEADER_BYTES),
+    "Coverage head": (coverage.HEAD, HEADER_BYTES),
     "Signature head": (signature.HEAD, HEADER_BYTES),
     "Map head": (map_format.HEAD, HEADER_BYTES),
     "Parity head": (parity.HEAD, HEADER_BYTES),
@@ -59,7 +60,12 @@ STRUCTS = {
     "Sums head": (sums.HEAD, HEADER_BYTES),
     "Delta head": (delta.HEAD, HEADER_BYTES),
 }
-ROWS = {"Footer entry": pack.FOOTER_ENTRY, "Index entry": index.ENTRY, "Parity pack": parity.PACK_ENTRY}
+ROWS = {
+    "Footer entry": pack.FOOTER_ENTRY,
+    "Index entry": index.ENTRY,
+    "Coverage entry": coverage.ENTRY,
+    "Parity pack": parity.PACK_ENTRY,
+}
 DOCUMENTS = [
     ("Config", 0, Config),
     ("Lock", 0, Lock),

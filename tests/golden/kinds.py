@@ -12,6 +12,7 @@ import numpy as np
 
 from deltaimg.format.condemned import build_condemned, parse_condemned
 from deltaimg.format.config import build_config, parse_config
+from deltaimg.format.coverage import build_coverage, parse_coverage
 from deltaimg.format.framing import Kind
 from deltaimg.format.index import build_index, parse_index
 from deltaimg.format.lock import build_lock, parse_lock
@@ -69,6 +70,7 @@ KINDS = {
     "manifest": KindIO(Kind.MANIFEST, build_manifest, parse_manifest),
     "index": KindIO(Kind.INDEX, build_index, parse_index),
     "map": KindIO(Kind.MAP, build_map, parse_map),
+    "coverage": KindIO(Kind.COVERAGE, build_coverage, parse_coverage),
     "signature": KindIO(Kind.SIGNATURE, build_signature, parse_signature),
     "parity": KindIO(Kind.PARITY, build_parity, parse_parity),
     "pack": KindIO(Kind.PACK, build_pack, parse_pack),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -155,6 +156,22 @@ def signature_refusals() -> Iterator[Refusal]:
         yield Refusal("signature", reason, data, error, message)
 
 
+def coverage_refusals() -> Iterator[Refusal]:
+    """Yield coverage whose packs are no list of packs, and times that are none."""
+    low, high = bytes(32) + bytes(8), b"\1" * 32 + bytes(8)
+    late = bytes(32) + (2**53 + 1).to_bytes(8, "little")
+    for reason, counts, entries, error, message in (
+        ("reserved-in-use", (0, 1), b"", "Malformed", "reserved bytes are not zero"),
+        ("more-packs-than-bytes", (2**32 - 1, 0), low, "Truncated", "bytes needed"),
+        ("bytes-nothing-claims", (1, 0), low + high, "Malformed", "40 bytes that nothing claims"),
+        ("packs-out-of-order", (2, 0), high + low, "Malformed", "out of order"),
+        ("a-pack-twice", (2, 0), low + low, "Malformed", "out of order"),
+        ("proven-beyond-any-clock", (1, 0), late, "Malformed", "beyond any clock"),
+    ):
+        body = struct.pack("<II", *counts) + entries
+        yield Refusal("coverage", reason, forge.forge_object(Kind.COVERAGE, body), error, message)
+
+
 def map_refusals() -> Iterator[Refusal]:
     """Yield maps whose runs leave the image or the records, and columns that are not what their head says."""
     make = forge.forge_map
@@ -288,6 +305,7 @@ def parity_refusals() -> Iterator[Refusal]:
 def all_refusals() -> list[Refusal]:
     """Return every refusal, in a fixed order."""
     families = (
-        frame_refusals, document_refusals, index_refusals, signature_refusals, map_refusals, pack_refusals, parity_refusals,
+        frame_refusals, document_refusals, index_refusals, signature_refusals, coverage_refusals, map_refusals, pack_refusals,
+        parity_refusals,
     )  # fmt: skip
     return [refusal for family in families for refusal in family()]

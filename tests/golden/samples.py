@@ -197,6 +197,10 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     },
     "map": {name: ("maps/" + "ab" * 32, content) for name, content in MAPS.items()},
     "parity": {name: ("parity/" + "66" * 32, content) for name, content in PARITIES.items()},
+    "coverage": {
+        "two-packs": ("coverage", {"11" * 32: 1_795_399_384_000_005, "22" * 32: 0}),
+        "no-packs": ("coverage", {}),
+    },
     "signature": {name: ("signatures/" + "33" * 32, content) for name, content in SIGNATURES.items()},
     "pack": {name: ("packs/11/" + "11" * 32, content) for name, content in PACKS.items()},
 }

@@ -180,6 +180,7 @@ CONTENTS: dict[str, st.SearchStrategy[Any]] = {
     "manifest": MANIFESTS,
     "index": indexes(),
     "map": maps(),
+    "coverage": st.dictionaries(hexadecimal(64), st.integers(0, 2**53), max_size=5),
     "signature": signatures(),
     "pack": packs(),
     "parity": parities(),

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg check`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal, format_count, format_seconds
+
+if TYPE_CHECKING:
+    from deltaimg.engine.check import CheckReport
+    from deltaimg.engine.findings import Finding
+
+_SHOWN_NOTES = 10
+
+
+def check(
+    read_packs: Annotated[
+        bool,
+        typer.Option("--read-packs", help="Read packs whole, and prove that their bytes are those that were written."),
+    ] = False,
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Tell whether a repository is whole, from its metadata.
+
+    Every object is held against its name and checksums, and everything that it refers to is looked up: snapshots,
+    maps, records, their sources, index, signatures, and the footers of packs. Errors may cost content; warnings and
+    notes do not. What 'verify' proves, the content of records, is not read, unless with --read-packs.
+
+    Examples:
+
+        deltaimg check
+        deltaimg check --read-packs --json
+    """
+    from deltaimg.api import check as run_check
+    from deltaimg.api import open_repository
+    from deltaimg.engine.findings import Severity
+    from deltaimg.errors import RepositoryDamaged
+
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        repository = open_repository(require_repo(repo))
+        report = run_check(repository, read_packs=read_packs, progress=terminal)
+        errors = report.of(Severity.ERROR)
+        _print_report(terminal, report)
+        if errors:
+            raise RepositoryDamaged(
+                repository.store.location,
+                f"{format_count(len(errors), 'error')}; the first: {errors[0].object_name} {errors[0].problem}",
+                hint="'deltaimg repair --dry-run' tells what can be made whole",
+            )
+
+
+def _print_report(terminal: Terminal, report: CheckReport) -> None:
+    from deltaimg.engine.findings import Severity
+
+    by_severity = {severity: report.of(severity) for severity in Severity}
+    if terminal.as_json:
+        terminal.print_json(
+            {
+                "snapshots": report.snapshots,
+                "objects": report.objects,
+                "records": report.records,
+                "unused_records": report.unused_records,
+                "read_packs": report.read_packs,
+                **{f"{severity.value}s": [_describe(each) for each in by_severity[severity]] for severity in Severity},
+                "duration_s": report.duration_s,
+            }
+        )
+        return
+    for severity in (Severity.ERROR, Severity.WARNING):
+        for each in by_severity[severity]:
+            terminal.print(_tell(each))
+    notes = by_severity[Severity.NOTE]
+    shown = notes if terminal.is_verbose else notes[:_SHOWN_NOTES]
+    for each in shown:
+        terminal.remark(_tell(each))
+    if len(notes) > len(shown):
+        terminal.remark(f"{format_count(len(notes) - len(shown), 'more note')}; -v shows all")
+    terminal.remark(
+        f"{format_count(report.snapshots, 'snapshot')}, {format_count(sum(report.objects.values()), 'object')}, "
+        f"{format_count(report.records, 'record')} ({report.unused_records} of no snapshot): "
+        f"{format_count(len(by_severity[Severity.ERROR]), 'error')}, "
+        f"{format_count(len(by_severity[Severity.WARNING]), 'warning')}, {format_seconds(report.duration_s)}"
+    )
+
+
+def _tell(finding: Finding) -> str:
+    place = "" if finding.offset is None else f" (at byte {finding.offset})"
+    return f"{finding.severity.value}: {finding.object_name}: {finding.problem}{place}"
+
+
+def _describe(finding: Finding) -> dict[str, object]:
+    return {
+        "kind": finding.kind.value,
+        "object": finding.object_name,
+        "offset": finding.offset,
+        "problem": finding.problem,
+    }

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a check of a repository finds: how bad it is, of what kind, and in which object at which byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from deltaimg.errors import DeltaimgError, IntegrityError
+
+
+class Severity(Enum):
+    """An error may cost content; a warning costs none, and wants a look; a note is how things are."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class FindingKind(Enum):
+    """What is wrong, or remarkable."""
+
+    DAMAGED = "damaged"
+    """The object's own bytes are not what was written."""
+    MISSING = "missing"
+    """Something refers to the object, and it is not there."""
+    CONTRADICTORY = "contradictory"
+    """The object is as it was written, and does not fit what it refers to."""
+    UNREADABLE = "unreadable"
+    """The store failed, so that nothing is known."""
+    ORPHAN = "orphan"
+    """Nothing refers to the object: a run that was interrupted or a snapshot that was forgotten left it."""
+    UNFINISHED = "unfinished"
+    """Work of a run that goes on, or that ended halfway and that the next one finishes."""
+    LOCK = "lock"
+    QUARANTINE = "quarantine"
+    """A damaged object that `repair` has put aside."""
+    FOREIGN = "foreign"
+    """No object of a repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found; `offset` counts from the start of the object, where there is a place to name."""
+
+    severity: Severity
+    kind: FindingKind
+    object_name: str
+    offset: int | None
+    problem: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """Gathers findings in the order in which they are met."""
+
+    found: list[Finding] = field(default_factory=list)
+
+    def add_error(self, kind: FindingKind, object_name: str, problem: str, offset: int | None = None) -> None:
+        self.found.append(Finding(Severity.ERROR, kind, object_name, offset, problem))
+
+    def add_warning(self, kind: FindingKind, object_name: str, problem: str, offset: int | None = None) -> None:
+        self.found.append(Finding(Severity.WARNING, kind, object_name, offset, problem))
+
+    def add_note(self, kind: FindingKind, object_name: str, problem: str) -> None:
+        self.found.append(Finding(Severity.NOTE, kind, object_name, None, problem))
+
+    def add_failure(self, object_name: str, error: DeltaimgError, severity: Severity = Severity.ERROR) -> None:
+        """Note what reading an object met: damage, or a store that failed."""
+        is_damage = isinstance(error, IntegrityError)
+        offset = error.offset if isinstance(error, IntegrityError) else None
+        problem = error.problem if isinstance(error, IntegrityError) else str(error).removeprefix(f"{object_name}: ")
+        kind = FindingKind.DAMAGED if is_damage else FindingKind.UNREADABLE
+        self.found.append(Finding(severity, kind, object_name, offset, problem))
+
+    def of(self, severity: Severity) -> list[Finding]:
+        return [each for each in self.found if each.severity is severity]
+
+    def names(self, *kinds: FindingKind) -> set[str]:
+        """Return which objects have findings of these kinds."""
+        return {each.object_name for each in self.found if each.kind in kinds}
+
+
+def count_records(count: int) -> str:
+    """Return `1 record`, `2 records`."""
+    return f"{count} record{'s' * (count != 1)}"

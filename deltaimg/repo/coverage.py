@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which content was proven when: kept in the repository from one `verify` to the next.
+
+Always  this is information for people and for the choice of what to read next; a time here proves nothing about content, and
+        nothing is deleted for it. What cannot be read begins anew, what cannot be written is given up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
+from deltaimg.format.coverage import COVERAGE, build_coverage, parse_coverage
+from deltaimg.format.manifest import count_microseconds, from_microseconds
+from deltaimg.format.pack import RECORD_HEADER_BYTES
+from deltaimg.repo.index import Index
+from deltaimg.repo.repository import Repository
+
+NEVER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageSummary:
+    """What of the repository's content was ever proven, and since when; shares by what is stored, 0 to 100."""
+
+    proven_since: datetime | None
+    """The oldest proof among all that was ever proven: all of that was proven since."""
+    never_percent: float
+    run_percent: float
+    """Proven by this run."""
+
+
+class Coverage:
+    """The packs of an index, by number: how much is in each, and when its content was last proven."""
+
+    def __init__(self, repository: Repository, index: Index) -> None:
+        self._repository = repository
+        self._names = sorted(set(index.packs))
+        numbers = {name: number for number, name in enumerate(self._names)}
+        self._number_of = np.array([numbers[name] for name in index.packs], np.int64)
+        self.pack_of: npt.NDArray[np.int64] = self._number_of[index.entries["pack"]]
+        """The pack of each entry of the index. A pack that several index objects list is one."""
+        stored = index.entries["payload_bytes"].astype(np.int64) + RECORD_HEADER_BYTES
+        self.stored_bytes = np.bincount(self.pack_of, stored, len(self._names)).astype(np.int64)
+        self.damage: DeltaimgError | None = None
+        known = self._load()
+        self._proven_us = np.array([known.get(name, NEVER) for name in self._names], np.int64)
+        self._is_proven_now = np.zeros(len(self._names), np.bool_)
+
+    def _load(self) -> dict[str, int]:
+        try:
+            return parse_coverage(self._repository.store.get(COVERAGE))
+        except ObjectNotFound:
+            return {}
+        except (IntegrityError, UnsupportedFormat, StoreError) as error:
+            self.damage = error
+            return {}
+
+    def choose(
+        self, percent: float, among: npt.NDArray[np.bool_], tie_break: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        """Return numbers of packs that hold at least `percent` of what those `among` hold, those first that waited longest.
+
+        Run after run with the same `percent`, all packs have their turn within 100 / `percent` runs, rounded up, as long
+        as no new ones come before them.
+
+        Args:
+            tie_break: a number for each pack, in whose order those are taken that were proven at the same time.
+        """
+        numbers = np.flatnonzero(among)
+        numbers = numbers[np.lexsort((tie_break[numbers], self._proven_us[numbers]))]
+        reached = np.cumsum(self.stored_bytes[numbers])
+        wanted = percent / 100 * (int(reached[-1]) if len(reached) else 0)
+        return numbers[: int(np.searchsorted(reached, wanted, side="left")) + 1]
+
+    def note(self, is_proven: npt.NDArray[np.bool_], now: datetime) -> None:
+        """Take note of packs whose content has just been proven, all of it that any snapshot needs."""
+        self._proven_us[is_proven] = count_microseconds(now)
+        self._is_proven_now |= is_proven
+
+    def save(self) -> None:
+        """Keep it for the next run; raises StoreError. Packs that are gone are left out."""
+        known = {
+            name: proven for name, proven in zip(self._names, self._proven_us.tolist(), strict=True) if proven != NEVER
+        }
+        self._repository.store.replace(COVERAGE, [build_coverage(known)])
+
+    def summarise(self) -> CoverageSummary:
+        total = max(1, int(self.stored_bytes.sum()))
+        is_ever = self._proven_us != NEVER
+        oldest = int(self._proven_us[is_ever].min()) if is_ever.any() else None
+        return CoverageSummary(
+            proven_since=None if oldest is None else from_microseconds(oldest),
+            never_percent=100 * int(self.stored_bytes[~is_ever].sum()) / total,
+            run_percent=100 * int(self.stored_bytes[self._is_proven_now].sum()) / total,
+        )

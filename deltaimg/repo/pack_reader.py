@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pack says of itself: its footer from both its ends, and proof of all its bytes by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from deltaimg.errors import IntegrityError, UnsupportedFormat
+from deltaimg.format.framing import HEADER_BYTES
+from deltaimg.format.pack import (
+    RECORD_HEADER_BYTES,
+    check_payload,
+    count_tail_bytes,
+    parse_pack_ends,
+    parse_record_header,
+)
+from deltaimg.model import KIB, MIB
+from deltaimg.store.interface import Store
+
+_TAIL_BYTES = 16 * KIB
+"""Footers of packs of 32 MiB are mostly shorter."""
+_PIECE_BYTES = 4 * MIB
+
+
+def load_footer(store: Store, name: str, size_bytes: int) -> npt.NDArray[Any]:
+    """Return the footer of a pack, having read nothing but both its ends; raises StoreError or as `parse_pack_ends`."""
+    head = store.get_range(name, 0, HEADER_BYTES)
+    tail_bytes = min(size_bytes, _TAIL_BYTES)
+    tail = store.get_range(name, size_bytes - tail_bytes, tail_bytes)
+    if tail_bytes < (needed := min(size_bytes, count_tail_bytes(tail))):
+        tail = store.get_range(name, size_bytes - needed, needed)
+    return parse_pack_ends(name, head, tail, size_bytes)
+
+
+def digest_object(store: Store, name: str, size_bytes: int) -> str:
+    """Return the digest that an object should be named by, having held no more than a few MiB of it."""
+    hasher = blake3()
+    for offset in range(0, size_bytes, _PIECE_BYTES):
+        hasher.update(store.get_range(name, offset, min(_PIECE_BYTES, size_bytes - offset)))
+    return hasher.hexdigest()
+
+
+def find_damaged_records(name: str, data: bytes, offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, str]]:
+    """Yield offset and problem of each of the records at `offsets` of a pack that is not what its header and checksums say."""
+    view = memoryview(data)
+    for offset in offsets.tolist():
+        try:
+            header = parse_record_header(name, offset, view[offset:])
+            check_payload(name, offset, header, view[offset + RECORD_HEADER_BYTES :][: header.payload_bytes])
+        except IntegrityError as error:
+            yield offset, error.problem
+        except UnsupportedFormat as error:
+            yield offset, str(error)
