@@ -27,6 +27,8 @@ from deltaimg.engine.parity import ParityAdded, ParityCoverage
 from deltaimg.engine.parity import add_parity as add_parity_to_packs
 from deltaimg.engine.parity import survey_parity as survey_parity_of_packs
 from deltaimg.engine.parity_plan import MAX_PERCENT, MIN_PERCENT
+from deltaimg.engine.parity_repair import PacksRepaired
+from deltaimg.engine.parity_repair import repair_packs as repair_packs_by_parity
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.prune import PruneForecast, PruneResult
 from deltaimg.engine.prune import plan_prune as plan_prune_of
@@ -281,6 +283,11 @@ def flatten(
         flatten_snapshot(repository, ref, max_depth=max_depth, keeps_base=not selectors, progress=progress)
         for ref in refs
     ]
+
+
+def repair_packs(repository: Repository, *, progress: Progress | None = None) -> PacksRepaired:
+    """Hold every pack against its name, and make good by parity what is damaged or missing."""
+    return repair_packs_by_parity(repository, clock=lambda: datetime.now(UTC), progress=progress)
 
 
 def sign_file(

@@ -308,7 +308,7 @@ class PacksDamaged(IntegrityError):
         DeltaimgError.__init__(
             self,
             f"pack {packs[0]}{more}: damaged or unreadable, and left without new parity; all others are protected",
-            hint="'deltaimg repair' makes good what can be, then run again",
+            hint="'deltaimg parity repair' makes good what can be, then run again",
         )
         self.object_name, self.offset, self.problem = packs[0], 0, "damaged"
         self.packs = packs

@@ -10,7 +10,7 @@ import typer
 
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_percent, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count
-from deltaimg.errors import PacksDamaged, UsageError
+from deltaimg.errors import PacksDamaged, ParityExhausted, UsageError
 
 if TYPE_CHECKING:
     from deltaimg.engine.parity import ParityAdded, ParityCoverage
@@ -19,7 +19,7 @@ _SHORT_NAME = len("parity/") + 12
 
 
 def parity(
-    action: Annotated[str, typer.Argument(metavar="ACTION", help="'add' or 'show'.")],
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="'add', 'show' or 'repair'.")],
     percent: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -38,29 +38,37 @@ def parity(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Protect what is stored against damage of the disk, so that 'repair' can make it good.
+    """Protect packs against damage of the disk, and make damaged ones good again.
 
     'add' writes Reed-Solomon parity for all packs that have none, or too little of it, and removes what is of no use any
     more. Run it after each backup and each prune. It reads the packs that are new, whole, and some older ones together with
     them; at 5 percent, up to 2.5 GiB of packs share their parity.
 
-    'show' tells what is protected, and what loss each group of packs survives. Needs nothing but the repository; 'add' and
-    repairs need pyeclib.
+    'show' tells what is protected, and what loss each group of packs survives.
+
+    'repair' reads every pack, and puts good bytes in the place of damaged and missing ones, where parity has them.
+
+    'add' and 'repair' need pyeclib.
 
     Examples:
 
         deltaimg parity add
         deltaimg parity add --percent 10 --json
         deltaimg parity show --check
+        deltaimg parity repair
     """
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         if action == "add":
             wanted = 5.0 if percent is None else parse_percent(percent)
             _add(terminal, require_repo(repo), wanted, is_thorough=check)
-        elif action != "show":
-            raise UsageError(f"'{action}' is no action", hint="'deltaimg parity add' or 'deltaimg parity show'")
+        elif action not in ("show", "repair"):
+            raise UsageError(f"'{action}' is no action", hint="'deltaimg parity add', 'show' or 'repair'")
         elif percent is not None:
             raise UsageError("--percent goes with 'add'")
+        elif action == "repair":
+            if check:
+                raise UsageError("--check goes with 'add' and 'show'")
+            _repair(terminal, require_repo(repo))
         else:
             _show(terminal, require_repo(repo), is_thorough=check)
 
@@ -82,6 +90,26 @@ def _add(terminal: Terminal, location: str, percent: float, *, is_thorough: bool
     _warn(terminal, added.coverage)
     if added.damaged:
         raise PacksDamaged(added.damaged)
+
+
+def _repair(terminal: Terminal, location: str) -> None:
+    from deltaimg.api import open_repository, repair_packs
+    from deltaimg.format.pack import pack_name
+
+    done = repair_packs(open_repository(location), progress=terminal)
+    if terminal.as_json:
+        terminal.print_json(asdict(done))
+    terminal.remark(
+        f"read {format_bytes(done.read_bytes)} in {format_count(done.packs, 'pack')}: "
+        f"{len(done.repaired)} made good, {len(done.failed)} beyond that"
+    )
+    for pack in done.repaired:
+        terminal.remark(f"{pack_name(pack)}  made good")
+    for pack, reason in done.failed:
+        terminal.warn(f"{pack_name(pack)}: {reason}")
+    if done.failed:
+        pack, reason = done.failed[0]
+        raise ParityExhausted(pack_name(pack), 0, reason)
 
 
 def _show(terminal: Terminal, location: str, *, is_thorough: bool) -> None:
@@ -130,7 +158,7 @@ def _warn(terminal: Terminal, coverage: ParityCoverage) -> None:
                 f"{group.name}: {format_count(group.damaged_parts, 'part')} damaged; 'parity add --check' makes it anew"
             )
     for pack in coverage.lost:
-        terminal.warn(f"pack {pack} is missing; 'deltaimg repair' brings it back if parity can")
+        terminal.warn(f"pack {pack} is missing; 'deltaimg parity repair' brings it back if it can")
 
 
 def _describe(coverage: ParityCoverage) -> dict[str, object]:

@@ -91,7 +91,7 @@ class ParityAdded:
 
 def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityCoverage:
     """Tell what parity there is, from listings and tables; with `is_thorough`, read all parity for damage, too."""
-    needed = _list_needed(repository)
+    needed = list_needed(repository)
     parity = load_parity(repository, is_thorough=is_thorough)
     covered = {pack for group in parity.groups for pack in group.tables.packs if needed.get(pack) is not None}
     sizes = {pack: size for pack, size in needed.items() if size is not None}
@@ -129,7 +129,7 @@ def add_parity(
         return _Adder(repository, percent, progress or NoProgress(), lock.check).run(is_thorough=is_thorough)
 
 
-def _list_needed(repository: Repository) -> dict[str, int | None]:
+def list_needed(repository: Repository) -> dict[str, int | None]:
     """Return each pack that is to stay and that the index names, oldest first, with its size, None for one that is not there.
 
     Packs that nothing names are what an unfinished backup left; where the index is damaged, nobody knows, and all count.
@@ -179,7 +179,7 @@ class _Adder:
 
     def run(self, *, is_thorough: bool) -> ParityAdded:
         groups = load_parity(self._repository, is_thorough=is_thorough).groups
-        plan = plan_parity(_list_needed(self._repository), groups, self._percent)
+        plan = plan_parity(list_needed(self._repository), groups, self._percent)
         self._progress.start("computing parity", sum(pack.size_bytes for group in plan.groups for pack in group))
         for packs in plan.groups:
             self._protect(packs)

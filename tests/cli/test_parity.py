@@ -7,10 +7,7 @@ import re
 
 import pytest
 
-from deltaimg.errors import PacksDamaged, UsageError
-from deltaimg.repo.parity import recover_pack
-from deltaimg.repo.repository import Repository
-from deltaimg.store.local import LocalStore
+from deltaimg.errors import PacksDamaged, ParityExhausted, UsageError
 from tests.cli.conftest import Nights
 from tests.support.program import deltaimg, fail, read_tree, succeed
 
@@ -56,19 +53,29 @@ def test_a_damaged_pack_ends_add_with_a_code_of_its_own_and_comes_back_from_the_
     run = deltaimg("parity", "add", "--percent", "20", repo=nights.repo)
     assert run.code == PacksDamaged.exit_code
     assert path.name in run.err
-    assert "deltaimg repair" in run.err
-    repository = Repository.open(LocalStore(str(nights.repo)))
-    assert recover_pack(repository, path.name) == good
+    assert "deltaimg parity repair" in run.err
+    done = succeed("parity", "repair", "--json", repo=nights.repo).json
+    assert (done["repaired"], done["failed"]) == ([path.name], [])
+    assert path.read_bytes() == good
 
 
-def test_show_names_a_pack_that_is_missing_and_can_come_back(nights: Nights) -> None:
+def test_show_names_a_missing_pack_and_repair_brings_it_back(nights: Nights) -> None:
     succeed("parity", "add", "--percent", "100", repo=nights.repo)
     path = next(each for each in (nights.repo / "packs").rglob("*") if each.is_file())
-    good = path.read_bytes()
     path.unlink()
-    run = succeed("parity", "show", repo=nights.repo)
-    assert f"pack {path.name} is missing" in run.err
-    assert recover_pack(Repository.open(LocalStore(str(nights.repo))), path.name) == good
+    assert f"pack {path.name} is missing" in succeed("parity", "show", repo=nights.repo).err
+    assert path.name in succeed("parity", "repair", repo=nights.repo).text
+    assert succeed("restore", "vm1", "-", repo=nights.repo).out == nights.second
+
+
+def test_what_repair_cannot_make_good_is_named_and_stays(nights: Nights) -> None:
+    path = next(each for each in (nights.repo / "packs").rglob("*") if each.is_file())
+    damaged = path.read_bytes()[:-1]
+    path.write_bytes(damaged)
+    message = fail(ParityExhausted.exit_code, "parity", "repair", repo=nights.repo)
+    assert path.name in message
+    assert "has no parity" in message
+    assert path.read_bytes() == damaged
 
 
 def test_damage_of_parity_is_told_and_made_good_by_check(nights: Nights) -> None:
@@ -86,6 +93,7 @@ def test_damage_of_parity_is_told_and_made_good_by_check(nights: Nights) -> None
     ("arguments", "said"),
     [
         (("parity",), "ACTION"),
+        (("parity", "repair", "--check"), "--check goes with 'add' and 'show'"),
         (("parity", "remove"), "'remove' is no action"),
         (("parity", "show", "--percent", "5"), "--percent goes with 'add'"),
         (("parity", "add", "--percent", "0.1"), "from 0.5 to 100"),

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from deltaimg.engine.parity import survey_parity
+from deltaimg.engine.parity_repair import repair_packs
 from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable
 from deltaimg.format.pack import pack_name
 from deltaimg.repo.parity import recover_pack
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
+from tests.support.clock import FixedClock
 from tests.support.faults import FaultyStore
 from tests.support.parity import protect, repository_of_packs, store_packs
 
@@ -68,3 +72,21 @@ def try_protect(repository: Repository) -> DeltaimgError | None:
     except DeltaimgError as error:
         return error
     return None
+
+
+@pytest.mark.parametrize("error", [StoreFull("x", "no space"), StoreUnavailable("x", "gone")], ids=["full", "gone"])
+def test_a_repair_that_fails_at_any_store_call_can_be_run_again(error: StoreError) -> None:
+    for number in range(1000):
+        repository, store, packs = protected_and_grown()
+        store.delete(pack_name(next(iter(packs))))
+        faulty = FaultyStore(store, error, fail_at=number)
+        with suppress(StoreError):
+            repair_packs(Repository(faulty, repository.config), clock=FixedClock())
+        for name in [name for name in store.objects if name.startswith("locks/")]:
+            store.delete(name)
+        assert repair_packs(repository, clock=FixedClock()).failed == ()
+        assert all(store.objects[pack_name(pack)] == content for pack, content in packs.items())
+        if not faulty.has_failed:
+            assert number > 15
+            return
+    pytest.fail("a repair makes more than a thousand calls")
