@@ -34,6 +34,8 @@ from deltaimg.engine.prune import PruneForecast, PruneResult
 from deltaimg.engine.prune import plan_prune as plan_prune_of
 from deltaimg.engine.prune import prune as prune_repository
 from deltaimg.engine.prune_plan import MAX_UNUSED_PERCENT, PruneOptions
+from deltaimg.engine.repair import RepairReport
+from deltaimg.engine.repair import repair as repair_repository
 from deltaimg.engine.restore import RestoreResult
 from deltaimg.engine.restore import restore as restore_manifest
 from deltaimg.engine.verify import ComparedImage, VerifyReport, compare_image
@@ -174,6 +176,31 @@ def check(repository: Repository, *, read_packs: bool = False, progress: Progres
         read_packs: read packs whole, not only their headers and footers, and hold them against their names.
     """
     return check_repository(repository, read_packs=read_packs, progress=progress)
+
+
+def repair(
+    repository: Repository,
+    from_path: str | None = None,
+    *,
+    is_dry_run: bool = False,
+    progress: Progress | None = None,
+) -> RepairReport:
+    """Make a damaged repository whole as far as that goes; the report's `damage` lists what stays damaged.
+
+    Args:
+        from_path: another copy of the repository, or an image, from which lost content is taken.
+        is_dry_run: change nothing.
+    """
+    if from_path is None:
+        return repair_repository(repository, is_dry_run=is_dry_run, progress=progress)
+    if os.path.isdir(from_path):
+        copy = Repository.open(LocalStore(from_path))
+        return repair_repository(repository, copy=copy, is_dry_run=is_dry_run, progress=progress)
+    source = open_source(from_path)
+    try:
+        return repair_repository(repository, source=source, is_dry_run=is_dry_run, progress=progress)
+    finally:
+        source.close()
 
 
 def compare(

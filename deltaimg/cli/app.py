@@ -31,6 +31,7 @@ COMMANDS = (
     "check",
     "flatten",
     "prune",
+    "repair",
     "stats",
     "parity",
     "signature",

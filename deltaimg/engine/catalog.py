@@ -18,10 +18,11 @@ from deltaimg.engine.findings import FindingKind, Findings, count_records
 from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, parse_index
+from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, parse_signature
 from deltaimg.kernels import digest_buffer
-from deltaimg.repo.index import expand_ranges, measure_depths
+from deltaimg.repo.index import expand_ranges
 from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_footer
 from deltaimg.repo.repository import Repository
 
@@ -53,7 +54,11 @@ class _PackState:
 
 
 class Catalog:
-    """The records of a repository. `is_good` tells of each entry whether its place and digests are there and agree."""
+    """The records of a repository.
+
+    `has_place` tells of each entry whether the record lies where it says, `has_digests` whether its digests do,
+    `is_good` both; `is_usable`, of the entry that `find` returns, whether the record can be expanded from any of its places.
+    """
 
     def __init__(self, repository: Repository, sizes: dict[str, int], findings: Findings) -> None:
         self._repository, self._sizes, self._findings = repository, sizes, findings
@@ -129,6 +134,7 @@ class Catalog:
         with OrderedPool(workers=workers) as pool:
             for state in pool.map(read, present):
                 self._judge_pack(state, order[bounds[state.number] : bounds[state.number + 1]])
+        self.has_place = self.is_good.copy()
         return sum(self._sizes[self.packs[number]] for number in present) if read_packs else 0
 
     def _read_pack(self, number: int, offsets: npt.NDArray[np.int64], *, is_whole: bool) -> _PackState:
@@ -196,12 +202,13 @@ class Catalog:
 
     def check_signatures(self) -> None:
         """Hold the digests of all records against their ids, one signature after another."""
+        self.has_digests = np.ones(len(self.entries), np.bool_)
         order, bounds = _group(self.entries["signature"], len(self.signatures))
         for number, digest in enumerate(self.signatures):
             entries = order[bounds[number] : bounds[number + 1]]
             name = SIGNATURES + digest
             if name not in self._sizes:
-                self.is_good[entries] = False
+                self.has_digests[entries] = False
                 where = self.index_of(int(entries[0])) if len(entries) else "an index object"
                 self._findings.add_error(
                     FindingKind.MISSING,
@@ -213,9 +220,10 @@ class Catalog:
                 digests = parse_signature(self._repository.get_object(SIGNATURES, digest), name).digests
             except (IntegrityError, StoreError, UnsupportedFormat) as error:
                 self._findings.add_failure(name, error)
-                self.is_good[entries] = False
+                self.has_digests[entries] = False
                 continue
             self._prove_digests(name, digests, entries)
+        self.is_good &= self.has_digests
 
     def _prove_digests(self, name: str, digests: Digests, entries: npt.NDArray[np.int64]) -> None:
         key = self._repository.keys.record
@@ -228,7 +236,7 @@ class Catalog:
             if digest_buffer(digests[first : first + slots].data, key, DIGEST_BYTES) != record_id.tobytes()
         ]
         if wrong:
-            self.is_good[wrong] = False
+            self.has_digests[wrong] = False
             self._findings.add_error(
                 FindingKind.CONTRADICTORY,
                 self.index_of(wrong[0]),
@@ -262,39 +270,41 @@ class Catalog:
         slot_ends = np.concatenate([np.empty(0, np.uint16), *(each.slot_ends for each in parts)])
         fits = self.sources >= 0
         found = np.maximum(self.sources, 0)
+        self._without_sources = np.empty(0, np.int64)
         if len(found):
             owners = np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
             fits &= slot_ends <= self.entries["slots"][found]
             fits &= self.entries["block_shift"][found] == self.entries["block_shift"][owners]
-            self._report_links(np.unique(owners[~fits]).astype(np.int64))
-        is_bad = measure_depths(self.counts, self.starts, self.sources) < 0
-        self._report_depths(np.flatnonzero(is_bad & self.is_good))
-        self.is_good &= ~is_bad
-        self._spread_loss()
+            self._without_sources = np.unique(owners[~fits]).astype(np.int64)
+            self.is_good[self._without_sources] = False
+        self._find_usable()
 
-    def _spread_loss(self) -> None:
-        """Take from the good records all that stand on others that are not good."""
-        owners = np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
-        while len(owners):
-            lost = owners[~self.is_good[np.maximum(self.sources, 0)]]
-            if not bool(self.is_good[lost].any()):
-                return
-            self.is_good[lost] = False
+    def _find_usable(self) -> None:
+        """Find the records that can be expanded: from any good place whose sources can be, a record having several."""
+        records = self.find(self.entries["id"])
+        self.is_usable = np.zeros(len(self.entries), np.bool_)
+        self.is_usable[records[self.is_good & (self.counts == 0)]] = True
+        waiting = np.flatnonzero(self.is_good & (self.counts > 0))
+        for _ in range(MAX_DEPTH):
+            if not len(waiting):
+                break
+            sources = self.sources[expand_ranges(self.starts[waiting], self.counts[waiting])]
+            firsts = np.cumsum(self.counts[waiting]) - self.counts[waiting]
+            is_ready = np.minimum.reduceat(self.is_usable[sources], firsts)
+            self.is_usable[records[waiting[is_ready]]] = True
+            waiting = waiting[~is_ready]
+        self._without_depth = waiting[~self.is_usable[records[waiting]]]
 
-    def _report_links(self, entries: npt.NDArray[np.int64]) -> None:
-        for index, members in self._by_index(entries):
-            self.is_good[members] = False
-            self._findings.add_error(
-                FindingKind.CONTRADICTORY, index, f"{count_records(len(members))} of it need sources that no index has"
-            )
-
-    def _report_depths(self, entries: npt.NDArray[np.int64]) -> None:
-        for index, members in self._by_index(entries):
-            self._findings.add_error(
-                FindingKind.CONTRADICTORY,
-                index,
-                f"{count_records(len(members))} of it need themselves, too many others, or ones that are lost",
-            )
+    def report_sources(self, is_used: npt.NDArray[np.bool_]) -> None:
+        """Tell of used delta records that cannot be expanded; of others, a prune may have deleted the sources."""
+        for entries, problem in (
+            (self._without_sources, "need sources that no index has"),
+            (self._without_depth, "need themselves, too many others, or ones that are lost"),
+        ):
+            for index, members in self._by_index(entries[is_used[entries]]):
+                self._findings.add_error(
+                    FindingKind.CONTRADICTORY, index, f"{count_records(len(members))} of it {problem}"
+                )
 
     def _by_index(self, entries: npt.NDArray[np.int64]) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
         owners = np.searchsorted(self._firsts, entries, side="right") - 1

@@ -88,6 +88,8 @@ class Checker:
         self.findings = Findings()
         self.manifests: dict[str, Manifest] = {}
         """Those that can be read, by snapshot id."""
+        self.unknown: dict[bytes, int] = {}
+        """Records that maps list and no index has, and the size of their blocks."""
         self._progress, self._read_packs, self._workers = progress, read_packs, workers
         self._started = time.monotonic()
         # Snapshots first, then what they are made of: whatever a manifest names was there before it.
@@ -113,6 +115,7 @@ class Checker:
         self._check_maps()
         self._check_chains()
         self.catalog.add_sources(self.is_used)
+        self.catalog.report_sources(self.is_used)
         self._note_orphans()
         note_state(self.repository, self.findings)
         return CheckReport(
@@ -172,17 +175,18 @@ class Checker:
     def _check_records(self, name: str, content: MapObject, manifests: list[Manifest]) -> None:
         """Hold the records that a map lists against the index."""
         entries = self.catalog.find(content.record_ids)
+        shift = manifests[0].block_bytes.bit_length() - 1
+        self.unknown |= {row.tobytes(): 1 << shift for row in content.record_ids[entries < 0]}
         found = entries[entries >= 0]
         self.is_used[found] = True
         unknown = int((entries < 0).sum())
         others = int((self.catalog.entries["slots"][found] != content.record_slots[entries >= 0]).sum())
-        shift = manifests[0].block_bytes.bit_length() - 1
         others += int((self.catalog.entries["block_shift"][found] != shift).sum())
-        lost = int((~self.catalog.is_good[found]).sum())
+        lost = int((~self.catalog.is_usable[found]).sum())
         for count, problem in (
             (unknown, "that no index has"),
-            (others, "that have other blocks in the index"),
-            (lost, "that are missing or damaged"),
+            (others, "whose blocks are others in the index"),
+            (lost, "of what is missing or damaged"),
         ):
             if count:
                 self.findings.add_error(

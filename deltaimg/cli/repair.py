@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg repair`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal, format_count, format_seconds
+
+if TYPE_CHECKING:
+    from deltaimg.engine.repair import RepairReport
+
+_SHOWN = 20
+
+
+def repair(
+    from_path: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--from",
+            metavar="PLACE",
+            help="Where lost content may still be: another copy of this repository, or the image itself.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Tell what would be done, and do nothing.")] = False,
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a damaged repository whole, as far as that goes, and tell what stays damaged.
+
+    All packs are read. An index that is lost is made anew from packs; good records of damaged packs are stored again;
+    lost ones are taken from --from. Damaged objects are moved to 'quarantine/', never deleted. May be run again at any
+    time, and after any interruption.
+
+    Examples:
+
+        deltaimg repair --dry-run
+        deltaimg repair --from /mnt/offsite/repo
+        deltaimg repair --from /dev/vg0/vm1-snap
+    """
+    from deltaimg.api import open_repository
+    from deltaimg.api import repair as run_repair
+    from deltaimg.errors import RepositoryDamaged
+
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        repository = open_repository(require_repo(repo))
+        report = run_repair(repository, from_path, is_dry_run=dry_run, progress=terminal)
+        _print_report(terminal, report)
+        if report.damage:
+            raise RepositoryDamaged(
+                repository.store.location,
+                f"{format_count(len(report.damage), 'snapshot')} {'is' if dry_run else 'stays'} damaged: "
+                f"{', '.join(each.ref.label for each in report.damage[:5])}{', …' if len(report.damage) > 5 else ''}",
+                hint="'deltaimg restore --keep-going' saves what is not"
+                if from_path
+                else "'repair --from' takes what is lost from the image or from another copy of the repository",
+            )
+
+
+def _print_report(terminal: Terminal, report: RepairReport) -> None:
+    if terminal.as_json:
+        terminal.print_json(
+            {
+                "dry_run": report.is_dry_run,
+                "copied": report.copied,
+                "quarantined": report.quarantined,
+                "salvaged_records": report.salvaged_records,
+                "remade_records": report.remade_records,
+                "lost_records": report.lost_records,
+                "indexed_packs": report.indexed_packs,
+                "new_indexes": report.new_indexes,
+                "damage": [
+                    {
+                        "snapshot": each.ref.id,
+                        "image": each.ref.image,
+                        "is_whole": each.is_whole,
+                        "extents": [{"start": d.start, "end": d.end, "reason": d.reason} for d in each.extents],
+                    }
+                    for each in report.damage
+                ],
+                "duration_s": report.duration_s,
+            }
+        )
+        return
+    would = "would be " if report.is_dry_run else ""
+    for count, what in (
+        (len(report.copied), f"{format_count(len(report.copied), 'object')} {would}taken from the copy"),
+        (
+            report.salvaged_records,
+            f"{format_count(report.salvaged_records, 'record')} {would}salvaged from damaged packs",
+        ),
+        (report.remade_records, f"{format_count(report.remade_records, 'lost record')} {would}made anew"),
+        (report.indexed_packs, f"{format_count(report.indexed_packs, 'pack')} {would}indexed anew"),
+        (
+            len(report.quarantined),
+            f"{format_count(len(report.quarantined), 'object')} {would}put aside, in 'quarantine/'",
+        ),
+        (report.lost_records, f"{format_count(report.lost_records, 'record')} could not be found anywhere"),
+    ):
+        if count:
+            terminal.remark(what)
+    if terminal.is_verbose:
+        for name in (*report.copied, *report.quarantined):
+            terminal.remark(f"  {name}")
+    if report.damage:
+        rows = [
+            [each.ref.label, str(extent.start), str(extent.end), extent.reason]
+            for each in report.damage
+            for extent in (each.extents if terminal.is_verbose else each.extents[:_SHOWN])
+        ]
+        terminal.print_table(("damaged", ">from byte", ">to byte", "because"), rows)
+        hidden = sum(max(0, len(each.extents) - _SHOWN) for each in report.damage)
+        if hidden and not terminal.is_verbose:
+            terminal.print(f"{format_count(hidden, 'more extent')}; -v shows all")
+    state = "damaged, see above" if report.damage else "no snapshot is damaged"
+    terminal.remark(f"{state}; {format_seconds(report.duration_s)}")

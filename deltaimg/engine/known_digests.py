@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The digests of records that a repair deals with, from whatever signatures can still be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
+from deltaimg.format.signature import SIGNATURES, parse_signature
+from deltaimg.kernels import digest_buffer
+from deltaimg.repo.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDigests:
+    """A record's digests, and where they are: from place `first` in a signature."""
+
+    signature: str
+    first: int
+    digests: Digests
+
+
+def find_digests(repository: Repository, wanted: set[bytes]) -> dict[bytes, KnownDigests]:
+    """Return the digests of those of the records `wanted` that a signature has; their ids prove them."""
+    found: dict[bytes, KnownDigests] = {}
+    for listed in list(repository.store.list(SIGNATURES)):
+        name = listed.name.removeprefix(SIGNATURES)
+        try:
+            content = parse_signature(repository.get_object(SIGNATURES, name), listed.name)
+        except (IntegrityError, StoreError, UnsupportedFormat):
+            continue
+        first = 0
+        for row, slots in zip(content.record_ids, content.record_slots.tolist(), strict=True):
+            record_id = row.tobytes()
+            digests = content.digests[first : first + slots]
+            is_new = record_id in wanted and record_id not in found
+            if is_new and digest_buffer(digests.data, repository.keys.record, DIGEST_BYTES) == record_id:
+                found[record_id] = KnownDigests(name, first, digests.copy())
+            first += slots
+    return found
