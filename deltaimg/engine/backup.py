@@ -12,75 +12,33 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Runs, count_run_blocks, empty_runs
-from deltaimg.codec.zstd import LEVELS, ZstdCodec
-from deltaimg.delta.encode import Encoder
-from deltaimg.delta.match import Matcher
-from deltaimg.delta.registry import DELTA_MODES, FORCED_MODES, find_delta_decoder, make_delta_codecs
+from deltaimg.arrays import Runs, empty_runs
 from deltaimg.delta.signature import root_digest
-from deltaimg.delta.sources import BEST_LIMITS, SourceLimits
-from deltaimg.engine.anchor_cache import AnchorCache, open_anchor_cache
-from deltaimg.engine.base import find_base, load_other_content
+from deltaimg.engine.backup_options import BackupOptions, check_options
+from deltaimg.engine.base import find_base
 from deltaimg.engine.commit import commit_snapshot
-from deltaimg.engine.content_cache import ContentCache
-from deltaimg.engine.pipeline import count_workers
+from deltaimg.engine.new_content import NewContent
 from deltaimg.engine.progress import NoProgress, Progress
-from deltaimg.engine.record_cache import RecordCache
-from deltaimg.engine.record_stream import RecordStream, count_record_blocks
-from deltaimg.engine.restore_cost import RestoreCost
-from deltaimg.engine.scan import ScannedSpan, Scanner, count_span_bytes, round_extents
+from deltaimg.engine.scan import Scanner, round_extents
 from deltaimg.engine.seen import SeenImage
-from deltaimg.engine.source_finder import SourceFinder
 from deltaimg.errors import DeltaimgError, SourceChanged, StoreError, UsageError
-from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.manifest import Manifest, Statistics, build_manifest, count_microseconds, format_time
 from deltaimg.format.map import MAPS
 from deltaimg.image.source import Source
-from deltaimg.kernels import CHANGED
-from deltaimg.model import DEFAULT_BLOCK_BYTES, MAX_BLOCK_BYTES, MIB, MIN_BLOCK_BYTES, count_blocks
+from deltaimg.model import DEFAULT_BLOCK_BYTES, count_blocks
 from deltaimg.repo.chain import encode_map
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
-from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name
 
-MATCH_BUDGET_BYTES = 256 * MIB
-DELTA_BUDGET_BYTES = 256 * MIB
-CACHE_BUDGET_BYTES = 1024 * MIB
-DEFAULT_DEPTH = SourceLimits().depth
-DEFAULT_RESTORE_COST = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackupOptions:
-    """How to back up. Sizes in bytes."""
-
-    tags: tuple[str, ...] = ()
-    level: int = LEVELS["default"]
-    block_bytes: int | None = None
-    allow_live: bool = False
-    match_budget_bytes: int = MATCH_BUDGET_BYTES
-    delta: str = "auto"
-    """auto, where it is worth its time; none; zstd or xdelta, whenever something is similar; best, the smaller of these."""
-    delta_budget_bytes: int = DELTA_BUDGET_BYTES
-    max_depth: int = DEFAULT_DEPTH
-    max_restore_cost: float = DEFAULT_RESTORE_COST
-    """Bytes that a restore may decode for each byte that it writes: sources that would take it further are not used."""
-    cache_folder: str | None = None
-    """Where what this host knows of an image is kept from night to night; None keeps nothing."""
-    cache_budget_bytes: int = CACHE_BUDGET_BYTES
-    """Of an image's content there, the anchors not counted."""
-    workers: int = field(default_factory=count_workers)
-    software: str = ""
+__all__ = ["BackupOptions", "back_up", "find_cache_folder"]
 
 
 def find_cache_folder() -> str | None:
@@ -108,24 +66,9 @@ def back_up(
     """
     options = options or BackupOptions()
     check_image_name(image)
-    _check_options(options)
+    check_options(options)
     with ImageLock(repository, image, f"backup of {_as_text(source.path)}", clock()) as lock:
         return _Backup(repository, source, image, options, progress or NoProgress(), clock, lock).run()
-
-
-def _check_options(options: BackupOptions) -> None:
-    size = options.block_bytes
-    if size is not None and (not MIN_BLOCK_BYTES <= size <= MAX_BLOCK_BYTES or size & (size - 1)):
-        raise UsageError(f"a block of {size} bytes: it must be a power of two from 4 KiB to 1 MiB")
-    if options.delta not in DELTA_MODES:
-        raise UsageError(f"delta '{options.delta[:60]}' is none of {', '.join(DELTA_MODES)}")
-    if not 1 <= options.max_depth <= MAX_DEPTH:
-        raise UsageError(f"deltas {options.max_depth} deep: it must be 1 to {MAX_DEPTH}")
-    if not options.max_restore_cost >= 1:
-        raise UsageError(f"a restore cost of {options.max_restore_cost:g}: a restore decodes at least what it writes")
-    for tag in options.tags:
-        if not tag or not tag.isprintable() or len(tag) > 100 or "," in tag:
-            raise UsageError(f"tag {tag[:60]!r} is empty, too long, or has a comma or control characters")
 
 
 class _Backup:
@@ -145,10 +88,6 @@ class _Backup:
         self._repository, self._source, self._image = repository, source, image
         self._options, self._progress, self._clock = options, progress, clock
         self._started, self._started_at = time.monotonic(), clock()
-        self._matcher: Matcher | None = None
-        self._stream: RecordStream | None = None
-        self._anchors: AnchorCache | None = None
-        self._contents = ContentCache(self._cache_path("content"), options.cache_budget_bytes)
 
     def run(self) -> Manifest:
         self._progress.start("loading the base", None)
@@ -169,17 +108,16 @@ class _Backup:
                 raise
             writer.finish()
             manifest = self._commit(writer.stored_bytes, is_live=is_live)
-        self._keep_for_next_night()
+        self._new.keep_for_next_night()
         return manifest
 
     # -- the steps ---------------------------------------------------------------------------------------------------
 
     def _store_changes(self, extents: npt.NDArray[np.int64], writer: PackWriter) -> None:
         """Scan, match, encode and store all blocks that are not as in the base."""
-        keys = self._repository.keys
         scanner = Scanner(
             self._source,
-            block_key=keys.block,
+            block_key=self._repository.keys.block,
             block_bytes=self._block_bytes,
             base_runs=self._base_runs,
             base_digests=self._table.digests,
@@ -188,132 +126,33 @@ class _Backup:
         total = None if self._source.is_sequential else int((extents[:, 1] - extents[:, 0]).sum())
         self._progress.start("backing up", total)
         done_bytes = 0
-        with ExitStack() as stack:
+        with self._open_new_content(extents, writer) as new:
             for span in scanner.scan(extents):
                 self._seen.note_span(span)
                 if span.content is not None:
-                    if self._stream is None:
-                        self._stream = stack.enter_context(self._open_stream(extents, writer))
+                    if new.take(span, span.content):
                         self._progress.start("backing up", total)
                         self._progress.advance(done_bytes)
-                    self._take_changed(span, span.content, self._stream)
                     scanner.release(span)
                 self._progress.advance(span.read_bytes)
                 done_bytes += span.read_bytes
-            if self._stream and self._matcher:
-                self._stream.finish()
-                self._table.add_new_records(self._stream.record_ids, self._stream.slot_counts, self._matcher.digests)
+            new.finish()
+        self._new = new
 
-    def _take_changed(self, span: ScannedSpan, content: memoryview, stream: RecordStream) -> None:
-        """Refer to those of a span's changed blocks that are stored already, and store the others."""
-        changed = span.statuses[span.statuses["status"] == CHANGED]
-        matcher = self._matcher
-        assert matcher is not None
-        counts = changed["count"].astype(np.int64)
-        indexes = np.repeat(changed["first"], counts) + _ramp(counts)
-        slots_before = matcher.slot_count
-        slots = matcher.match(span.digests[indexes])
-        is_new = slots >= slots_before
-        firsts = np.flatnonzero(is_new)[np.unique(slots[is_new], return_index=True)[1]]
-        new_indexes = indexes[firsts].astype(np.uint32)
-        stream.add(content, span.first_block, new_indexes, span.digests[new_indexes])
-        self._seen.note_changed(indexes.astype(np.uint64) + np.uint64(span.first_block), slots, len(firsts))
-
-    def _open_stream(self, extents: npt.NDArray[np.int64], writer: PackWriter) -> RecordStream:
-        """Learn what can be referred to and encoded against. Only a run that meets a changed block pays for this."""
-        matcher = self._matcher = self._make_matcher()
-        options, keys = self._options, self._repository.keys
-        delta_codecs = make_delta_codecs(options.delta, options.level)
-        finder = self._make_finder(extents, matcher) if delta_codecs else None
-        return RecordStream(
+    def _open_new_content(self, extents: npt.NDArray[np.int64], writer: PackWriter) -> NewContent:
+        return NewContent(
+            self._repository,
+            self._table,
+            self._source,
             writer,
-            Encoder(
-                ZstdCodec(options.level),
-                delta_codecs,
-                record_key=keys.record,
-                block_bytes=self._block_bytes,
-                is_delta_forced=options.delta in FORCED_MODES,
-            ),
+            self._seen,
+            self._options,
+            image=self._image,
+            base_runs=self._base_runs if self._base else None,
+            extents=extents,
             block_bytes=self._block_bytes,
-            first_slot=matcher.slot_count,
-            workers=options.workers,
-            finder=finder,
-            # A first full backup would become a tenth smaller by deltas within itself, and take twice as long.
-            uses_sources=options.delta != "auto" or self._base is not None,
+            progress=self._progress,
         )
-
-    def _make_matcher(self) -> Matcher:
-        load_other_content(self._table, self._block_bytes, self._options.match_budget_bytes, self._progress)
-        records = np.arange(self._table.record_count)
-        loaded = records[self._table.is_loaded(records)]
-        self._table.add_sources(loaded)
-        matcher = Matcher(self._table.digests, self._table.slot_count)
-        for first, count in zip(
-            self._table.first_slots[loaded].tolist(), self._table.slot_counts[loaded].tolist(), strict=True
-        ):
-            matcher.learn(first, count)
-        return matcher
-
-    def _make_finder(self, extents: npt.NDArray[np.int64], matcher: Matcher) -> SourceFinder:
-        """Open what this host knows of the image's anchors, or learn it from the image itself."""
-        source, table, options = self._source, self._table, self._options
-        content_bytes = (
-            count_run_blocks(self._base_runs) * self._block_bytes if source.is_sequential else count_span_bytes(extents)
-        )
-        anchors, is_new = open_anchor_cache(
-            self._cache_path("anchors"),
-            self._repository.config.repository_id,
-            block_bytes=self._block_bytes,
-            content_bytes=content_bytes,
-            budget_bytes=options.delta_budget_bytes,
-        )
-        self._anchors = anchors
-        base_records = table.used_records(self._base_runs)
-        is_known = not is_new and anchors.knows_most_of(table.record_ids[base_records])
-        if len(base_records) and not is_known and not source.is_sequential:
-            anchors.learn_image(source, extents, self._base_runs, table, progress=self._progress)
-        reader = RecordReader(self._repository, table, find_delta_decoder)
-        limits = BEST_LIMITS if options.delta == "best" or options.level >= LEVELS["best"] else SourceLimits()
-        return SourceFinder(
-            table,
-            anchors,
-            self._contents,
-            RecordCache(reader, table, self._block_bytes),
-            source,
-            base_runs=self._base_runs,
-            first_new_slot=matcher.slot_count,
-            record_blocks=count_record_blocks(self._block_bytes),
-            block_bytes=self._block_bytes,
-            block_key=self._repository.keys.block,
-            digests=lambda: matcher.digests,
-            cost=RestoreCost(table, self._base_runs, options.max_restore_cost),
-            limits=replace(limits, depth=options.max_depth),
-        )
-
-    def _cache_path(self, kind: str) -> str | None:
-        if self._options.cache_folder is None:
-            return None
-        folder = os.path.join(self._options.cache_folder, self._repository.config.repository_id)
-        return os.path.join(folder, f"{self._image}.{kind}")
-
-    def _keep_for_next_night(self) -> None:
-        """Keep the anchors and trim the content. Without them a night is slower or larger, so that a failure is no error."""
-        path = self._cache_path("anchors")
-        if self._anchors is None or self._stream is None or path is None:
-            return
-        self._contents.trim()
-        failure = self._contents.failure
-        try:
-            self._anchors.save(
-                path, self._repository.config.repository_id, self._stream.record_ids, self._stream.slot_counts
-            )
-        except OSError as error:
-            failure = error
-        if failure is not None:
-            folder = self._options.cache_folder
-            self._progress.warn(
-                f"the cache in {folder} is not up to date, which slows the next night: {failure.strerror}"
-            )
 
     def _check_source(self) -> bool:
         """Return whether the source was written to during the run, if that was allowed; else raise."""
@@ -410,9 +249,3 @@ def _settle_stored_bytes(manifest: Manifest, other_bytes: int) -> Manifest:
         if stored == other_bytes + size:
             return manifest
         stored = other_bytes + size
-
-
-def _ramp(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
-    """Return 0, 1, … counts[0]-1, 0, 1, … counts[1]-1, and so on."""
-    total = int(counts.sum())
-    return (np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)).astype(np.uint32)

@@ -85,21 +85,20 @@ class RecordStream:
     def slot_counts(self) -> npt.NDArray[np.int64]:
         return np.array(self._counts, np.int64)
 
-    def add(self, content: memoryview, first_block: int, block_indexes: Slots, digests: Digests) -> None:
-        """Take blocks `block_indexes` of `content`, whose digests are `digests`, in that order; both are copied.
+    def add(self, content: memoryview, indexes: Slots, blocks: npt.NDArray[np.uint64], digests: Digests) -> None:
+        """Take blocks `indexes` of `content`, whose digests are `digests`, in that order; all are copied.
 
         Args:
-            first_block: of the image, where `content` begins.
+            blocks: the numbers of these blocks in the image.
         """
         done = 0
-        while done < len(block_indexes):
-            count = min(len(block_indexes) - done, self._record_blocks - self._filled_blocks)
+        while done < len(indexes):
+            count = min(len(indexes) - done, self._record_blocks - self._filled_blocks)
             start = self._filled_blocks * self._block_bytes
             room = self._buffer[start : start + count * self._block_bytes]
-            indexes = block_indexes[done : done + count]
-            gather_blocks(content, self._block_bytes, indexes, np.frombuffer(room, np.uint8))
+            gather_blocks(content, self._block_bytes, indexes[done : done + count], np.frombuffer(room, np.uint8))
             self._digests.append(digests[done : done + count].copy())
-            self._blocks.append(indexes.astype(np.uint64) + np.uint64(first_block))
+            self._blocks.append(blocks[done : done + count].copy())
             self._filled_blocks += count
             done += count
             if self._filled_blocks == self._record_blocks:
@@ -127,10 +126,13 @@ class RecordStream:
         """Find what the record that is full now should be encoded against."""
         if self._finder is None:
             return None
+        if not self._uses_sources:
+            self._finder.learn(content, self._next_slot)
+            return None
         slots = np.arange(self._next_slot, self._next_slot + len(digests), dtype=np.uint32)
         runs = runs_from_blocks(np.concatenate(self._blocks), slots)
         choice = self._finder.choose(content, self._encoder.name_record(digests), runs)
-        if choice is None or not self._uses_sources or not self._judge.is_worth_trying(choice.share):
+        if choice is None or not self._judge.is_worth_trying(choice.share):
             return None
         return choice
 

@@ -104,6 +104,11 @@ class SourceFinder:
         self._is_readable = (self._depths <= _EXPANDED_DEPTH) | np.array(kept, np.bool_)
         anchors.number_slots(table, first_new_slot)
 
+    def learn(self, content: memoryview, first_slot: int) -> None:
+        """Remember a new record that is not to be a source in this run, but in later ones."""
+        names, positions = self._anchors.collect(content)
+        self._anchors.remember(names, self._anchors.label_new(first_slot + positions // self._block_bytes))
+
     def choose(self, content: memoryview, record_id: bytes, runs: Runs) -> Choice | None:
         """Return what the next new record should be encoded against; None if nothing is similar.
 

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a backup is to be made, with what holds where nothing else is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from deltaimg.codec.zstd import LEVELS
+from deltaimg.delta.registry import DELTA_MODES
+from deltaimg.delta.sources import SourceLimits
+from deltaimg.engine.pipeline import count_workers
+from deltaimg.errors import UsageError
+from deltaimg.format.limits import MAX_DEPTH
+from deltaimg.model import MAX_BLOCK_BYTES, MIB, MIN_BLOCK_BYTES
+
+MATCH_BUDGET_BYTES = 256 * MIB
+DELTA_BUDGET_BYTES = 256 * MIB
+CACHE_BUDGET_BYTES = 1024 * MIB
+DEFAULT_DEPTH = SourceLimits().depth
+DEFAULT_RESTORE_COST = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupOptions:
+    """How to back up. Sizes in bytes."""
+
+    tags: tuple[str, ...] = ()
+    level: int = LEVELS["default"]
+    block_bytes: int | None = None
+    allow_live: bool = False
+    match_budget_bytes: int = MATCH_BUDGET_BYTES
+    delta: str = "auto"
+    """auto, where it is worth its time; none; zstd or xdelta, whenever something is similar; best, the smaller of these."""
+    delta_budget_bytes: int = DELTA_BUDGET_BYTES
+    max_depth: int = DEFAULT_DEPTH
+    max_restore_cost: float = DEFAULT_RESTORE_COST
+    """Bytes that a restore may decode for each byte that it writes: sources that would take it further are not used."""
+    cache_folder: str | None = None
+    """Where what this host knows of an image is kept from night to night; None keeps nothing."""
+    cache_budget_bytes: int = CACHE_BUDGET_BYTES
+    """Of an image's content there, the anchors not counted."""
+    workers: int = field(default_factory=count_workers)
+    software: str = ""
+
+
+def check_options(options: BackupOptions) -> None:
+    """Refuse what cannot be; raises UsageError."""
+    size = options.block_bytes
+    if size is not None and (not MIN_BLOCK_BYTES <= size <= MAX_BLOCK_BYTES or size & (size - 1)):
+        raise UsageError(f"a block of {size} bytes: it must be a power of two from 4 KiB to 1 MiB")
+    if options.delta not in DELTA_MODES:
+        raise UsageError(f"delta '{options.delta[:60]}' is none of {', '.join(DELTA_MODES)}")
+    if not 1 <= options.max_depth <= MAX_DEPTH:
+        raise UsageError(f"deltas {options.max_depth} deep: it must be 1 to {MAX_DEPTH}")
+    if not options.max_restore_cost >= 1:
+        raise UsageError(f"a restore cost of {options.max_restore_cost:g}: a restore decodes at least what it writes")
+    for tag in options.tags:
+        if not tag or not tag.isprintable() or len(tag) > 100 or "," in tag:
+            raise UsageError(f"tag {tag[:60]!r} is empty, too long, or has a comma or control characters")
