@@ -30,16 +30,17 @@ BEST_LIMITS = SourceLimits(records=128, content_bytes=4 * MIB)
 
 
 def choose_slots(
-    votes_for: npt.NDArray[np.int64], records: npt.NDArray[np.int64], max_records: int, max_slots: int
+    slots: npt.NDArray[np.int64],
+    votes: npt.NDArray[np.int64],
+    records: npt.NDArray[np.int64],
+    max_records: int,
+    max_slots: int,
 ) -> npt.NDArray[np.int64]:
     """Return the slots that win, ascending.
 
     Args:
-        votes_for: a slot for each vote, in any order.
-        records: the record of each vote's slot.
+        slots: those with any votes, ascending; how many each has, and its record.
     """
-    slots, first_votes, votes = np.unique(votes_for, return_index=True, return_counts=True)
-    records = records[first_votes]
     _, of_record = np.unique(records, return_inverse=True)
     record_votes = np.bincount(of_record, weights=votes)
     if len(record_votes) > max_records:

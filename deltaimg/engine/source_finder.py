@@ -48,13 +48,10 @@ _LEAST_SHARE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class _NewRecord:
-    """A record of this run: what it is called, where its blocks stand in the image, how deep it may be."""
+    """A record of this run: what it is called, and where its blocks stand in the image."""
 
     id: bytes
     runs: Runs
-    depth: int
-    levels: int
-    """Records of this run that stand on one another, it being the uppermost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +95,9 @@ class SourceFinder:
         self._cost = cost
         self._new: OrderedDict[int, _NewRecord] = OrderedDict()
         self._next_record = 0
+        # Of each of the latest new records, at its number modulo their length: how deep it may be, and how many records of
+        # this run stand on one another, it being the uppermost.
+        self._new_depths, self._new_levels = np.zeros((2, _REMEMBERED_RECORDS), np.int64)
         depths = table.index.links.depths
         self._depths = depths[table.entries] if len(depths) else np.empty(0, np.int64)
         kept = [self._name(record) in contents for record in range(table.record_count)]
@@ -122,7 +122,9 @@ class SourceFinder:
         self._anchors.remember(names, self._anchors.label_new(first_slot + positions // self._block_bytes))
         slots = self._anchors.slots_of(labels)
         choice, depth, levels = self._choose(slots[slots > 0], len(names))
-        self._new[self._next_record] = _NewRecord(record_id, runs, depth, levels)
+        self._new[self._next_record] = _NewRecord(record_id, runs)
+        self._new_depths[self._next_record % _REMEMBERED_RECORDS] = depth
+        self._new_levels[self._next_record % _REMEMBERED_RECORDS] = levels
         self._next_record += 1
         if len(self._new) > _REMEMBERED_RECORDS + _IN_FLIGHT:
             self._new.popitem(last=False)
@@ -154,20 +156,22 @@ class SourceFinder:
         fewest = max(_FEWEST_VOTES, _LEAST_SHARE * anchors)
         if len(slots) < fewest:
             return nothing
+        slots, votes = np.unique(slots, return_counts=True)
         records, depths, levels = self._find_records(slots)
         is_allowed = (depths >= 0) & (depths < self._limits.depth) & (levels < _MAX_LEVELS)
         is_allowed &= self._may_be_readable(slots, records)
         is_allowed &= self._cost.allows(records)
-        slots, records = slots[is_allowed], records[is_allowed]
-        if len(slots) < fewest:
+        slots, votes, records = slots[is_allowed], votes[is_allowed], records[is_allowed]
+        known_anchors = int(votes.sum())
+        if known_anchors < fewest:
             return nothing
         chosen = choose_slots(
-            slots, records, self._limits.records, max(1, self._limits.content_bytes // self._block_bytes)
+            slots, votes, records, self._limits.records, max(1, self._limits.content_bytes // self._block_bytes)
         )
         records, depths, levels = self._find_records(chosen)
         self._cost.note_sources(records)
         depth = 1 + int(depths.max())
-        return Choice(chosen, len(slots) / anchors, depth), depth, 1 + int(levels.max())
+        return Choice(chosen, known_anchors / anchors, depth), depth, 1 + int(levels.max())
 
     def _may_be_readable(self, slots: npt.NDArray[np.int64], records: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Tell of slots which can be fetched: of those that the image had, this is not known before it is tried."""
@@ -184,17 +188,14 @@ class SourceFinder:
         A depth of -1 means that it cannot be used.
         """
         is_new = slots >= self._first_new_slot
+        new_numbers = (slots - self._first_new_slot) // self._record_blocks
         records = self._table.records_of(np.where(is_new, 0, slots))
         depths = self._depths[records] if len(self._depths) else np.full(len(slots), -1)
         depths = np.where(records >= 0, depths, -1)
-        levels = np.zeros(len(slots), np.int64)
-        new_numbers = (slots - self._first_new_slot) // self._record_blocks
-        for number in np.unique(new_numbers[is_new]).tolist():
-            chosen = is_new & (new_numbers == number)
-            if number < self._next_record - _REMEMBERED_RECORDS:
-                depths[chosen] = -1
-            else:
-                depths[chosen], levels[chosen] = self._new[number].depth, self._new[number].levels
+        places = new_numbers % _REMEMBERED_RECORDS
+        is_remembered = (new_numbers >= self._next_record - _REMEMBERED_RECORDS) & (new_numbers < self._next_record)
+        depths = np.where(is_new, np.where(is_remembered, self._new_depths[places], -1), depths)
+        levels = np.where(is_new & is_remembered, self._new_levels[places], 0)
         return np.where(is_new, self._table.record_count + new_numbers, records), depths, levels
 
     def _read_image(self, slots: npt.NDArray[np.int64], out: memoryview) -> npt.NDArray[np.bool_]:

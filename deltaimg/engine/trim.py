@@ -216,15 +216,14 @@ class Trimmer:
             entry = int(table.entries[record])
             if (self._depths[links.entries[links.starts[entry] : links.starts[entry + 1]]] >= 0).any():
                 parts.append(self._list_sources(record))
-        votes = np.concatenate(parts)
-        keys, _, depths = self._locate(votes)
+        candidates, votes = np.unique(np.concatenate(parts), return_counts=True)
+        keys, _, depths = self._locate(candidates)
         is_allowed = (depths >= 0) & (depths < self._limits.depth)
-        votes, keys = votes[is_allowed], keys[is_allowed]
-        if not len(votes):
-            return votes, 0
-        chosen = choose_slots(
-            votes, keys, self._limits.records, max(1, self._limits.content_bytes // self._block_bytes)
-        )
+        candidates, votes, keys = candidates[is_allowed], votes[is_allowed], keys[is_allowed]
+        if not len(candidates):
+            return candidates, 0
+        most_slots = max(1, self._limits.content_bytes // self._block_bytes)
+        chosen = choose_slots(candidates, votes, keys, self._limits.records, most_slots)
         keys, within, depths = self._locate(chosen)
         return chosen[np.lexsort((within, keys))], 1 + int(depths.max())
 

@@ -19,7 +19,7 @@ from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests
 from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, ObjectNotFound
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, parse_signature
-from deltaimg.kernels import digest_buffer
+from deltaimg.kernels import digest_blocks, digest_buffer
 from deltaimg.repo.index import Index
 from deltaimg.repo.numbering import RecordNumbers
 from deltaimg.repo.repository import Repository
@@ -139,8 +139,7 @@ class SlotTable(RecordNumbers):
             name = self.index.signatures[signature]
             try:
                 content = parse_signature(self._repository.get_object(SIGNATURES, name), SIGNATURES + name)
-                for record in wanted[signature_of == signature].tolist():
-                    self._load_record(record, name, content)
+                self._load_records(wanted[signature_of == signature], name, content)
             except (IntegrityError, ObjectNotFound) as error:
                 if on_damage is None:
                     raise
@@ -161,21 +160,39 @@ class SlotTable(RecordNumbers):
         """Return the object name of the pack that holds a record."""
         return pack_name(self.index.packs[int(self.index.entries["pack"][self._entries[record]])])
 
-    def _load_record(self, record: int, signature: str, content: SignatureObject) -> None:
-        entry = self.index.entries[self._entries[record]]
-        start, count = int(entry["first_digest"]), int(entry["slots"])
-        digests = content.digests[start : start + count]
-        if len(digests) != count:
-            raise IntegrityError(SIGNATURES + signature, 0, "has fewer digests than the index says")
-        found = digest_buffer(digests.data, self._repository.keys.record, DIGEST_BYTES)
-        expected = entry["id"].tobytes()
-        if found != expected:
-            raise DigestMismatch(
-                SIGNATURES + signature, start * DIGEST_BYTES, "the list of a record's digests", expected, found
-            )
-        first = int(self._first_slots[record])
-        self.digests[first : first + count] = digests
-        self._is_loaded[record] = True
+    def _load_records(self, records: npt.NDArray[np.int64], signature: str, content: SignatureObject) -> None:
+        """Take the digests of `records`, those of one size in one go: the keyed digest of each list must be the record's id."""
+        entries = self.index.entries[self._entries[records]]
+        starts, counts = entries["first_digest"].astype(np.int64), entries["slots"].astype(np.int64)
+        for count in np.unique(counts).tolist():
+            of_size = np.flatnonzero(counts == count)
+            if int(starts[of_size].max()) + count > len(content.digests):
+                raise IntegrityError(SIGNATURES + signature, 0, "has fewer digests than the index says")
+            rows = starts[of_size, np.newaxis] + np.arange(count)
+            digests = content.digests[rows]
+            found = self._name_lists(digests)
+            expected = entries["id"][of_size]
+            if not np.array_equal(found, expected):
+                wrong = int(np.argmax((found != expected).any(axis=1)))
+                raise DigestMismatch(
+                    SIGNATURES + signature,
+                    int(starts[of_size[wrong]]) * DIGEST_BYTES,
+                    "the list of a record's digests",
+                    expected[wrong].tobytes(),
+                    found[wrong].tobytes(),
+                )
+            self.digests[self._first_slots[records[of_size], np.newaxis] + np.arange(count)] = digests
+        self._is_loaded[records] = True
+
+    def _name_lists(self, digests: npt.NDArray[np.uint8]) -> Digests:
+        """Return the ids of records with these lists of digests, which are equally long."""
+        key = self._repository.keys.record
+        list_bytes = digests.shape[1] * DIGEST_BYTES
+        # As blocks many lists are digested side by side; a list of zeros would be a zero block, which has no digest of its own.
+        if list_bytes % 1024 == 0 and digests.any(axis=(1, 2)).all():
+            return digest_blocks(key, digests.data, list_bytes)
+        ids = b"".join(digest_buffer(each.data, key, DIGEST_BYTES) for each in digests)
+        return np.frombuffer(ids, np.uint8).reshape(-1, DIGEST_BYTES)
 
     def _grow_digests(self) -> None:
         if len(self.digests) < self.slot_count:
