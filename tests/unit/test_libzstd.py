@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""zstd by contexts that are kept, and by python-zstandard's classes where those cannot be had: each reads the other."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from deltaimg.codec import libzstd
+from deltaimg.codec.libzstd import Parameters, compress, expand
+
+HISTORY = random.Random(1).randbytes(200_000)
+CONTENT = HISTORY[50_000:120_000] + b"something else " * 1000
+PARAMETERS = [Parameters(3), Parameters(6, window_log=19, table_log=18, min_match=6), Parameters(18, window_log=19)]
+
+
+@pytest.fixture(params=["kept", "anew"])
+def _contexts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "anew":
+        monkeypatch.setattr(libzstd, "_contexts", lambda: None)
+
+
+def _expand(payload: bytes, history: bytes | None = None, length: int = len(CONTENT)) -> bytes:
+    content = bytearray(length)
+    expand(payload, memoryview(content), None if history is None else memoryview(history))
+    return bytes(content)
+
+
+@pytest.mark.usefixtures("_contexts")
+@pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
+def test_content_comes_back_with_its_history_and_without(parameters: Parameters) -> None:
+    payload = compress(CONTENT, parameters)
+    delta = compress(CONTENT, parameters, memoryview(HISTORY))
+    assert _expand(payload) == CONTENT
+    assert _expand(delta, HISTORY) == CONTENT
+    assert len(delta) < len(payload) / 50
+
+
+@pytest.mark.usefixtures("_contexts")
+def test_a_history_is_forgotten_with_its_frame() -> None:
+    delta = compress(CONTENT, PARAMETERS[1], memoryview(HISTORY))
+    assert _expand(delta, HISTORY) == CONTENT
+    assert _expand(compress(CONTENT, PARAMETERS[1])) == CONTENT
+    with pytest.raises(ValueError, match="cannot be expanded"):
+        _expand(delta)
+
+
+@pytest.mark.usefixtures("_contexts")
+def test_what_fails_leaves_no_trace() -> None:
+    good = compress(CONTENT, PARAMETERS[0])
+    for damaged in (b"", b"noise" * 20, good[:-1]):
+        with pytest.raises(ValueError, match=r"."):
+            _expand(damaged, HISTORY)
+        assert _expand(good) == CONTENT
+    with pytest.raises(ValueError, match="does not expand to 5 bytes"):
+        _expand(good, length=5)
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
+def test_either_way_reads_what_the_other_writes(parameters: Parameters, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = compress(CONTENT, parameters, memoryview(HISTORY))
+    with monkeypatch.context() as patched:
+        patched.setattr(libzstd, "_contexts", lambda: None)
+        anew = compress(CONTENT, parameters, memoryview(HISTORY))
+        assert _expand(kept, HISTORY) == CONTENT
+    assert _expand(anew, HISTORY) == CONTENT
+
+
+@pytest.mark.usefixtures("_contexts")
+def test_many_threads_have_contexts_of_their_own() -> None:
+    def round_trip(number: int) -> bool:
+        content = CONTENT[: 1000 * number]
+        history = HISTORY if number % 2 else None
+        payload = compress(content, PARAMETERS[number % 3], None if history is None else memoryview(history))
+        return _expand(payload, history, len(content)) == content
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(round_trip, range(1, 60)))
