@@ -101,7 +101,7 @@ def finish(repository: Repository, lock: MaintenanceLock, patience_s: float = PA
     due = _pardon(repository, lock, due)
     freed = 0
     for condemned in due:
-        for name in _object_names(condemned):
+        for name in object_names(condemned):
             if name in sizes:
                 lock.check()
                 repository.store.delete(name)
@@ -116,13 +116,13 @@ def list_waiting(repository: Repository, patience_s: float = 0) -> list[Waiting]
     sizes = {found.name: found.size_bytes for found in repository.store.list("")}
     waiting = []
     for condemned in load_condemned(repository):
-        names = [name for name in _object_names(condemned) if name in sizes]
+        names = [name for name in object_names(condemned) if name in sizes]
         locks = find_standing(repository, [condemned], patience_s)
         waiting.append(Waiting(len(names), sum(sizes[name] for name in names), tuple(locks)))
     return waiting
 
 
-def _object_names(condemned: Condemned) -> list[str]:
+def object_names(condemned: Condemned) -> list[str]:
     """Return names in the order in which they are deleted: what names goes before what is named."""
     return [
         *(INDEXES + name for name in condemned.indexes),

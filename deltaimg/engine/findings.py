@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from deltaimg.errors import DeltaimgError, IntegrityError
@@ -72,6 +72,15 @@ class Findings:
         problem = error.problem if isinstance(error, IntegrityError) else str(error).removeprefix(f"{object_name}: ")
         kind = FindingKind.DAMAGED if is_damage else FindingKind.UNREADABLE
         self.found.append(Finding(severity, kind, object_name, offset, problem))
+
+    def excuse(self, names: set[str]) -> None:
+        """Make notes of errors in objects that are about to be deleted: what they need may have gone before them."""
+        self.found = [
+            replace(each, severity=Severity.NOTE, kind=FindingKind.UNFINISHED)
+            if each.severity is Severity.ERROR and each.object_name in names
+            else each
+            for each in self.found
+        ]
 
     def of(self, severity: Severity) -> list[Finding]:
         return [each for each in self.found if each.severity is severity]

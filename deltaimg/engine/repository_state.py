@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from deltaimg.engine.condemned import object_names
 from deltaimg.engine.findings import FindingKind, Findings, Severity
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.condemned import CONDEMNED, parse_condemned
@@ -62,5 +63,6 @@ def _note_condemned(repository: Repository, findings: Findings) -> None:
         except (IntegrityError, StoreError, UnsupportedFormat) as error:
             findings.add_failure(found.name, error, Severity.WARNING)
             continue
-        count = sum(map(len, (condemned.packs, condemned.indexes, condemned.signatures, condemned.maps)))
-        findings.add_note(FindingKind.UNFINISHED, found.name, f"{count} objects that the next prune deletes")
+        names = object_names(condemned)
+        findings.excuse(set(names))
+        findings.add_note(FindingKind.UNFINISHED, found.name, f"{len(names)} objects that the next prune deletes")

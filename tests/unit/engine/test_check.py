@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 
 from deltaimg.engine.check import check
 from deltaimg.engine.findings import Finding, FindingKind, Severity
+from deltaimg.engine.prune import prune
+from deltaimg.engine.prune_plan import PruneOptions
 from deltaimg.errors import StoreUnavailable
 from deltaimg.format.framing import name_object
 from deltaimg.format.index import build_index, parse_index
@@ -23,9 +26,11 @@ from deltaimg.format.pack import RECORD_HEADER_BYTES, pack_name
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
 from tests.golden.kinds import KINDS
+from tests.support.clock import FixedClock
 from tests.support.faults import FaultyStore
-from tests.support.images import edit_at_random, make_mixed_image
+from tests.support.images import edit_at_random, make_database_image, make_mixed_image
 from tests.support.repositories import back_up_image, make_repository
+from tests.support.retention import keep_only
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "v1"
 
@@ -273,3 +278,23 @@ def test_a_store_that_fails_is_no_traceback(is_lasting: bool) -> None:
         except StoreUnavailable:
             continue
         assert FindingKind.UNREADABLE in {each.kind for each in report.findings}, call
+
+
+def test_a_prune_that_died_anywhere_leaves_no_error() -> None:
+    """Index objects go one by one, some before others whose records are encoded against theirs."""
+    past = make_repository()
+    image = make_database_image(400_000, seed=4)
+    for _ in range(5):
+        last = back_up_image(past, image, delta="best")
+        edit_at_random(image, 20)
+    keep_only(past, [last.id])
+    for call in range(1000):
+        store = MemoryStore()
+        store.objects = dict(past.store.objects)  # type: ignore[attr-defined]
+        dead = StoreUnavailable("x", "gone")
+        faulty = FaultyStore(store, dead, fail_at=call, is_lasting=True)
+        with suppress(StoreUnavailable):
+            prune(Repository(faulty, past.config), PruneOptions(max_unused=0), clock=FixedClock(), patience_s=0)
+        assert errors_of(Repository(store, past.config)) == []
+        if not faulty.has_failed:
+            break
