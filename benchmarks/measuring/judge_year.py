@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from measuring.judge import Verdict
 from measuring.results import Measurement
@@ -17,9 +18,12 @@ _MIB = 1 << 20
 
 
 def judge_year(measurements: Sequence[Measurement]) -> list[Verdict]:
-    """All musts, measured or not."""
+    """All musts, measured or not; what was measured at a smaller scale than asked for says so."""
     table = _Table(measurements)
-    return [*_judge_prune(table), *_judge_forget(table), *_judge_check(table)]
+    scale = next((one.guest.split("-")[1] for one in measurements), "1")
+    where = "" if scale == "1" else f", at 1/{scale} of the size"
+    scaled = [*_judge_prune(table), *_judge_forget(table), *_judge_memory(table)]
+    return [*(replace(verdict, row=verdict.row + where) for verdict in scaled), _judge_check(table)]
 
 
 class _Table:
@@ -69,12 +73,15 @@ def _judge_forget(table: _Table) -> list[Verdict]:
     ]
 
 
-def _judge_check(table: _Table) -> list[Verdict]:
+def _judge_memory(table: _Table) -> list[Verdict]:
     return [
-        Verdict("check", "time on 1,000 snapshots, limit 5 s", table.median("check", "1,000", "wall_s"), 5.0, 1.0, "s"),
-        *(
-            Verdict("memory", f"peak of {task} on 1 TiB described, limit 300 MiB", peak, 300 * _MIB, 1.0, "bytes")
-            for task in ("check", "prune")
-            for peak in [table.median(task, "1 TiB", "peak_bytes")]
-        ),
+        Verdict("memory", f"peak of {task} on 1 TiB described, limit 300 MiB", peak, 300 * _MIB, 1.0, "bytes")
+        for task in ("check", "prune")
+        for peak in [table.median(task, "described", "peak_bytes")]
     ]
+
+
+def _judge_check(table: _Table) -> Verdict:
+    return Verdict(
+        "check", "time on 1,000 snapshots, limit 5 s", table.median("check", "1,000", "wall_s"), 5.0, 1.0, "s"
+    )

@@ -82,14 +82,19 @@ class Year:
 
 
 def run_prune(year: Year, peer: Keeper) -> list[Measurement]:
-    """Forget all nights but those that stay, prune without repacking, then with it; compare the space with a fresh one."""
+    """Forget all nights but those that stay, prune without repacking, then with it.
+
+    deltaimg also gets a fresh repository of the nights that stay, for its space to be compared with.
+    """
     state, fresh = year.place / peer.name, year.place / f"{peer.name}-fresh"
-    _live_through(year, peer, [(state, range(year.nights)), (fresh, year.kept)])
+    has_fresh = isinstance(peer, Deltaimg)
+    _live_through(year, peer, [(state, range(year.nights)), *([(fresh, year.kept)] if has_fresh else [])])
     forget = year.measurement("forget", f"{year.nights - len(year.kept)} of {year.nights}", peer)
     plain, packed = (year.measurement("prune", row, peer) for row in ("without repack", "with repack"))
     before, kept = (year.measurement("size", row, peer) for row in ("before", "fresh"))
     idle = year.measurement("size", "reads of an empty prune", peer)
-    before.stored_bytes, kept.stored_bytes = [stored_bytes(state / "repo")], [stored_bytes(fresh / "repo")]
+    before.stored_bytes = [stored_bytes(state / "repo")]
+    kept.stored_bytes = [stored_bytes(fresh / "repo")] if has_fresh else []
     unwanted = sorted({*range(year.nights)} - {*year.kept})
     for _ in range(year.runs):
         trial = year.trial / peer.name
@@ -102,7 +107,7 @@ def run_prune(year: Year, peer: Keeper) -> list[Measurement]:
         _measure(idle, peer.prune(trial, may_repack=False), trial)
     remove(year.trial / peer.name)
     say(f"prune: {peer.name} done")
-    return [before, forget, plain, packed, kept, idle]
+    return [before, forget, plain, packed, *([kept] if has_fresh else []), idle]
 
 
 def run_forget(year: Year) -> list[Measurement]:
@@ -151,7 +156,7 @@ def run_prune_memory(year: Year) -> list[Measurement]:
     tasks = {"check": peer.on(state, "check"), "prune": peer.prune(state, may_repack=False)}
     found = []
     for name, command in tasks.items():
-        one = year.measurement(name, "1 TiB described", peer)
+        one = year.measurement(name, f"described, {1024 / year.scale:g} GiB", peer)
         one.note = f"scale 1/{year.scale}: {said}"
         found.append(one)
         try:
