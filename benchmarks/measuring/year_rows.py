@@ -117,7 +117,7 @@ def run_forget(year: Year) -> list[Measurement]:
     for row, share in (("one in mid-chain", 1), ("one in mid-chain, a tenth of the data", 10)):
         state, image = year.trial / "forget", year.trial / "forget.raw"
         peer.prepare(state)
-        sizes = {"image_bytes": year.image_bytes // share, "data_bytes": year.data_bytes // share}
+        sizes = {"image_bytes": max(1 << 30, year.image_bytes // share), "data_bytes": year.data_bytes // share}
         for night in year_nights(image, seed=_SEED, nights=_CHAIN_NIGHTS, **sizes):
             back_up(peer, state, image, night)
         one = year.measurement("forget", row, peer)
