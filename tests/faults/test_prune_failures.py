@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from deltaimg.engine.check import check
+from deltaimg.engine.findings import Severity
 
 from deltaimg.engine.content import SnapshotContent
 from deltaimg.engine.prune import PruneResult, prune
@@ -102,6 +104,7 @@ def check_after_failure(store: Store, prunable: Prunable, *, backs_up: bool) -> 
         store.delete(name)  # its removal may be what failed, and its owner, this process, lives on
     repository = Repository.open(store)
     check_contents(repository, prunable.kept)
+    assert not check(repository, workers=1).of(Severity.ERROR)
     prune_now(repository)
     assert not load_condemned(repository)
     # The same records in a pack, a signature and an index object more.
