@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from deltaimg.engine.check import check
-from deltaimg.engine.findings import Severity
 
+from deltaimg.engine.check import check
 from deltaimg.engine.content import SnapshotContent
+from deltaimg.engine.findings import Severity
 from deltaimg.engine.prune import PruneResult, prune
 from deltaimg.engine.prune_plan import PruneOptions
 from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from deltaimg.engine.check import check
-from deltaimg.engine.findings import Severity
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
 
 from deltaimg.engine.backup import BackupOptions, back_up
+from deltaimg.engine.check import check
 from deltaimg.engine.content import SnapshotContent
+from deltaimg.engine.findings import Severity
 from deltaimg.engine.flatten import flatten
 from deltaimg.engine.prune import prune
 from deltaimg.engine.prune_plan import PruneOptions
@@ -96,7 +97,7 @@ class PrunedRepositoryMachine(RepositoryMachine):
             self.prune_now(self.repository, 0.0)
             self.prune_now(self.repository, 0.0)
             left = {found.name.partition("/")[0] for found in self.repository.store.list("")}
-            assert left <= {"config", "state"}
+            assert left <= {"config", "coverage"}
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -116,10 +117,14 @@ class PrunedRepositoryMachine(RepositoryMachine):
             assert SnapshotContent(self.repository, manifest).make_reader().read(0, len(content)) == content
 
 
-def test_a_repository_that_is_pruned_is_a_dictionary_of_what_is_kept() -> None:
+@pytest.mark.parametrize(("examples", "steps"), [(15, 15), pytest.param(200, 40, marks=pytest.mark.long)])
+def test_a_repository_that_is_pruned_is_a_dictionary_of_what_is_kept(examples: int, steps: int) -> None:
     run_state_machine_as_test(
         PrunedRepositoryMachine,
         settings=settings(
-            max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )
