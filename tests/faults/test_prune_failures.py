@@ -126,7 +126,7 @@ def check_contents(repository: Repository, contents: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["before", "after", "for good"])
-@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.long)])
 def test_a_prune_survives_the_failure_of_any_store_call(prunable: Prunable, mode: str, stride: int, seed: int) -> None:
     assert prunable.calls > 100
     error: StoreError = StoreUnavailable("x", "gone")
@@ -140,7 +140,7 @@ def test_a_prune_survives_the_failure_of_any_store_call(prunable: Prunable, mode
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
-@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("stride", [23, pytest.param(1, marks=pytest.mark.long)])
 def test_a_prune_survives_the_failure_of_any_system_call(
     prunable: Prunable, tmp_path: Path, number: int, stride: int, seed: int
 ) -> None:
