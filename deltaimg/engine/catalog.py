@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that the index objects of a repository say, held against packs and signatures: a part of `check`.
 
-Memory  40 bytes a record, and 45 while it is held against others; 10 bytes a source of a delta record; one signature.
+Memory  120 bytes a record at its highest, sources of delta records included; one signature. `docs/repair.md` has figures.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_
 from deltaimg.repo.repository import Repository
 
 _COMPARED = ("id", "payload_bytes", "slots", "encoding", "block_shift")
+_FOUND_AT_ONCE = 1 << 16
 _SHOWN = 20
 """Damaged records of one pack that are named one by one."""
 
@@ -250,22 +251,25 @@ class Catalog:
         self._keys = _as_keys(self.entries["id"])
         self._order = np.lexsort((~self.is_good, self._keys)).astype(np.uint32)
 
-    def find(self, ids: Digests) -> npt.NDArray[np.int64]:
+    def find(self, ids: Digests) -> npt.NDArray[np.int32]:
         """Return the entry of each record, -1 for one that no index object has."""
-        if not len(self._order) or not len(ids):
-            return np.full(len(ids), -1, np.int64)
-        wanted = _as_keys(ids)
-        places = np.minimum(np.searchsorted(self._keys, wanted, sorter=self._order), len(self._order) - 1)
-        numbers = self._order[places].astype(np.int64)
-        return np.where(self._keys[numbers] == wanted, numbers, -1)
+        found = np.full(len(ids), -1, np.int32)
+        if not len(self._order):
+            return found
+        for first in range(0, len(ids), _FOUND_AT_ONCE):
+            wanted = _as_keys(ids[first : first + _FOUND_AT_ONCE])
+            places = np.minimum(np.searchsorted(self._keys, wanted, sorter=self._order), len(self._order) - 1)
+            numbers = self._order[places]
+            found[first : first + _FOUND_AT_ONCE] = np.where(self._keys[numbers] == wanted, numbers, -1)
+        return found
 
     def check_sources(self) -> None:
         """Hold the sources of delta records against the index: all there, of one block size, no cycle, not too deep."""
         parts = [each for each in self._sources if len(each.link_counts)]
         self._sources = []
-        self.counts = np.concatenate([np.empty(0, np.int64), *(each.link_counts.astype(np.int64) for each in parts)])
-        self.starts = np.cumsum(self.counts) - self.counts
-        sources = [self.find(each.ids).astype(np.int32)[each.places] for each in parts if len(each.places)]
+        self.counts = np.concatenate([np.empty(0, np.uint16), *(each.link_counts for each in parts)])
+        self.starts: npt.NDArray[np.uint32] = np.cumsum(self.counts, dtype=np.uint32) - self.counts
+        sources = [self.find(each.ids)[each.places] for each in parts if len(each.places)]
         self.sources: npt.NDArray[np.int32] = np.concatenate([np.empty(0, np.int32), *sources])
         slot_ends = np.concatenate([np.empty(0, np.uint16), *(each.slot_ends for each in parts)])
         fits = self.sources >= 0
@@ -288,12 +292,16 @@ class Catalog:
         for _ in range(MAX_DEPTH):
             if not len(waiting):
                 break
-            sources = self.sources[expand_ranges(self.starts[waiting], self.counts[waiting])]
-            firsts = np.cumsum(self.counts[waiting]) - self.counts[waiting]
+            sources = self.sources[self._links_of(waiting)]
+            firsts = np.cumsum(self.counts[waiting], dtype=np.int64) - self.counts[waiting]
             is_ready = np.minimum.reduceat(self.is_usable[sources], firsts)
             self.is_usable[records[waiting[is_ready]]] = True
             waiting = waiting[~is_ready]
         self._without_depth = waiting[~self.is_usable[records[waiting]]]
+
+    def _links_of(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the numbers of the links of `entries`, entry after entry."""
+        return expand_ranges(self.starts[entries].astype(np.int64), self.counts[entries].astype(np.int64))
 
     def report_sources(self, is_used: npt.NDArray[np.bool_]) -> None:
         """Tell of used delta records that cannot be expanded; of others, a prune may have deleted the sources."""
@@ -315,7 +323,7 @@ class Catalog:
         """Mark in `is_used` all records that those marked are encoded against, directly or not."""
         frontier = np.flatnonzero(is_used & (self.counts > 0))
         while len(frontier):
-            links = expand_ranges(self.starts[frontier], self.counts[frontier])
+            links = self._links_of(frontier)
             sources = np.unique(self.sources[links]).astype(np.int64)
             sources = sources[sources >= 0]
             fresh = sources[~is_used[sources]]
