@@ -31,7 +31,7 @@ from deltaimg.engine.progress import Progress
 from deltaimg.engine.scan import SPAN_BYTES, count_span_bytes, split_spans
 from deltaimg.image.source import Source
 from deltaimg.kernels import expand_runs
-from deltaimg.kernels.layout import BUCKET_PLACES, AnchorNames, Buffer
+from deltaimg.kernels.layout import BUCKET_PLACES, AnchorNames, AnchorTable, Buffer
 from deltaimg.repo.slots import SlotTable
 
 _HEADER = struct.Struct("<8sIIIIQQ16sQ")
@@ -48,7 +48,8 @@ class AnchorCache:
         self._anchors = anchors
         self._ids, self._slot_counts = ids, slot_counts
         self._first_labels = 1 + np.cumsum(slot_counts) - slot_counts
-        self._next_label = 1 + int(slot_counts.sum())
+        self._next_label = self._end_label = 1 + int(slot_counts.sum())
+        self._records = np.full(len(ids), -1, np.int64)
         self._first_slots = np.zeros(len(ids), np.int64)
         self._first_new_slot = 0
         self._block_bytes = block_bytes
@@ -79,14 +80,20 @@ class AnchorCache:
         records = table.find_records(self._ids)
         is_usable = records >= 0
         is_usable[is_usable] = table.slot_counts[records[is_usable]] == self._slot_counts[is_usable]
+        self._records = np.where(is_usable, records, -1)
         self._first_slots = np.zeros(len(records), np.int64)
         self._first_slots[is_usable] = table.first_slots[records[is_usable]]
         self._first_new_slot = first_new_slot
 
+    def records_in_view(self) -> npt.NDArray[np.int64]:
+        """Return the numbers of those records with labels whose slots were learnt."""
+        return self._records[self._records >= 0]
+
     def slots_of(self, labels: Slots) -> npt.NDArray[np.int64]:
-        """Return the slot of each label, 0 where there is none."""
+        """Return the slot of each label, 0 where there is none, as for what a damaged file makes up."""
         wanted = labels.astype(np.int64)
-        slots = np.where(wanted >= self._next_label, wanted - self._next_label + self._first_new_slot, 0)
+        is_new = (wanted >= self._next_label) & (wanted < self._end_label)
+        slots = np.where(is_new, wanted - self._next_label + self._first_new_slot, 0)
         known = np.flatnonzero((wanted > 0) & (wanted < self._next_label))
         if len(known):
             records = np.searchsorted(self._first_labels, wanted[known], side="right") - 1
@@ -96,7 +103,9 @@ class AnchorCache:
 
     def label_new(self, slots: npt.NDArray[np.integer]) -> Slots:
         """Return the labels of slots of new records."""
-        return (slots.astype(np.int64) - self._first_new_slot + self._next_label).astype(np.uint32)
+        labels = slots.astype(np.int64) - self._first_new_slot + self._next_label
+        self._end_label = max(self._end_label, int(labels.max(initial=0)) + 1)
+        return labels.astype(np.uint32)
 
     def knows_most_of(self, ids: Digests) -> bool:
         """Tell whether more than half of these records have labels."""
@@ -108,12 +117,12 @@ class AnchorCache:
     ) -> None:
         """Read the image and remember the anchors of what it has where the base has data.
 
-        What has changed since is labelled wrongly, and found out when it is read as a source.
+        What has changed since is labelled as what the base has there: the best guess, and found out when it is read.
         """
         records = table.used_records(base_runs)
         self._ids, self._slot_counts = table.record_ids[records], table.slot_counts[records]
         self._first_labels = 1 + np.cumsum(self._slot_counts) - self._slot_counts
-        self._next_label = 1 + int(self._slot_counts.sum())
+        self._next_label = self._end_label = 1 + int(self._slot_counts.sum())
         shifts = np.zeros(table.record_count, np.int64)
         shifts[records] = self._first_labels - table.first_slots[records]
         buffers = ThreadBuffer()
@@ -180,7 +189,12 @@ def open_anchor_cache(
     return AnchorCache(Anchors(empty, shift), *none, block_bytes), True
 
 
-def _load(path: str, repository_id: str, block_bytes: int) -> AnchorCache | None:
+def map_anchor_cache(path: str, repository_id: str, block_bytes: int) -> AnchorCache | None:
+    """Return the cache kept at `path` for looking up only, its table left in the file; None where there is none that fits."""
+    return _load(path, repository_id, block_bytes, is_mapped=True)
+
+
+def _load(path: str, repository_id: str, block_bytes: int, *, is_mapped: bool = False) -> AnchorCache | None:
     """Read a cache; None where there is none that fits."""
     try:
         with open(path, "rb") as file:
@@ -198,7 +212,12 @@ def _load(path: str, repository_id: str, block_bytes: int) -> AnchorCache | None
             is_whole = os.fstat(file.fileno()).st_size == _HEADER.size + table_bytes + list_bytes
             if not is_ours or not is_whole or not buckets or shift > 31:
                 return None
-            table = np.fromfile(file, np.uint64, BUCKET_PLACES * buckets)
+            table: AnchorTable
+            if is_mapped:
+                table = np.memmap(file, np.uint64, "r", _HEADER.size, (BUCKET_PLACES * buckets,))
+                file.seek(_HEADER.size + table_bytes)
+            else:
+                table = np.fromfile(file, np.uint64, BUCKET_PLACES * buckets)
             ids = np.fromfile(file, np.uint8, DIGEST_BYTES * records).reshape(-1, DIGEST_BYTES)
             counts = np.fromfile(file, "<u2", records).astype(np.int64)
     except OSError:

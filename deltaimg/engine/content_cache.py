@@ -5,7 +5,7 @@ A block that changes every night is best encoded against what it was the night b
 and to expand it from the repository takes the whole chain under it; so it is kept. One file for each record, under the
 record's id. It is a hint: what is read is proven before it is used, and what cannot be written is not there the next night.
 
-Memory  33 bytes a kept record.
+Memory  its id and a reference for each kept record, some 100 bytes.
 """
 
 from __future__ import annotations
@@ -22,24 +22,29 @@ class ContentCache:
     def __init__(self, folder: str | None, budget_bytes: int) -> None:
         """Args: folder: None keeps nothing."""
         self._folder, self._budget_bytes = folder, budget_bytes
-        self._ids: set[bytes] = set()
+        self._folders: dict[bytes, str] = {}
         self._new_bytes = 0
         self.failure: OSError | None = None
         """What came in the way of keeping a record; none is kept from then on."""
         if folder is not None:
-            with suppress(OSError, ValueError):
-                names = [name for name in os.listdir(folder) if name.endswith(_SUFFIX)]
-                self._ids = {bytes.fromhex(name.removesuffix(_SUFFIX)) for name in names}
+            self.look_also_in(folder)
 
     def __contains__(self, record_id: bytes) -> bool:
-        return record_id in self._ids
+        return record_id in self._folders
+
+    def look_also_in(self, folder: str) -> None:
+        """Make what another image keeps in `folder` readable here as well."""
+        with suppress(OSError, ValueError):
+            names = [name for name in os.listdir(folder) if name.endswith(_SUFFIX)]
+            self._folders = {bytes.fromhex(name.removesuffix(_SUFFIX)): folder for name in names} | self._folders
 
     def get(self, record_id: bytes, raw_bytes: int) -> bytes | None:
         """Return what was kept of a record, if it is as long as that; it may be anything."""
-        if record_id not in self._ids:
+        folder = self._folders.get(record_id)
+        if folder is None:
             return None
         try:
-            with open(self._path(record_id), "rb") as file:
+            with open(_path_in(folder, record_id), "rb") as file:
                 content = file.read(raw_bytes + 1)
         except OSError:
             return None
@@ -49,7 +54,7 @@ class ContentCache:
         """Keep a record's content, unless this run has filled the budget already."""
         if self._folder is None or self.failure or self._new_bytes + len(content) > self._budget_bytes:
             return
-        path = self._path(record_id)
+        path = _path_in(self._folder, record_id)
         try:
             os.makedirs(self._folder, 0o700, exist_ok=True)
             with open(path, "wb") as file:
@@ -60,7 +65,7 @@ class ContentCache:
                 os.unlink(path)
             return
         self._new_bytes += len(content)
-        self._ids.add(record_id)
+        self._folders[record_id] = self._folder
 
     def trim(self) -> None:
         """Forget the oldest until the budget holds."""
@@ -75,6 +80,6 @@ class ContentCache:
                 os.unlink(path)
                 excess -= status.st_size
 
-    def _path(self, record_id: bytes) -> str:
-        assert self._folder is not None
-        return os.path.join(self._folder, record_id.hex() + _SUFFIX)
+
+def _path_in(folder: str, record_id: bytes) -> str:
+    return os.path.join(folder, record_id.hex() + _SUFFIX)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Digests, Runs, Slots, count_run_blocks, empty_runs
+from deltaimg.arrays import Digests, Runs, Slots, count_run_blocks, empty_runs, join_runs
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.delta.encode import Encoder
 from deltaimg.delta.interface import DeltaCodec
@@ -32,6 +32,7 @@ from deltaimg.engine.content_cache import ContentCache
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.record_cache import RecordCache
 from deltaimg.engine.record_stream import RecordStream, count_record_blocks
+from deltaimg.engine.relatives import Relatives
 from deltaimg.engine.restore_cost import RestoreCost
 from deltaimg.engine.scan import ScannedSpan, count_span_bytes
 from deltaimg.engine.seen import SeenImage
@@ -237,14 +238,17 @@ class NewContent:
             anchors.learn_image(source, self._extents, self._base_runs, table, progress=self._progress)
         reader = RecordReader(self._repository, table, find_delta_decoder)
         limits = BEST_LIMITS if options.delta == "best" or options.level >= LEVELS["best"] else SourceLimits()
+        seen, base_runs, first_new_slot = self._seen, self._base_runs, matcher.slot_count
         return SourceFinder(
             table,
             anchors,
             self._contents,
             RecordCache(reader, table, self._block_bytes),
             source,
-            base_runs=self._base_runs,
-            first_new_slot=matcher.slot_count,
+            self._make_relatives(self._contents),
+            base_runs=base_runs,
+            referenced=lambda: _join_stored(base_runs, seen.changed_runs, first_new_slot),
+            first_new_slot=first_new_slot,
             record_blocks=count_record_blocks(self._block_bytes),
             block_bytes=self._block_bytes,
             block_key=self._repository.keys.block,
@@ -253,11 +257,27 @@ class NewContent:
             limits=replace(limits, depth=options.max_depth),
         )
 
+    def _make_relatives(self, contents: ContentCache) -> Relatives:
+        return Relatives(
+            self._cache_path("anchors"),
+            self._repository.config.repository_id,
+            self._table,
+            contents,
+            block_bytes=self._block_bytes,
+            budget_bytes=self._options.delta_budget_bytes,
+        )
+
     def _cache_path(self, kind: str) -> str | None:
         if self._options.cache_folder is None:
             return None
         folder = os.path.join(self._options.cache_folder, self._repository.config.repository_id)
         return os.path.join(folder, f"{self._image}.{kind}")
+
+
+def _join_stored(base_runs: Runs, changed_runs: Runs, first_new_slot: int) -> Runs:
+    """Return the runs of a new map, as far as it is known, that refer to what was stored before."""
+    runs = join_runs([base_runs, changed_runs])
+    return runs[runs["slot"] < first_new_slot]
 
 
 def _copy_blocks(changed: _ChangedBlocks, block_bytes: int) -> _ChangedBlocks:

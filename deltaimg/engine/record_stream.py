@@ -52,7 +52,7 @@ class RecordStream:
         finder: SourceFinder | None = None,
         uses_sources: bool = True,
     ) -> None:
-        """Args: finder: learns of every record, and finds sources if `uses_sources`."""
+        """Args: finder: learns of every record; finds sources if `uses_sources`, or once it knows of images like this one."""
         self._writer, self._encoder = writer, encoder
         self._finder, self._uses_sources = finder, uses_sources
         self._judge = DeltaJudge()
@@ -126,7 +126,7 @@ class RecordStream:
         """Find what the record that is full now should be encoded against."""
         if self._finder is None:
             return None
-        if not self._uses_sources:
+        if not self._uses_sources and not self._finder.find_relatives():
             self._finder.learn(content, self._next_slot)
             return None
         slots = np.arange(self._next_slot, self._next_slot + len(digests), dtype=np.uint32)

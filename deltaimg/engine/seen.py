@@ -57,11 +57,16 @@ class SeenImage:
         self._changed_blocks += len(blocks)
         self._new_blocks += new_count
 
+    @property
+    def changed_runs(self) -> Runs:
+        """Where the changed blocks so far are stored."""
+        return join_runs(self._changed_runs)
+
     def lay_on(self, base_runs: Runs, size_bytes: int) -> Runs:
         """Return the image's whole map: the base, then zeros, holes and changed blocks on top."""
         block_count = count_blocks(size_bytes, self._block_bytes)
         runs = clip_runs(base_runs, 0, block_count)
-        for layer in (join_runs(self._zero_runs), self._hole_runs(block_count), join_runs(self._changed_runs)):
+        for layer in (join_runs(self._zero_runs), self._hole_runs(block_count), self.changed_runs):
             runs = overlay_runs(runs, layer)
         return runs
 

@@ -25,11 +25,14 @@ from deltaimg.engine.anchor_cache import AnchorCache
 from deltaimg.engine.content_cache import ContentCache
 from deltaimg.engine.places import SlotPlaces, read_blocks
 from deltaimg.engine.record_cache import RecordCache
+from deltaimg.engine.relatives import Relatives
 from deltaimg.engine.restore_cost import RestoreCost
 from deltaimg.errors import DeltaimgError
 from deltaimg.format.sources import SOURCE_RUN, SourceTable
 from deltaimg.image.source import Source
 from deltaimg.kernels import digest_blocks
+from deltaimg.kernels.layout import AnchorNames
+from deltaimg.repo.index import expand_ranges
 from deltaimg.repo.slots import SlotTable
 
 _REMEMBERED_RECORDS = 8192
@@ -76,8 +79,10 @@ class SourceFinder:
         contents: ContentCache,
         records: RecordCache,
         source: Source,
+        relatives: Relatives,
         *,
         base_runs: Runs,
+        referenced: Callable[[], Runs],
         first_new_slot: int,
         record_blocks: int,
         block_bytes: int,
@@ -86,7 +91,12 @@ class SourceFinder:
         cost: RestoreCost,
         limits: SourceLimits,
     ) -> None:
-        """Args: digests: returns those of all slots, new ones included."""
+        """Make one for a run.
+
+        Args:
+            referenced: returns what the new map refers to so far.
+            digests: returns those of all slots, new ones included.
+        """
         self._table, self._anchors, self._source = table, anchors, source
         self._contents, self._records = contents, records
         self._places = SlotPlaces(base_runs)
@@ -100,14 +110,25 @@ class SourceFinder:
         self._new_depths, self._new_levels = np.zeros((2, _REMEMBERED_RECORDS), np.int64)
         depths = table.index.links.depths
         self._depths = depths[table.entries] if len(depths) else np.empty(0, np.int64)
-        kept = [self._name(record) in contents for record in range(table.record_count)]
-        self._is_readable = (self._depths <= _EXPANDED_DEPTH) | np.array(kept, np.bool_)
+        self._is_readable = self._find_readable()
         anchors.number_slots(table, first_new_slot)
+        self._relatives, self._referenced = relatives, referenced
+
+    def find_relatives(self) -> bool:
+        """Tell whether other images may supply sources, after another look for them now and then."""
+        made = self._next_record + 1
+        if not self._relatives and not made & (made - 1):
+            self._relatives.choose(self._table.used_records(self._referenced()), self._anchors.records_in_view())
+            if self._relatives:
+                self._is_readable = self._find_readable()
+        return bool(self._relatives)
 
     def learn(self, content: memoryview, first_slot: int) -> None:
         """Remember a new record that is not to be a source in this run, but in later ones."""
         names, positions = self._anchors.collect(content)
         self._anchors.remember(names, self._anchors.label_new(first_slot + positions // self._block_bytes))
+        self._new_depths[self._next_record % _REMEMBERED_RECORDS] = -1
+        self._next_record += 1
 
     def choose(self, content: memoryview, record_id: bytes, runs: Runs) -> Choice | None:
         """Return what the next new record should be encoded against; None if nothing is similar.
@@ -117,10 +138,12 @@ class SourceFinder:
         """
         self._cost.note_content(runs)
         names, positions = self._anchors.collect(content)
-        labels = self._anchors.find(names)
+        slots = self._anchors.slots_of(self._anchors.find(names))
         first_slot = int(runs["slot"][0])
         self._anchors.remember(names, self._anchors.label_new(first_slot + positions // self._block_bytes))
-        slots = self._anchors.slots_of(labels)
+        if self.find_relatives():
+            blocks = expand_ranges(runs["first_block"].astype(np.int64), runs["count"].astype(np.int64))
+            self._ask_relatives(names, slots, blocks[positions // self._block_bytes])
         choice, depth, levels = self._choose(slots[slots > 0], len(names))
         self._new[self._next_record] = _NewRecord(record_id, runs)
         self._new_depths[self._next_record % _REMEMBERED_RECORDS] = depth
@@ -149,6 +172,20 @@ class SourceFinder:
         return Sources(self._describe(slots), memoryview(content))
 
     # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _find_readable(self) -> npt.NDArray[np.bool_]:
+        """Tell of the table's records which can be had cheaply, though the image does not hold them."""
+        kept = [self._name(record) in self._contents for record in range(self._table.record_count)]
+        return (self._depths <= _EXPANDED_DEPTH) | np.array(kept, np.bool_)
+
+    def _ask_relatives(self, names: AnchorNames, slots: npt.NDArray[np.int64], blocks: npt.NDArray[np.int64]) -> None:
+        """Fill in slots of other images where this one knows none, or only what stood in the same block of the image.
+
+        The latter may be a guess, of anchors learnt from the image itself.
+        """
+        open_places = np.flatnonzero((slots == 0) | (self._places.find(slots) == blocks))
+        found = self._relatives.find(names[open_places], np.where(self._is_readable, self._depths, -1))
+        slots[open_places[found > 0]] = found[found > 0]
 
     def _choose(self, slots: npt.NDArray[np.int64], anchors: int) -> tuple[Choice | None, int, int]:
         """Return the choice, and how deep and on how many levels of this run a record with such sources stands."""
