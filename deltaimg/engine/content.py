@@ -36,6 +36,8 @@ from deltaimg.repo.record_reader import ReadGroup, RecordReader, group_reads
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 
+_STANDS_ON = "is encoded against what cannot be read: "
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -149,7 +151,7 @@ class SnapshotContent:
             IntegrityError, ObjectNotFound: as soon as one is met, unless `keep_going`: then it is reported in the result.
         """
         spool = Spool(plan.kept_slots, self._block_bytes, spool_folder)
-        lost: set[int] = set()
+        lost: dict[int, str] = {}
 
         def gather(record: int) -> memoryview:
             return self._gather(record, spool, read_back, lost)
@@ -202,7 +204,7 @@ class SnapshotContent:
         What its deltas need is expanded first and kept, so that reading on never has to expand a chain of them again.
         """
         spool = Spool(self.plan().kept_slots, self._block_bytes)
-        lost: set[int] = set()
+        lost: dict[int, str] = {}
 
         def gather(record: int) -> memoryview:
             return self._gather(record, spool, None, lost)
@@ -247,11 +249,13 @@ class SnapshotContent:
         blocks = self._places.find(slots)
         return np.where((blocks + 1) * self._block_bytes <= self.manifest.size_bytes, blocks, -1)
 
-    def _gather(self, record: int, spool: Spool, read_back: ReadBack | None, lost: set[int]) -> memoryview:
+    def _gather(self, record: int, spool: Spool, read_back: ReadBack | None, lost: dict[int, str]) -> memoryview:
         """Return the blocks that a delta record is encoded against."""
         slots = expand_ranges(*self.table.source_slots(record))
-        if lost and not lost.isdisjoint(self.table.records_of(slots).tolist()):
-            raise ValueError("is encoded against a record that is damaged")
+        for source in self.table.records_of(slots).tolist() if lost else ():
+            if source in lost:
+                # Of a chain, what is at its bottom is told, not each link.
+                raise ValueError(f"{_STANDS_ON}{lost[source].rsplit(_STANDS_ON, 1)[-1]}")
         block = self._block_bytes
         content = self._source_scratch.get(max(len(slots) * block, MIB))[: len(slots) * block]
         if read_back is None:
@@ -275,12 +279,12 @@ class SnapshotContent:
         place: Callable[[Placement], None] | None,
         gather: Callable[[int], memoryview],
         spool: Spool,
-        lost: set[int],
+        lost: dict[int, str],
         *,
         keep_going: bool,
         workers: int | None,
     ) -> Iterator[WalkedGroup]:
-        """Walk step by step; `lost` gathers the records that cannot be expanded."""
+        """Walk step by step; `lost` gathers the records that cannot be expanded, and why."""
 
         def handle(group: ReadGroup) -> WalkedGroup:
             return self._walk_group(group, place, gather, spool, keep_going=keep_going)
@@ -288,7 +292,7 @@ class SnapshotContent:
         for step in plan.steps:
             with OrderedPool(workers=workers, window=2 * (workers or count_workers())) as pool:
                 for walked in pool.map(handle, step):
-                    lost.update(record for record, _ in walked.damaged_records)
+                    lost.update(walked.damaged_records)
                     yield walked
 
     def _walk_group(
@@ -361,6 +365,14 @@ class SnapshotReader:
         Raises:
             UsageError: a negative offset or length. IntegrityError, StoreError: what is asked for cannot be read.
         """
+        return self._read(offset, length, None)
+
+    def read_what_is_left(self, offset: int, length: int) -> tuple[bytes, list[DamagedExtent]]:
+        """Return the same with zeros where it cannot be read, and which extents those are; raises StoreError for others."""
+        damage: list[DamagedExtent] = []
+        return self._read(offset, length, damage), damage
+
+    def _read(self, offset: int, length: int, damage: list[DamagedExtent] | None) -> bytes:
         if offset < 0 or length < 0:
             raise UsageError(f"cannot read {length} bytes at {offset}")
         end = min(offset + length, self.size_bytes)
@@ -375,15 +387,15 @@ class SnapshotReader:
         for piece in renumber_runs(data, table.first_slots, table.slot_counts, table.first_slots).tolist():
             first_block, count, slot = piece
             record = int(table.records_of(np.array([slot]))[0])
-            content = self._expand(record)
+            try:
+                content = self._cache.get(record)
+            except (IntegrityError, ObjectNotFound) as error:
+                if damage is None:
+                    start, stop = self._content.extents_of(record)[0]
+                    raise ContentDamaged(self._content.manifest.label, ((start, stop, str(error)),)) from error
+                damage.append(DamagedExtent(first_block * block, min((first_block + count) * block, end), str(error)))
+                continue
             within = (slot - int(table.first_slots[record])) * block
             start = (first_block - first) * block
             buffer[start : start + count * block] = content[within : within + count * block]
         return bytes(memoryview(buffer)[offset - first * block : end - first * block])
-
-    def _expand(self, record: int) -> memoryview:
-        try:
-            return self._cache.get(record)
-        except (IntegrityError, ObjectNotFound) as error:
-            start, end = self._content.extents_of(record)[0]
-            raise ContentDamaged(self._content.manifest.label, ((start, end, str(error)),)) from error

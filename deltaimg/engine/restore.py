@@ -139,16 +139,12 @@ def _write_in_order(
     size_bytes = content.manifest.size_bytes
     progress.start("restoring", size_bytes)
 
-    def read(start: int) -> tuple[int, bytes, DamagedExtent | None]:
-        length = min(_STREAM_SPAN_BYTES, size_bytes - start)
-        try:
-            return start, reader.read(start, length), None
-        except IntegrityError as error:
-            if not keep_going:
-                raise
-            return start, bytes(length), DamagedExtent(start, start + length, str(error))
+    def read(start: int) -> tuple[int, bytes, list[DamagedExtent]]:
+        if keep_going:
+            return start, *reader.read_what_is_left(start, _STREAM_SPAN_BYTES)
+        return start, reader.read(start, _STREAM_SPAN_BYTES), []
 
-    damage = []
+    damage: list[DamagedExtent] = []
     with (
         content.open_in_order(workers=workers) as reader,
         OrderedPool(workers=workers, window=workers or count_workers()) as pool,
@@ -156,8 +152,7 @@ def _write_in_order(
         for start, data, damaged in pool.map(read, range(0, size_bytes, _STREAM_SPAN_BYTES)):
             target.write(start, memoryview(data))
             progress.advance(len(data))
-            if damaged:
-                damage.append(damaged)
+            damage += damaged
     return size_bytes, tuple(damage)
 
 

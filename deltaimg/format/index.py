@@ -28,7 +28,7 @@ import numpy.typing as npt
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.format.columns import pack_columns, unpack_columns
 from deltaimg.format.framing import HEADER_BYTES, BodyReader, Kind, frame, unframe
-from deltaimg.format.limits import MAX_SOURCE_RECORDS, find_record_problem
+from deltaimg.format.limits import MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS, find_record_problem
 from deltaimg.format.sources import SOURCE_RUN, SourceTable, find_sources_problem
 
 INDEXES: Final = "index/"
@@ -143,7 +143,18 @@ def parse_index(data: bytes, name: str) -> IndexObject:
             reader.refuse("an entry lies in the header of its pack")
     if problem := find_record_problem(entries):
         reader.refuse(problem)
+    source_bytes = _count_source_slots(links) << entries["block_shift"].astype(np.uint64)
+    if int(source_bytes.max(initial=0)) > MAX_SOURCE_BYTES:
+        reader.refuse(f"an entry has sources of more than {MAX_SOURCE_BYTES} bytes")
     return IndexObject(created_us, packs, signatures, entries, links)
+
+
+def _count_source_slots(links: SourceLinks) -> npt.NDArray[np.uint64]:
+    """Return how many slots each entry is encoded against."""
+    done = np.concatenate((np.zeros(1, np.uint64), np.cumsum(links.runs["count"], dtype=np.uint64)))
+    for counts in (links.run_counts, links.link_counts):
+        done = done[np.concatenate((np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)))]
+    return np.diff(done)
 
 
 def _parse_links(

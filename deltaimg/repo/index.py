@@ -61,10 +61,10 @@ class Index:
         self.is_condemned |= _mark(self.names, condemned)[self.object_of]
         # Of records that were stored twice, one that stays is found, rather one that stands alone, and the newest of those.
         self._lookup = _Lookup(self.entries["id"], 2 * self.is_condemned + (link_counts > 0))
-        self.links = Links(self._lookup, [each.links for each in ordered])
+        self.links = Links(self._lookup, [each.links for each in ordered], self.entries["slots"])
         if (repeated := self._lookup.repeated(link_counts > 0)).any() and (self.links.depths[repeated] < 0).any():
             self._lookup.prefer(_find_sound(self._lookup, self.links, ~self.is_condemned))
-            self.links = Links(self._lookup, [each.links for each in ordered])
+            self.links = Links(self._lookup, [each.links for each in ordered], self.entries["slots"])
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -120,8 +120,9 @@ class Links:
     Memory  12 bytes a link and 4 a run, once any was asked for; a night's delta of 1,000 records has about 40,000 links.
     """
 
-    def __init__(self, lookup: _Lookup, parts: list[SourceLinks]) -> None:
-        self._lookup, self._parts = lookup, parts
+    def __init__(self, lookup: _Lookup, parts: list[SourceLinks], slots: npt.NDArray[np.uint16]) -> None:
+        """Args: slots: of each entry."""
+        self._lookup, self._parts, self._slots = lookup, parts, slots
         counts = np.concatenate([part.link_counts for part in parts]) if parts else np.empty(0, np.uint16)
         self.counts = counts.astype(np.int64)
         self.starts: npt.NDArray[np.int64] = np.concatenate((np.zeros(1, np.int64), np.cumsum(self.counts)))
@@ -182,9 +183,20 @@ class Links:
     def depths(self) -> npt.NDArray[np.int64]:
         """How many records must be decoded one after another before each entry can be: 0 for a literal.
 
-        -1 where sources are missing, form a cycle, or stand deeper than `MAX_DEPTH`.
+        -1 where sources are missing or lie outside their record, form a cycle, or stand deeper than `MAX_DEPTH`.
         """
-        return measure_depths(self.counts, self.starts, self.entries)
+        sources = np.where(self._are_inside(), self.entries, -1)
+        return measure_depths(self.counts, self.starts, sources)
+
+    def _are_inside(self) -> npt.NDArray[np.bool_]:
+        """Tell of each link whether its source record has the slots that are taken from it."""
+        if not len(self.entries):
+            return np.empty(0, np.bool_)
+        ends = self.runs["first_slot"].astype(np.uint32) + self.runs["count"]
+        is_inside: npt.NDArray[np.bool_] = (
+            np.maximum.reduceat(ends, self.run_starts[:-1]) <= self._slots[np.maximum(self.entries, 0)]
+        )
+        return is_inside
 
 
 def measure_depths(

@@ -73,7 +73,7 @@ class SlotTable(RecordNumbers):
         """Number all records that `records` are encoded against, those that these are, and so on; return their numbers.
 
         Raises:
-            IntegrityError: the index lacks one of them, or they form a cycle.
+            IntegrityError: the index lacks one of them, they form a cycle, or more stand on each other than may.
         """
         links = self.index.links
         frontier = self._entries[records]
@@ -82,7 +82,7 @@ class SlotTable(RecordNumbers):
             if int(links.depths[frontier].min()) < 0:
                 lost = int(frontier[np.argmin(links.depths[frontier])])
                 entry = self.index.entries[lost]
-                problem = "needs sources that the index does not have, or that need it in turn"
+                problem = "needs sources that the index does not have, that need it in turn, or that stand too deep"
                 raise IntegrityError(
                     pack_name(self.index.packs[int(entry["pack"])]), int(entry["offset"]), f"the record here {problem}"
                 )
