@@ -43,8 +43,8 @@ if TYPE_CHECKING:
         verify,
     )
     from deltaimg.engine.backup import BackupOptions
-    from deltaimg.engine.content import SnapshotReader
     from deltaimg.engine.progress import Progress
+    from deltaimg.engine.snapshot_reader import SnapshotReader
     from deltaimg.errors import DeltaimgError
     from deltaimg.format.manifest import Manifest
     from deltaimg.repo.repository import Repository
@@ -57,7 +57,7 @@ _HOMES = {
     "Manifest": "deltaimg.format.manifest",
     "Progress": "deltaimg.engine.progress",
     "Repository": "deltaimg.repo.repository",
-    "SnapshotReader": "deltaimg.engine.content",
+    "SnapshotReader": "deltaimg.engine.snapshot_reader",
 }
 
 __all__ = [

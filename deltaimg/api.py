@@ -17,7 +17,7 @@ from deltaimg import __version__
 from deltaimg.engine.backup import BackupOptions, back_up
 from deltaimg.engine.check import CheckReport
 from deltaimg.engine.check import check as check_repository
-from deltaimg.engine.content import SnapshotContent, SnapshotReader
+from deltaimg.engine.content import SnapshotContent
 from deltaimg.engine.diff import Difference, diff_snapshots
 from deltaimg.engine.files.interface import DeltaResult, PatchResult, SignatureResult
 from deltaimg.engine.files.run import make_delta, patch, sign
@@ -38,6 +38,7 @@ from deltaimg.engine.repair import RepairReport
 from deltaimg.engine.repair import repair as repair_repository
 from deltaimg.engine.restore import RestoreResult
 from deltaimg.engine.restore import restore as restore_manifest
+from deltaimg.engine.snapshot_reader import SnapshotReader
 from deltaimg.engine.verify import ComparedImage, VerifyReport, compare_image
 from deltaimg.engine.verify import verify as verify_snapshots
 from deltaimg.errors import IntegrityError, RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError

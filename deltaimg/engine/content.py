@@ -11,7 +11,6 @@ Memory  24 bytes a run of the map cut at records, 16 bytes a slot of the records
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,14 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs, count_run_blocks
+from deltaimg.arrays import FIRST_SLOT, Runs, count_run_blocks
 from deltaimg.delta.registry import find_delta_decoder
 from deltaimg.engine.base import load_resolved
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
 from deltaimg.engine.places import SlotPlaces, read_blocks
 from deltaimg.engine.record_cache import CACHE_BYTES, RecordCache
+from deltaimg.engine.snapshot_reader import SnapshotReader
 from deltaimg.engine.spool import Spool
-from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound, StoreError, UsageError
+from deltaimg.errors import IntegrityError, StoreError
 from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.format.manifest import Manifest
 from deltaimg.model import MIB, DamagedExtent
@@ -331,71 +331,3 @@ class SnapshotContent:
     def _report(self, supplied_bytes: int, damaged: list[tuple[int, str]]) -> WalkedGroup:
         damage = [DamagedExtent(*extent, reason) for record, reason in damaged for extent in self.extents_of(record)]
         return WalkedGroup(supplied_bytes, tuple(damage), tuple(damaged))
-
-
-class SnapshotReader:
-    """Reads a snapshot at any offset; any number of threads may use one. A context manager, for `open_snapshot`'s lock."""
-
-    def __init__(self, content: SnapshotContent, cache: RecordCache) -> None:
-        self._content, self._cache = content, cache
-        self._finalizer: weakref.finalize[[], SnapshotReader] | None = None
-
-    def __enter__(self) -> SnapshotReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def release_at_end(self, release: Callable[[], object]) -> None:
-        """Have `release` called once, when the reader is closed or nobody has it any more."""
-        self._finalizer = weakref.finalize(self, release)
-
-    def close(self) -> None:
-        """Let go of what the reader keeps from being deleted."""
-        if self._finalizer is not None:
-            self._finalizer()
-
-    @property
-    def size_bytes(self) -> int:
-        return self._content.manifest.size_bytes
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset`, fewer only at the end of the image; every block is proven.
-
-        Raises:
-            UsageError: a negative offset or length. IntegrityError, StoreError: what is asked for cannot be read.
-        """
-        return self._read(offset, length, None)
-
-    def read_what_is_left(self, offset: int, length: int) -> tuple[bytes, list[DamagedExtent]]:
-        """Return the same with zeros where it cannot be read, and which extents those are; raises StoreError for others."""
-        damage: list[DamagedExtent] = []
-        return self._read(offset, length, damage), damage
-
-    def _read(self, offset: int, length: int, damage: list[DamagedExtent] | None) -> bytes:
-        if offset < 0 or length < 0:
-            raise UsageError(f"cannot read {length} bytes at {offset}")
-        end = min(offset + length, self.size_bytes)
-        if end <= offset:
-            return b""
-        block = self._content.manifest.block_bytes
-        first, last = offset // block, -(-end // block)
-        buffer = bytearray((last - first) * block)
-        table = self._content.table
-        clipped = clip_runs(self._content.runs, first, last)
-        data = clipped[clipped["slot"] >= FIRST_SLOT]
-        for piece in renumber_runs(data, table.first_slots, table.slot_counts, table.first_slots).tolist():
-            first_block, count, slot = piece
-            record = int(table.records_of(np.array([slot]))[0])
-            try:
-                content = self._cache.get(record)
-            except (IntegrityError, ObjectNotFound) as error:
-                if damage is None:
-                    start, stop = self._content.extents_of(record)[0]
-                    raise ContentDamaged(self._content.manifest.label, ((start, stop, str(error)),)) from error
-                damage.append(DamagedExtent(first_block * block, min((first_block + count) * block, end), str(error)))
-                continue
-            within = (slot - int(table.first_slots[record])) * block
-            start = (first_block - first) * block
-            buffer[start : start + count * block] = content[within : within + count * block]
-        return bytes(memoryview(buffer)[offset - first * block : end - first * block])

@@ -15,6 +15,7 @@ from deltaimg.engine.explain import explain_snapshot
 from deltaimg.engine.inspect import inspect_snapshot
 from deltaimg.errors import IntegrityError, UsageError
 from deltaimg.repo.index import load_index
+from deltaimg.repo.record_reader import RecordReader
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.images import SyntheticImage, make_incompressible_image
@@ -234,3 +235,46 @@ def test_every_kind_of_delta_restores(tmp_path: Path, mode: str) -> None:
     assert made <= {"zstd": {2}, "xdelta": {3}, "best": {2, 3}}[mode]
     assert made
     assert manifest.statistics.stored_bytes < manifest.statistics.new_bytes / 4
+
+
+@pytest.mark.parametrize("cache_bytes", [1, 2**27])
+def test_a_read_expands_no_record_of_a_chain_twice(
+    tmp_path: Path, cache_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many paths lead down a chain of deltas, hundreds of times as many as there are records."""
+    repository, image, chance = make_repository(), make_database(), random.Random(15)
+    for _ in range(12):
+        manifest = back_up_image(repository, image, cache_folder=str(tmp_path), max_restore_cost=100.0)
+        content = bytes(image.content)
+        update_rows(image, chance)
+    snapshot = SnapshotContent(repository, manifest)
+    assert load_index(repository).links.depths.max() > 4
+    expanded: list[int] = []
+    expand = RecordReader.expand
+
+    def count(reader: RecordReader, record: int, *rest: object, **options: object) -> memoryview:
+        expanded.append(record)
+        return expand(reader, record, *rest, **options)
+
+    monkeypatch.setattr(RecordReader, "expand", count)
+    assert snapshot.make_reader(cache_bytes).read(0, len(content)) == content
+    assert len(expanded) == len(set(expanded))
+    expanded.clear()
+    assert snapshot.make_reader(cache_bytes).read(2_000_000, 50_000) == content[2_000_000:2_050_000]
+    assert len(expanded) == len(set(expanded))
+
+
+@pytest.mark.parametrize("mode", ["zstd", "xdelta", pytest.param("best", marks=pytest.mark.long)])
+def test_every_night_of_a_chain_in_a_forced_mode_restores(tmp_path: Path, mode: str) -> None:
+    repository, image, chance = make_repository(), make_incompressible_image(PAGE * 32), random.Random(16)
+    nights = []
+    for _ in range(31):
+        manifest = back_up_image(
+            repository, image, delta=mode, max_depth=6, max_restore_cost=100.0, cache_folder=str(tmp_path)
+        )
+        nights.append((manifest, bytes(image.content)))
+        for page in chance.sample(range(32), 8):
+            image.write(page * PAGE + chance.randrange(PAGE - 100), chance.randbytes(100))
+    assert load_index(repository).links.depths.max() == 6
+    for manifest, content in nights:
+        assert_restores(repository, manifest, content)
