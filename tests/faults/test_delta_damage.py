@@ -271,7 +271,8 @@ def test_records_that_stand_deeper_than_may_be_are_not_decoded() -> None:
     entries["id"] = ids(*range(count))
     one = np.array([(0, 1)], SOURCE_RUN)
     tables = [SourceTable(ids(number), np.ones(1, np.uint16), one) for number in range(count - 1)]
-    depths = Index([IndexObject(0, INDEX.packs, INDEX.signatures, entries, link_sources([None, *tables]))]).links.depths
+    content = IndexObject(0, INDEX.packs, INDEX.signatures, entries, link_sources([None, *tables]))
+    depths = Index({"index/" + "44" * 32: content}).links.depths
     assert depths.tolist() == [*range(MAX_DEPTH + 1), *[-1] * (count - MAX_DEPTH - 1)]
 
 
