@@ -8,7 +8,8 @@
     number  := base 128, most significant digit first, the top bit of all bytes but the last set
 
 A window makes the next `target_bytes` of the new file from a segment of the old one. Nothing says how many windows there are: a
-file that is cut between two of them cannot be told from a whole one. The Adler-32 of what a window makes is xdelta3's addition.
+file that is cut between two of them cannot be told from a whole one, unless deltaimg made it, which says in the application's
+bytes how long the new file is: `deltaimg new_bytes=4096`. The Adler-32 of what a window makes is xdelta3's addition.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _COMPRESSOR, _CODE_TABLE, _APPLICATION = 1, 2, 4
 _SOURCE, _TARGET, _ADLER = 1, 2, 4
 _ADLER_BYTES: Final = 4
 _MAX_APPLICATION_BYTES: Final = 1 << 20
+_SAYS_LENGTH: Final = b"deltaimg new_bytes="
 _RUN_OPCODE, _COPY_OPCODE = 0, 19
 _COMPRESSORS: Final = {1: "DJW", 2: "LZMA", 16: "FGK"}
 _HINT: Final = "make it with xdelta3 -S none"
@@ -52,6 +54,14 @@ class Window:
     def is_zero(self) -> bool:
         """Whether it is nothing but a run of zeros."""
         return self.sections == run_of_zeros(self.target_bytes).sections
+
+
+def build_vcdiff_head(new_bytes: int | None) -> bytes:
+    """Return what a file begins with: how long the new file is stands in it, where that is known."""
+    if new_bytes is None:
+        return VCDIFF_HEAD
+    says = b"%s%d" % (_SAYS_LENGTH, new_bytes)
+    return VCDIFF_HEAD[:-1] + bytes([_APPLICATION]) + build_number(len(says)) + says
 
 
 def build_number(value: int) -> bytes:
@@ -93,7 +103,8 @@ def parse_vcdiff(read: Callable[[int], bytes], name: str) -> Iterator[Window]:
         read: returns so many bytes of the file, fewer only at its end.
 
     Raises:
-        IntegrityError: truncated, lengths that contradict each other or pass the limits.
+        IntegrityError: truncated, lengths that contradict each other or pass the limits; windows that do not make as many
+        bytes as a file of deltaimg's own says.
         UnsupportedFormat: secondary compression, a code table of its own, copies from another window's target.
     """
     reader = _Reader(read, name)
@@ -105,12 +116,24 @@ def parse_vcdiff(read: Callable[[int], bytes], name: str) -> Iterator[Window]:
     compressor = reader.take(1)[0] if bits & _COMPRESSOR else 0
     if bits & _CODE_TABLE:
         raise UnsupportedFormat(name, "has a code table of its own, which deltaimg does not read", hint=_HINT)
+    expected = None
     if bits & _APPLICATION:
-        reader.take(reader.number(_MAX_APPLICATION_BYTES, "bytes of its application"))
+        expected = _read_length(reader.take(reader.number(_MAX_APPLICATION_BYTES, "bytes of its application")))
+    made = 0
     while (first := read(1)) != b"":
         start = reader.position
         reader.position += 1
-        yield _parse_window(reader, first[0], start, compressor)
+        window = _parse_window(reader, first[0], start, compressor)
+        made += window.target_bytes
+        yield window
+    if expected not in (None, made):
+        raise Malformed(name, reader.position, f"ends here, having made {made} of the {expected} bytes of the new file")
+
+
+def _read_length(says: bytes) -> int | None:
+    """Return how long the new file is, if that is what the application says."""
+    digits = says.removeprefix(_SAYS_LENGTH)
+    return int(digits) if len(digits) < len(says) and len(digits) < 20 and digits.isdigit() else None
 
 
 class _Reader:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from deltaimg.format.vcdiff import parse_vcdiff
 from tests.support.components import requires_program
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
 from tests.support.program import deltaimg, fail, succeed
@@ -310,3 +312,21 @@ def test_a_copy_past_the_end_of_the_old_file_is_refused(pair, tmp_path):
         delta.write_bytes(bytes.fromhex("72730236" + command + "00"))
         assert said in fail(code, "patch", "--format", "rdiff", old, delta, tmp_path / "made")
         assert not (tmp_path / "made").exists()
+
+
+def test_vcdiff_of_ours_that_is_cut_between_windows_is_refused_and_xdelta3_reads_it_whole(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    content = random.Random(8).randbytes(5 << 20)
+    old.write_bytes(content)
+    new.write_bytes(content[: 1 << 20] + b"new" + content[(1 << 20) + 3 :])
+    delta, cut, made = tmp_path / "delta", tmp_path / "cut", tmp_path / "made"
+    succeed("delta", "--format", "vcdiff", old, new, delta)
+    data = delta.read_bytes()
+    windows = list(parse_vcdiff(io.BytesIO(data).read, "delta"))
+    assert len(windows) > 1
+    for window in windows:
+        cut.write_bytes(data[: window.position])
+        assert "of the new file" in fail(42, "patch", "--format", "vcdiff", old, cut, made)
+        assert not made.exists()
+    xdelta3("-d", "-s", old, delta, made)
+    assert made.read_bytes() == new.read_bytes()

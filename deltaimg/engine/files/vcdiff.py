@@ -3,7 +3,8 @@
 
 Each span of the new file is encoded by xdelta3 against the old file around the same place; what moved further is not found.
 New content stands there as it is: compress the file for its way. Each window has an Adler-32, by which an old file that was
-merely changed is found; that is no proof against somebody who makes one on purpose.
+merely changed is found; that is no proof against somebody who makes one on purpose. A file that was cut short is found if
+deltaimg made it from a file, whose length it then says.
 
 Memory  of a delta: a span and three of the old file for each span in flight. Of a patch: a window, what it makes, and the
         pages of the old file that it copies from.
@@ -28,7 +29,7 @@ from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.engine.progress import Progress
 from deltaimg.errors import Malformed, NativeError, SourceChanged, UnsupportedFormat, WrongOldFile
 from deltaimg.format.delta import COPY, LITERAL, ZERO
-from deltaimg.format.vcdiff import VCDIFF_HEAD, Window, build_window, copy_of, parse_vcdiff, run_of_zeros
+from deltaimg.format.vcdiff import Window, build_vcdiff_head, build_window, copy_of, parse_vcdiff, run_of_zeros
 from deltaimg.image.source import Source
 from deltaimg.image.target import Target
 from deltaimg.kernels import VCDIFF_PAGE_BYTES, apply_vcdiff, is_equal, is_zero, survey_vcdiff
@@ -56,7 +57,7 @@ class VcdiffFormat:
 
     def compare(self, old: Source, new: Source, delta: Output, *, progress: Progress) -> DeltaResult:
         load_xdelta()
-        delta.write(VCDIFF_HEAD)
+        delta.write(build_vcdiff_head(new.size_bytes))
         progress.start("comparing", new.size_bytes)
         encoder = _Encoder(old)
         bytes_of = {ZERO: 0, COPY: 0, LITERAL: 0}
