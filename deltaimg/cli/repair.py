@@ -68,6 +68,7 @@ def _print_report(terminal: Terminal, report: RepairReport) -> None:
             {
                 "dry_run": report.is_dry_run,
                 "copied": report.copied,
+                "recovered": report.recovered,
                 "quarantined": report.quarantined,
                 "salvaged_records": report.salvaged_records,
                 "remade_records": report.remade_records,
@@ -90,6 +91,7 @@ def _print_report(terminal: Terminal, report: RepairReport) -> None:
     would = "would be " if report.is_dry_run else ""
     for count, what in (
         (len(report.copied), f"{format_count(len(report.copied), 'object')} {would}taken from the copy"),
+        (len(report.recovered), f"{format_count(len(report.recovered), 'pack')} {would}made good by parity"),
         (
             report.salvaged_records,
             f"{format_count(report.salvaged_records, 'record')} {would}salvaged from damaged packs",
@@ -105,7 +107,7 @@ def _print_report(terminal: Terminal, report: RepairReport) -> None:
         if count:
             terminal.remark(what)
     if terminal.is_verbose:
-        for name in (*report.copied, *report.quarantined):
+        for name in (*report.copied, *report.recovered, *report.quarantined):
             terminal.remark(f"  {name}")
     if report.damage:
         rows = [

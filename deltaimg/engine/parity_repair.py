@@ -19,7 +19,7 @@ from deltaimg.errors import ObjectNotFound, ParityExhausted, StoreUnavailable
 from deltaimg.format.framing import name_object
 from deltaimg.format.pack import pack_name
 from deltaimg.repo.lock import MaintenanceLock
-from deltaimg.repo.parity import load_parity, recover_pack
+from deltaimg.repo.parity import ParityGroups, load_parity, recover_pack
 from deltaimg.repo.repository import Repository
 
 _WORKERS = 2
@@ -61,17 +61,32 @@ def repair_packs(
                 if is_good:
                     continue
                 try:
-                    content = recover_pack(repository, pack, parity)
+                    is_repaired = put_back(repository, pack, parity, lock.check)
                 except ParityExhausted as error:
                     failed.append((pack, error.problem))
                     continue
-                if content is None:
+                if is_repaired:
+                    repaired.append(pack)
+                else:
                     failed.append((pack, "is damaged or missing, and has no parity"))
-                    continue
-                lock.check()
-                repository.store.replace(pack_name(pack), [content])
-                repaired.append(pack)
     return PacksRepaired(len(needed), read_bytes, tuple(repaired), tuple(failed))
+
+
+def put_back(repository: Repository, pack: str, parity: ParityGroups, check: Callable[[], None]) -> bool:
+    """Put the good bytes of a pack in its place; tell whether there is parity for it.
+
+    Args:
+        check: asked for just before; raises where this run may not write any more.
+
+    Raises:
+        ParityExhausted: more is lost than its parity can make good.
+    """
+    content = recover_pack(repository, pack, parity)
+    if content is None:
+        return False
+    check()
+    repository.store.replace(pack_name(pack), [content])
+    return True
 
 
 def _is_good(repository: Repository, pack: str) -> bool:

@@ -2,7 +2,7 @@
 """Make a damaged repository whole, as far as what is left of it, another copy or the live image allow.
 
     1. check      everything is read, packs included: what is damaged, what is missing
-    2. copy       objects that another copy of the repository has whole
+    2. copy       objects that another copy of the repository has whole; packs that parity can make good
     3. salvage    the good records of damaged packs, and lost records that the copy or the image still has, into new packs
     4. index      anew for packs that no index names any more; in place of index objects that name what is not there
     5. put aside  what is damaged, under `quarantine/`: nothing is deleted, nothing else is rewritten
@@ -17,25 +17,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from deltaimg.delta.encode import EncodedRecord
 from deltaimg.engine.check import Checker
+from deltaimg.engine.findings import FindingKind
 from deltaimg.engine.known_digests import KnownDigests, find_digests
 from deltaimg.engine.lost_records import RecordMaker, make_from_copy, make_from_image
+from deltaimg.engine.parity_repair import put_back
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.record_prover import RecordProver, read_record
 from deltaimg.engine.remaining_damage import SnapshotDamage, list_damage
 from deltaimg.engine.repair_copy import copy_objects, find_copies
 from deltaimg.engine.repair_index import IndexRepair
 from deltaimg.engine.repair_plan import RepairPlan, is_restored, plan_repair, put_aside
-from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat, UsageError
+from deltaimg.errors import IntegrityError, ParityExhausted, ParityUnusable, StoreError, UnsupportedFormat, UsageError
 from deltaimg.format.manifest import count_microseconds
+from deltaimg.format.pack import PACKS
 from deltaimg.image.source import Source
 from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.pack_writer import PackWriter
+from deltaimg.repo.parity import load_parity, recover_pack
 from deltaimg.repo.repository import Repository
 
 
@@ -46,6 +49,8 @@ class RepairReport:
     is_dry_run: bool
     copied: list[str] = field(default_factory=list)
     """Objects taken from the copy."""
+    recovered: list[str] = field(default_factory=list)
+    """Packs made good by parity."""
     quarantined: list[str] = field(default_factory=list)
     """Objects that were put aside, by the names that they had."""
     salvaged_records: int = 0
@@ -79,10 +84,11 @@ def repair(
     """
     if copy is not None and copy.config.repository_id != repository.config.repository_id:
         raise UsageError(f"{copy.store.location} is no copy of {repository.store.location}: their ids differ")
-    lock = nullcontext() if is_dry_run else MaintenanceLock(repository, "repair", clock())
-    with lock:
-        run = _Repair(repository, copy, source, RepairReport(is_dry_run), progress or NoProgress(), clock)
-        return run.run()
+    report = RepairReport(is_dry_run)
+    if is_dry_run:
+        return _Repair(repository, copy, source, report, progress or NoProgress(), clock, lambda: None).run()
+    with MaintenanceLock(repository, "repair", clock()) as lock:
+        return _Repair(repository, copy, source, report, progress or NoProgress(), clock, lock.check).run()
 
 
 class _Repair:
@@ -96,7 +102,10 @@ class _Repair:
         report: RepairReport,
         progress: Progress,
         clock: Callable[[], datetime],
+        check_lock: Callable[[], None],
     ) -> None:
+        """Args: check_lock: raises LockLost; asked for before each step that changes something."""
+        self._check_lock = check_lock
         self._repository, self._copy, self._source = repository, copy, source
         self._report, self._progress, self._clock = report, progress, clock
         self._started = time.monotonic()
@@ -107,8 +116,12 @@ class _Repair:
         if self._copy is not None and (names := find_copies(checker, self._copy)):
             report.copied = names
             if not report.is_dry_run:
+                self._check_lock()
                 report.quarantined += copy_objects(self._repository, self._copy, names)
                 checker = self._check()
+        report.recovered = self._recover(checker)
+        if report.recovered and not report.is_dry_run:
+            checker = self._check()
         self._progress.start("looking for what is lost", None)
         self._plan = plan_repair(checker)
         self._digests = find_digests(self._repository, self._plan.wanted_ids)
@@ -123,6 +136,29 @@ class _Repair:
         report.duration_s = round(time.monotonic() - self._started, 3)
         return report
 
+    def _recover(self, checker: Checker) -> list[str]:
+        """Make damaged and missing packs good by parity, where there is enough; return their names."""
+        bad = checker.findings.names(FindingKind.DAMAGED, FindingKind.MISSING, FindingKind.UNREADABLE)
+        wanted = sorted(name for name in bad if name.startswith(PACKS) and name not in self._report.copied)
+        parity = load_parity(self._repository) if wanted else None
+        if parity is None or not parity.groups:
+            return []
+        self._progress.start("making packs good by parity", None)
+        recovered = []
+        for name in wanted:
+            pack = name.rpartition("/")[2]
+            try:
+                if self._report.is_dry_run:
+                    is_done = recover_pack(self._repository, pack, parity) is not None
+                else:
+                    is_done = put_back(self._repository, pack, parity, self._check_lock)
+            except (ParityExhausted, ParityUnusable) as error:
+                self._progress.warn(str(error))
+                continue
+            if is_done:
+                recovered.append(name)
+        return recovered
+
     def _check(self, *, read_packs: bool = True) -> Checker:
         checker = Checker(self._repository, self._progress, read_packs=read_packs)
         checker.check()
@@ -132,9 +168,10 @@ class _Repair:
         """Put away what is damaged, but for what has been made anew under its old name, byte for byte."""
         report = self._report
         for name in sorted(names):
-            if report.is_dry_run and name not in report.copied:
+            if report.is_dry_run and name not in (*report.copied, *report.recovered):
                 report.quarantined.append(name)
             elif not report.is_dry_run and not is_restored(self._repository, name):
+                self._check_lock()
                 put_aside(self._repository.store, name)
                 report.quarantined.append(name)
 
@@ -156,6 +193,7 @@ class _Repair:
                 for record in self._find_lost(plan):
                     writer.add(record.header, record.payload, record.digests)
                     self._made.add(record.header.id)
+                self._check_lock()
                 writer.finish()
         salvaged = {record_id for places in plan.salvage.values() for record_id in places.values()}
         report.salvaged_records = len(salvaged & self._made)
@@ -209,6 +247,7 @@ class _Repair:
 
     def _mend_index(self, checker: Checker) -> None:
         report = self._report
+        self._check_lock()
         mend = IndexRepair(self._repository, self._plan, self._find_digests, is_dry_run=report.is_dry_run)
         report.indexed_packs = mend.index_packs(count_microseconds(self._clock()))
         superseded = mend.rewrite_indexes(checker, self._made)

@@ -10,16 +10,18 @@ import pytest
 
 from deltaimg.engine.check import check
 from deltaimg.engine.findings import Severity
+from deltaimg.engine.parity import add_parity
 from deltaimg.engine.repair import RepairReport, repair
-from deltaimg.errors import RepositoryLocked, StoreUnavailable, UsageError
+from deltaimg.errors import LockLost, RepositoryLocked, StoreUnavailable, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.lock import MaintenanceLock
+from deltaimg.repo.lock_holder import list_locks, remove_lock
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START
 from tests.support.faults import FaultyStore
 from tests.support.images import ImageSource, SyntheticImage, edit_at_random, make_mixed_image
-from tests.support.repositories import assert_restores, back_up_image, make_repository
+from tests.support.repositories import Warnings, assert_restores, back_up_image, make_repository
 
 FOLDERS = ("packs/", "index/", "signatures/", "maps/", "snapshots/")
 HARMS = ("flip", "cut", "lose")
@@ -217,3 +219,37 @@ def test_a_sound_repository_is_left_alone() -> None:
     report = repair(repository, copy=copy_of(original))
     assert objects_of(repository) == before
     assert (report.damage, report.copied, report.quarantined) == ((), [], [])
+
+
+@pytest.mark.parametrize("how", HARMS)
+def test_a_pack_that_parity_covers_is_made_good_byte_for_byte(how: str) -> None:
+    repository, nights, _ = make_nights()
+    protected = copy_of(repository)
+    add_parity(protected, 100.0, clock=lambda: START)
+    before = dict(objects_of(protected))
+    for name in names_of(repository, "packs/"):
+        harmed = copy_of(protected)
+        harm(harmed, name, how)
+        assert repair(harmed, is_dry_run=True).recovered == [name]
+        report = repair(harmed)
+        assert (report.recovered, report.quarantined, report.damage) == ([name], [], ())
+        assert objects_of(harmed) == before
+        for manifest, content in nights:
+            assert_restores(harmed, manifest, content)
+
+
+def test_a_repair_whose_lock_was_taken_away_moves_nothing() -> None:
+    repository, _, _ = make_nights()
+    harmed = copy_of(repository)
+    harm(harmed, names_of(harmed, "packs/")[0], "flip")
+
+    class Thief(Warnings):
+        def start(self, task: str, total_bytes: int | None) -> None:
+            for each in list_locks(harmed):
+                remove_lock(harmed.store, each)
+
+    before = dict(objects_of(harmed))
+    with pytest.raises(LockLost):
+        repair(harmed, progress=Thief())
+    assert not [name for name in objects_of(harmed) if name.startswith("quarantine/")]
+    assert objects_of(harmed).items() >= before.items()
