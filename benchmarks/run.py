@@ -16,6 +16,7 @@ Always  whatever cannot be run is reported: a missing peer, a failed command, a 
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -112,6 +113,8 @@ def main() -> None:
     missing = install_missing(chosen)
     for peer in missing:
         say(f"{peer.name} is missing and cannot be installed: its rows stay empty")
+    # As an installation does. Where the environment forbids Python to keep what it compiles, each command would compile anew.
+    compileall.compile_dir(CHECKOUT / "deltaimg", quiet=1)
     remove(setting.trial)
     setting.trial.mkdir(parents=True)
     options = f"--guest {given.guest} --runs {given.runs} --rows {','.join(given.rows)} --peers {','.join(given.peers)}"
