@@ -7,7 +7,8 @@ Memory  40 bytes a record and 4 for the order, about 92 MB for a TiB of content 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -34,37 +35,39 @@ class Index:
 
     def __init__(
         self,
-        objects: Mapping[str, IndexObject],
+        objects: dict[str, IndexObject],
         damage: tuple[DeltaimgError, ...] = (),
         condemned: Collection[str] = (),
     ) -> None:
-        """Args: objects: by name. condemned: names of packs and index objects."""
+        """Args: objects: by name; taken over, and emptied. condemned: names of packs and index objects."""
         self.damage = damage
         self.names = sorted(objects, key=lambda name: objects[name].created_us)
-        ordered = [objects[name] for name in self.names]
+        self.created_us = [objects[name].created_us for name in self.names]
+        self._firsts = np.cumsum([0, *(len(objects[name].entries) for name in self.names)])
         self.packs: list[str] = []
         self.signatures: list[str] = []
-        parts: list[npt.NDArray[Any]] = []
-        for each in ordered:
-            entries = each.entries.copy()
-            entries["pack"] += len(self.packs)
-            entries["signature"] += len(self.signatures)
-            self.packs += each.packs
-            self.signatures += each.signatures
-            parts.append(entries)
-        self.entries: npt.NDArray[Any] = np.concatenate(parts) if parts else np.empty(0, ENTRY)
-        self.created_us = [each.created_us for each in ordered]
-        self._firsts = np.cumsum([0, *(len(part) for part in parts)])
-        link_counts = np.concatenate([np.empty(0, np.uint16), *(each.links.link_counts for each in ordered)])
-        self.object_of = np.repeat(np.arange(len(parts)), np.diff(self._firsts))
+        self.entries: npt.NDArray[Any] = np.empty(int(self._firsts[-1]), ENTRY)
+        links: list[SourceLinks] = []
+        for name, first in zip(self.names, self._firsts.tolist(), strict=False):
+            # Taken out, and nothing of it kept that is a view of the object's bytes: together they would double the memory.
+            content = objects.pop(name)
+            part = self.entries[first : first + len(content.entries)]
+            part[:] = content.entries
+            part["pack"] += len(self.packs)
+            part["signature"] += len(self.signatures)
+            self.packs += content.packs
+            self.signatures += content.signatures
+            links.append(replace(content.links, ids=content.links.ids.copy()))
+        link_counts = np.concatenate([np.empty(0, np.uint16), *(each.link_counts for each in links)])
+        self.object_of = np.repeat(np.arange(len(links), dtype=np.int32), np.diff(self._firsts))
         self.is_condemned = _mark(self.packs, condemned)[self.entries["pack"]]
         self.is_condemned |= _mark(self.names, condemned)[self.object_of]
         # Of records that were stored twice, one that stays is found, rather one that stands alone, and the newest of those.
         self._lookup = _Lookup(self.entries["id"], 2 * self.is_condemned + (link_counts > 0))
-        self.links = Links(self._lookup, [each.links for each in ordered], self.entries["slots"])
+        self.links = Links(self._lookup, links, self.entries["slots"])
         if (repeated := self._lookup.repeated(link_counts > 0)).any() and (self.links.depths[repeated] < 0).any():
             self._lookup.prefer(_find_sound(self._lookup, self.links, ~self.is_condemned))
-            self.links = Links(self._lookup, [each.links for each in ordered], self.entries["slots"])
+            self.links = Links(self._lookup, links, self.entries["slots"])
 
     def __len__(self) -> int:
         return len(self.entries)
