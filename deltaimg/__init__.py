@@ -27,11 +27,14 @@ if TYPE_CHECKING:
         delta_file,
         diff,
         flatten,
+        forget,
+        forget_snapshots,
         list_locks,
         list_snapshots,
         open_repository,
         open_snapshot,
         patch_file,
+        pin,
         plan_prune,
         prune,
         remove_lock,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
         restore,
         sign_file,
         survey_parity,
+        unpin,
         verify,
     )
     from deltaimg.engine.backup import BackupOptions
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
     from deltaimg.errors import DeltaimgError
     from deltaimg.format.manifest import Manifest
     from deltaimg.repo.repository import Repository
+    from deltaimg.repo.retention import Policy
 
 __version__ = "0.1.0"
 
@@ -56,6 +61,7 @@ _HOMES = {
     "DeltaimgError": "deltaimg.errors",
     "Manifest": "deltaimg.format.manifest",
     "Progress": "deltaimg.engine.progress",
+    "Policy": "deltaimg.repo.retention",
     "Repository": "deltaimg.repo.repository",
     "SnapshotReader": "deltaimg.engine.snapshot_reader",
 }
@@ -64,6 +70,7 @@ __all__ = [
     "BackupOptions",
     "DeltaimgError",
     "Manifest",
+    "Policy",
     "Progress",
     "Repository",
     "SnapshotReader",
@@ -76,11 +83,14 @@ __all__ = [
     "delta_file",
     "diff",
     "flatten",
+    "forget",
+    "forget_snapshots",
     "list_locks",
     "list_snapshots",
     "open_repository",
     "open_snapshot",
     "patch_file",
+    "pin",
     "plan_prune",
     "prune",
     "remove_lock",
@@ -89,6 +99,7 @@ __all__ = [
     "restore",
     "sign_file",
     "survey_parity",
+    "unpin",
     "verify",
 ]
 

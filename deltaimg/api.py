@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
 from deltaimg import __version__
 from deltaimg.engine.backup import BackupOptions, back_up
@@ -23,12 +23,15 @@ from deltaimg.engine.files.interface import DeltaResult, PatchResult, SignatureR
 from deltaimg.engine.files.run import make_delta, patch, sign
 from deltaimg.engine.flatten import FlattenResult
 from deltaimg.engine.flatten import flatten as flatten_snapshot
+from deltaimg.engine.forget import Forgotten, forget_images
+from deltaimg.engine.forget_choice import choose_by_name, choose_by_policy
 from deltaimg.engine.parity import ParityAdded, ParityCoverage
 from deltaimg.engine.parity import add_parity as add_parity_to_packs
 from deltaimg.engine.parity import survey_parity as survey_parity_of_packs
 from deltaimg.engine.parity_plan import MAX_PERCENT, MIN_PERCENT
 from deltaimg.engine.parity_repair import PacksRepaired
 from deltaimg.engine.parity_repair import repair_packs as repair_packs_by_parity
+from deltaimg.engine.pin import set_pin
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.prune import PruneForecast, PruneResult
 from deltaimg.engine.prune import plan_prune as plan_prune_of
@@ -49,6 +52,7 @@ from deltaimg.repo.lock_holder import FoundLock, remove_if_gone
 from deltaimg.repo.lock_holder import list_locks as find_locks
 from deltaimg.repo.lock_holder import remove_lock as remove_found_lock
 from deltaimg.repo.repository import Repository
+from deltaimg.repo.retention import Policy
 from deltaimg.repo.selector import check_image_name, select_snapshot
 from deltaimg.store.local import LocalStore
 
@@ -109,6 +113,54 @@ def list_snapshots(repository: Repository, image: str | None = None) -> list[Man
 def find_snapshot(repository: Repository, selector: str) -> Manifest:
     """Return the snapshot that `selector` means: `vm1`, `vm1@latest~2`, `vm1@2026-11-23`, an id or its beginning."""
     return repository.load_manifest(select_snapshot(repository, selector))
+
+
+def forget(
+    repository: Repository,
+    policy: Policy,
+    images: Sequence[str] = (),
+    *,
+    now: datetime | None = None,
+    zone: tzinfo | None = None,
+    is_forced: bool = False,
+    is_dry_run: bool = False,
+    progress: Progress | None = None,
+) -> list[Forgotten]:
+    """Forget the snapshots of images (all, if none are named) that a policy does not keep, each image by itself.
+
+    An image that fails does not keep the others waiting: its result has the error.
+
+    Args:
+        now: the moment from which on a snapshot is one of the future.
+        zone: whose days and hours count; that of this host if none is given.
+        is_forced: the policy may leave nothing of an image.
+        is_dry_run: change nothing; results tell what each removal would free.
+    """
+    chosen = choose_by_policy(repository, policy, images, now=now or datetime.now(UTC), zone=zone, is_forced=is_forced)
+    return forget_images(repository, chosen, is_dry_run=is_dry_run, progress=progress)
+
+
+def forget_snapshots(
+    repository: Repository,
+    selectors: Sequence[str],
+    *,
+    is_forced: bool = False,
+    is_dry_run: bool = False,
+    progress: Progress | None = None,
+) -> list[Forgotten]:
+    """Forget the snapshots that are named, wherever they stand in their chains; as `forget` otherwise."""
+    chosen = choose_by_name(repository, selectors, is_forced=is_forced)
+    return forget_images(repository, chosen, is_dry_run=is_dry_run, progress=progress)
+
+
+def pin(repository: Repository, selector: str, reason: str = "") -> Manifest:
+    """Keep a snapshot whatever policies say, and return its manifest."""
+    return set_pin(repository, select_snapshot(repository, selector), reason)
+
+
+def unpin(repository: Repository, selector: str) -> Manifest:
+    """Let policies decide about a snapshot again, and return its manifest."""
+    return set_pin(repository, select_snapshot(repository, selector), None)
 
 
 def restore(

@@ -72,6 +72,7 @@ def show(
                 ),
                 ("base", "none: a full snapshot" if manifest.base is None else manifest.base),
                 ("tags", ", ".join(manifest.tags) or "none"),
+                ("pinned", "no" if manifest.pin_reason is None else manifest.pin_reason or "yes"),
                 ("size", f"{format_bytes(manifest.size_bytes)} ({manifest.size_bytes} bytes)"),
                 ("blocks of", format_bytes(manifest.block_bytes)),
                 (

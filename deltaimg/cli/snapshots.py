@@ -26,7 +26,8 @@ def snapshots(
     """List snapshots, oldest first, with four sizes each.
 
     Apparent is the image's size, allocated what its file system had allocated of that, changed what differed from the
-    snapshot before, and stored by how much the repository grew.
+    snapshot before, and stored by how much the repository grew. Notes say which are full or pinned, and what
+    tags they have.
 
     With -q only the names are printed, one a line. Where a manifest is damaged, the other snapshots are listed, and then
     the error.
@@ -66,6 +67,8 @@ def snapshots(
 def _make_row(manifest: Manifest, *, is_verbose: bool) -> list[str]:
     sizes = manifest.statistics
     marks = ["full"] * (manifest.base is None) + ["live"] * manifest.is_live
+    if manifest.pin_reason is not None:
+        marks.append("pinned" + (f" ({manifest.pin_reason})" if manifest.pin_reason else ""))
     return [
         manifest.label,
         format_moment(manifest.taken_at, to_minutes=not is_verbose),

@@ -276,7 +276,7 @@ _zones = st.sampled_from([None, UTC, BERLIN, ZoneInfo("Australia/Lord_Howe"), Zo
 _nows = st.datetimes(datetime(2023, 1, 1), datetime(2029, 1, 1)).map(lambda each: each.replace(tzinfo=UTC))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(_moments, _policies, _zones, _nows, st.data())
 def test_running_an_interrupted_forget_again_keeps_the_same(
     moments: list[datetime], policy: Policy, zone: tzinfo | None, now: datetime, data: st.DataObject
@@ -289,7 +289,7 @@ def test_running_an_interrupted_forget_again_keeps_the_same(
     assert [each.id for each in again.kept] == [each.id for each in plan.kept]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(_moments, _policies, _zones, _nows)
 def test_what_any_policy_keeps(moments: list[datetime], policy: Policy, zone: tzinfo | None, now: datetime) -> None:
     history = make_history(moments)
@@ -307,7 +307,7 @@ def test_what_any_policy_keeps(moments: list[datetime], policy: Policy, zone: tz
         assert plan.verdicts[newest].is_kept
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(_moments, _policies, _zones, _nows)
 def test_a_larger_policy_keeps_all_that_a_smaller_one_does(
     moments: list[datetime], policy: Policy, zone: tzinfo | None, now: datetime
@@ -321,7 +321,7 @@ def test_a_larger_policy_keeps_all_that_a_smaller_one_does(
     assert small <= large
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(_moments, _zones, _nows)
 def test_days_are_kept_without_a_gap_up_to_the_newest(
     moments: list[datetime], zone: tzinfo | None, now: datetime

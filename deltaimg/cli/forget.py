@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg forget`."""
+
+from __future__ import annotations
+
+from datetime import tzinfo
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment
+
+if TYPE_CHECKING:
+    from deltaimg.engine.forget import Forgotten
+    from deltaimg.repo.retention import Policy, Verdict
+
+_EXAMPLE = "'deltaimg forget --keep-daily 7 --keep-weekly 4 --dry-run' shows what a policy would do"
+_COLUMNS = ("snapshot", "taken", "", "kept by")
+
+
+def _keep(name: str, what: str) -> Any:
+    return typer.Option(f"--keep-{name}", metavar="N", help=f"Keep {what}; 'unlimited' for all.")
+
+
+def forget(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME",
+            help="With a --keep option: images, all if none is named. Without: snapshots, such as vm1@latest~2 or an id.",
+        ),
+    ] = None,
+    last: Annotated[Optional[str], _keep("last", "the newest N snapshots")] = None,  # noqa: UP045
+    hourly: Annotated[Optional[str], _keep("hourly", "the newest of each of the last N hours")] = None,  # noqa: UP045
+    daily: Annotated[Optional[str], _keep("daily", "the newest of each of the last N days")] = None,  # noqa: UP045
+    weekly: Annotated[Optional[str], _keep("weekly", "the newest of each of the last N weeks")] = None,  # noqa: UP045
+    monthly: Annotated[Optional[str], _keep("monthly", "the newest of each of the last N months")] = None,  # noqa: UP045
+    yearly: Annotated[Optional[str], _keep("yearly", "the newest of each of the last N years")] = None,  # noqa: UP045
+    within: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--keep-within",
+            metavar="SPAN",
+            help="Keep all that are at most so much older than the newest: 12h, 30d, 2w, 6m, 1y, 1y6m.",
+        ),
+    ] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--keep-tag", metavar="TAG", help="Keep all with this tag, or with all of 'TAG,TAG'. Repeatable."),
+    ] = None,
+    time_zone: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--time-zone",
+            metavar="ZONE",
+            help="Whose hours and days count, such as UTC or Europe/Berlin.",
+            show_default="this host's",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Change nothing; say what each removal would free.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Forget the last snapshot of an image, too.")] = False,
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Forget snapshots by policy or by name. Others stay what they are.
+
+    Each image is looked at by itself. A snapshot that any --keep option keeps stays, and so does one that is pinned or from the
+    future. Hours, days and so on without a snapshot do not count; while there are too few, the oldest snapshot is kept.
+
+    Forgetting moves no data and takes no time to speak of. Space comes back with 'deltaimg prune'.
+
+    With --dry-run, "frees" is what a removal frees once those above it are gone, too.
+
+    Examples:
+
+        deltaimg forget --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run
+        deltaimg forget vm1 vm2 --keep-within 30d --keep-tag release
+        deltaimg forget vm1@2026-11-23 vm1@3f9c01
+    """
+    from deltaimg.api import forget as forget_by_policy
+    from deltaimg.api import forget_snapshots, open_repository
+    from deltaimg.errors import UsageError
+
+    counts = {
+        name: _parse_count(name, text)
+        for name, text in zip(
+            ("last", "hourly", "daily", "weekly", "monthly", "yearly"),
+            (last, hourly, daily, weekly, monthly, yearly),
+            strict=True,
+        )
+        if text is not None
+    }
+    has_rule = bool(counts or within is not None or tags)
+    if not has_rule and not names:
+        raise UsageError("nothing says what to keep, nor what to forget", hint=_EXAMPLE)
+    if not has_rule and time_zone is not None:
+        raise UsageError("--time-zone makes sense with a --keep option only", hint=_EXAMPLE)
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        if has_rule:
+            policy, zone = _make_policy(counts, within, tags or []), _parse_zone(time_zone)
+            repository = open_repository(require_repo(repo))
+            found = forget_by_policy(
+                repository, policy, names or [], zone=zone, is_forced=force, is_dry_run=dry_run, progress=terminal
+            )
+        else:
+            repository = open_repository(require_repo(repo))
+            found = forget_snapshots(repository, names or [], is_forced=force, is_dry_run=dry_run, progress=terminal)
+        _print(terminal, found, is_dry_run=dry_run)
+        errors = [each.error for each in found if each.error is not None]
+        for error in errors[1:]:
+            terminal.warn(str(error))
+        if errors:
+            raise errors[0]
+
+
+def _parse_count(name: str, text: str) -> int:
+    """Return the number that a --keep option has; raises UsageError."""
+    from deltaimg.errors import UsageError
+    from deltaimg.repo.retention import UNLIMITED
+
+    if text == "unlimited":
+        return UNLIMITED
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise UsageError(f"--keep-{name} '{text[:60]}' is no number", hint=f"write --keep-{name} 7, or 'unlimited'")
+    return int(text)
+
+
+def _make_policy(counts: dict[str, int], within: str | None, tags: list[str]) -> Policy:
+    from deltaimg.errors import UsageError
+    from deltaimg.repo.retention import Policy, parse_span
+
+    sets = tuple(frozenset(part.strip() for part in text.split(",")) for text in tags)
+    if any("" in each for each in sets):
+        raise UsageError("--keep-tag has an empty tag", hint="write --keep-tag weekly, or --keep-tag weekly,offsite")
+    policy = Policy(**counts, within=None if within is None else parse_span(within), tags=sets)
+    if policy.is_empty:
+        raise UsageError("a policy of noughts keeps nothing", hint=_EXAMPLE)
+    return policy
+
+
+def _parse_zone(name: str | None) -> tzinfo | None:
+    """Return the time zone of this name; raises UsageError."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    from deltaimg.errors import UsageError
+
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UsageError(f"'{name[:60]}' is no time zone", hint="write UTC, Europe/Berlin or the like") from error
+
+
+def _print(terminal: Terminal, found: list[Forgotten], *, is_dry_run: bool) -> None:
+    if terminal.as_json:
+        terminal.print_json([_describe(each, is_dry_run=is_dry_run) for each in found])
+        return
+    count = 0
+    for each in found:
+        if each.plan is None or terminal.is_quiet:
+            continue
+        _print_table(terminal, each)
+        gone = len(each.plan.forgotten)
+        count += gone
+        verb = "would forget" if is_dry_run else "forgot"
+        freed = "" if each.freed_bytes is None else f", which frees {format_bytes(_sum_freed(each))}"
+        terminal.print(f"{each.image}: {verb} {gone} of {format_count(len(each.plan.verdicts), 'snapshot')}{freed}")
+        terminal.print()
+    if count and not is_dry_run:
+        terminal.remark("space comes back with 'deltaimg prune'")
+    if not found:
+        terminal.remark("no snapshot yet, so nothing to forget")
+
+
+def _print_table(terminal: Terminal, found: Forgotten) -> None:
+    assert found.plan is not None
+    columns = _COLUMNS if found.freed_bytes is None else (*_COLUMNS, ">frees")
+    rows = []
+    for each in found.plan.verdicts:
+        row = [
+            each.manifest.label,
+            format_moment(each.manifest.taken_at, to_minutes=not terminal.is_verbose),
+            "keep" if each.is_kept else "forget",
+            ", ".join(each.rules),
+        ]
+        if found.freed_bytes is not None:
+            row.append("" if each.is_kept else format_bytes(found.freed_bytes[each.manifest.id]))
+        rows.append(row)
+    terminal.print_table(columns, rows)
+
+
+def _sum_freed(found: Forgotten) -> int:
+    freed = found.freed_bytes or {}
+    return sum(freed[each.id] for each in (found.plan.forgotten if found.plan else ()))
+
+
+def _describe(found: Forgotten, *, is_dry_run: bool) -> dict[str, Any]:
+    """Return what became of an image as a JSON object."""
+    if found.plan is None:
+        return {"image": found.image, "error": str(found.error)}
+    described: dict[str, Any] = {
+        "image": found.image,
+        "dry_run": is_dry_run,
+        "kept": len(found.plan.kept),
+        "forgotten": len(found.plan.forgotten),
+        "snapshots": [_describe_verdict(found, each) for each in found.plan.verdicts],
+    }
+    return described | ({} if found.freed_bytes is None else {"frees_bytes": _sum_freed(found)})
+
+
+def _describe_verdict(found: Forgotten, verdict: Verdict) -> dict[str, Any]:
+    manifest = verdict.manifest
+    described: dict[str, Any] = {
+        "snapshot": manifest.id,
+        "time": manifest.taken_at.isoformat(),
+        "keep": verdict.is_kept,
+        "rules": list(verdict.rules),
+    }
+    if found.freed_bytes is not None and not verdict.is_kept:
+        described["frees_bytes"] = found.freed_bytes[manifest.id]
+    return described

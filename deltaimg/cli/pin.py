@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg pin`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal
+
+
+def pin(
+    snapshot: Snapshot,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for people.", show_default=False)] = "",
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Pin a snapshot: no policy forgets it, and nobody by name, until it is unpinned.
+
+    'deltaimg snapshots' shows which are pinned. To pin one again changes its reason.
+
+    Examples:
+
+        deltaimg pin vm1@2026-11-23 --reason 'before the upgrade'
+    """
+    from deltaimg.api import open_repository
+    from deltaimg.api import pin as pin_snapshot
+    from deltaimg.cli.describe import describe_manifest
+
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        manifest = pin_snapshot(open_repository(require_repo(repo)), snapshot, reason)
+        if as_json:
+            terminal.print_json(describe_manifest(manifest))
+        terminal.remark(f"pinned {manifest.label}")

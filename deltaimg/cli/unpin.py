@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg unpin`."""
+
+from __future__ import annotations
+
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal
+
+
+def unpin(
+    snapshot: Snapshot,
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Let policies decide about a pinned snapshot again.
+
+    One that is not pinned stays so.
+
+    Examples:
+
+        deltaimg unpin vm1@2026-11-23
+    """
+    from deltaimg.api import open_repository
+    from deltaimg.api import unpin as unpin_snapshot
+    from deltaimg.cli.describe import describe_manifest
+
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        manifest = unpin_snapshot(open_repository(require_repo(repo)), snapshot)
+        if as_json:
+            terminal.print_json(describe_manifest(manifest))
+        terminal.remark(f"unpinned {manifest.label}")

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`forget`, `pin` and `unpin` as an operator meets them, on good days and bad."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.cli.conftest import Nights
+from tests.support.program import fail, read_tree, succeed
+
+
+def ids_of(nights: Nights, *arguments: str) -> list[str]:
+    return [each["snapshot"] for each in succeed("snapshots", *arguments, "--json", repo=nights.repo).json]
+
+
+def test_a_dry_run_shows_rules_and_bytes_and_changes_nothing(nights: Nights) -> None:
+    nights.image.write_bytes(os.urandom(400_000))
+    succeed("backup", nights.image, "--image", "vm1", "-q", repo=nights.repo)
+    before = read_tree(nights.repo)
+    first, second, third = ids_of(nights)
+    text = succeed("forget", "--keep-last", "1", "--dry-run", repo=nights.repo).text
+    assert "kept by" in text
+    assert "frees" in text
+    assert "would forget 2 of 3 snapshots, which frees" in text
+    (found,) = succeed("forget", "vm1", "--keep-last", "1", "-n", "--json", repo=nights.repo).json
+    assert found["dry_run"] is True
+    assert [(each["snapshot"], each["keep"], each["rules"]) for each in found["snapshots"]] == [
+        (first, False, []),
+        (second, False, []),
+        (third, True, ["last"]),
+    ]
+    assert found["frees_bytes"] == sum(each["frees_bytes"] for each in found["snapshots"][:2]) > 0
+    assert read_tree(nights.repo) == before
+
+
+def test_forgetting_by_policy_says_what_stays_and_the_rest_restores(nights: Nights, tmp_path: Path) -> None:
+    text = succeed("forget", "--keep-daily", "1", "--time-zone", "UTC", "--keep-tag", "none", repo=nights.repo).text
+    assert "vm1: forgot 1 of 2 snapshots" in text
+    assert "deltaimg prune" in text
+    listed = succeed("snapshots", "--json", repo=nights.repo).json
+    assert [each["base"] for each in listed] == [None]
+    succeed("restore", "vm1", tmp_path / "back.raw", repo=nights.repo)
+    assert (tmp_path / "back.raw").read_bytes() == nights.second
+    succeed("verify", repo=nights.repo)
+    assert succeed("forget", "--keep-daily", "1", "-q", repo=nights.repo).text == ""
+
+
+def test_forgetting_by_name_forgets_what_is_named(nights: Nights, tmp_path: Path) -> None:
+    first, second = ids_of(nights)
+    (found,) = succeed("forget", second[:10], "--json", repo=nights.repo).json
+    assert (found["kept"], found["forgotten"]) == (1, 1)
+    assert ids_of(nights) == [first]
+    assert "that would forget the last snapshot of image 'vm1'" in fail(25, "forget", "vm1@latest", repo=nights.repo)
+    run = succeed("forget", "vm1@latest", "--force", repo=nights.repo)
+    assert "forgot 1 of 1 snapshot" in run.text
+    assert ids_of(nights) == []
+    assert "nothing to forget" in succeed("forget", "--keep-last", "1", repo=nights.repo).text
+
+
+def test_the_newest_may_go_with_a_warning(nights: Nights) -> None:
+    run = succeed("forget", "vm1@latest", repo=nights.repo)
+    assert "warning: the newest snapshot of 'vm1' goes" in run.err
+
+
+def test_a_pin_shows_holds_and_goes(nights: Nights) -> None:
+    first, _ = ids_of(nights)
+    found = succeed("pin", "vm1~1", "--reason", "before the upgrade", "--json", repo=nights.repo).json
+    assert (found["snapshot"], found["pinned"]) == (first, "before the upgrade")
+    assert "pinned (before the upgrade)" in succeed("snapshots", repo=nights.repo).text
+    assert "before the upgrade" in succeed("show", "vm1~1", repo=nights.repo).text
+    (kept,) = succeed("forget", "--keep-last", "1", "--json", repo=nights.repo).json
+    assert kept["snapshots"][0]["rules"] == ["pinned"]
+    assert "is pinned (before the upgrade)" in fail(24, "forget", "vm1~1", repo=nights.repo)
+    assert "unpinned" in succeed("unpin", "vm1~1", repo=nights.repo).text
+    assert succeed("unpin", "vm1~1", "--json", repo=nights.repo).json["pinned"] is None
+    succeed("forget", "vm1~1", repo=nights.repo)
+
+
+def test_what_makes_no_sense_is_refused_and_changes_nothing(nights: Nights) -> None:
+    before = read_tree(nights.repo)
+    for code, arguments, said in (
+        (2, (), "nothing says what to keep"),
+        (2, ("vm1",), "is an image, and no single snapshot of it"),
+        (2, ("vm1~1", "--time-zone", "UTC"), "--time-zone makes sense with a --keep option"),
+        (2, ("--keep-last", "some"), "'some' is no number"),
+        (2, ("--keep-last", "-1"), "'-1' is no number"),
+        (2, ("--keep-last", "0"), "keeps nothing"),
+        (2, ("--keep-last", "9999999999"), "is no number"),
+        (2, ("--keep-within", "30"), "is no span of time"),
+        (2, ("--keep-within", "0d"), "is no span of time"),
+        (2, ("--keep-tag", ""), "empty tag"),
+        (2, ("--keep-tag", "a,,b"), "empty tag"),
+        (2, ("--keep-last", "1", "--time-zone", "Mars/Olympus"), "is no time zone"),
+        (2, ("--keep-last", "1", "--time-zone", "../../etc/passwd"), "is no time zone"),
+        (2, ("--keep-last", "1", "vm1@latest"), "has @"),
+        (21, ("--keep-last", "1", "vm2"), "no snapshot matches 'vm2'"),
+        (21, ("vm1~1", "ffff"), "no snapshot matches 'ffff'"),
+        (25, ("--keep-tag", "none-has-it"), "all 2 snapshots of image 'vm1'"),
+    ):
+        assert said in fail(code, "forget", *arguments, repo=nights.repo), arguments
+    assert "has control characters" in fail(2, "pin", "vm1", "--reason", "a\nb", repo=nights.repo)
+    fail(21, "pin", "ffff", repo=nights.repo)
+    assert read_tree(nights.repo) == before
+
+
+def test_an_image_that_fails_does_not_keep_others_from_it(nights: Nights) -> None:
+    succeed("backup", nights.image, "--image", "vm2", "-q", repo=nights.repo)
+    succeed("backup", nights.image, "--image", "vm2", "-q", repo=nights.repo)
+    manifest = next((nights.repo / "snapshots" / "vm1").iterdir())
+    manifest.write_bytes(manifest.read_bytes()[:-1])
+    assert "snapshots/vm1/" in fail(41, "forget", "--keep-last", "1", repo=nights.repo)
+    assert len(ids_of(nights, "vm2")) == 1

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Histories to forget from, and what must be true of what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from deltaimg.engine.forget import forget
+from deltaimg.format.manifest import Manifest
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.retention import ForgetPlan, plan_named
+from deltaimg.store.interface import Store
+from tests.support.clock import FixedClock
+from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
+from tests.support.repositories import Warnings, assert_restores, back_up_image, make_repository
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """A snapshot, and what it must give back."""
+
+    manifest: Manifest
+    content: bytes
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Some nights of one image, oldest first, and the image as it is now."""
+
+    repository: Repository
+    nights: list[Night]
+    image: SyntheticImage
+
+
+def make_nights(count: int, *, size_bytes: int = 300_000, seed: int = 1, store: Store | None = None) -> History:
+    """Back up an image that is edited, and now and then resized, from night to night."""
+    repository = make_repository(store)
+    image, clock = make_mixed_image(size_bytes, seed), FixedClock()
+    nights = []
+    for number in range(count):
+        clock.advance(days=1)
+        nights.append(Night(back_up_image(repository, image, clock=clock), bytes(image.content)))
+        edit_at_random(image)
+        if number % 3 == 2:
+            image.resize(image.random.randrange(size_bytes // 2, size_bytes * 3 // 2))
+    return History(repository, nights, image)
+
+
+def forget_ids(
+    repository: Repository, ids: Iterable[str], *, is_forced: bool = False, progress: Warnings | None = None
+) -> ForgetPlan:
+    """Forget those of an image's snapshots that have these ids and are still there."""
+    wanted = frozenset(ids)
+    return forget(
+        repository,
+        "vm1",
+        lambda manifests: plan_named(manifests, wanted, is_forced=is_forced),
+        progress=progress,
+        clock=FixedClock(),
+    )
+
+
+def assert_same_snapshot(now: Manifest, then: Manifest) -> None:
+    """Nothing about a snapshot has changed but how its map is stored."""
+    neutral = {"base": None, "map": "0" * 64, "map_is_full": True}
+    assert msgspec.structs.replace(now, **neutral) == msgspec.structs.replace(then, **neutral)
+
+
+def assert_nights_are_whole(repository: Repository, nights: Iterable[Night]) -> None:
+    """Each snapshot that is listed is one of `nights`, the same as ever, with a base that is there, and restores."""
+    known = {night.id: night for night in nights}
+    refs = repository.list_snapshots("vm1")
+    for ref in refs:
+        manifest, night = repository.load_manifest(ref), known[ref.id]
+        assert_same_snapshot(manifest, night.manifest)
+        assert manifest.base is None or manifest.base in {each.id for each in refs}
+        assert_restores(repository, manifest, night.content)
