@@ -11,9 +11,10 @@ from deltaimg.engine.check import Checker
 from deltaimg.engine.findings import FindingKind
 from deltaimg.engine.record_prover import find_records, index_records
 from deltaimg.engine.repository_state import QUARANTINE
-from deltaimg.errors import ObjectExists, ObjectNotFound, StoreError
+from deltaimg.errors import IntegrityError, ObjectExists, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.framing import name_object
 from deltaimg.format.index import INDEXES, IndexObject, parse_index
+from deltaimg.format.manifest import SNAPSHOTS, parse_manifest
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.repo.condemned import load_condemned
 from deltaimg.repo.index import Index
@@ -42,7 +43,11 @@ class RepairPlan:
 
 def plan_repair(checker: Checker) -> RepairPlan:
     """Sort out what is where."""
-    damaged = {name for name in checker.findings.names(FindingKind.DAMAGED) if name in checker.sizes}
+    damaged = {
+        name
+        for name in checker.findings.names(FindingKind.DAMAGED)
+        if name in checker.sizes and _is_damaged_still(checker.repository, name)
+    }
     kept = _known_places(checker)
     scanned, unsound = _scan(checker)
     damaged |= {pack_name(each.packs[0]) for each in unsound}
@@ -55,6 +60,20 @@ def plan_repair(checker: Checker) -> RepairPlan:
     wanted = {row.tobytes() for rows in ids for row in rows} | lost.keys()
     wanted |= {record_id for places in salvage.values() for record_id in places.values()}
     return RepairPlan(damaged, index, scanned, salvage, lost, wanted)
+
+
+def _is_damaged_still(repository: Repository, name: str) -> bool:
+    """Read an object once more before it is put aside: a single read that went wrong must not cost a good manifest."""
+    try:
+        data = repository.store.get(name)
+        if name.startswith(SNAPSHOTS):
+            parse_manifest(data, name)
+            return False
+        return name_object([data]) != name.rpartition("/")[2]
+    except ObjectNotFound:
+        return False
+    except (IntegrityError, UnsupportedFormat):
+        return True
 
 
 def put_aside(store: Store, name: str) -> None:
