@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -72,25 +73,46 @@ def small_tmpfs(folder: Path, size_bytes: int) -> Iterator[Path]:
         _run("umount", "--lazy", str(folder))
 
 
+@dataclass(frozen=True, slots=True)
+class LoopFileSystem:
+    """A file system in a file, mounted at `folder`."""
+
+    folder: Path
+    backing: Path
+
+    def remount(self) -> None:
+        """Write all out and forget every cached page of it, as a restart does."""
+        _run("umount", str(self.folder))
+        _run("mount", "-o", "loop", str(self.backing), str(self.folder))
+
+
 @contextmanager
-def small_ext4(folder: Path, size_bytes: int) -> Iterator[Path]:
-    """Mount a new ext4 of `size_bytes` at `folder`, from a file beside it."""
+def loop_file_system(kind: str, folder: Path, size_bytes: int) -> Iterator[LoopFileSystem]:
+    """Mount a new file system, ext4 or xfs, of `size_bytes` at `folder`, from a file beside it. xfs takes 300 MiB at least."""
     requires_root()
-    if shutil.which("mkfs.ext4") is None:
-        skip_without("ext4", "there is no mkfs.ext4")
-    backing = folder.with_suffix(".ext4")
-    with open(backing, "wb") as file:
+    make = {"ext4": ("mkfs.ext4", "-q", "-F", "-m", "0"), "xfs": ("mkfs.xfs", "-q", "-f")}[kind]
+    if shutil.which(make[0]) is None:
+        skip_without(kind, f"there is no {make[0]}")
+    made = LoopFileSystem(folder, folder.with_suffix(f".{kind}"))
+    with open(made.backing, "wb") as file:
         file.truncate(size_bytes)
     folder.mkdir(exist_ok=True)
     try:
-        _run("mkfs.ext4", "-q", "-F", "-m", "0", str(backing))
-        _run("mount", "-o", "loop", str(backing), str(folder))
+        _run(*make, str(made.backing))
+        _run("mount", "-o", "loop", str(made.backing), str(folder))
     except (OSError, subprocess.CalledProcessError) as error:
         skip_without("loop", f"an image cannot be mounted: {_explain(error)}")
     try:
-        yield folder
+        yield made
     finally:
         _run("umount", str(folder))
+
+
+@contextmanager
+def small_ext4(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """Mount a new ext4 of `size_bytes` at `folder`, from a file beside it."""
+    with loop_file_system("ext4", folder, size_bytes) as made:
+        yield made.folder
 
 
 @contextmanager

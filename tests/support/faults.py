@@ -108,12 +108,23 @@ class FaultyStore:
 
 
 class FaultyPort(FilePort):
-    """A file system of which one call fails with an errno. A failing write leaves half of its bytes behind."""
+    """A file system of which one call fails with an errno; where that is None, one read ends early, as if the file did.
 
-    def __init__(self, error_number: int, *, fail_at: int | None = None, is_lasting: bool = False) -> None:
+    A failing write leaves half of its bytes behind.
+    """
+
+    def __init__(
+        self,
+        error_number: int | None,
+        *,
+        fail_at: int | None = None,
+        is_lasting: bool = False,
+        inner: FilePort | None = None,
+    ) -> None:
         self._countdown = _Countdown(fail_at)
         self._error_number = error_number
         self._is_lasting = is_lasting
+        self._inner = inner or FilePort()
         self.has_failed = False
 
     @property
@@ -122,54 +133,65 @@ class FaultyPort(FilePort):
 
     def create(self, path: str) -> int:
         self._check("create")
-        return super().create(path)
+        return self._inner.create(path)
 
     def write(self, descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
         try:
             self._check("write")
         except OSError:
             whole = b"".join(parts)
-            os.write(descriptor, whole[: len(whole) // 2])
+            self._inner.write(descriptor, [whole[: len(whole) // 2]])
             raise
-        super().write(descriptor, parts)
+        self._inner.write(descriptor, parts)
 
     def sync(self, descriptor: int) -> None:
         self._check("sync")
-        super().sync(descriptor)
+        self._inner.sync(descriptor)
 
     def close(self, descriptor: int) -> None:
-        super().close(descriptor)
+        self._inner.close(descriptor)
         self._check("close")
 
     def link(self, source: str, target: str) -> None:
         self._check("link")
-        super().link(source, target)
+        self._inner.link(source, target)
 
     def rename(self, source: str, target: str) -> None:
         self._check("rename")
-        super().rename(source, target)
+        self._inner.rename(source, target)
 
     def unlink(self, path: str) -> None:
         self._check("unlink")
-        super().unlink(path)
+        self._inner.unlink(path)
 
     def make_folder(self, path: str) -> None:
         self._check("make_folder")
-        super().make_folder(path)
+        self._inner.make_folder(path)
 
     def sync_folder(self, path: str) -> None:
         self._check("sync_folder")
-        super().sync_folder(path)
+        self._inner.sync_folder(path)
+
+    def is_folder(self, path: str) -> bool:
+        return self._inner.is_folder(path)
 
     def read(self, path: str, offset: int, length: int | None) -> bytes:
-        self._check("read")
-        return super().read(path, offset, length)
+        if self._error_number is not None:
+            self._check("read")
+            return self._inner.read(path, offset, length)
+        data = self._inner.read(path, offset, length)
+        if self._countdown.is_due("read"):
+            self.has_failed = True
+            return data[: len(data) // 2]
+        return data
 
     def scan_folder(self, path: str) -> Iterator[os.DirEntry[str]]:
         self._check("scan_folder")
-        yield from super().scan_folder(path)
+        yield from self._inner.scan_folder(path)
 
     def _check(self, what: str) -> None:
+        if self._error_number is None:
+            return
         is_due = self._countdown.is_due(what)
         if is_due or (self.has_failed and self._is_lasting):
             self.has_failed = True

@@ -29,6 +29,8 @@ class Scenario:
     name: str
     prepare: Act
     act: Act
+    is_repair: bool = False
+    """What `prepare` leaves is damaged, so that promises hold only once `act` was done, or done again."""
 
 
 @dataclass(slots=True)
@@ -80,13 +82,14 @@ class Explorer:
         states, images = self._record(objects, past.promises, past.images, scenario.act)
         twice = states if self.second_cuts is None else self.chance.sample(states, min(self.second_cuts, len(states)))
         chosen = set(map(id, twice))
+        again = repair_and_run if scenario.is_repair else run_again
         for state in states:
+            where = f"{scenario.name}, {state.where}"
+            self._try(state, images, again, where, is_sound=not scenario.is_repair)
             if id(state) in chosen:
-                then, later = self._try(state, images, f"{scenario.name}, {state.where}", is_recorded=True)
+                then, later = self._record(reboot(state.objects), state.promises, images, again)
                 for each in then:
-                    self._try(each, later, f"{scenario.name}, {state.where}; next run, {each.where}")
-            else:
-                self._try(state, images, f"{scenario.name}, {state.where}")
+                    self._try(each, later, again, f"{where}; next run, {each.where}", is_sound=not scenario.is_repair)
 
     def _record(
         self, objects: Objects, promises: Promises, images: dict[str, SyntheticImage], act: Act
@@ -108,8 +111,7 @@ class Explorer:
                 key = frozenset(each.items())
                 state = found.get(key)
                 if state is None:
-                    kept = Promises(world.promises.contents, world.promises.committed, world.promises.is_made)
-                    found[key] = CutState(each, kept, f"power cut after call {calls} ({what})")
+                    found[key] = CutState(each, world.promises.copy(), f"power cut after call {calls} ({what})")
                 else:
                     state.promises.committed |= world.promises.committed
                     state.promises.is_made |= world.promises.is_made
@@ -121,24 +123,20 @@ class Explorer:
         return list(found.values()), world.images
 
     def _try(
-        self, state: CutState, images: dict[str, SyntheticImage], where: str, *, is_recorded: bool = False
-    ) -> tuple[list[CutState], dict[str, SyntheticImage]]:
-        """Assert all promises of a state, before and after the next run; return what a cut in that leaves, if recorded."""
+        self, state: CutState, images: dict[str, SyntheticImage], again: Act, where: str, *, is_sound: bool
+    ) -> None:
+        """Assert all promises of a state, after the next run and, if it has to be `is_sound`, before it."""
         self.tally.tried += 1
         try:
-            objects = reboot(state.objects)
-            disk = SimulatedDisk(objects)
-            store = LocalStore(disk.folder, disk)
-            assert_promises(store, state.promises)
-            if is_recorded:
-                return self._record(objects, state.promises, images, run_again)
-            world = World(store, images, state.promises)
-            run_again(world)
-            assert_promises(store, world.promises)
+            disk = SimulatedDisk(reboot(state.objects))
+            world = World(LocalStore(disk.folder, disk), images, state.promises)
+            if is_sound:
+                assert_promises(world.store, world.promises)
+            again(world)
+            assert_promises(world.store, world.promises)
         except Exception as error:
             left = "\n".join(f"  {name}, {len(data)} bytes" for name, data in sorted(state.objects.items()))
             raise AssertionError(f"{where}: {error!r}\nthis was left:\n{left}") from error
-        return [], images
 
 
 def run_again(world: World) -> None:
@@ -148,3 +146,10 @@ def run_again(world: World) -> None:
     world.edit()
     for name in world.images:
         world.back_up(name)
+    world.prune()
+
+
+def repair_and_run(world: World) -> None:
+    """The same for a repository that was being repaired."""
+    world.repair()
+    run_again(world)

@@ -3,17 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import msgspec
 
+from deltaimg.engine.check import check
 from deltaimg.engine.content import SnapshotContent
+from deltaimg.engine.findings import Severity
+from deltaimg.engine.flatten import flatten
+from deltaimg.engine.forget import forget
+from deltaimg.engine.pin import set_pin
+from deltaimg.engine.prune import prune
+from deltaimg.engine.prune_plan import PruneOptions
+from deltaimg.engine.repair import repair
 from deltaimg.errors import RepositoryNotFound
 from deltaimg.format.lock import LOCKS, build_lock, parse_lock
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.index import load_index
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.retention import plan_named
+from deltaimg.repo.selector import select_snapshot
 from deltaimg.store.interface import Store
 from tests.support.clock import FixedClock
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
@@ -24,7 +36,7 @@ IMAGE_BYTES = 150_000
 
 @dataclass
 class Promises:
-    """What was promised so far: `contents` of every snapshot ever begun, and which of them are `committed`."""
+    """What was promised so far: `contents` of each snapshot ever begun, and which are `committed` and not forgotten."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
     committed: frozenset[str] = frozenset()
@@ -32,7 +44,8 @@ class Promises:
     """Whether `init` has returned."""
 
     def copy(self) -> Promises:
-        return Promises(dict(self.contents), self.committed, self.is_made)
+        """Return what is promised now; contents that become known later are known to the copy, too."""
+        return replace(self)
 
 
 class World:
@@ -66,6 +79,57 @@ class World:
         self.on_return()
         return manifest
 
+    def adopt(self, name: str) -> None:
+        """Take a snapshot of `name` that nobody knows for one whose backup died after its commit."""
+        for ref in self.repository.list_snapshots(name):
+            if ref.id not in self.promises.contents:
+                self.promises.contents[ref.id] = bytes(self.images[name].content)
+                self.promises.committed |= {ref.id}
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Forget snapshots of one image that are not pinned; their fate is open from the moment at which this begins."""
+        named = [ref for ref in self.repository.list_snapshots() if ref.id in set(ids) and not self.is_pinned(ref)]
+        if named:
+            going = frozenset(ref.id for ref in named)
+            self.promises.committed -= going
+            forget(self.repository, named[0].image, partial(plan_named, ids=going, is_forced=True), clock=self.clock)
+        self.on_return()
+
+    def prune(self) -> None:
+        """Prune to the last byte, which is what moves most."""
+        prune(self.repository, PruneOptions(max_unused=0), clock=self.clock, patience_s=0)
+        self.on_return()
+
+    def flatten(self, snapshot: str) -> None:
+        flatten(self.repository, self.find(snapshot), clock=self.clock, workers=1)
+        self.on_return()
+
+    def pin(self, snapshot: str) -> None:
+        """Pin a snapshot, or let a pinned one go."""
+        ref = self.find(snapshot)
+        set_pin(self.repository, ref, None if self.is_pinned(ref) else "asked for", clock=self.clock)
+        self.on_return()
+
+    def is_pinned(self, ref: SnapshotRef) -> bool:
+        return self.repository.load_manifest(ref).pin_reason is not None
+
+    def repair(self) -> None:
+        repair(self.repository, clock=self.clock)
+        self.on_return()
+
+    def find(self, snapshot: str) -> SnapshotRef:
+        """Return the snapshot of this id."""
+        return select_snapshot(self.repository, snapshot)
+
+    @contextmanager
+    def on(self, store: Store) -> Iterator[None]:
+        """Reach the repository through `store` for a while."""
+        before, self.store = self.store, store
+        try:
+            yield
+        finally:
+            self.store = before
+
 
 def make_images() -> dict[str, SyntheticImage]:
     """Return two images that have content in common."""
@@ -91,6 +155,13 @@ def assert_promises(store: Store, promises: Promises) -> None:
         manifest = repository.load_manifest(ref)
         reader = SnapshotContent(repository, manifest, index).make_reader()
         assert_same_bytes(reader.read(0, manifest.size_bytes), content)
+    assert_sound(repository)
+
+
+def assert_sound(repository: Repository) -> None:
+    """Assert that `check` finds nothing that could cost content."""
+    errors = check(repository, read_packs=True, workers=1).of(Severity.ERROR)
+    assert not errors, errors
 
 
 def reboot(objects: dict[str, bytes]) -> dict[str, bytes]:
