@@ -18,34 +18,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deltaimg.api import (
-        add_parity,
-        backup,
-        check,
-        compare,
-        create_repository,
-        delta_file,
-        diff,
-        flatten,
-        forget,
-        forget_snapshots,
-        list_locks,
-        list_snapshots,
-        open_repository,
-        open_snapshot,
-        patch_file,
-        pin,
-        plan_prune,
-        prune,
-        remove_lock,
-        repair,
-        repair_packs,
-        restore,
-        sign_file,
-        survey_parity,
-        unpin,
-        verify,
-    )
+    from deltaimg.api.backup import backup
+    from deltaimg.api.compare import compare, diff
+    from deltaimg.api.files import delta_file, patch_file, sign_file
+    from deltaimg.api.prove import check, verify
+    from deltaimg.api.repair import add_parity, repair, repair_packs, survey_parity
+    from deltaimg.api.repositories import create_repository, list_locks, list_snapshots, open_repository, remove_lock
+    from deltaimg.api.restore import open_snapshot, restore
+    from deltaimg.api.retention import flatten, forget, forget_snapshots, pin, plan_prune, prune, unpin
     from deltaimg.engine.backup import BackupOptions
     from deltaimg.engine.progress import Progress
     from deltaimg.engine.snapshot_reader import SnapshotReader
@@ -60,10 +40,36 @@ _HOMES = {
     "BackupOptions": "deltaimg.engine.backup",
     "DeltaimgError": "deltaimg.errors",
     "Manifest": "deltaimg.format.manifest",
-    "Progress": "deltaimg.engine.progress",
     "Policy": "deltaimg.repo.retention",
+    "Progress": "deltaimg.engine.progress",
     "Repository": "deltaimg.repo.repository",
     "SnapshotReader": "deltaimg.engine.snapshot_reader",
+    "add_parity": "deltaimg.api.repair",
+    "backup": "deltaimg.api.backup",
+    "check": "deltaimg.api.prove",
+    "compare": "deltaimg.api.compare",
+    "create_repository": "deltaimg.api.repositories",
+    "delta_file": "deltaimg.api.files",
+    "diff": "deltaimg.api.compare",
+    "flatten": "deltaimg.api.retention",
+    "forget": "deltaimg.api.retention",
+    "forget_snapshots": "deltaimg.api.retention",
+    "list_locks": "deltaimg.api.repositories",
+    "list_snapshots": "deltaimg.api.repositories",
+    "open_repository": "deltaimg.api.repositories",
+    "open_snapshot": "deltaimg.api.restore",
+    "patch_file": "deltaimg.api.files",
+    "pin": "deltaimg.api.retention",
+    "plan_prune": "deltaimg.api.retention",
+    "prune": "deltaimg.api.retention",
+    "remove_lock": "deltaimg.api.repositories",
+    "repair": "deltaimg.api.repair",
+    "repair_packs": "deltaimg.api.repair",
+    "restore": "deltaimg.api.restore",
+    "sign_file": "deltaimg.api.files",
+    "survey_parity": "deltaimg.api.repair",
+    "unpin": "deltaimg.api.retention",
+    "verify": "deltaimg.api.prove",
 }
 
 __all__ = [
@@ -107,6 +113,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'deltaimg' has no attribute '{name}'")
-    value = getattr(import_module(_HOMES.get(name, "deltaimg.api")), name)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

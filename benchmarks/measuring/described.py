@@ -20,7 +20,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from deltaimg.api import open_repository
+from deltaimg.api.repositories import open_repository
 from deltaimg.arrays import FIRST_SLOT, RUN, Digests
 from deltaimg.format.framing import HEADER_BYTES, Kind, build_header, digest_bytes
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, build_index, no_links

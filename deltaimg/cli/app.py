@@ -19,31 +19,14 @@ from deltaimg import __version__
 from deltaimg.cli.help import format_command, format_group
 from deltaimg.errors import UsageError
 
-COMMANDS = (
-    "init",
-    "backup",
-    "snapshots",
-    "show",
-    "diff",
-    "restore",
-    "cat",
-    "verify",
-    "check",
-    "forget",
-    "pin",
-    "unpin",
-    "flatten",
-    "prune",
-    "repair",
-    "stats",
-    "parity",
-    "signature",
-    "delta",
-    "patch",
-    "unlock",
-    "benchmark",
-    "version",
-)
+COMMAND_GROUPS = {
+    "Every night": ("init", "backup", "snapshots", "show", "diff"),
+    "The bad day": ("restore", "cat", "check", "verify", "repair"),
+    "Keeping house": ("forget", "pin", "unpin", "prune", "flatten", "parity", "stats", "unlock"),
+    "One file, without a repository": ("signature", "delta", "patch"),
+    "This machine": ("benchmark", "version"),
+}
+COMMANDS = tuple(name for names in COMMAND_GROUPS.values() for name in names)
 
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
 """What the parser raises: bad values and all other misuse have this class in common."""
@@ -72,8 +55,11 @@ class LazyGroup(TyperGroup):
         return build_command(cmd_name) if cmd_name in COMMANDS else None
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        summaries = {name: (find_function(name).__doc__ or "").partition("\n")[0] for name in COMMANDS}
-        formatter.write(format_group(self, ctx, summaries))
+        groups = {
+            title: {name: (find_function(name).__doc__ or "").partition("\n")[0] for name in names}
+            for title, names in COMMAND_GROUPS.items()
+        }
+        formatter.write(format_group(self, ctx, groups))
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -100,8 +100,8 @@ def backup(
         deltaimg backup /dev/vg0/vm1-snap --image vm1 --tag nightly
         ssh host cat /dev/vg0/vm2-snap | deltaimg backup - --image vm2 -c best
     """
-    from deltaimg.api import backup as run_backup
-    from deltaimg.api import open_repository
+    from deltaimg.api.backup import backup as run_backup
+    from deltaimg.api.repositories import open_repository
     from deltaimg.cli.describe import describe_backup
     from deltaimg.codec.registry import parse_level
     from deltaimg.engine.backup import BackupOptions, find_cache_folder

@@ -44,7 +44,8 @@ def cat(
     import sys
     from contextlib import ExitStack
 
-    from deltaimg.api import open_repository, open_snapshot
+    from deltaimg.api.repositories import open_repository
+    from deltaimg.api.restore import open_snapshot
     from deltaimg.errors import UsageError
 
     start = parse_size(offset)

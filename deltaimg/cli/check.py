@@ -38,8 +38,8 @@ def check(
         deltaimg check
         deltaimg check --read-packs --json
     """
-    from deltaimg.api import check as run_check
-    from deltaimg.api import open_repository
+    from deltaimg.api.prove import check as run_check
+    from deltaimg.api.repositories import open_repository
     from deltaimg.engine.findings import Severity
     from deltaimg.errors import RepositoryDamaged
 

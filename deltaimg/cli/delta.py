@@ -39,7 +39,7 @@ def delta(
         deltaimg delta --format rdiff old.sig new.raw | zstd > new.delta.zst
         deltaimg delta --format vcdiff old.raw new.raw new.vcdiff
     """
-    from deltaimg.api import delta_file
+    from deltaimg.api.files import delta_file
 
     check_output(output, as_json=as_json)
     with Terminal(as_json=as_json, is_quiet=quiet or output == "-", is_verbose=verbose) as terminal:

@@ -38,8 +38,8 @@ def diff(
         deltaimg diff vm1@2026-11-01 vm1 --json
         deltaimg diff vm1~1 vm1 --plot changes.png
     """
-    from deltaimg.api import diff as run_diff
-    from deltaimg.api import open_repository
+    from deltaimg.api.compare import diff as run_diff
+    from deltaimg.api.repositories import open_repository
     from deltaimg.cli.plot import CELLS, check_plot, draw_difference
     from deltaimg.engine.change_map import map_changes
 

@@ -46,8 +46,8 @@ def flatten(
         deltaimg flatten vm1@latest
         deltaimg flatten --all --max-depth 4
     """
-    from deltaimg.api import flatten as run_flatten
-    from deltaimg.api import open_repository
+    from deltaimg.api.repositories import open_repository
+    from deltaimg.api.retention import flatten as run_flatten
     from deltaimg.errors import UsageError
 
     if every == bool(snapshot):

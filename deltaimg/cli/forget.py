@@ -13,6 +13,7 @@ from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_m
 
 if TYPE_CHECKING:
     from deltaimg.engine.forget import Forgotten
+    from deltaimg.engine.prune import PruneResult
     from deltaimg.repo.retention import Policy, Verdict
 
 _EXAMPLE = "'deltaimg forget --keep-daily 7 --keep-weekly 4 --dry-run' shows what a policy would do"
@@ -62,6 +63,7 @@ def forget(
         bool, typer.Option("--dry-run", "-n", help="Change nothing; say what each removal would free.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Forget the last snapshot of an image, too.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Prune afterwards, so that space comes back.")] = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -72,18 +74,20 @@ def forget(
     Each image is looked at by itself. A snapshot that any --keep option keeps stays, and so does one that is pinned or from the
     future. Hours, days and so on without a snapshot do not count; while there are too few, the oldest snapshot is kept.
 
-    Forgetting moves no data and takes no time to speak of. Space comes back with 'deltaimg prune'.
+    Forgetting moves no data and takes no time to speak of. Space comes back with 'deltaimg prune', or with --prune.
 
     With --dry-run, "frees" is what a removal frees once those above it are gone, too.
 
     Examples:
 
         deltaimg forget --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run
-        deltaimg forget vm1 vm2 --keep-within 30d --keep-tag release
+        deltaimg forget vm1 vm2 --keep-within 30d --keep-tag release --prune
         deltaimg forget vm1@2026-11-23 vm1@3f9c01
     """
-    from deltaimg.api import forget as forget_by_policy
-    from deltaimg.api import forget_snapshots, open_repository
+    from deltaimg.api.repositories import open_repository
+    from deltaimg.api.retention import forget as forget_by_policy
+    from deltaimg.api.retention import forget_snapshots
+    from deltaimg.api.retention import prune as run_prune
     from deltaimg.errors import UsageError
 
     counts = {
@@ -100,6 +104,10 @@ def forget(
         raise UsageError("nothing says what to keep, nor what to forget", hint=_EXAMPLE)
     if not has_rule and time_zone is not None:
         raise UsageError("--time-zone makes sense with a --keep option only", hint=_EXAMPLE)
+    if prune and dry_run:
+        raise UsageError(
+            "--dry-run forgets nothing that could be pruned", hint="leave out one of --prune and --dry-run"
+        )
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         if has_rule:
             policy, zone = _make_policy(counts, within, tags or []), _parse_zone(time_zone)
@@ -110,7 +118,8 @@ def forget(
         else:
             repository = open_repository(require_repo(repo))
             found = forget_snapshots(repository, names or [], is_forced=force, is_dry_run=dry_run, progress=terminal)
-        _print(terminal, found, is_dry_run=dry_run)
+        pruned = run_prune(repository, progress=terminal) if prune else None
+        _print(terminal, found, pruned, is_dry_run=dry_run)
         errors = [each.error for each in found if each.error is not None]
         for error in errors[1:]:
             terminal.warn(str(error))
@@ -157,9 +166,12 @@ def _parse_zone(name: str | None) -> tzinfo | None:
         raise UsageError(f"'{name[:60]}' is no time zone", hint="write UTC, Europe/Berlin or the like") from error
 
 
-def _print(terminal: Terminal, found: list[Forgotten], *, is_dry_run: bool) -> None:
+def _print(terminal: Terminal, found: list[Forgotten], pruned: PruneResult | None, *, is_dry_run: bool) -> None:
+    from deltaimg.cli.prune import describe_result, print_result
+
     if terminal.as_json:
-        terminal.print_json([_describe(each, is_dry_run=is_dry_run) for each in found])
+        images = [_describe(each, is_dry_run=is_dry_run) for each in found]
+        terminal.print_json({"images": images, "prune": None if pruned is None else describe_result(pruned)})
         return
     count = 0
     for each in found:
@@ -172,7 +184,9 @@ def _print(terminal: Terminal, found: list[Forgotten], *, is_dry_run: bool) -> N
         freed = "" if each.freed_bytes is None else f", which frees {format_bytes(_sum_freed(each))}"
         terminal.print(f"{each.image}: {verb} {gone} of {format_count(len(each.plan.verdicts), 'snapshot')}{freed}")
         terminal.print()
-    if count and not is_dry_run:
+    if pruned is not None:
+        print_result(pruned, terminal)
+    elif count and not is_dry_run:
         terminal.remark("space comes back with 'deltaimg prune'")
     if not found:
         terminal.remark("no snapshot yet, so nothing to forget")

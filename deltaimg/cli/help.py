@@ -46,14 +46,14 @@ def format_command(command: Any, context: Any) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def format_group(group: Any, context: Any, summaries: Mapping[str, str]) -> str:
-    """Return the help of the whole program: its commands with their summaries."""
+def format_group(group: Any, context: Any, commands: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the help of the whole program: its commands by what they are for, with their summaries."""
     options = describe_params(group, context)
     body, examples = split_examples(group.help or "")
     sections = [
         f"{_bold('Usage:')} {context.command_path} COMMAND [OPTIONS] …",
         _fill(body),
-        f"{_bold('Commands:')}\n" + _columns(summaries.items()),
+        *(f"{_bold(f'{title}:')}\n{_columns(summaries.items())}" for title, summaries in commands.items()),
         _section("Options", options),
         _examples(examples),
     ]

@@ -16,7 +16,7 @@ def init(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose
 
         deltaimg init -r /backup/repo
     """
-    from deltaimg.api import create_repository
+    from deltaimg.api.repositories import create_repository
 
     location = require_repo(repo)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:

@@ -74,7 +74,8 @@ def parity(
 
 
 def _add(terminal: Terminal, location: str, percent: float, *, is_thorough: bool) -> None:
-    from deltaimg.api import add_parity, open_repository
+    from deltaimg.api.repair import add_parity
+    from deltaimg.api.repositories import open_repository
 
     added = add_parity(open_repository(location), percent=percent, is_thorough=is_thorough, progress=terminal)
     if terminal.as_json:
@@ -93,7 +94,8 @@ def _add(terminal: Terminal, location: str, percent: float, *, is_thorough: bool
 
 
 def _repair(terminal: Terminal, location: str) -> None:
-    from deltaimg.api import open_repository, repair_packs
+    from deltaimg.api.repair import repair_packs
+    from deltaimg.api.repositories import open_repository
     from deltaimg.format.pack import pack_name
 
     done = repair_packs(open_repository(location), progress=terminal)
@@ -113,7 +115,8 @@ def _repair(terminal: Terminal, location: str) -> None:
 
 
 def _show(terminal: Terminal, location: str, *, is_thorough: bool) -> None:
-    from deltaimg.api import open_repository, survey_parity
+    from deltaimg.api.repair import survey_parity
+    from deltaimg.api.repositories import open_repository
 
     coverage = survey_parity(open_repository(location), is_thorough=is_thorough)
     _warn(terminal, coverage)

@@ -37,7 +37,7 @@ def patch(
         deltaimg patch --format rdiff old.raw new.delta new.raw
         deltaimg patch --format vcdiff old.raw new.vcdiff new.raw
     """
-    from deltaimg.api import patch_file
+    from deltaimg.api.files import patch_file
 
     check_output(new, as_json=as_json)
     with Terminal(as_json=as_json, is_quiet=quiet or new == "-", is_verbose=verbose) as terminal:

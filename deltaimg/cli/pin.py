@@ -27,8 +27,8 @@ def pin(
 
         deltaimg pin vm1@2026-11-23 --reason 'before the upgrade'
     """
-    from deltaimg.api import open_repository
-    from deltaimg.api import pin as pin_snapshot
+    from deltaimg.api.repositories import open_repository
+    from deltaimg.api.retention import pin as pin_snapshot
     from deltaimg.cli.describe import describe_manifest
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:

@@ -56,8 +56,9 @@ def prune(
         deltaimg prune --dry-run
         deltaimg prune --max-unused 10 --max-repack 20G
     """
-    from deltaimg.api import open_repository, plan_prune
-    from deltaimg.api import prune as run_prune
+    from deltaimg.api.repositories import open_repository
+    from deltaimg.api.retention import plan_prune
+    from deltaimg.api.retention import prune as run_prune
 
     share = parse_percent(max_unused)
     most = None if max_repack is None else parse_size(max_repack)

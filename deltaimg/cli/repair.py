@@ -43,8 +43,8 @@ def repair(
         deltaimg repair --from /mnt/offsite/repo
         deltaimg repair --from /dev/vg0/vm1-snap
     """
-    from deltaimg.api import open_repository
-    from deltaimg.api import repair as run_repair
+    from deltaimg.api.repair import repair as run_repair
+    from deltaimg.api.repositories import open_repository
     from deltaimg.errors import RepositoryDamaged
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:

@@ -39,8 +39,8 @@ def restore(
         deltaimg restore vm1@2026-11-23 /dev/vg0/vm1 --force
         deltaimg restore vm1 - | ssh host 'dd of=/dev/vg0/vm1 bs=1M'
     """
-    from deltaimg.api import open_repository
-    from deltaimg.api import restore as run_restore
+    from deltaimg.api.repositories import open_repository
+    from deltaimg.api.restore import restore as run_restore
     from deltaimg.errors import ContentDamaged, UsageError
 
     if target == "-" and as_json:

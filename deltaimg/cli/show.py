@@ -33,7 +33,7 @@ def show(
         deltaimg show vm1
         deltaimg show vm1@2026-11-23 --json
     """
-    from deltaimg.api import find_snapshot, open_repository
+    from deltaimg.api.repositories import find_snapshot, open_repository
     from deltaimg.cli.describe import describe_manifest
     from deltaimg.engine.explain import explain_snapshot
     from deltaimg.engine.inspect import inspect_snapshot

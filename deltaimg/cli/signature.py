@@ -41,7 +41,7 @@ def signature(
         ssh host deltaimg signature /srv/old.raw > old.sig
         deltaimg signature --format rdiff -b 4K old.raw old.sig
     """
-    from deltaimg.api import sign_file
+    from deltaimg.api.files import sign_file
 
     check_output(output, as_json=as_json)
     with Terminal(as_json=as_json, is_quiet=quiet or output == "-", is_verbose=verbose) as terminal:

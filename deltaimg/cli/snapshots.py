@@ -37,7 +37,7 @@ def snapshots(
         deltaimg snapshots
         deltaimg snapshots vm1 --json
     """
-    from deltaimg.api import open_repository
+    from deltaimg.api.repositories import open_repository
     from deltaimg.cli.describe import describe_manifest
     from deltaimg.errors import DeltaimgError, SnapshotNotFound
     from deltaimg.repo.selector import check_image_name

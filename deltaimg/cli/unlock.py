@@ -38,7 +38,7 @@ def unlock(
         deltaimg unlock vm1
         deltaimg unlock .maintenance --force
     """
-    from deltaimg.api import list_locks, open_repository, remove_lock
+    from deltaimg.api.repositories import list_locks, open_repository, remove_lock
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))

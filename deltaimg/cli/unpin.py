@@ -22,8 +22,8 @@ def unpin(
 
         deltaimg unpin vm1@2026-11-23
     """
-    from deltaimg.api import open_repository
-    from deltaimg.api import unpin as unpin_snapshot
+    from deltaimg.api.repositories import open_repository
+    from deltaimg.api.retention import unpin as unpin_snapshot
     from deltaimg.cli.describe import describe_manifest
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:

@@ -50,7 +50,7 @@ def verify(
         deltaimg verify --percent 5
         deltaimg verify vm1 --against /dev/vg0/vm1-snap
     """
-    from deltaimg.api import open_repository
+    from deltaimg.api.repositories import open_repository
     from deltaimg.errors import UsageError
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
@@ -64,7 +64,7 @@ def verify(
 
 
 def _verify(repository: Repository, selectors: list[str], percent: float, terminal: Terminal) -> None:
-    from deltaimg.api import verify as run_verify
+    from deltaimg.api.prove import verify as run_verify
     from deltaimg.errors import ContentDamaged
 
     results = run_verify(repository, selectors, percent=percent, progress=terminal)
@@ -116,7 +116,7 @@ def _tell_coverage(coverage: CoverageSummary) -> str:
 
 
 def _compare(repository: Repository, selector: str, image: str, terminal: Terminal) -> None:
-    from deltaimg.api import compare
+    from deltaimg.api.compare import compare
     from deltaimg.errors import ContentDiffers
 
     found = compare(repository, selector, image, progress=terminal)

@@ -23,7 +23,7 @@ def test_a_dry_run_shows_rules_and_bytes_and_changes_nothing(nights: Nights) -> 
     assert "kept by" in text
     assert "frees" in text
     assert "would forget 2 of 3 snapshots, which frees" in text
-    (found,) = succeed("forget", "vm1", "--keep-last", "1", "-n", "--json", repo=nights.repo).json
+    (found,) = succeed("forget", "vm1", "--keep-last", "1", "-n", "--json", repo=nights.repo).json["images"]
     assert found["dry_run"] is True
     assert [(each["snapshot"], each["keep"], each["rules"]) for each in found["snapshots"]] == [
         (first, False, []),
@@ -48,7 +48,7 @@ def test_forgetting_by_policy_says_what_stays_and_the_rest_restores(nights: Nigh
 
 def test_forgetting_by_name_forgets_what_is_named(nights: Nights, tmp_path: Path) -> None:
     first, second = ids_of(nights)
-    (found,) = succeed("forget", second[:10], "--json", repo=nights.repo).json
+    (found,) = succeed("forget", second[:10], "--json", repo=nights.repo).json["images"]
     assert (found["kept"], found["forgotten"]) == (1, 1)
     assert ids_of(nights) == [first]
     assert "that would forget the last snapshot of image 'vm1'" in fail(25, "forget", "vm1@latest", repo=nights.repo)
@@ -69,7 +69,7 @@ def test_a_pin_shows_holds_and_goes(nights: Nights) -> None:
     assert (found["snapshot"], found["pinned"]) == (first, "before the upgrade")
     assert "pinned (before the upgrade)" in succeed("snapshots", repo=nights.repo).text
     assert "before the upgrade" in succeed("show", "vm1~1", repo=nights.repo).text
-    (kept,) = succeed("forget", "--keep-last", "1", "--json", repo=nights.repo).json
+    (kept,) = succeed("forget", "--keep-last", "1", "--json", repo=nights.repo).json["images"]
     assert kept["snapshots"][0]["rules"] == ["pinned"]
     assert "is pinned (before the upgrade)" in fail(24, "forget", "vm1~1", repo=nights.repo)
     assert "unpinned" in succeed("unpin", "vm1~1", repo=nights.repo).text
@@ -111,3 +111,14 @@ def test_an_image_that_fails_does_not_keep_others_from_it(nights: Nights) -> Non
     manifest.write_bytes(manifest.read_bytes()[:-1])
     assert "snapshots/vm1/" in fail(41, "forget", "--keep-last", "1", repo=nights.repo)
     assert len(ids_of(nights, "vm2")) == 1
+
+
+def test_forgetting_with_prune_gives_the_space_back_at_once(nights: Nights) -> None:
+    before = succeed("stats", "--json", repo=nights.repo).json["stored_bytes"]
+    found = succeed("forget", "vm1", "--keep-last", "1", "--prune", "--json", repo=nights.repo).json
+    assert found["images"][0]["kept"] == 1
+    assert found["prune"]["freed_bytes"] > 0
+    assert succeed("stats", "--json", repo=nights.repo).json["stored_bytes"] < before
+    assert "--dry-run forgets nothing" in fail(
+        2, "forget", "vm1", "--keep-last", "1", "--prune", "-n", repo=nights.repo
+    )

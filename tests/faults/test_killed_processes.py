@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.api import open_repository
+from deltaimg.api.repositories import open_repository
 from deltaimg.engine.content import SnapshotContent
 from deltaimg.repo.lock import ImageLock, MaintenanceLock
 from tests.support.clock import START

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from deltaimg.api import create_repository, open_repository
+from deltaimg.api.repositories import create_repository, open_repository
 from deltaimg.engine.content import SnapshotContent
 from deltaimg.engine.prune import prune
 from deltaimg.repo.condemned import load_condemned

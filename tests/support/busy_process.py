@@ -12,7 +12,7 @@ import random
 import sys
 import time
 
-from deltaimg.api import open_repository
+from deltaimg.api.repositories import open_repository
 from deltaimg.engine.forget import forget
 from deltaimg.engine.prune import prune
 from deltaimg.engine.prune_plan import PruneOptions

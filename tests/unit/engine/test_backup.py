@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.api import backup, compare
+from deltaimg.api.backup import backup
+from deltaimg.api.compare import compare
 from deltaimg.engine.backup import BackupOptions
 from deltaimg.errors import RepositoryLocked, SourceChanged, UnsupportedImage, UsageError
 from deltaimg.image.source import open_source

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images into snapshots."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from deltaimg import __version__
+from deltaimg.engine.backup import BackupOptions, back_up
+from deltaimg.engine.progress import Progress
+from deltaimg.format.manifest import Manifest
+from deltaimg.image.source import open_source
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.selector import check_image_name
+
+
+def backup(
+    repository: Repository,
+    image_path: str,
+    image: str,
+    options: BackupOptions | None = None,
+    *,
+    use_holes: bool = True,
+    is_direct: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Store the file or device at `image_path` (`-`: the standard input) as the newest snapshot of `image`.
+
+    Args:
+        use_holes: believe the file system about holes; otherwise read everything.
+        is_direct: read past the page cache.
+    """
+    check_image_name(image)
+    options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
+    source = open_source(image_path, use_holes=use_holes, is_direct=is_direct)
+    try:
+        return back_up(repository, source, image, options, progress=progress)
+    finally:
+        source.close()

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots compared, with one another and with images."""
+
+from __future__ import annotations
+
+from deltaimg.api.repositories import find_snapshot
+from deltaimg.engine.diff import Difference, diff_snapshots
+from deltaimg.engine.progress import Progress
+from deltaimg.engine.verify import ComparedImage, compare_image
+from deltaimg.image.source import open_source
+from deltaimg.repo.repository import Repository
+
+
+def compare(
+    repository: Repository, selector: str, image_path: str, *, progress: Progress | None = None
+) -> ComparedImage:
+    """Compare the image at `image_path` with a snapshot, block by block."""
+    source = open_source(image_path)
+    try:
+        return compare_image(repository, find_snapshot(repository, selector), source, progress=progress)
+    finally:
+        source.close()
+
+
+def diff(repository: Repository, older: str, newer: str) -> Difference:
+    """Tell which extents differ between two snapshots."""
+    return diff_snapshots(repository, find_snapshot(repository, older), find_snapshot(repository, newer))

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is everything there, and right?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deltaimg.engine.check import CheckReport
+from deltaimg.engine.check import check as check_repository
+from deltaimg.engine.progress import Progress
+from deltaimg.engine.verify import VerifyReport
+from deltaimg.engine.verify import verify as verify_snapshots
+from deltaimg.errors import UsageError
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.selector import select_snapshot
+
+
+def verify(
+    repository: Repository,
+    selectors: Sequence[str] = (),
+    *,
+    percent: float = 100.0,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Prove that snapshots (all, if none are named) can be restored, reading `percent` of their content.
+
+    That is what has waited longest; the report's `coverage` tells since when all content was proven.
+    """
+    if not 0 < percent <= 100:
+        raise UsageError(f"{percent:g} percent: it must be above 0 and at most 100")
+    refs = [select_snapshot(repository, each) for each in selectors] or repository.list_snapshots()
+    return verify_snapshots(repository, refs, percent=percent, seed=seed, progress=progress)
+
+
+def check(repository: Repository, *, read_packs: bool = False, progress: Progress | None = None) -> CheckReport:
+    """Look at the structure of a repository: every object, what it refers to, and what nothing refers to.
+
+    Args:
+        read_packs: read packs whole, not only their headers and footers, and hold them against their names.
+    """
+    return check_repository(repository, read_packs=read_packs, progress=progress)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A damaged repository made whole, and parity against the day."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+from deltaimg.engine.parity import ParityAdded, ParityCoverage
+from deltaimg.engine.parity import add_parity as add_parity_to_packs
+from deltaimg.engine.parity import survey_parity as survey_parity_of_packs
+from deltaimg.engine.parity_plan import MAX_PERCENT, MIN_PERCENT
+from deltaimg.engine.parity_repair import PacksRepaired
+from deltaimg.engine.parity_repair import repair_packs as repair_packs_by_parity
+from deltaimg.engine.progress import Progress
+from deltaimg.engine.repair import RepairReport
+from deltaimg.engine.repair import repair as repair_repository
+from deltaimg.errors import UsageError
+from deltaimg.image.source import open_source
+from deltaimg.repo.repository import Repository
+from deltaimg.store.local import LocalStore
+
+
+def repair(
+    repository: Repository,
+    from_path: str | None = None,
+    *,
+    is_dry_run: bool = False,
+    progress: Progress | None = None,
+) -> RepairReport:
+    """Make a damaged repository whole as far as that goes; the report's `damage` lists what stays damaged.
+
+    Args:
+        from_path: another copy of the repository, or an image, from which lost content is taken.
+        is_dry_run: change nothing.
+    """
+    if from_path is None:
+        return repair_repository(repository, is_dry_run=is_dry_run, progress=progress)
+    if os.path.isdir(from_path):
+        copy = Repository.open(LocalStore(from_path))
+        return repair_repository(repository, copy=copy, is_dry_run=is_dry_run, progress=progress)
+    source = open_source(from_path)
+    try:
+        return repair_repository(repository, source=source, is_dry_run=is_dry_run, progress=progress)
+    finally:
+        source.close()
+
+
+def add_parity(
+    repository: Repository, *, percent: float = 5.0, is_thorough: bool = False, progress: Progress | None = None
+) -> ParityAdded:
+    """Protect all packs by Reed-Solomon parity of `percent` of their size, reading those only that have too little of it.
+
+    Args:
+        is_thorough: read all parity that there is, and make anew what is damaged of it.
+
+    Raises:
+        ParityUnusable: pyeclib, which computes it, is not installed.
+    """
+    if not MIN_PERCENT <= percent <= MAX_PERCENT:
+        raise UsageError(f"{percent:g} percent of parity: it must be from {MIN_PERCENT:g} to {MAX_PERCENT:g}")
+    return add_parity_to_packs(
+        repository, percent, clock=lambda: datetime.now(UTC), is_thorough=is_thorough, progress=progress
+    )
+
+
+def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityCoverage:
+    """Tell which packs have parity, and what loss each group of them survives; with `is_thorough`, read it all for damage."""
+    return survey_parity_of_packs(repository, is_thorough=is_thorough)
+
+
+def repair_packs(repository: Repository, *, progress: Progress | None = None) -> PacksRepaired:
+    """Hold every pack against its name, and make good by parity what is damaged or missing."""
+    return repair_packs_by_parity(repository, clock=lambda: datetime.now(UTC), progress=progress)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Repositories: made, opened, listed; who is at work in them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from datetime import UTC, datetime
+
+from deltaimg import __version__
+from deltaimg.errors import IntegrityError, RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
+from deltaimg.format.manifest import Manifest
+from deltaimg.repo.lock_holder import FoundLock, remove_if_gone
+from deltaimg.repo.lock_holder import list_locks as find_locks
+from deltaimg.repo.lock_holder import remove_lock as remove_found_lock
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.selector import check_image_name, select_snapshot
+from deltaimg.store.local import LocalStore
+
+
+def create_repository(location: str) -> Repository:
+    """Make a new, empty repository in the folder `location`, which must be empty or not exist."""
+    if _is_no_folder(location):
+        raise RepositoryExists(location, "is not a folder")
+    return Repository.create(LocalStore(location), created=datetime.now(UTC), software=f"deltaimg {__version__}")
+
+
+def open_repository(location: str) -> Repository:
+    """Open the repository in the folder `location`."""
+    if _is_no_folder(location):
+        raise RepositoryNotFound(location, "is not a folder, so not a repository")
+    store = LocalStore(location)
+    repository = Repository.open(store)
+    # Only now is it known that the folder is ours to tidy.
+    store.remove_leftovers()
+    return repository
+
+
+def list_snapshots(repository: Repository, image: str | None = None) -> list[Manifest]:
+    """Return all snapshots, or those of one image, oldest first within an image; raises at the first damaged one."""
+    manifests = []
+    for manifest in repository.load_manifests(None if image is None else check_image_name(image)):
+        if isinstance(manifest, IntegrityError):
+            raise manifest
+        manifests.append(manifest)
+    return manifests
+
+
+def find_snapshot(repository: Repository, selector: str) -> Manifest:
+    """Return the snapshot that `selector` means: `vm1`, `vm1@latest~2`, `vm1@2026-11-23`, an id or its beginning."""
+    return repository.load_manifest(select_snapshot(repository, selector))
+
+
+def list_locks(repository: Repository) -> list[FoundLock]:
+    """Tell who is at work in a repository, or died there."""
+    return find_locks(repository)
+
+
+def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -> FoundLock:
+    """Remove the lock of an image, or one that `list_locks` labels so, and return it.
+
+    Args:
+        is_forced: though its holder runs, or beats; that run will find out before it commits, and fail.
+
+    Raises:
+        UsageError: there is no such lock. RepositoryLocked: its holder is alive.
+    """
+    found = next((each for each in find_locks(repository) if each.label == name), None)
+    if found is None:
+        raise UsageError(f"there is no lock '{name[:60]}'", hint="'deltaimg unlock' lists what there is")
+    if is_forced:
+        remove_found_lock(repository.store, found)
+    elif remove_if_gone(repository.store, [found]):
+        raise RepositoryLocked(f"'{name}'", found.describe(), hint="wait until it is done, or remove it with --force")
+    return found
+
+
+def _is_no_folder(location: str) -> bool:
+    """Whether there is something at this place, or on the way to it, that is no folder."""
+    try:
+        return not stat.S_ISDIR(os.stat(location).st_mode)
+    except NotADirectoryError:
+        return True
+    except OSError:
+        return False

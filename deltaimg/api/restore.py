@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots into images, or read in place."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+from deltaimg.api.repositories import find_snapshot
+from deltaimg.engine.content import SnapshotContent
+from deltaimg.engine.progress import Progress
+from deltaimg.engine.restore import RestoreResult
+from deltaimg.engine.restore import restore as restore_manifest
+from deltaimg.engine.snapshot_reader import SnapshotReader
+from deltaimg.errors import UsageError
+from deltaimg.repo.lock import ReaderLock
+from deltaimg.repo.repository import Repository
+
+
+def restore(
+    repository: Repository,
+    selector: str,
+    target_path: str,
+    *,
+    is_forced: bool = False,
+    keep_going: bool = False,
+    is_synced: bool = False,
+    progress: Progress | None = None,
+) -> RestoreResult:
+    """Write a snapshot to a new sparse file, a block device (with `is_forced`) or the standard output (`-`).
+
+    Args:
+        is_forced: replace an existing file, write to a device.
+        keep_going: restore what can be read of a damaged snapshot; the result lists the rest.
+        is_synced: wait until a new file is on the disk; always so for devices and replaced files.
+    """
+    if not target_path:
+        raise UsageError("the target has no name")
+    return restore_manifest(
+        repository,
+        find_snapshot(repository, selector),
+        target_path,
+        is_forced=is_forced,
+        keep_going=keep_going,
+        is_synced=is_synced,
+        progress=progress,
+    )
+
+
+def open_snapshot(repository: Repository, selector: str) -> SnapshotReader:
+    """Return a reader for any offset of a snapshot. Close it, or use it as a context manager: a prune waits for readers."""
+    manifest = find_snapshot(repository, selector)
+    lock = ReaderLock(repository, f"reading {manifest.label}", datetime.now(UTC))
+    with ExitStack() as stack:
+        stack.enter_context(lock)
+        reader = SnapshotContent(repository, manifest).make_reader()
+        reader.release_at_end(stack.pop_all().close)
+    return reader

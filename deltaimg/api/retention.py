@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is kept, and how the space of the rest comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, tzinfo
+
+from deltaimg.engine.flatten import FlattenResult
+from deltaimg.engine.flatten import flatten as flatten_snapshot
+from deltaimg.engine.forget import Forgotten, forget_images
+from deltaimg.engine.forget_choice import choose_by_name, choose_by_policy
+from deltaimg.engine.pin import set_pin
+from deltaimg.engine.progress import Progress
+from deltaimg.engine.prune import PruneForecast, PruneResult
+from deltaimg.engine.prune import plan_prune as plan_prune_of
+from deltaimg.engine.prune import prune as prune_repository
+from deltaimg.engine.prune_plan import MAX_UNUSED_PERCENT, PruneOptions
+from deltaimg.errors import UsageError
+from deltaimg.format.manifest import Manifest
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.retention import Policy
+from deltaimg.repo.selector import select_snapshot
+
+
+def forget(
+    repository: Repository,
+    policy: Policy,
+    images: Sequence[str] = (),
+    *,
+    now: datetime | None = None,
+    zone: tzinfo | None = None,
+    is_forced: bool = False,
+    is_dry_run: bool = False,
+    progress: Progress | None = None,
+) -> list[Forgotten]:
+    """Forget the snapshots of images (all, if none are named) that a policy does not keep, each image by itself.
+
+    An image that fails does not keep the others waiting: its result has the error.
+
+    Args:
+        now: the moment from which on a snapshot is one of the future.
+        zone: whose days and hours count; that of this host if none is given.
+        is_forced: the policy may leave nothing of an image.
+        is_dry_run: change nothing; results tell what each removal would free.
+    """
+    chosen = choose_by_policy(repository, policy, images, now=now or datetime.now(UTC), zone=zone, is_forced=is_forced)
+    return forget_images(repository, chosen, is_dry_run=is_dry_run, progress=progress)
+
+
+def forget_snapshots(
+    repository: Repository,
+    selectors: Sequence[str],
+    *,
+    is_forced: bool = False,
+    is_dry_run: bool = False,
+    progress: Progress | None = None,
+) -> list[Forgotten]:
+    """Forget the snapshots that are named, wherever they stand in their chains; as `forget` otherwise."""
+    chosen = choose_by_name(repository, selectors, is_forced=is_forced)
+    return forget_images(repository, chosen, is_dry_run=is_dry_run, progress=progress)
+
+
+def pin(repository: Repository, selector: str, reason: str = "") -> Manifest:
+    """Keep a snapshot whatever policies say, and return its manifest."""
+    return set_pin(repository, select_snapshot(repository, selector), reason)
+
+
+def unpin(repository: Repository, selector: str) -> Manifest:
+    """Let policies decide about a snapshot again, and return its manifest."""
+    return set_pin(repository, select_snapshot(repository, selector), None)
+
+
+def prune(
+    repository: Repository,
+    *,
+    max_unused_percent: float = MAX_UNUSED_PERCENT,
+    max_repack_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Delete what no snapshot needs; backups and restores may go on meanwhile.
+
+    Args:
+        max_unused_percent: of what all packs hold may stay unused; beyond it, packs are repacked.
+        max_repack_bytes: write at most so much anew.
+    """
+    return prune_repository(repository, _prune_options(max_unused_percent, max_repack_bytes), progress=progress)
+
+
+def plan_prune(
+    repository: Repository,
+    *,
+    max_unused_percent: float = MAX_UNUSED_PERCENT,
+    max_repack_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> PruneForecast:
+    """Return what `prune` would do, and what an earlier one could not delete yet; nothing is changed."""
+    return plan_prune_of(repository, _prune_options(max_unused_percent, max_repack_bytes), progress=progress)
+
+
+def flatten(
+    repository: Repository,
+    selectors: Sequence[str] = (),
+    *,
+    max_depth: int = 0,
+    progress: Progress | None = None,
+) -> list[FlattenResult]:
+    """Make snapshots independent of their bases, with no delta records deeper than `max_depth`.
+
+    Args:
+        selectors: if none is given, the depth of all snapshots is bounded, and their maps stay as they are.
+    """
+    refs = [select_snapshot(repository, each) for each in selectors] or repository.list_snapshots()
+    return [
+        flatten_snapshot(repository, ref, max_depth=max_depth, keeps_base=not selectors, progress=progress)
+        for ref in refs
+    ]
+
+
+def _prune_options(max_unused_percent: float, max_repack_bytes: int | None) -> PruneOptions:
+    if not 0 <= max_unused_percent <= 100:
+        raise UsageError(f"{max_unused_percent:g} percent unused: it must be 0 to 100")
+    return PruneOptions(max_unused_percent / 100, max_repack_bytes)
