@@ -226,7 +226,8 @@ def test_shell_completion_is_there() -> None:
 
     done = subprocess.run(
         command(),
-        env=environment(None) | {"_DELTAIMG_COMPLETE": "complete_bash", "COMP_WORDS": "deltaimg re", "COMP_CWORD": "1"},
+        env=environment(None)
+        | {"_DELTAIMG_COMPLETE": "complete_bash", "COMP_WORDS": "deltaimg res", "COMP_CWORD": "1"},
         capture_output=True,
         check=False,
     )

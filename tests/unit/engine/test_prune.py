@@ -60,7 +60,8 @@ def test_what_is_forgotten_gives_its_space_back() -> None:
     before = count_stored_bytes(repository)
     result = prune_now(repository)
     assert before - count_stored_bytes(repository) == result.freed_bytes - result.written_bytes
-    assert count_stored_bytes(repository) == count_stored_bytes(alone)
+    # Manifests say how long their backups took, in more digits or in fewer.
+    assert abs(count_stored_bytes(repository) - count_stored_bytes(alone)) < 16
     check_all(repository, {kept.id: bytes(first.content)})
 
 
