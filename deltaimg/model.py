@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -18,26 +17,6 @@ MAX_IMAGE_BYTES = 2**60
 """An exbibyte: beyond any real device, far below where arithmetic on offsets could overflow 64 bits."""
 MAX_NAME_BYTES = 200
 """Room for a suffix below the 255 bytes that file systems allow."""
-
-
-class ExtentKind(Enum):
-    """Whether the storage below holds bytes for an extent."""
-
-    DATA = "data"
-    HOLE = "hole"
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Bytes [start, end) of an image with one status."""
-
-    start: int
-    end: int
-    kind: ExtentKind
-
-    @property
-    def length(self) -> int:
-        return self.end - self.start
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,6 @@ Memory  the table, of a fixed size: the share of positions that are anchors foll
 
 from __future__ import annotations
 
-import numpy as np
-
 from deltaimg.arrays import Slots
 from deltaimg.kernels import collect_anchors, find_anchors, insert_anchors
 from deltaimg.kernels.layout import BUCKET_PLACES, AnchorNames, AnchorTable, Buffer
@@ -50,8 +48,3 @@ class Anchors:
     def remember(self, names: AnchorNames, labels: Slots) -> None:
         """Enter a label for each name; those with label 0 are passed over."""
         insert_anchors(self.table, names, labels)
-
-    def remember_blocks(self, content: Buffer, block_bytes: int, labels: Slots) -> None:
-        """Enter the anchors of consecutive blocks, each under its block's label."""
-        names, positions = self.collect(content)
-        self.remember(names, np.ascontiguousarray(labels[positions // np.uint32(block_bytes)]))

@@ -28,7 +28,6 @@ from deltaimg.store.file_port import FilePort
 ROOT = "/simulated-disk"
 """Where the disk seems to be mounted; nothing of that name exists."""
 PAGE_BYTES = 4096
-DEFAULT_BOUND = 64
 
 Objects = dict[str, bytes]
 """What a disk holds: relative path to content."""

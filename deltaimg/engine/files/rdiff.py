@@ -192,7 +192,6 @@ class _DeltaWriter:
 
     def __init__(self, search: _Search, delta: Output) -> None:
         self._delta, self._size = delta, search.block_bytes
-        self._is_zero = search.is_zero
         runs = find_runs(search.is_zero)
         longest = int(np.argmax(runs[:, 1] - runs[:, 0])) if len(runs) else -1
         self._zeros = (
