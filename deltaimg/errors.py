@@ -174,7 +174,7 @@ class RepositoryExists(RepositoryError):
 
 
 class RepositoryLocked(RepositoryError):
-    """Somebody else is at work on the same image."""
+    """Somebody else is at work on the same image, or moves what all images share."""
 
     exit_code = 33
     retryable = True

@@ -20,7 +20,8 @@ def sign_file(
     """Write the signature of a file, by which `delta_file` finds out elsewhere what is new in another. No repository needed.
 
     Args:
-        format_name: `deltaimg`, or `rdiff` for the program of that name. Paths may be `-`, here and below.
+        format_name: `deltaimg`, or `rdiff` for the program of that name; `vcdiff` has no signatures. Paths may be `-`, here
+            and below.
         block_bytes: the finer, the smaller deltas and the larger signatures are; chosen from the file's size where not given.
         is_forced: replace an existing file.
     """
@@ -43,7 +44,11 @@ def delta_file(
     is_forced: bool = False,
     progress: Progress | None = None,
 ) -> DeltaResult:
-    """Write what makes the file at `new_path` of the one that the signature is of."""
+    """Write what makes the file at `new_path` of the one that the signature is of.
+
+    Args:
+        signature_path: with `vcdiff`, which is for the program `xdelta3`, the old file itself.
+    """
     return make_delta(
         signature_path, new_path, delta_path, format_name=format_name, is_forced=is_forced, progress=progress
     )

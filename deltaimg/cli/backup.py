@@ -18,7 +18,9 @@ def backup(
     name: Annotated[str, typer.Option("--image", "-i", metavar="NAME", help="Name of the image in the repository.")],
     tag: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--tag", "-t", metavar="TAG", help="Mark the snapshot; may be given more than once."),
+        typer.Option(
+            "--tag", "-t", metavar="TAG", help="Mark the snapshot, for people and for 'forget --keep-tag'; repeatable."
+        ),
     ] = None,
     compression: Annotated[
         str,
@@ -56,12 +58,18 @@ def backup(
         ),
     ] = "auto",
     delta_depth: Annotated[
-        int, typer.Option("--delta-depth", metavar="N", help="Deltas that may stand on one another, 1 to 64.")
+        int,
+        typer.Option(
+            "--delta-depth", metavar="N", help="Deltas that may stand on one another, 1 to 64.", show_default="8"
+        ),
     ] = 8,
     max_restore_cost: Annotated[
         float,
         typer.Option(
-            "--max-restore-cost", metavar="N", help="Bytes that a restore may decode for each byte that it writes."
+            "--max-restore-cost",
+            metavar="N",
+            help="Bytes that a restore may decode for each byte that it writes.",
+            show_default="2",
         ),
     ] = 2.0,
     delta_memory: Annotated[

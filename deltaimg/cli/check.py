@@ -20,7 +20,7 @@ _SHOWN_NOTES = 10
 def check(
     read_packs: Annotated[
         bool,
-        typer.Option("--read-packs", help="Read packs whole, and prove that their bytes are those that were written."),
+        typer.Option("--read-packs", help="Read packs whole, and hold their bytes against their names."),
     ] = False,
     repo: Repo = None,
     as_json: Json = False,
@@ -29,9 +29,12 @@ def check(
 ) -> None:
     """Tell whether a repository is whole, from its metadata.
 
-    Every object is held against its name and checksums, and everything that it refers to is looked up: snapshots,
-    maps, records, their sources, index, signatures, and the footers of packs. Errors may cost content; warnings and
-    notes do not. What 'verify' proves, the content of records, is not read, unless with --read-packs.
+    Every object is held against its name and digests, and everything that it refers to is looked up: snapshots, maps,
+    records, their sources, index, signatures, and the footers of packs. Errors may cost content; warnings and notes do
+    not.
+
+    The content of records is not expanded: that is 'verify'. --read-packs finds bytes of packs that have changed.
+    Parity has a check of its own: 'deltaimg parity show --check'.
 
     Examples:
 

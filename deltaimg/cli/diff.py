@@ -20,7 +20,7 @@ def diff(
     newer: Annotated[str, typer.Argument(metavar="B", help="Another one, of the same image or not.")],
     plot: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--plot", metavar="FILE", help="Draw where the changes lie, as PNG or SVG."),
+        typer.Option("--plot", metavar="FILE", help="Draw where the changes lie, as PNG or SVG; needs matplotlib."),
     ] = None,
     force: Force = False,
     repo: Repo = None,

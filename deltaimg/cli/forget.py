@@ -48,7 +48,7 @@ def forget(
     ] = None,
     tags: Annotated[
         list[str] | None,
-        typer.Option("--keep-tag", metavar="TAG", help="Keep all with this tag, or with all of 'TAG,TAG'. Repeatable."),
+        typer.Option("--keep-tag", metavar="TAG", help="Keep all with this tag, or with all of 'TAG,TAG'; repeatable."),
     ] = None,
     time_zone: Annotated[
         Optional[str],  # noqa: UP045

@@ -33,9 +33,9 @@ def repair(
 ) -> None:
     """Make a damaged repository whole, as far as that goes, and tell what stays damaged.
 
-    All packs are read. An index that is lost is made anew from packs; good records of damaged packs are stored again;
-    lost ones are taken from --from. Damaged objects are moved to 'quarantine/', never deleted. May be run again at any
-    time, and after any interruption.
+    All packs are read. Packs that parity covers are made good first; an index that is lost is made anew from packs; good
+    records of damaged packs are stored again; lost ones are taken from --from. What stays damaged is moved to
+    'quarantine/', never deleted. May be run again at any time, and after any interruption.
 
     Examples:
 

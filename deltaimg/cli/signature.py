@@ -7,14 +7,21 @@ from typing import Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import FileFormat, Force, Json, Quiet, Verbose, check_output, parse_size
+from deltaimg.cli.options import Force, Json, Quiet, Verbose, check_output, parse_size
 from deltaimg.cli.terminal import Terminal, format_bytes
 
 
 def signature(
     old: Annotated[str, typer.Argument(metavar="OLD", help="File, block device, or '-' for the standard input.")],
     output: Annotated[str, typer.Argument(metavar="SIG", help="New file, or '-' for the standard output.")] = "-",
-    format_: FileFormat = "deltaimg",
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="'deltaimg', or 'rdiff' for the rdiff program at the other end. VCDIFF has no signatures.",
+        ),
+    ] = "deltaimg",
     block_size: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(

@@ -30,7 +30,8 @@ def unlock(
     """Say who is at work in a repository; remove a lock.
 
     This is hardly ever needed. A lock whose process has died is taken away by whoever comes next: at once on the same
-    machine, after 90 seconds without a heartbeat on another. Whose lock is removed notices before it commits, and fails.
+    machine, after 90 seconds without a heartbeat on another. A run whose lock is removed notices before it commits, and
+    fails.
 
     Examples:
 
