@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_size, require_repo
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_count, parse_ratio, parse_size, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 
 
@@ -58,20 +58,14 @@ def backup(
         ),
     ] = "auto",
     delta_depth: Annotated[
-        int,
-        typer.Option(
-            "--delta-depth", metavar="N", help="Deltas that may stand on one another, 1 to 64.", show_default="8"
-        ),
-    ] = 8,
+        str, typer.Option("--delta-depth", metavar="N", help="Deltas that may stand on one another, 1 to 64.")
+    ] = "8",
     max_restore_cost: Annotated[
-        float,
+        str,
         typer.Option(
-            "--max-restore-cost",
-            metavar="N",
-            help="Bytes that a restore may decode for each byte that it writes.",
-            show_default="2",
+            "--max-restore-cost", metavar="N", help="Bytes that a restore may decode for each byte that it writes."
         ),
-    ] = 2.0,
+    ] = "2",
     delta_memory: Annotated[
         str, typer.Option("--delta-memory", metavar="SIZE", help="Memory for finding similar content.")
     ] = "256M",
@@ -123,8 +117,8 @@ def backup(
             match_budget_bytes=parse_size(match_memory),
             delta=delta,
             delta_budget_bytes=parse_size(delta_memory),
-            max_depth=delta_depth,
-            max_restore_cost=max_restore_cost,
+            max_depth=parse_count(delta_depth),
+            max_restore_cost=parse_ratio(max_restore_cost),
             cache_folder=None if no_cache else cache_dir or find_cache_folder(),
             cache_budget_bytes=parse_size(cache_size),
         )

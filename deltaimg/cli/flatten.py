@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_count, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -54,11 +54,10 @@ def flatten(
         raise UsageError("name snapshots, or --all", hint="deltaimg flatten vm1@latest")
     if every and max_depth is None:
         raise UsageError("--all needs --max-depth", hint="deltaimg flatten --all --max-depth 4")
-    if max_depth is not None and not (max_depth.isascii() and max_depth.isdigit()):
-        raise UsageError(f"'{max_depth}' is no depth", hint="write 0, 4 or the like")
+    depth = 0 if max_depth is None else parse_count(max_depth)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
-        results = run_flatten(repository, snapshot or (), max_depth=int(max_depth or 0), progress=terminal)
+        results = run_flatten(repository, snapshot or (), max_depth=depth, progress=terminal)
         if as_json:
             terminal.print_json([describe_flattened(each) for each in results])
         for each in results:

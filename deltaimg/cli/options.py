@@ -35,6 +35,8 @@ Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing 
 
 _SIZE = re.compile(r"(\d{1,20})(\.\d{1,20})?\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,20})?)\s*%?", re.ASCII)
+_COUNT = re.compile(r"\d{1,9}", re.ASCII)
+_RATIO = re.compile(r"\d{1,9}(?:\.\d{1,20})?", re.ASCII)
 
 
 def require_repo(repo: str | None) -> str:
@@ -69,3 +71,17 @@ def parse_percent(text: str) -> float:
     if match is None:
         raise UsageError(f"'{text}' is no percentage", hint="write 5, 0.5 or the like")
     return float(match[1])
+
+
+def parse_count(text: str) -> int:
+    """Return the whole number that `8` means; raises UsageError. Which numbers make sense is for others to say."""
+    if not _COUNT.fullmatch(text.strip()):
+        raise UsageError(f"'{text[:60]}' is no whole number", hint="write 4, 8 or the like")
+    return int(text)
+
+
+def parse_ratio(text: str) -> float:
+    """Return the number that `2` or `1.5` means; raises UsageError. Which numbers make sense is for others to say."""
+    if not _RATIO.fullmatch(text.strip()):
+        raise UsageError(f"'{text[:60]}' is no number", hint="write 2, 1.5 or the like")
+    return float(text)

@@ -7,11 +7,12 @@ import base64
 import os
 import re
 from pathlib import Path
+from typing import get_type_hints
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from deltaimg.cli.app import COMMANDS
+from deltaimg.cli.app import COMMANDS, find_function
 from deltaimg.errors import TargetExists, UsageError
 from tests.cli.conftest import Nights
 from tests.support.program import command, deltaimg, environment, fail, succeed
@@ -44,6 +45,19 @@ def test_backup_json_ends_with_one_object_that_says_by_how_much_the_repository_g
     assert found["stored_bytes"] == size_of(nights.repo) - before
     assert found["apparent_bytes"] == 2_000_001
     assert 50_000 <= found["changed_bytes"] <= 57_344
+
+
+def test_backup_takes_every_option_that_bounds_deltas(nights: Nights) -> None:
+    """Numbers are text that commands parse: those of two options reached the engine as text, which ended every such run."""
+    bounds = ("--delta-depth", "3", "--max-restore-cost", "1.5", "--delta-memory", "8M", "--match-memory", "8M")
+    succeed("backup", nights.image, "--image", "vm1", *bounds, "--delta", "zstd", "--no-cache", repo=nights.repo)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_text_or_a_flag(name: str) -> None:
+    """Whatever its type says, a value reaches its command as text: see `_keep_as_they_are`."""
+    for option, kind in get_type_hints(find_function(name)).items():
+        assert option == "return" or kind in (str, bool, str | None, list[str] | None), option
 
 
 def test_snapshots_lists_four_sizes(nights: Nights) -> None:
