@@ -34,7 +34,7 @@ def verify(
 
 
 def check(repository: Repository, *, read_packs: bool = False, progress: Progress | None = None) -> CheckReport:
-    """Look at the structure of a repository: every object, what it refers to, and what nothing refers to.
+    """Look at the structure of a repository: every object but parity, what it refers to, and what nothing refers to.
 
     Args:
         read_packs: read packs whole, not only their headers and footers, and hold them against their names.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Zstandard, one frame a record, with the content size in it and no checksum: records have their own."""
+"""Zstandard, one frame a record, with the content size in it and no checksum: records have digests."""
 
 from __future__ import annotations
 

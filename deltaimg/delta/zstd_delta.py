@@ -2,7 +2,7 @@
 """Deltas as zstd frames whose history begins with the sources.
 
 zstd calls them a raw-content dictionary; it finds matches in them as if they had come before the content. A frame names
-no dictionary and has its content size in it, but no checksum: records have their own.
+no dictionary and has its content size in it, but no checksum: records have digests.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is the repository whole? Told from metadata, without any snapshot being put together.
 
-Reads   every object but packs; of a pack its header and footer, or all of it to hold it against its name.
+Reads   manifests, maps, index objects, signatures, locks and lists of what is condemned; of a pack its header and footer, or
+        all of it to hold it against its name. Parity is for `engine/parity.py` to look at.
 Always  each manifest, map and index is parsed once; a chain is judged link by link: a map covers what its base does not.
 Always  what others do meanwhile is no error: where objects came or went during a check that found any, it begins anew.
 Memory  see `Catalog`; one map or signature at a time; a few hundred bytes a snapshot and a pack.
@@ -61,7 +62,7 @@ class CheckReport:
 def check(
     repository: Repository, *, read_packs: bool = False, progress: Progress | None = None, workers: int | None = None
 ) -> CheckReport:
-    """Look at every object of a repository and at what it refers to.
+    """Look at every object of a repository, parity left out, and at what it refers to.
 
     Args:
         read_packs: read packs whole, and so prove that their bytes are those that were written.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forget snapshots anywhere in a chain: no data moves, and every other snapshot stays what it is.
 
-A survivor whose base is forgotten gets a map that is told apart from the nearest ancestor that is kept, whatever number of
-neighbours go at once. Three steps, in this order:
+A survivor whose base is forgotten gets a map that is told apart from the nearest snapshot below it that is kept,
+whatever number of neighbours go at once. Three steps, in this order:
 
 1. Prove and store. Maps are overlaid up the chain, each read once. For each such survivor the new map is built, parsed again
    and laid on its new base: what comes out must be the snapshot's map of before, run for run, in records and slots. A record's
@@ -188,7 +188,7 @@ class _Merge:
         return after
 
     def _rebase(self, manifest: Manifest) -> Manifest:
-        """Return a manifest with the nearest ancestor that is kept as its base, or none."""
+        """Return a manifest based on the nearest snapshot below it that is kept, or on none."""
         base = self._snapshots.get(manifest.base or "")
         seen = {manifest.id}
         while base is not None and base.id in self._forgotten and base.id not in seen:

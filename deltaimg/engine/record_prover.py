@@ -39,7 +39,7 @@ _CACHE_BYTES = 64 * MIB
 
 @dataclass(frozen=True, slots=True)
 class PackRecord:
-    """A record whose header and payload are what their checksums say."""
+    """A record whose header and payload have the digests that they say."""
 
     offset: int
     header: RecordHeader

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write anew what stays of objects that go: records as they are, digests, index entries.
 
-Always  what is stored again is proven first: payloads by their checksums, digests by the ids of their records.
+Always  what is stored again is proven first: payloads by their digests, digests by the ids of their records.
 Memory  a batch of packs' digests, 16 bytes a slot; the writer's packs; the index entries that are written anew.
 """
 

@@ -2,7 +2,7 @@
 """The 64-byte header that every object begins with, and the checks that every reader makes first.
 
 Always  a reader learns kind, version and features before it looks at anything else, and refuses what it does not know.
-Always  header and body have a checksum each; both are plain BLAKE3, so that `check` needs no key.
+Always  header and body have a digest each; both are plain BLAKE3, so that `check` needs no key.
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ def parse_header(kind: Kind, name: str, data: bytes | memoryview) -> Header:
     if len(data) < HEADER_BYTES:
         raise Truncated(name, len(data), HEADER_BYTES, len(data))
     head = bytes(data[:HEADER_BYTES])
-    magic, version, incompatible, _compatible, reserved, body_bytes, body_digest, padding, checksum = HEADER.unpack(
-        head
+    magic, version, incompatible, _compatible, reserved, body_bytes, body_digest, padding, header_digest = (
+        HEADER.unpack(head)
     )
     if magic != kind.value:
         raise Malformed(name, 0, f"is no {kind.name.lower()} of deltaimg")
-    if digest_bytes(head[:56], length=8) != checksum:
+    if digest_bytes(head[:56], length=8) != header_digest:
         raise Malformed(name, 56, "the header is damaged")
     if version != VERSION:
         raise UnsupportedFormat(name, f"has format version {version}; this deltaimg reads version {VERSION}")

@@ -6,7 +6,7 @@
     footer  := entry_count times `FOOTER_ENTRY`
     trailer := u32 entry_count, u32 zero, 8 bytes magic
 
-The header's body digest covers footer and trailer only: each record has a checksum of its own, and the pack's name is
+The header's body digest covers footer and trailer only: each record has digests of its own, and the pack's name is
 the digest of all its bytes. A pack whose footer is lost is still read from front to back, header by header, without any key.
 """
 
@@ -106,10 +106,10 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
     head = bytes(data[:RECORD_HEADER_BYTES])
     fields = RECORD_HEADER.unpack(head)
     magic, encoding, sealed, header_bytes, payload_bytes, record_id, sources = fields[:7]
-    slots, shift, flags, padding, digest, checksum = fields[7:]
+    slots, shift, flags, padding, digest, header_digest = fields[7:]
     if magic != RECORD_MAGIC:
         raise Malformed(name, offset, "no record begins here")
-    if digest_bytes(head[:56], length=8) != checksum:
+    if digest_bytes(head[:56], length=8) != header_digest:
         raise Malformed(name, offset, "a record header is damaged")
     if sealed or flags or header_bytes != RECORD_HEADER_BYTES:
         raise UnsupportedFormat(name, f"the record at byte {offset} is sealed or uses features unknown here")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Locks: who is at work, so that two do not work on the same thing, and nothing is deleted that somebody still reads.
 
-    locks/<image>           one at a time: backup, forget, flatten and pin of an image
+    locks/<image>           one at a time: backup, forget, flatten and pin of an image; prune while it rewrites maps
     locks/.maintenance      one at a time: prune, repair, parity
     locks/.reader-<token>   any number: restore, verify, cat. It keeps nobody waiting but the last step of a prune
 

@@ -46,7 +46,7 @@ def digest_object(store: Store, name: str, size_bytes: int) -> str:
 
 
 def find_damaged_records(name: str, data: bytes, offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, str]]:
-    """Yield offset and problem of each of the records at `offsets` of a pack that is not what its header and checksums say."""
+    """Yield offset and problem of each of the records at `offsets` of a pack that is not what its header and digests say."""
     view = memoryview(data)
     for offset in offsets.tolist():
         try:

@@ -6,8 +6,8 @@ Memory  the index; for each record 8 bytes and a bit a slot; one map at a time. 
 Always  all or nothing: where anything cannot be read there is no answer, only an error that names it.
 
 The order matters beside others at work. What a manifest refers to was indexed before it appeared, so that an index that is
-read after the manifests has it. A snapshot that a forget takes away meanwhile was either read before, or its child was read
-after it got the merged map; where the child was read before and the base is gone, all manifests are read again.
+read after the manifests has it. A snapshot that a forget takes away meanwhile was either read before, or the one based
+on it was read after it got the merged map; where that was read before and its base is gone, all manifests are read again.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """From packs to the content of records: which ranges to read, how to expand them, and proof that the bytes are right.
 
 The proof is the digest of every block, which the record's id vouches for. Where digests were not loaded, for records that
-are only sources of others, it is the payload's checksum; what is made of them is then proven by digests.
+are only sources of others, it is the payload's digest; what is made of them is then proven by digests.
 """
 
 from __future__ import annotations
