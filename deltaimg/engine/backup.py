@@ -97,7 +97,8 @@ class _Backup:
         extents = round_extents(self._source, self._block_bytes)
         self._seen = SeenImage(None if self._source.is_sequential else extents, self._block_bytes)
         clock = self._clock  # Not the whole of this, which the writer would keep alive, and this the writer.
-        with PackWriter(self._repository, lambda: count_microseconds(clock())) as writer:
+        writer = PackWriter(self._repository, lambda: count_microseconds(clock()), check_lock=self._lock.check)
+        with writer:
             try:
                 self._store_changes(extents, writer)
                 is_live = self._check_source()

@@ -14,6 +14,7 @@ from deltaimg.delta.signature import root_digest
 from deltaimg.engine.progress import Progress
 from deltaimg.errors import DigestMismatch, IntegrityError, ObjectNotFound, SnapshotError
 from deltaimg.format.manifest import Manifest
+from deltaimg.format.pack import pack_name
 from deltaimg.repo.chain import ResolvedMap, resolve_map
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
@@ -69,11 +70,22 @@ def find_base(
             progress.warn(f"{error}; trying the snapshot before it")
             continue
         try:
-            return table, manifest, load_resolved(repository, manifest, table)
+            resolved = load_resolved(repository, manifest, table)
+            _check_packs(table, resolved)
+            return table, manifest, resolved
         except (IntegrityError, ObjectNotFound, SnapshotError) as error:
             progress.warn(f"{ref.label} cannot be a base: {error}; this snapshot gets a full map")
             return SlotTable(repository, table.index), manifest, None
     return table, None, None
+
+
+def _check_packs(table: SlotTable, resolved: Resolved) -> None:
+    """Raise ObjectNotFound where the content of a base is not there any more: what is unchanged is then stored again."""
+    entries = table.entries[table.used_records(resolved.map.runs)]
+    entries = entries[table.index.is_lost[entries]]
+    if len(entries):
+        missing = np.flatnonzero(table.index.is_missing)
+        raise ObjectNotFound(pack_name(table.index.packs[int(table.index.entries["pack"][missing[0]])]))
 
 
 def load_other_content(table: SlotTable, block_bytes: int, budget_bytes: int, progress: Progress) -> None:
@@ -84,7 +96,7 @@ def load_other_content(table: SlotTable, block_bytes: int, budget_bytes: int, pr
     allowed = budget_bytes // BYTES_A_KNOWN_BLOCK - table.slot_count
     entries = table.index.entries
     is_usable = (entries["block_shift"] == block_bytes.bit_length() - 1) & (table.index.links.depths >= 0)
-    is_usable &= ~table.index.is_condemned
+    is_usable &= ~(table.index.is_condemned | table.index.is_lost)
     numbers = np.flatnonzero(is_usable)[::-1]
     numbers = numbers[np.cumsum(entries["slots"][numbers], dtype=np.int64) <= allowed]
     if len(numbers):

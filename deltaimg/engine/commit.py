@@ -2,8 +2,10 @@
 """The commit of a backup: its manifest appears while its lock stands, or it does not stay.
 
 A host that sleeps for hours may wake up as one that was taken for dead: its lock was removed, and a prune may have deleted
-what it meant to refer to. So the lock is asked for just before the commit. Between that answer and the commit it may still be
-lost, and so it is asked for again just after; then the snapshot stays only if all that it needs is there and not condemned.
+what it meant to refer to. So the lock is asked for at the last moment before the commit. Between that answer and the commit it
+may still be lost, and so it is asked for again just after; then the snapshot stays only if all that it needs is there and not
+condemned. What is left is a forget on another host that had listed the snapshots before this one, and removes its base after
+that second look.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ from __future__ import annotations
 import numpy as np
 
 from deltaimg.arrays import Runs
-from deltaimg.errors import IntegrityError, LockLost
+from deltaimg.errors import IntegrityError, LockLost, ObjectNotFound, SnapshotError
 from deltaimg.format.manifest import Manifest
-from deltaimg.format.pack import PACKS, pack_name
+from deltaimg.repo.chain import resolve_map
+from deltaimg.repo.condemned import load_condemned
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository, SnapshotRef
@@ -29,25 +32,25 @@ def commit_snapshot(repository: Repository, lock: ImageLock, manifest: Manifest,
     Raises:
         LockLost: the lock was removed, and the snapshot was not committed, or does not stay.
     """
-    lock.check()
-    repository.commit(manifest)
+    repository.commit(manifest, lock.check)
     try:
         lock.check()
     except LockLost:
-        if _needs_what_goes(repository, table, runs):
+        if _needs_what_goes(repository, manifest, table, runs):
             repository.remove_snapshot(SnapshotRef(manifest.image, manifest.time, manifest.id))
             raise
 
 
-def _needs_what_goes(repository: Repository, table: SlotTable, runs: Runs) -> bool:
-    """Tell whether a record that `runs` need is condemned, or not there any more."""
+def _needs_what_goes(repository: Repository, manifest: Manifest, table: SlotTable, runs: Runs) -> bool:
+    """Tell whether the map, a base or a record that the snapshot needs is condemned, or not there any more."""
+    if manifest.map in {name for each in load_condemned(repository) for name in each.maps}:
+        return True
     used = table.used_records(runs)
     now = SlotTable(repository, load_index(repository))
     try:
+        resolve_map(repository, manifest, now)
         records = now.add_records(table.record_ids[used], table.slot_counts[used].astype(np.uint16), "the new snapshot")
         entries = now.entries[np.union1d(records, now.add_sources(records))]
-    except IntegrityError:
+    except (IntegrityError, SnapshotError, ObjectNotFound):
         return True
-    needed = {pack_name(now.index.packs[number]) for number in set(now.index.entries["pack"][entries].tolist())}
-    there = {found.name for found in repository.store.list(PACKS)}
-    return bool(now.index.is_condemned[entries].any()) or not needed <= there
+    return bool((now.index.is_condemned | now.index.is_missing)[entries].any())

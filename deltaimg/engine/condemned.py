@@ -73,7 +73,7 @@ def list_waits(repository: Repository, lock: MaintenanceLock, condemned: Condemn
         return condemned
     tokens = tuple(found.lock.token for found in list_locks(repository) if found.lock.token != lock.token)
     listed = msgspec.structs.replace(condemned, waits_for=tokens)
-    replace_condemned(repository, listed)
+    replace_condemned(repository, listed, lock.check)
     return listed
 
 
@@ -155,8 +155,7 @@ def _pardon(repository: Repository, lock: MaintenanceLock, due: list[Condemned])
             maps=tuple(name for name in condemned.maps if name not in reachable.maps),
         )
         if kept != condemned:
-            lock.check()
-            replace_condemned(repository, kept)
+            replace_condemned(repository, kept, lock.check)
         pardoned.append(kept)
     return pardoned
 

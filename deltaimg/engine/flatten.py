@@ -77,15 +77,14 @@ def flatten(
         table = SlotTable(repository, load_index(repository))
         runs = load_resolved(repository, manifest, table).map.runs
         deep = _find_deep(table, table.used_records(runs), max_depth)
-        written = _recode(repository, table, manifest, deep, progress, clock, workers or count_workers())
+        written = _recode(repository, table, manifest, deep, progress, clock, lock.check, workers or count_workers())
         changed = manifest
         if manifest.base is not None and not keeps_base:
             data, _ = encode_map(table, runs, None, -(-manifest.size_bytes // manifest.block_bytes))
             name, map_bytes = repository.put_object(MAPS, [data])
             changed = msgspec.structs.replace(manifest, map=name, map_is_full=True, base=None)
             _prove(repository, changed, max_depth)
-            lock.check()
-            repository.replace_manifest(changed)
+            repository.replace_manifest(changed, lock.check)
             written += map_bytes
     is_changed = changed is not manifest
     return FlattenResult(changed, is_changed, len(deep), written, time.monotonic() - started)
@@ -118,6 +117,7 @@ def _recode(
     records: npt.NDArray[np.int64],
     progress: Progress,
     clock: Callable[[], datetime],
+    check_lock: Callable[[], None],
     workers: int,
 ) -> int:
     """Store records anew, each alone; return how many bytes that took."""
@@ -136,7 +136,8 @@ def _recode(
         return encoder.encode(content, table.digests[first : first + count], None, scratch.get(MAX_RECORD_BYTES))
 
     progress.start("storing records that stand alone", int(table.slot_counts[records].sum()) * block_bytes)
-    with PackWriter(repository, lambda: count_microseconds(clock())) as writer:
+    writer = PackWriter(repository, lambda: count_microseconds(clock()), check_lock=check_lock)
+    with writer:
         with OrderedPool(workers=workers) as pool:
             for encoded in pool.map(encode, records.tolist()):
                 writer.add(encoded.header, encoded.payload, encoded.digests)

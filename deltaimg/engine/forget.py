@@ -124,8 +124,7 @@ def forget(
                 f"the newest snapshot of '{image}' goes: the next backup is compared with {plan.kept[-1].label} instead"
             )
         for manifest in _Merge(repository, plan).run():
-            lock.check()
-            repository.replace_manifest(manifest)
+            repository.replace_manifest(manifest, lock.check)
         for manifest in order_removals(plan.forgotten):
             lock.check()
             repository.remove_snapshot(SnapshotRef(manifest.image, manifest.time, manifest.id))

@@ -58,8 +58,7 @@ class MapRewriter:
                 if manifest.id in needed:
                     resolved[manifest.id] = runs
                 if changed is not None:
-                    lock.check()
-                    self._repository.replace_manifest(changed)
+                    self._repository.replace_manifest(changed, lock.check)
 
     def _rewrite_map(self, manifest: Manifest, resolved: dict[str, Runs]) -> tuple[Manifest | None, Runs]:
         """Store the new map of a snapshot; return its manifest then, None if it stays, and its resolved map."""

@@ -126,6 +126,8 @@ class NewContent:
             self._open_for_few()
         if self._stream and self._matcher:
             self._stream.finish()
+            # New slots were numbered from here on: a record that came into view meanwhile would have taken their numbers.
+            assert self._table.slot_count + int(self._stream.slot_counts.sum()) == self._matcher.slot_count
             self._table.add_new_records(self._stream.record_ids, self._stream.slot_counts, self._matcher.digests)
 
     def keep_for_next_night(self) -> None:

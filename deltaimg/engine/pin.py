@@ -36,6 +36,5 @@ def set_pin(
         manifest = repository.load_manifest(ref)
         changed = msgspec.structs.replace(manifest, pinned=msgspec.UNSET if reason is None else reason)
         if changed != manifest:
-            lock.check()
-            repository.replace_manifest(changed)
+            repository.replace_manifest(changed, lock.check)
         return changed

@@ -97,11 +97,11 @@ def prune(
         reachable, inventory = _look(repository, progress)
         trim, written = plan_trim(reachable, options), 0
         if not trim.is_empty:
-            written = _trim(repository, reachable, trim, progress, clock, patience_s)
+            written = _trim(repository, lock, reachable, trim, progress, clock, patience_s)
             reachable, inventory = _look(repository, progress)
         plan = make_plan(reachable, inventory, options)
         if not plan.is_empty:
-            plan, copied = _replace(repository, plan, reachable, inventory, options, progress, clock)
+            plan, copied = _replace(repository, lock, plan, reachable, inventory, options, progress, clock)
             written += copied
             progress.start("deleting", None)
             condemn(repository, lock, plan, clock())
@@ -132,6 +132,7 @@ def _look(repository: Repository, progress: Progress) -> tuple[Reachable, Invent
 
 def _trim(
     repository: Repository,
+    lock: MaintenanceLock,
     reachable: Reachable,
     plan: TrimPlan,
     progress: Progress,
@@ -145,7 +146,7 @@ def _trim(
     for manifest in reachable.manifests:
         images.setdefault(manifest.block_bytes, {}).setdefault(manifest.image, []).append(manifest)
     for block_bytes, of_size in images.items():
-        with PackWriter(repository, _make_clock(reachable, clock)) as writer:
+        with PackWriter(repository, _make_clock(reachable, clock), check_lock=lock.check) as writer:
             trimmer = Trimmer(repository, reachable.index, plan, writer, block_bytes=block_bytes)
             for manifests in of_size.values():
                 trimmer.walk(manifests)
@@ -181,6 +182,7 @@ def _check_packs(repository: Repository, reachable: Reachable, inventory: Invent
 
 def _replace(
     repository: Repository,
+    lock: MaintenanceLock,
     plan: PrunePlan,
     reachable: Reachable,
     inventory: Inventory,
@@ -199,7 +201,7 @@ def _replace(
         progress.warn(f"{error}; {pack_name(pack)} stays as it is")
 
     if len(plan.moved):
-        with PackWriter(repository, _make_clock(reachable, clock)) as writer:
+        with PackWriter(repository, _make_clock(reachable, clock), check_lock=lock.check) as writer:
             copy_records(repository, reachable.index, plan.moved, writer, progress, note_damage)
             writer.finish()
         work.written_bytes += writer.stored_bytes

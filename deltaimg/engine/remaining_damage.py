@@ -10,13 +10,12 @@ import numpy.typing as npt
 
 from deltaimg.engine.check import Checker
 from deltaimg.engine.content import SnapshotContent
-from deltaimg.engine.repository_state import QUARANTINE
 from deltaimg.errors import IntegrityError, SnapshotError, StoreError, UnsupportedFormat
 from deltaimg.format.manifest import split_object_name
 from deltaimg.format.pack import pack_name
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.index import Index, load_index
-from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.repository import QUARANTINE, Repository, SnapshotRef
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ class _Repair:
             report.copied = names
             if not report.is_dry_run:
                 self._check_lock()
-                report.quarantined += copy_objects(self._repository, self._copy, names)
+                report.quarantined += copy_objects(self._repository, self._copy, names, self._check_lock)
                 checker = self._check()
         report.recovered = self._recover(checker)
         if report.recovered and not report.is_dry_run:
@@ -186,14 +186,16 @@ class _Repair:
             self._made |= {record_id for places in plan.salvage.values() for record_id in places.values()}
             self._made |= {record.header.id for record in self._find_lost(plan)}
         else:
-            with PackWriter(self._repository, lambda: count_microseconds(self._clock())) as writer:
+            writer = PackWriter(
+                self._repository, lambda: count_microseconds(self._clock()), check_lock=self._check_lock
+            )
+            with writer:
                 for record in self._salvage(plan):
                     writer.add(record.header, record.payload, record.digests, record.sources)
                     self._made.add(record.header.id)
                 for record in self._find_lost(plan):
                     writer.add(record.header, record.payload, record.digests)
                     self._made.add(record.header.id)
-                self._check_lock()
                 writer.finish()
         salvaged = {record_id for places in plan.salvage.values() for record_id in places.values()}
         report.salvaged_records = len(salvaged & self._made)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from deltaimg.engine.check import Checker
 from deltaimg.engine.findings import FindingKind
-from deltaimg.engine.repair_plan import put_aside
+from deltaimg.engine.repair_plan import keep_aside
 from deltaimg.errors import DeltaimgError, IntegrityError, StoreError, UnsupportedFormat
 from deltaimg.format.framing import name_object
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, parse_manifest
@@ -33,8 +33,13 @@ def find_copies(checker: Checker, copy: Repository) -> list[str]:
     return sorted(names, key=lambda name: (name.startswith(SNAPSHOTS), name))
 
 
-def copy_objects(repository: Repository, copy: Repository, names: list[str]) -> list[str]:
-    """Take objects from the copy; return the names of damaged ones that were put aside for them."""
+def copy_objects(
+    repository: Repository, copy: Repository, names: list[str], check_lock: Callable[[], None]
+) -> list[str]:
+    """Take objects from the copy; return the names of damaged ones whose bytes were put aside.
+
+    Each takes the place of the damaged one at once: a manifest that was away for a moment would be one that was forgotten.
+    """
     aside = []
     for name in names:
         data = copy.store.get(name)
@@ -43,10 +48,10 @@ def copy_objects(repository: Repository, copy: Repository, names: list[str]) -> 
         except DeltaimgError:
             found = None
         if found is not None and found != data:
-            put_aside(repository.store, name)
+            keep_aside(repository.store, name, found)
             aside.append(name)
         if found != data:
-            repository.store.put(name, [data])
+            repository.store.replace(name, [data], check_lock)
     return aside
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,6 @@ import numpy as np
 from deltaimg.engine.check import Checker
 from deltaimg.engine.findings import FindingKind
 from deltaimg.engine.record_prover import find_records, index_records
-from deltaimg.engine.repository_state import QUARANTINE
 from deltaimg.errors import IntegrityError, ObjectExists, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.framing import name_object
 from deltaimg.format.index import INDEXES, IndexObject, parse_index
@@ -19,7 +20,7 @@ from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.repo.condemned import load_condemned
 from deltaimg.repo.index import Index
 from deltaimg.repo.index_edit import select_entries
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import QUARANTINE, Repository
 from deltaimg.store.interface import Store
 
 
@@ -78,14 +79,21 @@ def _is_damaged_still(repository: Repository, name: str) -> bool:
 
 def put_aside(store: Store, name: str) -> None:
     """Give a damaged object a name under `quarantine/`, another one where the same name was put aside before."""
+    with suppress(ObjectNotFound):
+        _name_aside(name, lambda aside: store.move(name, aside))
+
+
+def keep_aside(store: Store, name: str, data: bytes) -> None:
+    """Keep the bytes of a damaged object under `quarantine/`, the object itself staying where it is."""
+    _name_aside(name, lambda aside: store.put(aside, [data]))
+
+
+def _name_aside(name: str, give: Callable[[str], object]) -> None:
+    """Give what `name` holds the first free name under `quarantine/`."""
     for number in range(1, 1000):
-        try:
-            store.move(name, f"{QUARANTINE}{name}" + (f".{number}" if number > 1 else ""))
-        except ObjectExists:
-            continue
-        except ObjectNotFound:
-            pass
-        return
+        with suppress(ObjectExists):
+            give(f"{QUARANTINE}{name}" + (f".{number}" if number > 1 else ""))
+            return
     raise StoreError(name, "was put aside a thousand times; clear the quarantine")
 
 

@@ -10,10 +10,8 @@ from deltaimg.format.condemned import CONDEMNED, parse_condemned
 from deltaimg.format.coverage import COVERAGE, parse_coverage
 from deltaimg.format.lock import HEARTBEATS, LOCKS, parse_lock
 from deltaimg.repo.lock_holder import FoundLock
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import QUARANTINE, Repository
 from deltaimg.store.interface import KeepsUnfinished
-
-QUARANTINE = "quarantine/"
 
 
 def note_state(repository: Repository, findings: Findings) -> None:

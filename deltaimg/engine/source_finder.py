@@ -280,7 +280,9 @@ class SourceFinder:
         """Return some blocks of a stored record, None if that is not possible or costs too much."""
         shape = int(self._table.slot_counts[record]), self._block_bytes
         within = slots - int(self._table.first_slots[record])
-        kept = self._contents.get(self._name(record), shape[0] * shape[1])
+        # Without its digests at hand nothing could tell whether what was kept is right.
+        is_loaded = bool(self._table.is_loaded(np.array([record]))[0])
+        kept = self._contents.get(self._name(record), shape[0] * shape[1]) if is_loaded else None
         if kept is not None:
             blocks = np.frombuffer(kept, np.uint8).reshape(shape)[within]
             if (digest_blocks(self._block_key, blocks.data, self._block_bytes) == self._digests()[slots]).all():

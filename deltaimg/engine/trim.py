@@ -211,14 +211,18 @@ class Trimmer:
         table = self.table
         same_place = np.repeat(bases[bases >= FIRST_SLOT], _SAME_PLACE_VOTES)
         parts = [same_place]
-        for record in np.unique(table.records_of(slots)).tolist():
+        records = np.unique(table.records_of(slots))
+        # No deeper than they were, so that what stands on them does not pass the bound either.
+        was_deep = int(self._index.links.depths[table.entries[records]].max())
+        most_depth = min(self._limits.depth, max(1, was_deep))
+        for record in records.tolist():
             links = self._index.links
             entry = int(table.entries[record])
             if (self._depths[links.entries[links.starts[entry] : links.starts[entry + 1]]] >= 0).any():
                 parts.append(self._list_sources(record))
         candidates, votes = np.unique(np.concatenate(parts), return_counts=True)
         keys, _, depths = self._locate(candidates)
-        is_allowed = (depths >= 0) & (depths < self._limits.depth)
+        is_allowed = (depths >= 0) & (depths < most_depth)
         candidates, votes, keys = candidates[is_allowed], votes[is_allowed], keys[is_allowed]
         if not len(candidates):
             return candidates, 0

@@ -19,6 +19,7 @@ from deltaimg.arrays import Digests
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, no_links, parse_index
 from deltaimg.format.limits import MAX_DEPTH
+from deltaimg.format.pack import PACKS
 from deltaimg.format.sources import SOURCE_RUN, SourceTable
 from deltaimg.repo.condemned import load_condemned
 from deltaimg.repo.repository import Repository
@@ -30,7 +31,8 @@ class Index:
     """Entries number from 0, oldest index object first; their pack and signature numbers count in `packs`, `signatures`.
 
     `damage` tells which index objects could not be read; `is_condemned`, of each entry, whether its pack is about to go, or
-    the index object that has it, and with it what the entry needs.
+    the index object that has it, and with it what the entry needs; `is_missing`, whether its pack is not there: a run that was
+    taken for dead may have indexed packs that a prune had deleted, and a disk may lose any.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class Index:
         objects: dict[str, IndexObject],
         damage: tuple[DeltaimgError, ...] = (),
         condemned: Collection[str] = (),
+        missing: Collection[str] = (),
     ) -> None:
-        """Args: objects: by name; taken over, and emptied. condemned: names of packs and index objects."""
+        """Args: objects: by name; taken over, and emptied. condemned: names of packs and index objects. missing: of packs."""
         self.damage = damage
         self.names = sorted(objects, key=lambda name: objects[name].created_us)
         self.created_us = [objects[name].created_us for name in self.names]
@@ -62,11 +65,14 @@ class Index:
         self.object_of = np.repeat(np.arange(len(links), dtype=np.int32), np.diff(self._firsts))
         self.is_condemned = _mark(self.packs, condemned)[self.entries["pack"]]
         self.is_condemned |= _mark(self.names, condemned)[self.object_of]
-        # Of records that were stored twice, one that stays is found, rather one that stands alone, and the newest of those.
-        self._lookup = _Lookup(self.entries["id"], 2 * self.is_condemned + (link_counts > 0))
+        self.is_missing = _mark(self.packs, missing)[self.entries["pack"]]
+        # Of records that were stored twice, one that is there and stays is found, rather one that stands alone, and the newest.
+        ranks = 4 * self.is_missing + 2 * self.is_condemned + (link_counts > 0)
+        self._lookup = _Lookup(self.entries["id"], ranks)
         self.links = Links(self._lookup, links, self.entries["slots"])
-        if (repeated := self._lookup.repeated(link_counts > 0)).any() and (self.links.depths[repeated] < 0).any():
-            self._lookup.prefer(_find_sound(self._lookup, self.links, ~self.is_condemned))
+        # The places found may be too deep together, or form a circle; others of the same records need not.
+        if len(self._lookup.repeated(link_counts > 0)) and (self.links.depths < 0).any():
+            self._lookup.prefer(_find_sound(self._lookup, self.links, ~self.is_condemned & ~self.is_missing))
             self.links = Links(self._lookup, links, self.entries["slots"])
 
     def __len__(self) -> int:
@@ -79,6 +85,20 @@ class Index:
     def find(self, record_ids: Digests) -> npt.NDArray[np.int64]:
         """Return the entry number of each id, -1 for one that no index object has."""
         return self._lookup.find(record_ids)
+
+    @cached_property
+    def is_lost(self) -> npt.NDArray[np.bool_]:
+        """Of each entry, whether its pack is missing, or that of a record that it stands on."""
+        lost: npt.NDArray[np.bool_] = self.is_missing.copy()
+        deltas = np.flatnonzero(self.links.counts) if lost.any() else np.empty(0, np.int64)
+        while len(deltas):
+            counts = self.links.counts[deltas]
+            sources = np.maximum(self.links.entries[self.links.of(deltas)], 0)
+            is_newly = np.logical_or.reduceat(lost[sources], np.cumsum(counts) - counts) & ~lost[deltas]
+            if not is_newly.any():
+                break
+            lost[deltas[is_newly]] = True
+        return lost
 
 
 class _Lookup:
@@ -282,7 +302,10 @@ def load_index(repository: Repository) -> Index:
         # One that went between listing and reading was replaced by a prune, whose own is in the next listing.
         if not any(isinstance(error, ObjectNotFound) for error in damage.values()):
             break
-    return Index(objects, tuple(damage.values()), condemned)
+    # Listed after the index objects: what these name was stored before them.
+    named = {pack for each in objects.values() for pack in each.packs}
+    missing = named - {found.name.rpartition("/")[2] for found in repository.store.list(PACKS)} if named else named
+    return Index(objects, tuple(damage.values()), condemned, missing)
 
 
 def _mark(names: list[str], chosen: Collection[str]) -> npt.NDArray[np.bool_]:

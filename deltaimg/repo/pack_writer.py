@@ -50,9 +50,12 @@ class PackWriter:
         repository: Repository,
         now_us: Callable[[], int],
         *,
+        check_lock: Callable[[], None],
         pack_bytes: int = PACK_BYTES,
         checkpoint_bytes: int = CHECKPOINT_BYTES,
     ) -> None:
+        """Args: check_lock: raises LockLost; asked before packs are indexed, which a prune may have taken for a dead run's."""
+        self._check_lock = check_lock
         self.stored_bytes = 0
         self._repository = repository
         self._now_us = now_us
@@ -130,6 +133,7 @@ class PackWriter:
         links = link_sources([sources for pack in self._unindexed for sources in pack.sources])
         index = build_index(IndexObject(self._now_us(), packs, (signature,), entries, links))
         parse_index(index, "the new index")
+        self._check_lock()
         self._put(INDEXES, index)
         self._unindexed, self._unindexed_bytes = [], 0
 

@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from deltaimg.arrays import FIRST_SLOT, Runs
 from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, UnsupportedFormat
-from deltaimg.format.manifest import Manifest
+from deltaimg.format.manifest import SNAPSHOTS, Manifest
 from deltaimg.format.map import MAPS, MapObject, parse_map
 from deltaimg.format.pack import pack_name
 from deltaimg.repo.index import Index, expand_ranges, load_index
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import QUARANTINE, Repository
 
 _TRIES = 3
 _PIECE = 4096
@@ -166,6 +166,12 @@ def _load_manifests(repository: Repository) -> list[Manifest]:
                 continue  # forgotten since the listing
             except (IntegrityError, UnsupportedFormat) as error:
                 problems.append(str(error))
+        # What was needed by a snapshot whose manifest is damaged nobody knows, as long as there is hope for it.
+        problems += [
+            f"{found.name} is a damaged manifest that was put aside; repair it from a copy, or delete it"
+            for found in repository.store.list(QUARANTINE + SNAPSHOTS)
+            if not found.name.removeprefix(QUARANTINE).startswith(tuple(each.object_name for each in manifests))
+        ]
         there = {(manifest.image, manifest.id) for manifest in manifests}
         for manifest in manifests:
             if not manifest.map_is_full and (manifest.image, manifest.base) not in there:

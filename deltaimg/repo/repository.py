@@ -24,9 +24,13 @@ from deltaimg.errors import (
 from deltaimg.format.config import CONFIG_NAME, Config, build_config, parse_config
 from deltaimg.format.framing import name_object, vary
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, build_manifest, format_time, parse_manifest, split_object_name
-from deltaimg.store.interface import Parts, Store
+from deltaimg.store.interface import Confirm, Parts, Store, always
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+QUARANTINE = "quarantine/"
+"""Where `repair` puts what is damaged, under the name that it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,18 +166,22 @@ class Repository:
             except IntegrityError as error:
                 yield error
 
-    def replace_manifest(self, manifest: Manifest) -> int:
-        """Put a manifest in the place of the one of the same snapshot, in one step. Return its size."""
+    def replace_manifest(self, manifest: Manifest, confirm: Confirm) -> int:
+        """Put a manifest in the place of the one of the same snapshot, in one step. Return its size.
+
+        Args:
+            confirm: raises if the image's lock is lost; asked at the last moment, here and in `commit`.
+        """
         data = build_manifest(manifest)
         parse_manifest(data, manifest.object_name)
-        return self.store.replace(manifest.object_name, [data])
+        return self.store.replace(manifest.object_name, [data], confirm)
 
     def remove_snapshot(self, ref: SnapshotRef) -> None:
         """Remove a snapshot's manifest: from then on it does not exist."""
         self.store.delete(ref.object_name)
 
-    def commit(self, manifest: Manifest) -> int:
+    def commit(self, manifest: Manifest, confirm: Confirm = always) -> int:
         """Store a manifest: the commit. Return its size."""
         data = build_manifest(manifest)
         parse_manifest(data, manifest.object_name)
-        return self.store.put(manifest.object_name, [data])
+        return self.store.put(manifest.object_name, [data], confirm)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +11,13 @@ from deltaimg.errors import StoreError
 
 Parts = Sequence[bytes | memoryview]
 """The bytes of one object, in pieces that follow one another."""
+
+Confirm = Callable[[], None]
+"""Raises where what is about to be made visible may not be any more."""
+
+
+def always() -> None:
+    """The `Confirm` that has no objection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +36,12 @@ class Store(Protocol):
         """Where it is, as the user named it."""
         ...
 
-    def put(self, name: str, parts: Parts) -> int:
+    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         """Keep an object and return its size. Once this returns, it is durable; until then nobody sees any of it.
+
+        Args:
+            confirm: asked once all bytes are written, just before the object gets its name; what it raises ends the call,
+                and nothing has changed.
 
         Raises:
             ObjectExists: an object of this name is there; it stays as it was.
@@ -49,11 +60,11 @@ class Store(Protocol):
         """Yield each object whose name begins with `prefix`, which is empty or a folder and its slash, in order of name."""
         ...
 
-    def replace(self, name: str, parts: Parts) -> int:
+    def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         """Keep an object in the place of what stands under its name, if anything does, and return its size.
 
         At every moment, and after a crash, the name has the old bytes or the new ones, whole. For the few objects that change:
-        manifests of which a base was forgotten, lists of what is to be deleted, heartbeats of locks.
+        manifests of which a base was forgotten, lists of what is to be deleted, heartbeats of locks. `confirm` is as in `put`.
         """
         ...
 

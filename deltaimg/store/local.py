@@ -18,9 +18,11 @@ from contextlib import suppress
 
 from deltaimg.errors import ObjectExists, ObjectNotFound, PermissionDenied, StoreError, StoreFull, StoreUnavailable
 from deltaimg.store.file_port import FilePort
-from deltaimg.store.interface import ObjectInfo, Parts, check_object_name, check_prefix
+from deltaimg.store.interface import Confirm, ObjectInfo, Parts, always, check_object_name, check_prefix
 
 TEMPORARY = "tmp"
+_MAX_LEVELS = 8
+"""Of folders below one another: more than there ever are, and few enough to find out about a link to a folder above."""
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 """What link() says on file systems that have no hard links, such as vfat, exFAT and some network mounts."""
 
@@ -34,18 +36,18 @@ class LocalStore:
         self._known_folders: set[str] = set()
         self.location = path
 
-    def put(self, name: str, parts: Parts) -> int:
+    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         try:
-            return self._keep(name, parts, self._publish)
+            return self._keep(name, parts, self._publish, confirm)
         except FileExistsError as error:
             self._settle(name)
             raise ObjectExists(name) from error
         except OSError as error:
             raise self._translate(name, error) from error
 
-    def replace(self, name: str, parts: Parts) -> int:
+    def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         try:
-            return self._keep(name, parts, self._port.rename)
+            return self._keep(name, parts, self._port.rename, confirm)
         except OSError as error:
             raise self._translate(name, error) from error
 
@@ -100,7 +102,7 @@ class LocalStore:
     def _path_of(self, name: str) -> str:
         return os.path.join(self._root, check_object_name(name))
 
-    def _keep(self, name: str, parts: Parts, publish: Callable[[str, str], None]) -> int:
+    def _keep(self, name: str, parts: Parts, publish: Callable[[str, str], None], confirm: Confirm) -> int:
         """Write an object under a temporary name, `publish` it under its own, and make that durable."""
         target = self._path_of(name)
         temporary = os.path.join(self._root, TEMPORARY, f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}")
@@ -108,6 +110,8 @@ class LocalStore:
         self._make_folders(os.path.dirname(target))
         try:
             self._write_temporary(temporary, parts)
+            # Syncing may have taken as long as a store hangs.
+            confirm()
             publish(temporary, target)
         finally:
             with suppress(OSError):
@@ -162,6 +166,8 @@ class LocalStore:
 
     def _list_folder(self, prefix: str) -> Iterator[ObjectInfo]:
         try:
+            if prefix.count("/") > _MAX_LEVELS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), prefix)
             entries = self._port.scan_folder(os.path.join(self._root, prefix))
             # A folder sorts with its slash, so that whole names come in order.
             for entry in sorted(entries, key=lambda entry: f"{entry.name}/" if _is_folder(entry) else entry.name):
@@ -193,4 +199,5 @@ class LocalStore:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir(follow_symlinks=False)
+    """Whether an entry is a folder, or a link to one that somebody has moved to another disk: objects below it are there."""
+    return entry.is_dir()

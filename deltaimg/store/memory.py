@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from deltaimg.errors import ObjectExists, ObjectNotFound
-from deltaimg.store.interface import ObjectInfo, Parts, check_object_name, check_prefix
+from deltaimg.store.interface import Confirm, ObjectInfo, Parts, always, check_object_name, check_prefix
 
 
 class MemoryStore:
@@ -18,8 +18,9 @@ class MemoryStore:
         self.objects: dict[str, bytes] = {}
         self._put_lock = threading.Lock()
 
-    def put(self, name: str, parts: Parts) -> int:
+    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         data = b"".join(parts)
+        confirm()
         with self._put_lock:
             if check_object_name(name) in self.objects:
                 raise ObjectExists(name)
@@ -41,8 +42,9 @@ class MemoryStore:
             if name.startswith(prefix):
                 yield ObjectInfo(name, len(data))
 
-    def replace(self, name: str, parts: Parts) -> int:
+    def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         data = b"".join(parts)
+        confirm()
         self.objects[check_object_name(name)] = data
         return len(data)
 

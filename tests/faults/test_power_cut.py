@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deltaimg.store.interface import Parts
+from deltaimg.store.interface import Confirm, Parts, always
 from deltaimg.store.local import LocalStore
 from tests.support.power import Objects, SimulatedDisk
 from tests.support.power_cut import Explorer, Scenario
@@ -141,11 +141,11 @@ class CommitsFirst(LocalStore):
         super().__init__(path, port)
         self.kept_back: dict[str, Parts] = {}
 
-    def put(self, name: str, parts: Parts) -> int:
+    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         if name.startswith("packs/"):
             self.kept_back[name] = parts
             return sum(map(len, parts))
-        size_bytes = super().put(name, parts)
+        size_bytes = super().put(name, parts, confirm)
         if name.startswith("snapshots/"):
             for each in list(self.kept_back):
                 super().put(each, self.kept_back.pop(each))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from deltaimg.errors import DeltaimgError
 from deltaimg.store.file_port import FilePort
-from deltaimg.store.interface import ObjectInfo, Parts, Store
+from deltaimg.store.interface import Confirm, ObjectInfo, Parts, Store, always
 
 
 class _Countdown:
@@ -53,9 +53,9 @@ class FaultyStore:
     def has_failed(self) -> bool:
         return self._is_broken
 
-    def put(self, name: str, parts: Parts) -> int:
+    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         is_due = self._begin(f"put {name}")
-        size_bytes = self.inner.put(name, parts)
+        size_bytes = self.inner.put(name, parts, confirm)
         self._end(is_due)
         return size_bytes
 
@@ -76,9 +76,9 @@ class FaultyStore:
         yield from self.inner.list(prefix)
         self._end(is_due)
 
-    def replace(self, name: str, parts: Parts) -> int:
+    def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         is_due = self._begin(f"replace {name}")
-        size_bytes = self.inner.replace(name, parts)
+        size_bytes = self.inner.replace(name, parts, confirm)
         self._end(is_due)
         return size_bytes
 

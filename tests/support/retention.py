@@ -14,7 +14,7 @@ from deltaimg.repo.chain import encode_map, resolve_map
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
-from deltaimg.store.interface import ObjectInfo, Parts, Store
+from deltaimg.store.interface import Confirm, ObjectInfo, Parts, Store, always
 from tests.support.images import ImageSource, SyntheticImage
 
 
@@ -66,9 +66,9 @@ class HookedStore:
         self._call = call
         self._meanwhile: Callable[[], object] | None = meanwhile
 
-    def put(self, name: str, parts: Parts) -> int:
+    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         self._let_in(f"put {name}")
-        return self.inner.put(name, parts)
+        return self.inner.put(name, parts, confirm)
 
     def get(self, name: str) -> bytes:
         self._let_in(f"get {name}")
@@ -82,9 +82,9 @@ class HookedStore:
         self._let_in(f"list {prefix}")
         yield from self.inner.list(prefix)
 
-    def replace(self, name: str, parts: Parts) -> int:
+    def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         self._let_in(f"replace {name}")
-        return self.inner.replace(name, parts)
+        return self.inner.replace(name, parts, confirm)
 
     def move(self, name: str, new_name: str) -> None:
         self._let_in(f"move {name}")

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from deltaimg.store.interface import ObjectInfo, Parts, Store
+from deltaimg.store.interface import Confirm, ObjectInfo, Parts, Store, always
 
 T = TypeVar("T")
 
@@ -21,8 +21,8 @@ class VisitedStore:
         self._left, self._act, self._is_after = at, act, is_after
         self._lock = threading.Lock()
 
-    def put(self, name: str, parts: Parts) -> int:
-        return self._call(lambda: self.inner.put(name, parts))
+    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
+        return self._call(lambda: self.inner.put(name, parts, confirm))
 
     def get(self, name: str) -> bytes:
         return self._call(lambda: self.inner.get(name))
@@ -33,8 +33,8 @@ class VisitedStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         yield from self._call(lambda: list(self.inner.list(prefix)))
 
-    def replace(self, name: str, parts: Parts) -> int:
-        return self._call(lambda: self.inner.replace(name, parts))
+    def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
+        return self._call(lambda: self.inner.replace(name, parts, confirm))
 
     def move(self, name: str, new_name: str) -> None:
         self._call(lambda: self.inner.move(name, new_name))

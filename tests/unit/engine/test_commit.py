@@ -13,7 +13,7 @@ from deltaimg.repo.condemned import put_condemned, remove_condemned
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock_holder import list_locks, remove_lock
 from deltaimg.repo.repository import Repository
-from deltaimg.store.interface import Parts
+from deltaimg.store.interface import Confirm, Parts, always
 from deltaimg.store.memory import MemoryStore
 from tests.support.images import edit_at_random, make_mixed_image
 from tests.support.repositories import assert_restores, back_up_image, make_repository
@@ -30,11 +30,11 @@ class HookedStore(MemoryStore):
         self.before_put: Callable[[], None] = lambda: None
         self.after_put: Callable[[], None] = lambda: None
 
-    def put(self, name: str, parts: Parts) -> int:
+    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         is_met = name.startswith(self.prefix)
         if is_met:
             self.before_put()
-        size_bytes = super().put(name, parts)
+        size_bytes = super().put(name, parts, confirm)
         if is_met:
             self.after_put()
         return size_bytes

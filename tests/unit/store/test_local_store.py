@@ -216,6 +216,24 @@ def test_folders_and_links_are_no_objects(tmp_path: Path) -> None:
         store.put("packs/ab/abcd/below", [b"x"])
 
 
+def test_a_folder_moved_to_another_disk_and_linked_is_listed_as_it_is_read(tmp_path: Path) -> None:
+    """Snapshots below it could be read and added to, and a prune that did not see them took their content."""
+    store = LocalStore(str(tmp_path / "repository"))
+    store.put("snapshots/vm/one", [b"x"])
+    (tmp_path / "repository" / "snapshots" / "vm").rename(tmp_path / "elsewhere")
+    (tmp_path / "repository" / "snapshots" / "vm").symlink_to(tmp_path / "elsewhere")
+    assert [found.name for found in store.list("snapshots/")] == ["snapshots/vm/one"]
+    assert store.get("snapshots/vm/one") == b"x"
+
+
+def test_a_link_to_a_folder_above_is_no_way_to_list_for_ever(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put(NAME, [b"x"])
+    (tmp_path / "packs" / "ab" / "up").symlink_to(tmp_path)
+    with pytest.raises(StoreError, match=r"Too many levels of symbolic links"):
+        list(store.list(""))
+
+
 def test_a_pipe_in_the_place_of_an_object_does_not_hold_a_reader_up(tmp_path: Path) -> None:
     """Opening it waited for a writer, for ever."""
     store = LocalStore(str(tmp_path))
