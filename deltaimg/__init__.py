@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from deltaimg.api.repositories import create_repository, list_locks, list_snapshots, open_repository, remove_lock
     from deltaimg.api.restore import open_snapshot, restore
     from deltaimg.api.retention import flatten, forget, forget_snapshots, pin, plan_prune, prune, unpin
-    from deltaimg.engine.backup import BackupOptions
+    from deltaimg.engine.backup_options import BackupOptions
     from deltaimg.engine.progress import Progress
     from deltaimg.engine.snapshot_reader import SnapshotReader
     from deltaimg.errors import DeltaimgError
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BackupOptions": "deltaimg.engine.backup",
+    "BackupOptions": "deltaimg.engine.backup_options",
     "DeltaimgError": "deltaimg.errors",
     "Manifest": "deltaimg.format.manifest",
     "Policy": "deltaimg.repo.retention",

@@ -21,8 +21,8 @@ from deltaimg.errors import UsageError
 
 COMMAND_GROUPS = {
     "Every night": ("init", "backup", "snapshots", "show", "diff"),
-    "The bad day": ("restore", "cat", "check", "verify", "repair"),
-    "Keeping house": ("forget", "pin", "unpin", "prune", "flatten", "parity", "stats", "unlock"),
+    "The bad day": ("restore", "cat", "repair"),
+    "Keeping house": ("check", "verify", "forget", "pin", "unpin", "prune", "flatten", "parity", "stats", "unlock"),
     "One file, without a repository": ("signature", "delta", "patch"),
     "This machine": ("benchmark", "version"),
 }

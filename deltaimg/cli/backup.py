@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Optional
 
 import typer
@@ -106,7 +107,7 @@ def backup(
     from deltaimg.api.repositories import open_repository
     from deltaimg.cli.describe import describe_backup
     from deltaimg.codec.registry import parse_level
-    from deltaimg.engine.backup import BackupOptions, find_cache_folder
+    from deltaimg.engine.backup_options import BackupOptions
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         options = BackupOptions(
@@ -146,3 +147,9 @@ def backup(
                 f"  {format_bytes(done.read_bytes)} read, {format_bytes(rate)}/s, in blocks of "
                 f"{format_bytes(manifest.block_bytes)}, by {format_count(options.workers, 'thread')}"
             )
+
+
+def find_cache_folder() -> str | None:
+    """Return where this user's caches are, None if that cannot be told."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(root, "deltaimg") if os.path.isabs(root) else None

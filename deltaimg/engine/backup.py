@@ -38,14 +38,6 @@ from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name
 
-__all__ = ["BackupOptions", "back_up", "find_cache_folder"]
-
-
-def find_cache_folder() -> str | None:
-    """Return where this user's caches are, None if that cannot be told."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(root, "deltaimg") if os.path.isabs(root) else None
-
 
 def back_up(
     repository: Repository,

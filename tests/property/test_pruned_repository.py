@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
 
-from deltaimg.engine.backup import BackupOptions, back_up
+from deltaimg.engine.backup import back_up
+from deltaimg.engine.backup_options import BackupOptions
 from deltaimg.engine.check import check
 from deltaimg.engine.content import SnapshotContent
 from deltaimg.engine.findings import Severity

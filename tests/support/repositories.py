@@ -7,7 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from deltaimg.engine.backup import BackupOptions, back_up
+from deltaimg.engine.backup import back_up
+from deltaimg.engine.backup_options import BackupOptions
 from deltaimg.engine.content import SnapshotContent
 from deltaimg.engine.restore import RestoreResult, restore
 from deltaimg.format.manifest import Manifest

@@ -9,7 +9,7 @@ import pytest
 
 from deltaimg.api.backup import backup
 from deltaimg.api.compare import compare
-from deltaimg.engine.backup import BackupOptions
+from deltaimg.engine.backup_options import BackupOptions
 from deltaimg.errors import RepositoryLocked, SourceChanged, UnsupportedImage, UsageError
 from deltaimg.image.source import open_source
 from deltaimg.repo.chain import resolve_map

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from deltaimg.engine.backup import BackupOptions, back_up
+from deltaimg.engine.backup import back_up
+from deltaimg.engine.backup_options import BackupOptions
 from deltaimg.engine.content import SnapshotContent
 from deltaimg.engine.prune import PruneResult, plan_prune, prune
 from deltaimg.engine.prune_plan import PruneOptions

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltaimg.engine.backup import BackupOptions, back_up
+from deltaimg.engine.backup import back_up
+from deltaimg.engine.backup_options import BackupOptions
 from deltaimg.image.source import open_source
 from deltaimg.model import KIB, MIB
 from tests.support.components import skip_without

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.engine.backup import BackupOptions, back_up
+from deltaimg.engine.backup import back_up
+from deltaimg.engine.backup_options import BackupOptions
 from deltaimg.errors import ImageError, SourceChanged, UnsupportedImage
 from deltaimg.image.raw import BlockDeviceSource
 from deltaimg.image.source import Source, open_source
