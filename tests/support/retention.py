@@ -38,7 +38,9 @@ def keep_only(repository: Repository, kept: Iterable[str]) -> None:
             resolved = resolve_map(repository, manifest, table)
             data, _ = encode_map(table, resolved.runs, None, resolved.block_count)
             name, _ = repository.put_object(MAPS, [data])
-            repository.replace_manifest(msgspec.structs.replace(manifest, map=name, map_is_full=True, base=None))
+            repository.replace_manifest(
+                msgspec.structs.replace(manifest, map=name, map_is_full=True, base=None), always
+            )
     for manifest in manifests:
         if manifest.id not in wanted:
             repository.remove_snapshot(SnapshotRef(manifest.image, manifest.time, manifest.id))

@@ -31,6 +31,7 @@ from deltaimg.repo.condemned import put_condemned
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.retention import plan_named
+from deltaimg.store.interface import always
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
@@ -126,7 +127,7 @@ def test_a_full_map_in_the_middle_of_a_row_makes_a_full_one_above() -> None:
     full = load(repository)[nights[1].id]
     rebased = msgspec.structs.replace(full, base=nights[0].id)
     repository.store.put(nights[0].manifest.object_name, [build_manifest(nights[0].manifest)])
-    repository.replace_manifest(rebased)
+    repository.replace_manifest(rebased, always)
     forget_ids(repository, [nights[1].id])
     found = load(repository)[nights[2].id]
     assert found.map_is_full
@@ -186,10 +187,10 @@ def test_a_broken_chain_and_a_circle_are_refused() -> None:
     history = make_nights(4)
     repository, nights = history.repository, history.nights
     circle = msgspec.structs.replace(nights[1].manifest, base=nights[2].id)
-    repository.replace_manifest(circle)
+    repository.replace_manifest(circle, always)
     with pytest.raises(BrokenChain):
         forget_ids(repository, [nights[2].id])
-    repository.replace_manifest(msgspec.structs.replace(circle, base="0" * 16))
+    repository.replace_manifest(msgspec.structs.replace(circle, base="0" * 16), always)
     with pytest.raises(BrokenChain):
         forget_ids(repository, [nights[2].id])
 
