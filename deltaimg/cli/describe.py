@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Manifests as people and programs see them."""
+"""Manifests and extents as programs see them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from deltaimg.format.manifest import Manifest
+from deltaimg.model import DamagedExtent
 
 
 def describe_manifest(manifest: Manifest) -> dict[str, Any]:
@@ -28,3 +30,13 @@ def describe_backup(manifest: Manifest) -> dict[str, Any]:
     """Return the object that `backup --json` ends with."""
     statistics: dict[str, Any] = msgspec.to_builtins(manifest.statistics)
     return {"snapshot": manifest.id, "image": manifest.image, "base": manifest.base} | statistics
+
+
+def describe_extents(extents: Iterable[tuple[int, int]]) -> list[dict[str, int]]:
+    """Return extents, [start, end) in bytes, as JSON objects."""
+    return [{"start": start, "end": end} for start, end in extents]
+
+
+def describe_damage(extents: Iterable[DamagedExtent]) -> list[dict[str, int | str]]:
+    """Return damaged extents as JSON objects, each with the reason."""
+    return [{"start": each.start, "end": each.end, "reason": each.reason} for each in extents]

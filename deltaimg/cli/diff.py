@@ -40,6 +40,7 @@ def diff(
     """
     from deltaimg.api.compare import diff as run_diff
     from deltaimg.api.repositories import open_repository
+    from deltaimg.cli.describe import describe_extents
     from deltaimg.cli.plot import CELLS, check_plot, draw_difference
     from deltaimg.engine.change_map import map_changes
 
@@ -57,7 +58,7 @@ def diff(
                     "a": found.older.id,
                     "b": found.newer.id,
                     "differing_bytes": found.differing_bytes,
-                    "extents": [{"start": start, "end": end} for start, end in found.extents],
+                    "extents": describe_extents(found.extents),
                 }
             )
             return

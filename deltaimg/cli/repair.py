@@ -63,6 +63,8 @@ def repair(
 
 
 def _print_report(terminal: Terminal, report: RepairReport) -> None:
+    from deltaimg.cli.describe import describe_damage
+
     if terminal.as_json:
         terminal.print_json(
             {
@@ -80,7 +82,7 @@ def _print_report(terminal: Terminal, report: RepairReport) -> None:
                         "snapshot": each.ref.id,
                         "image": each.ref.image,
                         "is_whole": each.is_whole,
-                        "extents": [{"start": d.start, "end": d.end, "reason": d.reason} for d in each.extents],
+                        "extents": describe_damage(each.extents),
                     }
                     for each in report.damage
                 ],

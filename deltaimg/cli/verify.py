@@ -65,6 +65,7 @@ def verify(
 
 def _verify(repository: Repository, selectors: list[str], percent: float, terminal: Terminal) -> None:
     from deltaimg.api.prove import verify as run_verify
+    from deltaimg.cli.describe import describe_damage
     from deltaimg.errors import ContentDamaged
 
     results = run_verify(repository, selectors, percent=percent, progress=terminal)
@@ -79,7 +80,7 @@ def _verify(repository: Repository, selectors: list[str], percent: float, termin
                 "records_total": each.records_total,
                 "verified_bytes": each.verified_bytes,
                 "duration_s": each.duration_s,
-                "damage": [{"start": d.start, "end": d.end, "reason": d.reason} for d in each.damage],
+                "damage": describe_damage(each.damage),
             }
             for each in results
         ]
@@ -117,6 +118,7 @@ def _tell_coverage(coverage: CoverageSummary) -> str:
 
 def _compare(repository: Repository, selector: str, image: str, terminal: Terminal) -> None:
     from deltaimg.api.compare import compare
+    from deltaimg.cli.describe import describe_extents
     from deltaimg.errors import ContentDiffers
 
     found = compare(repository, selector, image, progress=terminal)
@@ -128,7 +130,7 @@ def _compare(repository: Repository, selector: str, image: str, terminal: Termin
                 "against": image,
                 "read_bytes": found.read_bytes,
                 "differing_bytes": differing_bytes,
-                "extents": [{"start": start, "end": end} for start, end in found.differing],
+                "extents": describe_extents(found.differing),
                 "duration_s": found.duration_s,
             }
         )
