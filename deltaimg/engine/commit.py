@@ -37,7 +37,7 @@ def commit_snapshot(repository: Repository, lock: ImageLock, manifest: Manifest,
         lock.check()
     except LockLost:
         if _needs_what_goes(repository, manifest, table, runs):
-            repository.remove_snapshot(SnapshotRef(manifest.image, manifest.time, manifest.id))
+            repository.remove_snapshot(SnapshotRef.of(manifest))
             raise
 
 

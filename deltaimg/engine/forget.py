@@ -127,7 +127,7 @@ def forget(
             repository.replace_manifest(manifest, lock.check)
         for manifest in order_removals(plan.forgotten):
             lock.check()
-            repository.remove_snapshot(SnapshotRef(manifest.image, manifest.time, manifest.id))
+            repository.remove_snapshot(SnapshotRef.of(manifest))
         return plan
 
 

@@ -48,7 +48,7 @@ def resolve_map(repository: Repository, manifest: Manifest, table: SlotTable) ->
             return _resolve(repository, manifest, table)
         # A forget may have given this snapshot or one below it another base meanwhile, and another map of the same content.
         with suppress(ObjectNotFound):
-            manifest = repository.load_manifest(SnapshotRef(manifest.image, manifest.time, manifest.id))
+            manifest = repository.load_manifest(SnapshotRef.of(manifest))
     return _resolve(repository, manifest, table)
 
 

@@ -55,6 +55,11 @@ class SnapshotRef:
     time: str
     id: str
 
+    @classmethod
+    def of(cls, manifest: Manifest) -> SnapshotRef:
+        """Return what the listing shows of the snapshot of a manifest."""
+        return cls(manifest.image, manifest.time, manifest.id)
+
     @property
     def object_name(self) -> str:
         return f"{SNAPSHOTS}{self.image}/{self.time}-{self.id}"

@@ -63,7 +63,7 @@ class PrunedRepositoryMachine(RepositoryMachine):
     @rule(data=st.data(), depth=st.integers(0, 2), keeps_base=st.booleans())
     def flatten(self, data: st.DataObject, depth: int, keeps_base: bool) -> None:
         manifest, _ = data.draw(st.sampled_from(self.taken))
-        ref = SnapshotRef(manifest.image, manifest.time, manifest.id)
+        ref = SnapshotRef.of(manifest)
         options = {"max_depth": depth, "keeps_base": keeps_base}
         flatten(self.repository, ref, clock=FixedClock(), workers=1, **options)  # type: ignore[arg-type]
         self.check_contents()

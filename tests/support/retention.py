@@ -43,7 +43,7 @@ def keep_only(repository: Repository, kept: Iterable[str]) -> None:
             )
     for manifest in manifests:
         if manifest.id not in wanted:
-            repository.remove_snapshot(SnapshotRef(manifest.image, manifest.time, manifest.id))
+            repository.remove_snapshot(SnapshotRef.of(manifest))
 
 
 class PausedSource(ImageSource):

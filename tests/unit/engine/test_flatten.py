@@ -41,7 +41,7 @@ def nights(tmp_path: Path) -> tuple[Repository, list[tuple[Manifest, bytes]]]:
 
 
 def flatten_now(repository: Repository, manifest: Manifest, **options: object) -> FlattenResult:
-    ref = SnapshotRef(manifest.image, manifest.time, manifest.id)
+    ref = SnapshotRef.of(manifest)
     return flatten(repository, ref, clock=FixedClock(), workers=2, **options)  # type: ignore[arg-type]
 
 
