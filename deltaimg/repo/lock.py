@@ -16,6 +16,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from datetime import datetime
 from typing import Self
@@ -29,7 +30,7 @@ from deltaimg.repo.lock_holder import PATIENCE_S, RENEW_S, FoundLock, Sleep, des
 from deltaimg.repo.repository import Repository
 
 
-class HeldLock:
+class HeldLock(ABC):
     """A lock object and its heartbeat; a context manager. Use one of its kinds below."""
 
     def __init__(self, repository: Repository, name: str, what: str, purpose: str, now: datetime) -> None:
@@ -59,9 +60,9 @@ class HeldLock:
         if found.token != self.token:
             raise LockLost(self._what)
 
+    @abstractmethod
     def _take(self) -> bool:
         """Write the lock, and tell whether it stands."""
-        raise NotImplementedError
 
     def _put(self) -> None:
         """Write the lock; raises ObjectExists."""
