@@ -20,8 +20,13 @@ RUN = np.dtype([("first_block", "<u8"), ("count", "<u4"), ("slot", "<u4")])
 
 MAX_RUN_BLOCKS = 2**32 - 1
 
+RANGE = np.dtype([("offset", "<i8"), ("length", "<i8"), ("start", "<u8")])
+"""`length` bytes at `offset` of a file, and at `start` of memory."""
+
 Runs = npt.NDArray[np.void]
 """One-dimensional, of `RUN`; sorted by first_block, no overlap, no empty run."""
+Ranges = npt.NDArray[np.void]
+"""One-dimensional, of `RANGE`."""
 Digests = npt.NDArray[np.uint8]
 """Shape (count, 16)."""
 Slots = npt.NDArray[np.uint32]
@@ -88,3 +93,17 @@ def clip_runs(runs: Runs, start_block: int, end_block: int) -> Runs:
 def count_run_blocks(runs: Runs) -> int:
     """Return how many blocks `runs` cover."""
     return int(runs["count"].sum(dtype=np.uint64))
+
+
+def ranges_of_blocks(blocks: npt.NDArray[np.int64], places: npt.NDArray[np.int64], block_bytes: int) -> Ranges:
+    """Return which ranges bring each of `blocks` of a file to its place, a number of blocks, in memory.
+
+    Blocks that follow each other in both become one range; the order stays.
+    """
+    follows = (np.diff(blocks) == 1) & (np.diff(places) == 1)
+    starts = np.flatnonzero(np.concatenate(([len(blocks) > 0], ~follows)))
+    ranges = np.empty(len(starts), RANGE)
+    ranges["offset"] = blocks[starts] * block_bytes
+    ranges["start"] = places[starts] * block_bytes
+    ranges["length"] = np.diff(np.append(starts, len(blocks))) * block_bytes
+    return ranges

@@ -10,7 +10,6 @@ Memory  24 bytes a run of the map cut at records, 16 bytes a slot of the records
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, Runs, count_run_blocks
+from deltaimg.arrays import FIRST_SLOT, RANGE, Ranges, Runs, count_run_blocks, ranges_of_blocks
 from deltaimg.delta.registry import find_delta_decoder
 from deltaimg.engine.base import load_resolved
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
-from deltaimg.engine.places import SlotPlaces, read_blocks
+from deltaimg.engine.places import SlotPlaces
 from deltaimg.engine.record_cache import CACHE_BYTES, RecordCache
 from deltaimg.engine.snapshot_reader import SnapshotReader
 from deltaimg.engine.spool import Spool
@@ -37,14 +36,6 @@ from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 
 _STANDS_ON = "is encoded against what cannot be read: "
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where part of a record's content belongs: bytes of it, and the offset in the image."""
-
-    image_offset: int
-    content: memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +54,10 @@ class WalkPlan:
         return sum(group.end - group.offset for step in self.steps for group in step)
 
 
-ReadBack = Callable[[int, memoryview], None]
-"""Fills memory with bytes of the image from an offset on, which were placed before."""
+Place = Callable[[Ranges, memoryview], None]
+"""Writes parts of a record's content to where they belong in the image."""
+ReadBack = Callable[[Ranges, memoryview], None]
+"""Fills parts of memory with bytes of the image that were placed before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +127,14 @@ class SnapshotContent:
     def walk(
         self,
         plan: WalkPlan,
-        place: Callable[[Placement], None] | None,
+        place: Place | None,
         *,
         read_back: ReadBack | None = None,
         keep_going: bool,
         workers: int | None = None,
         spool_folder: str | None = None,
     ) -> Iterator[WalkedGroup]:
-        """Fetch, expand and prove what was planned, on all cores; hand each block to `place`, from any thread.
+        """Fetch, expand and prove what was planned, on all cores; hand each record to `place`, from any thread.
 
         Args:
             read_back: as the plan was told.
@@ -177,8 +170,7 @@ class SnapshotContent:
 
     def extents_of(self, record: int) -> list[tuple[int, int]]:
         """Return [start, end) in bytes of the image for each stretch that a record supplies."""
-        size = self.manifest.size_bytes
-        return [(start, min(start + length, size)) for start, length, _ in self._pieces(record)]
+        return [(offset, offset + length) for offset, length, _ in self._ranges_of(record).tolist()]
 
     def dependents_of(self, record: int) -> list[int]:
         """Return which records of the snapshot cannot be expanded without `record`, itself among them if it is one."""
@@ -227,21 +219,22 @@ class SnapshotContent:
         cut = renumber_runs(data, table.first_slots, table.slot_counts, table.first_slots)
         return cut[np.argsort(cut["slot"], kind="stable")]
 
-    def _pieces(self, record: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (image offset, length, offset in the record) for each stretch that a record supplies."""
+    def _ranges_of(self, record: int) -> Ranges:
+        """Return which parts of a record stand where in the image."""
         place = int(np.searchsorted(self._records, record))
         if place == len(self._records) or self._records[place] != record:
-            return
+            return np.empty(0, RANGE)
         runs = self._cut[self._cut_starts[place] : self._cut_ends[place]]
-        first_slot = int(self.table.first_slots[record])
-        block = self._block_bytes
-        for first, count, slot in runs.tolist():
-            yield first * block, count * block, (slot - first_slot) * block
+        ranges = np.empty(len(runs), RANGE)
+        ranges["offset"] = runs["first_block"] * self._block_bytes
+        ranges["start"] = (runs["slot"] - self.table.first_slots[record]) * self._block_bytes
+        lengths = runs["count"].astype(np.int64) * self._block_bytes
+        ranges["length"] = np.minimum(lengths, self.manifest.size_bytes - ranges["offset"])
+        return ranges
 
     def _find_kept(self, deltas: npt.NDArray[np.int64], *, can_read_back: bool) -> npt.NDArray[np.int64]:
         """Return the slots that `deltas` are encoded against, but for those that can be read back from the image."""
-        parts = [expand_ranges(*self.table.source_slots(record)) for record in deltas.tolist()]
-        slots = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+        slots = np.unique(expand_ranges(*self.table.source_slots(deltas)))
         return slots[self._find_blocks(slots) < 0] if can_read_back else slots
 
     def _find_blocks(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -262,21 +255,15 @@ class SnapshotContent:
             spool.get(slots, content)
             return content
         blocks = self._find_blocks(slots)
-        is_placed = blocks >= 0
-        # Stretches of one kind, so that each is filled in place.
-        bounds = np.flatnonzero(np.diff(is_placed, prepend=~is_placed[:1], append=~is_placed[-1:])).tolist()
-        for first, last in itertools.pairwise(bounds):
-            out = content[first * block : last * block]
-            if is_placed[first]:
-                read_blocks(blocks[first:last], block, out, read_back)
-            else:
-                spool.get(slots[first:last], out)
+        placed, kept = np.flatnonzero(blocks >= 0), np.flatnonzero(blocks < 0)
+        read_back(ranges_of_blocks(blocks[placed], placed, block), content)
+        spool.get(slots[kept], content, kept)
         return content
 
     def _walk_steps(
         self,
         plan: WalkPlan,
-        place: Callable[[Placement], None] | None,
+        place: Place | None,
         gather: Callable[[int], memoryview],
         spool: Spool,
         lost: dict[int, str],
@@ -289,8 +276,8 @@ class SnapshotContent:
         def handle(group: ReadGroup) -> WalkedGroup:
             return self._walk_group(group, place, gather, spool, keep_going=keep_going)
 
-        for step in plan.steps:
-            with OrderedPool(workers=workers, window=2 * (workers or count_workers())) as pool:
+        with OrderedPool(workers=workers, window=2 * (workers or count_workers())) as pool:
+            for step in plan.steps:
                 for walked in pool.map(handle, step):
                     lost.update(walked.damaged_records)
                     yield walked
@@ -298,7 +285,7 @@ class SnapshotContent:
     def _walk_group(
         self,
         group: ReadGroup,
-        place: Callable[[Placement], None] | None,
+        place: Place | None,
         gather: Callable[[int], memoryview],
         spool: Spool,
         *,
@@ -321,11 +308,10 @@ class SnapshotContent:
                 damaged.append((record, str(error)))
                 continue
             spool.put(int(self.table.first_slots[record]), content)
-            for offset, length, within in self._pieces(record):
-                supplied += length
-                if place is not None:
-                    kept = min(length, self.manifest.size_bytes - offset)
-                    place(Placement(offset, content[within : within + kept]))
+            ranges = self._ranges_of(record)
+            supplied += int(ranges["length"].sum())
+            if place is not None:
+                place(ranges, content)
         return self._report(supplied, damaged)
 
     def _report(self, supplied_bytes: int, damaged: list[tuple[int, str]]) -> WalkedGroup:

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from deltaimg.engine.content import Placement, SnapshotContent
+from deltaimg.engine.content import SnapshotContent
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound
@@ -109,14 +109,10 @@ def _write_anywhere(
     progress.start("restoring", content.data_bytes)
     plan = content.plan(can_read_back=True)
     damage: list[DamagedExtent] = []
-
-    def place(placement: Placement) -> None:
-        target.write(placement.image_offset, placement.content)
-
     try:
         for walked in content.walk(
             plan,
-            place,
+            target.write_ranges,
             read_back=target.read_back,
             keep_going=keep_going,
             workers=workers,

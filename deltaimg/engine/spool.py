@@ -6,17 +6,16 @@ Memory  the number of each block kept; the blocks themselves up to `MEMORY_BYTES
 
 from __future__ import annotations
 
-import mmap
+import errno
 import os
 import tempfile
 
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Slots
-from deltaimg.engine.places import read_blocks
+from deltaimg.arrays import RANGE, Slots, ranges_of_blocks
 from deltaimg.errors import ImageError
-from deltaimg.kernels import gather_blocks
+from deltaimg.kernels import gather_blocks, read_ranges, write_ranges
 from deltaimg.model import MIB
 
 MEMORY_BYTES = 64 * MIB
@@ -29,17 +28,14 @@ class Spool:
         """Args: slots: ascending, each once. folder: for the file; the system's own for temporary files if None."""
         self.slots, self._block_bytes = slots, block_bytes
         self.size_bytes = len(slots) * block_bytes
-        self._memory: mmap.mmap | None = None
+        self._folder = folder or tempfile.gettempdir()
         self._descriptor = -1
-        if 0 < self.size_bytes <= MEMORY_BYTES:
-            self._memory = mmap.mmap(-1, self.size_bytes)
-        elif self.size_bytes:
-            self._folder = folder or tempfile.gettempdir()
-            try:
-                self._descriptor, path = tempfile.mkstemp(prefix=".deltaimg-", dir=self._folder)
-                os.unlink(path)
-            except OSError as error:
-                raise self._failure(error) from error
+        if not self.size_bytes:
+            return
+        try:
+            self._descriptor = self._open_memory() if self.size_bytes <= MEMORY_BYTES else self._open_file()
+        except OSError as error:
+            raise self._failure(error.errno) from error
 
     def put(self, first_slot: int, content: memoryview) -> None:
         """Keep those blocks of a record's content that are wanted; `first_slot` is that of its first block."""
@@ -48,43 +44,39 @@ class Spool:
         if first == last:
             return
         indexes: Slots = (self.slots[first:last] - first_slot).astype(np.uint32)
-        kept = gather_blocks(content, self._block_bytes, indexes).data
-        offset = first * self._block_bytes
-        if self._memory is not None:
-            self._memory[offset : offset + len(kept)] = kept
-            return
-        try:
-            done = 0
-            while done < len(kept):
-                done += os.pwrite(self._descriptor, kept[done:], offset + done)
-        except OSError as error:
-            raise self._failure(error) from error
+        kept = gather_blocks(content, self._block_bytes, indexes)
+        place = np.array([(first * self._block_bytes, len(kept), 0)], RANGE)
+        failed = write_ranges(self._descriptor, place, kept.data, len(kept))
+        if failed is not None:
+            raise self._failure(failed.error_number)
 
-    def get(self, slots: npt.NDArray[np.int64], out: memoryview) -> None:
-        """Fill `out` with the blocks of slots that were put."""
-        read_blocks(np.searchsorted(self.slots, slots), self._block_bytes, out, self._read)
+    def get(self, slots: npt.NDArray[np.int64], out: memoryview, places: npt.NDArray[np.int64] | None = None) -> None:
+        """Fill `out` with the blocks of slots that were put: one after another, or each at its place, a number of blocks."""
+        if not len(slots):
+            return
+        places = np.arange(len(slots)) if places is None else places
+        ranges = ranges_of_blocks(np.searchsorted(self.slots, slots), places, self._block_bytes)
+        failed = read_ranges(self._descriptor, ranges, out)
+        if failed is not None:
+            raise self._failure(failed.error_number)
 
     def close(self) -> None:
         """Forget everything."""
-        if self._memory is not None:
-            self._memory.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _read(self, offset: int, out: memoryview) -> None:
-        if self._memory is not None:
-            out[:] = self._memory[offset : offset + len(out)]
-            return
-        try:
-            got = os.preadv(self._descriptor, [out], offset)
-        except OSError as error:
-            raise self._failure(error) from error
-        assert got == len(out)
+    def _open_memory(self) -> int:
+        return os.memfd_create("deltaimg-spool")
 
-    def _failure(self, error: OSError) -> ImageError:
+    def _open_file(self) -> int:
+        descriptor, path = tempfile.mkstemp(prefix=".deltaimg-", dir=self._folder)
+        os.unlink(path)
+        return descriptor
+
+    def _failure(self, error_number: int | None) -> ImageError:
         return ImageError(
             self._folder,
-            f"cannot keep {self.size_bytes} bytes of delta sources there: {os.strerror(error.errno or 0)}",
+            f"cannot keep {self.size_bytes} bytes of delta sources there: {os.strerror(error_number or errno.EIO)}",
             hint="set TMPDIR to a folder with room",
         )

@@ -15,9 +15,11 @@ import stat
 from contextlib import suppress
 from typing import Protocol
 
+from deltaimg.arrays import Ranges
 from deltaimg.errors import ImageError, TargetExists, TargetTooSmall, UnsupportedImage
 from deltaimg.image.raw import read_device_bytes
 from deltaimg.image.source import describe_mode
+from deltaimg.kernels import read_ranges, write_ranges
 
 STDOUT = "-"
 _PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
@@ -38,13 +40,17 @@ class Target(Protocol):
         """Put `data` at `offset`; any thread, any order, unless sequential."""
         ...
 
+    def write_ranges(self, ranges: Ranges, data: memoryview) -> None:
+        """Put many parts of `data` where they belong; any thread, not if sequential."""
+        ...
+
     @property
     def folder(self) -> str | None:
         """Where what a restore must keep for a while may lie; None if the target has no such place."""
         ...
 
-    def read_back(self, offset: int, out: memoryview) -> None:
-        """Fill `out` with what was written from `offset` on; any thread, not if sequential."""
+    def read_back(self, ranges: Ranges, out: memoryview) -> None:
+        """Fill parts of `out` with what was written before; any thread, not if sequential."""
         ...
 
     def clear(self, offset: int, length: int) -> None:
@@ -108,16 +114,16 @@ class _DescriptorTarget:
         self.path = path
         self._descriptor = descriptor
 
-    def read_back(self, offset: int, out: memoryview) -> None:
-        try:
-            done = 0
-            while done < len(out):
-                got = os.preadv(self._descriptor, [out[done:]], offset + done)
-                if not got:
-                    raise ImageError(self.path, f"ends at byte {offset + done}, though more was written")
-                done += got
-        except OSError as error:
-            raise ImageError(self.path, f"cannot be read at byte {offset}: {os.strerror(error.errno or 0)}") from error
+    def read_back(self, ranges: Ranges, out: memoryview) -> None:
+        failed = read_ranges(self._descriptor, ranges, out)
+        if failed is not None:
+            why = os.strerror(failed.error_number) if failed.error_number else "it ends early, though more was written"
+            raise ImageError(self.path, f"cannot be read at byte {ranges['offset'][failed.number]}: {why}")
+
+    def write_ranges(self, ranges: Ranges, data: memoryview) -> None:
+        failed = write_ranges(self._descriptor, ranges, data, _WRITE_BYTES)
+        if failed is not None:
+            raise write_failure(self.path, int(ranges["offset"][failed.number]), OSError(failed.error_number, ""))
 
     def write(self, offset: int, data: memoryview) -> None:
         try:
@@ -262,8 +268,11 @@ class StreamTarget:
         except OSError as error:
             raise write_failure("standard output", offset, error) from error
 
-    def read_back(self, offset: int, out: memoryview) -> None:
-        raise ImageError(self.path, f"a stream cannot be read again: {len(out)} bytes at byte {offset}")
+    def write_ranges(self, ranges: Ranges, data: memoryview) -> None:
+        raise ImageError(self.path, f"a stream is written in order, not {len(data)} bytes in {len(ranges)} ranges")
+
+    def read_back(self, ranges: Ranges, out: memoryview) -> None:
+        raise ImageError(self.path, f"a stream cannot be read again: {len(out)} bytes in {len(ranges)} ranges")
 
     def clear(self, offset: int, length: int) -> None:
         for start in range(offset, offset + length, len(_ZERO_BUFFER)):

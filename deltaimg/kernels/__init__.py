@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hot loops: digests of blocks, the scan, arithmetic on runs, the match table.
+"""The hot loops: digests of blocks, the scan, arithmetic on runs, the match table, many small ranges of a file.
 
 Always  one set of functions, in C (`native`) where it is built and in Python (`reference`) where it is not; the results
         are the same bytes. `NAME` says which was chosen, `DELTAIMG_KERNELS=native` or `reference` forces one.
@@ -28,6 +28,8 @@ Raises  `NativeError(function, status)` for arguments that `native/include/dimg_
 | `find_anchors(table, names)` | the slot that was entered for each name, or 0; a hint |
 | `survey_vcdiff(sections, segment_bytes, target_bytes)` | checks a window of a VCDIFF delta; which pages of its source segment it copies from |
 | `apply_vcdiff(sections, source, out, segment_bytes, places=None)` | fills `out` with what the window makes; `places` says where pages of the segment lie in `source`, if not in order |
+| `read_ranges(descriptor, ranges, out, only_cached=False)` | fills `out` from many ranges of a file; the first that could not be read whole, or None |
+| `write_ranges(descriptor, ranges, data, most_bytes)` | writes `data` to many ranges of a file, at most `most_bytes` at a time; the first that could not be written, or None |
 """  # noqa: E501
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from deltaimg.kernels.layout import (
     BlockIndex,
     BlockMatches,
     BlockStatus,
+    FailedRange,
     StrongKind,
     Sums,
     WeakKind,
@@ -68,6 +71,7 @@ from deltaimg.kernels.reference import (
     scan_blocks,
     subtract_runs,
 )
+from deltaimg.kernels.reference_ranges import read_ranges, write_ranges
 from deltaimg.kernels.reference_rolling import blake2b_blocks, fill_filter, match_blocks, md5_blocks, weak_sums
 from deltaimg.kernels.reference_vcdiff import apply_vcdiff, survey_vcdiff
 
@@ -89,6 +93,7 @@ __all__ = [
     "BlockIndex",
     "BlockMatches",
     "BlockStatus",
+    "FailedRange",
     "StrongKind",
     "Sums",
     "WeakKind",
@@ -109,10 +114,12 @@ __all__ = [
     "match_digests",
     "md5_blocks",
     "overlay_runs",
+    "read_ranges",
     "scan_blocks",
     "subtract_runs",
     "survey_vcdiff",
     "weak_sums",
+    "write_ranges",
 ]
 
 SAME, ZERO_BLOCK, CHANGED = BlockStatus.SAME, BlockStatus.ZERO_BLOCK, BlockStatus.CHANGED
@@ -143,10 +150,12 @@ if _forced != "reference":
             match_digests,
             md5_blocks,
             overlay_runs,
+            read_ranges,
             scan_blocks,
             subtract_runs,
             survey_vcdiff,
             weak_sums,
+            write_ranges,
         )
     except ImportError as error:
         if _forced == "native":

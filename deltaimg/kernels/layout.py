@@ -32,6 +32,14 @@ class BlockStatus(IntEnum):
     """Neither."""
 
 
+@dataclass(frozen=True, slots=True)
+class FailedRange:
+    """The first range that could not be read or written whole, those before it could; 0 says that the file ends."""
+
+    number: int
+    error_number: int
+
+
 STATUS_RUN = np.dtype([("first", "<u4"), ("count", "<u4"), ("status", "<u4")])
 """Consecutive blocks of one scan with one status; `first` counts from the scan's first block."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from deltaimg.arrays import DIGEST_BYTES, RUN, Digests, Runs, Slots
+from deltaimg.arrays import DIGEST_BYTES, RANGE, RUN, Digests, Ranges, Runs, Slots
 from deltaimg.errors import NativeError
 from deltaimg.kernels._native import ffi, lib
 from deltaimg.kernels.layout import (
@@ -29,6 +29,7 @@ from deltaimg.kernels.layout import (
     BlockIndex,
     BlockMatches,
     Buffer,
+    FailedRange,
     Octets,
     StatusRuns,
     Sums,
@@ -379,3 +380,24 @@ def apply_vcdiff(
     status = lib.dimg_apply_vcdiff(parts, segment_bytes, segment, len(segment), where, target, len(target))
     _check("apply_vcdiff", status)
     del held
+
+
+def read_ranges(descriptor: int, ranges: Ranges, out: Buffer, *, only_cached: bool = False) -> FailedRange | None:
+    memory = ffi.from_buffer("uint8_t[]", out, require_writable=True)
+    return _move("read_ranges", descriptor, ranges, int(only_cached), memory)
+
+
+def write_ranges(descriptor: int, ranges: Ranges, data: Buffer, most_bytes: int) -> FailedRange | None:
+    _demand("write_ranges", most_bytes > 0)
+    return _move("write_ranges", descriptor, ranges, most_bytes, _in(data))
+
+
+def _move(function: str, descriptor: int, ranges: Ranges, how: int, memory: Any) -> FailedRange | None:
+    done, error_number = ffi.new("size_t *"), ffi.new("int *")
+    wanted = ffi.from_buffer("dimg_range[]", np.ascontiguousarray(ranges, RANGE))
+    move = getattr(lib, f"dimg_{function}")
+    status = move(descriptor, wanted, len(ranges), how, memory, len(memory), done, error_number)
+    if status == lib.DIMG_IO_FAILED:
+        return FailedRange(done[0], error_number[0])
+    _check(function, status)
+    return None

@@ -20,7 +20,7 @@ from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, Objec
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, parse_signature
 from deltaimg.kernels import digest_blocks, digest_buffer
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import Index, expand_ranges
 from deltaimg.repo.numbering import RecordNumbers
 from deltaimg.repo.repository import Repository
 
@@ -93,18 +93,17 @@ class SlotTable(RecordNumbers):
         self._grow_digests()
         return closure
 
-    def source_slots(self, record: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return first slot and count of each run of the blocks that a record is encoded against, in their order.
+    def source_slots(self, records: int | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return first slot and count of each run of the blocks that records are encoded against, in their order.
 
-        Empty for a record that stands alone. `add_sources` must have numbered them.
+        Empty for records that stand alone. `add_sources` must have numbered them.
         """
         links = self.index.links
-        entry = int(self._entries[record])
-        first, last = int(links.starts[entry]), int(links.starts[entry + 1])
-        run_starts = links.run_starts[first : last + 1]
-        runs = links.runs[run_starts[0] : run_starts[-1]]
-        records = self._record_of_entry[links.entries[first:last]]
-        firsts = np.repeat(self._first_slots[records], np.diff(run_starts)) + runs["first_slot"]
+        numbers = links.of(np.atleast_1d(self._entries[records]))
+        run_counts = links.run_starts[numbers + 1] - links.run_starts[numbers]
+        runs = links.runs[expand_ranges(links.run_starts[numbers], run_counts)]
+        sources = self._record_of_entry[links.entries[numbers]]
+        firsts = np.repeat(self._first_slots[sources], run_counts) + runs["first_slot"]
         return firsts, runs["count"].astype(np.int64)
 
     def add_new_records(self, record_ids: Digests, counts: npt.NDArray[np.int64], digests: Digests) -> None:

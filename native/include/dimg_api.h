@@ -2,8 +2,8 @@
  *
  * The whole C API of deltaimg's native core. cffi reads this very file, so it holds declarations and comments only.
  *
- * Every function works on the caller's buffers, allocates nothing, does no I/O, keeps no state between calls and may run
- * on any number of threads at once. A result is written only when DIMG_OK comes back, unless its comment says otherwise.
+ * Every function works on the caller's buffers, allocates nothing, keeps no state between calls and may run on any number of
+ * threads at once; only those of the section "ranges" do I/O. A result is written only when DIMG_OK comes back, unless its comment says otherwise.
  *
  * Words: a *block* is `block_bytes` of an image; its *digest* is 16 bytes of keyed BLAKE3, or 16 zero bytes when every byte
  * of the block is zero. A *slot* is a number that stands for stored content: 0 is a hole, 1 is zero, 2 and up are stored
@@ -19,7 +19,8 @@ typedef enum {
     DIMG_BAD_SLOT = 5,       /* a slot number outside the digest table */
     DIMG_DELTA_ENDS = 6,     /* a section of a delta ends too early, or goes on behind the last instruction */
     DIMG_DELTA_BAD_COPY = 7, /* a delta copies from where there is nothing */
-    DIMG_DELTA_BAD_LENGTH = 8 /* a delta makes more or fewer bytes than it says */
+    DIMG_DELTA_BAD_LENGTH = 8, /* a delta makes more or fewer bytes than it says */
+    DIMG_IO_FAILED = 9       /* the operating system could not read or write all of a range */
 } dimg_status;
 
 /* The code paths of the digest kernels. All give the same bytes. */
@@ -240,3 +241,23 @@ int dimg_survey_vcdiff(const dimg_vcdiff_sections *sections, uint64_t segment_by
  * that is copied from does not lie in `source`, or neighbours that one copy needs are not neighbours there. */
 int dimg_apply_vcdiff(const dimg_vcdiff_sections *sections, uint64_t segment_bytes, const uint8_t *source, size_t source_bytes,
                       const uint32_t *places, uint8_t *target, size_t target_bytes);
+
+/* ---- ranges: many stretches of one file in one call ---- */
+
+/* `length` bytes at `offset` of a file, and at `start` of memory. */
+typedef struct {
+    int64_t offset;
+    int64_t length;
+    uint64_t start;
+} dimg_range;
+
+/* Read ranges into `out`, in order; with `only_cached` only what the page cache holds, else EAGAIN, or EOPNOTSUPP where the
+ * system cannot tell. `done` says how many were read whole.
+ * IO_FAILED: the next could not be, for `error_number`; 0: the file ends. BAD_ARGUMENT: a range below 0 or past 2^63 - 1.
+ * BUFFER_TOO_SMALL: one that does not lie in `out`. */
+int dimg_read_ranges(int descriptor, const dimg_range *ranges, size_t count, int only_cached, uint8_t *out, size_t out_bytes,
+                     size_t *done, int *error_number);
+
+/* Write ranges of `data`, in order, at most `most_bytes` (not 0) at a time. The rest as for reading. */
+int dimg_write_ranges(int descriptor, const dimg_range *ranges, size_t count, size_t most_bytes, const uint8_t *data,
+                      size_t data_bytes, size_t *done, int *error_number);
