@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From slots back to the image: where a map puts a stored block, and reading blocks from many places at once."""
+"""From slots back to the image: where a map puts a stored block."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -33,20 +31,3 @@ class SlotPlaces:
         within = slots - self._starts[runs]
         is_there = (within >= 0) & (within < self._counts[runs])
         return np.where(is_there, self._blocks[runs] + within, -1)
-
-
-def read_blocks(
-    blocks: npt.NDArray[np.int64], block_bytes: int, out: memoryview, read: Callable[[int, memoryview], object]
-) -> None:
-    """Fill `out` with blocks in the order given, those that follow each other in one read.
-
-    Args:
-        read: called with an offset in bytes and the part of `out` to fill.
-    """
-    if not len(blocks):
-        return
-    starts = np.flatnonzero(np.concatenate(([True], blocks[1:] != blocks[:-1] + 1)))
-    offsets = (blocks[starts] * block_bytes).tolist()
-    bounds = [*(starts * block_bytes).tolist(), len(blocks) * block_bytes]
-    for number, offset in enumerate(offsets):
-        read(offset, out[bounds[number] : bounds[number + 1]])

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests, Runs
+from deltaimg.arrays import DIGEST_BYTES, Digests, Runs, ranges_of_blocks
 from deltaimg.delta.encode import Sources
 from deltaimg.delta.sources import SourceLimits, choose_slots
 from deltaimg.engine.anchor_cache import AnchorCache
 from deltaimg.engine.content_cache import ContentCache
-from deltaimg.engine.places import SlotPlaces, read_blocks
+from deltaimg.engine.places import SlotPlaces
 from deltaimg.engine.record_cache import RecordCache
 from deltaimg.engine.relatives import Relatives
 from deltaimg.engine.restore_cost import RestoreCost
@@ -245,7 +245,8 @@ class SourceFinder:
             blocks[new] = self._place_new(slots[new])
         placed = np.flatnonzero(blocks >= 0)
         read = bytearray(len(placed) * self._block_bytes)
-        read_blocks(blocks[placed], self._block_bytes, memoryview(read), self._source.reread_into)
+        ranges = ranges_of_blocks(blocks[placed], np.arange(len(placed)), self._block_bytes)
+        self._source.reread(ranges, memoryview(read))
         found = digest_blocks(self._block_key, read, self._block_bytes)
         is_right = (found == self._digests()[slots[placed]]).all(axis=1)
         is_there = np.zeros(len(slots), np.bool_)

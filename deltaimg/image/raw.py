@@ -19,8 +19,10 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import Ranges
 from deltaimg.errors import ImageError, UnsupportedImage
 from deltaimg.image.page_cache import PageCache
+from deltaimg.kernels import read_ranges
 from deltaimg.model import MAX_IMAGE_BYTES
 
 BLKGETSIZE64 = 0x80081272
@@ -97,18 +99,29 @@ class RawSource:
             self._cache.drop(ours)
         return got
 
-    def reread_into(self, offset: int, buffer: memoryview) -> int:
+    def reread(self, ranges: Ranges, out: memoryview) -> None:
+        while len(ranges):
+            cached = 0
+            if self._asks_cache:
+                failed = read_ranges(self._descriptor, ranges, out, only_cached=True)
+                if failed is None:
+                    return
+                # Not every file system has it.
+                self._asks_cache = failed.error_number in (0, errno.EAGAIN)
+                cached = failed.number
+            offset, length, start = ranges[cached].tolist()
+            self._reread_uncached(offset, out[start : start + length])
+            ranges = ranges[cached + 1 :]
+
+    def _reread_uncached(self, offset: int, buffer: memoryview) -> None:
         if self._is_direct:
-            return self.read_into(offset, buffer)
-        is_done, got = self._read_cached(offset, buffer)
-        if is_done:
-            return got
+            self.read_into(offset, buffer)
+            return
         try:
-            got += os.preadv(self._descriptor, [buffer[got:]], offset + got)
+            got = os.preadv(self._descriptor, [buffer], offset)
         except OSError as error:
-            raise self._failure(f"cannot be read at byte {offset + got}", error) from error
+            raise self._failure(f"cannot be read at byte {offset}", error) from error
         self._cache.drop([(offset, offset + got)])
-        return got
 
     def has_changed(self) -> bool:
         return self._identity() != self._opened_as

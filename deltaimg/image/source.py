@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import Ranges
 from deltaimg.errors import ImageError, UnsupportedImage
 
 STREAM = "-"
@@ -42,10 +43,10 @@ class Source(Protocol):
         """Fill `buffer` from `offset`; return how many bytes there were, fewer only at the image's end."""
         ...
 
-    def reread_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill `buffer` again with what was read before, as far as it still can be; for many small pieces, any thread.
+    def reread(self, ranges: Ranges, out: memoryview) -> None:
+        """Fill parts of `out` again with what was read before, as far as it still can be; any thread.
 
-        A sequential source cannot and returns 0.
+        Of a sequential source nothing can.
         """
         ...
 

@@ -8,6 +8,7 @@ import os
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import Ranges
 from deltaimg.errors import ImageError, UnsupportedImage
 from deltaimg.model import MAX_IMAGE_BYTES
 
@@ -47,9 +48,8 @@ class StreamSource:
             raise UnsupportedImage(self.path, "the stream is empty")
         return got
 
-    def reread_into(self, offset: int, buffer: memoryview) -> int:
-        del offset, buffer  # gone by
-        return 0
+    def reread(self, ranges: Ranges, out: memoryview) -> None:
+        """Nothing to do: what went by is gone."""
 
     def has_changed(self) -> bool:
         return False

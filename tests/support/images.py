@@ -134,8 +134,9 @@ class ImageSource:
         buffer[: len(piece)] = piece
         return len(piece)
 
-    def reread_into(self, offset: int, buffer: memoryview) -> int:
-        return self.read_into(offset, buffer)
+    def reread(self, ranges: np.ndarray, out: memoryview) -> None:
+        for offset, length, start in ranges.tolist():
+            self.read_into(offset, out[start : start + length])
 
     def has_changed(self) -> bool:
         return self.is_changed
