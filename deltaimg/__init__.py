@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from deltaimg.api.repositories import create_repository, list_locks, list_snapshots, open_repository, remove_lock
     from deltaimg.api.restore import open_snapshot, restore
     from deltaimg.api.retention import flatten, forget, forget_snapshots, pin, plan_prune, prune, unpin
-    from deltaimg.engine.backup_options import BackupOptions
+    from deltaimg.engine.backup.options import BackupOptions
+    from deltaimg.engine.content.reader import SnapshotReader
     from deltaimg.engine.progress import Progress
-    from deltaimg.engine.snapshot_reader import SnapshotReader
     from deltaimg.errors import DeltaimgError
     from deltaimg.format.manifest import Manifest
     from deltaimg.repo.repository import Repository
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BackupOptions": "deltaimg.engine.backup_options",
+    "BackupOptions": "deltaimg.engine.backup.options",
     "DeltaimgError": "deltaimg.errors",
     "Manifest": "deltaimg.format.manifest",
     "Policy": "deltaimg.repo.retention",
     "Progress": "deltaimg.engine.progress",
     "Repository": "deltaimg.repo.repository",
-    "SnapshotReader": "deltaimg.engine.snapshot_reader",
+    "SnapshotReader": "deltaimg.engine.content.reader",
     "add_parity": "deltaimg.api.repair",
     "backup": "deltaimg.api.backup",
     "check": "deltaimg.api.prove",

@@ -6,8 +6,8 @@ from __future__ import annotations
 import dataclasses
 
 from deltaimg import __version__
-from deltaimg.engine.backup import back_up
-from deltaimg.engine.backup_options import BackupOptions
+from deltaimg.engine.backup.options import BackupOptions
+from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.progress import Progress
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.source import open_source

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deltaimg.engine.check import CheckReport
-from deltaimg.engine.check import check as check_repository
+from deltaimg.engine.check.run import CheckReport
+from deltaimg.engine.check.run import check as check_repository
 from deltaimg.engine.progress import Progress
-from deltaimg.engine.verify import VerifyReport
-from deltaimg.engine.verify import verify as verify_snapshots
+from deltaimg.engine.restore.verify import VerifyReport
+from deltaimg.engine.restore.verify import verify as verify_snapshots
 from deltaimg.errors import UsageError
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import select_snapshot

@@ -6,15 +6,16 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
-from deltaimg.engine.parity import ParityAdded, ParityCoverage
-from deltaimg.engine.parity import add_parity as add_parity_to_packs
-from deltaimg.engine.parity import survey_parity as survey_parity_of_packs
-from deltaimg.engine.parity_plan import MAX_PERCENT, MIN_PERCENT
-from deltaimg.engine.parity_repair import PacksRepaired
-from deltaimg.engine.parity_repair import repair_packs as repair_packs_by_parity
+from deltaimg.engine.parity.add import ParityAdded
+from deltaimg.engine.parity.add import add_parity as add_parity_to_packs
+from deltaimg.engine.parity.coverage import ParityCoverage
+from deltaimg.engine.parity.coverage import survey_parity as survey_parity_of_packs
+from deltaimg.engine.parity.plan import MAX_PERCENT, MIN_PERCENT
+from deltaimg.engine.parity.repair import PacksRepaired
+from deltaimg.engine.parity.repair import repair_packs as repair_packs_by_parity
 from deltaimg.engine.progress import Progress
-from deltaimg.engine.repair import RepairReport
-from deltaimg.engine.repair import repair as repair_repository
+from deltaimg.engine.repair.run import RepairReport
+from deltaimg.engine.repair.run import repair as repair_repository
 from deltaimg.errors import UsageError
 from deltaimg.image.source import open_source
 from deltaimg.repo.repository import Repository

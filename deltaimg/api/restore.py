@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from deltaimg.api.repositories import find_snapshot
-from deltaimg.engine.content import SnapshotContent
+from deltaimg.engine.content.reader import SnapshotReader
+from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.progress import Progress
-from deltaimg.engine.restore import RestoreResult
-from deltaimg.engine.restore import restore as restore_manifest
-from deltaimg.engine.snapshot_reader import SnapshotReader
+from deltaimg.engine.restore.run import RestoreResult
+from deltaimg.engine.restore.run import restore as restore_manifest
 from deltaimg.errors import UsageError
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository

@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
 
-from deltaimg.engine.flatten import FlattenResult
-from deltaimg.engine.flatten import flatten as flatten_snapshot
-from deltaimg.engine.forget import Forgotten, forget_images
-from deltaimg.engine.forget_choice import choose_by_name, choose_by_policy
-from deltaimg.engine.pin import set_pin
 from deltaimg.engine.progress import Progress
-from deltaimg.engine.prune import PruneForecast, PruneResult
-from deltaimg.engine.prune import plan_prune as plan_prune_of
-from deltaimg.engine.prune import prune as prune_repository
-from deltaimg.engine.prune_plan import MAX_UNUSED_PERCENT, PruneOptions
+from deltaimg.engine.prune.plan import MAX_UNUSED_PERCENT, PruneOptions
+from deltaimg.engine.prune.run import PruneForecast, PruneResult
+from deltaimg.engine.prune.run import plan_prune as plan_prune_of
+from deltaimg.engine.prune.run import prune as prune_repository
+from deltaimg.engine.retention.flatten import FlattenResult
+from deltaimg.engine.retention.flatten import flatten as flatten_snapshot
+from deltaimg.engine.retention.forget import Forgotten, forget_images
+from deltaimg.engine.retention.forget_choice import choose_by_name, choose_by_policy
+from deltaimg.engine.retention.pin import set_pin
 from deltaimg.errors import UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.repository import Repository

@@ -107,7 +107,7 @@ def backup(
     from deltaimg.api.repositories import open_repository
     from deltaimg.cli.describe import describe_backup
     from deltaimg.codec.registry import parse_level
-    from deltaimg.engine.backup_options import BackupOptions
+    from deltaimg.engine.backup.options import BackupOptions
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         options = BackupOptions(

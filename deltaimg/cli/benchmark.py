@@ -19,7 +19,7 @@ def benchmark(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, ve
         deltaimg benchmark -r /backup/repo --json
     """
     from deltaimg.api.repositories import open_repository
-    from deltaimg.engine.benchmark import measure_machine
+    from deltaimg.engine.inspect.benchmark import measure_machine
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         store = open_repository(repo).store if repo else None

@@ -13,7 +13,7 @@ from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, parse_siz
 from deltaimg.cli.terminal import Terminal, output_failure
 
 if TYPE_CHECKING:
-    from deltaimg.engine.snapshot_reader import SnapshotReader
+    from deltaimg.engine.content.reader import SnapshotReader
 
 _PIECE_BYTES = 4 << 20
 _MAX_JSON_BYTES = 64 << 20

@@ -11,8 +11,8 @@ from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_count, format_seconds
 
 if TYPE_CHECKING:
-    from deltaimg.engine.check import CheckReport
-    from deltaimg.engine.findings import Finding
+    from deltaimg.engine.check.findings import Finding
+    from deltaimg.engine.check.run import CheckReport
 
 _SHOWN_NOTES = 10
 
@@ -43,7 +43,7 @@ def check(
     """
     from deltaimg.api.prove import check as run_check
     from deltaimg.api.repositories import open_repository
-    from deltaimg.engine.findings import Severity
+    from deltaimg.engine.check.findings import Severity
     from deltaimg.errors import RepositoryDamaged
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
@@ -60,7 +60,7 @@ def check(
 
 
 def _print_report(terminal: Terminal, report: CheckReport) -> None:
-    from deltaimg.engine.findings import Severity
+    from deltaimg.engine.check.findings import Severity
 
     by_severity = {severity: report.of(severity) for severity in Severity}
     if terminal.as_json:

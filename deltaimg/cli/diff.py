@@ -42,7 +42,7 @@ def diff(
     from deltaimg.api.repositories import open_repository
     from deltaimg.cli.describe import describe_extents
     from deltaimg.cli.plot import CELLS, check_plot, draw_difference
-    from deltaimg.engine.change_map import map_changes
+    from deltaimg.engine.inspect.change_map import map_changes
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))

@@ -11,7 +11,7 @@ from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_count, requir
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
-    from deltaimg.engine.flatten import FlattenResult
+    from deltaimg.engine.retention.flatten import FlattenResult
 
 
 def flatten(

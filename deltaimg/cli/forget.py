@@ -12,8 +12,8 @@ from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment
 
 if TYPE_CHECKING:
-    from deltaimg.engine.forget import Forgotten
-    from deltaimg.engine.prune import PruneResult
+    from deltaimg.engine.prune.run import PruneResult
+    from deltaimg.engine.retention.forget import Forgotten
     from deltaimg.repo.retention import Policy, Verdict
 
 _EXAMPLE = "'deltaimg forget --keep-daily 7 --keep-weekly 4 --dry-run' shows what a policy would do"

@@ -13,7 +13,8 @@ from deltaimg.cli.terminal import Terminal, format_bytes, format_count
 from deltaimg.errors import PacksDamaged, ParityExhausted, UsageError
 
 if TYPE_CHECKING:
-    from deltaimg.engine.parity import ParityAdded, ParityCoverage
+    from deltaimg.engine.parity.add import ParityAdded
+    from deltaimg.engine.parity.coverage import ParityCoverage
 
 _SHORT_NAME = len("parity/") + 12
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deltaimg.cli.terminal import format_bytes
-from deltaimg.engine.change_map import ChangeMap, lay_on_curve
-from deltaimg.engine.diff import Difference
+from deltaimg.engine.inspect.change_map import ChangeMap, lay_on_curve
+from deltaimg.engine.inspect.diff import Difference
 from deltaimg.errors import ImageError, TargetExists, UsageError
 
 if TYPE_CHECKING:

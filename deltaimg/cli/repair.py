@@ -11,7 +11,7 @@ from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_count, format_seconds
 
 if TYPE_CHECKING:
-    from deltaimg.engine.repair import RepairReport
+    from deltaimg.engine.repair.run import RepairReport
 
 _SHOWN = 20
 

@@ -10,7 +10,7 @@ from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_r
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
 
 if TYPE_CHECKING:
-    from deltaimg.engine.explain import Explanation
+    from deltaimg.engine.inspect.explain import Explanation
     from deltaimg.format.manifest import Manifest
 
 _SHOWN = 10
@@ -35,8 +35,8 @@ def show(
     """
     from deltaimg.api.repositories import find_snapshot, open_repository
     from deltaimg.cli.describe import describe_manifest
-    from deltaimg.engine.explain import explain_snapshot
-    from deltaimg.engine.inspect import inspect_snapshot
+    from deltaimg.engine.inspect.explain import explain_snapshot
+    from deltaimg.engine.inspect.run import inspect_snapshot
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))

@@ -16,7 +16,7 @@ def stats(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbos
         deltaimg stats --json
     """
     from deltaimg.api.repositories import open_repository
-    from deltaimg.engine.inspect import inspect_repository
+    from deltaimg.engine.inspect.run import inspect_repository
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))

@@ -15,7 +15,10 @@ from deltaimg.format.framing import digest_bytes
 from deltaimg.format.pack import RecordHeader
 from deltaimg.format.sources import SourceTable, build_sources
 from deltaimg.kernels import digest_buffer, is_equal
+from deltaimg.model import MIB
 
+RECORD_BYTES = MIB // 2
+"""What new blocks are gathered to, of whatever size they are."""
 _WORTH_IT = 0.98
 """A record that compresses to more than this share of itself is stored as it is, and so restores at memory speed."""
 _LEAST_GAIN = 0.05
@@ -42,6 +45,11 @@ class Sources:
 
     table: SourceTable
     content: memoryview
+
+
+def count_record_blocks(block_bytes: int) -> int:
+    """Return how many blocks fill a record."""
+    return max(1, RECORD_BYTES // block_bytes)
 
 
 class Encoder:

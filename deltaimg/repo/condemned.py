@@ -11,6 +11,10 @@ from contextlib import suppress
 
 from deltaimg.errors import IntegrityError, ObjectNotFound
 from deltaimg.format.condemned import CONDEMNED, Condemned, build_condemned, parse_condemned
+from deltaimg.format.index import INDEXES
+from deltaimg.format.map import MAPS
+from deltaimg.format.pack import pack_name
+from deltaimg.format.signature import SIGNATURES
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Confirm
 
@@ -45,6 +49,16 @@ def note_condemned(repository: Repository) -> None:
     repository.condemned_names |= frozenset(
         name for each in lists for names in (each.packs, each.indexes, each.signatures, each.maps) for name in names
     )
+
+
+def object_names(condemned: Condemned) -> list[str]:
+    """Return names in the order in which they are deleted: what names goes before what is named."""
+    return [
+        *(INDEXES + name for name in condemned.indexes),
+        *(SIGNATURES + name for name in condemned.signatures),
+        *(MAPS + name for name in condemned.maps),
+        *(pack_name(name) for name in condemned.packs),
+    ]
 
 
 def put_condemned(repository: Repository, condemned: Condemned) -> int:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.engine.backup import back_up
-from deltaimg.engine.backup_options import BackupOptions
+from deltaimg.engine.backup.options import BackupOptions
+from deltaimg.engine.backup.run import back_up
 from deltaimg.errors import ImageError
 from deltaimg.image.source import Source, open_source
 from deltaimg.image.stream import StreamSource

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.engine.check import check
-from deltaimg.engine.findings import Severity
-from deltaimg.engine.restore import restore
-from deltaimg.engine.verify import verify
+from deltaimg.engine.check.findings import Severity
+from deltaimg.engine.check.run import check
+from deltaimg.engine.restore.run import restore
+from deltaimg.engine.restore.verify import verify
 from deltaimg.errors import DeltaimgError
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.repository import Repository

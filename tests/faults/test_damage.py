@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.engine.restore import restore
-from deltaimg.engine.verify import verify
+from deltaimg.engine.restore.run import restore
+from deltaimg.engine.restore.verify import verify
 from deltaimg.errors import ContentDamaged, DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.repository import Repository

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltaimg.engine.content import SnapshotContent
-from deltaimg.engine.restore import restore
-from deltaimg.engine.verify import verify
+from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.engine.restore.run import restore
+from deltaimg.engine.restore.verify import verify
 from deltaimg.errors import IntegrityError, ObjectNotFound
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.index import IndexObject, build_index, link_sources, parse_index

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.engine.verify import verify
+from deltaimg.engine.restore.verify import verify
 from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store

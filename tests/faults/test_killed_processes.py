@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deltaimg.api.repositories import open_repository
-from deltaimg.engine.content import SnapshotContent
+from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.repo.lock import ImageLock, MaintenanceLock
 from tests.support.clock import START
 from tests.support.components import LoopFileSystem, loop_file_system

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from deltaimg.engine.flatten import flatten
-from deltaimg.engine.pin import set_pin
-from deltaimg.engine.prune import prune
-from deltaimg.engine.repair import repair
+from deltaimg.engine.prune.run import prune
+from deltaimg.engine.repair.run import repair
+from deltaimg.engine.retention.flatten import flatten
+from deltaimg.engine.retention.pin import set_pin
 from deltaimg.errors import LockLost, ReachabilityUnknown, StoreFull
 from deltaimg.repo.lock_holder import list_locks, remove_lock
 from deltaimg.repo.repository import Repository

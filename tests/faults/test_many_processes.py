@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deltaimg.api.repositories import create_repository, open_repository
-from deltaimg.engine.content import SnapshotContent
-from deltaimg.engine.prune import prune
+from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.engine.prune.run import prune
 from deltaimg.repo.condemned import load_condemned
 from tests.support.world import assert_sound
 

@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from deltaimg.engine.parity import survey_parity
-from deltaimg.engine.parity_repair import repair_packs
+from deltaimg.engine.parity.coverage import survey_parity
+from deltaimg.engine.parity.repair import repair_packs
 from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable
 from deltaimg.format.pack import pack_name
 from deltaimg.repo.parity import recover_pack

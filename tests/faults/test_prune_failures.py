@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.engine.check import check
-from deltaimg.engine.content import SnapshotContent
-from deltaimg.engine.findings import Severity
-from deltaimg.engine.prune import PruneResult, prune
-from deltaimg.engine.prune_plan import PruneOptions
+from deltaimg.engine.check.findings import Severity
+from deltaimg.engine.check.run import check
+from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.engine.prune.plan import PruneOptions
+from deltaimg.engine.prune.run import PruneResult, prune
 from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable
 from deltaimg.repo.condemned import load_condemned
 from deltaimg.repo.repository import Repository

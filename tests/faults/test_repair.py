@@ -8,10 +8,10 @@ from functools import cache
 
 import pytest
 
-from deltaimg.engine.check import check
-from deltaimg.engine.findings import Severity
-from deltaimg.engine.parity import add_parity
-from deltaimg.engine.repair import RepairReport, repair
+from deltaimg.engine.check.findings import Severity
+from deltaimg.engine.check.run import check
+from deltaimg.engine.parity.add import add_parity
+from deltaimg.engine.repair.run import RepairReport, repair
 from deltaimg.errors import LockLost, RepositoryLocked, StoreUnavailable, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.lock import MaintenanceLock

@@ -15,8 +15,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from deltaimg.engine.pin import set_pin
-from deltaimg.engine.verify import verify
+from deltaimg.engine.restore.verify import verify
+from deltaimg.engine.retention.pin import set_pin
 from deltaimg.errors import LastSnapshot, SnapshotPinned
 from deltaimg.repo.repository import SnapshotRef
 from tests.support.clock import FixedClock

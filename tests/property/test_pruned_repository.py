@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
 
-from deltaimg.engine.backup import back_up
-from deltaimg.engine.backup_options import BackupOptions
-from deltaimg.engine.check import check
-from deltaimg.engine.content import SnapshotContent
-from deltaimg.engine.findings import Severity
-from deltaimg.engine.flatten import flatten
-from deltaimg.engine.prune import prune
-from deltaimg.engine.prune_plan import PruneOptions
+from deltaimg.engine.backup.options import BackupOptions
+from deltaimg.engine.backup.run import back_up
+from deltaimg.engine.check.findings import Severity
+from deltaimg.engine.check.run import check
+from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.engine.prune.plan import PruneOptions
+from deltaimg.engine.prune.run import prune
+from deltaimg.engine.retention.flatten import flatten
 from deltaimg.errors import DeltaimgError, StoreUnavailable
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository, SnapshotRef

@@ -18,9 +18,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from deltaimg.engine.content import SnapshotContent
-from deltaimg.engine.diff import diff_snapshots
-from deltaimg.engine.verify import verify
+from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.engine.inspect.diff import diff_snapshots
+from deltaimg.engine.restore.verify import verify
 from deltaimg.format.manifest import Manifest
 from deltaimg.store.interface import Store
 from deltaimg.store.local import LocalStore

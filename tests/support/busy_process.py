@@ -13,9 +13,9 @@ import sys
 import time
 
 from deltaimg.api.repositories import open_repository
-from deltaimg.engine.forget import forget
-from deltaimg.engine.prune import prune
-from deltaimg.engine.prune_plan import PruneOptions
+from deltaimg.engine.prune.plan import PruneOptions
+from deltaimg.engine.prune.run import prune
+from deltaimg.engine.retention.forget import forget
 from deltaimg.errors import LockLost, RepositoryLocked
 from deltaimg.repo.retention import Policy, plan_policy
 from tests.support.clock import START

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from deltaimg.engine.forget import forget
+from deltaimg.engine.retention.forget import forget
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.retention import ForgetPlan, plan_named

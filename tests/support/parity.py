@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 
-from deltaimg.engine.parity import ParityAdded, add_parity
+from deltaimg.engine.parity.add import ParityAdded, add_parity
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.pack import PACKS, RecordHeader, pack_name
 from deltaimg.repo.pack_writer import PackWriter

@@ -7,10 +7,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from deltaimg.engine.backup import back_up
-from deltaimg.engine.backup_options import BackupOptions
-from deltaimg.engine.content import SnapshotContent
-from deltaimg.engine.restore import RestoreResult, restore
+from deltaimg.engine.backup.options import BackupOptions
+from deltaimg.engine.backup.run import back_up
+from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.engine.restore.run import RestoreResult, restore
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store

@@ -10,15 +10,15 @@ from functools import partial
 
 import msgspec
 
-from deltaimg.engine.check import check
-from deltaimg.engine.content import SnapshotContent
-from deltaimg.engine.findings import Severity
-from deltaimg.engine.flatten import flatten
-from deltaimg.engine.forget import forget
-from deltaimg.engine.pin import set_pin
-from deltaimg.engine.prune import prune
-from deltaimg.engine.prune_plan import PruneOptions
-from deltaimg.engine.repair import repair
+from deltaimg.engine.check.findings import Severity
+from deltaimg.engine.check.run import check
+from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.engine.prune.plan import PruneOptions
+from deltaimg.engine.prune.run import prune
+from deltaimg.engine.repair.run import repair
+from deltaimg.engine.retention.flatten import flatten
+from deltaimg.engine.retention.forget import forget
+from deltaimg.engine.retention.pin import set_pin
 from deltaimg.errors import RepositoryNotFound
 from deltaimg.format.lock import LOCKS, build_lock, parse_lock
 from deltaimg.format.manifest import Manifest

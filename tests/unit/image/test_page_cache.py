@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltaimg.engine.backup import back_up
-from deltaimg.engine.backup_options import BackupOptions
+from deltaimg.engine.backup.options import BackupOptions
+from deltaimg.engine.backup.run import back_up
 from deltaimg.image.source import open_source
 from deltaimg.model import KIB, MIB
 from tests.support.components import skip_without

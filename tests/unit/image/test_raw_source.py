@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.engine.backup import back_up
-from deltaimg.engine.backup_options import BackupOptions
+from deltaimg.engine.backup.options import BackupOptions
+from deltaimg.engine.backup.run import back_up
 from deltaimg.errors import ImageError, SourceChanged, UnsupportedImage
 from deltaimg.image.raw import BlockDeviceSource
 from deltaimg.image.source import Source, open_source

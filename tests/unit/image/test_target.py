@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.engine.restore import restore
+from deltaimg.engine.restore.run import restore
 from deltaimg.errors import ContentDamaged, ImageError, TargetExists, TargetTooSmall, UnsupportedImage
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.target import FileTarget, StreamTarget, open_target

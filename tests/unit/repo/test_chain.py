@@ -103,7 +103,7 @@ def test_what_the_matcher_takes_follows_the_budget() -> None:
     image = SyntheticImage(8 << 20)
     image.write_random(0, 8 << 20)
     back_up_image(repository, image, "a")
-    from deltaimg.engine.base import BYTES_A_KNOWN_BLOCK, load_other_content
+    from deltaimg.engine.backup.base import BYTES_A_KNOWN_BLOCK, load_other_content
     from deltaimg.engine.progress import NoProgress
 
     for budget in (0, 20_000, 1 << 20):

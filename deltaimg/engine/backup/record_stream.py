@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gather new blocks into records, encode these on all cores, and hand them to the packs in order.
+
+Memory  a record's content for each one that is being filled, encoded or waits for its turn.
+"""
+
+from __future__ import annotations
+
+import mmap
+import queue
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import DIGEST_BYTES, Digests, Slots, runs_from_blocks
+from deltaimg.delta.encode import EncodedRecord, Encoder, count_record_blocks
+from deltaimg.delta.judge import DeltaJudge
+from deltaimg.engine.backup.source_finder import Choice, SourceFinder
+from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer
+from deltaimg.kernels import gather_blocks
+from deltaimg.repo.pack_writer import PackWriter
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    buffer: memoryview
+    content: memoryview
+    digests: Digests
+    choice: Choice | None
+
+
+class RecordStream:
+    """Takes new blocks in the order of their slots; a context manager around its threads."""
+
+    def __init__(
+        self,
+        writer: PackWriter,
+        encoder: Encoder,
+        *,
+        block_bytes: int,
+        first_slot: int,
+        workers: int,
+        finder: SourceFinder | None = None,
+        uses_sources: bool = True,
+    ) -> None:
+        """Args: finder: learns of every record; finds sources if `uses_sources`, or once it knows of images like this one."""
+        self._writer, self._encoder = writer, encoder
+        self._finder, self._uses_sources = finder, uses_sources
+        self._judge = DeltaJudge()
+        self._block_bytes = block_bytes
+        self._record_blocks = count_record_blocks(block_bytes)
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._pool = OrderedPool(workers=workers, window=2 * workers)
+        self._scratch = ThreadBuffer()
+        self._buffer = self._take_buffer()
+        self._filled_blocks = 0
+        self._next_slot = first_slot
+        self._digests: list[Digests] = []
+        self._blocks: list[npt.NDArray[np.uint64]] = []
+        self._ids: list[bytes] = []
+        self._counts: list[int] = []
+
+    def __enter__(self) -> RecordStream:
+        self._pool.__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._pool.__exit__(None, None, None)
+
+    @property
+    def record_ids(self) -> Digests:
+        """The id of every record made so far, in the order of their slots; complete after `finish`."""
+        return np.frombuffer(b"".join(self._ids), np.uint8).reshape(-1, DIGEST_BYTES)
+
+    @property
+    def slot_counts(self) -> npt.NDArray[np.int64]:
+        return np.array(self._counts, np.int64)
+
+    def add(self, content: memoryview, indexes: Slots, blocks: npt.NDArray[np.uint64], digests: Digests) -> None:
+        """Take blocks `indexes` of `content`, whose digests are `digests`, in that order; all are copied.
+
+        Args:
+            blocks: the numbers of these blocks in the image.
+        """
+        done = 0
+        while done < len(indexes):
+            count = min(len(indexes) - done, self._record_blocks - self._filled_blocks)
+            start = self._filled_blocks * self._block_bytes
+            room = self._buffer[start : start + count * self._block_bytes]
+            gather_blocks(content, self._block_bytes, indexes[done : done + count], np.frombuffer(room, np.uint8))
+            self._digests.append(digests[done : done + count].copy())
+            self._blocks.append(blocks[done : done + count].copy())
+            self._filled_blocks += count
+            done += count
+            if self._filled_blocks == self._record_blocks:
+                self._close_record()
+
+    def finish(self) -> None:
+        """Encode what is left and give it to the writer."""
+        if self._filled_blocks:
+            self._close_record()
+        for filled, record in self._pool.drain():
+            self._give(filled, record)
+
+    def _close_record(self) -> None:
+        content = self._buffer[: self._filled_blocks * self._block_bytes]
+        digests = np.concatenate(self._digests)
+        filled = _Filled(self._buffer, content, digests, self._choose(content, digests))
+        for done, record in self._pool.submit(self._encode, filled):
+            self._give(done, record)
+        self._next_slot += self._filled_blocks
+        self._buffer = self._take_buffer()
+        self._filled_blocks = 0
+        self._digests, self._blocks = [], []
+
+    def _choose(self, content: memoryview, digests: Digests) -> Choice | None:
+        """Find what the record that is full now should be encoded against."""
+        if self._finder is None:
+            return None
+        if not self._uses_sources and not self._finder.find_relatives():
+            self._finder.learn(content, self._next_slot)
+            return None
+        slots = np.arange(self._next_slot, self._next_slot + len(digests), dtype=np.uint32)
+        runs = runs_from_blocks(np.concatenate(self._blocks), slots)
+        choice = self._finder.choose(content, self._encoder.name_record(digests), runs)
+        if choice is None or not self._judge.is_worth_trying(choice.share):
+            return None
+        return choice
+
+    def _encode(self, filled: _Filled) -> tuple[_Filled, EncodedRecord]:
+        sources = self._finder.read(filled.choice) if self._finder and filled.choice else None
+        scratch = self._scratch.get(len(filled.buffer))
+        record = self._encoder.encode(filled.content, filled.digests, sources, scratch)
+        if self._finder and filled.choice and record.sources is not None:
+            self._finder.keep(record.header.id, filled.choice, filled.content)
+        self._free.put(filled.buffer)
+        return filled, record
+
+    def _give(self, filled: _Filled, record: EncodedRecord) -> None:
+        if filled.choice and record.gain is not None:
+            self._judge.learn(filled.choice.share, record.gain)
+        self._ids.append(record.header.id)
+        self._counts.append(record.header.slots)
+        self._writer.add(record.header, record.payload, record.digests, record.sources)
+
+    def _take_buffer(self) -> memoryview:
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            return memoryview(mmap.mmap(-1, self._record_blocks * self._block_bytes))

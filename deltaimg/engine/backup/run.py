@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One backup: open, compare, match, encode, store, commit.
+
+Always  the manifest is stored last, once all that it needs is durable: until then the repository is as good as before.
+Always  what landed before an interruption is found and used by the next run.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import Runs, empty_runs
+from deltaimg.delta.signature import root_digest
+from deltaimg.engine.backup.base import find_base
+from deltaimg.engine.backup.commit import commit_snapshot
+from deltaimg.engine.backup.new_content import NewContent
+from deltaimg.engine.backup.options import BackupOptions, check_options
+from deltaimg.engine.backup.seen import SeenImage
+from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.scan import Scanner, round_extents
+from deltaimg.errors import DeltaimgError, SourceChanged, StoreError, UsageError
+from deltaimg.format.manifest import Manifest, Statistics, build_manifest, count_microseconds, format_time
+from deltaimg.format.map import MAPS
+from deltaimg.image.source import Source
+from deltaimg.model import DEFAULT_BLOCK_BYTES, count_blocks
+from deltaimg.repo.chain import encode_map
+from deltaimg.repo.lock import ImageLock
+from deltaimg.repo.pack_writer import PackWriter
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.selector import check_image_name
+
+
+def back_up(
+    repository: Repository,
+    source: Source,
+    image: str,
+    options: BackupOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Manifest:
+    """Store `source` as the newest snapshot of `image` and return its manifest.
+
+    Raises:
+        UsageError: a name, a tag or a block size that cannot be. ImageError: the source cannot be read.
+        SourceChanged: it was written to meanwhile; nothing was committed. RepositoryLocked: somebody else backs it up.
+        LockLost: this run was taken for dead meanwhile; nothing was committed.
+        StoreError: the repository cannot keep it; nothing was committed.
+    """
+    options = options or BackupOptions()
+    check_image_name(image)
+    check_options(options)
+    with ImageLock(repository, image, f"backup of {_as_text(source.path)}", clock()) as lock:
+        return _Backup(repository, source, image, options, progress or NoProgress(), clock, lock).run()
+
+
+class _Backup:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        source: Source,
+        image: str,
+        options: BackupOptions,
+        progress: Progress,
+        clock: Callable[[], datetime],
+        lock: ImageLock,
+    ) -> None:
+        self._lock = lock
+        self._repository, self._source, self._image = repository, source, image
+        self._options, self._progress, self._clock = options, progress, clock
+        self._started, self._started_at = time.monotonic(), clock()
+
+    def run(self) -> Manifest:
+        self._progress.start("loading the base", None)
+        self._table, self._newest, self._base = find_base(self._repository, self._image, self._progress)
+        self._block_bytes = self._choose_block_bytes()
+        self._base_runs = self._base.map.runs if self._base else empty_runs()
+        extents = round_extents(self._source, self._block_bytes)
+        self._seen = SeenImage(None if self._source.is_sequential else extents, self._block_bytes)
+        clock = self._clock  # Not the whole of this, which the writer would keep alive, and this the writer.
+        writer = PackWriter(self._repository, lambda: count_microseconds(clock()), check_lock=self._lock.check)
+        with writer:
+            try:
+                self._store_changes(extents, writer)
+                is_live = self._check_source()
+            except StoreError:
+                raise
+            except BaseException:
+                self._publish_landed(writer)
+                raise
+            writer.finish()
+            manifest = self._commit(writer.stored_bytes, is_live=is_live)
+        self._new.keep_for_next_night()
+        return manifest
+
+    # -- the steps ---------------------------------------------------------------------------------------------------
+
+    def _store_changes(self, extents: npt.NDArray[np.int64], writer: PackWriter) -> None:
+        """Scan, match, encode and store all blocks that are not as in the base."""
+        scanner = Scanner(
+            self._source,
+            block_key=self._repository.keys.block,
+            block_bytes=self._block_bytes,
+            base_runs=self._base_runs,
+            base_digests=self._table.digests,
+            workers=self._options.workers,
+        )
+        total = None if self._source.is_sequential else int((extents[:, 1] - extents[:, 0]).sum())
+        self._progress.start("backing up", total)
+        done_bytes = 0
+        with self._open_new_content(extents, writer) as new:
+            for span in scanner.scan(extents):
+                self._seen.note_span(span)
+                if span.content is not None:
+                    if new.take(span, span.content):
+                        self._progress.start("backing up", total)
+                        self._progress.advance(done_bytes)
+                    scanner.release(span)
+                self._progress.advance(span.read_bytes)
+                done_bytes += span.read_bytes
+            new.finish()
+        self._new = new
+
+    def _open_new_content(self, extents: npt.NDArray[np.int64], writer: PackWriter) -> NewContent:
+        return NewContent(
+            self._repository,
+            self._table,
+            self._source,
+            writer,
+            self._seen,
+            self._options,
+            image=self._image,
+            base_runs=self._base_runs if self._base else None,
+            extents=extents,
+            block_bytes=self._block_bytes,
+            progress=self._progress,
+        )
+
+    def _check_source(self) -> bool:
+        """Return whether the source was written to during the run, if that was allowed; else raise."""
+        if not self._source.has_changed():
+            return False
+        if not self._options.allow_live:
+            raise SourceChanged(
+                self._source.path,
+                "was written to while it was read, so no snapshot was made",
+                hint="back up an LVM snapshot or a clone of it, or accept a smeared copy with --allow-live",
+            )
+        return True
+
+    def _commit(self, stored_bytes: int, *, is_live: bool) -> Manifest:
+        """Store the map, then the manifest."""
+        self._progress.start("committing", None)
+        size_bytes = self._source.size_bytes or 0
+        runs = self._seen.lay_on(self._base_runs, size_bytes)
+        block_count = count_blocks(size_bytes, self._block_bytes)
+        data, map_is_full = encode_map(self._table, runs, self._base.map if self._base else None, block_count)
+        map_name, map_bytes = self._repository.put_object(MAPS, [data])
+        statistics = self._seen.summarise(runs, self._base_runs, size_bytes, time.monotonic() - self._started)
+        manifest = Manifest(
+            id=secrets.token_hex(8),
+            image=self._image,
+            time=self._choose_time(),
+            base=self._base.manifest.id if self._base else None,
+            size_bytes=size_bytes,
+            block_bytes=self._block_bytes,
+            map=map_name,
+            map_is_full=map_is_full,
+            root_digest=self._find_root(runs, statistics, size_bytes),
+            statistics=statistics,
+            started=format_time(self._started_at),
+            tags=self._options.tags,
+            is_live=is_live,
+            source=_as_text(self._source.path),
+            host=socket.gethostname(),
+            software=self._options.software,
+        )
+        manifest = _settle_stored_bytes(manifest, stored_bytes + map_bytes)
+        commit_snapshot(self._repository, self._lock, manifest, self._table, runs)
+        return manifest
+
+    # -- their parts -------------------------------------------------------------------------------------------------
+
+    def _choose_block_bytes(self) -> int:
+        wanted = self._options.block_bytes
+        if self._newest is None:
+            return wanted or DEFAULT_BLOCK_BYTES
+        if wanted not in (None, self._newest.block_bytes):
+            raise UsageError(
+                f"image '{self._image}' has blocks of {self._newest.block_bytes} bytes since its first snapshot, not {wanted}",
+                hint="leave --block-size out, or back up under another image name",
+            )
+        return self._newest.block_bytes
+
+    def _find_root(self, runs: Runs, statistics: Statistics, size_bytes: int) -> str:
+        """Return the root digest of the image: the base's, where not a block of it changed."""
+        if self._base and not statistics.changed_bytes and size_bytes == self._base.manifest.size_bytes:
+            return self._base.manifest.root_digest
+        root_key = self._repository.keys.root
+        return root_digest(
+            root_key, runs, self._table.digests, size_bytes=size_bytes, block_bytes=self._block_bytes
+        ).hex()
+
+    def _choose_time(self) -> str:
+        """Return now, or just after the newest snapshot where the clock has gone back: order is never lost."""
+        now = self._clock()
+        if self._newest is not None:
+            now = max(now, self._newest.taken_at + timedelta(microseconds=1))
+        return format_time(now)
+
+    def _publish_landed(self, writer: PackWriter) -> None:
+        """Make what was stored before an interruption findable for the next run, if the store still can."""
+        try:
+            writer.finish()
+        except DeltaimgError as error:
+            self._progress.warn(f"what landed could not be indexed: {error}")
+
+
+def _as_text(path: str) -> str:
+    """Return a path for documents, which are UTF-8: bytes of its name that are not are shown by their numbers."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _settle_stored_bytes(manifest: Manifest, other_bytes: int) -> Manifest:
+    """Write the growth of the repository, the manifest's own size included, into the manifest."""
+    stored = other_bytes
+    while True:
+        statistics = msgspec.structs.replace(manifest.statistics, stored_bytes=stored)
+        manifest = msgspec.structs.replace(manifest, statistics=statistics)
+        size = len(build_manifest(manifest))
+        if stored == other_bytes + size:
+            return manifest
+        stored = other_bytes + size

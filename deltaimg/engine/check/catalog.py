@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that the index objects of a repository say, held against packs and signatures: a part of `check`.
+
+Memory  120 bytes a record at its highest, sources of delta records included; one signature. `docs/repair.md` has figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.engine.check.findings import FindingKind, Findings, count_records
+from deltaimg.engine.pipeline import OrderedPool
+from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
+from deltaimg.format.index import ENTRY, INDEXES, IndexObject, parse_index
+from deltaimg.format.limits import MAX_DEPTH
+from deltaimg.format.pack import pack_name
+from deltaimg.format.signature import SIGNATURES, parse_signature
+from deltaimg.kernels import digest_buffer
+from deltaimg.repo.index import expand_ranges
+from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_footer
+from deltaimg.repo.repository import Repository
+
+_COMPARED = ("id", "payload_bytes", "slots", "encoding", "block_shift")
+_FOUND_AT_ONCE = 1 << 16
+_SHOWN = 20
+"""Damaged records of one pack that are named one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """What one index object says of the sources of its delta records."""
+
+    ids: Digests
+    link_counts: npt.NDArray[np.uint16]
+    places: npt.NDArray[np.uint32]
+    slot_ends: npt.NDArray[np.uint16]
+    """One past the last slot that is taken from each source."""
+
+
+@dataclass(frozen=True, slots=True)
+class _PackState:
+    """What reading a pack, or its ends, came to."""
+
+    number: int
+    footer: npt.NDArray[Any] | None = None
+    error: DeltaimgError | None = None
+    damaged: tuple[tuple[int, str], ...] | None = None
+    """Of a pack that was read whole and is not what its name says: its damaged records."""
+
+
+class Catalog:
+    """The records of a repository.
+
+    `has_place` tells of each entry whether the record lies where it says, `has_digests` whether its digests do,
+    `is_good` both; `is_usable`, of the entry that `find` returns, whether the record can be expanded from any of its places.
+    """
+
+    def __init__(self, repository: Repository, sizes: dict[str, int], findings: Findings) -> None:
+        self._repository, self._sizes, self._findings = repository, sizes, findings
+        self.packs: list[str] = []
+        self.signatures: list[str] = []
+        self.index_names: list[str] = []
+        self._firsts: list[int] = []
+        self._pack_numbers: dict[str, int] = {}
+        self._signature_numbers: dict[str, int] = {}
+        self._sources: list[_Sources] = []
+        self._fill([name for name in sizes if name.startswith(INDEXES)])
+        self.is_good = np.ones(len(self.entries), np.bool_)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    # -- reading index objects ---------------------------------------------------------------------------------------
+
+    def _fill(self, names: list[str]) -> None:
+        # An index object has at least 40 bytes for each entry; what is not filled is never touched, so takes no memory.
+        entries = np.empty(sum(self._sizes[name] for name in names) // ENTRY.itemsize, ENTRY)
+        filled = 0
+        for name in names:
+            try:
+                content = parse_index(self._repository.get_object(INDEXES, name.removeprefix(INDEXES)), name)
+            except ObjectNotFound:
+                continue  # It went away since it was listed; the check begins anew.
+            except (IntegrityError, StoreError, UnsupportedFormat) as error:
+                self._findings.add_failure(name, error)
+                continue
+            self.index_names.append(name)
+            self._firsts.append(filled)
+            part = entries[filled : filled + len(content.entries)]
+            part[:] = content.entries
+            packs = [_number(self._pack_numbers, self.packs, pack_name(digest)) for digest in content.packs]
+            signatures = [_number(self._signature_numbers, self.signatures, each) for each in content.signatures]
+            if len(part):
+                part["pack"] = np.array(packs, np.uint32)[content.entries["pack"]]
+                part["signature"] = np.array(signatures, np.uint32)[content.entries["signature"]]
+            self._sources.append(_keep_sources(content))
+            filled += len(content.entries)
+        self.entries: npt.NDArray[Any] = entries[:filled]
+
+    def index_of(self, entry: int) -> str:
+        """Return the index object that has an entry."""
+        return self.index_names[int(np.searchsorted(self._firsts, entry, side="right")) - 1]
+
+    def entries_of(self, number: int) -> slice:
+        """Return where the entries of one index object are."""
+        return slice(self._firsts[number], [*self._firsts, len(self.entries)][number + 1])
+
+    # -- packs -------------------------------------------------------------------------------------------------------
+
+    def check_packs(self, *, read_packs: bool, workers: int | None = None) -> int:
+        """Hold all packs that the index names against their footers, or against their names; return the bytes read."""
+        order, bounds = _group(self.entries["pack"], len(self.packs))
+        present = []
+        for number, name in enumerate(self.packs):
+            entries = order[bounds[number] : bounds[number + 1]]
+            if name in self._sizes:
+                present.append(number)
+                continue
+            self.is_good[entries] = False
+            where = self.index_of(int(entries[0])) if len(entries) else "an index object"
+            self._findings.add_error(
+                FindingKind.MISSING, name, f"is missing; {where} lists {count_records(len(entries))} in it"
+            )
+
+        def read(number: int) -> _PackState:
+            offsets = self.entries["offset"][order[bounds[number] : bounds[number + 1]]].astype(np.int64)
+            return self._read_pack(number, offsets, is_whole=read_packs)
+
+        with OrderedPool(workers=workers) as pool:
+            for state in pool.map(read, present):
+                self._judge_pack(state, order[bounds[state.number] : bounds[state.number + 1]])
+        self.has_place = self.is_good.copy()
+        return sum(self._sizes[self.packs[number]] for number in present) if read_packs else 0
+
+    def _read_pack(self, number: int, offsets: npt.NDArray[np.int64], *, is_whole: bool) -> _PackState:
+        name, store = self.packs[number], self._repository.store
+        size_bytes = self._sizes[name]
+        error: DeltaimgError | None = None
+        footer = None
+        try:
+            footer = load_footer(store, name, size_bytes)
+        except (IntegrityError, StoreError, UnsupportedFormat) as caught:
+            error = caught
+        if not is_whole or isinstance(error, StoreError):
+            return _PackState(number, footer, error)
+        try:
+            if error is None and digest_object(store, name, size_bytes) == name.rpartition("/")[2]:
+                return _PackState(number, footer)
+            damaged = tuple(find_damaged_records(name, store.get(name), np.unique(offsets)))
+        except StoreError as caught:
+            return _PackState(number, footer, caught)
+        return _PackState(number, footer, error, damaged)
+
+    def _judge_pack(self, state: _PackState, entries: npt.NDArray[np.int64]) -> None:
+        name, findings = self.packs[state.number], self._findings
+        if state.error is not None:
+            findings.add_failure(name, state.error)
+        if state.damaged is not None:
+            self.is_good[entries] &= ~np.isin(self.entries["offset"][entries], [at for at, _ in state.damaged])
+            for offset, problem in state.damaged[:_SHOWN]:
+                findings.add_error(FindingKind.DAMAGED, name, problem, offset)
+            if len(state.damaged) > _SHOWN:
+                more = len(state.damaged) - _SHOWN
+                findings.add_error(FindingKind.DAMAGED, name, f"{count_records(more)} more of it are damaged")
+            if not state.damaged and state.error is None:
+                findings.add_error(
+                    FindingKind.DAMAGED, name, "its bytes are not those that its name is the digest of", 0
+                )
+        elif state.error is not None:
+            self.is_good[entries] = False
+        if state.footer is not None:
+            self._compare(name, state.footer, entries)
+
+    def _compare(self, name: str, footer: npt.NDArray[Any], entries: npt.NDArray[np.int64]) -> None:
+        """Hold index entries of a pack against the footer of the pack."""
+        claimed = self.entries[entries]
+        places = np.searchsorted(footer["offset"], claimed["offset"])
+        agrees = places < len(footer)
+        places = np.minimum(places, max(0, len(footer) - 1))
+        if len(footer):
+            agrees &= footer["offset"][places] == claimed["offset"]
+            for field in _COMPARED:
+                same = footer[field][places] == claimed[field]
+                agrees &= same.all(axis=1) if field == "id" else same
+        if bool(agrees.all()):
+            return
+        self.is_good[entries[~agrees]] = False
+        first = int(entries[np.argmin(agrees)])
+        self._findings.add_error(
+            FindingKind.CONTRADICTORY,
+            self.index_of(first),
+            f"{count_records(int((~agrees).sum()))} of it do not lie in {name} as it says; "
+            f"the first at byte {int(self.entries['offset'][first])} there",
+        )
+
+    # -- signatures --------------------------------------------------------------------------------------------------
+
+    def check_signatures(self) -> None:
+        """Hold the digests of all records against their ids, one signature after another."""
+        self.has_digests = np.ones(len(self.entries), np.bool_)
+        order, bounds = _group(self.entries["signature"], len(self.signatures))
+        for number, digest in enumerate(self.signatures):
+            entries = order[bounds[number] : bounds[number + 1]]
+            name = SIGNATURES + digest
+            if name not in self._sizes:
+                self.has_digests[entries] = False
+                where = self.index_of(int(entries[0])) if len(entries) else "an index object"
+                self._findings.add_error(
+                    FindingKind.MISSING,
+                    name,
+                    f"is missing; {where} looks in it for the digests of {count_records(len(entries))}",
+                )
+                continue
+            try:
+                digests = parse_signature(self._repository.get_object(SIGNATURES, digest), name).digests
+            except (IntegrityError, StoreError, UnsupportedFormat) as error:
+                self._findings.add_failure(name, error)
+                self.has_digests[entries] = False
+                continue
+            self._prove_digests(name, digests, entries)
+        self.is_good &= self.has_digests
+
+    def _prove_digests(self, name: str, digests: Digests, entries: npt.NDArray[np.int64]) -> None:
+        key = self._repository.keys.record
+        rows = self.entries[entries]
+        wrong = [
+            entry
+            for entry, first, slots, record_id in zip(
+                entries.tolist(), rows["first_digest"].tolist(), rows["slots"].tolist(), rows["id"], strict=True
+            )
+            if digest_buffer(digests[first : first + slots].data, key, DIGEST_BYTES) != record_id.tobytes()
+        ]
+        if wrong:
+            self.has_digests[wrong] = False
+            self._findings.add_error(
+                FindingKind.CONTRADICTORY,
+                self.index_of(wrong[0]),
+                f"the digests that it points to in {name} are not those of {count_records(len(wrong))} of it",
+            )
+
+    # -- records by id, and their sources ----------------------------------------------------------------------------
+
+    def sort(self) -> None:
+        """Make records findable by id; of those that are in several places, a good one is found."""
+        self._keys = _as_keys(self.entries["id"])
+        self._order = np.lexsort((~self.is_good, self._keys)).astype(np.uint32)
+
+    def find(self, ids: Digests) -> npt.NDArray[np.int32]:
+        """Return the entry of each record, -1 for one that no index object has."""
+        found = np.full(len(ids), -1, np.int32)
+        if not len(self._order):
+            return found
+        for first in range(0, len(ids), _FOUND_AT_ONCE):
+            wanted = _as_keys(ids[first : first + _FOUND_AT_ONCE])
+            places = np.minimum(np.searchsorted(self._keys, wanted, sorter=self._order), len(self._order) - 1)
+            numbers = self._order[places]
+            found[first : first + _FOUND_AT_ONCE] = np.where(self._keys[numbers] == wanted, numbers, -1)
+        return found
+
+    def check_sources(self) -> None:
+        """Hold the sources of delta records against the index: all there, of one block size, no cycle, not too deep."""
+        parts = [each for each in self._sources if len(each.link_counts)]
+        self._sources = []
+        self.counts = np.concatenate([np.empty(0, np.uint16), *(each.link_counts for each in parts)])
+        self.starts: npt.NDArray[np.uint32] = np.cumsum(self.counts, dtype=np.uint32) - self.counts
+        sources = [self.find(each.ids)[each.places] for each in parts if len(each.places)]
+        self.sources: npt.NDArray[np.int32] = np.concatenate([np.empty(0, np.int32), *sources])
+        slot_ends = np.concatenate([np.empty(0, np.uint16), *(each.slot_ends for each in parts)])
+        fits = self.sources >= 0
+        found = np.maximum(self.sources, 0)
+        self._without_sources = np.empty(0, np.int64)
+        if len(found):
+            owners = np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
+            fits &= slot_ends <= self.entries["slots"][found]
+            fits &= self.entries["block_shift"][found] == self.entries["block_shift"][owners]
+            self._without_sources = np.unique(owners[~fits]).astype(np.int64)
+            self.is_good[self._without_sources] = False
+        self._find_usable()
+
+    def _find_usable(self) -> None:
+        """Find the records that can be expanded: from any good place whose sources can be, a record having several."""
+        records = self.find(self.entries["id"])
+        self.is_usable = np.zeros(len(self.entries), np.bool_)
+        self.is_usable[records[self.is_good & (self.counts == 0)]] = True
+        waiting = np.flatnonzero(self.is_good & (self.counts > 0))
+        for _ in range(MAX_DEPTH):
+            if not len(waiting):
+                break
+            sources = self.sources[self._links_of(waiting)]
+            firsts = np.cumsum(self.counts[waiting], dtype=np.int64) - self.counts[waiting]
+            is_ready = np.minimum.reduceat(self.is_usable[sources], firsts)
+            self.is_usable[records[waiting[is_ready]]] = True
+            waiting = waiting[~is_ready]
+        self._without_depth = waiting[~self.is_usable[records[waiting]]]
+
+    def _links_of(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the numbers of the links of `entries`, entry after entry."""
+        return expand_ranges(self.starts[entries].astype(np.int64), self.counts[entries].astype(np.int64))
+
+    def report_sources(self, is_used: npt.NDArray[np.bool_]) -> None:
+        """Tell of used delta records that cannot be expanded; of others, a prune may have deleted the sources."""
+        for entries, problem in (
+            (self._without_sources, "need sources that no index has"),
+            (self._without_depth, "need themselves, too many others, or ones that are lost"),
+        ):
+            for index, members in self._by_index(entries[is_used[entries]]):
+                self._findings.add_error(
+                    FindingKind.CONTRADICTORY, index, f"{count_records(len(members))} of it {problem}"
+                )
+
+    def _by_index(self, entries: npt.NDArray[np.int64]) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+        owners = np.searchsorted(self._firsts, entries, side="right") - 1
+        for owner in np.unique(owners).tolist():
+            yield self.index_names[owner], entries[owners == owner]
+
+    def add_sources(self, is_used: npt.NDArray[np.bool_]) -> None:
+        """Mark in `is_used` all records that those marked are encoded against, directly or not."""
+        frontier = np.flatnonzero(is_used & (self.counts > 0))
+        while len(frontier):
+            links = self._links_of(frontier)
+            sources = np.unique(self.sources[links]).astype(np.int64)
+            sources = sources[sources >= 0]
+            fresh = sources[~is_used[sources]]
+            is_used[fresh] = True
+            frontier = fresh[self.counts[fresh] > 0]
+
+
+def _number(numbers: dict[str, int], names: list[str], name: str) -> int:
+    """Return the number of a name, a new one for one that was not met before."""
+    if name not in numbers:
+        numbers[name] = len(names)
+        names.append(name)
+    return numbers[name]
+
+
+def _keep_sources(content: IndexObject) -> _Sources:
+    """Return what is needed later of an index object's links, none of it a view of the object."""
+    links = content.links
+    slot_ends = np.empty(0, np.uint16)
+    if len(links.run_counts):
+        run_ends = links.runs["first_slot"].astype(np.uint32) + links.runs["count"]
+        firsts = np.cumsum(links.run_counts, dtype=np.int64) - links.run_counts
+        slot_ends = np.maximum.reduceat(run_ends, firsts).astype(np.uint16)
+    return _Sources(links.ids.copy(), links.link_counts.copy(), links.places, slot_ends)
+
+
+def _group(numbers: npt.NDArray[np.uint32], count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return entries by number, and where those of each number begin and end."""
+    order = np.argsort(numbers, kind="stable")
+    return order, np.concatenate((np.zeros(1, np.int64), np.cumsum(np.bincount(numbers, minlength=count))))
+
+
+def _as_keys(ids: Digests) -> npt.NDArray[np.bytes_]:
+    return np.ascontiguousarray(ids).view("S16").reshape(len(ids))

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is at work in a repository, what was left half done, and what was put aside: a part of `check`."""
+
+from __future__ import annotations
+
+from deltaimg.engine.check.findings import FindingKind, Findings, Severity
+from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
+from deltaimg.format.condemned import CONDEMNED, parse_condemned
+from deltaimg.format.coverage import COVERAGE, parse_coverage
+from deltaimg.format.lock import HEARTBEATS, LOCKS, parse_lock
+from deltaimg.repo.condemned import object_names
+from deltaimg.repo.lock_holder import FoundLock
+from deltaimg.repo.repository import QUARANTINE, Repository
+from deltaimg.store.interface import KeepsUnfinished
+
+
+def note_state(repository: Repository, findings: Findings) -> None:
+    """Note locks, unfinished work and quarantined objects; none of it is an error."""
+    _note_locks(repository, findings)
+    _note_condemned(repository, findings)
+    if isinstance(repository.store, KeepsUnfinished):
+        for found in repository.store.list_unfinished():
+            findings.add_note(
+                FindingKind.UNFINISHED, found.name, f"{found.size_bytes} bytes of an object that was not finished"
+            )
+    for found in repository.store.list(QUARANTINE):
+        findings.add_warning(
+            FindingKind.QUARANTINE, found.name, "was damaged and put aside by a repair; delete it once it is of no use"
+        )
+    try:
+        parse_coverage(repository.store.get(COVERAGE))
+    except ObjectNotFound:
+        pass
+    except (IntegrityError, StoreError, UnsupportedFormat) as error:
+        findings.add_failure(COVERAGE, error, Severity.WARNING)
+
+
+def _note_locks(repository: Repository, findings: Findings) -> None:
+    for found in list(repository.store.list(LOCKS)):
+        if found.name.startswith(HEARTBEATS):
+            continue
+        try:
+            lock = FoundLock(found.name, parse_lock(repository.store.get(found.name), found.name))
+        except ObjectNotFound:
+            continue
+        except (IntegrityError, StoreError, UnsupportedFormat) as error:
+            findings.add_failure(found.name, error, Severity.WARNING)
+            continue
+        if lock.is_gone:
+            findings.add_warning(FindingKind.LOCK, found.name, f"was left by {lock.describe()}, which is gone")
+        else:
+            findings.add_note(FindingKind.LOCK, found.name, f"is held by {lock.describe()}")
+
+
+def _note_condemned(repository: Repository, findings: Findings) -> None:
+    for found in list(repository.store.list(CONDEMNED)):
+        try:
+            condemned = parse_condemned(repository.store.get(found.name), found.name)
+        except ObjectNotFound:
+            continue
+        except (IntegrityError, StoreError, UnsupportedFormat) as error:
+            findings.add_failure(found.name, error, Severity.WARNING)
+            continue
+        names = object_names(condemned)
+        findings.excuse(set(names))
+        findings.add_note(FindingKind.UNFINISHED, found.name, f"{len(names)} objects that the next prune deletes")

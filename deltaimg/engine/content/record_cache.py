@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records for random reads: expanded when they are asked for, with what they stand on, the latest kept.
+
+What a delta needs is found before anything is read. Each record of that is expanded once, those least deep first, however many
+others stand on it: a chain costs as much as it has records, not as it has paths.
+
+Memory  a budget of expanded records, and those asked for at once; of those below the blocks that are needed, as in `Spool`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.engine.content.spool import Spool
+from deltaimg.model import MIB
+from deltaimg.repo.index import expand_ranges
+from deltaimg.repo.record_reader import RecordReader, group_reads
+from deltaimg.repo.slots import SlotTable
+
+CACHE_BYTES = 128 * MIB
+
+
+class RecordCache:
+    """Gives the content of any record; any number of threads may use one."""
+
+    def __init__(
+        self,
+        reader: RecordReader,
+        table: SlotTable,
+        block_bytes: int,
+        cache_bytes: int = CACHE_BYTES,
+        gather: Callable[[int], memoryview] | None = None,
+    ) -> None:
+        """Args: gather: returns what a delta record is encoded against; without it, that is expanded here, too."""
+        self._gather = gather
+        self._reader, self._table, self._block_bytes = reader, table, block_bytes
+        self._kept: OrderedDict[int, memoryview] = OrderedDict()
+        self._cache_bytes, self._kept_bytes = cache_bytes, 0
+        self._lock = threading.Lock()
+
+    def get(self, record: int) -> memoryview:
+        """Return a record's content; raises StoreError or IntegrityError."""
+        content = self._find(record)
+        if content is not None:
+            return content
+        # Not under the lock: others may want other records.
+        if self._gather is not None:
+            content = self._reader.read(record, self._gather)
+            self._keep(record, content)
+            return content
+        return self._expand([record])[record]
+
+    def get_together(self, records: list[int]) -> dict[int, memoryview]:
+        """Return the content of records, what several of them stand on expanded once; raises as `get`."""
+        if self._gather is not None:
+            return {record: self.get(record) for record in records}
+        return self._expand(records)
+
+    def _find(self, record: int) -> memoryview | None:
+        with self._lock:
+            if record in self._kept:
+                self._kept.move_to_end(record)
+            return self._kept.get(record)
+
+    def _keep(self, record: int, content: memoryview) -> None:
+        """Keep content, which may lie in bytes that were fetched for other records as well."""
+        with self._lock:
+            if record not in self._kept:
+                self._kept[record] = content
+                self._kept_bytes += len(content)
+            while self._kept_bytes > self._cache_bytes and len(self._kept) > 1:
+                self._kept_bytes -= len(self._kept.popitem(last=False)[1])
+
+    def _expand(self, records: list[int]) -> dict[int, memoryview]:
+        """Expand records, and before them those that they need; what is kept is taken as it is."""
+        missing, found, needed_slots = self._plan(records)
+        depths = self._table.index.links.depths[self._table.entries[missing]]
+        wanted = {record: found[record] for record in records if record in found}
+        spool = Spool(needed_slots, self._block_bytes)
+
+        def gather(each: int) -> memoryview:
+            slots = expand_ranges(*self._table.source_slots(each))
+            content = memoryview(bytearray(len(slots) * self._block_bytes))
+            spool.get(slots, content)
+            return content
+
+        try:
+            for each, content in found.items():
+                spool.put(int(self._table.first_slots[each]), content)
+            found.clear()
+            for depth in np.unique(depths):
+                for group in group_reads(self._table, missing[depths == depth]):
+                    fetched = self._reader.fetch(group)
+                    for each in group.records.tolist():
+                        content = self._reader.expand(each, group, fetched, gather)
+                        spool.put(int(self._table.first_slots[each]), content)
+                        self._keep(each, content)
+                        if each in records:
+                            wanted[each] = content
+        finally:
+            spool.close()
+        return wanted
+
+    def _plan(self, records: list[int]) -> tuple[npt.NDArray[np.int64], dict[int, memoryview], npt.NDArray[np.int64]]:
+        """Return which records are to be expanded, what is kept of others that are needed, and the slots that deltas need."""
+        missing: set[int] = set()
+        found: dict[int, memoryview] = {}
+        waiting, slots = list(records), [np.empty(0, np.int64)]
+        while waiting:
+            record = waiting.pop()
+            if record in missing or record in found:
+                continue
+            kept = self._find(record)
+            if kept is not None:
+                found[record] = kept
+                continue
+            missing.add(record)
+            firsts, counts = self._table.source_slots(record)
+            slots.append(expand_ranges(firsts, counts))
+            waiting += np.unique(self._table.records_of(firsts)).tolist()
+        return np.array(sorted(missing), np.int64), found, np.unique(np.concatenate(slots))

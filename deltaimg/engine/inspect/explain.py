@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a snapshot took what it took: what became of each block since the base, and where in the image the bytes went.
+
+Told from maps and index only. What the run stored itself is what was indexed since it began.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deltaimg.arrays import FIRST_SLOT, Runs, count_run_blocks, empty_runs
+from deltaimg.codec.registry import find_decoder
+from deltaimg.delta.registry import find_delta_decoder
+from deltaimg.engine.content.places import SlotPlaces
+from deltaimg.errors import DeltaimgError
+from deltaimg.format.manifest import Manifest
+from deltaimg.kernels import overlay_runs, subtract_runs
+from deltaimg.model import MIB
+from deltaimg.repo.chain import resolve_map
+from deltaimg.repo.index import expand_ranges, load_index
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.slots import SlotTable
+
+_REGIONS = 256
+_PIECE_RECORDS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKind:
+    """The records of one encoding that a snapshot stored."""
+
+    name: str
+    """As in `delta, zstd`, or `literal, none` for what does not compress."""
+    is_delta: bool
+    records: int
+    content_bytes: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contributor:
+    """Part of the image, [start, end) in bytes, and what new content there took."""
+
+    start: int
+    end: int
+    content_bytes: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What became of the blocks of an image since its base; bytes of whole blocks. Without a base, it was empty before."""
+
+    same_bytes: int
+    zero_bytes: int
+    """That were data and are zeros now."""
+    referenced_bytes: int
+    """Changed, and found in records of before or stored already in the same run."""
+    stored: tuple[StoredKind, ...]
+    contributors: tuple[Contributor, ...]
+    """Those with the most payload first."""
+
+    @property
+    def new_bytes(self) -> int:
+        return sum(kind.content_bytes for kind in self.stored)
+
+    @property
+    def payload_bytes(self) -> int:
+        return sum(kind.payload_bytes for kind in self.stored)
+
+
+def explain_snapshot(repository: Repository, manifest: Manifest) -> Explanation | None:
+    """Tell what a snapshot stored and why; None where that cannot be known: its base is gone, or clocks disagree.
+
+    Raises:
+        SnapshotError, IntegrityError, StoreError: the snapshot cannot be read.
+    """
+    table = SlotTable(repository, load_index(repository))
+    resolved = resolve_map(repository, manifest, table)
+    base_runs = _find_base_runs(repository, manifest, table)
+    if manifest.started_us is None or base_runs is None:
+        return None
+    runs, block = resolved.runs, manifest.block_bytes
+    changed = subtract_runs(runs[runs["slot"] >= FIRST_SLOT], base_runs)
+    changed_blocks = count_run_blocks(changed)
+    cleared = overlay_runs(base_runs, runs[runs["slot"] < FIRST_SLOT])
+    cleared_blocks = _count_data(base_runs) - _count_data(cleared)
+    used = table.used_records(changed)
+    own = used[table.entries[used] >= table.index.first_entry_since(manifest.started_us)]
+    new_blocks = int(table.slot_counts[own].sum())
+    if new_blocks * block != manifest.statistics.new_bytes:
+        return None
+    return Explanation(
+        same_bytes=max(0, resolved.block_count - changed_blocks - cleared_blocks) * block,
+        zero_bytes=cleared_blocks * block,
+        referenced_bytes=(changed_blocks - new_blocks) * block,
+        stored=_sum_kinds(table, own, block),
+        contributors=_find_contributors(table, own, runs, manifest),
+    )
+
+
+def _find_base_runs(repository: Repository, manifest: Manifest, table: SlotTable) -> Runs | None:
+    if manifest.base is None:
+        return empty_runs()
+    try:
+        base = next(ref for ref in repository.list_snapshots(manifest.image) if ref.id == manifest.base)
+        return resolve_map(repository, repository.load_manifest(base), table).runs
+    except (StopIteration, DeltaimgError):
+        return None
+
+
+def _sum_kinds(
+    table: SlotTable, records: np.ndarray[tuple[int], np.dtype[np.int64]], block_bytes: int
+) -> tuple[StoredKind, ...]:
+    """Return the kinds of `records`, those with the most payload first."""
+    numbers = table.entries[records]
+    entries = table.index.entries[numbers]
+    is_delta = table.index.links.counts[numbers] > 0
+    kinds = []
+    for delta, encoding in sorted(set(zip(is_delta.tolist(), entries["encoding"].tolist(), strict=True))):
+        codec = find_delta_decoder(encoding) if delta else find_decoder(encoding)
+        chosen = entries[(is_delta == delta) & (entries["encoding"] == encoding)]
+        kinds.append(
+            StoredKind(
+                name=f"{'delta' if delta else 'literal'}, {codec.name if codec else f'encoding {encoding}'}",
+                is_delta=delta,
+                records=len(chosen),
+                content_bytes=int(chosen["slots"].sum(dtype=np.uint64)) * block_bytes,
+                payload_bytes=int(chosen["payload_bytes"].sum(dtype=np.uint64)),
+            )
+        )
+    return tuple(sorted(kinds, key=lambda kind: -kind.payload_bytes))
+
+
+def _find_contributors(
+    table: SlotTable, records: np.ndarray[tuple[int], np.dtype[np.int64]], runs: Runs, manifest: Manifest
+) -> tuple[Contributor, ...]:
+    """Share each record's payload out over the places of its blocks, and sum that by regions of the image."""
+    size, block = manifest.size_bytes, manifest.block_bytes
+    region_bytes = max(MIB, block, 1 << max(0, (size - 1) // _REGIONS).bit_length())
+    blocks = np.zeros(-(-size // region_bytes), np.int64)
+    payload = np.zeros(len(blocks), np.float64)
+    places = SlotPlaces(runs)
+    for first in range(0, len(records), _PIECE_RECORDS):
+        piece = records[first : first + _PIECE_RECORDS]
+        counts = table.slot_counts[piece]
+        at = places.find(expand_ranges(table.first_slots[piece], counts))
+        of_slot = np.repeat(table.index.entries["payload_bytes"][table.entries[piece]] / counts, counts)
+        regions = at[at >= 0] * block // region_bytes
+        blocks += np.bincount(regions, minlength=len(blocks))
+        payload += np.bincount(regions, weights=of_slot[at >= 0], minlength=len(blocks))
+    order = [region for region in np.argsort(-payload, kind="stable").tolist() if blocks[region]]
+    return tuple(
+        Contributor(
+            start=region * region_bytes,
+            end=min((region + 1) * region_bytes, size),
+            content_bytes=int(blocks[region]) * block,
+            payload_bytes=round(payload[region]),
+        )
+        for region in order
+    )
+
+
+def _count_data(runs: Runs) -> int:
+    return count_run_blocks(runs[runs["slot"] >= FIRST_SLOT])

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which packs are to be covered by parity, which are, and what they could lose.
+
+Reads   the tables of all parity objects, the index, and the names and sizes of packs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deltaimg.errors import DeltaimgError
+from deltaimg.format.pack import PACKS
+from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.index import load_index
+from deltaimg.repo.parity import ParityGroup, load_parity
+from deltaimg.repo.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """One parity object, and what its packs could still lose."""
+
+    name: str
+    packs: int
+    pack_bytes: int
+    parity_bytes: int
+    """Of the object, tables included."""
+    gone_packs: int
+    """Packs of it that prune removed."""
+    lost_packs: int
+    """Packs of it that are missing and needed."""
+    survives_bytes: int
+    """Damage in one place, of so many bytes, can be made good wherever it is."""
+    survives_packs: int
+    """So many packs may be lost as a whole, whichever they are."""
+    damaged_parts: int
+    """Of the object itself, where that was looked for; they make it weaker than is said above."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParityCoverage:
+    """What parity there is in a repository."""
+
+    groups: tuple[GroupState, ...]
+    covered_packs: int
+    covered_bytes: int
+    uncovered_packs: int
+    uncovered_bytes: int
+    lost: tuple[str, ...]
+    """Packs that the index names and the store does not have."""
+    damage: tuple[DeltaimgError, ...]
+    """What was met at parity objects whose tables cannot be read."""
+
+    @property
+    def parity_bytes(self) -> int:
+        return sum(group.parity_bytes for group in self.groups)
+
+
+def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityCoverage:
+    """Tell what parity there is, from listings and tables; with `is_thorough`, read all parity for damage, too."""
+    needed = list_needed(repository)
+    parity = load_parity(repository, is_thorough=is_thorough)
+    covered = {pack for group in parity.groups for pack in group.tables.packs if needed.get(pack) is not None}
+    sizes = {pack: size for pack, size in needed.items() if size is not None}
+    covered_bytes = sum(sizes[pack] for pack in covered)
+    return ParityCoverage(
+        groups=tuple(_judge(group, needed) for group in parity.groups),
+        covered_packs=len(covered),
+        covered_bytes=covered_bytes,
+        uncovered_packs=len(sizes) - len(covered),
+        uncovered_bytes=sum(sizes.values()) - covered_bytes,
+        lost=tuple(pack for pack, size in needed.items() if size is None),
+        damage=parity.damage,
+    )
+
+
+def list_needed(repository: Repository) -> dict[str, int | None]:
+    """Return each pack that is to stay and that the index names, oldest first, with its size, None for one that is not there.
+
+    Packs that nothing names are what an unfinished backup left; where the index is damaged, nobody knows, and all count.
+    """
+    index = load_index(repository)
+    sizes = {found.name.rpartition("/")[2]: found.size_bytes for found in repository.store.list(PACKS)}
+    named = [*dict.fromkeys(index.packs), *(sorted(sizes) if index.damage else ())]
+    condemned = {pack for each in load_condemned(repository) for pack in each.packs}
+    return {pack: sizes.get(pack) for pack in named if pack not in condemned}
+
+
+def _judge(group: ParityGroup, needed: dict[str, int | None]) -> GroupState:
+    tables = group.tables
+    ends = np.cumsum(tables.pack_shards)
+    erased = np.zeros(tables.stripe_count, np.int64)
+    for pack, count, end in zip(tables.packs, tables.pack_shards.tolist(), ends.tolist(), strict=True):
+        if needed.get(pack) is None:
+            np.add.at(erased, np.arange(end - count, end) % tables.stripe_count, 1)
+    left = max(0, tables.parity_columns - int(erased.max()))
+    # Bytes in one place lie in one shard more than they would fill.
+    survives = max(0, (left * tables.stripe_count - 1) * tables.shard_bytes + 1) if left else 0
+    in_one_stripe = -(-int(tables.pack_shards.max()) // tables.stripe_count)
+    return GroupState(
+        name=group.name,
+        packs=len(tables.packs),
+        pack_bytes=group.pack_bytes,
+        parity_bytes=group.size_bytes,
+        gone_packs=sum(pack not in needed for pack in tables.packs),
+        lost_packs=sum(pack in needed and needed[pack] is None for pack in tables.packs),
+        survives_bytes=survives,
+        survives_packs=left // in_one_stripe,
+        damaged_parts=group.damaged_parts,
+    )

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read packs, and put good bytes in the place of those that are damaged or missing, where parity has them.
+
+Reads   every pack that the index names, whole; for one that is damaged, all of its group.
+Memory  a pack for each thread and two more, and what `repo/parity.py` says.
+Always  a pack is replaced at once, by bytes whose digest is its name, and by nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from deltaimg.engine.parity.coverage import list_needed
+from deltaimg.engine.pipeline import OrderedPool
+from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.errors import ObjectNotFound, ParityExhausted, StoreUnavailable
+from deltaimg.format.framing import name_object
+from deltaimg.format.pack import pack_name
+from deltaimg.repo.lock import MaintenanceLock
+from deltaimg.repo.parity import ParityGroups, load_parity, recover_pack
+from deltaimg.repo.repository import Repository
+
+_WORKERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PacksRepaired:
+    """What was read, and what became of the packs that were not what they should be."""
+
+    packs: int
+    read_bytes: int
+    repaired: tuple[str, ...]
+    failed: tuple[tuple[str, str], ...]
+    """Packs that stay as they are, each with the reason."""
+
+
+def repair_packs(
+    repository: Repository, *, clock: Callable[[], datetime], progress: Progress | None = None
+) -> PacksRepaired:
+    """Hold every pack against its name, and make good by parity what is damaged or missing.
+
+    Raises:
+        ParityUnusable: something is to be computed, and the library for it is not installed.
+        RepositoryLocked: another run that moves or removes packs is at work.
+    """
+    progress = progress or NoProgress()
+    with MaintenanceLock(repository, "parity repair", clock()) as lock:
+        needed = list_needed(repository)
+        parity = load_parity(repository)
+        progress.start("reading packs", sum(size or 0 for size in needed.values()))
+        repaired: list[str] = []
+        failed: list[tuple[str, str]] = []
+        read_bytes = 0
+        with OrderedPool(workers=_WORKERS, window=_WORKERS) as pool:
+            good = pool.map(lambda pack: _is_good(repository, pack), needed)
+            for (pack, size_bytes), is_good in zip(needed.items(), good, strict=True):
+                read_bytes += size_bytes or 0
+                progress.advance(size_bytes or 0)
+                if is_good:
+                    continue
+                try:
+                    is_repaired = put_back(repository, pack, parity, lock.check)
+                except ParityExhausted as error:
+                    failed.append((pack, error.problem))
+                    continue
+                if is_repaired:
+                    repaired.append(pack)
+                else:
+                    failed.append((pack, "is damaged or missing, and has no parity"))
+    return PacksRepaired(len(needed), read_bytes, tuple(repaired), tuple(failed))
+
+
+def put_back(repository: Repository, pack: str, parity: ParityGroups, check: Callable[[], None]) -> bool:
+    """Put the good bytes of a pack in its place; tell whether there is parity for it.
+
+    Args:
+        check: asked for just before; raises where this run may not write any more.
+
+    Raises:
+        ParityExhausted: more is lost than its parity can make good.
+    """
+    content = recover_pack(repository, pack, parity)
+    if content is None:
+        return False
+    check()
+    repository.store.replace(pack_name(pack), [content])
+    return True
+
+
+def _is_good(repository: Repository, pack: str) -> bool:
+    try:
+        return name_object([repository.store.get(pack_name(pack))]) == pack
+    except (ObjectNotFound, StoreUnavailable):
+        return False

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write anew what stays of objects that go: records as they are, digests, index entries.
+
+Always  what is stored again is proven first: payloads by their digests, digests by the ids of their records.
+Memory  a batch of packs' digests, 16 bytes a slot; the writer's packs; the index entries that are written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import DIGEST_BYTES
+from deltaimg.engine.progress import Progress
+from deltaimg.engine.prune.plan import MAX_INDEXES, names_chosen, payload_bytes
+from deltaimg.errors import IntegrityError, Malformed, ObjectNotFound
+from deltaimg.format.index import INDEXES, IndexObject, build_index, parse_index
+from deltaimg.format.pack import RECORD_HEADER_BYTES, check_payload, parse_record_header
+from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
+from deltaimg.format.sources import SourceTable, parse_sources
+from deltaimg.model import MIB
+from deltaimg.repo.index import Index
+from deltaimg.repo.pack_writer import PackWriter
+from deltaimg.repo.record_reader import ReadGroup, group_reads
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.slots import SlotTable
+
+_BATCH_BYTES = 256 * MIB
+_SIGNATURE_RECORDS = 1 << 16
+
+
+def copy_records(
+    repository: Repository,
+    index: Index,
+    moved: npt.NDArray[np.int64],
+    writer: PackWriter,
+    progress: Progress,
+    on_damage: Callable[[str, IntegrityError | ObjectNotFound], None],
+) -> None:
+    """Copy records as they are, pack after pack.
+
+    Args:
+        on_damage: told of a pack of which not all can be copied, and why; the others are copied.
+    """
+    progress.start("repacking", int(payload_bytes(index)[moved].sum()))
+    for entries in _batches(index, moved):
+        table = SlotTable(repository, index)
+        records = table.add_entries(entries)
+        damaged: set[str] = set()
+
+        def refuse(pack: str, error: IntegrityError | ObjectNotFound, damaged: set[str] = damaged) -> None:
+            if pack not in damaged:
+                damaged.add(pack)
+                on_damage(pack, error)
+
+        lost: list[IntegrityError | ObjectNotFound] = []
+        table.load_digests(records, lambda error, lost=lost: lost.append(error))  # type: ignore[misc]
+        for record in records[~table.is_loaded(records)].tolist():
+            refuse(index.packs[int(index.entries["pack"][table.entries[record]])], lost[0])
+        for group in group_reads(table, records):
+            pack = index.packs[int(index.entries["pack"][table.entries[group.records[0]]])]
+            if pack in damaged:
+                continue
+            try:
+                _copy_group(repository, table, group, writer)
+            except (IntegrityError, ObjectNotFound) as error:
+                refuse(pack, error)
+            progress.advance(group.end - group.offset)
+
+
+def _batches(index: Index, moved: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield entries in order of pack and offset, some packs at a time."""
+    ordered = moved[np.lexsort((index.entries["offset"][moved], index.entries["pack"][moved]))]
+    sizes = np.cumsum(payload_bytes(index)[ordered])
+    first = 0
+    while first < len(ordered):
+        done = int(sizes[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(sizes, done + _BATCH_BYTES, side="right")))
+        yield ordered[first:last]
+        first = last
+
+
+def _copy_group(repository: Repository, table: SlotTable, group: ReadGroup, writer: PackWriter) -> None:
+    fetched = memoryview(repository.store.get_range(group.pack, group.offset, group.end - group.offset))
+    index = table.index
+    copies = []
+    for record in group.records.tolist():
+        number = int(table.entries[record])
+        entry = index.entries[number]
+        offset = int(entry["offset"])
+        data = fetched[offset - group.offset :][: RECORD_HEADER_BYTES + int(entry["payload_bytes"])]
+        header = parse_record_header(group.pack, offset, data)
+        is_same = header.id == entry["id"].tobytes() and header.payload_bytes == int(entry["payload_bytes"])
+        if not is_same or header.slots != int(entry["slots"]):
+            raise Malformed(group.pack, offset, "another record lies here than the index says")
+        payload = data[RECORD_HEADER_BYTES:]
+        check_payload(group.pack, offset, header, payload)
+        sources: SourceTable | None = None
+        if header.sources:
+            sources, _ = parse_sources(group.pack, offset, payload, header.sources, 1 << header.block_shift)
+        if not index.links.is_same(number, sources):
+            raise Malformed(group.pack, offset, "the record here has other sources than the index says")
+        first = int(table.first_slots[record])
+        copies.append((header, bytes(payload), table.digests[first : first + header.slots], sources))
+    for header, kept, digests, sources in copies:
+        writer.add(header, kept, digests.copy(), sources)
+
+
+class IndexRewriter:
+    """Writes index objects for entries whose own go, and signatures for those whose digests move."""
+
+    def __init__(self, repository: Repository, index: Index) -> None:
+        self._repository, self._index = repository, index
+        self.stored_bytes = 0
+
+    def write(self, entries: npt.NDArray[np.int64], resigned: npt.NDArray[np.int64], kept_objects: int) -> None:
+        """Write index objects for `entries`, from oldest to newest.
+
+        Args:
+            resigned: those of them whose digests go to new signatures.
+            kept_objects: index objects that stay beside the new ones.
+        """
+        index = self._index
+        places = self._sign(np.sort(resigned))
+        origins = np.unique(index.object_of[entries])
+        per_object = 1
+        if kept_objects + len(origins) > MAX_INDEXES:
+            per_object = -(-len(origins) // (MAX_INDEXES // 2))
+        for first in range(0, len(origins), per_object):
+            chosen = np.isin(index.object_of[entries], origins[first : first + per_object])
+            created_us = index.created_us[int(origins[min(first + per_object, len(origins)) - 1])]
+            self._write_object(np.sort(entries[chosen]), places, created_us)
+
+    def _write_object(
+        self, entries: npt.NDArray[np.int64], places: dict[int, tuple[str, int]], created_us: int
+    ) -> None:
+        index = self._index
+        copied = index.entries[entries].copy()
+        packs, copied["pack"] = _renumber([index.packs[number] for number in copied["pack"].tolist()])
+        names = [index.signatures[number] for number in copied["signature"].tolist()]
+        for number, entry in enumerate(entries.tolist()):
+            if entry in places:
+                names[number], copied["first_digest"][number] = places[entry]
+        signatures, copied["signature"] = _renumber(names)
+        data = build_index(IndexObject(created_us, packs, signatures, copied, index.links.extract(entries)))
+        parse_index(data, "the new index")
+        self._put(INDEXES, data)
+
+    def _sign(self, entries: npt.NDArray[np.int64]) -> dict[int, tuple[str, int]]:
+        """Write the digests of records to new signatures; return for each entry the signature, and the place in it."""
+        places: dict[int, tuple[str, int]] = {}
+        for first in range(0, len(entries), _SIGNATURE_RECORDS):
+            piece = entries[first : first + _SIGNATURE_RECORDS]
+            table = SlotTable(self._repository, self._index)
+            records = table.add_entries(piece)
+            table.load_digests(records)
+            firsts, counts = table.first_slots[records], table.slot_counts[records]
+            digests = table.digests[int(firsts[0]) : int(firsts[-1] + counts[-1])].reshape(-1, DIGEST_BYTES)
+            content = SignatureObject(table.record_ids[records], counts.astype(np.uint16), digests)
+            name = self._put(SIGNATURES, build_signature(content))
+            for entry, place in zip(piece.tolist(), (firsts - firsts[0]).tolist(), strict=True):
+                places[entry] = name, place
+        return places
+
+    def _put(self, folder: str, data: bytes) -> str:
+        digest, size_bytes = self._repository.put_object(folder, [data])
+        self.stored_bytes += size_bytes
+        return digest
+
+
+def entries_named(index: Index, names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    """Tell of each entry whether its index object is one of `names`."""
+    return names_chosen(index.names, names)[index.object_of]
+
+
+def _renumber(names: list[str]) -> tuple[tuple[str, ...], npt.NDArray[np.uint32]]:
+    """Return each name once, in order of appearance, and which of these each of `names` is."""
+    numbers: dict[str, int] = {}
+    places = [numbers.setdefault(name, len(numbers)) for name in names]
+    return tuple(numbers), np.array(places, np.uint32)

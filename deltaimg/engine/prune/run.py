@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One prune: finish what an earlier one began, mark, plan, copy what stays, condemn, and delete once nobody can need it.
+
+Always  nothing is deleted by its age, and nothing without proof that no snapshot needs it, given twice.
+Always  a prune that is interrupted anywhere costs no snapshot anything, and the next one finishes it.
+See docs/decisions/0008-how-prune-deletes.md for the order of steps, and why it is safe beside running backups.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+
+from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.prune.condemned import Waiting, condemn, finish, list_waiting
+from deltaimg.engine.prune.map_rewrite import MapRewriter
+from deltaimg.engine.prune.plan import (
+    Inventory,
+    PruneOptions,
+    PrunePlan,
+    make_plan,
+    settle,
+    take_inventory,
+)
+from deltaimg.engine.prune.repack import IndexRewriter, copy_records, entries_named
+from deltaimg.engine.prune.trim import Trimmer
+from deltaimg.engine.prune.trim_plan import TrimPlan, plan_trim
+from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, RepositoryLocked
+from deltaimg.format.manifest import Manifest, count_microseconds
+from deltaimg.format.pack import pack_name
+from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.lock import MaintenanceLock
+from deltaimg.repo.lock_holder import PATIENCE_S
+from deltaimg.repo.pack_writer import PackWriter
+from deltaimg.repo.reachability import Reachable, mark
+from deltaimg.repo.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class PruneResult:
+    """What became of a prune. Sizes in bytes."""
+
+    trim: TrimPlan
+    plan: PrunePlan
+    freed_bytes: int
+    """Deleted, what an earlier prune had condemned included."""
+    written_bytes: int
+    waiting: tuple[Waiting, ...]
+    """What is condemned and still there."""
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PruneForecast:
+    """What a prune would do."""
+
+    trim: TrimPlan
+    """First, records of which only part is needed; what this frees is in none of the sums of the plan."""
+    plan: PrunePlan
+    waiting: tuple[Waiting, ...]
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one run has written, and the packs that it could not copy."""
+
+    written_bytes: int = 0
+    damaged: set[str] = field(default_factory=set)
+
+
+def prune(
+    repository: Repository,
+    options: PruneOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    patience_s: float = PATIENCE_S,
+) -> PruneResult:
+    """Delete what no snapshot needs.
+
+    Args:
+        patience_s: how long to watch a lock of another host that may be dead.
+
+    Raises:
+        RepositoryLocked: another prune or a repair is at work. LockLost: this run was taken for dead.
+        ReachabilityUnknown: something that tells what is needed cannot be read; nothing was deleted. StoreError.
+    """
+    options, progress = options or PruneOptions(), progress or NoProgress()
+    started = time.monotonic()
+    with MaintenanceLock(repository, "prune", clock()) as lock:
+        progress.start("finishing the prune before", None)
+        freed = finish(repository, lock, patience_s)
+        reachable, inventory = _look(repository, progress)
+        trim, written = plan_trim(reachable, options), 0
+        if not trim.is_empty:
+            written = _trim(repository, lock, reachable, trim, progress, clock, patience_s)
+            reachable, inventory = _look(repository, progress)
+        plan = make_plan(reachable, inventory, options)
+        if not plan.is_empty:
+            plan, copied = _replace(repository, lock, plan, reachable, inventory, options, progress, clock)
+            written += copied
+            progress.start("deleting", None)
+            condemn(repository, lock, plan, clock())
+            freed += finish(repository, lock, patience_s)
+        waiting = tuple(list_waiting(repository))
+    return PruneResult(trim, plan, freed, written, waiting, time.monotonic() - started)
+
+
+def plan_prune(
+    repository: Repository, options: PruneOptions | None = None, *, progress: Progress | None = None
+) -> PruneForecast:
+    """Return what a prune would do, and what an earlier one has condemned; nothing is changed."""
+    options = options or PruneOptions()
+    reachable, inventory = _look(repository, progress or NoProgress())
+    plan = make_plan(reachable, inventory, options)
+    return PruneForecast(plan_trim(reachable, options), plan, tuple(list_waiting(repository)))
+
+
+def _look(repository: Repository, progress: Progress) -> tuple[Reachable, Inventory]:
+    """List what there is, and find out what snapshots need."""
+    progress.start("finding what snapshots need", None)
+    # What appears after this listing belongs to somebody at work, and is none of this run's business.
+    inventory = take_inventory(repository, load_condemned(repository))
+    reachable = mark(repository)
+    _check_packs(repository, reachable, inventory)
+    return reachable, inventory
+
+
+def _trim(
+    repository: Repository,
+    lock: MaintenanceLock,
+    reachable: Reachable,
+    plan: TrimPlan,
+    progress: Progress,
+    clock: Callable[[], datetime],
+    patience_s: float,
+) -> int:
+    """Store anew what is left of records that hold more than snapshots have; return how much was written."""
+    progress.start("storing anew what is left of records", None)
+    written = 0
+    images: dict[int, dict[str, list[Manifest]]] = {}
+    for manifest in reachable.manifests:
+        images.setdefault(manifest.block_bytes, {}).setdefault(manifest.image, []).append(manifest)
+    for block_bytes, of_size in images.items():
+        with PackWriter(repository, _make_clock(reachable, clock), check_lock=lock.check) as writer:
+            trimmer = Trimmer(repository, reachable.index, plan, writer, block_bytes=block_bytes)
+            for manifests in of_size.values():
+                trimmer.walk(manifests)
+            writer.finish()
+        written += writer.stored_bytes
+        if trimmer.moved.ids:
+            rewriter = MapRewriter(repository, trimmer.table, trimmer.moved)
+            for image in of_size:
+                try:
+                    rewriter.rewrite(image, clock(), patience_s)
+                except (RepositoryLocked, IntegrityError) as error:
+                    progress.warn(f"{error}; what snapshots of '{image}' need only part of stays whole")
+            written += rewriter.stored_bytes
+    return written
+
+
+def _make_clock(reachable: Reachable, clock: Callable[[], datetime]) -> Callable[[], int]:
+    """Return a clock for index objects: what they say must count as newer than what they replace, whatever the time is."""
+    newest = max(reachable.index.created_us, default=0)
+    return lambda: max(count_microseconds(clock()), newest + 1)
+
+
+def _check_packs(repository: Repository, reachable: Reachable, inventory: Inventory) -> None:
+    """Refuse to go on where a pack that snapshots need is missing."""
+    index = reachable.index
+    numbers = np.unique(index.entries["pack"][reachable.is_live]).tolist()
+    missing = {pack_name(index.packs[number]) for number in numbers if index.packs[number] not in inventory.packs}
+    if missing:
+        missing -= {found.name for found in repository.store.list("packs/")}
+    if missing:
+        raise ReachabilityUnknown([f"{name} is missing, and snapshots need it" for name in sorted(missing)])
+
+
+def _replace(
+    repository: Repository,
+    lock: MaintenanceLock,
+    plan: PrunePlan,
+    reachable: Reachable,
+    inventory: Inventory,
+    options: PruneOptions,
+    progress: Progress,
+    clock: Callable[[], datetime],
+) -> tuple[PrunePlan, int]:
+    """Write what takes the place of what goes; return the plan without what could not be copied, and the bytes written."""
+    work = _Work()
+    # What is to go may be equal to what is written now, where an earlier prune died between the two.
+    gone = frozenset((*plan.packs, *plan.indexes, *plan.signatures, *plan.maps))
+    repository.condemned_names |= gone
+
+    def note_damage(pack: str, error: IntegrityError | ObjectNotFound) -> None:
+        work.damaged.add(pack)
+        progress.warn(f"{error}; {pack_name(pack)} stays as it is")
+
+    if len(plan.moved):
+        with PackWriter(repository, _make_clock(reachable, clock), check_lock=lock.check) as writer:
+            copy_records(repository, reachable.index, plan.moved, writer, progress, note_damage)
+            writer.finish()
+        work.written_bytes += writer.stored_bytes
+    if work.damaged:
+        repacked = frozenset(plan.repacked_packs) - work.damaged
+        plan = settle(reachable, inventory, options, repacked, plan.unused_bytes)
+    rewriter = IndexRewriter(repository, reachable.index)
+    is_going = entries_named(reachable.index, plan.indexes) & reachable.is_live & ~reachable.index.is_condemned
+    is_going[plan.moved] = False
+    rewriter.write(np.flatnonzero(is_going), plan.resigned, len(inventory.indexes) - len(plan.indexes))
+    return plan, work.written_bytes + rewriter.stored_bytes

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Index objects made anew: for packs that none names, and in place of those that name what is not there any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.engine.check.run import Checker
+from deltaimg.engine.repair.known_digests import KnownDigests
+from deltaimg.engine.repair.plan import RepairPlan, is_restored, put_aside, read_index
+from deltaimg.format.framing import name_object
+from deltaimg.format.index import INDEXES, IndexObject, build_index, parse_index
+from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
+from deltaimg.repo.index_edit import select_entries
+from deltaimg.repo.repository import Repository
+
+
+class IndexRepair:
+    """Writes index objects, or with `is_dry_run` only counts them."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        plan: RepairPlan,
+        find_digests: Callable[[bytes], KnownDigests | None],
+        *,
+        is_dry_run: bool,
+    ) -> None:
+        self.new_indexes = 0
+        self._repository, self._plan, self._find_digests = repository, plan, find_digests
+        self._is_dry_run = is_dry_run
+        self._indexed: set[bytes] = set()
+
+    def index_packs(self, now_us: int) -> int:
+        """Index all packs that were scanned; return how many."""
+        for content in self._plan.scanned:
+            mended = self._give_digests(content, np.ones(len(content.entries), np.bool_))
+            if mended is not None and len(mended.entries):
+                self._put(replace(mended, created_us=now_us))
+                self._indexed |= {row.tobytes() for row in mended.entries["id"]}
+        return len(self._plan.scanned)
+
+    def rewrite_indexes(self, checker: Checker, made: set[bytes]) -> list[str]:
+        """Replace index objects some of whose records lie elsewhere now or lost their digests; return the old ones' names.
+
+        Args:
+            made: records that were stored anew by this repair.
+        """
+        catalog, plan = checker.catalog, self._plan
+        is_dead = ~catalog.has_place
+        for number, pack in enumerate(catalog.packs):
+            if pack in plan.damaged or pack not in checker.sizes:
+                is_dead[catalog.entries["pack"] == number] = not is_restored(self._repository, pack)
+        superseded = []
+        for number, name in enumerate(catalog.index_names):
+            part = catalog.entries_of(number)
+            dead, blank = is_dead[part], ~is_dead[part] & ~catalog.has_digests[part]
+            if not dead.any() and not blank.any():
+                continue
+            content = read_index(self._repository, name)
+            is_elsewhere = dead & self._lies_elsewhere(content.entries["id"], made)
+            mended = self._give_digests(content, blank) if blank.any() else content
+            if mended is None or (mended is content and not is_elsewhere.any()):
+                continue
+            rest = select_entries(mended, ~is_elsewhere)
+            if len(rest.entries) and self._put(rest) == name:
+                continue  # Only its signature was lost, and is there again.
+            if not self._is_dry_run:
+                put_aside(self._repository.store, name)
+            superseded.append(name)
+        return superseded
+
+    def _lies_elsewhere(self, ids: npt.NDArray[np.uint8], made: set[bytes]) -> npt.NDArray[np.bool_]:
+        """Return which records are in a sound pack, or were made anew."""
+        index = self._plan.index
+        found = index.find(ids)
+        is_made = np.array([row.tobytes() in made or row.tobytes() in self._indexed for row in ids], np.bool_)
+        if not len(index):
+            return is_made
+        lies_there: npt.NDArray[np.bool_] = is_made | ((found >= 0) & ~index.is_condemned[np.maximum(found, 0)])
+        return lies_there
+
+    def _give_digests(self, content: IndexObject, is_blank: npt.NDArray[np.bool_]) -> IndexObject | None:
+        """Return an index object whose entries all have digests, by a signature that is left or by a new one.
+
+        Entries for which there are none stay as they are, unless all of the object's are to be found: then they are left out.
+        None where there is nothing that could be done.
+        """
+        known = {
+            int(place): self._find_digests(content.entries["id"][place].tobytes()) for place in np.flatnonzero(is_blank)
+        }
+        entries, signatures = content.entries.copy(), list(content.signatures)
+        new = [(place, found) for place, found in known.items() if found is not None and not found.signature]
+        old = [(place, found) for place, found in known.items() if found is not None and found.signature]
+        if not new and not old:
+            return None
+        for place, found in old:
+            if found.signature not in signatures:
+                signatures.append(found.signature)
+            entries["signature"][place], entries["first_digest"][place] = signatures.index(found.signature), found.first
+        if new:
+            first = 0
+            signature = self._put_signature(entries, new)
+            for place, found in new:
+                entries["signature"][place], entries["first_digest"][place] = len(signatures), first
+                first += len(found.digests)
+            signatures.append(signature)
+        is_kept = np.ones(len(entries), np.bool_)
+        if is_blank.all():
+            is_kept[[place for place, found in known.items() if found is None]] = False
+        return select_entries(replace(content, entries=entries, signatures=tuple(signatures)), is_kept)
+
+    def _put_signature(self, entries: npt.NDArray[np.void], new: list[tuple[int, KnownDigests]]) -> str:
+        places = [place for place, _ in new]
+        digests = np.concatenate([found.digests for _, found in new])
+        data = build_signature(SignatureObject(entries["id"][places], entries["slots"][places], digests))
+        return name_object([data]) if self._is_dry_run else self._repository.put_object(SIGNATURES, [data])[0]
+
+    def _put(self, content: IndexObject) -> str:
+        """Store an index object and return its name."""
+        data = build_index(content)
+        parse_index(data, "the new index")
+        self.new_indexes += 1
+        return INDEXES + (name_object([data]) if self._is_dry_run else self._repository.put_object(INDEXES, [data])[0])

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records that are lost, made anew from where their content still is: the live image, or another copy of the repository.
+
+Of a record that is to be found in an image, all blocks must be there, wherever in it: a record's id names the digests of all
+its blocks, and the maps that refer to it are not rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import DIGEST_BYTES, Digests, empty_runs
+from deltaimg.codec.zstd import ZstdCodec
+from deltaimg.delta.encode import EncodedRecord, Encoder
+from deltaimg.engine.content.spool import Spool
+from deltaimg.engine.repair.record_prover import RecordProver
+from deltaimg.engine.scan import Scanner, round_extents
+from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
+from deltaimg.format.limits import MAX_RECORD_BYTES
+from deltaimg.image.source import Source
+from deltaimg.repo.index import load_index
+from deltaimg.repo.repository import Repository
+
+
+class RecordMaker:
+    """Encodes content whose digests are known as records that stand alone."""
+
+    def __init__(self, repository: Repository, level: int = 3) -> None:
+        self._repository, self._level = repository, level
+        self._scratch = memoryview(bytearray(MAX_RECORD_BYTES))
+
+    def make(self, content: memoryview, digests: Digests, block_bytes: int) -> EncodedRecord:
+        """Return a record, encoded, decoded again and compared."""
+        key = self._repository.keys.record
+        encoder = Encoder(ZstdCodec(self._level), (), record_key=key, block_bytes=block_bytes)
+        return encoder.encode(content, digests, None, self._scratch)
+
+
+def make_from_copy(copy: Repository, wanted: dict[bytes, int], maker: RecordMaker) -> Iterator[EncodedRecord]:
+    """Yield those of the lost records that another copy of the repository has whole.
+
+    Args:
+        wanted: the size of the blocks of each lost record, by its id.
+    """
+    prover = RecordProver(copy, load_index(copy))
+    for record_id, block_bytes in wanted.items():
+        try:
+            content, digests = prover.expand(record_id)
+        except (IntegrityError, StoreError, UnsupportedFormat):
+            continue
+        yield maker.make(content, digests, block_bytes)
+
+
+def make_from_image(
+    repository: Repository, source: Source, wanted: dict[bytes, Digests], block_bytes: int, maker: RecordMaker
+) -> Iterator[EncodedRecord]:
+    """Yield those of the lost records all of whose blocks an image holds.
+
+    Args:
+        wanted: the digests of lost records whose blocks have `block_bytes`, by id.
+    """
+    if not wanted:
+        return
+    keys = np.unique(np.concatenate([_as_keys(digests) for digests in wanted.values()]))
+    spool = Spool(np.arange(len(keys), dtype=np.int64), block_bytes)
+    try:
+        is_found = _collect(repository, source, keys, spool, block_bytes)
+        for digests in wanted.values():
+            places = np.searchsorted(keys, _as_keys(digests))
+            if is_found[places].all():
+                content = memoryview(bytearray(len(places) * block_bytes))
+                spool.get(places.astype(np.int64), content)
+                yield maker.make(content, digests, block_bytes)
+    finally:
+        spool.close()
+
+
+def _collect(
+    repository: Repository, source: Source, keys: npt.NDArray[np.bytes_], spool: Spool, block_bytes: int
+) -> npt.NDArray[np.bool_]:
+    """Read an image, keep its blocks that have one of the digests `keys`, and return which were found."""
+    is_found = np.zeros(len(keys), np.bool_)
+    scanner = Scanner(
+        source,
+        block_key=repository.keys.block,
+        block_bytes=block_bytes,
+        base_runs=empty_runs(),
+        base_digests=np.zeros((2, DIGEST_BYTES), np.uint8),
+    )
+    for span in scanner.scan(round_extents(source, block_bytes)):
+        if span.content is not None:
+            found = _as_keys(span.digests)
+            places = np.minimum(np.searchsorted(keys, found), len(keys) - 1)
+            for block in np.flatnonzero((keys[places] == found) & ~is_found[places]).tolist():
+                spool.put(int(places[block]), span.content[block * block_bytes : (block + 1) * block_bytes])
+                is_found[places[block]] = True
+        scanner.release(span)
+    return is_found
+
+
+def _as_keys(digests: Digests) -> npt.NDArray[np.bytes_]:
+    return np.ascontiguousarray(digests).view("S16").reshape(len(digests))

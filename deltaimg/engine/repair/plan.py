@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a repair has to do, told from a check that read all packs. Nothing is written here but by `put_aside`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from deltaimg.engine.check.findings import FindingKind
+from deltaimg.engine.check.run import Checker
+from deltaimg.engine.repair.record_prover import find_records, index_records
+from deltaimg.errors import IntegrityError, ObjectExists, ObjectNotFound, StoreError, UnsupportedFormat
+from deltaimg.format.framing import name_object
+from deltaimg.format.index import INDEXES, IndexObject, parse_index
+from deltaimg.format.manifest import SNAPSHOTS, parse_manifest
+from deltaimg.format.pack import PACKS, pack_name
+from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.index import Index
+from deltaimg.repo.index_edit import select_entries
+from deltaimg.repo.repository import QUARANTINE, Repository
+from deltaimg.store.interface import Store
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPlan:
+    """What there is to do."""
+
+    damaged: set[str]
+    """Objects to put aside."""
+    index: Index
+    """All records that lie in packs, those in damaged packs second choice; without digests."""
+    scanned: list[IndexObject]
+    """Sound packs that need an index, read record by record."""
+    salvage: dict[str, dict[int, bytes]]
+    """Of each damaged pack, the places and ids of good records that are in no sound pack."""
+    lost: dict[bytes, int]
+    """Records that snapshots need and that are in no pack, and the size of their blocks."""
+    wanted_ids: set[bytes]
+    """All records whose digests the repair will ask for."""
+
+
+def plan_repair(checker: Checker) -> RepairPlan:
+    """Sort out what is where."""
+    damaged = {
+        name
+        for name in checker.findings.names(FindingKind.DAMAGED)
+        if name in checker.sizes and _is_damaged_still(checker.repository, name)
+    }
+    kept = _known_places(checker)
+    scanned, unsound = _scan(checker)
+    damaged |= {pack_name(each.packs[0]) for each in unsound}
+    bad_digests = {name.rpartition("/")[2] for name in damaged if name.startswith(PACKS)}
+    index = Index({str(number): each for number, each in enumerate([*kept, *scanned, *unsound])}, condemned=bad_digests)
+    salvage = _find_salvage(index)
+    lost = _find_lost(checker, index, [*kept, *scanned, *unsound])
+    catalog = checker.catalog
+    ids = [catalog.entries["id"][catalog.has_place & ~catalog.has_digests], *(each.entries["id"] for each in scanned)]
+    wanted = {row.tobytes() for rows in ids for row in rows} | lost.keys()
+    wanted |= {record_id for places in salvage.values() for record_id in places.values()}
+    return RepairPlan(damaged, index, scanned, salvage, lost, wanted)
+
+
+def _is_damaged_still(repository: Repository, name: str) -> bool:
+    """Read an object once more before it is put aside: a single read that went wrong must not cost a good manifest."""
+    try:
+        data = repository.store.get(name)
+        if name.startswith(SNAPSHOTS):
+            parse_manifest(data, name)
+            return False
+        return name_object([data]) != name.rpartition("/")[2]
+    except ObjectNotFound:
+        return False
+    except (IntegrityError, UnsupportedFormat):
+        return True
+
+
+def put_aside(store: Store, name: str) -> None:
+    """Give a damaged object a name under `quarantine/`, another one where the same name was put aside before."""
+    with suppress(ObjectNotFound):
+        _name_aside(name, lambda aside: store.move(name, aside))
+
+
+def keep_aside(store: Store, name: str, data: bytes) -> None:
+    """Keep the bytes of a damaged object under `quarantine/`, the object itself staying where it is."""
+    _name_aside(name, lambda aside: store.put(aside, [data]))
+
+
+def _name_aside(name: str, give: Callable[[str], object]) -> None:
+    """Give what `name` holds the first free name under `quarantine/`."""
+    for number in range(1, 1000):
+        with suppress(ObjectExists):
+            give(f"{QUARANTINE}{name}" + (f".{number}" if number > 1 else ""))
+            return
+    raise StoreError(name, "was put aside a thousand times; clear the quarantine")
+
+
+def is_restored(repository: Repository, name: str) -> bool:
+    """Tell whether an object that was damaged or missing is there, byte for byte as it was written."""
+    try:
+        return name_object([repository.store.get(name)]) == name.rpartition("/")[2]
+    except StoreError:
+        return False
+
+
+def read_index(repository: Repository, name: str) -> IndexObject:
+    return parse_index(repository.get_object(INDEXES, name.removeprefix(INDEXES)), name)
+
+
+def _known_places(checker: Checker) -> list[IndexObject]:
+    """Return the index objects with those entries only that lie where they say."""
+    catalog = checker.catalog
+    return [
+        select_entries(read_index(checker.repository, name), catalog.has_place[catalog.entries_of(number)])
+        for number, name in enumerate(catalog.index_names)
+    ]
+
+
+def _scan(checker: Checker) -> tuple[list[IndexObject], list[IndexObject]]:
+    """Read packs that no index names, and those about which an index is wrong; return the sound ones and the others.
+
+    Packs that no index names are a run's that died, or about to be deleted, unless some of the index is lost.
+    """
+    catalog, store = checker.catalog, checker.repository.store
+    condemned = {pack_name(each) for listed in load_condemned(checker.repository) for each in listed.packs}
+    names = {catalog.packs[number] for number in np.unique(catalog.entries["pack"][~catalog.has_place]).tolist()}
+    names &= checker.sizes.keys()
+    is_lost = bool(checker.unknown) or bool((catalog.sources < 0).any())
+    if is_lost or any(name.startswith(INDEXES) for name in checker.findings.names(FindingKind.DAMAGED)):
+        names |= {name for name in checker.sizes if name.startswith(PACKS)} - set(catalog.packs) - condemned
+    sound: list[IndexObject] = []
+    unsound: list[IndexObject] = []
+    for name in sorted(names):
+        data = store.get(name)
+        digest = name.rpartition("/")[2]
+        records = list(find_records(name, data))
+        content = index_records(digest, records)
+        (sound if name_object([data]) == digest else unsound).append(content)
+    return sound, unsound
+
+
+def _find_salvage(index: Index) -> dict[str, dict[int, bytes]]:
+    """Return the records that are in damaged packs only."""
+    salvage: dict[str, dict[int, bytes]] = {}
+    numbers = np.flatnonzero(index.is_condemned)
+    if not len(numbers):
+        return salvage
+    chosen = np.unique(index.find(index.entries["id"][numbers]))
+    for entry in index.entries[chosen[index.is_condemned[chosen]]]:
+        places = salvage.setdefault(pack_name(index.packs[int(entry["pack"])]), {})
+        places[int(entry["offset"])] = entry["id"].tobytes()
+    return salvage
+
+
+def _find_lost(checker: Checker, index: Index, objects: list[IndexObject]) -> dict[bytes, int]:
+    """Return the records that are needed and are in no pack: by maps, and as sources of records that are there."""
+    catalog = checker.catalog
+    lost = dict(checker.unknown)
+    for row in catalog.entries[checker.is_used & ~catalog.has_place]:
+        lost[row["id"].tobytes()] = 1 << int(row["block_shift"])
+    for each in objects:
+        if len(each.links.ids):
+            block_bytes = 1 << int(each.entries["block_shift"].max())
+            missing = each.links.ids[index.find(each.links.ids) < 0]
+            lost |= {row.tobytes(): block_bytes for row in missing if row.tobytes() not in lost}
+    ids = list(lost)
+    if not ids:
+        return lost
+    found = index.find(np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 16)) >= 0
+    return {record_id: lost[record_id] for record_id, is_found in zip(ids, found.tolist(), strict=True) if not is_found}

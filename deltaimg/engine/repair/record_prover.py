@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records straight from packs: found by their headers, expanded without a signature, proven by their ids.
+
+A record's id is the keyed digest of the digests of its blocks. So whoever expands a record and digests its blocks knows that
+the content is right, whatever became of index and signatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.delta.registry import find_delta_decoder
+from deltaimg.engine.content.record_cache import RecordCache
+from deltaimg.errors import DigestMismatch, IntegrityError, UnsupportedFormat
+from deltaimg.format.index import ENTRY, IndexObject, link_sources
+from deltaimg.format.pack import (
+    RECORD_HEADER_BYTES,
+    RecordHeader,
+    check_payload,
+    parse_pack_footer,
+    parse_record_header,
+    scan_records,
+)
+from deltaimg.format.sources import SourceTable, parse_sources
+from deltaimg.kernels import digest_blocks, digest_buffer
+from deltaimg.model import MIB
+from deltaimg.repo.index import Index
+from deltaimg.repo.record_reader import RecordReader
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.slots import SlotTable
+
+_CACHE_BYTES = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class PackRecord:
+    """A record whose header and payload have the digests that they say."""
+
+    offset: int
+    header: RecordHeader
+    sources: SourceTable | None
+    payload: memoryview
+
+
+def read_record(name: str, offset: int, data: memoryview) -> PackRecord:
+    """Return the record at `offset` of a pack, of which `data` is all; raises IntegrityError or UnsupportedFormat."""
+    header = parse_record_header(name, offset, data[offset:])
+    payload = data[offset + RECORD_HEADER_BYTES :][: header.payload_bytes]
+    check_payload(name, offset, header, payload)
+    sources = None
+    if header.sources:
+        sources, _ = parse_sources(name, offset, payload, header.sources, 1 << header.block_shift)
+    return PackRecord(offset, header, sources, payload)
+
+
+def find_records(name: str, data: bytes) -> Iterator[PackRecord]:
+    """Yield the good records of a pack: by its footer, or header by header as far as that goes where the footer is damaged."""
+    view = memoryview(data)
+    offsets: list[int] = []
+    try:
+        offsets = parse_pack_footer(name, data)["offset"].tolist()
+    except (IntegrityError, UnsupportedFormat):
+        with suppress(IntegrityError, UnsupportedFormat):
+            for offset, _ in scan_records(name, data):
+                offsets.append(offset)
+    for offset in offsets:
+        with suppress(IntegrityError, UnsupportedFormat):
+            yield read_record(name, offset, view)
+
+
+def index_records(pack: str, records: list[PackRecord]) -> IndexObject:
+    """Return an index object of a pack's records, without digests: its one signature is none."""
+    entries = np.zeros(len(records), ENTRY)
+    for entry, record in zip(entries, records, strict=True):
+        header = record.header
+        entry["id"] = np.frombuffer(header.id, np.uint8)
+        entry["offset"], entry["payload_bytes"], entry["slots"] = record.offset, header.payload_bytes, header.slots
+        entry["encoding"], entry["block_shift"] = header.encoding, header.block_shift
+    return IndexObject(0, (pack,), ("0" * 64,), entries, link_sources([record.sources for record in records]))
+
+
+class RecordProver:
+    """Expands records of an index and computes their digests."""
+
+    def __init__(self, repository: Repository, index: Index) -> None:
+        self.index = index
+        self._keys = repository.keys
+        self._table = SlotTable(repository, index)
+        self._reader = RecordReader(repository, self._table, find_delta_decoder)
+        self._caches: dict[int, RecordCache] = {}
+
+    def expand(self, record_id: bytes) -> tuple[memoryview, Digests]:
+        """Return the content of a record and its digests, which its id proves.
+
+        Raises:
+            StoreError, IntegrityError, UnsupportedFormat: it is nowhere, or cannot be expanded, or is not what its id names.
+        """
+        entry = int(self.index.find(np.frombuffer(record_id, np.uint8).reshape(1, DIGEST_BYTES))[0])
+        if entry < 0:
+            raise IntegrityError(record_id.hex(), 0, "is in no pack")
+        block_bytes = 1 << int(self.index.entries["block_shift"][entry])
+        record = self._table.add_entries(np.array([entry]))
+        self._table.add_sources(record)
+        if block_bytes not in self._caches:
+            self._caches[block_bytes] = RecordCache(self._reader, self._table, block_bytes, _CACHE_BYTES)
+        content = self._caches[block_bytes].get(int(record[0]))
+        digests = digest_blocks(self._keys.block, content, block_bytes)
+        found = digest_buffer(digests.data, self._keys.record, DIGEST_BYTES)
+        if found != record_id:
+            raise DigestMismatch(self._table.pack_of(int(record[0])), 0, "a record", record_id, found)
+        return content, digests

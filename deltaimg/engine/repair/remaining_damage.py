@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which extents of which snapshots are damaged, told from what a check found; no content is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.engine.check.run import Checker
+from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.errors import IntegrityError, SnapshotError, StoreError, UnsupportedFormat
+from deltaimg.format.manifest import split_object_name
+from deltaimg.format.pack import pack_name
+from deltaimg.model import DamagedExtent
+from deltaimg.repo.index import Index, load_index
+from deltaimg.repo.repository import QUARANTINE, Repository, SnapshotRef
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDamage:
+    """A snapshot, and what of it cannot be restored."""
+
+    ref: SnapshotRef
+    is_whole: bool
+    """Whether nothing of it can be restored: its manifest, a map or digests that it needs are lost."""
+    extents: tuple[DamagedExtent, ...]
+
+
+def list_damage(repository: Repository, checker: Checker) -> tuple[SnapshotDamage, ...]:
+    """Return every snapshot with damage, those included whose manifests were put aside."""
+    index = load_index(repository)
+    is_lost = _find_lost(checker, index)
+    damage = [_describe(repository, ref, index, is_lost) for ref in repository.list_snapshots()]
+    known = {ref.object_name for ref in repository.list_snapshots()}
+    for found in repository.store.list(f"{QUARANTINE}snapshots/"):
+        name = found.name.removeprefix(QUARANTINE)
+        # A second one of the same name has a number behind it.
+        parts = split_object_name(name)
+        if parts is not None and name not in known:
+            reason = f"its manifest is damaged, and is kept as {found.name}"
+            damage.append(SnapshotDamage(SnapshotRef(*parts), True, (DamagedExtent(0, 0, reason),)))
+    return tuple(each for each in damage if each is not None)
+
+
+def _find_lost(checker: Checker, index: Index) -> npt.NDArray[np.bool_]:
+    """Return which entries of the index name a place where the record is not."""
+    catalog = checker.catalog
+    bad: dict[str, set[int]] = {}
+    for entry in catalog.entries[~catalog.has_place]:
+        bad.setdefault(catalog.packs[int(entry["pack"])], set()).add(int(entry["offset"]))
+    is_lost = np.zeros(len(index), np.bool_)
+    for number, digest in enumerate(index.packs):
+        if offsets := bad.get(pack_name(digest)):
+            entries = np.flatnonzero(index.entries["pack"] == number)
+            is_lost[entries[np.isin(index.entries["offset"][entries], list(offsets))]] = True
+    return is_lost
+
+
+def _describe(
+    repository: Repository, ref: SnapshotRef, index: Index, is_lost: npt.NDArray[np.bool_]
+) -> SnapshotDamage | None:
+    size_bytes = 0
+    try:
+        manifest = repository.load_manifest(ref)
+        size_bytes = manifest.size_bytes
+        content = SnapshotContent(repository, manifest, index)
+    except (SnapshotError, IntegrityError, StoreError, UnsupportedFormat) as error:
+        return SnapshotDamage(ref, True, (DamagedExtent(0, size_bytes, str(error)),))
+    entries = content.table.entries
+    lost = content.closure[is_lost[entries[content.closure]]]
+    if not len(lost):
+        return None
+    affected = {each: record for record in lost.tolist() for each in content.dependents_of(record)}
+    reasons = {
+        record: f"{content.table.pack_of(record)} does not hold the record at byte "
+        f"{int(index.entries['offset'][entries[record]])} any more"
+        for record in lost.tolist()
+    }
+    extents = sorted(
+        (*extent, reasons[record]) for each, record in affected.items() for extent in content.extents_of(each)
+    )
+    return SnapshotDamage(ref, False, tuple(DamagedExtent(*each) for each in _join(extents)))
+
+
+def _join(extents: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Join extents that touch."""
+    joined: list[tuple[int, int, str]] = []
+    for start, end, reason in extents:
+        if joined and joined[-1][1] >= start:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]), joined[-1][2])
+        else:
+            joined.append((start, end, reason))
+    return joined

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a damaged repository whole, as far as what is left of it, another copy or the live image allow.
+
+    1. check      everything is read, packs included: what is damaged, what is missing
+    2. copy       objects that another copy of the repository has whole; packs that parity can make good
+    3. salvage    the good records of damaged packs, and lost records that the copy or the image still has, into new packs
+    4. index      anew for packs that no index names any more; in place of index objects that name what is not there
+    5. put aside  what is damaged, under `quarantine/`: nothing is deleted, nothing else is rewritten
+    6. list       which extents of which snapshots are damaged still
+
+Always  each step is durable before the next, and what replaces a thing before that thing is put aside: a run that was
+        interrupted at any point is simply run again.
+Always  an index goes on naming records that stay lost, so that a restore can leave them out and save the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from deltaimg.delta.encode import EncodedRecord
+from deltaimg.engine.check.findings import FindingKind
+from deltaimg.engine.check.run import Checker
+from deltaimg.engine.parity.repair import put_back
+from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.repair.copies import copy_objects, find_copies
+from deltaimg.engine.repair.index import IndexRepair
+from deltaimg.engine.repair.known_digests import KnownDigests, find_digests
+from deltaimg.engine.repair.lost_records import RecordMaker, make_from_copy, make_from_image
+from deltaimg.engine.repair.plan import RepairPlan, is_restored, plan_repair, put_aside
+from deltaimg.engine.repair.record_prover import RecordProver, read_record
+from deltaimg.engine.repair.remaining_damage import SnapshotDamage, list_damage
+from deltaimg.errors import IntegrityError, ParityExhausted, ParityUnusable, StoreError, UnsupportedFormat, UsageError
+from deltaimg.format.manifest import count_microseconds
+from deltaimg.format.pack import PACKS
+from deltaimg.image.source import Source
+from deltaimg.repo.lock import MaintenanceLock
+from deltaimg.repo.pack_writer import PackWriter
+from deltaimg.repo.parity import load_parity, recover_pack
+from deltaimg.repo.repository import Repository
+
+
+@dataclass(slots=True)
+class RepairReport:
+    """What was done, or with `is_dry_run` what would be; and what is damaged at the end of it."""
+
+    is_dry_run: bool
+    copied: list[str] = field(default_factory=list)
+    """Objects taken from the copy."""
+    recovered: list[str] = field(default_factory=list)
+    """Packs made good by parity."""
+    quarantined: list[str] = field(default_factory=list)
+    """Objects that were put aside, by the names that they had."""
+    salvaged_records: int = 0
+    """Good records of damaged packs."""
+    remade_records: int = 0
+    """Records that were lost, and are there again."""
+    lost_records: int = 0
+    indexed_packs: int = 0
+    """Packs that no index named, or named wrongly."""
+    new_indexes: int = 0
+    damage: tuple[SnapshotDamage, ...] = ()
+    duration_s: float = 0.0
+
+
+def repair(
+    repository: Repository,
+    *,
+    copy: Repository | None = None,
+    source: Source | None = None,
+    is_dry_run: bool = False,
+    progress: Progress | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> RepairReport:
+    """Repair a repository.
+
+    Args:
+        copy: of the same repository: whatever it has whole is taken from it. source: an image whose blocks are searched.
+
+    Raises:
+        UsageError: the copy is of another repository. RepositoryLocked: somebody prunes or repairs. StoreError.
+    """
+    if copy is not None and copy.config.repository_id != repository.config.repository_id:
+        raise UsageError(f"{copy.store.location} is no copy of {repository.store.location}: their ids differ")
+    report = RepairReport(is_dry_run)
+    if is_dry_run:
+        return _Repair(repository, copy, source, report, progress or NoProgress(), clock, lambda: None).run()
+    with MaintenanceLock(repository, "repair", clock()) as lock:
+        return _Repair(repository, copy, source, report, progress or NoProgress(), clock, lock.check).run()
+
+
+class _Repair:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        copy: Repository | None,
+        source: Source | None,
+        report: RepairReport,
+        progress: Progress,
+        clock: Callable[[], datetime],
+        check_lock: Callable[[], None],
+    ) -> None:
+        """Args: check_lock: raises LockLost; asked for before each step that changes something."""
+        self._check_lock = check_lock
+        self._repository, self._copy, self._source = repository, copy, source
+        self._report, self._progress, self._clock = report, progress, clock
+        self._started = time.monotonic()
+
+    def run(self) -> RepairReport:
+        report = self._report
+        checker = self._check()
+        if self._copy is not None and (names := find_copies(checker, self._copy)):
+            report.copied = names
+            if not report.is_dry_run:
+                self._check_lock()
+                report.quarantined += copy_objects(self._repository, self._copy, names, self._check_lock)
+                checker = self._check()
+        report.recovered = self._recover(checker)
+        if report.recovered and not report.is_dry_run:
+            checker = self._check()
+        self._progress.start("looking for what is lost", None)
+        self._plan = plan_repair(checker)
+        self._digests = find_digests(self._repository, self._plan.wanted_ids)
+        self._prover = RecordProver(self._repository, self._plan.index)
+        self._make_records(self._plan)
+        self._mend_index(checker)
+        self._put_aside(self._plan.damaged)
+        self._progress.start("listing what is damaged still", None)
+        if not report.is_dry_run:
+            checker = self._check(read_packs=False)
+        report.damage = list_damage(self._repository, checker)
+        report.duration_s = round(time.monotonic() - self._started, 3)
+        return report
+
+    def _recover(self, checker: Checker) -> list[str]:
+        """Make damaged and missing packs good by parity, where there is enough; return their names."""
+        bad = checker.findings.names(FindingKind.DAMAGED, FindingKind.MISSING, FindingKind.UNREADABLE)
+        wanted = sorted(name for name in bad if name.startswith(PACKS) and name not in self._report.copied)
+        parity = load_parity(self._repository) if wanted else None
+        if parity is None or not parity.groups:
+            return []
+        self._progress.start("making packs good by parity", None)
+        recovered = []
+        for name in wanted:
+            pack = name.rpartition("/")[2]
+            try:
+                if self._report.is_dry_run:
+                    is_done = recover_pack(self._repository, pack, parity) is not None
+                else:
+                    is_done = put_back(self._repository, pack, parity, self._check_lock)
+            except (ParityExhausted, ParityUnusable) as error:
+                self._progress.warn(str(error))
+                continue
+            if is_done:
+                recovered.append(name)
+        return recovered
+
+    def _check(self, *, read_packs: bool = True) -> Checker:
+        checker = Checker(self._repository, self._progress, read_packs=read_packs)
+        checker.check()
+        return checker
+
+    def _put_aside(self, names: set[str]) -> None:
+        """Put away what is damaged, but for what has been made anew under its old name, byte for byte."""
+        report = self._report
+        for name in sorted(names):
+            if report.is_dry_run and name not in (*report.copied, *report.recovered):
+                report.quarantined.append(name)
+            elif not report.is_dry_run and not is_restored(self._repository, name):
+                self._check_lock()
+                put_aside(self._repository.store, name)
+                report.quarantined.append(name)
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def _make_records(self, plan: RepairPlan) -> None:
+        """Store what can be saved in new packs."""
+        report = self._report
+        report.salvaged_records = len(plan.salvage)
+        self._made: set[bytes] = set()
+        if report.is_dry_run:
+            self._made |= {record_id for places in plan.salvage.values() for record_id in places.values()}
+            self._made |= {record.header.id for record in self._find_lost(plan)}
+        else:
+            writer = PackWriter(
+                self._repository, lambda: count_microseconds(self._clock()), check_lock=self._check_lock
+            )
+            with writer:
+                for record in self._salvage(plan):
+                    writer.add(record.header, record.payload, record.digests, record.sources)
+                    self._made.add(record.header.id)
+                for record in self._find_lost(plan):
+                    writer.add(record.header, record.payload, record.digests)
+                    self._made.add(record.header.id)
+                writer.finish()
+        salvaged = {record_id for places in plan.salvage.values() for record_id in places.values()}
+        report.salvaged_records = len(salvaged & self._made)
+        report.remade_records = len(self._made - salvaged)
+        report.lost_records = len((plan.lost.keys() | salvaged) - self._made)
+
+    def _salvage(self, plan: RepairPlan) -> Iterator[EncodedRecord]:
+        """Yield the good records of damaged packs, as they are, but for those that are in a sound pack too."""
+        for pack, places in plan.salvage.items():
+            data = memoryview(self._repository.store.get(pack))
+            for offset, record_id in places.items():
+                try:
+                    record = read_record(pack, offset, data)
+                except (IntegrityError, UnsupportedFormat):
+                    continue
+                known = self._find_digests(record_id)
+                if known is not None and record.header.id == record_id:
+                    yield EncodedRecord(record.header, bytes(record.payload), known.digests, record.sources)
+
+    def _find_lost(self, plan: RepairPlan) -> Iterator[EncodedRecord]:
+        """Yield those of the lost records that the copy or the image has."""
+        maker = RecordMaker(self._repository)
+        lost = dict(plan.lost)
+        if self._copy is not None and lost:
+            self._progress.start("looking through the copy", None)
+            for record in make_from_copy(self._copy, dict(lost), maker):
+                lost.pop(record.header.id)
+                yield record
+        if self._source is None:
+            return
+        for block_bytes in sorted(set(lost.values())):
+            self._progress.start("looking through the image", self._source.size_bytes)
+            wanted = {
+                record_id: self._digests[record_id].digests
+                for record_id, size in lost.items()
+                if size == block_bytes and record_id in self._digests
+            }
+            yield from make_from_image(self._repository, self._source, wanted, block_bytes, maker)
+
+    def _find_digests(self, record_id: bytes) -> KnownDigests | None:
+        """Return a record's digests from a signature, or from its content; None if neither can be had."""
+        if record_id not in self._digests:
+            try:
+                _, digests = self._prover.expand(record_id)
+            except (IntegrityError, StoreError, UnsupportedFormat):
+                return None
+            self._digests[record_id] = KnownDigests("", 0, digests)
+        return self._digests[record_id]
+
+    # -- index -------------------------------------------------------------------------------------------------------
+
+    def _mend_index(self, checker: Checker) -> None:
+        report = self._report
+        self._check_lock()
+        mend = IndexRepair(self._repository, self._plan, self._find_digests, is_dry_run=report.is_dry_run)
+        report.indexed_packs = mend.index_packs(count_microseconds(self._clock()))
+        superseded = mend.rewrite_indexes(checker, self._made)
+        report.new_indexes = mend.new_indexes
+        report.quarantined += superseded

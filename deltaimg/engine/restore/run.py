@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One restore: resolve, plan, fetch, prove, write, name.
+
+Always  a file appears under its name only when every block of it was proven; with `keep_going` it appears with holes where
+        records are damaged, and the result lists them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.engine.pipeline import OrderedPool, count_workers
+from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound
+from deltaimg.format.manifest import Manifest
+from deltaimg.image.target import Target, open_target
+from deltaimg.model import MIB, DamagedExtent
+from deltaimg.repo.lock import ReaderLock
+from deltaimg.repo.repository import Repository
+
+_STREAM_SPAN_BYTES = 4 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """What a restore wrote, in bytes, and the extents that it could not. `plan_s` passed before the first byte was read."""
+
+    manifest: Manifest
+    data_bytes: int
+    read_bytes: int
+    plan_s: float
+    duration_s: float
+    damage: tuple[DamagedExtent, ...]
+
+
+def restore(
+    repository: Repository,
+    manifest: Manifest,
+    target_path: str,
+    *,
+    is_forced: bool = False,
+    keep_going: bool = False,
+    is_synced: bool = False,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> RestoreResult:
+    """Write a snapshot to `target_path` as a sparse image.
+
+    Raises:
+        ImageError: the target cannot be used; see `open_target`. SnapshotError, IntegrityError, StoreError: the snapshot
+        cannot be read; nothing is left behind at the target, unless it is a device or a stream.
+    """
+    with ReaderLock(repository, f"restore of {manifest.label}", datetime.now(UTC)):
+        return _restore(
+            repository,
+            manifest,
+            open_target(target_path, manifest.size_bytes, is_forced=is_forced, is_synced=is_synced),
+            keep_going=keep_going,
+            progress=progress or NoProgress(),
+            workers=workers,
+        )
+
+
+def _restore(
+    repository: Repository,
+    manifest: Manifest,
+    target: Target,
+    *,
+    keep_going: bool,
+    progress: Progress,
+    workers: int | None,
+) -> RestoreResult:
+    started = time.monotonic()
+    try:
+        progress.start("planning", None)
+        content = SnapshotContent(repository, manifest)
+        planned = time.monotonic()
+        if target.is_sequential:
+            read_bytes, damage = _write_in_order(
+                content, target, keep_going=keep_going, progress=progress, workers=workers
+            )
+        else:
+            read_bytes, damage = _write_anywhere(
+                content, target, keep_going=keep_going, progress=progress, workers=workers
+            )
+        target.commit()
+    except BaseException:
+        target.abort()
+        raise
+    return RestoreResult(
+        manifest,
+        data_bytes=content.data_bytes,
+        read_bytes=read_bytes,
+        plan_s=round(planned - started, 3),
+        duration_s=round(time.monotonic() - started, 3),
+        damage=damage,
+    )
+
+
+def _write_anywhere(
+    content: SnapshotContent, target: Target, *, keep_going: bool, progress: Progress, workers: int | None
+) -> tuple[int, tuple[DamagedExtent, ...]]:
+    """Write records as they come off the packs, each block wherever it belongs."""
+    for start, end in content.zero_extents():
+        target.clear(start, end - start)
+    progress.start("restoring", content.data_bytes)
+    plan = content.plan(can_read_back=True)
+    damage: list[DamagedExtent] = []
+    try:
+        for walked in content.walk(
+            plan,
+            target.write_ranges,
+            read_back=target.read_back,
+            keep_going=keep_going,
+            workers=workers,
+            spool_folder=target.folder,
+        ):
+            damage += walked.damage
+            progress.advance(walked.supplied_bytes)
+    except (IntegrityError, ObjectNotFound) as error:
+        raise name_damage(content, error) from error
+    damage.sort(key=lambda extent: extent.start)
+    for extent in damage:
+        target.clear(extent.start, extent.end - extent.start)
+    return plan.read_bytes, tuple(damage)
+
+
+def _write_in_order(
+    content: SnapshotContent, target: Target, *, keep_going: bool, progress: Progress, workers: int | None
+) -> tuple[int, tuple[DamagedExtent, ...]]:
+    """Write a stream: spans of the image one after another, read ahead on all cores."""
+    size_bytes = content.manifest.size_bytes
+    progress.start("restoring", size_bytes)
+
+    def read(start: int) -> tuple[int, bytes, list[DamagedExtent]]:
+        if keep_going:
+            return start, *reader.read_what_is_left(start, _STREAM_SPAN_BYTES)
+        return start, reader.read(start, _STREAM_SPAN_BYTES), []
+
+    damage: list[DamagedExtent] = []
+    with (
+        content.open_in_order(workers=workers) as reader,
+        OrderedPool(workers=workers, window=workers or count_workers()) as pool,
+    ):
+        for start, data, damaged in pool.map(read, range(0, size_bytes, _STREAM_SPAN_BYTES)):
+            target.write(start, memoryview(data))
+            progress.advance(len(data))
+            damage += damaged
+    return size_bytes, tuple(damage)
+
+
+def name_damage(content: SnapshotContent, error: IntegrityError | ObjectNotFound) -> ContentDamaged:
+    """Say which bytes of the snapshot the damaged or missing object `error` names takes with it."""
+    if isinstance(error, ContentDamaged):
+        return error
+    damage: list[tuple[int, int, str]] = []
+    table = content.table
+    for record in range(table.record_count):
+        entry = table.index.entries[table.entries[record]]
+        is_hit = table.pack_of(record) == error.object_name and (
+            not isinstance(error, IntegrityError) or int(entry["offset"]) == error.offset
+        )
+        if is_hit:
+            hit = content.dependents_of(record)
+            damage += [(start, end, str(error)) for each in hit for start, end in content.extents_of(each)]
+    return ContentDamaged(
+        content.manifest.label, tuple(sorted(set(damage))) or ((0, content.manifest.size_bytes, str(error)),)
+    )

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prove that snapshots can be restored, without writing an image; or that an image still is what a snapshot holds."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import FIRST_SLOT, RUN, ZERO, Runs, empty_runs, end_blocks, join_runs
+from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.scan import ScannedSpan, Scanner, round_extents
+from deltaimg.errors import IntegrityError, ObjectNotFound, SizeMismatch, SnapshotError, StoreError
+from deltaimg.format.manifest import Manifest
+from deltaimg.image.source import Source
+from deltaimg.kernels import CHANGED, SAME, BlockStatus, overlay_runs, subtract_runs
+from deltaimg.model import DamagedExtent
+from deltaimg.repo.coverage import Coverage, CoverageSummary
+from deltaimg.repo.index import load_index
+from deltaimg.repo.lock import ReaderLock
+from deltaimg.repo.repository import Repository, SnapshotRef
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """What was proven of one snapshot: records and bytes of its content, and the extents that are damaged."""
+
+    ref: SnapshotRef
+    records: int
+    records_total: int
+    verified_bytes: int
+    duration_s: float
+    damage: tuple[DamagedExtent, ...]
+
+
+class VerifyReport(list[VerifyResult]):
+    """A result for each snapshot, and what of all content has ever been proven."""
+
+    def __init__(self, results: Iterable[VerifyResult], coverage: CoverageSummary) -> None:
+        super().__init__(results)
+        self.coverage = coverage
+
+
+def verify(
+    repository: Repository,
+    refs: Iterable[SnapshotRef],
+    *,
+    percent: float = 100.0,
+    progress: Progress | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> VerifyReport:
+    """Read and prove the content of snapshots, each record once however many of them need it.
+
+    Args:
+        percent: of the content; of all snapshots that which waited longest, so that as many runs as make 100 cover everything.
+            Of some snapshots, that of each, and among what waited equally long, by chance.
+        seed: makes the choice repeatable.
+
+    A snapshot whose manifest, map or digests are damaged is damaged as a whole; the others are verified all the same.
+    """
+    with ReaderLock(repository, "verify", clock()):
+        verifier = _Verifier(repository, list(refs), percent, random.Random(seed), progress or NoProgress(), workers)
+        return VerifyReport(verifier.verify_all(), verifier.keep_coverage(clock()))
+
+
+class _Verifier:
+    """Remembers over several snapshots which records were read, which of those are damaged, and which are needed at all."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        refs: list[SnapshotRef],
+        percent: float,
+        chance: random.Random,
+        progress: Progress,
+        workers: int | None,
+    ) -> None:
+        self._repository, self._refs, self._percent = repository, refs, percent
+        self._progress, self._workers = progress, workers
+        self._index = load_index(repository)
+        count = len(self._index)
+        self._is_proven, self._is_expanded = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+        self._is_needed, self._is_source = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+        self._damaged: dict[int, str] = {}
+        self._coverage = Coverage(repository, self._index)
+        if self._coverage.damage is not None:
+            self._progress.warn(f"{self._coverage.damage}; what was proven when is noted anew from now on")
+        self._turns = np.array([chance.random() for _ in self._coverage.stored_bytes])
+        # Whether all needs of the repository are known at the end; what only others need cannot be told from no need at all.
+        self._sees_all = set(refs) >= set(repository.list_snapshots())
+        self._packs = np.zeros(len(self._coverage.stored_bytes), np.bool_)
+        if self._sees_all and percent < 100:
+            kept = np.unique(self._coverage.pack_of[~self._index.is_condemned])
+            self._packs[self._choose(kept)] = True
+
+    def verify_all(self) -> list[VerifyResult]:
+        return [self._verify(ref) for ref in self._refs]
+
+    def _verify(self, ref: SnapshotRef) -> VerifyResult:
+        started = time.monotonic()
+        self._progress.start(f"planning {ref.label}", None)
+        size_bytes = 0
+        try:
+            manifest = self._repository.load_manifest(ref)
+            size_bytes = manifest.size_bytes
+            content = SnapshotContent(self._repository, manifest, self._index)
+        except (SnapshotError, IntegrityError, ObjectNotFound) as error:
+            self._sees_all = False
+            return VerifyResult(ref, 0, 0, 0, _since(started), (DamagedExtent(0, size_bytes, str(error)),))
+        entries = content.table.entries
+        self._is_needed[entries[content.records]] = True
+        self._is_source[entries[content.closure]] = True
+        chosen = self._choose_records(content)
+        damage = self._read(ref, content, chosen)
+        own = np.intersect1d(chosen, content.records)
+        verified = content.bytes_of(own)
+        return VerifyResult(ref, len(own), len(content.records), verified, _since(started), tuple(damage))
+
+    def _choose_records(self, content: SnapshotContent) -> npt.NDArray[np.int64]:
+        """Return the records of a snapshot, sources included, that are in the packs whose turn it is."""
+        if self._percent >= 100:
+            return content.closure
+        packs = self._coverage.pack_of[content.table.entries[content.closure]]
+        if not self._sees_all and not self._packs.any():
+            return content.closure[np.isin(packs, self._choose(np.unique(packs)))]
+        return content.closure[self._packs[packs]]
+
+    def _choose(self, packs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        is_among = np.zeros(len(self._turns), np.bool_)
+        is_among[packs] = True
+        return self._coverage.choose(self._percent, is_among, self._turns)
+
+    def _read(self, ref: SnapshotRef, content: SnapshotContent, chosen: npt.NDArray[np.int64]) -> list[DamagedExtent]:
+        """Read those of the chosen records that were not read before; return all damage among the chosen."""
+        entries = content.table.entries
+        is_own = np.isin(chosen, content.records)
+        is_done = np.where(is_own, self._is_proven[entries[chosen]], self._is_expanded[entries[chosen]])
+        fresh = chosen[~is_done]
+        self._progress.start(f"verifying {ref.label}", content.bytes_of(np.intersect1d(fresh, content.records)))
+        for walked in content.walk(content.plan(fresh), None, keep_going=True, workers=self._workers):
+            self._progress.advance(walked.supplied_bytes)
+            self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
+        self._is_proven[entries[chosen[is_own]]] = True
+        self._is_expanded[entries[np.union1d(fresh, content.table.add_sources(fresh))]] = True
+        damage = {
+            extent: self._damaged[entry]
+            for record, entry in zip(chosen.tolist(), entries[chosen].tolist(), strict=True)
+            if entry in self._damaged
+            for affected in self._find_affected(content, record)
+            for extent in content.extents_of(affected)
+        }
+        return [DamagedExtent(*extent, reason) for extent, reason in sorted(damage.items())]
+
+    def _find_affected(self, content: SnapshotContent, record: int) -> list[int]:
+        """Return what cannot be expanded without a record. Where all is read, deltas on it are among the damaged themselves."""
+        return [record] if self._percent >= 100 else content.dependents_of(record)
+
+    def keep_coverage(self, now: datetime) -> CoverageSummary:
+        """Note which packs were proven. A repository that cannot be written to is verified all the same."""
+        if self._sees_all:
+            is_open = (self._is_needed & ~self._is_proven) | (self._is_source & ~self._is_needed & ~self._is_expanded)
+        else:
+            is_open = ~self._is_proven
+        is_open[list(self._damaged)] = True
+        has_open = np.zeros(len(self._turns), np.bool_)
+        has_open[self._coverage.pack_of[is_open]] = True
+        self._coverage.note(~has_open, now)
+        try:
+            self._coverage.save()
+        except StoreError as error:
+            self._progress.warn(f"{error}; what was proven today is not remembered")
+        return self._coverage.summarise()
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedImage:
+    """How an image differs from a snapshot: extents in bytes, ascending."""
+
+    manifest: Manifest
+    read_bytes: int
+    differing: tuple[tuple[int, int], ...]
+    duration_s: float
+
+
+def compare_image(
+    repository: Repository, manifest: Manifest, source: Source, *, progress: Progress | None = None
+) -> ComparedImage:
+    """Digest an image and compare it, block by block, with what a snapshot holds.
+
+    Raises:
+        SizeMismatch: the image has another size than the snapshot.
+    """
+    progress = progress or NoProgress()
+    started = time.monotonic()
+    content = SnapshotContent(repository, manifest)
+    if not source.is_sequential:
+        _check_size(source, manifest)
+    block = manifest.block_bytes
+    scanner = Scanner(
+        source,
+        block_key=repository.keys.block,
+        block_bytes=block,
+        base_runs=content.runs,
+        base_digests=content.table.digests,
+    )
+    extents = round_extents(source, block)
+    progress.start("comparing", None if source.is_sequential else int((extents[:, 1] - extents[:, 0]).sum()))
+    same, changed = [empty_runs()], [empty_runs()]
+    read_bytes = 0
+    for span in scanner.scan(extents):
+        same.append(_as_runs(span, SAME))
+        changed.append(_as_runs(span, CHANGED))
+        scanner.release(span)
+        read_bytes += span.read_bytes
+        progress.advance(span.read_bytes)
+    _check_size(source, manifest)
+    expected = content.runs[content.runs["slot"] >= FIRST_SLOT].copy()
+    expected["slot"] = ZERO
+    missing = subtract_runs(expected, overlay_runs(join_runs(same), empty_runs()))
+    differing = overlay_runs(missing, join_runs(changed))
+    starts = (differing["first_block"] * np.uint64(block)).tolist()
+    ends = (end_blocks(differing) * np.uint64(block)).tolist()
+    extents_found = tuple((start, min(end, manifest.size_bytes)) for start, end in zip(starts, ends, strict=True))
+    return ComparedImage(manifest, read_bytes, extents_found, _since(started))
+
+
+def _as_runs(span: ScannedSpan, status: BlockStatus) -> Runs:
+    """Return the blocks of a span that have one status, as runs that tell nothing but where they are."""
+    chosen = span.statuses[span.statuses["status"] == status]
+    runs = np.empty(len(chosen), RUN)
+    runs["first_block"] = chosen["first"].astype(np.uint64) + np.uint64(span.first_block)
+    runs["count"], runs["slot"] = chosen["count"], ZERO
+    return runs
+
+
+def _check_size(source: Source, manifest: Manifest) -> None:
+    if source.size_bytes != manifest.size_bytes:
+        raise SizeMismatch(
+            source.path, f"has {source.size_bytes} bytes; snapshot {manifest.label} has {manifest.size_bytes}"
+        )

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which images a forget looks at, and how it decides in each: by a policy, or by the snapshots that were named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, tzinfo
+from functools import partial
+
+from deltaimg.engine.retention.forget import MakePlan
+from deltaimg.errors import SnapshotNotFound, UsageError
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.retention import Policy, plan_named, plan_policy
+from deltaimg.repo.selector import check_image_name, select_snapshot
+
+
+def choose_by_policy(
+    repository: Repository,
+    policy: Policy,
+    images: Sequence[str],
+    *,
+    now: datetime,
+    zone: tzinfo | None,
+    is_forced: bool,
+) -> dict[str, MakePlan]:
+    """Return a decision for each of `images`, or for all if none are named; raises SnapshotNotFound for one without any."""
+    if policy.is_empty:
+        raise UsageError("a policy without a rule keeps nothing", hint="Policy(daily=7, weekly=4), for example")
+    known = {ref.image for ref in repository.list_snapshots()}
+    for image in images:
+        if check_image_name(image) not in known:
+            raise SnapshotNotFound(image)
+    make_plan = partial(plan_policy, policy=policy, now=now, zone=zone, is_forced=is_forced)
+    return dict.fromkeys(sorted(set(images) or known), make_plan)
+
+
+def choose_by_name(repository: Repository, selectors: Sequence[str], *, is_forced: bool) -> dict[str, MakePlan]:
+    """Return a decision for each image of which a snapshot is named.
+
+    A name of an image alone is refused: it means the newest snapshot elsewhere, and would be taken for all of them here.
+    """
+    named: dict[str, set[str]] = {}
+    images = {ref.image for ref in repository.list_snapshots()}
+    for selector in selectors:
+        if selector in images:
+            raise UsageError(
+                f"'{selector}' is an image, and no single snapshot of it",
+                hint=f"'{selector}@latest' is its newest; to forget by policy, add --keep-daily 7 or the like",
+            )
+        ref = select_snapshot(repository, selector)
+        named.setdefault(ref.image, set()).add(ref.id)
+    return {image: partial(plan_named, ids=frozenset(ids), is_forced=is_forced) for image, ids in sorted(named.items())}

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Delta records: smaller nights, the same images back, and what a damaged source costs."""
+
+from __future__ import annotations
+
+import gc
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.engine.inspect.explain import explain_snapshot
+from deltaimg.engine.inspect.run import inspect_snapshot
+from deltaimg.errors import IntegrityError, UsageError
+from deltaimg.repo.index import load_index
+from deltaimg.repo.record_reader import RecordReader
+from deltaimg.store.memory import MemoryStore
+from tests.support.clock import FixedClock
+from tests.support.images import SyntheticImage, make_incompressible_image
+from tests.support.repositories import assert_restores, back_up_image, make_repository
+
+PAGE = 16384
+PAGES = 256
+
+
+def make_database(seed: int = 1) -> SyntheticImage:
+    """Return an image of pages that do not compress, so that all that a night can save is by deltas."""
+    return make_incompressible_image(PAGE * PAGES, seed=seed)
+
+
+def update_rows(image: SyntheticImage, chance: random.Random, pages: int = 40) -> None:
+    """Change a row of 100 bytes in each of some pages."""
+    for page in chance.sample(range(PAGES), pages):
+        image.write(page * PAGE + chance.randrange(PAGE - 100), chance.randbytes(100))
+
+
+def test_updated_rows_cost_rows_not_pages() -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(2)
+    back_up_image(repository, image)
+    update_rows(image, chance)
+    manifest = back_up_image(repository, image)
+    assert manifest.statistics.new_bytes >= 40 * 4096
+    assert manifest.statistics.stored_bytes < manifest.statistics.new_bytes / 4
+    assert_restores(repository, manifest, bytes(image.content))
+
+
+@pytest.mark.parametrize("has_cache", [True, False])
+def test_thirty_nights_of_a_database_restore_at_every_night(tmp_path: Path, has_cache: bool) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(3)
+    folder = str(tmp_path) if has_cache else None
+    nights = []
+    for _ in range(31):
+        manifest = back_up_image(repository, image, cache_folder=folder)
+        nights.append((manifest, bytes(image.content)))
+        update_rows(image, chance)
+    assert load_index(repository).links.depths.max() > 1
+    for manifest, content in nights:
+        assert_restores(repository, manifest, content)
+
+
+def test_a_stream_of_deep_deltas_is_the_image(tmp_path: Path) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(9)
+    for _ in range(6):
+        manifest = back_up_image(repository, image, cache_folder=str(tmp_path))
+        content = bytes(image.content)
+        update_rows(image, chance)
+    with SnapshotContent(repository, manifest).open_in_order() as reader:
+        assert reader.read(0, len(content)) == content
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_no_delta_stands_deeper_than_asked(tmp_path: Path, depth: int) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(4)
+    for _ in range(8):
+        manifest = back_up_image(repository, image, max_depth=depth, cache_folder=str(tmp_path))
+        update_rows(image, chance)
+    assert load_index(repository).links.depths.max() == depth
+    assert SnapshotContent(repository, manifest).plan().decoded_bytes > 0
+
+
+def test_none_makes_no_delta_records() -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(5)
+    back_up_image(repository, image, delta="none")
+    update_rows(image, chance)
+    back_up_image(repository, image, delta="none")
+    assert not load_index(repository).links.counts.any()
+
+
+@pytest.mark.parametrize(("option", "value"), [("delta", "gzip"), ("max_depth", 0), ("max_depth", 65)])
+def test_absurd_options_are_refused(option: str, value: object) -> None:
+    with pytest.raises(UsageError):
+        back_up_image(make_repository(), make_database(), **{option: value})
+
+
+@pytest.mark.parametrize("kind", ["anchors", "content"])
+@pytest.mark.parametrize("harm", ["empty", "noise", "cut", "gone"])
+def test_a_harmed_cache_costs_bytes_and_nothing_else(tmp_path: Path, kind: str, harm: str) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(6)
+    for _ in range(4):
+        back_up_image(repository, image, cache_folder=str(tmp_path))
+        update_rows(image, chance)
+    files = list(tmp_path.rglob({"anchors": "*.anchors", "content": "*.content/*"}[kind]))
+    assert files
+    for path in files:
+        data = path.read_bytes()
+        if harm == "gone":
+            path.unlink()
+        else:
+            path.write_bytes({"empty": b"", "noise": chance.randbytes(len(data)), "cut": data[: len(data) // 2]}[harm])
+    manifest = back_up_image(repository, image, cache_folder=str(tmp_path))
+    assert_restores(repository, manifest, bytes(image.content))
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(7)
+    (tmp_path / "file").write_bytes(b"")
+    for _ in range(2):
+        manifest = back_up_image(repository, image, cache_folder=str(tmp_path / "file"))
+        assert_restores(repository, manifest, bytes(image.content))
+        update_rows(image, chance)
+
+
+def test_a_damaged_source_is_named_and_nothing_wrong_is_restored() -> None:
+    store = MemoryStore()
+    repository, image, chance = make_repository(store), make_database(), random.Random(8)
+    first = back_up_image(repository, image)
+    update_rows(image, chance, pages=PAGES)
+    second = back_up_image(repository, image)
+    index = load_index(repository)
+    literal = int(np.flatnonzero(index.links.counts == 0)[0])
+    name = "packs/" + index.packs[int(index.entries["pack"][literal])]
+    name = name if name in store.objects else next(each for each in store.objects if each.startswith("packs/"))
+    data = bytearray(store.objects[name])
+    data[int(index.entries["offset"][literal]) + 70] ^= 1
+    store.objects[name] = bytes(data)
+    for manifest in (first, second):
+        with pytest.raises(IntegrityError):
+            assert_restores(repository, manifest, bytes(image.content))
+
+
+def rewrite_halves(image: SyntheticImage, night: int) -> None:
+    """Replace half of each block of a quarter of the image: what is left is half of the night before, nothing of earlier."""
+    chance = random.Random(night)
+    for block in range(PAGES * PAGE // 4096 // 4):
+        image.write(block * 4096 + night % 2 * 2048, chance.randbytes(2048))
+
+
+def find_restore_cost(folder: Path, bound: float) -> float:
+    """Return the restore cost of the eighth of such nights, the image being right."""
+    repository, image = make_repository(), make_database()
+    for night in range(8):
+        manifest = back_up_image(repository, image, max_restore_cost=bound, cache_folder=str(folder))
+        content = bytes(image.content)
+        rewrite_halves(image, night)
+    assert_restores(repository, manifest, content)
+    return inspect_snapshot(repository, manifest).restore_cost
+
+
+def test_restore_cost_keeps_its_bound(tmp_path: Path) -> None:
+    free, bound = find_restore_cost(tmp_path / "free", 100.0), find_restore_cost(tmp_path / "bound", 1.25)
+    assert free > 1.9
+    assert 1 < bound <= 1.5
+
+
+def test_a_run_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(13)
+    gc.collect()
+    of_others = {id(each) for each in gc.get_objects()}
+    gc.disable()
+    try:
+        for _ in range(2):
+            back_up_image(repository, image, cache_folder=str(tmp_path))
+            update_rows(image, chance)
+        kinds = {type(each).__name__ for each in gc.get_objects() if id(each) not in of_others}
+    finally:
+        gc.enable()
+    assert kinds.isdisjoint({"RecordStream", "SourceFinder", "RecordCache", "AnchorCache", "SlotTable", "Index"})
+
+
+def test_explanation_accounts_for_every_block(tmp_path: Path) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(11)
+    other, clock = make_database(seed=12), FixedClock()
+    back_up_image(repository, other, name="other", clock=clock)
+    for night in range(4):
+        clock.advance(hours=1)
+        manifest = back_up_image(repository, image, cache_folder=str(tmp_path), clock=clock)
+        found = explain_snapshot(repository, manifest)
+        assert found is not None
+        done = manifest.statistics
+        assert found.referenced_bytes == done.referenced_bytes
+        assert found.new_bytes == done.new_bytes
+        assert found.same_bytes == len(image.content) - done.changed_bytes
+        assert found.zero_bytes + found.referenced_bytes + found.new_bytes == done.changed_bytes
+        assert any(kind.is_delta for kind in found.stored) == (night > 0)
+        assert sum(part.content_bytes for part in found.contributors) == found.new_bytes
+        assert abs(sum(part.payload_bytes for part in found.contributors) - found.payload_bytes) <= len(
+            found.contributors
+        )
+        assert found.payload_bytes < done.stored_bytes
+        update_rows(image, chance, pages=10)
+        image.write(200 * PAGE, bytes(PAGE))
+        image.write((201 + night) * PAGE, bytes(other.content[night * PAGE : (night + 1) * PAGE]))
+
+
+def test_contributors_are_where_the_changes_are() -> None:
+    repository, image, clock = make_repository(), make_database(), FixedClock()
+    back_up_image(repository, image, clock=clock)
+    clock.advance(hours=1)
+    image.write(3 * 2**20 + 5000, random.Random(1).randbytes(300_000))
+    image.write(2**20, random.Random(2).randbytes(4096))
+    found = explain_snapshot(repository, back_up_image(repository, image, clock=clock))
+    assert found is not None
+    assert [part.start for part in found.contributors] == [3 * 2**20, 2**20]
+
+
+def test_nothing_is_explained_by_a_clock_that_went_back() -> None:
+    repository, image, clock = make_repository(), make_database(), FixedClock()
+    back_up_image(repository, make_database(seed=2), name="other", clock=clock)
+    clock.advance(hours=-1)
+    image.write(0, bytes(make_database(seed=2).content[: 4 * PAGE]))
+    assert explain_snapshot(repository, back_up_image(repository, image, clock=clock)) is None
+
+
+@pytest.mark.parametrize("mode", ["zstd", "xdelta", "best"])
+def test_every_kind_of_delta_restores(tmp_path: Path, mode: str) -> None:
+    repository, image, chance = make_repository(), make_database(), random.Random(14)
+    for _ in range(5):
+        manifest = back_up_image(repository, image, delta=mode, cache_folder=str(tmp_path))
+        assert_restores(repository, manifest, image.content)
+        update_rows(image, chance)
+    index = load_index(repository)
+    made = set(index.entries["encoding"][index.links.counts > 0].tolist())
+    assert made <= {"zstd": {2}, "xdelta": {3}, "best": {2, 3}}[mode]
+    assert made
+    assert manifest.statistics.stored_bytes < manifest.statistics.new_bytes / 4
+
+
+@pytest.mark.parametrize("cache_bytes", [1, 2**27])
+def test_a_read_expands_no_record_of_a_chain_twice(
+    tmp_path: Path, cache_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many paths lead down a chain of deltas, hundreds of times as many as there are records."""
+    repository, image, chance = make_repository(), make_database(), random.Random(15)
+    for _ in range(12):
+        manifest = back_up_image(repository, image, cache_folder=str(tmp_path), max_restore_cost=100.0)
+        content = bytes(image.content)
+        update_rows(image, chance)
+    snapshot = SnapshotContent(repository, manifest)
+    assert load_index(repository).links.depths.max() > 4
+    expanded: list[int] = []
+    expand = RecordReader.expand
+
+    def count(reader: RecordReader, record: int, *rest: object, **options: object) -> memoryview:
+        expanded.append(record)
+        return expand(reader, record, *rest, **options)
+
+    monkeypatch.setattr(RecordReader, "expand", count)
+    assert snapshot.make_reader(cache_bytes).read(0, len(content)) == content
+    assert len(expanded) == len(set(expanded))
+    expanded.clear()
+    assert snapshot.make_reader(cache_bytes).read(2_000_000, 50_000) == content[2_000_000:2_050_000]
+    assert len(expanded) == len(set(expanded))
+
+
+@pytest.mark.parametrize("mode", ["zstd", "xdelta", pytest.param("best", marks=pytest.mark.long)])
+def test_every_night_of_a_chain_in_a_forced_mode_restores(tmp_path: Path, mode: str) -> None:
+    repository, image, chance = make_repository(), make_incompressible_image(PAGE * 32), random.Random(16)
+    nights = []
+    for _ in range(31):
+        manifest = back_up_image(
+            repository, image, delta=mode, max_depth=6, max_restore_cost=100.0, cache_folder=str(tmp_path)
+        )
+        nights.append((manifest, bytes(image.content)))
+        for page in chance.sample(range(32), 8):
+            image.write(page * PAGE + chance.randrange(PAGE - 100), chance.randbytes(100))
+    assert load_index(repository).links.depths.max() == 6
+    for manifest, content in nights:
+        assert_restores(repository, manifest, content)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`verify` remembers what it has proven: every part has its turn, and what is remembered is never more than was done."""
+
+from __future__ import annotations
+
+import pytest
+
+from deltaimg.engine.restore.verify import VerifyReport, verify
+from deltaimg.errors import PermissionDenied
+from deltaimg.format.coverage import COVERAGE, build_coverage, parse_coverage
+from deltaimg.repo.repository import Repository
+from deltaimg.store.memory import MemoryStore
+from tests.support.clock import START, FixedClock
+from tests.support.faults import FaultyStore
+from tests.support.images import edit_at_random, make_mixed_image
+from tests.support.repositories import Warnings, back_up_image, make_repository
+
+
+def many_nights(count: int = 8) -> Repository:
+    repository = make_repository()
+    image = make_mixed_image(500_000, seed=8)
+    for _ in range(count):
+        back_up_image(repository, image)
+        edit_at_random(image)
+    return repository
+
+
+def run(repository: Repository, percent: float = 100, **options: object) -> VerifyReport:
+    options.setdefault("clock", FixedClock())
+    return verify(repository, repository.list_snapshots(), percent=percent, workers=1, **options)  # type: ignore[arg-type]
+
+
+def flip(store: MemoryStore, name: str, place: int) -> None:
+    data = bytearray(store.objects[name])
+    data[place] ^= 1
+    store.objects[name] = bytes(data)
+
+
+@pytest.mark.parametrize("percent", [5, 20, 30, 60])
+def test_daily_runs_prove_all_content_within_the_promised_days(percent: float) -> None:
+    repository = many_nights()
+    clock = FixedClock()
+    days = -(-100 // percent)
+    for _ in range(days):
+        clock.advance(days=1)
+        report = run(repository, percent, clock=clock)
+        assert not any(each.damage for each in report)
+        assert report.coverage.run_percent >= percent - 0.001
+    assert report.coverage.never_percent == 0
+    for _ in range(days):
+        clock.advance(days=1)
+        report = run(repository, percent, clock=clock)
+    assert report.coverage.proven_since is not None
+    assert (clock() - report.coverage.proven_since).days < days
+
+
+def test_a_full_run_proves_all() -> None:
+    repository = many_nights(3)
+    coverage = run(repository).coverage
+    assert (coverage.proven_since, coverage.never_percent, coverage.run_percent) == (START, 0, 100)
+
+
+def test_damaged_content_stays_unproven_and_is_read_again_first() -> None:
+    repository = many_nights()
+    store = repository.store
+    assert isinstance(store, MemoryStore)
+    run(repository)
+    pack = [name for name in store.objects if name.startswith("packs/")][3]
+    flip(store, pack, 200)
+    clock = FixedClock()
+    for _ in range(3):
+        clock.advance(days=40)
+        reports = [run(repository, 30, clock=clock) for _ in range(4)]
+        assert any(each.damage for report in reports for each in report)
+        assert reports[-1].coverage.proven_since == START
+
+
+def test_damage_below_a_delta_is_told_with_the_extents_that_need_it() -> None:
+    repository = many_nights(3)
+    store = repository.store
+    assert isinstance(store, MemoryStore)
+    first = repository.load_manifest(repository.list_snapshots()[0])
+    for pack in [name for name in store.objects if name.startswith("packs/")]:
+        before = store.objects[pack]
+        flip(store, pack, 64 + 64 + 5)
+        found = [each.damage for each in run(repository, 0.001, seed=1)]
+        full = [each.damage for each in run(repository)]
+        for some, all_of_it in zip(found, full, strict=True):
+            assert {(d.start, d.end) for d in some} <= {(d.start, d.end) for d in all_of_it}
+        store.objects[pack] = before
+        store.objects.pop(COVERAGE)
+    assert first.size_bytes == 500_000
+
+
+def test_some_snapshots_prove_no_more_than_themselves() -> None:
+    repository = many_nights(4)
+    back_up_image(repository, make_mixed_image(300_000, seed=99), "another")
+    newest = repository.list_snapshots("vm1")[-1]
+    report = verify(repository, [newest], clock=FixedClock(), workers=1)
+    assert report.coverage.never_percent > 0
+    part = verify(repository, [newest], percent=10, seed=1, clock=FixedClock(), workers=1)
+    assert 0 < part[0].records <= part[0].records_total
+
+
+def test_a_damaged_coverage_begins_anew_with_a_warning() -> None:
+    repository = many_nights(4)
+    store = repository.store
+    assert isinstance(store, MemoryStore)
+    run(repository)
+    flip(store, COVERAGE, 70)
+    progress = Warnings()
+    report = run(repository, 1, progress=progress)
+    assert any("coverage" in message for message in progress.messages)
+    assert report.coverage.never_percent > 0
+    assert parse_coverage(store.objects[COVERAGE])
+
+
+def test_a_repository_that_cannot_be_written_is_verified_all_the_same() -> None:
+    repository = many_nights(2)
+    counting = FaultyStore(repository.store, PermissionDenied("x", "read only"))
+    run(Repository(counting, repository.config))
+    writes = {number for number, call in enumerate(counting.calls) if call.split()[0] in ("put", "replace", "delete")}
+    progress = Warnings()
+    for number in writes:
+        faulty = FaultyStore(repository.store, PermissionDenied("x", "read only"), fail_at=number)
+        assert not run(Repository(faulty, repository.config), progress=progress)[0].damage
+    assert any("not remembered" in message for message in progress.messages)
+
+
+def test_packs_that_are_gone_are_forgotten_and_times_are_no_proof() -> None:
+    repository = many_nights(2)
+    store = repository.store
+    assert isinstance(store, MemoryStore)
+    store.objects[COVERAGE] = build_coverage({"ab" * 32: 5})
+    report = run(repository, 1)
+    assert "ab" * 32 not in parse_coverage(store.objects[COVERAGE])
+    assert report.coverage.run_percent > 0
+
+
+class FlickeringStore(MemoryStore):
+    """Gives wrong bytes of a pack every second time."""
+
+    is_on = False
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        data = super().get_range(name, offset, length)
+        self.is_on = not self.is_on
+        return data[:-1] + bytes([data[-1] ^ 1]) if self.is_on else data
+
+
+def test_what_reads_right_the_second_time_is_no_damage() -> None:
+    repository = many_nights(2)
+    flickering = FlickeringStore()
+    flickering.objects = repository.store.objects  # type: ignore[attr-defined]
+    report = run(Repository(flickering, repository.config))
+    assert not any(each.damage for each in report)
