@@ -19,7 +19,7 @@ from deltaimg.arrays import Digests
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, no_links, parse_index
 from deltaimg.format.limits import MAX_DEPTH
-from deltaimg.format.pack import PACKS
+from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.format.sources import SOURCE_RUN, SourceTable
 from deltaimg.repo.condemned import load_condemned
 from deltaimg.repo.repository import Repository
@@ -85,6 +85,32 @@ class Index:
     def find(self, record_ids: Digests) -> npt.NDArray[np.int64]:
         """Return the entry number of each id, -1 for one that no index object has."""
         return self._lookup.find(record_ids)
+
+    def find_needed(self, record_ids: Digests, slots: npt.NDArray[np.uint16], needed_by: str) -> npt.NDArray[np.int64]:
+        """Return the entry number of each record that the object `needed_by` lists, `slots` being their numbers of slots.
+
+        Raises:
+            IntegrityError: no index object has one of them, or has it with another number of slots. Where an index object could
+                not be read, which may be why: what is wrong with that.
+        """
+        entries = self.find(record_ids)
+        if len(entries) and int(entries.min()) < 0:
+            if self.damage:
+                raise self.damage[0]
+            missing = record_ids[int(np.argmin(entries))].tobytes().hex()[:16]
+            raise IntegrityError(needed_by, 0, f"needs record {missing}, which no index has")
+        if np.any(self.entries["slots"][entries] != slots):
+            raise IntegrityError(needed_by, 0, "disagrees with the index on the size of a record")
+        return entries
+
+    def find_unsound(self, entries: npt.NDArray[np.int64]) -> list[IntegrityError]:
+        """Return an error for each of `entries` that cannot be decoded, whatever its pack has."""
+        problem = "needs sources that the index does not have, that need it in turn, or that stand too deep"
+        unsound = self.entries[entries[self.links.depths[entries] < 0]]
+        return [
+            IntegrityError(pack_name(self.packs[pack]), offset, f"the record here {problem}")
+            for pack, offset in unsound[["pack", "offset"]].tolist()
+        ]
 
     @cached_property
     def is_lost(self) -> npt.NDArray[np.bool_]:

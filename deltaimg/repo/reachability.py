@@ -21,7 +21,6 @@ from deltaimg.arrays import FIRST_SLOT, Runs
 from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, UnsupportedFormat
 from deltaimg.format.manifest import SNAPSHOTS, Manifest
 from deltaimg.format.map import MAPS, MapObject, parse_map
-from deltaimg.format.pack import pack_name
 from deltaimg.repo.index import Index, expand_ranges, load_index
 from deltaimg.repo.repository import QUARANTINE, Repository
 
@@ -119,15 +118,14 @@ def close_over_sources(index: Index, entries: npt.NDArray[np.int64]) -> npt.NDAr
     """Return the entries that `entries` are encoded against, directly or not.
 
     Raises:
-        ReachabilityUnknown: the index lacks one of them, or they need each other.
+        ReachabilityUnknown: the index lacks one of them, they need each other, or more stand on each other than may.
     """
     links = index.links
     found = np.zeros(len(index), np.bool_)
     frontier = entries[links.counts[entries] > 0]
     while len(frontier):
-        is_lost = links.depths[frontier] < 0
-        if is_lost.any():
-            raise ReachabilityUnknown([_describe_lost(index, int(entry)) for entry in frontier[is_lost]])
+        if unsound := index.find_unsound(frontier):
+            raise ReachabilityUnknown([str(error) for error in unsound])
         sources = np.unique(links.entries[links.of(frontier)])
         frontier = sources[~found[sources]]
         found[frontier] = True
@@ -183,20 +181,8 @@ def _load_manifests(repository: Repository) -> list[Manifest]:
 
 def _mark_map(index: Index, content: MapObject, name: str, mapped: SlotBits, is_mapped: npt.NDArray[np.bool_]) -> None:
     """Mark what one map needs; raises IntegrityError when the index does not have it."""
-    entries = index.find(content.record_ids)
-    if len(entries) and int(entries.min()) < 0:
-        missing = content.record_ids[int(np.argmin(entries))].tobytes().hex()[:16]
-        raise IntegrityError(name, 0, f"needs record {missing}, which no index has")
-    if np.any(index.entries["slots"][entries] != content.record_slots):
-        raise IntegrityError(name, 0, "disagrees with the index on the size of a record")
+    entries = index.find_needed(content.record_ids, content.record_slots, name)
     is_mapped[entries] = True
     counts = content.record_slots.astype(np.int64)
     records, starts, lengths = cut_runs(content.runs, FIRST_SLOT + np.cumsum(counts) - counts, counts)
     mapped.mark(entries[records], starts, lengths)
-
-
-def _describe_lost(index: Index, entry: int) -> str:
-    place = index.entries[entry]
-    pack = pack_name(index.packs[int(place["pack"])])
-    problem = "needs sources that the index does not have, or that need it in turn"
-    return f"{pack}: the record at byte {int(place['offset'])} {problem}"

@@ -43,20 +43,8 @@ class SlotTable(RecordNumbers):
         return self._entries
 
     def add_records(self, record_ids: Digests, slots: npt.NDArray[np.uint16], needed_by: str) -> npt.NDArray[np.int64]:
-        """Number the records of a map, those that have none yet; return the record number of each.
-
-        Raises:
-            IntegrityError: the index does not have a record, or has it with another number of slots.
-        """
-        entries = self.index.find(record_ids)
-        if len(entries) and int(entries.min()) < 0:
-            missing = record_ids[int(np.argmin(entries))]
-            if self.index.damage:
-                raise self.index.damage[0]
-            raise IntegrityError(needed_by, 0, f"needs record {missing.tobytes().hex()[:16]}, which no index has")
-        if np.any(self.index.entries["slots"][entries] != slots):
-            raise IntegrityError(needed_by, 0, "disagrees with the index on the size of a record")
-        return self.add_entries(entries)
+        """Number the records of a map, those that have none yet; return the record number of each; raises as `find_needed`."""
+        return self.add_entries(self.index.find_needed(record_ids, slots, needed_by))
 
     def add_entries(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Number the records of index entries, those that have none yet; return the record number of each."""
@@ -79,13 +67,8 @@ class SlotTable(RecordNumbers):
         frontier = self._entries[records]
         found = np.zeros(len(self.index), np.bool_)
         while len(frontier := frontier[links.counts[frontier] > 0]):
-            if int(links.depths[frontier].min()) < 0:
-                lost = int(frontier[np.argmin(links.depths[frontier])])
-                entry = self.index.entries[lost]
-                problem = "needs sources that the index does not have, that need it in turn, or that stand too deep"
-                raise IntegrityError(
-                    pack_name(self.index.packs[int(entry["pack"])]), int(entry["offset"]), f"the record here {problem}"
-                )
+            if unsound := self.index.find_unsound(frontier):
+                raise unsound[0]
             sources = np.unique(links.entries[links.of(frontier)])
             frontier = sources[~found[sources]]
             found[frontier] = True
