@@ -8,9 +8,12 @@ blocks. It never reaches disk as such; a map object has a numbering of its own, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 DIGEST_BYTES = 16
 HOLE, ZERO, FIRST_SLOT = 0, 1, 2
@@ -107,3 +110,14 @@ def ranges_of_blocks(blocks: npt.NDArray[np.int64], places: npt.NDArray[np.int64
     ranges["start"] = places[starts] * block_bytes
     ranges["length"] = np.diff(np.append(starts, len(blocks))) * block_bytes
     return ranges
+
+
+def distinct(first: npt.NDArray[Scalar], *others: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+    """Return what is in any of some one-dimensional arrays, ascending, each value once.
+
+    numpy's `unique` and `union1d` hash whole numbers since version 2.3: thirty times as slow for 300,000 of them.
+    """
+    values = np.sort(np.concatenate((first, *others)) if others else first)
+    if len(values) < 2:
+        return values
+    return values[np.concatenate(([True], values[1:] != values[:-1]))]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Digests
+from deltaimg.arrays import Digests, distinct
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, no_links, parse_index
 from deltaimg.format.limits import MAX_DEPTH
@@ -146,7 +146,7 @@ class _Lookup:
         ordered = self._keys[self._order]
         follows = np.flatnonzero(ordered[1:] == ordered[:-1])
         found = self.find(self.ids[self._order[follows]])
-        return np.unique(found[is_delta[found]])
+        return distinct(found[is_delta[found]])
 
     def prefer(self, chosen: npt.NDArray[np.int64]) -> None:
         """Have these entries found, at most one of each record."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import distinct
 from deltaimg.codec.reed_solomon import ReedSolomon
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, ParityExhausted, StoreUnavailable
 from deltaimg.format.framing import name_object
@@ -172,7 +173,7 @@ class GroupReader:
         first, end = int(self._pack_ends[place] - tables.pack_shards[place]), int(self._pack_ends[place])
         content, is_good = self._read_data(first, end - first)
         lost = np.flatnonzero(~is_good) + first
-        for start, count in self._batches(np.unique(lost % tables.stripe_count)):
+        for start, count in self._batches(distinct(lost % tables.stripe_count)):
             for number, shard in self._solve(pack, lost, start, count):
                 at = (number - first) * tables.shard_bytes
                 content[at : at + tables.shard_bytes] = shard

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, Runs
+from deltaimg.arrays import FIRST_SLOT, Runs, distinct
 from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, UnsupportedFormat
 from deltaimg.format.manifest import SNAPSHOTS, Manifest
 from deltaimg.format.map import MAPS, MapObject, parse_map
@@ -126,7 +126,7 @@ def close_over_sources(index: Index, entries: npt.NDArray[np.int64]) -> npt.NDAr
     while len(frontier):
         if unsound := index.find_unsound(frontier):
             raise ReachabilityUnknown([str(error) for error in unsound])
-        sources = np.unique(links.entries[links.of(frontier)])
+        sources = distinct(links.entries[links.of(frontier)])
         frontier = sources[~found[sources]]
         found[frontier] = True
         frontier = frontier[links.counts[frontier] > 0]

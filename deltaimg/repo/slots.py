@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests
+from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, distinct
 from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, ObjectNotFound
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, parse_signature
@@ -69,7 +69,7 @@ class SlotTable(RecordNumbers):
         while len(frontier := frontier[links.counts[frontier] > 0]):
             if unsound := self.index.find_unsound(frontier):
                 raise unsound[0]
-            sources = np.unique(links.entries[links.of(frontier)])
+            sources = distinct(links.entries[links.of(frontier)])
             frontier = sources[~found[sources]]
             found[frontier] = True
         closure = self.add_entries(np.flatnonzero(found))
@@ -117,7 +117,7 @@ class SlotTable(RecordNumbers):
         self._grow_digests()
         wanted = records[~self._is_loaded[records]]
         signature_of = self.index.entries["signature"][self._entries[wanted]]
-        for signature in np.unique(signature_of):
+        for signature in distinct(signature_of):
             name = self.index.signatures[signature]
             try:
                 content = parse_signature(self._repository.get_object(SIGNATURES, name), SIGNATURES + name)
@@ -146,7 +146,7 @@ class SlotTable(RecordNumbers):
         """Take the digests of `records`, those of one size in one go: the keyed digest of each list must be the record's id."""
         entries = self.index.entries[self._entries[records]]
         starts, counts = entries["first_digest"].astype(np.int64), entries["slots"].astype(np.int64)
-        for count in np.unique(counts).tolist():
+        for count in distinct(counts).tolist():
             of_size = np.flatnonzero(counts == count)
             if int(starts[of_size].max()) + count > len(content.digests):
                 raise IntegrityError(SIGNATURES + signature, 0, "has fewer digests than the index says")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, Runs, count_run_blocks, end_blocks
+from deltaimg.arrays import FIRST_SLOT, Runs, count_run_blocks, distinct, end_blocks
 from deltaimg.repo.index import expand_ranges
 from deltaimg.repo.numbering import renumber_runs
 from deltaimg.repo.slots import SlotTable
@@ -27,7 +27,7 @@ class RestoreCost:
         self._table, self._bound = table, bound
         data = base_runs[base_runs["slot"] >= FIRST_SLOT]
         used = table.used_records(data)
-        needed = np.union1d(used, table.add_sources(used))
+        needed = distinct(used, table.add_sources(used))
         self._is_needed = np.zeros(table.record_count, np.bool_)
         self._is_needed[needed] = True
         self._decoded_blocks = int(table.slot_counts[needed].sum())
@@ -64,11 +64,11 @@ class RestoreCost:
 
     def note_sources(self, records: npt.NDArray[np.int64]) -> None:
         """Count what a restore needs besides, now that `records` were chosen as sources."""
-        old = np.unique(records[records < len(self._is_needed)])
+        old = distinct(records[records < len(self._is_needed)])
         old = old[~self._is_needed[old]]
         if not len(old):
             return
-        closure = np.union1d(old, self._table.add_sources(old))
+        closure = distinct(old, self._table.add_sources(old))
         added = closure[~self._is_needed[closure]]
         self._is_needed[added] = True
         self._decoded_blocks += int(self._table.slot_counts[added].sum())

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests, Runs, ranges_of_blocks
+from deltaimg.arrays import DIGEST_BYTES, Digests, Runs, distinct, ranges_of_blocks
 from deltaimg.delta.encode import Sources
 from deltaimg.delta.sources import SourceLimits, choose_slots
 from deltaimg.engine.backup.anchor_cache import AnchorCache
@@ -259,7 +259,7 @@ class SourceFinder:
         """Return where in the image the blocks of slots of this run stand."""
         numbers = (slots - self._first_new_slot) // self._record_blocks
         blocks = np.full(len(slots), -1, np.int64)
-        for number in np.unique(numbers).tolist():
+        for number in distinct(numbers).tolist():
             new = self._new.get(number)
             if new is not None:
                 blocks[numbers == number] = SlotPlaces(new.runs).find(slots[numbers == number])
@@ -270,7 +270,7 @@ class SourceFinder:
         by_block = np.frombuffer(out, np.uint8).reshape(len(slots), self._block_bytes)
         missing = np.flatnonzero(~is_there & (slots < self._first_new_slot))
         records = self._table.records_of(slots[missing])
-        for record in np.unique(records).tolist():
+        for record in distinct(records).tolist():
             numbers = missing[records == record]
             blocks = self._read_record(record, slots[numbers])
             if blocks is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.arrays import DIGEST_BYTES, Digests, distinct
 from deltaimg.engine.check.findings import FindingKind, Findings, count_records
 from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
@@ -152,7 +152,7 @@ class Catalog:
         try:
             if error is None and digest_object(store, name, size_bytes) == name.rpartition("/")[2]:
                 return _PackState(number, footer)
-            damaged = tuple(find_damaged_records(name, store.get(name), np.unique(offsets)))
+            damaged = tuple(find_damaged_records(name, store.get(name), distinct(offsets)))
         except StoreError as caught:
             return _PackState(number, footer, caught)
         return _PackState(number, footer, error, damaged)
@@ -279,7 +279,7 @@ class Catalog:
             owners = np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
             fits &= slot_ends <= self.entries["slots"][found]
             fits &= self.entries["block_shift"][found] == self.entries["block_shift"][owners]
-            self._without_sources = np.unique(owners[~fits]).astype(np.int64)
+            self._without_sources = distinct(owners[~fits]).astype(np.int64)
             self.is_good[self._without_sources] = False
         self._find_usable()
 
@@ -316,7 +316,7 @@ class Catalog:
 
     def _by_index(self, entries: npt.NDArray[np.int64]) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
         owners = np.searchsorted(self._firsts, entries, side="right") - 1
-        for owner in np.unique(owners).tolist():
+        for owner in distinct(owners).tolist():
             yield self.index_names[owner], entries[owners == owner]
 
     def add_sources(self, is_used: npt.NDArray[np.bool_]) -> None:
@@ -324,7 +324,7 @@ class Catalog:
         frontier = np.flatnonzero(is_used & (self.counts > 0))
         while len(frontier):
             links = self._links_of(frontier)
-            sources = np.unique(self.sources[links]).astype(np.int64)
+            sources = distinct(self.sources[links]).astype(np.int64)
             sources = sources[sources >= 0]
             fresh = sources[~is_used[sources]]
             is_used[fresh] = True

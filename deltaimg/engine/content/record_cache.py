@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import distinct
 from deltaimg.engine.content.spool import Spool
 from deltaimg.model import MIB
 from deltaimg.repo.index import expand_ranges
@@ -93,7 +94,7 @@ class RecordCache:
             for each, content in found.items():
                 spool.put(int(self._table.first_slots[each]), content)
             found.clear()
-            for depth in np.unique(depths):
+            for depth in distinct(depths):
                 for group in group_reads(self._table, missing[depths == depth]):
                     fetched = self._reader.fetch(group)
                     for each in group.records.tolist():
@@ -122,5 +123,5 @@ class RecordCache:
             missing.add(record)
             firsts, counts = self._table.source_slots(record)
             slots.append(expand_ranges(firsts, counts))
-            waiting += np.unique(self._table.records_of(firsts)).tolist()
-        return np.array(sorted(missing), np.int64), found, np.unique(np.concatenate(slots))
+            waiting += distinct(self._table.records_of(firsts)).tolist()
+        return np.array(sorted(missing), np.int64), found, distinct(np.concatenate(slots))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, RANGE, Ranges, Runs, count_run_blocks, ranges_of_blocks
+from deltaimg.arrays import FIRST_SLOT, RANGE, Ranges, Runs, count_run_blocks, distinct, ranges_of_blocks
 from deltaimg.delta.registry import find_delta_decoder
 from deltaimg.engine.content.places import SlotPlaces
 from deltaimg.engine.content.reader import SnapshotReader
@@ -84,7 +84,7 @@ class SnapshotContent:
         self._block_bytes = manifest.block_bytes
         self._cut = self._cut_at_records()
         self._records = self.table.used_records(self.runs)
-        self._closure = np.union1d(self._records, self.table.add_sources(self._records))
+        self._closure = distinct(self._records, self.table.add_sources(self._records))
         owners = self.table.records_of(self._cut["slot"])
         self._cut_starts = np.searchsorted(owners, self._records, side="left")
         self._cut_ends = np.searchsorted(owners, self._records, side="right")
@@ -117,10 +117,10 @@ class SnapshotContent:
             can_read_back: the walk will place each block of the image and can read it again.
         """
         table, links = self.table, self.table.index.links
-        needed = self._closure if records is None else np.union1d(records, table.add_sources(records))
+        needed = self._closure if records is None else distinct(records, table.add_sources(records))
         entries = table.entries[needed]
         depths = links.depths[entries]
-        steps = [list(group_reads(table, needed[depths == depth])) for depth in np.unique(depths)]
+        steps = [list(group_reads(table, needed[depths == depth])) for depth in distinct(depths)]
         decoded = table.slot_counts[needed].sum() * self._block_bytes
         return WalkPlan(steps, int(decoded), self._find_kept(needed[depths > 0], can_read_back=can_read_back))
 
@@ -203,7 +203,7 @@ class SnapshotContent:
 
         try:
             if spool.size_bytes:
-                plan = self.plan(np.unique(self.table.records_of(spool.slots)))
+                plan = self.plan(distinct(self.table.records_of(spool.slots)))
                 for _ in self._walk_steps(plan, None, gather, spool, lost, keep_going=True, workers=workers):
                     pass
             yield SnapshotReader(self, RecordCache(self._reader, self.table, self._block_bytes, gather=gather))
@@ -234,7 +234,7 @@ class SnapshotContent:
 
     def _find_kept(self, deltas: npt.NDArray[np.int64], *, can_read_back: bool) -> npt.NDArray[np.int64]:
         """Return the slots that `deltas` are encoded against, but for those that can be read back from the image."""
-        slots = np.unique(expand_ranges(*self.table.source_slots(deltas)))
+        slots = distinct(expand_ranges(*self.table.source_slots(deltas)))
         return slots[self._find_blocks(slots) < 0] if can_read_back else slots
 
     def _find_blocks(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

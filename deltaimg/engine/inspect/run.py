@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deltaimg.arrays import FIRST_SLOT, HOLE, ZERO, count_run_blocks
+from deltaimg.arrays import FIRST_SLOT, HOLE, ZERO, count_run_blocks, distinct
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.chain import resolve_map
 from deltaimg.repo.index import load_index
@@ -43,7 +43,7 @@ def inspect_snapshot(repository: Repository, manifest: Manifest) -> SnapshotLayo
     table = SlotTable(repository, load_index(repository))
     runs = resolve_map(repository, manifest, table).runs
     used = table.used_records(runs)
-    numbers = table.entries[np.union1d(used, table.add_sources(used))]
+    numbers = table.entries[distinct(used, table.add_sources(used))]
     entries = table.index.entries[numbers]
     block = manifest.block_bytes
     return SnapshotLayout(
@@ -54,7 +54,7 @@ def inspect_snapshot(repository: Repository, manifest: Manifest) -> SnapshotLayo
         records=len(entries),
         record_bytes=int(entries["slots"].sum(dtype=np.uint64)) * block,
         payload_bytes=int(entries["payload_bytes"].sum(dtype=np.uint64)),
-        packs=len(np.unique(entries["pack"])),
+        packs=len(distinct(entries["pack"])),
         depth=int(table.index.links.depths[numbers].max(initial=0)),
     )
 

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import distinct
 from deltaimg.engine.prune.plan import PrunePlan, names_chosen
 from deltaimg.engine.prune.repack import IndexRewriter
 from deltaimg.format.condemned import Condemned
@@ -128,8 +129,8 @@ def _pardon(repository: Repository, lock: MaintenanceLock, due: list[Condemned])
     stays = ~names_chosen(index.names, {name for each in due for name in each.indexes})[index.object_of]
     rescued = np.flatnonzero(needed & ~stays)
     is_named = needed | stays
-    packs = {index.packs[number] for number in np.unique(index.entries["pack"][is_named]).tolist()} & gone_packs
-    signatures = {index.signatures[number] for number in np.unique(index.entries["signature"][is_named]).tolist()}
+    packs = {index.packs[number] for number in distinct(index.entries["pack"][is_named]).tolist()} & gone_packs
+    signatures = {index.signatures[number] for number in distinct(index.entries["signature"][is_named]).tolist()}
     if len(rescued):
         # Its index object goes with the rest; written anew, what is needed is found as before.
         IndexRewriter(repository, index).write(rescued, np.empty(0, np.int64), 0)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import distinct
 from deltaimg.format.condemned import Condemned
 from deltaimg.format.framing import HEADER_BYTES
 from deltaimg.format.index import ENTRY, INDEXES
@@ -120,7 +121,7 @@ def settle(
     is_kept = reachable.is_live & ~index.is_condemned
     is_moved = is_kept & names_chosen(index.packs, repacked)[index.entries["pack"]]
     stays = is_kept & ~is_moved
-    held = {index.packs[number] for number in np.unique(index.entries["pack"][is_kept]).tolist()}
+    held = {index.packs[number] for number in distinct(index.entries["pack"][is_kept]).tolist()}
     dead = tuple(name for name in inventory.packs if name not in held)
     signed = index.entries["slots"].astype(np.int64) * _BYTES_A_SLOT + _BYTES_A_SIGNED_RECORD
     used = _sum_by_name(index.signatures, index.entries["signature"], np.where(stays, signed, 0))
@@ -200,7 +201,7 @@ def _choose(
 
 def _choose_indexes(index: Index, inventory: Inventory, stays: npt.NDArray[np.bool_]) -> tuple[str, ...]:
     """Return which index objects go: those with entries that do not stay as they are, or all when there are too many."""
-    spoilt = set(np.unique(index.object_of[~stays]).tolist())
+    spoilt = set(distinct(index.object_of[~stays]).tolist())
     names = {name: number for number, name in enumerate(index.names) if name in inventory.indexes}
     going = tuple(name for name, number in names.items() if number in spoilt)
     return tuple(names) if len(names) > MAX_INDEXES else going

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES
+from deltaimg.arrays import DIGEST_BYTES, distinct
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.prune.plan import MAX_INDEXES, names_chosen, payload_bytes
 from deltaimg.errors import IntegrityError, Malformed, ObjectNotFound
@@ -124,7 +124,7 @@ class IndexRewriter:
         """
         index = self._index
         places = self._sign(np.sort(resigned))
-        origins = np.unique(index.object_of[entries])
+        origins = distinct(index.object_of[entries])
         per_object = 1
         if kept_objects + len(origins) > MAX_INDEXES:
             per_object = -(-len(origins) // (MAX_INDEXES // 2))

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from deltaimg.arrays import distinct
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.prune.condemned import Waiting, condemn, finish, list_waiting
 from deltaimg.engine.prune.map_rewrite import MapRewriter
@@ -172,7 +173,7 @@ def _make_clock(reachable: Reachable, clock: Callable[[], datetime]) -> Callable
 def _check_packs(repository: Repository, reachable: Reachable, inventory: Inventory) -> None:
     """Refuse to go on where a pack that snapshots need is missing."""
     index = reachable.index
-    numbers = np.unique(index.entries["pack"][reachable.is_live]).tolist()
+    numbers = distinct(index.entries["pack"][reachable.is_live]).tolist()
     missing = {pack_name(index.packs[number]) for number in numbers if index.packs[number] not in inventory.packs}
     if missing:
         missing -= {found.name for found in repository.store.list("packs/")}

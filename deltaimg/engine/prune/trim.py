@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Runs, empty_runs
+from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Runs, distinct, empty_runs
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.delta.encode import Encoder, Sources, count_record_blocks
 from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs
@@ -164,18 +164,18 @@ class Trimmer:
     def _load(self, records: npt.NDArray[np.int64], bases: npt.NDArray[np.int64]) -> None:
         """Bring the digests of all that is read into view, and the records that all this stands on."""
         table = self.table
-        used = np.unique(records)
+        used = distinct(records)
         links = self._index.links
-        sources = np.unique(links.entries[links.of(table.entries[used])])
+        sources = distinct(links.entries[links.of(table.entries[used])])
         stay = table.add_entries(sources[self._depths[sources] >= 0])
-        used = np.union1d(used, np.union1d(stay, table.records_of(bases[bases >= FIRST_SLOT])))
+        used = distinct(used, stay, table.records_of(bases[bases >= FIRST_SLOT]))
         table.load_digests(used)
         table.add_sources(used)
 
     def _recode(
         self, records: npt.NDArray[np.int64], entries: npt.NDArray[np.int64], bases: npt.NDArray[np.int64]
     ) -> None:
-        for record in np.unique(records[self._is_recoded[entries]]).tolist():
+        for record in distinct(records[self._is_recoded[entries]]).tolist():
             first, count = int(self.table.first_slots[record]), int(self.table.slot_counts[record])
             slots = np.arange(first, first + count)
             depth, _ = self._store(slots, bases[records == record])
@@ -210,7 +210,7 @@ class Trimmer:
         table = self.table
         same_place = np.repeat(bases[bases >= FIRST_SLOT], _SAME_PLACE_VOTES)
         parts = [same_place]
-        records = np.unique(table.records_of(slots))
+        records = distinct(table.records_of(slots))
         # No deeper than they were, so that what stands on them does not pass the bound either.
         was_deep = int(self._index.links.depths[table.entries[records]].max())
         most_depth = min(self._limits.depth, max(1, was_deep))
@@ -273,7 +273,7 @@ class Trimmer:
         """Return the content of slots, in their order."""
         content = np.empty((len(slots), self._block_bytes), np.uint8)
         records = self.table.records_of(slots)
-        for record in np.unique(records).tolist():
+        for record in distinct(records).tolist():
             blocks = np.frombuffer(self._cache.get(record), np.uint8).reshape(-1, self._block_bytes)
             wanted = records == record
             content[wanted] = blocks[slots[wanted] - int(self.table.first_slots[record])]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests, empty_runs
+from deltaimg.arrays import DIGEST_BYTES, Digests, distinct, empty_runs
 from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.encode import EncodedRecord, Encoder
 from deltaimg.engine.content.spool import Spool
@@ -64,7 +64,7 @@ def make_from_image(
     """
     if not wanted:
         return
-    keys = np.unique(np.concatenate([_as_keys(digests) for digests in wanted.values()]))
+    keys = distinct(np.concatenate([_as_keys(digests) for digests in wanted.values()]))
     spool = Spool(np.arange(len(keys), dtype=np.int64), block_bytes)
     try:
         is_found = _collect(repository, source, keys, spool, block_bytes)

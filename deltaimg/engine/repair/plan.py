@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deltaimg.arrays import distinct
 from deltaimg.engine.check.findings import FindingKind
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.repair.record_prover import find_records, index_records
@@ -125,7 +126,7 @@ def _scan(checker: Checker) -> tuple[list[IndexObject], list[IndexObject]]:
     """
     catalog, store = checker.catalog, checker.repository.store
     condemned = {pack_name(each) for listed in load_condemned(checker.repository) for each in listed.packs}
-    names = {catalog.packs[number] for number in np.unique(catalog.entries["pack"][~catalog.has_place]).tolist()}
+    names = {catalog.packs[number] for number in distinct(catalog.entries["pack"][~catalog.has_place]).tolist()}
     names &= checker.sizes.keys()
     is_lost = bool(checker.unknown) or bool((catalog.sources < 0).any())
     if is_lost or any(name.startswith(INDEXES) for name in checker.findings.names(FindingKind.DAMAGED)):
@@ -147,7 +148,7 @@ def _find_salvage(index: Index) -> dict[str, dict[int, bytes]]:
     numbers = np.flatnonzero(index.is_condemned)
     if not len(numbers):
         return salvage
-    chosen = np.unique(index.find(index.entries["id"][numbers]))
+    chosen = distinct(index.find(index.entries["id"][numbers]))
     for entry in index.entries[chosen[index.is_condemned[chosen]]]:
         places = salvage.setdefault(pack_name(index.packs[int(entry["pack"])]), {})
         places[int(entry["offset"])] = entry["id"].tobytes()

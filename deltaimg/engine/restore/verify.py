@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, RUN, ZERO, Runs, empty_runs, end_blocks, join_runs
+from deltaimg.arrays import FIRST_SLOT, RUN, ZERO, Runs, distinct, empty_runs, end_blocks, join_runs
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.scan import ScannedSpan, Scanner, round_extents
@@ -98,7 +98,7 @@ class _Verifier:
         self._sees_all = set(refs) >= set(repository.list_snapshots())
         self._packs = np.zeros(len(self._coverage.stored_bytes), np.bool_)
         if self._sees_all and percent < 100:
-            kept = np.unique(self._coverage.pack_of[~self._index.is_condemned])
+            kept = distinct(self._coverage.pack_of[~self._index.is_condemned])
             self._packs[self._choose(kept)] = True
 
     def verify_all(self) -> list[VerifyResult]:
@@ -130,7 +130,7 @@ class _Verifier:
             return content.closure
         packs = self._coverage.pack_of[content.table.entries[content.closure]]
         if not self._sees_all and not self._packs.any():
-            return content.closure[np.isin(packs, self._choose(np.unique(packs)))]
+            return content.closure[np.isin(packs, self._choose(distinct(packs)))]
         return content.closure[self._packs[packs]]
 
     def _choose(self, packs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -149,7 +149,7 @@ class _Verifier:
             self._progress.advance(walked.supplied_bytes)
             self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
         self._is_proven[entries[chosen[is_own]]] = True
-        self._is_expanded[entries[np.union1d(fresh, content.table.add_sources(fresh))]] = True
+        self._is_expanded[entries[distinct(fresh, content.table.add_sources(fresh))]] = True
         damage = {
             extent: self._damaged[entry]
             for record, entry in zip(chosen.tolist(), entries[chosen].tolist(), strict=True)
