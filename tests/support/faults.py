@@ -6,10 +6,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from deltaimg.errors import DeltaimgError
 from deltaimg.store.file_port import FilePort
-from deltaimg.store.interface import Confirm, ObjectInfo, Parts, Store, always
+from deltaimg.store.interface import Store
+from tests.support.wrapping import WrappedStore
 
 
 class _Countdown:
@@ -26,8 +28,8 @@ class _Countdown:
             return len(self.calls) - 1 == self.fail_at
 
 
-class FaultyStore:
-    """Wraps a store; one call raises `error`, and all after it too where `is_lasting`."""
+class FaultyStore(WrappedStore):
+    """One call raises `error`, and all after it too where `is_lasting`."""
 
     def __init__(
         self,
@@ -38,8 +40,8 @@ class FaultyStore:
         after_effect: bool = False,
         is_lasting: bool = False,
     ) -> None:
-        self.inner, self.error = inner, error
-        self.location = inner.location
+        super().__init__(inner)
+        self.error = error
         self._countdown = _Countdown(fail_at)
         self._after_effect, self._is_lasting = after_effect, is_lasting
         self._is_broken = False
@@ -53,57 +55,17 @@ class FaultyStore:
     def has_failed(self) -> bool:
         return self._is_broken
 
-    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        is_due = self._begin(f"put {name}")
-        size_bytes = self.inner.put(name, parts, confirm)
-        self._end(is_due)
-        return size_bytes
-
-    def get(self, name: str) -> bytes:
-        is_due = self._begin(f"get {name}")
-        data = self.inner.get(name)
-        self._end(is_due)
-        return data
-
-    def get_range(self, name: str, offset: int, length: int) -> bytes:
-        is_due = self._begin(f"get_range {name}")
-        data = self.inner.get_range(name, offset, length)
-        self._end(is_due)
-        return data
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        is_due = self._begin(f"list {prefix}")
-        yield from self.inner.list(prefix)
-        self._end(is_due)
-
-    def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        is_due = self._begin(f"replace {name}")
-        size_bytes = self.inner.replace(name, parts, confirm)
-        self._end(is_due)
-        return size_bytes
-
-    def move(self, name: str, new_name: str) -> None:
-        is_due = self._begin(f"move {name}")
-        self.inner.move(name, new_name)
-        self._end(is_due)
-
-    def delete(self, name: str) -> None:
-        is_due = self._begin(f"delete {name}")
-        self.inner.delete(name)
-        self._end(is_due)
-
-    def _begin(self, what: str) -> bool:
-        is_due = self._countdown.is_due(what)
+    @contextmanager
+    def around(self, call: str) -> Iterator[None]:
+        is_due = self._countdown.is_due(call)
         if self._is_broken and self._is_lasting:
             raise self.error
         if is_due:
             self._is_broken = True
             if not self._after_effect:
                 raise self.error
-        return is_due
-
-    def _end(self, is_due: bool) -> None:
-        if is_due and self._after_effect:
+        yield
+        if is_due:
             raise self.error
 
 

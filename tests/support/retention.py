@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -14,8 +15,9 @@ from deltaimg.repo.chain import encode_map, resolve_map
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
-from deltaimg.store.interface import Confirm, ObjectInfo, Parts, Store, always
+from deltaimg.store.interface import Store, always
 from tests.support.images import ImageSource, SyntheticImage
+from tests.support.wrapping import WrappedStore
 
 
 def list_manifests(repository: Repository) -> list[Manifest]:
@@ -60,43 +62,17 @@ class PausedSource(ImageSource):
         return super().has_changed()
 
 
-class HookedStore:
-    """Wraps a store; `meanwhile` runs once, just before the first call that begins with `call`, such as `put index/`."""
+class HookedStore(WrappedStore):
+    """Runs `meanwhile` once, just before the first call that begins with `call`, such as `put index/`."""
 
     def __init__(self, inner: Store, call: str, meanwhile: Callable[[], object]) -> None:
-        self.inner, self.location = inner, inner.location
+        super().__init__(inner)
         self._call = call
         self._meanwhile: Callable[[], object] | None = meanwhile
 
-    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        self._let_in(f"put {name}")
-        return self.inner.put(name, parts, confirm)
-
-    def get(self, name: str) -> bytes:
-        self._let_in(f"get {name}")
-        return self.inner.get(name)
-
-    def get_range(self, name: str, offset: int, length: int) -> bytes:
-        self._let_in(f"get_range {name}")
-        return self.inner.get_range(name, offset, length)
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        self._let_in(f"list {prefix}")
-        yield from self.inner.list(prefix)
-
-    def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        self._let_in(f"replace {name}")
-        return self.inner.replace(name, parts, confirm)
-
-    def move(self, name: str, new_name: str) -> None:
-        self._let_in(f"move {name}")
-        self.inner.move(name, new_name)
-
-    def delete(self, name: str) -> None:
-        self._let_in(f"delete {name}")
-        self.inner.delete(name)
-
-    def _let_in(self, call: str) -> None:
+    @contextmanager
+    def around(self, call: str) -> Iterator[None]:
         if self._meanwhile is not None and call.startswith(self._call):
             meanwhile, self._meanwhile = self._meanwhile, None
             meanwhile()
+        yield

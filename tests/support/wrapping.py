@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A store around another one, for stores that let something happen before or after a call."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+from deltaimg.store.interface import Confirm, ObjectInfo, Parts, Store, always
+
+
+class WrappedStore(ABC):
+    """Passes every call on to `inner`, each within `around`. A listing lasts until its last object was taken."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner, self.location = inner, inner.location
+
+    @abstractmethod
+    def around(self, call: str) -> AbstractContextManager[None]:
+        """Return what a call, such as `put maps/3f…`, is made in."""
+
+    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
+        with self.around(f"put {name}"):
+            return self.inner.put(name, parts, confirm)
+
+    def get(self, name: str) -> bytes:
+        with self.around(f"get {name}"):
+            return self.inner.get(name)
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        with self.around(f"get_range {name}"):
+            return self.inner.get_range(name, offset, length)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        with self.around(f"list {prefix}"):
+            yield from self.inner.list(prefix)
+
+    def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
+        with self.around(f"replace {name}"):
+            return self.inner.replace(name, parts, confirm)
+
+    def move(self, name: str, new_name: str) -> None:
+        with self.around(f"move {name}"):
+            self.inner.move(name, new_name)
+
+    def delete(self, name: str) -> None:
+        with self.around(f"delete {name}"):
+            self.inner.delete(name)
