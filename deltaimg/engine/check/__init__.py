@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is the repository whole? All of it is looked at, nothing is put together, and nothing changes."""
+"""Is the repository whole? Objects are held against each other; no snapshot is put together, and nothing changes."""
