@@ -4,52 +4,21 @@
 from __future__ import annotations
 
 import io
-import random
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltaimg.delta.xdelta import load_xdelta, longest_delta
 from deltaimg.errors import DeltaimgError, NativeError
-from deltaimg.format.delta import COPY, LITERAL, OP, ZERO, DeltaObject, build_delta, parse_delta
+from deltaimg.format.delta import build_delta, parse_delta
 from deltaimg.format.framing import HEADER_BYTES, Kind, frame
-from deltaimg.format.rdiff import (
-    DELTA_END,
-    DELTA_HEAD,
-    Copy,
-    build_copy,
-    build_literal_head,
-    build_rdiff_blocks,
-    build_rdiff_head,
-    parse_rdiff_delta,
-    parse_rdiff_signature,
-)
-from deltaimg.format.sums import SumsObject, build_sums, parse_sums
-from deltaimg.format.vcdiff import VCDIFF_HEAD, Window, build_window, copy_of, parse_vcdiff, run_of_zeros
+from deltaimg.format.rdiff import Copy, parse_rdiff_delta, parse_rdiff_signature
+from deltaimg.format.sums import build_sums, parse_sums
+from deltaimg.format.vcdiff import VCDIFF_HEAD, Window, build_window, parse_vcdiff
 from deltaimg.kernels import native, reference_vcdiff
 from deltaimg.model import VcdiffSections
 from tests.fuzz.harness import fingerprint
-
-SUMS = SumsObject(
-    bytes(range(32)), 4096, 8, np.array([True, False, True]), np.array([5, 2**40 - 1], np.uint64),
-    np.arange(16, dtype=np.uint8).reshape(2, 8), 11 * 4096 - 5,
-)  # fmt: skip
-DELTA = DeltaObject(
-    bytes(range(32)), 4096, 50_000, 4096,
-    np.array([(COPY, 9000, 70), (ZERO, 4096, 0), (LITERAL, 11, 0), (COPY, 1, 49_999)], OP), b"hello world", b"r" * 16,
-)  # fmt: skip
-RDIFF_SIGNATURE = build_rdiff_head(2048, 8) + build_rdiff_blocks(
-    np.array([1, 2], np.uint64), np.arange(16, dtype=np.uint8).reshape(2, 8)
-)
-RDIFF_DELTA = DELTA_HEAD + build_copy(70_000, 300) + build_literal_head(300) + b"x" * 300 + build_copy(0, 5) + DELTA_END
-
-OLD = random.Random(5).randbytes(90_000)
-WINDOWS = [
-    copy_of(70_000, 300, 5), run_of_zeros(9000),
-    Window(23, VcdiffSections(b"hello", bytes([6, 19 + 4, 19 + 16 + 9, 0, 6]), bytes([0, 9])), 100, 64), run_of_zeros(0),
-]  # fmt: skip
-VCDIFF = VCDIFF_HEAD + b"".join(map(build_window, WINDOWS))
+from tests.support.file_samples import DELTA, OLD, RDIFF_DELTA, RDIFF_SIGNATURE, SUMS, VCDIFF
 
 DAMAGE = st.tuples(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4), st.integers(0, 400))
 
@@ -65,7 +34,7 @@ def damaged(data: bytes, damage: tuple[list[tuple[int, int]], int]) -> bytes:
 def test_they_come_back():
     assert fingerprint(parse_sums(build_sums(SUMS), "x")) == fingerprint(SUMS)
     assert fingerprint(parse_delta(build_delta(DELTA), "x")) == fingerprint(DELTA)
-    assert len(parse_rdiff_signature(RDIFF_SIGNATURE, "x").weaks) == 2
+    assert len(parse_rdiff_signature(io.BytesIO(RDIFF_SIGNATURE).read, "x").weaks) == 2
     commands = list(parse_rdiff_delta(io.BytesIO(RDIFF_DELTA).read, "x"))
     assert commands == [Copy(70_000, 300), b"x" * 300, Copy(0, 5)]
 
@@ -89,7 +58,7 @@ def test_damaged_objects_are_refused_or_mean_what_they_say(damage):
 @given(DAMAGE)
 def test_damaged_rdiff_files_are_refused_or_read(damage):
     try:
-        found = parse_rdiff_signature(damaged(RDIFF_SIGNATURE, damage), "x")
+        found = parse_rdiff_signature(io.BytesIO(damaged(RDIFF_SIGNATURE, damage)).read, "x")
         assert len(found.weaks) == len(found.strongs)
     except DeltaimgError:
         pass
