@@ -390,6 +390,17 @@ class ParityUnusable(DeltaimgError):
     exit_code = 72
 
 
+class OutOfMemory(DeltaimgError):
+    """The system has less memory than is needed."""
+
+    exit_code = 73
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there is not enough memory", hint="raise the limit of memory, or run again where there is more of it"
+        )
+
+
 class Interrupted(DeltaimgError):
     """A signal asked the run to stop; the exit code is 128 + the signal's number."""
 

@@ -11,7 +11,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from deltaimg.errors import DeltaimgError, Interrupted
+from deltaimg.errors import DeltaimgError, Interrupted, OutOfMemory
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_DEFECT = 70
@@ -49,6 +49,8 @@ def _run() -> int:
         flush_output()
     except DeltaimgError as error:
         return _report(error)
+    except MemoryError:
+        return _report(OutOfMemory())
     except BrokenPipeError:
         return _end_quietly()
     except Exception as error:
