@@ -92,15 +92,15 @@ def open_target(path: str, size_bytes: int, *, is_forced: bool = False, is_synce
     except ValueError as error:
         raise ImageError(path, "is no possible path") from error
     if stat.S_ISLNK(mode):
-        raise TargetExists(path, "is a symbolic link, which a restore never follows", hint="name what it points to")
+        raise TargetExists(path, "is a symbolic link, which is never followed", hint="name what it points to")
     if stat.S_ISBLK(mode):
         if not is_forced:
             raise TargetExists(path, "is a block device", hint="--force overwrites it")
         return DeviceTarget(path, size_bytes)
     if not stat.S_ISREG(mode):
-        raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a place for a disk image")
+        raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a place for a new file")
     if not is_forced:
-        raise TargetExists(path, "exists", hint="--force replaces it once the restored image is proven")
+        raise TargetExists(path, "exists", hint="--force replaces it, in one step, once all is written")
     return FileTarget(path, size_bytes, is_replacing=True, is_synced=True)
 
 
@@ -183,7 +183,7 @@ class FileTarget(_DescriptorTarget):
             self._close()
         except FileExistsError as error:
             self.abort()
-            raise TargetExists(self.path, "appeared while the image was restored") from error
+            raise TargetExists(self.path, "appeared in the meantime") from error
         except OSError as error:
             self.abort()
             raise write_failure(self.path, 0, error) from error
@@ -291,7 +291,7 @@ class StreamTarget:
 def write_failure(path: str, offset: int, error: OSError) -> ImageError:
     """Return the error for a write to a target that failed."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TargetTooSmall(path, f"no space left when writing at byte {offset}", hint="make room and restore again")
+        return TargetTooSmall(path, f"no space left when writing at byte {offset}", hint="make room and run again")
     return ImageError(path, f"cannot be written at byte {offset}: {os.strerror(error.errno or 0)}")
 
 
