@@ -7,8 +7,10 @@ blocks. It never reaches disk as such; a map object has a numbering of its own, 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
-from typing import TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,8 @@ RUN = np.dtype([("first_block", "<u8"), ("count", "<u4"), ("slot", "<u4")])
 """Consecutive blocks; data runs hold slot, slot + 1, …; hole and zero runs hold their slot throughout."""
 
 MAX_RUN_BLOCKS = 2**32 - 1
+_MAP_NORESERVE = 0x4000
+"""Linux's; Python has no name for it."""
 
 RANGE = np.dtype([("offset", "<i8"), ("length", "<i8"), ("start", "<u8")])
 """`length` bytes at `offset` of a file, and at `start` of memory."""
@@ -33,6 +37,21 @@ Ranges = npt.NDArray[np.void]
 Digests = npt.NDArray[np.uint8]
 """Shape (count, 16)."""
 Slots = npt.NDArray[np.uint32]
+
+
+def sparse_zeros(count: int, kind: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return `count` zeros that take memory, page by page, only where they are written to; raises MemoryError."""
+    if not count:
+        return np.zeros(0, kind)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    try:
+        room = mmap.mmap(-1, count * np.dtype(kind).itemsize, flags=flags)
+    except OSError as error:
+        raise MemoryError(str(error)) from error
+    with suppress(OSError):
+        # A page of 2 MiB for each byte that is written would make them not sparse at all. Some kernels have no such pages.
+        room.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(room, kind)
 
 
 def empty_runs() -> Runs:

@@ -44,7 +44,7 @@ def build_index(
     blocks = np.arange(len(weaks), dtype=np.uint32) if wanted is None else wanted
     if takes_last:
         blocks = blocks[::-1]
-    mixed = (weaks * np.uint64(MIX))[blocks]
+    mixed = weaks[blocks] * np.uint64(MIX)
     order = np.argsort(mixed, kind="stable")
     mixed, blocks = mixed[order], blocks[order]
     strongs = np.ascontiguousarray(strongs)

@@ -78,11 +78,16 @@ def build_rdiff_blocks(weaks: npt.NDArray[np.uint64], strongs: npt.NDArray[np.ui
     return rows.tobytes()
 
 
-def parse_rdiff_signature(data: bytes, name: str) -> RdiffSignature:
-    """Read the signature `data`; raises IntegrityError or UnsupportedFormat."""
-    if len(data) < SIGNATURE_HEAD.size:
-        raise Truncated(name, len(data), SIGNATURE_HEAD.size, len(data))
-    magic, block_bytes, strong_bytes = SIGNATURE_HEAD.unpack_from(data)
+def parse_rdiff_signature(read: Callable[[int], bytes], name: str) -> RdiffSignature:
+    """Read a signature; raises IntegrityError or UnsupportedFormat.
+
+    Args:
+        read: returns so many bytes of it, fewer only at its end; the rest with -1, once the head is good.
+    """
+    head = read(SIGNATURE_HEAD.size)
+    if len(head) < SIGNATURE_HEAD.size:
+        raise Truncated(name, len(head), SIGNATURE_HEAD.size, len(head))
+    magic, block_bytes, strong_bytes = SIGNATURE_HEAD.unpack(head)
     if magic in MD4_MAGICS:
         raise UnsupportedFormat(
             name, "is an rdiff signature with MD4, which is broken", hint="make it with BLAKE2: rdiff --hash blake2"
@@ -96,10 +101,11 @@ def parse_rdiff_signature(data: bytes, name: str) -> RdiffSignature:
     if not 1 <= strong_bytes <= MAX_STRONG_BYTES:
         raise Malformed(name, 8, f"its strong sums have {strong_bytes} bytes; 1 to {MAX_STRONG_BYTES} are possible")
     kind = _block_type(strong_bytes)
-    rest = len(data) - SIGNATURE_HEAD.size
-    if rest % kind.itemsize:
-        raise Truncated(name, len(data), len(data) - rest % kind.itemsize + kind.itemsize, len(data))
-    rows = np.frombuffer(data, kind, offset=SIGNATURE_HEAD.size)
+    data = read(-1)
+    if cut := len(data) % kind.itemsize:
+        size = SIGNATURE_HEAD.size + len(data)
+        raise Truncated(name, size, size - cut + kind.itemsize, size)
+    rows = np.frombuffer(data, kind)
     if len(rows) >= 2**32 - 1:
         raise Malformed(name, SIGNATURE_HEAD.size, "it has more blocks than can be numbered")
     strongs = np.ascontiguousarray(rows["strong"]).reshape(len(rows), strong_bytes)

@@ -24,7 +24,8 @@ from deltaimg.model import VcdiffSections
 VCDIFF_HEAD: Final = b"\xd6\xc3\xc4\x00\x00"
 MAX_TARGET_BYTES: Final = 1 << 26
 MAX_SECTIONS_BYTES: Final = 1 << 27
-MAX_SEGMENT_BYTES: Final = 1 << 36
+"""Of one window, all three together."""
+MAX_SEGMENT_BYTES: Final = 1 << 34
 
 _MAGIC: Final = VCDIFF_HEAD[:3]
 _COMPRESSOR, _CODE_TABLE, _APPLICATION = 1, 2, 4
@@ -49,6 +50,12 @@ class Window:
     adler: int | None = None
     position: int = 0
     """Of the window in its file."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes of memory, with what it makes."""
+        parts = self.sections
+        return self.target_bytes + len(parts.data) + len(parts.instructions) + len(parts.addresses)
 
     @property
     def is_zero(self) -> bool:
@@ -171,7 +178,7 @@ def _parse_window(reader: _Reader, bits: int, start: int, compressor: int) -> Wi
     if bits & _SOURCE:
         segment_bytes = reader.number(MAX_SEGMENT_BYTES, "bytes of the old file for one window")
         segment_offset = reader.number(2**62, "bytes before a segment")
-    rest_bytes = reader.number(2 * MAX_SECTIONS_BYTES, "bytes in a window")
+    rest_bytes = reader.number(MAX_SECTIONS_BYTES, "bytes in a window")
     end = reader.position + rest_bytes
     target_bytes = reader.number(MAX_TARGET_BYTES, "bytes that a window makes")
     if reader.take(1)[0]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A new file made of operations: spans of it on all cores, holes kept.
 
-Memory  a buffer for each span in flight, and the literals that wait for theirs.
+Memory  a buffer for each span in flight, the literals that wait for theirs, and some thousand operations for each.
 Always  what a span's content is, is digested before it is written, not read back.
 Always  one thread writes, in order: two that write to one file wait for each other more than they work.
 """
@@ -26,6 +26,9 @@ from deltaimg.image.source import Source
 from deltaimg.image.target import Target
 from deltaimg.model import count_blocks
 
+_MAX_PIECE_OPS = 4096
+"""An operation takes some hundred bytes of memory and may make a single one: so many are carried out before more are taken."""
+
 
 @dataclass(slots=True)
 class _Piece:
@@ -34,6 +37,8 @@ class _Piece:
     start: int
     length: int = 0
     ops: list[Op] = field(default_factory=list)
+    settled: int = 0
+    """How many of the first operations stand for many others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,14 @@ class Assembler:
             at = min(stop, end)
             place += 1
 
+    def settle(self, piece: _Piece) -> None:
+        """Carry out the operations at a piece's end that were not settled before, and put what they make in their place."""
+        ops = piece.ops[piece.settled :]
+        content = memoryview(bytearray(sum(op.length for op in ops)))
+        self._fill_all(ops, content)
+        piece.ops[piece.settled :] = [Op(LITERAL, len(content), literal=content)]
+        piece.settled += 1
+
     def make(self, piece: _Piece) -> _Made:
         """Make a piece in memory."""
         if not piece.ops:
@@ -87,11 +100,8 @@ class Assembler:
         size = self._block_bytes
         padded = count_blocks(piece.length, size) * size
         buffer = self._take_buffer()[:padded]
-        at = 0
-        for op in piece.ops:
-            self._fill(op, buffer[at : at + op.length])
-            at += op.length
-        buffer[at:] = bytes(padded - at)
+        self._fill_all(piece.ops, buffer)
+        buffer[piece.length :] = bytes(padded - piece.length)
         if self._digest is None:
             return _Made(piece, None, buffer, find_data(buffer, size))
         digests = self._digest(buffer)
@@ -112,6 +122,12 @@ class Assembler:
             else:
                 self.target.clear(start + at, end - at)
         self._buffers.put(made.content)
+
+    def _fill_all(self, ops: list[Op], room: memoryview) -> None:
+        at = 0
+        for op in ops:
+            self._fill(op, room[at : at + op.length])
+            at += op.length
 
     def _fill(self, op: Op, room: memoryview) -> None:
         if op.kind == ZERO:
@@ -166,6 +182,8 @@ def _cut(assembler: Assembler, ops: Iterator[Op]) -> Iterator[_Piece]:
                     length = min(left, span - piece.length)
                     piece.ops.append(_part_of(op, done, length))
                     piece.length += length
+                    if len(piece.ops) - piece.settled == _MAX_PIECE_OPS:
+                        assembler.settle(piece)
                     if piece.length == span:
                         yield piece
                         piece = _Piece(at + length)

@@ -4,7 +4,7 @@
 A new file is held against the old one's sums block by block, where it lies; only what did not match is searched for old blocks
 at any offset. What is new is compressed. The result is proven by the root digest of all its blocks before it gets its name.
 
-Memory  of a delta: 17 bytes a block of the old file, 13 more a block that is not zero, and the literals of one object.
+Memory  of a delta: 30 bytes a block of the old file that is not zero, and the literals of one object.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.arrays import DIGEST_BYTES, Digests, sparse_zeros
 from deltaimg.delta.rolling import build_index
 from deltaimg.delta.signature import RootHasher
 from deltaimg.engine.files.assemble import Assembler, assemble
@@ -39,6 +39,8 @@ _BLOCKS_PER_ROOT = 32
 _PART_BLOCKS = 1 << 16
 _PART_LITERAL_BYTES = 4 << 20
 _PART_OPS = 1 << 16
+_FEW_OPS = 1 << 12
+"""Operations that are numbers of Python at a time: as such they take ten times their memory."""
 
 
 def choose_block_bytes(size_bytes: int | None) -> int:
@@ -120,7 +122,7 @@ class OwnFormat:
                 if (part.key, part.block_bytes, part.old_bytes, part.new_start) != (key, size, first.old_bytes, done):
                     raise Malformed(delta.name, delta.position, "its parts do not belong together")
                 literals, at = memoryview(part.literals), 0
-                for kind, length, old_offset in part.ops.tolist():
+                for kind, length, old_offset in _each_op(part):
                     if kind == LITERAL:
                         yield Op(LITERAL, length, literal=literals[at : at + length])
                         at += length
@@ -200,12 +202,12 @@ class OldSums:
 
     def __init__(
         self, key: bytes, block_bytes: int, image_bytes: int, is_data: npt.NDArray[np.bool_], weaks: Sums,
-        strongs: npt.NDArray[np.uint64],
+        strongs: npt.NDArray[np.uint64], known: npt.NDArray[np.int64],
     ) -> None:  # fmt: skip
         self.key, self.block_bytes, self.image_bytes = key, block_bytes, image_bytes
         self._is_data, self._strongs = is_data, strongs
         whole = image_bytes // block_bytes
-        wanted = np.flatnonzero(is_data[:whole]).astype(np.uint32)
+        wanted = known[known < whole].astype(np.uint32)
         self._index: BlockIndex = build_index(
             WeakKind.WIDE, StrongKind.BLAKE3, weaks, strongs.view(np.uint8).reshape(-1, 8), block_bytes=block_bytes, key=key,
             wanted=wanted,
@@ -215,28 +217,29 @@ class OldSums:
     def read(cls, signature: Input) -> OldSums:
         """Read a signature; raises IntegrityError or UnsupportedFormat."""
         parts: list[SumsObject] = []
+        end = 0
         while not parts or parts[-1].image_bytes is None:
             part = parse_sums(signature.read_object(Kind.SUMS), signature.name)
-            before = parts[-1] if parts else part
-            if (part.key, part.block_bytes) != (before.key, before.block_bytes) or (
-                parts and len(part.is_data) and part.first_block < before.first_block + len(before.is_data)
-            ):
+            first = parts[0] if parts else part
+            is_behind = part.first_block >= end or not len(part.is_data)
+            if (part.key, part.block_bytes) != (first.key, first.block_bytes) or not is_behind:
                 raise Malformed(signature.name, signature.position, "its parts do not belong together")
+            end = max(end, part.first_block + len(part.is_data))
             parts.append(part)
         signature.expect_end()
         image_bytes, size = parts[-1].image_bytes or 0, parts[0].block_bytes
         count = count_blocks(image_bytes, size)
-        if max(part.first_block + len(part.is_data) for part in parts) > count or count >= 2**32 - 1:
+        if end > count or count >= 2**32 - 1:
             raise Malformed(
                 signature.name, signature.position, f"an image of {image_bytes} bytes does not have its blocks"
             )
-        is_data = np.zeros(count, np.bool_)
-        weaks, strongs = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
-        for part in parts:
-            places = part.first_block + np.flatnonzero(part.is_data)
-            is_data[places] = True
-            weaks[places], strongs[places] = part.weaks, np.ascontiguousarray(part.strongs).view("<u8").reshape(-1)
-        return cls(parts[0].key, size, image_bytes, is_data, weaks, strongs)
+        known = np.concatenate([part.first_block + np.flatnonzero(part.is_data) for part in parts])
+        zeros = np.zeros if len(known) * 4 > count else sparse_zeros
+        is_data, weaks, strongs = zeros(count, np.bool_), zeros(count, np.uint64), zeros(count, np.uint64)
+        is_data[known] = True
+        weaks[known] = np.concatenate([part.weaks for part in parts])
+        strongs[known] = np.concatenate([part.strongs for part in parts]).view("<u8").reshape(-1)
+        return cls(parts[0].key, size, image_bytes, is_data, weaks, strongs, known)
 
     def search(self, span: Span) -> tuple[Digests, FoundSpan]:
         """Return the digests of a span's blocks, and what of the span is zero or in the old file."""
@@ -318,6 +321,11 @@ class _DeltaWriter:
         self._ops.clear()
         self._literals.clear()
         self._literal_bytes = self._length = 0
+
+
+def _each_op(part: DeltaObject) -> Iterator[tuple[int, int, int]]:
+    for first in range(0, len(part.ops), _FEW_OPS):
+        yield from part.ops[first : first + _FEW_OPS].tolist()
 
 
 def _next_delta(delta: Input) -> DeltaObject:

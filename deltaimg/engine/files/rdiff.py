@@ -88,7 +88,7 @@ class RdiffFormat:
 
     def make_delta(self, signature: Input, new: Source, delta: Output, *, progress: Progress) -> DeltaResult:
         progress.start("reading the signature", None)
-        search = _Search(parse_rdiff_signature(signature.read_all(), signature.name))
+        search = _Search(parse_rdiff_signature(signature.read, signature.name))
         progress.start("comparing", new.size_bytes)
         stitcher, writer = Stitcher(), _DeltaWriter(search, delta)
         size = search.block_bytes

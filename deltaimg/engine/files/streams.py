@@ -35,17 +35,13 @@ class Input:
         self._file.close()
 
     def read(self, length: int) -> bytes:
-        """Return so many bytes, fewer only at the end."""
+        """Return so many bytes, fewer only at the end; all that is left, if it is -1."""
         try:
             data = self._file.read(length)
             self.position += len(data)
             return data
         except OSError as error:
             raise ImageError(self.name, f"cannot be read: {os.strerror(error.errno or 0)}") from error
-
-    def read_all(self) -> bytes:
-        """Return all that is left."""
-        return self.read(-1)
 
     def read_object(self, kind: Kind) -> bytes:
         """Return the next object of a chain; raises IntegrityError or UnsupportedFormat."""

@@ -6,14 +6,16 @@ New content stands there as it is: compress the file for its way. Each window ha
 merely changed is found; that is no proof against somebody who makes one on purpose. A file that was cut short is found if
 deltaimg made it from a file, whose length it then says.
 
-Memory  of a delta: a span and three of the old file for each span in flight. Of a patch: a window, what it makes, and the
-        pages of the old file that it copies from.
+Memory  of a delta: a span and three of the old file for each span in flight. Of a patch: windows, what they make, and the
+        pages of the old file that they copy from; 128 MiB of them, but for single windows that need more.
 """
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from io import BytesIO
 from typing import ClassVar
 
@@ -40,7 +42,11 @@ _AROUND_BYTES = SPAN_BYTES
 _LEVEL = 3
 _MAX_ZERO_BYTES = 8 << 20
 """xdelta3 reads no windows that make more than 16 MiB."""
-_MAX_TOUCHED_BYTES = 128 << 20
+_MAX_HELD_BYTES = 128 << 20
+"""Of windows in work, with what they make; one that is larger is alone."""
+_MAX_TOUCHED_BYTES = 96 << 20
+_MAX_SHARED_BYTES = 16 << 20
+"""Of the old file: one window at a time may need more."""
 _ADLER_PRIME = 65521
 _PROBLEMS = {
     "DELTA_ENDS": "the parts of a window do not fit its instructions",
@@ -94,13 +100,12 @@ class VcdiffFormat:
         bytes_of = {ZERO: 0, COPY: 0, LITERAL: 0}
 
         def read_ops() -> Iterator[Op]:
-            with OrderedPool(window=count_workers() + 1) as pool:
-                for window, op in pool.map(decoder.decode, parse_vcdiff(delta.read, delta.name)):
-                    literal = 0 if op.kind == ZERO else min(len(window.sections.data), op.length)
-                    bytes_of[ZERO if op.kind == ZERO else COPY] += op.length - literal
-                    bytes_of[LITERAL] += literal
-                    if op.length:
-                        yield op
+            for window, op in decoder.decode_all(parse_vcdiff(delta.read, delta.name)):
+                literal = 0 if op.kind == ZERO else min(len(window.sections.data), op.length)
+                bytes_of[ZERO if op.kind == ZERO else COPY] += op.length - literal
+                bytes_of[LITERAL] += literal
+                if op.length:
+                    yield op
 
         progress.start("patching", None)
         for _, length, _ in assemble(Assembler(old, target, block_bytes=_BLOCK_BYTES), read_ops()):
@@ -146,6 +151,22 @@ class _Decoder:
     def __init__(self, old: Source, name: str) -> None:
         self._old, self._old_bytes = old, old.size_bytes or 0
         self._name = name
+        self._large = threading.Lock()
+        """Held while one window copies from much of the old file."""
+
+    def decode_all(self, windows: Iterator[Window]) -> Iterator[tuple[Window, Op]]:
+        """Yield windows in their order, and what each makes; as many at a time as there is memory for."""
+        held_bytes = 0
+        with OrderedPool(window=count_workers() + 1) as pool:
+            for window in windows:
+                if held_bytes + window.held_bytes > _MAX_HELD_BYTES:
+                    yield from pool.drain()
+                    held_bytes = 0
+                held_bytes += window.held_bytes
+                for made in pool.submit(self.decode, window):
+                    held_bytes -= made[0].held_bytes
+                    yield made
+            yield from pool.drain()
 
     def decode(self, window: Window) -> tuple[Window, Op]:
         """Return a window and what it makes, held against its checksum."""
@@ -173,8 +194,11 @@ class _Decoder:
         content = memoryview(bytearray(window.target_bytes))
         try:
             touched = survey_vcdiff(window.sections, window.segment_bytes, window.target_bytes)
-            segment, places = self._read_touched(window, touched.astype(np.bool_))
-            apply_vcdiff(window.sections, segment, content, window.segment_bytes, places)
+            touched_bytes = int(np.count_nonzero(touched)) * VCDIFF_PAGE_BYTES
+            is_large = touched_bytes + 4 * len(touched) > _MAX_SHARED_BYTES
+            with self._large if is_large else nullcontext():
+                segment, places = self._read_touched(window, touched.view(np.bool_))
+                apply_vcdiff(window.sections, segment, content, window.segment_bytes, places)
         except NativeError as error:
             problem = _PROBLEMS.get(error.status)
             if problem is None:
@@ -200,7 +224,8 @@ class _Decoder:
             if self._old.read_into(window.segment_offset + start, pages[at : at + end - start]) < end - start:
                 raise SourceChanged(self._old.path, "ends earlier than when it was opened")
             at += (last - first) * VCDIFF_PAGE_BYTES
-        places = np.maximum(np.cumsum(touched, dtype=np.int64) - 1, 0).astype(np.uint32)
+        places = np.cumsum(touched, dtype=np.uint32)
+        places -= touched
         return pages, places
 
 
