@@ -16,7 +16,7 @@ from tests.fuzz.file_targets import TARGETS
 from tests.golden.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = int(os.environ.get("DELTAIMG_FUZZ_SECONDS", "3"))
+SECONDS = int(os.environ.get("DELTAIMG_FUZZ_SECONDS", "2"))
 
 
 def fuzz(module: str, name: str, seeds: Iterable[bytes], folder: Path) -> None:

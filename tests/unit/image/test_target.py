@@ -134,7 +134,7 @@ def test_a_restore_that_fails_leaves_nothing_behind(
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     target = open_target(str(tmp_path / "image.raw"), 8192)
     (tmp_path / "image.raw").write_bytes(b"somebody else's")
-    with pytest.raises(TargetExists, match=r"appeared while"):
+    with pytest.raises(TargetExists, match=r"appeared in the meantime"):
         target.commit()
     assert (tmp_path / "image.raw").read_bytes() == b"somebody else's"
     assert os.listdir(tmp_path) == ["image.raw"]
