@@ -181,7 +181,10 @@ def _parse_window(reader: _Reader, bits: int, start: int, compressor: int) -> Wi
     rest_bytes = reader.number(MAX_SECTIONS_BYTES, "bytes in a window")
     end = reader.position + rest_bytes
     target_bytes = reader.number(MAX_TARGET_BYTES, "bytes that a window makes")
-    if reader.take(1)[0]:
+    is_compressed = reader.take(1)[0]
+    if is_compressed and not compressor:
+        raise Malformed(reader.name, start, "a window is compressed, but the file names no compressor")
+    if is_compressed:
         known = _COMPRESSORS.get(compressor, f"compressor {compressor}")
         raise UnsupportedFormat(
             reader.name, f"has secondary compression ({known}), which deltaimg does not read", hint=_HINT
