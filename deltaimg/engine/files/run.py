@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sign, compare and patch files: opens what is read, and gives what is written its name once it is whole."""
+"""Sign, compare and patch files: opens what is read, and gives what is written its name once it is whole.
+
+Always  no device is written to that is read from.
+"""
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +35,7 @@ def sign(
         UsageError, ImageError: a bad option; a file that cannot be read or written.
     """
     chosen = find_signature_format(format_name)
+    _refuse_overwriting(signature, old)
     with _source(old) as source, _target(signature, is_forced=is_forced) as target:
         return chosen.sign(source, Output(target), block_bytes=block_bytes, progress=progress or NoProgress())
 
@@ -49,6 +55,7 @@ def make_delta(
         UsageError, ImageError: a bad option; a file that cannot be read or written.
         IntegrityError, UnsupportedFormat: `signature` is damaged, or of another format.
     """
+    _refuse_overwriting(delta, signature, new)
     direct = DIRECT_FORMATS.get(format_name)
     if direct is not None:
         _refuse_stream(signature)
@@ -79,6 +86,7 @@ def patch(
     """
     chosen = find_format(format_name)
     _refuse_stream(old)
+    _refuse_overwriting(new, old, delta)
     with (
         _source(old) as source,
         Input(delta) as read,
@@ -90,6 +98,17 @@ def patch(
 def _refuse_stream(old: str) -> None:
     if old == STREAM:
         raise UsageError("the old file is read here and there, so it cannot be the standard input")
+
+
+def _refuse_overwriting(target: str, *read: str) -> None:
+    """A file is replaced once the new one is whole; a device is written to while what is there is still read."""
+    for path in read:
+        try:
+            is_same = stat.S_ISBLK(os.stat(target).st_mode) and os.stat(target).st_rdev == os.stat(path).st_rdev
+        except (OSError, ValueError):
+            continue  # what is wrong with them is told when they are opened
+        if is_same:
+            raise UsageError(f"{target} is a device that is read here, and cannot be written to at the same time")
 
 
 @contextmanager
