@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltaimg.delta.xdelta import load_xdelta, longest_delta
-from deltaimg.errors import DeltaimgError, NativeError
+from deltaimg.errors import DeltaimgError
 from deltaimg.format.delta import build_delta, parse_delta
 from deltaimg.format.framing import HEADER_BYTES, Kind, frame
 from deltaimg.format.rdiff import Copy, parse_rdiff_delta, parse_rdiff_signature
@@ -17,6 +17,7 @@ from deltaimg.format.sums import build_sums, parse_sums
 from deltaimg.format.vcdiff import VCDIFF_HEAD, Window, build_window, parse_vcdiff
 from deltaimg.kernels import native, reference_vcdiff
 from deltaimg.model import VcdiffSections
+from tests.fuzz.file_targets import make_window
 from tests.fuzz.harness import fingerprint
 from tests.support.file_samples import DELTA, OLD, RDIFF_DELTA, RDIFF_SIGNATURE, SUMS, VCDIFF
 
@@ -69,17 +70,6 @@ def test_damaged_rdiff_files_are_refused_or_read(damage):
         pass
 
 
-def make(kernel, window):
-    """What the window makes of an old file, and the pages it takes from; or the status of the failure."""
-    out = bytearray(window.target_bytes)
-    try:
-        pages = kernel.survey_vcdiff(window.sections, window.segment_bytes, window.target_bytes)
-        kernel.apply_vcdiff(window.sections, OLD[: window.segment_bytes], memoryview(out), window.segment_bytes)
-    except NativeError as error:
-        return error.status
-    return pages.tolist(), bytes(out)
-
-
 @settings(max_examples=600, deadline=None)
 @given(DAMAGE)
 def test_damaged_vcdiff_is_refused_or_read_and_both_kernels_agree(damage):
@@ -89,7 +79,7 @@ def test_damaged_vcdiff_is_refused_or_read_and_both_kernels_agree(damage):
                 next(parse_vcdiff(io.BytesIO(VCDIFF_HEAD + build_window(window)).read, "x")).sections == window.sections
             )
             if window.segment_bytes <= len(OLD) and window.target_bytes <= 1 << 20:
-                assert make(native, window) == make(reference_vcdiff, window)
+                assert make_window(native, window) == make_window(reference_vcdiff, window)
     except DeltaimgError:
         pass
 
@@ -104,11 +94,11 @@ def test_damaged_vcdiff_is_refused_or_read_and_both_kernels_agree(damage):
 )
 def test_both_kernels_agree_on_any_window(data, instructions, addresses, segment_bytes, target_bytes):
     window = Window(target_bytes, VcdiffSections(data, instructions, addresses), 0, segment_bytes)
-    assert make(native, window) == make(reference_vcdiff, window)
+    assert make_window(native, window) == make_window(reference_vcdiff, window)
 
 
 def test_vcdiff_of_xdelta3_is_made_by_both_kernels():
     new = OLD[5000:60_000] + b"new" * 50 + OLD[:4000] + bytes(3000)
     made = load_xdelta().encode(memoryview(new), memoryview(OLD), longest_delta(len(new)), 3)
     for kernel in (native, reference_vcdiff):
-        assert b"".join(make(kernel, window)[1] for window in parse_vcdiff(io.BytesIO(made).read, "x")) == new
+        assert b"".join(make_window(kernel, window)[1] for window in parse_vcdiff(io.BytesIO(made).read, "x")) == new
