@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """All index objects of a repository as one: from a record's id to where it and its digests lie.
 
-Memory  40 bytes a record and 4 for the order, about 92 MB for a TiB of content in records of 512 KiB.
+Memory  75 bytes a record, 8 a link to a source and 4 a run of one: about 180 MB for a TiB of content in records of 512 KiB.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,8 @@ from deltaimg.repo.condemned import load_condemned
 from deltaimg.repo.repository import Repository
 
 _TRIES = 3
+_PIECE = 1 << 16
+"""Ids that are looked up at once, so that what this takes does not grow with their number."""
 
 
 class Index:
@@ -155,44 +157,32 @@ class _Lookup:
         self._order = self._order[np.lexsort((is_second[self._order], self._keys[self._order]))]
 
     def find(self, record_ids: Digests) -> npt.NDArray[np.int64]:
-        if not len(self._order):
-            return np.full(len(record_ids), -1, np.int64)
-        wanted = _as_keys(record_ids)
-        places = np.minimum(np.searchsorted(self._keys, wanted, sorter=self._order), len(self._order) - 1)
-        numbers = self._order[places].astype(np.int64)
-        return np.where(self._keys[numbers] == wanted, numbers, -1)
+        found = np.full(len(record_ids), -1, np.int64)
+        for first in range(0, len(record_ids) if len(self._order) else 0, _PIECE):
+            wanted = _as_keys(record_ids[first : first + _PIECE])
+            places = np.minimum(np.searchsorted(self._keys, wanted, sorter=self._order), len(self._order) - 1)
+            numbers = self._order[places]
+            found[first : first + _PIECE] = np.where(self._keys[numbers] == wanted, numbers.astype(np.int64), -1)
+        return found
 
 
 class Links:
     """What delta records are encoded against, in entry numbers; link numbers [starts[e], starts[e + 1]) are entry e's.
 
-    Memory  12 bytes a link and 4 a run, once any was asked for; a night's delta of 1,000 records has about 40,000 links.
+    Memory  9 bytes an entry, 8 a link and 4 a run; a night's delta of 1,000 records has about 40,000 links.
     """
 
     def __init__(self, lookup: _Lookup, parts: list[SourceLinks], slots: npt.NDArray[np.uint16]) -> None:
         """Args: slots: of each entry."""
-        self._lookup, self._parts, self._slots = lookup, parts, slots
-        counts = np.concatenate([part.link_counts for part in parts]) if parts else np.empty(0, np.uint16)
-        self.counts = counts.astype(np.int64)
-        self.starts: npt.NDArray[np.int64] = np.concatenate((np.zeros(1, np.int64), np.cumsum(self.counts)))
-
-    @cached_property
-    def entries(self) -> npt.NDArray[np.int64]:
+        self._lookup, self._slots = lookup, slots
+        self.counts = _join((part.link_counts for part in parts), np.int32)
+        self.starts = _start_each(self.counts)
+        self.entries = _join((lookup.find(part.ids)[part.places] for part in parts if len(part.places)), np.int32)
         """The source entry of each link, -1 where the index does not have it."""
-        found = [self._lookup.find(part.ids)[part.places] for part in self._parts if len(part.places)]
-        return np.concatenate(found) if found else np.empty(0, np.int64)
-
-    @cached_property
-    def run_starts(self) -> npt.NDArray[np.int64]:
+        self.run_starts = _start_each(_join((part.run_counts for part in parts), np.int32))
         """Runs [run_starts[k], run_starts[k + 1]) are those of link k."""
-        counts = [part.run_counts.astype(np.int64) for part in self._parts]
-        return np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate([np.empty(0, np.int64), *counts]))))
-
-    @cached_property
-    def runs(self) -> npt.NDArray[np.void]:
+        self.runs = _join((part.runs.view("V4") for part in parts), "V4").view(SOURCE_RUN)
         """The slots taken from each source, of `SOURCE_RUN`."""
-        parts = [part.runs.view("V4") for part in self._parts]
-        return np.concatenate([np.empty(0, "V4"), *parts]).view(SOURCE_RUN)
 
     def of(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the numbers of all links of `entries`, entry after entry."""
@@ -229,7 +219,7 @@ class Links:
         )
 
     @cached_property
-    def depths(self) -> npt.NDArray[np.int64]:
+    def depths(self) -> npt.NDArray[np.int8]:
         """How many records must be decoded one after another before each entry can be: 0 for a literal.
 
         -1 where sources are missing or lie outside their record, form a cycle, or stand deeper than `MAX_DEPTH`.
@@ -249,15 +239,16 @@ class Links:
 
 
 def measure_depths(
-    counts: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], sources: npt.NDArray[np.signedinteger[Any]]
-) -> npt.NDArray[np.int64]:
+    counts: npt.NDArray[np.integer], starts: npt.NDArray[np.integer], sources: npt.NDArray[np.signedinteger[Any]]
+) -> npt.NDArray[np.int8]:
     """Return the depth of each entry, as `Links.depths`.
 
     Args:
         counts, starts: the links of entry e are starts[e] to starts[e] + counts[e].
         sources: the entry that each link means, or -1.
     """
-    depths: npt.NDArray[np.int64] = np.where(counts == 0, 0, -1)
+    depths = np.full(len(counts), -1, np.int8)
+    depths[counts == 0] = 0
     waiting = np.flatnonzero(counts)
     for _ in range(MAX_DEPTH):
         if not len(waiting):
@@ -298,7 +289,19 @@ def _find_sound(lookup: _Lookup, links: Links, is_first_choice: npt.NDArray[np.b
     return chosen[chosen >= 0]
 
 
-def expand_ranges(firsts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _join(parts: Iterable[npt.NDArray[Any]], kind: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return arrays one after another, of one kind."""
+    return np.concatenate([np.empty(0, kind), *(part.astype(kind) for part in parts)])
+
+
+def _start_each(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Return where each of so many begins, and where the last ends: memory ends long before such numbers do."""
+    starts = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=starts[1:])
+    return starts
+
+
+def expand_ranges(firsts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     """Return firsts[0], firsts[0] + 1, … counts[0] numbers in all, then those of the next range, and so on."""
     ends = np.cumsum(counts)
     numbers: npt.NDArray[np.int64] = np.arange(int(ends[-1]) if len(ends) else 0)

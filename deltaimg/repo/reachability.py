@@ -27,6 +27,8 @@ from deltaimg.repo.repository import QUARANTINE, Repository
 _TRIES = 3
 _PIECE = 4096
 """Stretches of slots that are marked at once, each at most a record long."""
+_MAP_PIECE = 1 << 16
+"""Runs of a map that are looked at at once."""
 
 
 class SlotBits:
@@ -184,5 +186,7 @@ def _mark_map(index: Index, content: MapObject, name: str, mapped: SlotBits, is_
     entries = index.find_needed(content.record_ids, content.record_slots, name)
     is_mapped[entries] = True
     counts = content.record_slots.astype(np.int64)
-    records, starts, lengths = cut_runs(content.runs, FIRST_SLOT + np.cumsum(counts) - counts, counts)
-    mapped.mark(entries[records], starts, lengths)
+    first_slots = FIRST_SLOT + np.cumsum(counts) - counts
+    for first in range(0, len(content.runs), _MAP_PIECE):
+        records, starts, lengths = cut_runs(content.runs[first : first + _MAP_PIECE], first_slots, counts)
+        mapped.mark(entries[records], starts, lengths)

@@ -83,7 +83,7 @@ class Relatives:
             shared = len(np.intersect1d(known, referenced))
             lacking = self._table.entries[np.setdiff1d(known, own)]
             if shared >= _LEAST_SHARED * len(referenced) and len(lacking):
-                ranked.append((float((1 / (1 + links.depths[lacking])).sum()), path, cache))
+                ranked.append((float((1 / (1.0 + links.depths[lacking].astype(np.float64))).sum()), path, cache))
         ranked.sort(key=lambda each: (-each[0], each[1]))
         left = self._budget_bytes
         for _, path, cache in ranked:

@@ -109,7 +109,7 @@ class SourceFinder:
         # this run stand on one another, it being the uppermost.
         self._new_depths, self._new_levels = np.zeros((2, _REMEMBERED_RECORDS), np.int64)
         depths = table.index.links.depths
-        self._depths = depths[table.entries] if len(depths) else np.empty(0, np.int64)
+        self._depths = depths[table.entries].astype(np.int64) if len(depths) else np.empty(0, np.int64)
         self._is_readable = self._find_readable()
         anchors.number_slots(table, first_new_slot)
         self._relatives, self._referenced = relatives, referenced

@@ -7,8 +7,9 @@ Memory  a few numbers for each record and each object.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,12 @@ MAX_INDEXES = 64
 """More of them are merged, down to half as many."""
 _BYTES_A_SLOT, _BYTES_A_SIGNED_RECORD = 16, 18
 _SIGNATURE_HEAD_BYTES = HEADER_BYTES + HEAD.size
+_PIECE = 1 << 16
 _KINDS = (PACKS, INDEXES, SIGNATURES, MAPS)
+
+Entries = npt.NDArray[Any]
+"""Of `ENTRY`."""
+BytesOf = Callable[[Entries], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +111,7 @@ def make_plan(reachable: Reachable, inventory: Inventory, options: PruneOptions)
     """Decide what goes and what is copied."""
     index = reachable.index
     is_kept = reachable.is_live & ~index.is_condemned
-    payload = index.entries["payload_bytes"].astype(np.int64) + (RECORD_HEADER_BYTES + FOOTER_ENTRY.itemsize)
-    used = _sum_by_name(index.packs, index.entries["pack"], np.where(is_kept, payload, 0))
+    used = _sum_by_name(index.packs, index.entries, "pack", is_kept, _packed_bytes)
     fixed = HEADER_BYTES + TRAILER.size
     needed = {name: used[name] + fixed for name in inventory.packs if used.get(name)}
     repacked, unused = _choose(inventory.packs, needed, options.max_unused, options.max_repack_bytes)
@@ -123,8 +128,7 @@ def settle(
     stays = is_kept & ~is_moved
     held = {index.packs[number] for number in distinct(index.entries["pack"][is_kept]).tolist()}
     dead = tuple(name for name in inventory.packs if name not in held)
-    signed = index.entries["slots"].astype(np.int64) * _BYTES_A_SLOT + _BYTES_A_SIGNED_RECORD
-    used = _sum_by_name(index.signatures, index.entries["signature"], np.where(stays, signed, 0))
+    used = _sum_by_name(index.signatures, index.entries, "signature", stays, _signed_bytes)
     needed = {name: used[name] + _SIGNATURE_HEAD_BYTES for name in inventory.signatures if used.get(name)}
     resigned_names, _ = _choose(inventory.signatures, needed, options.max_unused, None)
     signatures = tuple(name for name in inventory.signatures if name not in needed or name in resigned_names)
@@ -132,7 +136,7 @@ def settle(
     indexes = _choose_indexes(index, inventory, stays & ~is_resigned)
     maps = tuple(name for name in inventory.maps if name not in reachable.maps)
     reindexed = stays & names_chosen(index.names, indexes)[index.object_of]
-    written = int(payload_bytes(index)[is_moved].sum() + signed[is_moved | is_resigned].sum())
+    written = _sum(index.entries, is_moved, payload_bytes) + _sum(index.entries, is_moved | is_resigned, _signed_bytes)
     written += int((is_moved | reindexed).sum()) * ENTRY.itemsize
     gone = (
         (inventory.packs, (*dead, *repacked)),
@@ -155,9 +159,20 @@ def settle(
     )
 
 
-def payload_bytes(index: Index) -> npt.NDArray[np.int64]:
+def payload_bytes(entries: Entries) -> npt.NDArray[np.int64]:
     """Return what each record takes in a pack."""
-    taken: npt.NDArray[np.int64] = index.entries["payload_bytes"].astype(np.int64) + RECORD_HEADER_BYTES
+    taken: npt.NDArray[np.int64] = entries["payload_bytes"].astype(np.int64) + RECORD_HEADER_BYTES
+    return taken
+
+
+def _packed_bytes(entries: Entries) -> npt.NDArray[np.int64]:
+    """The same, with the record's part of the footer."""
+    return payload_bytes(entries) + FOOTER_ENTRY.itemsize
+
+
+def _signed_bytes(entries: Entries) -> npt.NDArray[np.int64]:
+    """Return what each record takes in a signature."""
+    taken: npt.NDArray[np.int64] = entries["slots"].astype(np.int64) * _BYTES_A_SLOT + _BYTES_A_SIGNED_RECORD
     return taken
 
 
@@ -167,11 +182,27 @@ def names_chosen(names: list[str], chosen: Iterable[str]) -> npt.NDArray[np.bool
     return np.fromiter((name in wanted for name in names), np.bool_, len(names))
 
 
-def _sum_by_name(names: list[str], numbers: npt.NDArray[np.uint32], amounts: npt.NDArray[np.int64]) -> dict[str, int]:
-    """Return the sum of amounts for each name, which may stand in the list more than once."""
+def _pieces(entries: Entries, is_counted: npt.NDArray[np.bool_]) -> Iterator[Entries]:
+    """Yield those entries that count, some at a time: of all at once the numbers made of them would be what takes memory."""
+    for first in range(0, len(entries), _PIECE):
+        piece = slice(first, first + _PIECE)
+        yield entries[piece][is_counted[piece]]
+
+
+def _sum(entries: Entries, is_counted: npt.NDArray[np.bool_], bytes_of: BytesOf) -> int:
+    return sum(int(bytes_of(piece).sum()) for piece in _pieces(entries, is_counted))
+
+
+def _sum_by_name(
+    names: list[str], entries: Entries, field: str, is_counted: npt.NDArray[np.bool_], bytes_of: BytesOf
+) -> dict[str, int]:
+    """Return the sum of bytes for each name, which may stand in the list more than once, by its number in a field."""
+    totals = np.zeros(len(names), np.int64)
+    for piece in _pieces(entries, is_counted):
+        totals += np.bincount(piece[field], bytes_of(piece), len(names)).astype(np.int64)
     sums: dict[str, int] = {}
-    for name, amount in zip(names, np.bincount(numbers, amounts, len(names)).tolist(), strict=True):
-        sums[name] = sums.get(name, 0) + int(amount)
+    for name, total in zip(names, totals.tolist(), strict=True):
+        sums[name] = sums.get(name, 0) + total
     return sums
 
 

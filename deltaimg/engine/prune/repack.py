@@ -44,7 +44,7 @@ def copy_records(
     Args:
         on_damage: told of a pack of which not all can be copied, and why; the others are copied.
     """
-    progress.start("repacking", int(payload_bytes(index)[moved].sum()))
+    progress.start("repacking", int(payload_bytes(index.entries[moved]).sum()))
     for entries in _batches(index, moved):
         table = SlotTable(repository, index)
         records = table.add_entries(entries)
@@ -73,7 +73,7 @@ def copy_records(
 def _batches(index: Index, moved: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
     """Yield entries in order of pack and offset, some packs at a time."""
     ordered = moved[np.lexsort((index.entries["offset"][moved], index.entries["pack"][moved]))]
-    sizes = np.cumsum(payload_bytes(index)[ordered])
+    sizes = np.cumsum(payload_bytes(index.entries[ordered]))
     first = 0
     while first < len(ordered):
         done = int(sizes[first - 1]) if first else 0

@@ -41,7 +41,7 @@ def plan_trim(reachable: Reachable, options: PruneOptions) -> TrimPlan:
     """Choose the records with the largest share of content that nobody has, until little enough of it is left."""
     index = reachable.index
     is_kept = reachable.is_live & ~index.is_condemned
-    payload = payload_bytes(index)
+    payload = payload_bytes(index.entries)
     shares = np.where(is_kept, 1 - reachable.mapped_slots / np.maximum(index.entries["slots"], 1), 0)
     # A delta that nobody has all of was made against a night that is gone, perhaps through several others: all of it may go.
     ranks = np.where((shares > 0) & (index.links.counts > 0), 1.0, shares)
