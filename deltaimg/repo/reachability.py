@@ -136,7 +136,7 @@ def close_over_sources(index: Index, entries: npt.NDArray[np.int64]) -> npt.NDAr
 
 
 def cut_runs(
-    runs: Runs, first_slots: npt.NDArray[np.int64], slot_counts: npt.NDArray[np.int64]
+    runs: Runs, first_slots: npt.NDArray[np.int64], slot_counts: npt.NDArray[np.integer]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return, for each piece of the data runs that lies in one record, the record, its first slot there, and its length.
 
@@ -185,8 +185,9 @@ def _mark_map(index: Index, content: MapObject, name: str, mapped: SlotBits, is_
     """Mark what one map needs; raises IntegrityError when the index does not have it."""
     entries = index.find_needed(content.record_ids, content.record_slots, name)
     is_mapped[entries] = True
-    counts = content.record_slots.astype(np.int64)
-    first_slots = FIRST_SLOT + np.cumsum(counts) - counts
+    counts = content.record_slots
+    first_slots = np.full(len(counts), FIRST_SLOT, np.int64)
+    first_slots[1:] += np.cumsum(counts[:-1], dtype=np.int64)
     for first in range(0, len(content.runs), _MAP_PIECE):
         records, starts, lengths = cut_runs(content.runs[first : first + _MAP_PIECE], first_slots, counts)
         mapped.mark(entries[records], starts, lengths)

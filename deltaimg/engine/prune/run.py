@@ -99,11 +99,15 @@ def prune(
         trim, written = plan_trim(reachable, options), 0
         if not trim.is_empty:
             written = _trim(repository, lock, reachable, trim, progress, clock, patience_s)
+            # Numbers for every record, which are found anew: twice they would be what a prune takes of memory.
+            del reachable
             reachable, inventory = _look(repository, progress)
         plan = make_plan(reachable, inventory, options)
         if not plan.is_empty:
             plan, copied = _replace(repository, lock, plan, reachable, inventory, options, progress, clock)
             written += copied
+        del reachable
+        if not plan.is_empty:
             progress.start("deleting", None)
             condemn(repository, lock, plan, clock())
             freed += finish(repository, lock, patience_s)

@@ -70,3 +70,19 @@ def test_what_is_written_anew_for_some_entries_says_the_same_sources() -> None:
     assert links.link_counts.tolist() == [0, 2]
     assert links.ids[links.places][:, 0].tolist() == [2, 1]
     assert len(links.runs) == 2
+
+
+def test_records_whose_ids_begin_alike_are_told_apart() -> None:
+    made = make_object(1, "old", dict.fromkeys(range(1, 6), ()))
+    made.entries["id"][1:4, :8] = made.entries["id"][0, :8]
+    ids = made.entries["id"].copy()
+    again = make_object(2, "new", {3: ()})
+    again.entries["id"] = ids[2]
+    index = Index({"1": made, "2": again})
+    assert index.find(ids).tolist() == [0, 1, 5, 3, 4]
+    unknown = np.concatenate((ids[:1, :8], np.full((1, 8), 99, np.uint8)), axis=1)
+    assert index.find(np.concatenate((unknown, ids[3:4]))).tolist() == [-1, 3]
+
+
+def test_an_empty_index_has_nothing() -> None:
+    assert Index({}).find(np.zeros((2, 16), np.uint8)).tolist() == [-1, -1]
