@@ -15,18 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Digests, distinct
+from deltaimg.arrays import Digests
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, no_links, parse_index
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.format.sources import SOURCE_RUN, SourceTable
 from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.record_lookup import RecordLookup
 from deltaimg.repo.repository import Repository
 
 _TRIES = 3
-_PIECE = 1 << 16
-"""Ids that are looked up at once, so that what this takes does not grow with their number."""
 
 
 class Index:
@@ -70,7 +69,7 @@ class Index:
         self.is_missing = _mark(self.packs, missing)[self.entries["pack"]]
         # Of records that were stored twice, one that is there and stays is found, rather one that stands alone, and the newest.
         ranks = 4 * self.is_missing.astype(np.int8) + 2 * self.is_condemned.astype(np.int8) + (link_counts > 0)
-        self._lookup = _Lookup(self.entries["id"], ranks)
+        self._lookup = RecordLookup(self.entries["id"], ranks, -np.arange(len(self.entries), dtype=np.int32))
         self.links = Links(self._lookup, links, self.entries["slots"])
         # The places found may be too deep together, or form a circle; others of the same records need not.
         if len(self._lookup.repeated(link_counts > 0)) and (self.links.depths < 0).any():
@@ -129,62 +128,13 @@ class Index:
         return lost
 
 
-class _Lookup:
-    """Entry numbers by record id, which is looked up by its first 8 bytes and then compared whole."""
-
-    def __init__(self, ids: Digests, ranks: npt.NDArray[np.integer]) -> None:
-        """Args: ranks: of several entries with one id, that of the lowest rank is found, and of these the newest."""
-        self.ids = ids
-        prefixes = _prefixes(ids)
-        self._order = np.lexsort((-np.arange(len(ids), dtype=np.int32), ranks, prefixes)).astype(np.uint32)
-        self._prefixes = prefixes[self._order]
-
-    @property
-    def firsts(self) -> npt.NDArray[np.int64]:
-        """The entry that is found for the id of each entry."""
-        return self.find(self.ids)
-
-    def repeated(self, is_delta: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Return at least the entries that are found, and are deltas, of records that have other entries, too."""
-        follows = np.flatnonzero(self._prefixes[1:] == self._prefixes[:-1])
-        found = self.find(self.ids[self._order[follows]])
-        return distinct(found[is_delta[found]])
-
-    def prefer(self, chosen: npt.NDArray[np.int64]) -> None:
-        """Have these entries found, at most one of each record."""
-        is_second = np.ones(len(self._order), np.int8)
-        is_second[chosen] = 0
-        self._order = self._order[np.lexsort((is_second[self._order], self._prefixes))]
-
-    def find(self, record_ids: Digests) -> npt.NDArray[np.int64]:
-        found = np.full(len(record_ids), -1, np.int64)
-        for first in range(0, len(record_ids), _PIECE):
-            self._find(record_ids[first : first + _PIECE], found[first : first + _PIECE])
-        return found
-
-    def _find(self, wanted: Digests, found: npt.NDArray[np.int64]) -> None:
-        """Put the entry of each id where one is known."""
-        prefixes = _prefixes(wanted)
-        places = np.searchsorted(self._prefixes, prefixes)
-        waiting = np.flatnonzero(places < len(self._order))
-        # Once for next to all; again where ids begin alike.
-        while len(waiting):
-            waiting = waiting[self._prefixes[places[waiting]] == prefixes[waiting]]
-            entries = self._order[places[waiting]]
-            is_same = (self.ids[entries] == wanted[waiting]).all(axis=1)
-            found[waiting[is_same]] = entries[is_same]
-            waiting = waiting[~is_same]
-            places[waiting] += 1
-            waiting = waiting[places[waiting] < len(self._order)]
-
-
 class Links:
     """What delta records are encoded against, in entry numbers; link numbers [starts[e], starts[e + 1]) are entry e's.
 
     Memory  9 bytes an entry, 8 a link and 4 a run; a night's delta of 1,000 records has about 40,000 links.
     """
 
-    def __init__(self, lookup: _Lookup, parts: list[SourceLinks], slots: npt.NDArray[np.uint16]) -> None:
+    def __init__(self, lookup: RecordLookup, parts: list[SourceLinks], slots: npt.NDArray[np.uint16]) -> None:
         """Args: slots: of each entry."""
         self._lookup, self._slots = lookup, slots
         self.counts = _join((part.link_counts for part in parts), np.int32)
@@ -276,7 +226,7 @@ def measure_depths(
     return depths
 
 
-def _find_sound(lookup: _Lookup, links: Links, is_first_choice: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def _find_sound(lookup: RecordLookup, links: Links, is_first_choice: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Return for each record the entry that can be decoded with the fewest others before it, if any can.
 
     Runs that did not know of each other may have stored one record against different others, and these against it in turn.
@@ -351,8 +301,3 @@ def load_index(repository: Repository) -> Index:
 
 def _mark(names: list[str], chosen: Collection[str]) -> npt.NDArray[np.bool_]:
     return np.fromiter((name in chosen for name in names), np.bool_, len(names))
-
-
-def _prefixes(ids: Digests) -> npt.NDArray[np.uint64]:
-    """Return the first 8 bytes of each id as a number."""
-    return np.ascontiguousarray(ids[:, :8]).view(np.uint64).reshape(len(ids))

@@ -24,10 +24,10 @@ from deltaimg.format.signature import SIGNATURES, parse_signature
 from deltaimg.kernels import digest_buffer
 from deltaimg.repo.index import expand_ranges
 from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_footer
+from deltaimg.repo.record_lookup import RecordLookup
 from deltaimg.repo.repository import Repository
 
 _COMPARED = ("id", "payload_bytes", "slots", "encoding", "block_shift")
-_FOUND_AT_ONCE = 1 << 16
 _SHOWN = 20
 """Damaged records of one pack that are named one by one."""
 
@@ -248,20 +248,11 @@ class Catalog:
 
     def sort(self) -> None:
         """Make records findable by id; of those that are in several places, a good one is found."""
-        self._keys = _as_keys(self.entries["id"])
-        self._order = np.lexsort((~self.is_good, self._keys)).astype(np.uint32)
+        self._lookup = RecordLookup(self.entries["id"], ~self.is_good)
 
-    def find(self, ids: Digests) -> npt.NDArray[np.int32]:
+    def find(self, ids: Digests) -> npt.NDArray[np.int64]:
         """Return the entry of each record, -1 for one that no index object has."""
-        found = np.full(len(ids), -1, np.int32)
-        if not len(self._order):
-            return found
-        for first in range(0, len(ids), _FOUND_AT_ONCE):
-            wanted = _as_keys(ids[first : first + _FOUND_AT_ONCE])
-            places = np.minimum(np.searchsorted(self._keys, wanted, sorter=self._order), len(self._order) - 1)
-            numbers = self._order[places]
-            found[first : first + _FOUND_AT_ONCE] = np.where(self._keys[numbers] == wanted, numbers, -1)
-        return found
+        return self._lookup.find(ids)
 
     def check_sources(self) -> None:
         """Hold the sources of delta records against the index: all there, of one block size, no cycle, not too deep."""
@@ -269,7 +260,7 @@ class Catalog:
         self._sources = []
         self.counts = np.concatenate([np.empty(0, np.uint16), *(each.link_counts for each in parts)])
         self.starts: npt.NDArray[np.uint32] = np.cumsum(self.counts, dtype=np.uint32) - self.counts
-        sources = [self.find(each.ids)[each.places] for each in parts if len(each.places)]
+        sources = [self.find(each.ids).astype(np.int32)[each.places] for each in parts if len(each.places)]
         self.sources: npt.NDArray[np.int32] = np.concatenate([np.empty(0, np.int32), *sources])
         slot_ends = np.concatenate([np.empty(0, np.uint16), *(each.slot_ends for each in parts)])
         fits = self.sources >= 0
@@ -285,7 +276,7 @@ class Catalog:
 
     def _find_usable(self) -> None:
         """Find the records that can be expanded: from any good place whose sources can be, a record having several."""
-        records = self.find(self.entries["id"])
+        records = self._lookup.firsts
         self.is_usable = np.zeros(len(self.entries), np.bool_)
         self.is_usable[records[self.is_good & (self.counts == 0)]] = True
         waiting = np.flatnonzero(self.is_good & (self.counts > 0))
@@ -354,7 +345,3 @@ def _group(numbers: npt.NDArray[np.uint32], count: int) -> tuple[npt.NDArray[np.
     """Return entries by number, and where those of each number begin and end."""
     order = np.argsort(numbers, kind="stable")
     return order, np.concatenate((np.zeros(1, np.int64), np.cumsum(np.bincount(numbers, minlength=count))))
-
-
-def _as_keys(ids: Digests) -> npt.NDArray[np.bytes_]:
-    return np.ascontiguousarray(ids).view("S16").reshape(len(ids))
