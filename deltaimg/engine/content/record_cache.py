@@ -124,4 +124,4 @@ class RecordCache:
             firsts, counts = self._table.source_slots(record)
             slots.append(expand_ranges(firsts, counts))
             waiting += distinct(self._table.records_of(firsts)).tolist()
-        return np.array(sorted(missing), np.int64), found, distinct(np.concatenate(slots))
+        return np.array(sorted(missing), np.int64), found, distinct(*slots)

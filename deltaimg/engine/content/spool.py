@@ -33,7 +33,7 @@ class Spool:
         if not self.size_bytes:
             return
         try:
-            self._descriptor = self._open_memory() if self.size_bytes <= MEMORY_BYTES else self._open_file()
+            self._descriptor = self._open()
         except OSError as error:
             raise self._failure(error.errno) from error
 
@@ -66,10 +66,9 @@ class Spool:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _open_memory(self) -> int:
-        return os.memfd_create("deltaimg-spool")
-
-    def _open_file(self) -> int:
+    def _open(self) -> int:
+        if self.size_bytes <= MEMORY_BYTES:
+            return os.memfd_create("deltaimg-spool")
         descriptor, path = tempfile.mkstemp(prefix=".deltaimg-", dir=self._folder)
         os.unlink(path)
         return descriptor

@@ -106,8 +106,7 @@ def prune(
         if not plan.is_empty:
             plan, copied = _replace(repository, lock, plan, reachable, inventory, options, progress, clock)
             written += copied
-        del reachable
-        if not plan.is_empty:
+            del reachable
             progress.start("deleting", None)
             condemn(repository, lock, plan, clock())
             freed += finish(repository, lock, patience_s)

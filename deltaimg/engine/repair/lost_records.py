@@ -64,7 +64,7 @@ def make_from_image(
     """
     if not wanted:
         return
-    keys = distinct(np.concatenate([_as_keys(digests) for digests in wanted.values()]))
+    keys = distinct(*(_as_keys(digests) for digests in wanted.values()))
     spool = Spool(np.arange(len(keys), dtype=np.int64), block_bytes)
     try:
         is_found = _collect(repository, source, keys, spool, block_bytes)
