@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Digests
+from deltaimg.arrays import Digests, sparse_zeros
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, no_links, parse_index
 from deltaimg.format.limits import MAX_DEPTH
@@ -51,17 +51,7 @@ class Index:
         self.packs: list[str] = []
         self.signatures: list[str] = []
         self.entries: npt.NDArray[Any] = np.empty(int(self._firsts[-1]), ENTRY)
-        links: list[SourceLinks] = []
-        for name, first in zip(self.names, self._firsts.tolist(), strict=False):
-            # Taken out, and nothing of it kept that is a view of the object's bytes: together they would double the memory.
-            content = objects.pop(name)
-            part = self.entries[first : first + len(content.entries)]
-            part[:] = content.entries
-            part["pack"] += len(self.packs)
-            part["signature"] += len(self.signatures)
-            self.packs += content.packs
-            self.signatures += content.signatures
-            links.append(replace(content.links, ids=content.links.ids.copy()))
+        links = [self._take(objects.pop(name), first) for name, first in zip(self.names, self._firsts, strict=False)]
         link_counts = np.concatenate([np.empty(0, np.uint16), *(each.link_counts for each in links)])
         self.object_of = np.repeat(np.arange(len(links), dtype=np.int32), np.diff(self._firsts))
         self.is_condemned = _mark(self.packs, condemned)[self.entries["pack"]]
@@ -75,6 +65,16 @@ class Index:
         if len(self._lookup.repeated(link_counts > 0)) and (self.links.depths < 0).any():
             self._lookup.prefer(_find_sound(self._lookup, self.links, ~self.is_condemned & ~self.is_missing))
             self.links = Links(self._lookup, links, self.entries["slots"])
+
+    def _take(self, content: IndexObject, first: int) -> SourceLinks:
+        """Copy an object's entries to where they belong, their packs and signatures numbered anew; return their sources."""
+        part = self.entries[first : first + len(content.entries)]
+        part[:] = content.entries
+        part["pack"] += len(self.packs)
+        part["signature"] += len(self.signatures)
+        self.packs += content.packs
+        self.signatures += content.signatures
+        return content.links
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -271,25 +271,20 @@ def expand_ranges(firsts: npt.NDArray[np.integer], counts: npt.NDArray[np.intege
     return numbers
 
 
-def load_index(repository: Repository) -> Index:
+def load_index(repository: Repository, without: Collection[str] = ()) -> Index:
     """Read every index object of `repository`; damaged ones are left out and listed in `damage`.
 
     A snapshot that needs none of their records is as good as ever; one that does fails when it is resolved.
+
+    Args:
+        without: names of index objects that are not read, as if they were gone.
     """
     # Before the index objects: a prune that ends in between takes the list away, but only after what it names.
     condemned = {name for each in load_condemned(repository) for name in (*each.packs, *each.indexes)}
     objects: dict[str, IndexObject] = {}
     damage: dict[str, DeltaimgError] = {}
     for _ in range(_TRIES):
-        damage = {}
-        for found in repository.store.list(INDEXES):
-            name = found.name.removeprefix(INDEXES)
-            if name in objects:
-                continue
-            try:
-                objects[name] = parse_index(repository.get_object(INDEXES, name), found.name)
-            except (IntegrityError, ObjectNotFound) as error:
-                damage[name] = error
+        damage = _read_indexes(repository, objects, without)
         # One that went between listing and reading was replaced by a prune, whose own is in the next listing.
         if not any(isinstance(error, ObjectNotFound) for error in damage.values()):
             break
@@ -297,6 +292,34 @@ def load_index(repository: Repository) -> Index:
     named = {pack for each in objects.values() for pack in each.packs}
     missing = named - {found.name.rpartition("/")[2] for found in repository.store.list(PACKS)} if named else named
     return Index(objects, tuple(damage.values()), condemned, missing)
+
+
+def _read_indexes(
+    repository: Repository, objects: dict[str, IndexObject], without: Collection[str]
+) -> dict[str, DeltaimgError]:
+    """Add to `objects` those that are listed; return by name what those that cannot be read meet."""
+    listed = {found.name.removeprefix(INDEXES): found.size_bytes for found in repository.store.list(INDEXES)}
+    wanted = [name for name in listed if name not in objects and name not in without]
+    rooms = [listed[name] // ENTRY.itemsize for name in wanted]
+    # All in one piece of memory, which goes back to the system: that of thousands of objects, each freed by itself, would not.
+    kept, first = sparse_zeros(sum(rooms), ENTRY), 0
+    damage: dict[str, DeltaimgError] = {}
+    for name, room in zip(wanted, rooms, strict=True):
+        try:
+            content = parse_index(repository.get_object(INDEXES, name), INDEXES + name)
+            objects[name] = _move_entries(content, kept[first : first + room])
+        except (IntegrityError, ObjectNotFound) as error:
+            damage[name] = error
+        first += room
+    return damage
+
+
+def _move_entries(content: IndexObject, room: npt.NDArray[Any]) -> IndexObject:
+    """Return the same with its entries in `room`, and nothing that is a view of the object's bytes."""
+    count = len(content.entries)
+    entries = room[:count] if count <= len(room) else np.empty(count, ENTRY)  # a listing may be older than what is read
+    entries[:] = content.entries
+    return replace(content, entries=entries, links=replace(content.links, ids=content.links.ids.copy()))
 
 
 def _mark(names: list[str], chosen: Collection[str]) -> npt.NDArray[np.bool_]:

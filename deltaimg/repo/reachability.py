@@ -12,6 +12,7 @@ on it was read after it got the merged map; where that was read before and its b
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,10 @@ class SlotBits:
     """One bit for each slot of each index entry."""
 
     def __init__(self, slots: npt.NDArray[np.uint16]) -> None:
-        self._firsts = np.concatenate((np.zeros(1, np.int64), np.cumsum(slots, dtype=np.int64)))
-        self._bits = np.zeros(-(-int(self._firsts[-1]) // 8), np.uint8)
+        count = int(slots.sum(dtype=np.uint64))
+        self._firsts = np.zeros(len(slots) + 1, np.uint32 if count < 2**32 else np.int64)
+        np.cumsum(slots, out=self._firsts[1:])
+        self._bits = np.zeros(-(-count // 8), np.uint8)
 
     def mark(
         self, entries: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
@@ -44,7 +47,7 @@ class SlotBits:
         """Set the bits of slots [start, start + count) of each of `entries`; no stretch is empty."""
         for first in range(0, len(entries), _PIECE):
             piece = slice(first, first + _PIECE)
-            self._mark(self._firsts[entries[piece]] + starts[piece], counts[piece])
+            self._mark(self._firsts[entries[piece]].astype(np.int64) + starts[piece], counts[piece])
 
     def _mark(self, firsts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> None:
         lasts = firsts + counts - 1
@@ -66,7 +69,7 @@ class SlotBits:
         entry_count = len(self._firsts) - 1
         counts = np.zeros(entry_count, np.uint16)
         for start in range(0, entry_count, _PIECE):
-            firsts = self._firsts[start : min(start + _PIECE, entry_count) + 1]
+            firsts = self._firsts[start : min(start + _PIECE, entry_count) + 1].astype(np.int64)
             base = int(firsts[0]) & ~7
             bits = np.unpackbits(self._bits[base >> 3 : -(-int(firsts[-1]) // 8)], bitorder="little")
             counts[start : start + len(firsts) - 1] = np.add.reduceat(bits, firsts[:-1] - base, dtype=np.uint16)
@@ -89,14 +92,17 @@ class Reachable:
     mapped: SlotBits
 
 
-def mark(repository: Repository) -> Reachable:
+def mark(repository: Repository, without: Collection[str] = ()) -> Reachable:
     """Find all that any snapshot needs.
+
+    Args:
+        without: names of index objects that are not read, as if they were gone.
 
     Raises:
         ReachabilityUnknown: something cannot be read, so that nothing can be said. StoreError: the store fails.
     """
     manifests = _load_manifests(repository)
-    index = load_index(repository)
+    index = load_index(repository, without)
     if index.damage:
         raise ReachabilityUnknown([str(error) for error in index.damage])
     mapped = SlotBits(index.entries["slots"])
@@ -112,7 +118,7 @@ def mark(repository: Repository) -> Reachable:
     if problems:
         raise ReachabilityUnknown(problems)
     is_live = is_mapped.copy()
-    is_live[close_over_sources(index, np.flatnonzero(is_mapped))] = True
+    is_live[close_over_sources(index, np.flatnonzero(is_mapped & (index.links.counts > 0)))] = True
     return Reachable(index, tuple(manifests), frozenset(maps), is_live, mapped.count(), mapped)
 
 

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from deltaimg.arrays import distinct
 from deltaimg.engine.prune.plan import PrunePlan, names_chosen
 from deltaimg.engine.prune.repack import IndexRewriter
+from deltaimg.errors import ReachabilityUnknown
 from deltaimg.format.condemned import Condemned
 from deltaimg.format.manifest import format_time
 from deltaimg.repo.condemned import (
@@ -120,8 +121,25 @@ def list_waiting(repository: Repository, patience_s: float = 0) -> list[Waiting]
     return waiting
 
 
+def _is_unneeded(repository: Repository, due: list[Condemned]) -> bool:
+    """Tell whether what stays is enough by itself; then nothing that is due is needed.
+
+    So it is next to always, and the index objects that go need not be read: with those that replace them they would take twice
+    the memory.
+    """
+    try:
+        reachable = mark(repository, without={name for each in due for name in each.indexes})
+    except ReachabilityUnknown:
+        return False
+    index = reachable.index
+    gone = {name for each in due for name in (*each.packs, *each.signatures, *each.maps)}
+    return gone.isdisjoint((*index.packs, *index.signatures, *reachable.maps)) and bool((index.links.depths >= 0).all())
+
+
 def _pardon(repository: Repository, lock: MaintenanceLock, due: list[Condemned]) -> list[Condemned]:
     """Take off the lists what is needed after all, by snapshots or by index objects that stay."""
+    if _is_unneeded(repository, due):
+        return due
     reachable = mark(repository)
     index = reachable.index
     needed = _find_needed(reachable, {name for each in due for name in each.indexes})

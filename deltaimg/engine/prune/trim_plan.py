@@ -41,18 +41,21 @@ def plan_trim(reachable: Reachable, options: PruneOptions) -> TrimPlan:
     """Choose the records with the largest share of content that nobody has, until little enough of it is left."""
     index = reachable.index
     is_kept = reachable.is_live & ~index.is_condemned
-    payload = payload_bytes(index.entries)
-    shares = np.where(is_kept, 1 - reachable.mapped_slots / np.maximum(index.entries["slots"], 1), 0)
+    # Numbers of 4 bytes: there are several for each record of a repository.
+    payload = payload_bytes(index.entries).astype(np.uint32)
+    shares = (index.entries["slots"] - reachable.mapped_slots).astype(np.float32)
+    shares /= index.entries["slots"]
+    shares[~is_kept] = 0
     # A delta that nobody has all of was made against a night that is gone, perhaps through several others: all of it may go.
-    ranks = np.where((shares > 0) & (index.links.counts > 0), 1.0, shares)
-    waste = ranks * payload
+    ranks = np.where((shares > 0) & (index.links.counts > 0), np.float32(1), shares)
     allowed = _SHARE_OF_BOUND * options.max_unused * int(payload[is_kept].sum())
     order = np.flatnonzero(ranks > 0)
     order = order[np.argsort(-ranks[order], kind="stable")]
+    waste = ranks[order] * payload[order]
     least = int((ranks == 1).sum())
     count = 0
     if float(waste.sum()) > allowed:
-        left = float(waste.sum()) - np.cumsum(waste[order])
+        left = float(waste.sum()) - np.cumsum(waste)
         count = max(1 + int(np.argmax(left <= allowed)), least)
     plan = _plan(reachable, order[:count], shares, payload)
     while options.max_repack_bytes is not None and plan.written_bytes > options.max_repack_bytes:
@@ -77,8 +80,8 @@ def find_dependents(index: Index, is_chosen: npt.NDArray[np.bool_]) -> npt.NDArr
 def _plan(
     reachable: Reachable,
     chosen: npt.NDArray[np.int64],
-    shares: npt.NDArray[np.float64],
-    payload: npt.NDArray[np.int64],
+    shares: npt.NDArray[np.float32],
+    payload: npt.NDArray[np.uint32],
 ) -> TrimPlan:
     index = reachable.index
     is_kept = reachable.is_live & ~index.is_condemned
@@ -91,11 +94,11 @@ def _plan(
             break
         is_chosen |= more
     is_cut = is_chosen & (reachable.mapped_slots > 0)
-    kept = (payload * (1 - shares))[is_cut].sum()
+    kept = (payload[is_cut] * (1 - shares[is_cut])).sum()
     return TrimPlan(
         cut=np.flatnonzero(is_cut),
         dropped=np.flatnonzero(is_chosen & ~is_cut),
         recoded=np.flatnonzero(recoded),
-        freed_bytes=int((shares * payload)[is_chosen].sum()),
+        freed_bytes=int((shares[is_chosen] * payload[is_chosen]).sum()),
         written_bytes=int(kept + payload[recoded].sum()) if len(chosen) else 0,
     )
