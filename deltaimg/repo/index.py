@@ -20,7 +20,7 @@ from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, no_links, parse_index
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.pack import PACKS, pack_name
-from deltaimg.format.sources import SOURCE_RUN, SourceTable
+from deltaimg.format.sources import SOURCE_RUN, SourceTable, build_sources
 from deltaimg.repo.condemned import load_condemned
 from deltaimg.repo.record_lookup import RecordLookup
 from deltaimg.repo.repository import Repository
@@ -166,19 +166,13 @@ class Links:
             runs,
         )
 
-    def is_same(self, entry: int, table: SourceTable | None) -> bool:
-        """Tell whether a record's own table of sources, None for one that stands alone, is what the index says."""
+    def table_of(self, entry: int) -> bytes:
+        """Return the table of sources that an entry's record must begin with, empty for one that stands alone."""
         first, last = int(self.starts[entry]), int(self.starts[entry + 1])
-        if table is None:
-            return first == last
-        runs = self.runs[self.run_starts[first] : self.run_starts[last]]
+        run_starts = self.run_starts[first : last + 1]
         ids = self._lookup.ids[self.entries[first:last]]
-        counts = np.diff(self.run_starts[first : last + 1])
-        return (
-            np.array_equal(ids, table.ids)
-            and np.array_equal(counts, table.run_counts)
-            and (runs.tobytes() == table.runs.tobytes())
-        )
+        counts = np.diff(run_starts).astype(np.uint16)
+        return build_sources(SourceTable(ids, counts, self.runs[run_starts[0] : run_starts[-1]]))
 
     @cached_property
     def depths(self) -> npt.NDArray[np.int8]:

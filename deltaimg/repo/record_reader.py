@@ -140,7 +140,7 @@ class RecordReader:
             raise Truncated(group.pack, offset, RECORD_HEADER_BYTES + header.payload_bytes, len(data))
         assert header.raw_bytes <= MAX_RECORD_BYTES
         payload = data[RECORD_HEADER_BYTES:]
-        is_proven = bool(self._table.is_loaded(np.array([record]))[0])
+        is_proven = bool(self._table.is_loaded[record])
         if not is_proven:
             check_payload(group.pack, offset, header, payload)
         try:
@@ -176,11 +176,12 @@ class RecordReader:
         decoder = self._find_delta_decoder(header.encoding)
         if decoder is None:
             raise UnsupportedFormat(pack, f"the record at byte {offset} has delta encoding {header.encoding}")
-        sources, delta = parse_sources(pack, offset, payload, header.sources, 1 << header.block_shift)
-        entry = int(self._table.entries[record])
-        if not self._table.index.links.is_same(entry, sources):
+        links, entry = self._table.index.links, int(self._table.entries[record])
+        expected = links.table_of(entry)
+        if header.sources != links.counts[entry] or payload[: len(expected)] != expected:
+            parse_sources(pack, offset, payload, header.sources, 1 << header.block_shift)
             raise Malformed(pack, offset, "the record here has other sources than the index says")
-        return decoder.decode(delta, gather(record), header.raw_bytes, scratch)
+        return decoder.decode(payload[len(expected) :], gather(record), header.raw_bytes, scratch)
 
     def read(self, record: int, gather: Callable[[int], memoryview]) -> memoryview:
         """Fetch and expand a single record; raises StoreError or IntegrityError."""

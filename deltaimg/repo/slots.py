@@ -89,6 +89,22 @@ class SlotTable(RecordNumbers):
         firsts = np.repeat(self._first_slots[sources], run_counts) + runs["first_slot"]
         return firsts, runs["count"].astype(np.int64)
 
+    def count_sources(self, records: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return those of `records` that are deltas, and how many blocks each of them is encoded against."""
+        links = self.index.links
+        deltas = records[links.counts[self._entries[records]] > 0]
+        if not len(deltas):
+            return deltas, np.empty(0, np.int64)
+        entries = self._entries[deltas]
+        numbers = links.of(entries)
+        run_counts = links.run_starts[numbers + 1] - links.run_starts[numbers]
+        of_link = np.add.reduceat(
+            links.runs["count"][expand_ranges(links.run_starts[numbers], run_counts)].astype(np.int64),
+            np.cumsum(run_counts) - run_counts,
+        )
+        link_counts = links.counts[entries]
+        return deltas, np.add.reduceat(of_link, np.cumsum(link_counts) - link_counts)
+
     def add_new_records(self, record_ids: Digests, counts: npt.NDArray[np.int64], digests: Digests) -> None:
         """Number the records that this run made, in order.
 
@@ -127,9 +143,10 @@ class SlotTable(RecordNumbers):
                     raise
                 on_damage(error)
 
-    def is_loaded(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Return for each record whether its digests are at hand."""
-        return self._is_loaded[records]
+    @property
+    def is_loaded(self) -> npt.NDArray[np.bool_]:
+        """Of each record, whether its digests are at hand."""
+        return self._is_loaded
 
     def find_records(self, record_ids: Digests) -> npt.NDArray[np.int64]:
         """Return the number of each record, -1 for one that the index or this table does not have."""

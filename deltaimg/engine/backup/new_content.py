@@ -211,7 +211,7 @@ class NewContent:
         """Return a matcher that knows every block whose digest was loaded."""
         table = self._table
         records = np.arange(table.record_count)
-        loaded = records[table.is_loaded(records)]
+        loaded = records[table.is_loaded[records]]
         table.add_sources(loaded)
         matcher = Matcher(table.digests, table.slot_count)
         for first, count in zip(table.first_slots[loaded].tolist(), table.slot_counts[loaded].tolist(), strict=True):

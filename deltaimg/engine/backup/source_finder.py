@@ -282,7 +282,7 @@ class SourceFinder:
         shape = int(self._table.slot_counts[record]), self._block_bytes
         within = slots - int(self._table.first_slots[record])
         # Without its digests at hand nothing could tell whether what was kept is right.
-        is_loaded = bool(self._table.is_loaded(np.array([record]))[0])
+        is_loaded = bool(self._table.is_loaded[record])
         kept = self._contents.get(self._name(record), shape[0] * shape[1]) if is_loaded else None
         if kept is not None:
             blocks = np.frombuffer(kept, np.uint8).reshape(shape)[within]

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import distinct
+from deltaimg.engine.content.source_ranges import SourceReader
 from deltaimg.engine.content.spool import Spool
 from deltaimg.model import MIB
 from deltaimg.repo.index import expand_ranges
@@ -83,13 +84,7 @@ class RecordCache:
         depths = self._table.index.links.depths[self._table.entries[missing]]
         wanted = {record: found[record] for record in records if record in found}
         spool = Spool(needed_slots, self._block_bytes)
-
-        def gather(each: int) -> memoryview:
-            slots = expand_ranges(*self._table.source_slots(each))
-            content = memoryview(bytearray(len(slots) * self._block_bytes))
-            spool.get(slots, content)
-            return content
-
+        sources = SourceReader(self._table, spool, self._block_bytes)
         try:
             for each, content in found.items():
                 spool.put(int(self._table.first_slots[each]), content)
@@ -98,7 +93,7 @@ class RecordCache:
                 for group in group_reads(self._table, missing[depths == depth]):
                     fetched = self._reader.fetch(group)
                     for each in group.records.tolist():
-                        content = self._reader.expand(each, group, fetched, gather)
+                        content = self._reader.expand(each, group, fetched, sources.read)
                         spool.put(int(self._table.first_slots[each]), content)
                         self._keep(each, content)
                         if each in records:

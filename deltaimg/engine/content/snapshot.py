@@ -17,18 +17,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, RANGE, Ranges, Runs, count_run_blocks, distinct, ranges_of_blocks
+from deltaimg.arrays import FIRST_SLOT, RANGE, Ranges, Runs, count_run_blocks, distinct
 from deltaimg.delta.registry import find_delta_decoder
 from deltaimg.engine.content.places import SlotPlaces
 from deltaimg.engine.content.reader import SnapshotReader
 from deltaimg.engine.content.record_cache import CACHE_BYTES, RecordCache
 from deltaimg.engine.content.resolved import load_resolved
+from deltaimg.engine.content.source_ranges import ReadBack, SourceReader
 from deltaimg.engine.content.spool import Spool
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
 from deltaimg.errors import IntegrityError, StoreError
 from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.format.manifest import Manifest
-from deltaimg.model import MIB, DamagedExtent
+from deltaimg.model import DamagedExtent
 from deltaimg.repo.index import Index, expand_ranges, load_index
 from deltaimg.repo.numbering import renumber_runs
 from deltaimg.repo.record_reader import ReadGroup, RecordReader, group_reads
@@ -56,8 +57,6 @@ class WalkPlan:
 
 Place = Callable[[Ranges, memoryview], None]
 """Writes parts of a record's content to where they belong in the image."""
-ReadBack = Callable[[Ranges, memoryview], None]
-"""Fills parts of memory with bytes of the image that were placed before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +78,24 @@ class SnapshotContent:
         self.resolved = load_resolved(repository, manifest, self.table)
         self.runs = self.resolved.map.runs
         self._reader = RecordReader(repository, self.table, find_delta_decoder)
-        self._scratch, self._source_scratch = ThreadBuffer(), ThreadBuffer()
+        self._scratch = ThreadBuffer()
         self._places = SlotPlaces(self.runs)
         self._block_bytes = manifest.block_bytes
-        self._cut = self._cut_at_records()
         self._records = self.table.used_records(self.runs)
         self._closure = distinct(self._records, self.table.add_sources(self._records))
-        owners = self.table.records_of(self._cut["slot"])
-        self._cut_starts = np.searchsorted(owners, self._records, side="left")
-        self._cut_ends = np.searchsorted(owners, self._records, side="right")
-
-    @property
-    def data_bytes(self) -> int:
+        cut = self._cut_at_records()
+        self.data_bytes = count_run_blocks(cut) * self._block_bytes
         """How many bytes of the image are neither hole nor zero, in whole blocks."""
-        return count_run_blocks(self._cut) * self._block_bytes
+        self._ranges = self._place_runs(cut)
+        numbers = np.arange(self.table.record_count + 1)
+        self._range_starts = np.searchsorted(self.table.records_of(cut["slot"]), numbers)
+        """Ranges [range_starts[r], range_starts[r + 1]) are those of record r."""
 
     def bytes_of(self, records: npt.NDArray[np.int64]) -> int:
         """Return how many bytes of the image `records` supply."""
-        ends = np.concatenate((np.zeros(1, np.int64), np.cumsum(self._cut["count"], dtype=np.int64)))
-        places = np.searchsorted(self._records, records)
-        return int((ends[self._cut_ends[places]] - ends[self._cut_starts[places]]).sum()) * self._block_bytes
+        firsts = self._range_starts[records]
+        ranges = expand_ranges(firsts, self._range_starts[records + 1] - firsts)
+        return int(self._ranges["length"][ranges].sum())
 
     @property
     def records(self) -> npt.NDArray[np.int64]:
@@ -144,13 +141,10 @@ class SnapshotContent:
             IntegrityError, ObjectNotFound: as soon as one is met, unless `keep_going`: then it is reported in the result.
         """
         spool = Spool(plan.kept_slots, self._block_bytes, spool_folder)
-        lost: dict[int, str] = {}
-
-        def gather(record: int) -> memoryview:
-            return self._gather(record, spool, read_back, lost)
-
+        find_blocks = self._find_blocks if read_back else None
+        sources = SourceReader(self.table, spool, self._block_bytes, find_blocks=find_blocks, read_back=read_back)
         try:
-            yield from self._walk_steps(plan, place, gather, spool, lost, keep_going=keep_going, workers=workers)
+            yield from self._walk_steps(plan, place, sources, spool, keep_going=keep_going, workers=workers)
         finally:
             spool.close()
 
@@ -196,17 +190,19 @@ class SnapshotContent:
         What its deltas need is expanded first and kept, so that reading on never has to expand a chain of them again.
         """
         spool = Spool(self.plan().kept_slots, self._block_bytes)
+        sources = SourceReader(self.table, spool, self._block_bytes)
         lost: dict[int, str] = {}
 
-        def gather(record: int) -> memoryview:
-            return self._gather(record, spool, None, lost)
+        def read_sources(record: int) -> memoryview:
+            self._refuse_lost(record, lost)
+            return sources.read(record)
 
         try:
             if spool.size_bytes:
                 plan = self.plan(distinct(self.table.records_of(spool.slots)))
-                for _ in self._walk_steps(plan, None, gather, spool, lost, keep_going=True, workers=workers):
-                    pass
-            yield SnapshotReader(self, RecordCache(self._reader, self.table, self._block_bytes, gather=gather))
+                for walked in self._walk_steps(plan, None, sources, spool, keep_going=True, workers=workers):
+                    lost.update(walked.damaged_records)
+            yield SnapshotReader(self, RecordCache(self._reader, self.table, self._block_bytes, gather=read_sources))
         finally:
             spool.close()
 
@@ -219,18 +215,19 @@ class SnapshotContent:
         cut = renumber_runs(data, table.first_slots, table.slot_counts, table.first_slots)
         return cut[np.argsort(cut["slot"], kind="stable")]
 
-    def _ranges_of(self, record: int) -> Ranges:
-        """Return which parts of a record stand where in the image."""
-        place = int(np.searchsorted(self._records, record))
-        if place == len(self._records) or self._records[place] != record:
-            return np.empty(0, RANGE)
-        runs = self._cut[self._cut_starts[place] : self._cut_ends[place]]
-        ranges = np.empty(len(runs), RANGE)
-        ranges["offset"] = runs["first_block"] * self._block_bytes
-        ranges["start"] = (runs["slot"] - self.table.first_slots[record]) * self._block_bytes
-        lengths = runs["count"].astype(np.int64) * self._block_bytes
+    def _place_runs(self, cut: Runs) -> Ranges:
+        """Return which parts of their records runs bring to which places in the image."""
+        firsts = self.table.first_slots[self.table.records_of(cut["slot"])]
+        ranges = np.empty(len(cut), RANGE)
+        ranges["offset"] = cut["first_block"] * self._block_bytes
+        ranges["start"] = (cut["slot"] - firsts) * self._block_bytes
+        lengths = cut["count"].astype(np.int64) * self._block_bytes
         ranges["length"] = np.minimum(lengths, self.manifest.size_bytes - ranges["offset"])
         return ranges
+
+    def _ranges_of(self, record: int) -> Ranges:
+        """Return which parts of a record stand where in the image."""
+        return self._ranges[self._range_starts[record] : self._range_starts[record + 1]]
 
     def _find_kept(self, deltas: npt.NDArray[np.int64], *, can_read_back: bool) -> npt.NDArray[np.int64]:
         """Return the slots that `deltas` are encoded against, but for those that can be read back from the image."""
@@ -242,39 +239,31 @@ class SnapshotContent:
         blocks = self._places.find(slots)
         return np.where((blocks + 1) * self._block_bytes <= self.manifest.size_bytes, blocks, -1)
 
-    def _gather(self, record: int, spool: Spool, read_back: ReadBack | None, lost: dict[int, str]) -> memoryview:
-        """Return the blocks that a delta record is encoded against."""
-        slots = expand_ranges(*self.table.source_slots(record))
-        for source in self.table.records_of(slots).tolist() if lost else ():
+    def _refuse_lost(self, record: int, lost: dict[int, str]) -> None:
+        """Raise ValueError if a record stands on one that cannot be expanded."""
+        if not lost:
+            return
+        firsts, _ = self.table.source_slots(record)
+        for source in self.table.records_of(firsts).tolist():
             if source in lost:
                 # Of a chain, what is at its bottom is told, not each link.
                 raise ValueError(f"{_STANDS_ON}{lost[source].rsplit(_STANDS_ON, 1)[-1]}")
-        block = self._block_bytes
-        content = self._source_scratch.get(max(len(slots) * block, MIB))[: len(slots) * block]
-        if read_back is None:
-            spool.get(slots, content)
-            return content
-        blocks = self._find_blocks(slots)
-        placed, kept = np.flatnonzero(blocks >= 0), np.flatnonzero(blocks < 0)
-        read_back(ranges_of_blocks(blocks[placed], placed, block), content)
-        spool.get(slots[kept], content, kept)
-        return content
 
     def _walk_steps(
         self,
         plan: WalkPlan,
         place: Place | None,
-        gather: Callable[[int], memoryview],
+        sources: SourceReader,
         spool: Spool,
-        lost: dict[int, str],
         *,
         keep_going: bool,
         workers: int | None,
     ) -> Iterator[WalkedGroup]:
-        """Walk step by step; `lost` gathers the records that cannot be expanded, and why."""
+        """Walk step by step; what a step could not expand those after it do without."""
+        lost: dict[int, str] = {}
 
         def handle(group: ReadGroup) -> WalkedGroup:
-            return self._walk_group(group, place, gather, spool, keep_going=keep_going)
+            return self._walk_group(group, place, sources, spool, lost, keep_going=keep_going)
 
         with OrderedPool(workers=workers, window=2 * (workers or count_workers())) as pool:
             for step in plan.steps:
@@ -286,34 +275,40 @@ class SnapshotContent:
         self,
         group: ReadGroup,
         place: Place | None,
-        gather: Callable[[int], memoryview],
+        sources: SourceReader,
         spool: Spool,
+        lost: dict[int, str],
         *,
         keep_going: bool,
     ) -> WalkedGroup:
-        supplied = 0
+        located = sources.locate(group.records)
+
+        def read_sources(record: int) -> memoryview:
+            self._refuse_lost(record, lost)
+            return located(record)
+
+        supplied: list[int] = []
         damaged: list[tuple[int, str]] = []
         try:
             fetched = self._reader.fetch(group)
         except StoreError as error:
             if not keep_going:
                 raise
-            return self._report(0, [(record, str(error)) for record in group.records.tolist()])
+            return self._report([], [(record, str(error)) for record in group.records.tolist()])
         for record in group.records.tolist():
             try:
-                content = self._reader.expand(record, group, fetched, gather, self._scratch.get(MAX_RECORD_BYTES))
+                content = self._reader.expand(record, group, fetched, read_sources, self._scratch.get(MAX_RECORD_BYTES))
             except IntegrityError as error:
                 if not keep_going:
                     raise
                 damaged.append((record, str(error)))
                 continue
             spool.put(int(self.table.first_slots[record]), content)
-            ranges = self._ranges_of(record)
-            supplied += int(ranges["length"].sum())
+            supplied.append(record)
             if place is not None:
-                place(ranges, content)
+                place(self._ranges_of(record), content)
         return self._report(supplied, damaged)
 
-    def _report(self, supplied_bytes: int, damaged: list[tuple[int, str]]) -> WalkedGroup:
+    def _report(self, supplied: list[int], damaged: list[tuple[int, str]]) -> WalkedGroup:
         damage = [DamagedExtent(*extent, reason) for record, reason in damaged for extent in self.extents_of(record)]
-        return WalkedGroup(supplied_bytes, tuple(damage), tuple(damaged))
+        return WalkedGroup(self.bytes_of(np.array(supplied, np.int64)), tuple(damage), tuple(damaged))

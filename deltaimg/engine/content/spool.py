@@ -13,7 +13,7 @@ import tempfile
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import RANGE, Slots, ranges_of_blocks
+from deltaimg.arrays import RANGE, Ranges, Slots, ranges_of_blocks
 from deltaimg.errors import ImageError
 from deltaimg.kernels import gather_blocks, read_ranges, write_ranges
 from deltaimg.model import MIB
@@ -50,15 +50,20 @@ class Spool:
         if failed is not None:
             raise self._failure(failed.error_number)
 
-    def get(self, slots: npt.NDArray[np.int64], out: memoryview, places: npt.NDArray[np.int64] | None = None) -> None:
-        """Fill `out` with the blocks of slots that were put: one after another, or each at its place, a number of blocks."""
-        if not len(slots):
-            return
-        places = np.arange(len(slots)) if places is None else places
-        ranges = ranges_of_blocks(np.searchsorted(self.slots, slots), places, self._block_bytes)
+    def find(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return where each slot is kept, in blocks, for `read`."""
+        return np.searchsorted(self.slots, slots)
+
+    def read(self, ranges: Ranges, out: memoryview) -> None:
+        """Fill ranges of `out` with what was put."""
         failed = read_ranges(self._descriptor, ranges, out)
         if failed is not None:
             raise self._failure(failed.error_number)
+
+    def get(self, slots: npt.NDArray[np.int64], out: memoryview) -> None:
+        """Fill `out` with the blocks of slots that were put, one after another."""
+        if len(slots):
+            self.read(ranges_of_blocks(self.find(slots), np.arange(len(slots)), self._block_bytes), out)
 
     def close(self) -> None:
         """Forget everything."""

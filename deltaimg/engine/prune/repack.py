@@ -19,7 +19,7 @@ from deltaimg.errors import IntegrityError, Malformed, ObjectNotFound
 from deltaimg.format.index import INDEXES, IndexObject, build_index, parse_index
 from deltaimg.format.pack import RECORD_HEADER_BYTES, check_payload, parse_record_header
 from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
-from deltaimg.format.sources import SourceTable, parse_sources
+from deltaimg.format.sources import SourceTable, build_sources, parse_sources
 from deltaimg.model import MIB
 from deltaimg.repo.index import Index
 from deltaimg.repo.pack_writer import PackWriter
@@ -57,7 +57,7 @@ def copy_records(
 
         lost: list[IntegrityError | ObjectNotFound] = []
         table.load_digests(records, lambda error, lost=lost: lost.append(error))  # type: ignore[misc]
-        for record in records[~table.is_loaded(records)].tolist():
+        for record in records[~table.is_loaded[records]].tolist():
             refuse(index.packs[int(index.entries["pack"][table.entries[record]])], lost[0])
         for group in group_reads(table, records):
             pack = index.packs[int(index.entries["pack"][table.entries[group.records[0]]])]
@@ -100,7 +100,7 @@ def _copy_group(repository: Repository, table: SlotTable, group: ReadGroup, writ
         sources: SourceTable | None = None
         if header.sources:
             sources, _ = parse_sources(group.pack, offset, payload, header.sources, 1 << header.block_shift)
-        if not index.links.is_same(number, sources):
+        if (build_sources(sources) if sources else b"") != index.links.table_of(number):
             raise Malformed(group.pack, offset, "the record here has other sources than the index says")
         first = int(table.first_slots[record])
         copies.append((header, bytes(payload), table.digests[first : first + header.slots], sources))
