@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Digests, Runs, Slots, count_run_blocks, empty_runs, join_runs
+from deltaimg.arrays import Runs, count_run_blocks, empty_runs, join_runs
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.delta.encode import Encoder, count_record_blocks
 from deltaimg.delta.interface import DeltaCodec
@@ -27,18 +27,19 @@ from deltaimg.delta.registry import FORCED_MODES, find_delta_decoder, make_delta
 from deltaimg.delta.sources import BEST_LIMITS, SourceLimits
 from deltaimg.engine.backup.anchor_cache import AnchorCache, open_anchor_cache
 from deltaimg.engine.backup.base import BYTES_A_KNOWN_BLOCK, load_other_content
+from deltaimg.engine.backup.block_order import BlockOrder, ChangedBlocks
 from deltaimg.engine.backup.content_cache import ContentCache
+from deltaimg.engine.backup.expanded_records import ExpandedRecords
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.record_stream import RecordStream
 from deltaimg.engine.backup.relatives import Relatives
 from deltaimg.engine.backup.restore_cost import RestoreCost
 from deltaimg.engine.backup.seen import SeenImage
 from deltaimg.engine.backup.source_finder import SourceFinder
-from deltaimg.engine.content.record_cache import RecordCache
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.scan import ScannedSpan, count_span_bytes
 from deltaimg.image.source import Source
-from deltaimg.kernels import CHANGED, gather_blocks
+from deltaimg.kernels import CHANGED
 from deltaimg.model import KIB, MIB
 from deltaimg.repo.index import expand_ranges
 from deltaimg.repo.pack_writer import PackWriter
@@ -52,16 +53,6 @@ FEW_SHARE = 4096
 some tens of KiB of it."""
 _FEW_BUDGET_BYTES = 8 * MIB
 """For content of other images and of earlier nights, some 300,000 blocks, when few blocks changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _ChangedBlocks:
-    """Changed blocks in image order: blocks `indexes` of `content` are blocks `blocks` of the image."""
-
-    content: memoryview
-    indexes: Slots
-    blocks: npt.NDArray[np.uint64]
-    digests: Digests
 
 
 class NewContent:
@@ -89,11 +80,12 @@ class NewContent:
         self._base_runs = empty_runs() if base_runs is None else base_runs
         self._extents, self._block_bytes = extents, block_bytes
         self._stack = ExitStack()
-        self._waiting: list[_ChangedBlocks] = []
+        self._waiting: list[ChangedBlocks] = []
         few_bytes = min(FEW_BYTES, table.slot_count * block_bytes // FEW_SHARE)
         self._most_waiting = 0 if options.delta in FORCED_MODES else few_bytes // block_bytes
         self._matcher: Matcher | None = None
         self._stream: RecordStream | None = None
+        self._order: BlockOrder | None = None
         self._anchors: AnchorCache | None = None
         self._contents: ContentCache | None = None
 
@@ -107,23 +99,26 @@ class NewContent:
         """Take the changed blocks of a span, which are copied; return whether the tables were filled for them just now."""
         changed = span.statuses[span.statuses["status"] == CHANGED]
         indexes = expand_ranges(changed["first"].astype(np.int64), changed["count"].astype(np.int64)).astype(np.uint32)
-        taken = _ChangedBlocks(
+        taken = ChangedBlocks(
             content, indexes, indexes.astype(np.uint64) + np.uint64(span.first_block), span.digests[indexes]
         )
         is_opened = False
         if self._stream is None:
             if len(indexes) + sum(len(each.blocks) for each in self._waiting) <= self._most_waiting:
-                self._waiting.append(_copy_blocks(taken, self._block_bytes))
+                self._waiting.append(taken.copy(self._block_bytes))
                 return False
             self._open_for_many()
             is_opened = True
-        self._store(taken)
+        for batch in self._order.add(taken) if self._order else (taken,):
+            self._store(batch)
         return is_opened
 
     def finish(self) -> None:
         """Store what is left, and give the records that were made their numbers."""
         if self._waiting:
             self._open_for_few()
+        for batch in self._order.drain() if self._order else ():
+            self._store(batch)
         if self._stream and self._matcher:
             self._stream.finish()
             # New slots were numbered from here on: a record that came into view meanwhile would have taken their numbers.
@@ -158,6 +153,9 @@ class NewContent:
         matcher = self._make_matcher()
         delta_codecs = make_delta_codecs(options.delta, options.level)
         self._open_stream(matcher, delta_codecs, self._make_finder(matcher) if delta_codecs else None)
+        if delta_codecs and self._has_base:
+            record_blocks = count_record_blocks(self._block_bytes)
+            self._order = BlockOrder(self._table, self._base_runs, record_blocks, self._block_bytes)
 
     def _open_for_few(self) -> None:
         """Learn what can be equal to one of the waiting blocks."""
@@ -195,7 +193,7 @@ class NewContent:
             self._store(each)
         self._waiting = []
 
-    def _store(self, changed: _ChangedBlocks) -> None:
+    def _store(self, changed: ChangedBlocks) -> None:
         """Refer to those of the changed blocks that are stored already, and store the others."""
         matcher, stream = self._matcher, self._stream
         assert matcher
@@ -238,14 +236,14 @@ class NewContent:
         is_known = not is_new and anchors.knows_most_of(table.record_ids[base_records])
         if len(base_records) and not is_known and not source.is_sequential:
             anchors.learn_image(source, self._extents, self._base_runs, table, progress=self._progress)
-        reader = RecordReader(self._repository, table, find_delta_decoder)
         limits = BEST_LIMITS if options.delta == "best" or options.level >= LEVELS["best"] else SourceLimits()
         seen, base_runs, first_new_slot = self._seen, self._base_runs, matcher.slot_count
         return SourceFinder(
             table,
             anchors,
             self._contents,
-            RecordCache(reader, table, self._block_bytes),
+            RecordReader(self._repository, table, find_delta_decoder),
+            self._open_expanded(),
             source,
             self._make_relatives(self._contents),
             base_runs=base_runs,
@@ -269,6 +267,12 @@ class NewContent:
             budget_bytes=self._options.delta_budget_bytes,
         )
 
+    def _open_expanded(self) -> ExpandedRecords:
+        folder = self._cache_path("content")
+        expanded = ExpandedRecords(folder, self._block_bytes, count_record_blocks(self._block_bytes))
+        self._stack.callback(expanded.close)
+        return expanded
+
     def _cache_path(self, kind: str) -> str | None:
         if self._options.cache_folder is None:
             return None
@@ -280,9 +284,3 @@ def _join_stored(base_runs: Runs, changed_runs: Runs, first_new_slot: int) -> Ru
     """Return the runs of a new map, as far as it is known, that refer to what was stored before."""
     runs = join_runs([base_runs, changed_runs])
     return runs[runs["slot"] < first_new_slot]
-
-
-def _copy_blocks(changed: _ChangedBlocks, block_bytes: int) -> _ChangedBlocks:
-    """Return the same blocks in memory of their own, and nothing else in it."""
-    content = gather_blocks(changed.content, block_bytes, changed.indexes)
-    return replace(changed, content=content.data, indexes=np.arange(len(changed.indexes), dtype=np.uint32))

@@ -31,7 +31,7 @@ from deltaimg.model import count_blocks
 
 
 class SeenImage:
-    """Filled span by span, in image order; then asked."""
+    """Filled span by span, changed blocks in any order; then asked."""
 
     def __init__(self, extents: npt.NDArray[np.int64] | None, block_bytes: int) -> None:
         """Args: extents: what holds data, in whole blocks, the rest being holes; None for a stream, which has no holes."""
@@ -60,7 +60,8 @@ class SeenImage:
     @property
     def changed_runs(self) -> Runs:
         """Where the changed blocks so far are stored."""
-        return join_runs(self._changed_runs)
+        runs = join_runs(self._changed_runs)
+        return runs[np.argsort(runs["first_block"], kind="stable")]
 
     def lay_on(self, base_runs: Runs, size_bytes: int) -> Runs:
         """Return the image's whole map: the base, then zeros, holes and changed blocks on top."""

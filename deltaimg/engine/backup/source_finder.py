@@ -3,16 +3,17 @@
 
 Choosing is one thread's work, in the order of the records, so that the same run finds the same sources with any number of
 threads. Reading them is any thread's: from the image, where they stand unchanged, else from the content kept of the nights
-before, else from the repository, where little else must be expanded for them.
+before, else from the repository, where little else must be expanded for them, and once.
 
-Always  blocks taken from the image or the kept content are digested and compared first: what is not right is no source.
-Memory  the anchors' table, the cache of expanded records, 16 bytes for each run of the map and of the latest new records.
+Always  blocks taken from the image or from kept content are digested and compared first: what is not right is no source.
+Memory  the anchors' table, 16 bytes for each run of the map and of the latest new records.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,16 +24,17 @@ from deltaimg.delta.encode import Sources
 from deltaimg.delta.sources import SourceLimits, choose_slots
 from deltaimg.engine.backup.anchor_cache import AnchorCache
 from deltaimg.engine.backup.content_cache import ContentCache
+from deltaimg.engine.backup.expanded_records import ExpandedRecords
 from deltaimg.engine.backup.relatives import Relatives
 from deltaimg.engine.backup.restore_cost import RestoreCost
 from deltaimg.engine.content.places import SlotPlaces
-from deltaimg.engine.content.record_cache import RecordCache
 from deltaimg.errors import DeltaimgError
 from deltaimg.format.sources import SOURCE_RUN, SourceTable
 from deltaimg.image.source import Source
 from deltaimg.kernels import digest_blocks
 from deltaimg.kernels.layout import AnchorNames
 from deltaimg.repo.index import expand_ranges
+from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.slots import SlotTable
 
 _REMEMBERED_RECORDS = 8192
@@ -45,6 +47,8 @@ _EXPANDED_DEPTH = 1
 """What is no longer in the image is expanded from the repository if its record is at most so deep. With one more, a night
 that rewrites files takes ten times as long; deeper content is kept on this host."""
 _FEWEST_VOTES = 4
+_ENOUGH_VOTES = 0.9
+"""Of those that might be had."""
 _LEAST_SHARE = 0.02
 """Of the anchors of a record that must be known: fewer promise less than the sources would cost."""
 
@@ -77,7 +81,8 @@ class SourceFinder:
         table: SlotTable,
         anchors: AnchorCache,
         contents: ContentCache,
-        records: RecordCache,
+        reader: RecordReader,
+        expanded: ExpandedRecords,
         source: Source,
         relatives: Relatives,
         *,
@@ -98,7 +103,7 @@ class SourceFinder:
             digests: returns those of all slots, new ones included.
         """
         self._table, self._anchors, self._source = table, anchors, source
-        self._contents, self._records = contents, records
+        self._contents, self._reader, self._expanded = contents, reader, expanded
         self._places = SlotPlaces(base_runs)
         self._first_new_slot, self._record_blocks, self._block_bytes = first_new_slot, record_blocks, block_bytes
         self._block_key, self._digests, self._limits = block_key, digests, limits
@@ -160,16 +165,12 @@ class SourceFinder:
 
     def read(self, choice: Choice) -> Sources | None:
         """Fetch what was chosen; what cannot be had any more is left out."""
-        slots = choice.slots
-        content = bytearray(len(slots) * self._block_bytes)
-        is_there = self._read_image(slots, memoryview(content))
-        self._read_elsewhere(slots, is_there, memoryview(content))
+        blocks, is_there = self._fetch(choice.slots)
         if not is_there.any():
             return None
         if not is_there.all():
-            blocks = np.frombuffer(content, np.uint8).reshape(len(slots), self._block_bytes)
-            slots, content = slots[is_there], bytearray(blocks[is_there].tobytes())
-        return Sources(self._describe(slots), memoryview(content))
+            blocks = blocks[is_there]
+        return Sources(self._describe(choice.slots[is_there]), blocks.reshape(-1).data)
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -195,7 +196,8 @@ class SourceFinder:
             return nothing
         slots, votes = np.unique(slots, return_counts=True)
         records, depths, levels = self._find_records(slots)
-        is_allowed = (depths >= 0) & (depths < self._limits.depth) & (levels < _MAX_LEVELS)
+        deepest = self._choose_depth(depths, votes)
+        is_allowed = (depths >= 0) & (depths <= deepest) & (levels < _MAX_LEVELS)
         is_allowed &= self._may_be_readable(slots, records)
         is_allowed &= self._cost.allows(records)
         slots, votes, records = slots[is_allowed], votes[is_allowed], records[is_allowed]
@@ -209,6 +211,18 @@ class SourceFinder:
         self._cost.note_sources(records)
         depth = 1 + int(depths.max())
         return Choice(chosen, known_anchors / anchors, depth), depth, 1 + int(levels.max())
+
+    def _choose_depth(self, depths: npt.NDArray[np.int64], votes: npt.NDArray[np.int64]) -> int:
+        """Return how deep the sources of a record may stand, given how many anchors are known at each depth.
+
+        The few votes that would put all of the record deeper are not worth it. Where most of its content has reached the bound,
+        it begins anew on shallow sources, or on none.
+        """
+        bound = self._limits.depth
+        by_depth = np.bincount(np.clip(depths, 0, bound), np.where(depths >= 0, votes, 0), bound + 1).cumsum()
+        if by_depth[bound - 1] < by_depth[bound] / 2:
+            return bound // 4 - 1
+        return int(np.argmax(by_depth >= _ENOUGH_VOTES * by_depth[bound - 1]))
 
     def _may_be_readable(self, slots: npt.NDArray[np.int64], records: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Tell of slots which can be fetched: of those that the image had, this is not known before it is tried."""
@@ -235,25 +249,29 @@ class SourceFinder:
         levels = np.where(is_new & is_remembered, self._new_levels[places], 0)
         return np.where(is_new, self._table.record_count + new_numbers, records), depths, levels
 
-    def _read_image(self, slots: npt.NDArray[np.int64], out: memoryview) -> npt.NDArray[np.bool_]:
-        """Fill in what the image still has; tell which of the slots that are."""
-        if self._source.is_sequential:
-            return np.zeros(len(slots), np.bool_)
+    def _fetch(self, slots: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """Return the blocks of slots, a row of bytes each, and which of them could be had."""
+        blocks = np.empty((len(slots), self._block_bytes), np.uint8)
+        is_there = np.zeros(len(slots), np.bool_)
+        if not self._source.is_sequential:
+            self._read_image(slots, is_there, blocks)
+        self._read_elsewhere(slots, is_there, blocks)
+        return blocks, is_there
+
+    def _read_image(
+        self, slots: npt.NDArray[np.int64], is_there: npt.NDArray[np.bool_], out: npt.NDArray[np.uint8]
+    ) -> None:
+        """Fill in what the image still has."""
         blocks = self._places.find(slots)
         new = np.flatnonzero(slots >= self._first_new_slot)
         if len(new):
             blocks[new] = self._place_new(slots[new])
         placed = np.flatnonzero(blocks >= 0)
-        read = bytearray(len(placed) * self._block_bytes)
+        read = np.empty((len(placed), self._block_bytes), np.uint8)
         ranges = ranges_of_blocks(blocks[placed], np.arange(len(placed)), self._block_bytes)
-        self._source.reread(ranges, memoryview(read))
-        found = digest_blocks(self._block_key, read, self._block_bytes)
-        is_right = (found == self._digests()[slots[placed]]).all(axis=1)
-        is_there = np.zeros(len(slots), np.bool_)
-        is_there[placed[is_right]] = True
-        by_block = np.frombuffer(out, np.uint8).reshape(len(slots), self._block_bytes)
-        by_block[placed] = np.frombuffer(read, np.uint8).reshape(-1, self._block_bytes)
-        return is_there
+        self._source.reread(ranges, read.reshape(-1).data)
+        out[placed] = read
+        is_there[placed] = self._are_right(read, slots[placed])
 
     def _place_new(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return where in the image the blocks of slots of this run stand."""
@@ -265,35 +283,58 @@ class SourceFinder:
                 blocks[numbers == number] = SlotPlaces(new.runs).find(slots[numbers == number])
         return blocks
 
-    def _read_elsewhere(self, slots: npt.NDArray[np.int64], is_there: npt.NDArray[np.bool_], out: memoryview) -> None:
+    def _read_elsewhere(
+        self, slots: npt.NDArray[np.int64], is_there: npt.NDArray[np.bool_], out: npt.NDArray[np.uint8]
+    ) -> None:
         """Fill in those that are missing; what cannot be read costs a source and no more."""
-        by_block = np.frombuffer(out, np.uint8).reshape(len(slots), self._block_bytes)
         missing = np.flatnonzero(~is_there & (slots < self._first_new_slot))
         records = self._table.records_of(slots[missing])
-        for record in distinct(records).tolist():
-            numbers = missing[records == record]
-            blocks = self._read_record(record, slots[numbers])
-            if blocks is not None:
-                by_block[numbers] = blocks
-                is_there[numbers] = True
+        within = slots[missing] - self._table.first_slots[records]
+        kept, blocks = self._expanded.read(records, within)
+        is_right = self._are_right(blocks, slots[missing[kept]])
+        out[missing[kept]] = blocks
+        is_there[missing[kept]] = is_right
+        is_open = ~is_there[missing]
+        for record in distinct(records[is_open]).tolist():
+            numbers = np.flatnonzero(is_open & (records == record))
+            content = self._expand(record, within[numbers], slots[missing[numbers]])
+            if content is not None:
+                out[missing[numbers]] = content[within[numbers]]
+                is_there[missing[numbers]] = True
 
-    def _read_record(self, record: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8] | None:
-        """Return some blocks of a stored record, None if that is not possible or costs too much."""
-        shape = int(self._table.slot_counts[record]), self._block_bytes
-        within = slots - int(self._table.first_slots[record])
+    def _expand(
+        self, record: int, within: npt.NDArray[np.int64], slots: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.uint8] | None:
+        """Return the blocks of a stored record, `slots` of them proven; None if that is not possible or costs too much."""
         # Without its digests at hand nothing could tell whether what was kept is right.
         is_loaded = bool(self._table.is_loaded[record])
-        kept = self._contents.get(self._name(record), shape[0] * shape[1]) if is_loaded else None
-        if kept is not None:
-            blocks = np.frombuffer(kept, np.uint8).reshape(shape)[within]
-            if (digest_blocks(self._block_key, blocks.data, self._block_bytes) == self._digests()[slots]).all():
-                return blocks
-        if self._depths[record] > _EXPANDED_DEPTH:
+        length = int(self._table.slot_counts[record]) * self._block_bytes
+        content: bytes | memoryview | None = self._contents.get(self._name(record), length) if is_loaded else None
+        if content is not None:
+            blocks = np.frombuffer(content, np.uint8).reshape(-1, self._block_bytes)
+            if not self._are_right(blocks[within], slots).all():
+                content = None
+        if content is None and self._depths[record] <= _EXPANDED_DEPTH:
+            with suppress(DeltaimgError):
+                content = self._reader.read(record, self._gather)
+        if content is None:
             return None
-        try:
-            return np.frombuffer(self._records.get(record), np.uint8).reshape(shape)[within]
-        except DeltaimgError:
-            return None
+        if is_loaded:
+            self._expanded.put(record, memoryview(content))
+        return np.frombuffer(content, np.uint8).reshape(-1, self._block_bytes)
+
+    def _gather(self, record: int) -> memoryview:
+        """Return what a stored delta record is encoded against; raises ValueError where it cannot be had."""
+        blocks, is_there = self._fetch(expand_ranges(*self._table.source_slots(record)))
+        if not is_there.all():
+            raise ValueError("is encoded against what cannot be read")
+        return blocks.reshape(-1).data
+
+    def _are_right(self, blocks: npt.NDArray[np.uint8], slots: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Tell of each of `blocks`, a row of bytes each, whether it is what a slot's digest says."""
+        found = digest_blocks(self._block_key, np.ascontiguousarray(blocks).data, self._block_bytes)
+        is_right: npt.NDArray[np.bool_] = (found == self._digests()[slots]).all(axis=1)
+        return is_right
 
     def _describe(self, slots: npt.NDArray[np.int64]) -> SourceTable:
         """Return ascending slots as the table that a record begins with."""

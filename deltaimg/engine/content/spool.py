@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import RANGE, Ranges, Slots, ranges_of_blocks
+from deltaimg.engine.nameless_file import open_nameless
 from deltaimg.errors import ImageError
 from deltaimg.kernels import gather_blocks, read_ranges, write_ranges
 from deltaimg.model import MIB
@@ -74,9 +75,7 @@ class Spool:
     def _open(self) -> int:
         if self.size_bytes <= MEMORY_BYTES:
             return os.memfd_create("deltaimg-spool")
-        descriptor, path = tempfile.mkstemp(prefix=".deltaimg-", dir=self._folder)
-        os.unlink(path)
-        return descriptor
+        return open_nameless(self._folder)
 
     def _failure(self, error_number: int | None) -> ImageError:
         return ImageError(

@@ -76,7 +76,7 @@ def test_no_delta_stands_deeper_than_asked(tmp_path: Path, depth: int) -> None:
     for _ in range(8):
         manifest = back_up_image(repository, image, max_depth=depth, cache_folder=str(tmp_path))
         update_rows(image, chance)
-    assert load_index(repository).links.depths.max() == depth
+    assert 0 < load_index(repository).links.depths.max() <= depth
     assert SnapshotContent(repository, manifest).plan().decoded_bytes > 0
 
 
@@ -248,7 +248,7 @@ def test_a_read_expands_no_record_of_a_chain_twice(
         content = bytes(image.content)
         update_rows(image, chance)
     snapshot = SnapshotContent(repository, manifest)
-    assert load_index(repository).links.depths.max() > 4
+    assert load_index(repository).links.depths.max() > 3
     expanded: list[int] = []
     expand = RecordReader.expand
 

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order in which changed blocks go into records: by how deep the content stands that they replace.
+
+A delta record stands one deeper than the deepest of its sources. Blocks that change every night, gathered with their neighbours
+that had not changed for a year, would put each record upon last night's, and within a week all of them at the bound where
+content is stored as a literal again. By themselves they do so alone.
+
+Memory  4 records of blocks for each depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import FIRST_SLOT, Digests, Runs, Slots, end_blocks
+from deltaimg.kernels import gather_blocks
+from deltaimg.repo.slots import SlotTable
+
+_BATCH_RECORDS = 4
+"""Of one depth, one after another: where two depths meet, a record has blocks of both."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedBlocks:
+    """Blocks `indexes` of `content` are blocks `blocks` of the image."""
+
+    content: memoryview
+    indexes: Slots
+    blocks: npt.NDArray[np.uint64]
+    digests: Digests
+
+    def copy(self, block_bytes: int) -> ChangedBlocks:
+        """Return the same blocks in memory of their own, and nothing else in it."""
+        content = gather_blocks(self.content, block_bytes, self.indexes)
+        return ChangedBlocks(content.data, np.arange(len(self.indexes), dtype=np.uint32), self.blocks, self.digests)
+
+    def choose(self, numbers: npt.NDArray[np.integer] | slice) -> ChangedBlocks:
+        """Return some of them."""
+        return ChangedBlocks(self.content, self.indexes[numbers], self.blocks[numbers], self.digests[numbers])
+
+
+class BlockOrder:
+    """Takes changed blocks in image order, and gives them back in batches of one depth."""
+
+    def __init__(self, table: SlotTable, base_runs: Runs, record_blocks: int, block_bytes: int) -> None:
+        self._table, self._block_bytes = table, block_bytes
+        self._batch_blocks = _BATCH_RECORDS * record_blocks
+        self._base_runs = base_runs[base_runs["slot"] >= FIRST_SLOT]
+        self._base_ends = end_blocks(self._base_runs)
+        self._batches: dict[int, _Batch] = {}
+
+    def add(self, changed: ChangedBlocks) -> Iterator[ChangedBlocks]:
+        """Take blocks, which are copied; yield each batch that is full, good until the next is asked for."""
+        depths = self._find_depths(changed.blocks)
+        for depth in np.unique(depths).tolist():
+            waiting = changed.choose(np.flatnonzero(depths == depth))
+            batch = self._batches.setdefault(depth, _Batch(self._batch_blocks, self._block_bytes))
+            while len(waiting.blocks):
+                room = batch.fill(waiting)
+                if batch.is_full:
+                    yield batch.take()
+                waiting = waiting.choose(slice(room, None))
+
+    def drain(self) -> Iterator[ChangedBlocks]:
+        """Yield what is left."""
+        for depth in sorted(self._batches):
+            if not self._batches[depth].is_empty:
+                yield self._batches[depth].take()
+
+    def _find_depths(self, blocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Return how deep the content stands that the base has at each of `blocks`, 0 where it has none."""
+        depths = np.zeros(len(blocks), np.int64)
+        if len(self._base_runs):
+            runs = np.maximum(np.searchsorted(self._base_runs["first_block"], blocks, side="right") - 1, 0)
+            firsts = self._base_runs["first_block"][runs]
+            had = np.flatnonzero((blocks >= firsts) & (blocks < self._base_ends[runs]))
+            slots = self._base_runs["slot"][runs[had]] + (blocks[had] - firsts[had]).astype(np.int64)
+            depths[had] = self._table.index.links.depths[self._table.entries[self._table.records_of(slots)]]
+        return depths
+
+
+class _Batch:
+    """Blocks of one depth."""
+
+    def __init__(self, most_blocks: int, block_bytes: int) -> None:
+        self._content = np.empty(most_blocks * block_bytes, np.uint8)
+        self._most_blocks, self._block_bytes = most_blocks, block_bytes
+        self._parts: list[ChangedBlocks] = []
+        self._count = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._count == self._most_blocks
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._count
+
+    def fill(self, changed: ChangedBlocks) -> int:
+        """Copy as many blocks as there is room for, and return how many."""
+        taken = changed.choose(slice(self._most_blocks - self._count))
+        count = len(taken.blocks)
+        start = self._count * self._block_bytes
+        room = self._content[start : start + count * self._block_bytes]
+        gather_blocks(taken.content, self._block_bytes, taken.indexes, room)
+        self._parts.append(taken)
+        self._count += count
+        return count
+
+    def take(self) -> ChangedBlocks:
+        """Return all that was filled in, and begin anew in the same memory."""
+        blocks = np.concatenate([part.blocks for part in self._parts])
+        digests = np.concatenate([part.digests for part in self._parts])
+        indexes = np.arange(self._count, dtype=np.uint32)
+        self._parts, self._count = [], 0
+        return ChangedBlocks(self._content.data, indexes, blocks, digests)

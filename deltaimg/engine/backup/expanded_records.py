@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of the repository that this run has expanded, in a file without a name: once more, and only some blocks are read.
+
+Deltas of neighbouring blocks take a few blocks each of the same records. To expand these again for each of them takes a
+quarter of a night's processor time, and to keep them in memory more of it than all the rest.
+
+It is a hint: what is read may have been overwritten just now, and is to be proven. What cannot be kept is expanded again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import ranges_of_blocks
+from deltaimg.engine.nameless_file import open_nameless
+from deltaimg.kernels import read_ranges
+from deltaimg.model import GIB
+
+BUDGET_BYTES = GIB
+
+
+class ExpandedRecords:
+    """Contents by record number, the oldest overwritten where the budget ends; any number of threads may use one. Close it."""
+
+    def __init__(
+        self, folder: str | None, block_bytes: int, record_blocks: int, budget_bytes: int = BUDGET_BYTES
+    ) -> None:
+        """Args: folder: for the file; that of the system if None. record_blocks: longer records are not kept."""
+        self._folder, self._block_bytes, self._record_blocks = folder, block_bytes, record_blocks
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._places = np.empty(0, np.int64)
+        """Of each record, -1 for one that is not kept."""
+        self._records: list[int] = []
+        """At each place."""
+        self._most, self._taken = budget_bytes // (record_blocks * block_bytes), 0
+
+    def put(self, record: int, content: memoryview) -> None:
+        """Keep a record's content."""
+        record_bytes = self._record_blocks * self._block_bytes
+        if len(content) > record_bytes or not self._most:
+            return
+        try:
+            place = self._take_place()
+            if os.pwrite(self._descriptor, content, place * record_bytes) == len(content):
+                self._name_place(place, record)
+        except OSError:
+            self._most = 0  # where there is no room now there will be none soon
+
+    def read(
+        self, records: npt.NDArray[np.int64], within: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """Read blocks, block `within` of a record for each of `records`; return which of them were kept, and what they were.
+
+        Returns:
+            Numbers into `records`, and as many rows of a block's bytes, which may be anything.
+        """
+        numbers = np.flatnonzero(records < len(self._places))
+        places = self._places[records[numbers]]
+        numbers, places = numbers[places >= 0], places[places >= 0]
+        blocks = np.empty((len(numbers), self._block_bytes), np.uint8)
+        stored = places * self._record_blocks + within[numbers]
+        ranges = ranges_of_blocks(stored, np.arange(len(numbers)), self._block_bytes)
+        if len(numbers) and read_ranges(self._descriptor, ranges, blocks.data) is not None:
+            return numbers[:0], blocks[:0]
+        return numbers, blocks
+
+    def close(self) -> None:
+        """Forget everything."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._places, self._most = self._places[:0], 0
+
+    def _take_place(self) -> int:
+        """Return a place that nobody has any more."""
+        with self._lock:
+            if self._descriptor < 0:
+                if self._folder is not None:
+                    os.makedirs(self._folder, 0o700, exist_ok=True)
+                self._descriptor = open_nameless(self._folder)
+            place = self._taken % self._most
+            self._taken += 1
+            if place == len(self._records):
+                self._records.append(-1)
+            elif self._records[place] >= 0:
+                self._places[self._records[place]] = -1
+            self._records[place] = -1
+            return place
+
+    def _name_place(self, place: int, record: int) -> None:
+        with self._lock:
+            if record >= len(self._places):
+                grown = np.full(2 * record + 1, -1, np.int64)
+                grown[: len(self._places)] = self._places
+                self._places = grown
+            self._records[place] = record
+            self._places[record] = place
