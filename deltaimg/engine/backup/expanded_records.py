@@ -38,18 +38,19 @@ class ExpandedRecords:
         self._records: list[int] = []
         """At each place."""
         self._most, self._taken = budget_bytes // (record_blocks * block_bytes), 0
+        self._has_room = self._most > 0
 
     def put(self, record: int, content: memoryview) -> None:
         """Keep a record's content."""
         record_bytes = self._record_blocks * self._block_bytes
-        if len(content) > record_bytes or not self._most:
+        if len(content) > record_bytes or not self._has_room:
             return
         try:
             place = self._take_place()
             if os.pwrite(self._descriptor, content, place * record_bytes) == len(content):
                 self._name_place(place, record)
         except OSError:
-            self._most = 0  # where there is no room now there will be none soon
+            self._has_room = False  # where there is no room now there will be none soon
 
     def read(
         self, records: npt.NDArray[np.int64], within: npt.NDArray[np.int64]
@@ -74,7 +75,7 @@ class ExpandedRecords:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-        self._places, self._most = self._places[:0], 0
+        self._places, self._has_room = self._places[:0], False
 
     def _take_place(self) -> int:
         """Return a place that nobody has any more."""
