@@ -150,14 +150,19 @@ class Links:
         """Return the numbers of all links of `entries`, entry after entry."""
         return expand_ranges(self.starts[entries], self.counts[entries])
 
+    def runs_of(self, entries: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.integer]]:
+        """Return the runs of all links of `entries`, link after link, and how many each link has."""
+        links = self.of(entries)
+        counts = self.run_starts[links + 1] - self.run_starts[links]
+        return self.runs[expand_ranges(self.run_starts[links], counts)], counts
+
     def extract(self, entries: npt.NDArray[np.int64]) -> SourceLinks:
         """Return the sources of `entries`, all of which the index has, as an index object of theirs says them."""
         links = self.of(entries)
         if not len(links):
             return no_links(len(entries))
         ids, places = np.unique(self._lookup.ids[self.entries[links]], axis=0, return_inverse=True)
-        run_counts = np.diff(self.run_starts)[links]
-        runs = self.runs[expand_ranges(self.run_starts[links], run_counts)]
+        runs, run_counts = self.runs_of(entries)
         return SourceLinks(
             ids,
             self.counts[entries].astype(np.uint16),

@@ -20,7 +20,7 @@ from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, Objec
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, parse_signature
 from deltaimg.kernels import digest_blocks, digest_buffer
-from deltaimg.repo.index import Index, expand_ranges
+from deltaimg.repo.index import Index
 from deltaimg.repo.numbering import RecordNumbers
 from deltaimg.repo.repository import Repository
 
@@ -81,11 +81,9 @@ class SlotTable(RecordNumbers):
 
         Empty for records that stand alone. `add_sources` must have numbered them.
         """
-        links = self.index.links
-        numbers = links.of(np.atleast_1d(self._entries[records]))
-        run_counts = links.run_starts[numbers + 1] - links.run_starts[numbers]
-        runs = links.runs[expand_ranges(links.run_starts[numbers], run_counts)]
-        sources = self._record_of_entry[links.entries[numbers]]
+        links, entries = self.index.links, np.atleast_1d(self._entries[records])
+        runs, run_counts = links.runs_of(entries)
+        sources = self._record_of_entry[links.entries[links.of(entries)]]
         firsts = np.repeat(self._first_slots[sources], run_counts) + runs["first_slot"]
         return firsts, runs["count"].astype(np.int64)
 
@@ -95,14 +93,9 @@ class SlotTable(RecordNumbers):
         deltas = records[links.counts[self._entries[records]] > 0]
         if not len(deltas):
             return deltas, np.empty(0, np.int64)
-        entries = self._entries[deltas]
-        numbers = links.of(entries)
-        run_counts = links.run_starts[numbers + 1] - links.run_starts[numbers]
-        of_link = np.add.reduceat(
-            links.runs["count"][expand_ranges(links.run_starts[numbers], run_counts)].astype(np.int64),
-            np.cumsum(run_counts) - run_counts,
-        )
-        link_counts = links.counts[entries]
+        runs, run_counts = links.runs_of(self._entries[deltas])
+        of_link = np.add.reduceat(runs["count"].astype(np.int64), np.cumsum(run_counts) - run_counts)
+        link_counts = links.counts[self._entries[deltas]]
         return deltas, np.add.reduceat(of_link, np.cumsum(link_counts) - link_counts)
 
     def add_new_records(self, record_ids: Digests, counts: npt.NDArray[np.int64], digests: Digests) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, Digests, Runs, Slots, end_blocks
+from deltaimg.arrays import FIRST_SLOT, Digests, Runs, Slots, distinct, end_blocks
 from deltaimg.kernels import gather_blocks
 from deltaimg.repo.slots import SlotTable
 
@@ -56,14 +56,16 @@ class BlockOrder:
     def add(self, changed: ChangedBlocks) -> Iterator[ChangedBlocks]:
         """Take blocks, which are copied; yield each batch that is full, good until the next is asked for."""
         depths = self._find_depths(changed.blocks)
-        for depth in np.unique(depths).tolist():
+        for depth in distinct(depths).tolist():
             waiting = changed.choose(np.flatnonzero(depths == depth))
-            batch = self._batches.setdefault(depth, _Batch(self._batch_blocks, self._block_bytes))
+            if depth not in self._batches:
+                self._batches[depth] = _Batch(self._batch_blocks, self._block_bytes)
+            batch = self._batches[depth]
             while len(waiting.blocks):
-                room = batch.fill(waiting)
+                filled = batch.fill(waiting)
                 if batch.is_full:
                     yield batch.take()
-                waiting = waiting.choose(slice(room, None))
+                waiting = waiting.choose(slice(filled, None))
 
     def drain(self) -> Iterator[ChangedBlocks]:
         """Yield what is left."""
