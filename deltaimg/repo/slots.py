@@ -58,7 +58,12 @@ class SlotTable(RecordNumbers):
         return self._record_of_entry[entries]
 
     def add_sources(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Number all records that `records` are encoded against, those that these are, and so on; return their numbers.
+        """Number all records that `records` are encoded against, those that these are, and so on.
+
+        The table's arrays grow by them: an array that was taken before does not have them.
+
+        Returns:
+            the numbers of all of them and of `records`, ascending.
 
         Raises:
             IntegrityError: the index lacks one of them, they form a cycle, or more stand on each other than may.
@@ -72,9 +77,9 @@ class SlotTable(RecordNumbers):
             sources = distinct(links.entries[links.of(frontier)])
             frontier = sources[~found[sources]]
             found[frontier] = True
-        closure = self.add_entries(np.flatnonzero(found))
+        sources = self.add_entries(np.flatnonzero(found))
         self._grow_digests()
-        return closure
+        return distinct(records, sources)
 
     def source_slots(self, records: int | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return first slot and count of each run of the blocks that records are encoded against, in their order.

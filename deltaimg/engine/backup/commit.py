@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deltaimg.arrays import Runs, distinct
+from deltaimg.arrays import Runs
 from deltaimg.errors import IntegrityError, LockLost, ObjectNotFound, SnapshotError
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.chain import resolve_map
@@ -50,7 +50,7 @@ def _needs_what_goes(repository: Repository, manifest: Manifest, table: SlotTabl
     try:
         resolve_map(repository, manifest, now)
         records = now.add_records(table.record_ids[used], table.slot_counts[used].astype(np.uint16), "the new snapshot")
-        entries = now.entries[distinct(records, now.add_sources(records))]
+        needed = now.add_sources(records)
     except (IntegrityError, SnapshotError, ObjectNotFound):
         return True
-    return bool((now.index.is_condemned | now.index.is_missing)[entries].any())
+    return bool((now.index.is_condemned | now.index.is_missing)[now.entries[needed]].any())

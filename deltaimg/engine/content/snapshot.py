@@ -82,7 +82,7 @@ class SnapshotContent:
         self._places = SlotPlaces(self.runs)
         self._block_bytes = manifest.block_bytes
         self._records = self.table.used_records(self.runs)
-        self._closure = distinct(self._records, self.table.add_sources(self._records))
+        self._closure = self.table.add_sources(self._records)
         cut = self._cut_at_records()
         self.data_bytes = count_run_blocks(cut) * self._block_bytes
         """How many bytes of the image are neither hole nor zero, in whole blocks."""
@@ -114,7 +114,7 @@ class SnapshotContent:
             can_read_back: the walk will place each block of the image and can read it again.
         """
         table, links = self.table, self.table.index.links
-        needed = self._closure if records is None else distinct(records, table.add_sources(records))
+        needed = self._closure if records is None else table.add_sources(records)
         entries = table.entries[needed]
         depths = links.depths[entries]
         steps = [list(group_reads(table, needed[depths == depth])) for depth in distinct(depths)]

@@ -42,8 +42,8 @@ def inspect_snapshot(repository: Repository, manifest: Manifest) -> SnapshotLayo
     """Resolve a snapshot's map and sum it up."""
     table = SlotTable(repository, load_index(repository))
     runs = resolve_map(repository, manifest, table).runs
-    used = table.used_records(runs)
-    numbers = table.entries[distinct(used, table.add_sources(used))]
+    needed = table.add_sources(table.used_records(runs))
+    numbers = table.entries[needed]
     entries = table.index.entries[numbers]
     block = manifest.block_bytes
     return SnapshotLayout(

@@ -149,7 +149,7 @@ class _Verifier:
             self._progress.advance(walked.supplied_bytes)
             self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
         self._is_proven[entries[chosen[is_own]]] = True
-        self._is_expanded[entries[distinct(fresh, content.table.add_sources(fresh))]] = True
+        self._is_expanded[entries[content.table.add_sources(fresh)]] = True
         damage = {
             extent: self._damaged[entry]
             for record, entry in zip(chosen.tolist(), entries[chosen].tolist(), strict=True)

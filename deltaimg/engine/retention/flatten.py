@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import distinct
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.delta.encode import EncodedRecord, Encoder
 from deltaimg.delta.registry import find_delta_decoder
@@ -95,7 +94,7 @@ def _find_deep(table: SlotTable, used: npt.NDArray[np.int64], max_depth: int) ->
     """Return which records must stand alone so that none of `used` is deeper than `max_depth`, the shallowest first."""
     index: Index = table.index
     links = index.links
-    needed = used if max_depth == 0 else distinct(used, table.add_sources(used))
+    needed = used if max_depth == 0 else table.add_sources(used)
     entries = table.entries[needed]
     order = np.argsort(links.depths[entries], kind="stable")
     depths = np.zeros(len(index), np.int64)

@@ -15,7 +15,8 @@ from deltaimg.repo.lock_holder import list_locks, remove_lock
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Confirm, Parts, always
 from deltaimg.store.memory import MemoryStore
-from tests.support.images import edit_at_random, make_mixed_image
+from tests.support.forgetting import forget_ids
+from tests.support.images import PAGE, edit_at_random, make_database_image, make_mixed_image
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 
 CONDEMNED = Condemned(id="00000000000000cc", created="now", waits_for=())
@@ -62,14 +63,13 @@ def test_a_snapshot_whose_content_goes_while_it_is_committed_is_withdrawn(loss: 
     first = back_up_image(repository, image)
 
     def go() -> None:
-        lose_lock(repository)
         packs = tuple(load_index(repository).packs)
         if loss == "condemned":
             put_condemned(repository, Condemned(id=CONDEMNED.id, created="now", packs=packs))
         else:
             store.objects = {name: data for name, data in store.objects.items() if not name.startswith("packs/")}
 
-    store.before_put = go
+    store.before_put, store.after_put = go, lambda: lose_lock(repository)
     edit_at_random(image)
     with pytest.raises(LockLost):
         back_up_image(repository, image)
@@ -82,6 +82,29 @@ def test_a_snapshot_that_has_all_it_needs_stays_though_its_lock_was_lost() -> No
     store.after_put = lambda: lose_lock(repository)
     image = make_mixed_image(200_000)
     assert_restores(repository, back_up_image(repository, image), image.content)
+
+
+@pytest.mark.parametrize("is_condemned", [False, True])
+def test_what_only_deltas_need_is_looked_at_too(is_condemned: bool) -> None:
+    store = HookedStore("snapshots/")
+    repository = make_repository(store)
+    image = make_database_image(1 << 20)
+    first = back_up_image(repository, image)
+    sources = tuple(load_index(repository).packs)
+    for page in range(0, image.size_bytes, PAGE):
+        image.write(page, bytes(8))
+    back_up_image(repository, image)
+    forget_ids(repository, [first.id])
+    store.after_put = lambda: lose_lock(repository)
+    image.write(0, b"another")
+    if is_condemned:
+        condemned = Condemned(id=CONDEMNED.id, created="now", packs=sources)
+        store.before_put = lambda: put_condemned(repository, condemned)
+        with pytest.raises(LockLost):
+            back_up_image(repository, image)
+    else:
+        assert_restores(repository, back_up_image(repository, image), image.content)
+    assert len(repository.list_snapshots()) == 2 - is_condemned
 
 
 def test_a_backup_refers_to_nothing_that_is_condemned() -> None:

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a snapshot consists of."""
+
+from __future__ import annotations
+
+from deltaimg.engine.inspect.run import inspect_snapshot
+from tests.support.forgetting import forget_ids
+from tests.support.images import PAGE, make_database_image
+from tests.support.repositories import back_up_image, make_repository
+from tests.support.retention import list_manifests
+
+
+def test_sources_count_though_their_own_snapshot_is_forgotten() -> None:
+    repository, image = make_repository(), make_database_image(1 << 20)
+    first = back_up_image(repository, image)
+    for page in range(0, image.size_bytes, PAGE):
+        image.write(page, bytes(8))
+    before = inspect_snapshot(repository, back_up_image(repository, image))
+    forget_ids(repository, [first.id])
+    layout = inspect_snapshot(repository, list_manifests(repository)[0])
+    assert layout == before
+    assert layout.depth == 1
+    assert layout.record_bytes == 2 * layout.data_bytes
