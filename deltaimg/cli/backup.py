@@ -61,10 +61,12 @@ def backup(
     delta_depth: Annotated[
         str, typer.Option("--delta-depth", metavar="N", help="Deltas that may stand on one another, 1 to 64.")
     ] = "8",
-    max_restore_cost: Annotated[
+    max_delta_cost: Annotated[
         str,
         typer.Option(
-            "--max-restore-cost", metavar="N", help="Bytes that a restore may decode for each byte that it writes."
+            "--max-delta-cost",
+            metavar="N",
+            help="Bytes that a restore may decode for each that it would without deltas.",
         ),
     ] = "2",
     delta_memory: Annotated[
@@ -119,7 +121,7 @@ def backup(
             delta=delta,
             delta_budget_bytes=parse_size(delta_memory),
             max_depth=parse_count(delta_depth),
-            max_restore_cost=parse_ratio(max_restore_cost),
+            max_delta_cost=parse_ratio(max_delta_cost),
             cache_folder=None if no_cache else cache_dir or find_cache_folder(),
             cache_budget_bytes=parse_size(cache_size),
         )

@@ -57,6 +57,7 @@ def show(
                     "packs": layout.packs,
                     "depth": layout.depth,
                     "restore_cost": round(layout.restore_cost, 3),
+                    "delta_cost": round(layout.delta_cost, 3),
                     "explanation": None if explanation is None else asdict(explanation),
                 }
             )
@@ -89,8 +90,12 @@ def show(
                 ),
                 (
                     "restore cost",
-                    f"{layout.restore_cost:.2f} bytes decoded for each byte written, "
-                    + (f"deltas up to {layout.depth} deep" if layout.depth else "no deltas"),
+                    f"{layout.restore_cost:.2f} bytes decoded for each byte written; "
+                    + (
+                        f"{layout.delta_cost:.2f} times what it would be without deltas, up to {layout.depth} deep"
+                        if layout.depth
+                        else "no deltas"
+                    ),
                 ),
                 ("root digest", manifest.root_digest),
             ]

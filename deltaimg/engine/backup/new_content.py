@@ -29,11 +29,11 @@ from deltaimg.engine.backup.anchor_cache import AnchorCache, open_anchor_cache
 from deltaimg.engine.backup.base import BYTES_A_KNOWN_BLOCK, load_other_content
 from deltaimg.engine.backup.block_order import BlockOrder, ChangedBlocks
 from deltaimg.engine.backup.content_cache import ContentCache
+from deltaimg.engine.backup.delta_cost import DeltaCost
 from deltaimg.engine.backup.expanded_records import ExpandedRecords
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.record_stream import RecordStream
 from deltaimg.engine.backup.relatives import Relatives
-from deltaimg.engine.backup.restore_cost import RestoreCost
 from deltaimg.engine.backup.seen import SeenImage
 from deltaimg.engine.backup.source_finder import SourceFinder
 from deltaimg.engine.progress import Progress
@@ -253,7 +253,7 @@ class NewContent:
             block_bytes=self._block_bytes,
             block_key=self._repository.keys.block,
             digests=lambda: matcher.digests,
-            cost=RestoreCost(table, self._base_runs, options.max_restore_cost),
+            cost=DeltaCost(table, self._base_runs, options.max_delta_cost),
             limits=replace(limits, depth=options.max_depth),
         )
 

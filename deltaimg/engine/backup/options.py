@@ -17,7 +17,7 @@ MATCH_BUDGET_BYTES = 256 * MIB
 DELTA_BUDGET_BYTES = 256 * MIB
 CACHE_BUDGET_BYTES = 1024 * MIB
 DEFAULT_DEPTH = SourceLimits().depth
-DEFAULT_RESTORE_COST = 2.0
+DEFAULT_DELTA_COST = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,8 @@ class BackupOptions:
     """auto, where it is worth its time; none; zstd or xdelta, whenever something is similar; best, the smaller of these."""
     delta_budget_bytes: int = DELTA_BUDGET_BYTES
     max_depth: int = DEFAULT_DEPTH
-    max_restore_cost: float = DEFAULT_RESTORE_COST
-    """Bytes that a restore may decode for each byte that it writes: sources that would take it further are not used."""
+    max_delta_cost: float = DEFAULT_DELTA_COST
+    """Bytes that a restore may decode for each that it would decode without deltas; beyond it, deltas are less deep."""
     cache_folder: str | None = None
     """Where what this host knows of an image is kept from night to night; None keeps nothing."""
     cache_budget_bytes: int = CACHE_BUDGET_BYTES
@@ -52,8 +52,10 @@ def check_options(options: BackupOptions) -> None:
         raise UsageError(f"delta '{options.delta[:60]}' is none of {', '.join(DELTA_MODES)}")
     if not 1 <= options.max_depth <= MAX_DEPTH:
         raise UsageError(f"deltas {options.max_depth} deep: it must be 1 to {MAX_DEPTH}")
-    if not options.max_restore_cost >= 1:
-        raise UsageError(f"a restore cost of {options.max_restore_cost:g}: a restore decodes at least what it writes")
+    if not options.max_delta_cost >= 1:
+        raise UsageError(
+            f"a delta cost of {options.max_delta_cost:g}: with deltas a restore decodes no less than without"
+        )
     for tag in options.tags:
         if not tag or not tag.isprintable() or len(tag) > 100 or "," in tag:
             raise UsageError(f"tag {tag[:60]!r} is empty, too long, or has a comma or control characters")

@@ -24,9 +24,9 @@ from deltaimg.delta.encode import Sources
 from deltaimg.delta.sources import SourceLimits, choose_slots
 from deltaimg.engine.backup.anchor_cache import AnchorCache
 from deltaimg.engine.backup.content_cache import ContentCache
+from deltaimg.engine.backup.delta_cost import DeltaCost
 from deltaimg.engine.backup.expanded_records import ExpandedRecords
 from deltaimg.engine.backup.relatives import Relatives
-from deltaimg.engine.backup.restore_cost import RestoreCost
 from deltaimg.engine.content.places import SlotPlaces
 from deltaimg.errors import DeltaimgError
 from deltaimg.format.sources import SOURCE_RUN, SourceTable
@@ -93,7 +93,7 @@ class SourceFinder:
         block_bytes: int,
         block_key: bytes,
         digests: Callable[[], Digests],
-        cost: RestoreCost,
+        cost: DeltaCost,
         limits: SourceLimits,
     ) -> None:
         """Make one for a run.
@@ -141,7 +141,7 @@ class SourceFinder:
         Args:
             runs: the blocks of the image that the record holds, and its slots.
         """
-        self._cost.note_content(runs)
+        self._cost.note_record(int(runs["count"].sum()))
         names, positions = self._anchors.collect(content)
         slots = self._anchors.slots_of(self._anchors.find(names))
         first_slot = int(runs["slot"][0])
@@ -199,7 +199,6 @@ class SourceFinder:
         deepest = self._choose_depth(depths, votes)
         is_allowed = (depths >= 0) & (depths <= deepest) & (levels < _MAX_LEVELS)
         is_allowed &= self._may_be_readable(slots, records)
-        is_allowed &= self._cost.allows(records)
         slots, votes, records = slots[is_allowed], votes[is_allowed], records[is_allowed]
         known_anchors = int(votes.sum())
         if known_anchors < fewest:
@@ -218,7 +217,7 @@ class SourceFinder:
         The few votes that would put all of the record deeper are not worth it. Where most of its content has reached the bound,
         it begins anew on shallow sources, or on none.
         """
-        bound = self._limits.depth
+        bound = self._cost.bound_depth(self._limits.depth)
         by_depth = np.bincount(np.clip(depths, 0, bound), np.where(depths >= 0, votes, 0), bound + 1).cumsum()
         if by_depth[bound - 1] < by_depth[bound] / 2:
             return bound // 4 - 1

@@ -27,6 +27,8 @@ class SnapshotLayout:
     records: int
     """Those that only others are encoded against included."""
     record_bytes: int
+    held_bytes: int
+    """Of those, the ones that hold some of the image themselves."""
     payload_bytes: int
     packs: int
     depth: int
@@ -37,12 +39,18 @@ class SnapshotLayout:
         """Bytes that a restore decodes for each byte that it writes."""
         return self.record_bytes / self.data_bytes if self.data_bytes else 1.0
 
+    @property
+    def delta_cost(self) -> float:
+        """Bytes that a restore decodes for each that it would decode without deltas."""
+        return self.record_bytes / self.held_bytes if self.held_bytes else 1.0
+
 
 def inspect_snapshot(repository: Repository, manifest: Manifest) -> SnapshotLayout:
     """Resolve a snapshot's map and sum it up."""
     table = SlotTable(repository, load_index(repository))
     runs = resolve_map(repository, manifest, table).runs
-    needed = table.add_sources(table.used_records(runs))
+    held = table.used_records(runs)
+    needed = table.add_sources(held)
     numbers = table.entries[needed]
     entries = table.index.entries[numbers]
     block = manifest.block_bytes
@@ -53,6 +61,7 @@ def inspect_snapshot(repository: Repository, manifest: Manifest) -> SnapshotLayo
         extents=len(runs),
         records=len(entries),
         record_bytes=int(entries["slots"].sum(dtype=np.uint64)) * block,
+        held_bytes=int(table.slot_counts[held].sum()) * block,
         payload_bytes=int(entries["payload_bytes"].sum(dtype=np.uint64)),
         packs=len(distinct(entries["pack"])),
         depth=int(table.index.links.depths[numbers].max(initial=0)),

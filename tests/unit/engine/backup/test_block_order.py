@@ -48,7 +48,7 @@ def test_hot_blocks_take_no_others_to_the_bound(tmp_path: Path) -> None:
         touched = sorted(cold[night * share : (night + 1) * share])
         for block in touched:
             touch(image, chance, range(block, block + 1))
-        manifest = back_up_image(repository, image, cache_folder=str(tmp_path), max_restore_cost=100)
+        manifest = back_up_image(repository, image, cache_folder=str(tmp_path), max_delta_cost=100)
         assert_restores(repository, manifest, bytes(image.content))
         stored.append(manifest.statistics.stored_bytes)
         depths = load_index(repository).links.depths
