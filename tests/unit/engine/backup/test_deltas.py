@@ -14,10 +14,12 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.inspect.explain import explain_snapshot
 from deltaimg.engine.inspect.run import inspect_snapshot
 from deltaimg.errors import IntegrityError, UsageError
+from deltaimg.format.manifest import Manifest
 from deltaimg.repo.index import load_index
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
+from tests.support.forgetting import forget_ids
 from tests.support.images import SyntheticImage, make_incompressible_image
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 
@@ -138,6 +140,27 @@ def test_a_damaged_source_is_named_and_nothing_wrong_is_restored() -> None:
     for manifest in (first, second):
         with pytest.raises(IntegrityError):
             assert_restores(repository, manifest, bytes(image.content))
+
+
+@pytest.mark.parametrize("match_bytes", [0, 1 << 20])
+def test_what_the_image_had_is_a_source_though_its_own_sources_are_forgotten(tmp_path: Path, match_bytes: int) -> None:
+    repository, image, length = make_repository(), make_database(), PAGES * PAGE // 2
+
+    def back_up_edited(number: int) -> Manifest:
+        for offset in range(0, length, 4096):
+            image.write(offset + 100 * number, b"edited")
+        return back_up_image(repository, image, cache_folder=str(tmp_path), match_budget_bytes=match_bytes)
+
+    first = back_up_edited(0)
+    back_up_edited(1)
+    content = bytes(image.content[:length])
+    image.zero(0, length)
+    back_up_image(repository, image, cache_folder=str(tmp_path))
+    forget_ids(repository, [first.id])
+    image.write(0, content)
+    manifest = back_up_edited(2)
+    assert manifest.statistics.stored_bytes < manifest.statistics.new_bytes / 8
+    assert_restores(repository, manifest, bytes(image.content))
 
 
 def rewrite_halves(image: SyntheticImage, night: int) -> None:
