@@ -22,6 +22,9 @@ from peer import CHECKOUT, IMAGE_NAME, Night, Peer, output_of
 class Keeper(Peer):
     """A peer that keeps all nights in one repository, from which any of them can be forgotten."""
 
+    changes_files = False
+    """Whether it writes into files of its repository, so that copies must not share any."""
+
     @abstractmethod
     def backup_kept(self, state: Path, at: Night, *, is_kept: bool) -> Command:
         """Back a night up, marked as one that `forget` keeps or not."""
@@ -162,6 +165,7 @@ class Borg(Keeper):
 
     program = "borg"
     package = "borgbackup"
+    changes_files = True  # It truncates what it deletes, for file systems that need space to delete.
 
     def __init__(self, name: str, *create_options: str) -> None:
         self.name = name

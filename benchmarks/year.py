@@ -11,8 +11,8 @@ Rows    prune   forget 300 of 365 nights and prune, without and with repacking; 
         forget  one snapshot in the middle of a chain, of as much data and of a tenth of it
         check   1,000 snapshots of four images
         memory  prune and check of a repository whose metadata describes 1 TiB of data, an Nth of it at scale N
-Always  peers work on copies of the same repositories, linked file by file where files are large: no peer changes a file
-        in place. What cannot be run is reported.
+Always  peers work on copies of the same repositories, linked file by file where files are large, but for peers that change
+        files in place. What cannot be run is reported.
 """
 
 from __future__ import annotations

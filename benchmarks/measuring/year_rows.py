@@ -18,7 +18,7 @@ from synthetic import chain_nights, year_nights
 
 from measuring.campaign import say
 from measuring.described import describe_repository
-from measuring.files import link_tree, remove, stored_bytes, warm
+from measuring.files import copy_tree, link_tree, remove, stored_bytes, warm
 from measuring.own_rows import back_up
 from measuring.process import Command, CommandError, measure
 from measuring.results import Measurement
@@ -98,7 +98,7 @@ def run_prune(year: Year, peer: Keeper) -> list[Measurement]:
     unwanted = sorted({*range(year.nights)} - {*year.kept})
     for _ in range(year.runs):
         trial = year.trial / peer.name
-        link_tree(state, trial)
+        (copy_tree if peer.changes_files else link_tree)(state, trial)
         warm(trial)
         _measure(forget, peer.forget(trial, unwanted), trial)
         _measure(plain, peer.prune(trial, may_repack=False), trial)
