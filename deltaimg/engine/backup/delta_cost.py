@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, Runs, distinct
+from deltaimg.arrays import Runs
 from deltaimg.repo.slots import SlotTable
 
 _STEEPNESS = 2
@@ -24,14 +24,18 @@ class DeltaCost:
     """Counts in blocks. It does not know yet which records of the base will not be needed any more, and so counts too many."""
 
     def __init__(self, table: SlotTable, base_runs: Runs, bound: float) -> None:
-        """Args: bound: bytes decoded for each byte of the records that hold the image."""
+        """Make one for a run.
+
+        Args:
+            table: has whatever may become a source, and the sources of that.
+            bound: bytes decoded for each byte of the records that hold the image.
+        """
         self._table, self._bound = table, bound
-        used = table.used_records(base_runs[base_runs["slot"] >= FIRST_SLOT])
-        needed = table.add_sources(used)
+        used = table.used_records(base_runs)
         self._is_needed = np.zeros(table.record_count, np.bool_)
-        self._is_needed[needed] = True
         self._held_blocks = int(table.slot_counts[used].sum())
-        self._decoded_blocks = int(table.slot_counts[needed].sum())
+        self._decoded_blocks = 0
+        self.note_sources(used)
 
     @property
     def ratio(self) -> float:
@@ -49,10 +53,9 @@ class DeltaCost:
         return max(1, int(most * (1 - _STEEPNESS * excess)))
 
     def note_sources(self, records: npt.NDArray[np.int64]) -> None:
-        """Count what a restore needs besides, now that `records` were chosen as sources."""
-        old = distinct(records[records < len(self._is_needed)])
-        old = old[~self._is_needed[old]]
-        if not len(old):
+        """Count what a restore needs besides, now that it needs `records`; those of this run are counted already."""
+        old = records[records < len(self._is_needed)]
+        if self._is_needed[old].all():
             return
         closure = self._table.add_sources(old)
         added = closure[~self._is_needed[closure]]

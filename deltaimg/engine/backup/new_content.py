@@ -209,9 +209,8 @@ class NewContent:
         """Return a matcher that knows every block whose digest was loaded."""
         table = self._table
         # Whatever may become a source later in the run: new slots get the numbers behind those of now.
-        records = np.arange(table.record_count)
-        table.add_sources(records[table.index.links.depths[table.entries] >= 0])
-        loaded = records[table.is_loaded[records]]
+        table.add_sources(np.flatnonzero(table.index.links.depths[table.entries] >= 0))
+        loaded = np.flatnonzero(table.is_loaded)
         matcher = Matcher(table.digests, table.slot_count)
         for first, count in zip(table.first_slots[loaded].tolist(), table.slot_counts[loaded].tolist(), strict=True):
             matcher.learn(first, count)

@@ -60,7 +60,7 @@ def inspect_snapshot(repository: Repository, manifest: Manifest) -> SnapshotLayo
         hole_bytes=count_run_blocks(runs[runs["slot"] == HOLE]) * block,
         extents=len(runs),
         records=len(entries),
-        record_bytes=int(entries["slots"].sum(dtype=np.uint64)) * block,
+        record_bytes=int(table.slot_counts[needed].sum()) * block,
         held_bytes=int(table.slot_counts[held].sum()) * block,
         payload_bytes=int(entries["payload_bytes"].sum(dtype=np.uint64)),
         packs=len(distinct(entries["pack"])),
