@@ -401,6 +401,24 @@ class OutOfMemory(DeltaimgError):
         )
 
 
+class OutputError(DeltaimgError):
+    """The standard output cannot be written: its disk is full, it is closed, or its terminal is gone."""
+
+    exit_code = 74
+
+    def __init__(self, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"standard output: cannot be written: {problem}", hint=hint)
+
+
+class ReaderGone(DeltaimgError):
+    """Whoever read the standard output closed it, as `head` does: 128 + SIGPIPE, and no message."""
+
+    exit_code = 141
+
+    def __init__(self) -> None:
+        super().__init__("standard output: its reader is gone")
+
+
 class Interrupted(DeltaimgError):
     """A signal asked the run to stop; the exit code is 128 + the signal's number."""
 

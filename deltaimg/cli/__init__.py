@@ -4,31 +4,51 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
 import signal
 import sys
+import time
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from deltaimg.errors import DeltaimgError, Interrupted, OutOfMemory
+from deltaimg.cli.output import flush_output, lose_output, set_up_output
+from deltaimg.errors import DeltaimgError, Interrupted, OutOfMemory, ReaderGone
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_DEFECT = 70
+_DAY_S = 86400
 
 
 def main() -> NoReturn:
     """Run the command line and exit with its code. No traceback ever reaches a user who did not ask for one."""
+    _use_utf8()
+    set_up_output()
     _start_lightly()
+    _check_time_zone()
     for number in _SIGNALS:
         # What a parent made us ignore stays ignored: `nohup`, and SIGINT of background jobs.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    for stream in (sys.stdout, sys.stderr):
-        # A path may hold bytes that are no text; printing its name must not fail for that.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    sys.exit(_run())
+    try:
+        exit_code = _run()
+    except Interrupted as error:
+        # The signal came while an earlier error was being reported.
+        exit_code = error.exit_code
+    lose_output()
+    sys.exit(exit_code)
+
+
+def _use_utf8() -> None:
+    """Start again in UTF-8 mode where the locale has another encoding: names of images are UTF-8 everywhere.
+
+    What is printed keeps the encoding of the locale.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower() not in ("utf-8", "utf8") and not sys.flags.utf8_mode and sys.executable:
+        variables = {"PYTHONIOENCODING": encoding} | os.environ
+        with suppress(OSError):
+            os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], variables)  # noqa: S606
 
 
 def _start_lightly() -> None:
@@ -39,27 +59,34 @@ def _start_lightly() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def _check_time_zone() -> None:
+    """Use UTC where TZ names a zone a day or more away from it, which Python's dates refuse."""
+    if max(abs(time.timezone), abs(time.altzone)) >= _DAY_S:
+        print(
+            f"deltaimg: warning: TZ={os.environ.get('TZ', '')!a} is not a valid time zone; using UTC", file=sys.stderr
+        )
+        os.environ["TZ"] = "UTC0"
+        time.tzset()
+
+
 def _run() -> int:
     """Run the command, report what it raised, and return the exit code."""
     try:
         from deltaimg.cli.app import run
-        from deltaimg.cli.terminal import flush_output
 
-        run()
+        exit_code = run()
         flush_output()
     except DeltaimgError as error:
         return _report(error)
     except MemoryError:
         return _report(OutOfMemory())
-    except BrokenPipeError:
-        return _end_quietly()
     except Exception as error:
         if os.environ.get("DELTAIMG_DEBUG"):
             raise
         print(f"deltaimg: internal error: {type(error).__name__}: {error}", file=sys.stderr)
         print("  hint: this is a defect; DELTAIMG_DEBUG=1 shows where. Please report it", file=sys.stderr)
         return _EXIT_DEFECT
-    return 0
+    return exit_code
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
@@ -71,22 +98,11 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def _report(error: DeltaimgError) -> int:
+    """Say what went wrong, as far as anybody can read it, and return the exit code."""
     from deltaimg.cli.terminal import print_error
 
-    try:
+    lose_output()
+    if not isinstance(error, ReaderGone):
         print_error(error, as_json="--json" in sys.argv[1:])
-        sys.stdout.flush()
-    except OSError:
-        _drop_output()
+        flush_output()
     return error.exit_code
-
-
-def _end_quietly() -> int:
-    """Whoever read our output has gone, which is theirs to decide: end as other programs do, by SIGPIPE's number."""
-    _drop_output()
-    return 128 + signal.SIGPIPE
-
-
-def _drop_output() -> None:
-    """Let what cannot be written go nowhere, so that Python does not complain about it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -8,7 +8,6 @@ so typer need not load what it has for typed values, and a bad value gets an err
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -61,17 +60,6 @@ class LazyGroup(TyperGroup):
         }
         formatter.write(format_group(self, ctx, groups))
 
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            # The parser would make exit code 1 of it. As a plain exception it gets as far as `main`.
-            raise _ReaderGone from error
-
-
-class _ReaderGone(Exception):
-    """The standard output was closed by whoever read it."""
-
 
 def find_function(name: str) -> Any:
     """Return the function that is the command `name`."""
@@ -90,16 +78,12 @@ def build_group() -> Any:
     return typer.main.get_command(app)
 
 
-def run() -> None:
-    """Parse the command line and run the command that it names; raises DeltaimgError."""
+def run() -> int:
+    """Parse the command line, run the command that it names and return the exit code; raises DeltaimgError."""
     try:
-        exit_code = build_group().main(prog_name="deltaimg", standalone_mode=False)
-    except _ReaderGone:
-        raise BrokenPipeError from None
+        return int(build_group().main(prog_name="deltaimg", standalone_mode=False) or 0)
     except _ParserError as error:
         raise _describe_misuse(error) from error
-    if exit_code:
-        sys.exit(exit_code)
 
 
 def _describe_misuse(error: Any) -> UsageError:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import base64
-import os
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, parse_size, require_repo
-from deltaimg.cli.terminal import Terminal, output_failure
+from deltaimg.cli.terminal import Terminal
+from deltaimg.descriptors import write_output
 
 if TYPE_CHECKING:
     from deltaimg.engine.content.reader import SnapshotReader
@@ -71,12 +71,6 @@ def cat(
 def _copy(reader: SnapshotReader, start: int, end: int) -> None:
     """Write bytes [start, end) of a snapshot to the standard output."""
     while start < end:
-        piece = memoryview(reader.read(start, min(_PIECE_BYTES, end - start)))
+        piece = reader.read(start, min(_PIECE_BYTES, end - start))
         start += len(piece)
-        try:
-            while piece:
-                piece = piece[os.write(1, piece) :]
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise output_failure(error) from error
+        write_output(piece)

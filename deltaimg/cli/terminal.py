@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from deltaimg.errors import DeltaimgError, ImageError
+from deltaimg.cli.output import losing_output
+from deltaimg.errors import DeltaimgError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -74,24 +73,6 @@ def print_error(error: DeltaimgError, *, as_json: bool) -> None:
         print(json.dumps(described))
 
 
-def flush_output() -> None:
-    """Write out what was printed; raises BrokenPipeError where nobody reads it, ImageError where it cannot be written."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-        raise output_failure(error) from error
-
-
-def output_failure(error: OSError) -> ImageError:
-    """Return the error for a standard output that cannot be written."""
-    hint = "make room and run again" if error.errno == errno.ENOSPC else None
-    return ImageError("standard output", f"cannot be written: {os.strerror(error.errno or 0)}", hint=hint)
-
-
 class Terminal:
     """Where one command prints to; also the engine's `Progress`. A context manager that takes the bar away at the end.
 
@@ -130,9 +111,10 @@ class Terminal:
             self._write(format_line(text))
 
     def remark(self, text: str) -> None:
-        """Print what became of the command, unless JSON or quiet was asked for."""
-        if not self.is_quiet:
-            self.print(text)
+        """Print what became of the command, unless JSON or quiet was asked for; it is lost where it cannot be written."""
+        if not self.is_quiet and not self.as_json:
+            with losing_output():
+                self.print(text)
 
     def print_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; a column whose name begins with `>` is set flush right. Nothing is ever cut off."""
@@ -155,12 +137,7 @@ class Terminal:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        try:
-            print(line)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise output_failure(error) from error
+        print(line)
 
     # -- progress ----------------------------------------------------------------------------------------------------
 

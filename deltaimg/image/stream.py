@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import Ranges
+from deltaimg.descriptors import describe_failure, read_some
 from deltaimg.errors import ImageError, UnsupportedImage
 from deltaimg.model import MAX_IMAGE_BYTES
 
@@ -34,14 +35,14 @@ class StreamSource:
         got = 0
         try:
             while got < len(buffer):
-                more = os.readv(self._descriptor, [buffer[got:]])
+                more = read_some(self._descriptor, buffer[got:])
                 if more == 0:
                     self.size_bytes = self._position + got
                     break
                 got += more
         except OSError as error:
             raise ImageError(
-                self.path, f"cannot be read at byte {offset + got}: {os.strerror(error.errno or 0)}"
+                "standard input", f"cannot be read at byte {offset + got}: {describe_failure(error)}"
             ) from error
         self._position += got
         if self.size_bytes == 0:

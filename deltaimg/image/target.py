@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from deltaimg.arrays import Ranges
+from deltaimg.descriptors import write_output
 from deltaimg.errors import ImageError, TargetExists, TargetTooSmall, UnsupportedImage
 from deltaimg.image.raw import read_device_bytes
 from deltaimg.image.source import describe_mode
@@ -261,12 +262,8 @@ class StreamTarget:
         if os.isatty(descriptor):
             raise UnsupportedImage(self.path, "the standard output is a terminal", hint="send it to a file or a pipe")
 
-    def write(self, offset: int, data: memoryview) -> None:
-        try:
-            while len(data):
-                data = data[os.write(self._descriptor, data) :]
-        except OSError as error:
-            raise write_failure("standard output", offset, error) from error
+    def write(self, offset: int, data: memoryview) -> None:  # noqa: ARG002
+        write_output(data, self._descriptor)
 
     def write_ranges(self, ranges: Ranges, data: memoryview) -> None:
         raise ImageError(self.path, f"a stream is written in order, not {len(data)} bytes in {len(ranges)} ranges")

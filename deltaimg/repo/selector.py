@@ -70,16 +70,16 @@ def _select_by_id(refs: list[SnapshotRef], selector: str, prefix: str) -> Snapsh
 
 
 def _select_by_time(refs: list[SnapshotRef], selector: str, moment: str) -> SnapshotRef:
+    is_day = len(moment) == len("2026-11-23")
     try:
         start = datetime.fromisoformat(moment)
-    except ValueError as error:
-        raise UsageError(f"'{moment}' is no date or time", hint="write 2026-11-23 or 2026-11-23T02:30") from error
-    is_day = len(moment) == len("2026-11-23")
-    end = (start + timedelta(days=1) if is_day else start).astimezone()
-    last = format_time(end)
-    found = [ref for ref in refs if (ref.time < last if is_day else ref.time <= last)]
-    if is_day:
-        found = [ref for ref in found if ref.time >= format_time(start.astimezone())]
+        first = format_time(start.astimezone())
+        last = format_time((start + timedelta(days=is_day)).astimezone())
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"'{moment}' is not a valid date or time", hint="write 2026-11-23 or 2026-11-23T02:30"
+        ) from error
+    found = [ref for ref in refs if (first <= ref.time < last if is_day else ref.time <= last)]
     if not found:
         first, last = (f"{ref.time[:4]}-{ref.time[4:6]}-{ref.time[6:8]}" for ref in (refs[0], refs[-1]))
         raise SnapshotNotFound(selector, hint=f"snapshots of this image run from {first} to {last} (UTC)")

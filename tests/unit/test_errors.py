@@ -31,6 +31,8 @@ EXAMPLES: list[DeltaimgError] = [
     errors.ObjectExists("maps/ab"),
     errors.StoreFull("maps/ab", "no space left"),
     errors.NativeError("scan_blocks", "BAD_SLOT"),
+    errors.OutputError("No space left on device"),
+    errors.ReaderGone(),
     errors.Interrupted(2),
 ]
 
@@ -54,7 +56,7 @@ def test_parents_are_listed_before_their_children():
 def test_exit_codes_are_of_one_byte_and_each_stands_for_one_error():
     codes = [each.exit_code for each in error_classes() if each.__module__ == errors.__name__]
     assert len(set(codes)) == len(codes)
-    assert all(1 <= code <= 130 for code in codes)
+    assert all(1 <= code <= 141 for code in codes)
 
 
 def test_children_have_codes_in_the_ten_of_their_parent():

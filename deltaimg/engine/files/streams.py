@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 
+from deltaimg.descriptors import StandardInput, describe_failure
 from deltaimg.errors import ImageError, Malformed, Truncated
 from deltaimg.format.framing import HEADER_BYTES, Kind, parse_header
 from deltaimg.image.source import STREAM
@@ -22,7 +24,8 @@ class Input:
         self.name = "standard input" if path == STREAM else path
         self.position = 0
         try:
-            self._file = open(0 if path == STREAM else path, "rb", buffering=_BUFFER_BYTES, closefd=path != STREAM)
+            raw = StandardInput() if path == STREAM else open(path, "rb", buffering=0)
+            self._file = io.BufferedReader(raw, _BUFFER_BYTES)
         except OSError as error:
             raise ImageError(self.name, f"cannot be read: {os.strerror(error.errno or 0)}") from error
         except ValueError as error:
@@ -41,7 +44,7 @@ class Input:
             self.position += len(data)
             return data
         except OSError as error:
-            raise ImageError(self.name, f"cannot be read: {os.strerror(error.errno or 0)}") from error
+            raise ImageError(self.name, f"cannot be read: {describe_failure(error)}") from error
 
     def read_object(self, kind: Kind) -> bytes:
         """Return the next object of a chain; raises IntegrityError or UnsupportedFormat."""

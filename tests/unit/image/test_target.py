@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deltaimg.engine.restore.run import restore
-from deltaimg.errors import ContentDamaged, ImageError, TargetExists, TargetTooSmall, UnsupportedImage
+from deltaimg.errors import ContentDamaged, ImageError, ReaderGone, TargetExists, TargetTooSmall, UnsupportedImage
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.target import FileTarget, StreamTarget, open_target
 from deltaimg.model import KIB, MIB
@@ -301,10 +301,10 @@ def test_a_stream_gets_every_byte_in_order(
     assert_same_bytes((tmp_path / "out").read_bytes(), image.content)
 
 
-def test_a_reader_that_goes_away_is_an_image_error(repository: Repository, manifest: Manifest) -> None:
+def test_a_reader_that_goes_away_is_an_error_of_its_own(repository: Repository, manifest: Manifest) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     target = StreamTarget(writing)
-    with pytest.raises(ImageError, match=r"standard output: cannot be written at byte 0: Broken pipe"):
+    with pytest.raises(ReaderGone):
         target.write(0, memoryview(b"x"))
     os.close(writing)
