@@ -131,6 +131,14 @@ def ranges_of_blocks(blocks: npt.NDArray[np.int64], places: npt.NDArray[np.int64
     return ranges
 
 
+def expand_ranges(firsts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Return firsts[0], firsts[0] + 1, … counts[0] numbers in all, then those of the next range, and so on."""
+    ends = np.cumsum(counts, dtype=np.int64)
+    numbers: npt.NDArray[np.int64] = np.arange(int(ends[-1]) if len(ends) else 0)
+    numbers += np.repeat(firsts - (ends - counts), counts)
+    return numbers
+
+
 def distinct(first: npt.NDArray[Scalar], *others: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     """Return what is in any of some one-dimensional arrays, ascending, each value once.
 

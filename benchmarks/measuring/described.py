@@ -26,9 +26,10 @@ from deltaimg.format.framing import HEADER_BYTES, Kind, build_header, digest_byt
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, build_index, no_links
 from deltaimg.format.manifest import Manifest, Statistics, format_time
 from deltaimg.format.map import MAPS, MapObject, build_map
-from deltaimg.format.pack import FOOTER_ENTRY, RECORD_HEADER_BYTES, TRAILER, TRAILER_MAGIC, pack_name
+from deltaimg.format.pack import FOOTER_ENTRY, TRAILER, TRAILER_MAGIC, pack_name
+from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
-from deltaimg.format.sources import SOURCE_RUN
+from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.repo.repository import Repository
 
 BLOCK_BYTES = 4096
@@ -155,7 +156,7 @@ class _Maker:
             self._random.integers(0, len(sources), (count, min(_SOURCES, len(sources)))), return_inverse=True
         )
         places = places.reshape(-1).astype(np.uint32)
-        runs = np.zeros(len(places) * _SOURCE_RUNS, SOURCE_RUN)
+        runs = np.zeros(len(places) * _SOURCE_RUNS, SLOT_RUN)
         runs["first_slot"], runs["count"] = np.tile(np.arange(_SOURCE_RUNS) * 32, len(places)), 8
         run_counts = np.full(len(places), _SOURCE_RUNS, np.uint16)
         link_counts = np.full(count, len(places) // count, np.uint16)

@@ -6,14 +6,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.codec.interface import Codec
 from deltaimg.codec.none import NoneCodec
 from deltaimg.delta.interface import DeltaCodec
 from deltaimg.errors import IntegrityError
 from deltaimg.format.framing import digest_bytes
-from deltaimg.format.pack import RecordHeader
-from deltaimg.format.sources import SourceTable, build_sources
+from deltaimg.format.record import WHOLE_LITERAL, CutTable, RecordHeader, RecordTables, build_tables
+from deltaimg.format.slot_runs import SLOT_RUN
+from deltaimg.format.sources import SourceTable
 from deltaimg.kernels import digest_buffer, is_equal
 from deltaimg.model import MIB
 
@@ -29,12 +33,12 @@ _SURELY_WORTH_SOURCES = 0.125
 
 @dataclass(frozen=True, slots=True)
 class EncodedRecord:
-    """A record ready for a pack, the digests of its slots, and what it is encoded against."""
+    """A record ready for a pack, the digests of all its slots, and the tables that its payload begins with."""
 
     header: RecordHeader
     payload: bytes
     digests: Digests
-    sources: SourceTable | None = None
+    tables: RecordTables = WHOLE_LITERAL
     gain: float | None = None
     """What the delta saved of the literal, 0 to 1, where one was tried."""
 
@@ -74,24 +78,36 @@ class Encoder:
         return digest_buffer(digests.data, self._record_key, DIGEST_BYTES)
 
     def encode(
-        self, content: memoryview, digests: Digests, sources: Sources | None, scratch: memoryview
+        self,
+        content: memoryview,
+        digests: Digests,
+        sources: Sources | None,
+        scratch: memoryview,
+        kept: npt.NDArray[np.int64] | None = None,
     ) -> EncodedRecord:
         """Encode one record's content, decode it again into `scratch` and compare.
+
+        Args:
+            content: of all slots, or of those that are `kept`, ascending; the record is then a cut one.
+            digests: of all slots.
 
         Raises:
             IntegrityError: a codec does not give back what it was given; nothing was stored.
         """
+        cut = None if kept is None or len(kept) == len(digests) else _cut(digests, kept)
         if sources is not None:
-            delta = self._encode_delta(content, digests, sources, scratch)
+            delta = self._encode_delta(content, digests, sources, cut, scratch)
             most = len(content) * (1 if self._is_delta_forced else _SURELY_WORTH_SOURCES)
             if len(delta.payload) < most:
                 return replace(delta, gain=1 - len(delta.payload) / len(content))
-            literal = self._encode_literal(content, digests, scratch)
+            literal = self._encode_literal(content, digests, cut, scratch)
             gain = max(0.0, 1 - len(delta.payload) / len(literal.payload))
             return replace(delta if gain > _LEAST_GAIN else literal, gain=gain)
-        return self._encode_literal(content, digests, scratch)
+        return self._encode_literal(content, digests, cut, scratch)
 
-    def _encode_literal(self, content: memoryview, digests: Digests, scratch: memoryview) -> EncodedRecord:
+    def _encode_literal(
+        self, content: memoryview, digests: Digests, cut: CutTable | None, scratch: memoryview
+    ) -> EncodedRecord:
         payload = self._codec.encode(content)
         encoding_id = self._codec.encoding_id
         if len(payload) > _WORTH_IT * len(content):
@@ -103,10 +119,10 @@ class Encoder:
                 is_right = False
             if not is_right:
                 raise _refuse(self._codec.name)
-        return EncodedRecord(self._make_header(encoding_id, payload, digests, 0), payload, digests)
+        return self._make_record(encoding_id, digests, RecordTables(cut), payload)
 
     def _encode_delta(
-        self, content: memoryview, digests: Digests, sources: Sources, scratch: memoryview
+        self, content: memoryview, digests: Digests, sources: Sources, cut: CutTable | None, scratch: memoryview
     ) -> EncodedRecord:
         candidates = [(codec.encode(content, sources.content), codec) for codec in self._delta_codecs]
         delta, codec = min(candidates, key=lambda candidate: len(candidate[0]))
@@ -116,20 +132,29 @@ class Encoder:
             is_right = False
         if not is_right:
             raise _refuse(f"delta codec {codec.name}")
-        payload = build_sources(sources.table) + delta
-        header = self._make_header(codec.encoding_id, payload, digests, len(sources.table.ids))
-        return EncodedRecord(header, payload, digests, sources.table)
+        return self._make_record(codec.encoding_id, digests, RecordTables(cut, sources.table), delta)
 
-    def _make_header(self, encoding_id: int, payload: bytes, digests: Digests, sources: int) -> RecordHeader:
-        return RecordHeader(
+    def _make_record(self, encoding_id: int, digests: Digests, tables: RecordTables, encoded: bytes) -> EncodedRecord:
+        payload = build_tables(tables) + encoded
+        header = RecordHeader(
             id=self.name_record(digests),
             encoding=encoding_id,
             slots=len(digests),
             block_shift=self._block_bytes.bit_length() - 1,
             payload_bytes=len(payload),
             payload_digest=digest_bytes(payload),
-            sources=sources,
+            sources=0 if tables.sources is None else len(tables.sources.ids),
+            absent=0 if tables.cut is None else len(tables.cut.absent_digests),
         )
+        return EncodedRecord(header, payload, digests, tables)
+
+
+def _cut(digests: Digests, kept: npt.NDArray[np.int64]) -> CutTable:
+    """Return the table of a record of which only the slots `kept` are stored."""
+    starts = np.flatnonzero(np.diff(kept, prepend=-2) != 1)
+    runs = np.empty(len(starts), SLOT_RUN)
+    runs["first_slot"], runs["count"] = kept[starts], np.diff(np.append(starts, len(kept)))
+    return CutTable(runs, np.delete(digests, kept, axis=0))
 
 
 def _refuse(codec: str) -> IntegrityError:

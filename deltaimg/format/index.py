@@ -3,23 +3,24 @@
 
 body       := head packs signatures entries source_ids packed
 head       := u64 created_us, u32 pack_count, u32 signature_count, u32 entry_count, u32 source_id_count, u32 link_count,
-              u32 run_count, u32 packed_bytes, u32 zero
+              u32 run_count, u32 cut_count, u32 cut_run_count, u32 packed_bytes, u32 zero
 packs      := pack_count times the 32-byte digest that names a pack
 signatures := signature_count times the 32-byte digest that names a signature
 entries    := entry_count times `ENTRY`
 source_ids := source_id_count times a 16-byte record id
 packed     := zstd of byte planes: u16 links of each entry; u32 place in source_ids and u16 runs of each link; u16 first_slot
-              and u16 slot count of each run
+              and u16 slot count of each run; u32 entry number and u16 runs of each cut record; u16 first_slot and u16 slot
+              count of each of these runs
 
 A link is one source record of one delta record. These say again what delta records say themselves, so that a restore
-can be planned, and what is still needed can be told, without reading packs.
+can be planned, and what is still needed can be told, without reading packs. Likewise the slots that cut records still have.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -27,12 +28,14 @@ import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.format.columns import pack_columns, unpack_columns
+from deltaimg.format.cut_entries import CutEntries, find_cuts_problem, no_cuts
 from deltaimg.format.framing import HEADER_BYTES, BodyReader, Kind, frame, unframe
 from deltaimg.format.limits import MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS, find_record_problem
-from deltaimg.format.sources import SOURCE_RUN, SourceTable, find_sources_problem
+from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns, find_runs_problem
+from deltaimg.format.sources import SourceTable
 
 INDEXES: Final = "index/"
-HEAD: Final = struct.Struct("<QIIIIIIII")
+HEAD: Final = struct.Struct("<QIIIIIIIIII")
 ENTRY: Final = np.dtype(
     [
         ("id", "u1", (16,)),
@@ -48,6 +51,8 @@ ENTRY: Final = np.dtype(
 )
 """pack and signature count within this object's lists; offset is that of the record's header in the pack; first_digest is
 the place of its first slot in the signature; a block is 2 ** block_shift bytes."""
+_COLUMNS: Final = ("<u2", "<u4", "<u2", "<u2", "<u2", "<u4", "<u2", "<u2", "<u2")
+"""Types of the packed columns, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,7 @@ class SourceLinks:
     """Which of `ids` each link means."""
     run_counts: npt.NDArray[np.uint16]
     """Runs of each link."""
-    runs: npt.NDArray[Any]
-    """Of `SOURCE_RUN`."""
+    runs: SlotRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class IndexObject:
     signatures: tuple[str, ...]
     entries: npt.NDArray[Any]
     links: SourceLinks
+    cuts: CutEntries = field(default_factory=no_cuts)
 
 
 def no_links(entry_count: int) -> SourceLinks:
@@ -84,7 +89,7 @@ def no_links(entry_count: int) -> SourceLinks:
         np.zeros(entry_count, np.uint16),
         np.empty(0, np.uint32),
         np.empty(0, np.uint16),
-        np.empty(0, SOURCE_RUN),
+        np.empty(0, SLOT_RUN),
     )
 
 
@@ -105,11 +110,13 @@ def link_sources(tables: Sequence[SourceTable | None]) -> SourceLinks:
 
 def build_index(content: IndexObject) -> bytes:
     """Return an index object."""
-    links = content.links
+    links, cuts = content.links, content.cuts
     packed = b""
-    if len(links.places):
-        columns = (links.link_counts, links.places, links.run_counts, links.runs["first_slot"], links.runs["count"])
-        packed, _ = pack_columns(columns)
+    if len(links.places) or len(cuts.entries):
+        packed, _ = pack_columns((
+            links.link_counts, links.places, links.run_counts, links.runs["first_slot"], links.runs["count"],
+            cuts.entries, cuts.run_counts, cuts.runs["first_slot"], cuts.runs["count"],
+        ))  # fmt: skip
     head = HEAD.pack(
         content.created_us,
         len(content.packs),
@@ -118,6 +125,8 @@ def build_index(content: IndexObject) -> bytes:
         len(links.ids),
         len(links.places),
         len(links.runs),
+        len(cuts.entries),
+        len(cuts.runs),
         len(packed),
         0,
     )
@@ -128,25 +137,25 @@ def build_index(content: IndexObject) -> bytes:
 def parse_index(data: bytes, name: str) -> IndexObject:
     """Read the index at object `name`; raises IntegrityError or UnsupportedFormat."""
     reader = BodyReader(name, unframe(Kind.INDEX, name, data))
-    created_us, pack_count, signature_count, entry_count, *source_counts, reserved = reader.take_struct(HEAD)
+    created_us, pack_count, signature_count, entry_count, *counts, reserved = reader.take_struct(HEAD)
     if reserved:
         reader.refuse("reserved bytes are not zero")
     packs = tuple(bytes(reader.take(32)).hex() for _ in range(min(pack_count, len(data) // 32 + 1)))
     signatures = tuple(bytes(reader.take(32)).hex() for _ in range(min(signature_count, len(data) // 32 + 1)))
     entries = np.frombuffer(reader.take(ENTRY.itemsize * entry_count), ENTRY)
-    links = _parse_links(name, reader, entry_count, *source_counts)
+    links, cuts = _parse_columns(name, reader, entry_count, *counts)
     reader.expect_end()
     if entry_count:
         if int(entries["pack"].max()) >= pack_count or int(entries["signature"].max()) >= signature_count:
             reader.refuse("an entry names a pack or signature that is not listed")
         if int(entries["offset"].min()) < HEADER_BYTES:
             reader.refuse("an entry lies in the header of its pack")
-    if problem := find_record_problem(entries):
+    if problem := find_record_problem(entries) or find_cuts_problem(cuts, entries["slots"]):
         reader.refuse(problem)
     source_bytes = _count_source_slots(links) << entries["block_shift"].astype(np.uint64)
     if int(source_bytes.max(initial=0)) > MAX_SOURCE_BYTES:
         reader.refuse(f"an entry has sources of more than {MAX_SOURCE_BYTES} bytes")
-    return IndexObject(created_us, packs, signatures, entries, links)
+    return IndexObject(created_us, packs, signatures, entries, links, cuts)
 
 
 def _count_source_slots(links: SourceLinks) -> npt.NDArray[np.uint64]:
@@ -157,26 +166,53 @@ def _count_source_slots(links: SourceLinks) -> npt.NDArray[np.uint64]:
     return np.diff(done)
 
 
-def _parse_links(
-    name: str, reader: BodyReader, entry_count: int, id_count: int, link_count: int, run_count: int, packed_bytes: int
-) -> SourceLinks:
+def _parse_columns(
+    name: str,
+    reader: BodyReader,
+    entry_count: int,
+    id_count: int,
+    link_count: int,
+    run_count: int,
+    cut_count: int,
+    cut_run_count: int,
+    packed_bytes: int,
+) -> tuple[SourceLinks, CutEntries]:
     ids = np.frombuffer(reader.take(DIGEST_BYTES * id_count), np.uint8).reshape(id_count, DIGEST_BYTES)
     offset = HEADER_BYTES + reader.position
     packed = bytes(reader.take(packed_bytes))
-    if not link_count:
-        if id_count or run_count or packed:
+    if not link_count and not cut_count:
+        if id_count or run_count or cut_run_count or packed:
             reader.refuse("it has sources that no entry names")
-        return no_links(entry_count)
-    layout = [("<u2", entry_count), ("<u4", link_count), ("<u2", link_count), ("<u2", run_count), ("<u2", run_count)]
-    link_counts, places, run_counts, first_slots, counts = unpack_columns(name, offset, packed, layout)
-    runs = np.empty(run_count, SOURCE_RUN)
-    runs["first_slot"], runs["count"] = first_slots, counts
-    if int(link_counts.sum(dtype=np.uint64)) != link_count or int(run_counts.sum(dtype=np.uint64)) != run_count:
-        reader.refuse("its sources are not as many as its entries have")
-    if int(places.max()) >= id_count:
-        reader.refuse("an entry names a source that is not listed")
-    if int(link_counts.max()) > MAX_SOURCE_RECORDS:
-        reader.refuse(f"an entry has more than {MAX_SOURCE_RECORDS} source records")
-    if problem := find_sources_problem(run_counts, runs):
+        return no_links(entry_count), no_cuts()
+    lengths = [entry_count, link_count, link_count, run_count, run_count]
+    lengths += [cut_count, cut_count, cut_run_count, cut_run_count]
+    columns = unpack_columns(name, offset, packed, list(zip(_COLUMNS, lengths, strict=True)))
+    link_counts, places, run_counts, first_slots, counts, cut_entries, cut_run_counts, *cut_runs = columns
+    links = SourceLinks(ids, link_counts, places, run_counts, _as_runs(first_slots, counts))
+    if problem := _find_links_problem(links):
         reader.refuse(problem)
-    return SourceLinks(ids, link_counts, places, run_counts, runs)
+    if int(cut_run_counts.sum(dtype=np.uint64)) != cut_run_count:
+        reader.refuse("the runs of its cut records are not as many as it says")
+    return links, CutEntries(cut_entries, cut_run_counts, _as_runs(*cut_runs))
+
+
+def _as_runs(first_slots: npt.NDArray[np.uint16], counts: npt.NDArray[np.uint16]) -> SlotRuns:
+    runs = np.empty(len(counts), SLOT_RUN)
+    runs["first_slot"], runs["count"] = first_slots, counts
+    return runs
+
+
+def _find_links_problem(links: SourceLinks) -> str | None:
+    """Return what is wrong with the sources of an index object, or None."""
+    link_count, run_count = int(links.link_counts.sum(dtype=np.uint64)), int(links.run_counts.sum(dtype=np.uint64))
+    if link_count != len(links.places) or run_count != len(links.runs):
+        return "its sources are not as many as its entries have"
+    if len(links.ids) and not link_count:
+        return "it has sources that no entry names"
+    if link_count and int(links.places.max()) >= len(links.ids):
+        return "an entry names a source that is not listed"
+    if int(links.link_counts.max(initial=0)) > MAX_SOURCE_RECORDS:
+        return f"an entry has more than {MAX_SOURCE_RECORDS} source records"
+    if problem := find_runs_problem(links.run_counts, links.runs):
+        return f"of the sources of an entry {problem}"
+    return None

@@ -2,7 +2,7 @@
 """`packs/<ab>/<digest>`: records one after another, then a footer that says where each begins.
 
     pack    := header record* footer trailer
-    record  := record_header payload
+    record  := see `format/record.py`
     footer  := entry_count times `FOOTER_ENTRY`
     trailer := u32 entry_count, u32 zero, 8 bytes magic
 
@@ -14,27 +14,23 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.errors import DigestMismatch, Malformed, Truncated, UnsupportedFormat
+from deltaimg.errors import DigestMismatch, Malformed, Truncated
 from deltaimg.format.framing import HEADER_BYTES, Kind, build_header, digest_bytes, parse_header
-from deltaimg.format.limits import (
-    MAX_BLOCK_SHIFT,
-    MAX_RECORD_BYTES,
-    MAX_SOURCE_RECORDS,
-    MIN_BLOCK_SHIFT,
-    find_record_problem,
+from deltaimg.format.limits import find_record_problem
+from deltaimg.format.record import (
+    RECORD_HEADER_BYTES,
+    RECORD_MAGIC,
+    RecordHeader,
+    build_record_header,
+    parse_record_header,
 )
 
 PACKS: Final = "packs/"
-
-RECORD_HEADER: Final = struct.Struct("<4sBBHI16sIHBB4s16s8s")
-RECORD_HEADER_BYTES: Final = RECORD_HEADER.size
-RECORD_MAGIC: Final = b"\x8bREC"
 
 FOOTER_ENTRY: Final = np.dtype(
     [
@@ -44,96 +40,17 @@ FOOTER_ENTRY: Final = np.dtype(
         ("slots", "<u2"),
         ("encoding", "u1"),
         ("block_shift", "u1"),
-        ("reserved", "<u4"),
+        ("absent", "<u2"),
+        ("reserved", "<u2"),
     ]
 )
 TRAILER: Final = struct.Struct("<II8s")
 TRAILER_MAGIC: Final = b"\x8bDIMGEND"
 
 
-@dataclass(frozen=True, slots=True)
-class RecordHeader:
-    """What stands before a record's payload."""
-
-    id: bytes
-    encoding: int
-    slots: int
-    block_shift: int
-    payload_bytes: int
-    payload_digest: bytes
-    sources: int = 0
-    """How many source records the payload begins with; 0 for a record that stands alone."""
-
-    @property
-    def raw_bytes(self) -> int:
-        return self.slots << self.block_shift
-
-
 def pack_name(digest: str) -> str:
     """Return the object name of the pack with this digest; 256 folders keep each short."""
     return f"{PACKS}{digest[:2]}/{digest}"
-
-
-def build_record_header(header: RecordHeader) -> bytes:
-    """Return the 64 bytes that stand before a record's payload."""
-    packed = RECORD_HEADER.pack(
-        RECORD_MAGIC,
-        header.encoding,
-        0,
-        RECORD_HEADER_BYTES,
-        header.payload_bytes,
-        header.id,
-        header.sources,
-        header.slots,
-        header.block_shift,
-        0,
-        bytes(4),
-        header.payload_digest,
-        bytes(8),
-    )
-    return packed[:56] + digest_bytes(packed[:56], length=8)
-
-
-def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> RecordHeader:
-    """Read the record header that begins at `offset` of pack `name`; `data` starts there.
-
-    Raises:
-        Truncated, Malformed: not a whole record header.
-        UnsupportedFormat: a sealed record, or one with a longer header.
-    """
-    if len(data) < RECORD_HEADER_BYTES:
-        raise Truncated(name, offset, RECORD_HEADER_BYTES, len(data))
-    head = bytes(data[:RECORD_HEADER_BYTES])
-    fields = RECORD_HEADER.unpack(head)
-    magic, encoding, sealed, header_bytes, payload_bytes, record_id, sources = fields[:7]
-    slots, shift, flags, padding, digest, header_digest = fields[7:]
-    if magic != RECORD_MAGIC:
-        raise Malformed(name, offset, "no record begins here")
-    if digest_bytes(head[:56], length=8) != header_digest:
-        raise Malformed(name, offset, "a record header is damaged")
-    if sealed or flags or header_bytes != RECORD_HEADER_BYTES:
-        raise UnsupportedFormat(name, f"the record at byte {offset} is sealed or uses features unknown here")
-    if (
-        not MIN_BLOCK_SHIFT <= shift <= MAX_BLOCK_SHIFT
-        or slots == 0
-        or slots << shift > MAX_RECORD_BYTES
-        or any(padding)
-    ):
-        raise Malformed(name, offset, "a record header has absurd lengths")
-    if payload_bytes > slots << shift:
-        raise Malformed(name, offset, "a record's payload is longer than its content")
-    if sources > MAX_SOURCE_RECORDS:
-        raise Malformed(name, offset, f"a record has more than {MAX_SOURCE_RECORDS} source records")
-    return RecordHeader(record_id, encoding, slots, shift, payload_bytes, digest, sources)
-
-
-def check_payload(name: str, offset: int, header: RecordHeader, payload: bytes | memoryview) -> None:
-    """Hold a record's payload against its header; raises Truncated or DigestMismatch."""
-    if len(payload) != header.payload_bytes:
-        raise Truncated(name, offset, RECORD_HEADER_BYTES + header.payload_bytes, RECORD_HEADER_BYTES + len(payload))
-    found = digest_bytes(payload)
-    if found != header.payload_digest:
-        raise DigestMismatch(name, offset, "the record here", header.payload_digest, found)
 
 
 def finish_pack(records: list[tuple[RecordHeader, bytes]]) -> tuple[list[bytes], npt.NDArray[Any]]:
@@ -145,7 +62,7 @@ def finish_pack(records: list[tuple[RecordHeader, bytes]]) -> tuple[list[bytes],
         entry = footer[number]
         entry["id"] = np.frombuffer(header.id, np.uint8)
         entry["offset"], entry["payload_bytes"], entry["slots"] = offset, header.payload_bytes, header.slots
-        entry["encoding"], entry["block_shift"] = header.encoding, header.block_shift
+        entry["encoding"], entry["block_shift"], entry["absent"] = header.encoding, header.block_shift, header.absent
         parts += (build_record_header(header), payload)
         offset += RECORD_HEADER_BYTES + len(payload)
     tail = footer.tobytes() + TRAILER.pack(len(footer), 0, TRAILER_MAGIC)
@@ -204,6 +121,8 @@ def parse_pack_ends(name: str, head: bytes | memoryview, tail: bytes | memoryvie
         raise Malformed(name, footer_offset, "reserved bytes of its footer are not zero")
     if problem := find_record_problem(footer):
         raise Malformed(name, footer_offset, problem)
+    if bool(np.any(footer["absent"] >= footer["slots"])):
+        raise Malformed(name, footer_offset, "its footer names a record without slots that are there")
     return footer
 
 

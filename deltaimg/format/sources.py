@@ -14,17 +14,14 @@ The blocks of all runs, one after another, are what the rest of the payload is d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.errors import Malformed
-from deltaimg.format.limits import MAX_RECORD_SLOTS, MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS
-
-SOURCE_RUN: Final = np.dtype([("first_slot", "<u2"), ("count", "<u2")])
-"""Consecutive slots of one source record; count is at least 1."""
+from deltaimg.format.limits import MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS
+from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns, find_runs_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +30,7 @@ class SourceTable:
 
     ids: Digests
     run_counts: npt.NDArray[np.uint16]
-    runs: npt.NDArray[np.void]
+    runs: SlotRuns
 
     @property
     def slot_count(self) -> int:
@@ -55,7 +52,7 @@ def parse_sources(
         record_count: of source records, as the record's header says.
 
     Raises:
-        Malformed: they pass the payload, or `find_sources_problem` finds one.
+        Malformed: they pass the payload, or `find_runs_problem` finds one.
     """
     fixed_bytes = (DIGEST_BYTES + 2) * record_count
     if record_count > MAX_SOURCE_RECORDS or fixed_bytes > len(payload):
@@ -63,28 +60,12 @@ def parse_sources(
     ids = np.frombuffer(payload, np.uint8, DIGEST_BYTES * record_count).reshape(record_count, DIGEST_BYTES)
     run_counts = np.frombuffer(payload, "<u2", record_count, DIGEST_BYTES * record_count)
     run_count = int(run_counts.sum(dtype=np.uint64))
-    delta_offset = fixed_bytes + SOURCE_RUN.itemsize * run_count
+    delta_offset = fixed_bytes + SLOT_RUN.itemsize * run_count
     if delta_offset > len(payload):
         raise Malformed(name, offset, "the record here has more sources than there is room for")
-    table = SourceTable(ids, run_counts, np.frombuffer(payload, SOURCE_RUN, run_count, fixed_bytes))
-    if problem := find_sources_problem(run_counts, table.runs):
-        raise Malformed(name, offset, f"of the record here {problem}")
+    table = SourceTable(ids, run_counts, np.frombuffer(payload, SLOT_RUN, run_count, fixed_bytes))
+    if problem := find_runs_problem(run_counts, table.runs):
+        raise Malformed(name, offset, f"of the sources of the record here {problem}")
     if table.slot_count * block_bytes > MAX_SOURCE_BYTES:
         raise Malformed(name, offset, f"the record here has sources of more than {MAX_SOURCE_BYTES} bytes")
     return table, payload[delta_offset:]
-
-
-def find_sources_problem(run_counts: npt.NDArray[np.uint16], runs: npt.NDArray[np.void]) -> str | None:
-    """Return what is wrong with the runs of some source records, one record's after another's, or None."""
-    if len(run_counts) and int(run_counts.min()) == 0:
-        return "a source record has no slots"
-    if not len(runs):
-        return None
-    ends = runs["first_slot"].astype(np.uint32) + runs["count"]
-    if int(runs["count"].min()) == 0 or int(ends.max()) > MAX_RECORD_SLOTS:
-        return "a source is empty or lies outside any record"
-    begins_record = np.zeros(len(runs), np.bool_)
-    begins_record[np.cumsum(run_counts, dtype=np.int64) - run_counts] = True
-    if bool(np.any((runs["first_slot"][1:] < ends[:-1]) & ~begins_record[1:])):
-        return "sources overlap or are out of order"
-    return None

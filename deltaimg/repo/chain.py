@@ -8,7 +8,7 @@ A new full map is written now and then, so that a chain of any length costs litt
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS, MapObject, build_map, parse_map
 from deltaimg.kernels import overlay_runs, subtract_runs
 from deltaimg.model import count_blocks
-from deltaimg.repo.numbering import RecordNumbers, renumber_runs
+from deltaimg.repo.numbering import MapNumbers, RecordNumbers, renumber_runs
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
 
@@ -53,20 +53,20 @@ def resolve_map(repository: Repository, manifest: Manifest, table: SlotTable) ->
 
 
 def _resolve(repository: Repository, manifest: Manifest, table: SlotTable) -> ResolvedMap:
-    resolved = None
+    numbers, resolved = MapNumbers(), None
     for link in reversed(_follow_chain(repository, manifest)):
         content, map_bytes = load_map(repository, link)
-        name = MAPS + link.map
         if link.block_bytes != manifest.block_bytes:
-            raise IntegrityError(name, 0, f"has blocks of another size than snapshot {manifest.label}")
-        records = table.add_records(content.record_ids, content.record_slots, name)
-        counts = content.record_slots.astype(np.int64)
-        own_first = FIRST_SLOT + np.cumsum(counts) - counts
-        own_runs = renumber_runs(content.runs, own_first, counts, table.first_slots[records])
+            raise IntegrityError(MAPS + link.map, 0, f"has blocks of another size than snapshot {manifest.label}")
+        own_runs = numbers.add_map(content, MAPS + link.map)
         resolved = lay_map(resolved, own_runs, content.block_count, map_bytes, is_full=link.map_is_full)
     assert resolved is not None
     check_cover(resolved, MAPS + manifest.map)
-    return resolved
+    # Only now, for what is left: of what a later map covers, slots and records may be gone.
+    runs = table.number_runs(numbers, resolved.runs, MAPS + manifest.map)
+    # What is covered and still there may be what a backup encodes against.
+    table.add_known(numbers.record_ids)
+    return replace(resolved, runs=runs)
 
 
 def load_map(repository: Repository, manifest: Manifest) -> tuple[MapObject, int]:

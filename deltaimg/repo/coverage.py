@@ -16,7 +16,7 @@ import numpy.typing as npt
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.coverage import COVERAGE, build_coverage, parse_coverage
 from deltaimg.format.manifest import count_microseconds, from_microseconds
-from deltaimg.format.pack import RECORD_HEADER_BYTES
+from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.repo.index import Index
 from deltaimg.repo.repository import Repository
 

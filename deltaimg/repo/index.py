@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Digests, sparse_zeros
+from deltaimg.arrays import Digests, expand_ranges, sparse_zeros
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, no_links, parse_index
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.pack import PACKS, pack_name
-from deltaimg.format.sources import SOURCE_RUN, SourceTable, build_sources
+from deltaimg.format.slot_runs import SLOT_RUN
+from deltaimg.format.sources import SourceTable, build_sources
 from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.cut_slots import CutSlots
 from deltaimg.repo.record_lookup import RecordLookup
 from deltaimg.repo.repository import Repository
 
@@ -51,7 +53,12 @@ class Index:
         self.packs: list[str] = []
         self.signatures: list[str] = []
         self.entries: npt.NDArray[Any] = np.empty(int(self._firsts[-1]), ENTRY)
-        links = [self._take(objects.pop(name), first) for name, first in zip(self.names, self._firsts, strict=False)]
+        taken = [self._take(objects.pop(name), first) for name, first in zip(self.names, self._firsts, strict=False)]
+        links = [content.links for content in taken]
+        self.cuts = CutSlots(
+            [(int(first), content.cuts) for first, content in zip(self._firsts, taken, strict=False)],
+            self.entries["slots"],
+        )
         link_counts = np.concatenate([np.empty(0, np.uint16), *(each.link_counts for each in links)])
         self.object_of = np.repeat(np.arange(len(links), dtype=np.int32), np.diff(self._firsts))
         self.is_condemned = _mark(self.packs, condemned)[self.entries["pack"]]
@@ -60,21 +67,21 @@ class Index:
         # Of records that were stored twice, one that is there and stays is found, rather one that stands alone, and the newest.
         ranks = 4 * self.is_missing.astype(np.int8) + 2 * self.is_condemned.astype(np.int8) + (link_counts > 0)
         self._lookup = RecordLookup(self.entries["id"], ranks, -np.arange(len(self.entries), dtype=np.int32))
-        self.links = Links(self._lookup, links, self.entries["slots"])
+        self.links = Links(self._lookup, links, self.entries["slots"], self.cuts)
         # The places found may be too deep together, or form a circle; others of the same records need not.
         if len(self._lookup.repeated(link_counts > 0)) and (self.links.depths < 0).any():
             self._lookup.prefer(_find_sound(self._lookup, self.links, ~self.is_condemned & ~self.is_missing))
-            self.links = Links(self._lookup, links, self.entries["slots"])
+            self.links = Links(self._lookup, links, self.entries["slots"], self.cuts)
 
-    def _take(self, content: IndexObject, first: int) -> SourceLinks:
-        """Copy an object's entries to where they belong, their packs and signatures numbered anew; return their sources."""
+    def _take(self, content: IndexObject, first: int) -> IndexObject:
+        """Copy an object's entries to where they belong, their packs and signatures renumbered; return it without them."""
         part = self.entries[first : first + len(content.entries)]
         part[:] = content.entries
         part["pack"] += len(self.packs)
         part["signature"] += len(self.signatures)
         self.packs += content.packs
         self.signatures += content.signatures
-        return content.links
+        return replace(content, entries=part[:0])
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -83,9 +90,19 @@ class Index:
         """Return the number of the first entry of the index objects made at or after a moment, in microseconds since 1970."""
         return int(self._firsts[bisect_left(self.created_us, moment_us)])
 
-    def find(self, record_ids: Digests) -> npt.NDArray[np.int64]:
-        """Return the entry number of each id, -1 for one that no index object has."""
-        return self._lookup.find(record_ids)
+    def find(self, record_ids: Digests, place: int = 0) -> npt.NDArray[np.int64]:
+        """Return the entry number of each id, -1 for one that no index object has; `place` as in `RecordLookup.find`."""
+        return self._lookup.find(record_ids, place)
+
+    def find_slots(
+        self, record_ids: Digests, firsts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]
+    ) -> npt.NDArray[np.int64]:
+        """Return the best entry of each record that has slots [first, first + count), -1 where none has all of them."""
+
+        def have(numbers: npt.NDArray[np.int64], entries: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+            return self.cuts.have(entries, firsts[numbers], counts[numbers])
+
+        return self._lookup.find_best(record_ids, have)
 
     def find_needed(self, record_ids: Digests, slots: npt.NDArray[np.uint16], needed_by: str) -> npt.NDArray[np.int64]:
         """Return the entry number of each record that the object `needed_by` lists, `slots` being their numbers of slots.
@@ -134,7 +151,9 @@ class Links:
     Memory  9 bytes an entry, 8 a link and 4 a run; a night's delta of 1,000 records has about 40,000 links.
     """
 
-    def __init__(self, lookup: RecordLookup, parts: list[SourceLinks], slots: npt.NDArray[np.uint16]) -> None:
+    def __init__(
+        self, lookup: RecordLookup, parts: list[SourceLinks], slots: npt.NDArray[np.uint16], cuts: CutSlots
+    ) -> None:
         """Args: slots: of each entry."""
         self._lookup, self._slots = lookup, slots
         self.counts = _join((part.link_counts for part in parts), np.int32)
@@ -143,8 +162,10 @@ class Links:
         """The source entry of each link, -1 where the index does not have it."""
         self.run_starts = _start_each(_join((part.run_counts for part in parts), np.int32))
         """Runs [run_starts[k], run_starts[k + 1]) are those of link k."""
-        self.runs = _join((part.runs.view("V4") for part in parts), "V4").view(SOURCE_RUN)
-        """The slots taken from each source, of `SOURCE_RUN`."""
+        self.runs = _join((part.runs.view("V4") for part in parts), "V4").view(SLOT_RUN)
+        """The slots taken from each source, of `SLOT_RUN`."""
+        if len(cuts):
+            self._avoid_absent(cuts)
 
     def of(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the numbers of all links of `entries`, entry after entry."""
@@ -153,7 +174,7 @@ class Links:
     def runs_of(self, entries: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.integer]]:
         """Return the runs of all links of `entries`, link after link, and how many each link has."""
         links = self.of(entries)
-        counts = self.run_starts[links + 1] - self.run_starts[links]
+        counts = self._run_counts_of(links)
         return self.runs[expand_ranges(self.run_starts[links], counts)], counts
 
     def extract(self, entries: npt.NDArray[np.int64]) -> SourceLinks:
@@ -187,6 +208,25 @@ class Links:
         """
         sources = np.where(self._are_inside(), self.entries, -1)
         return measure_depths(self.counts, self.starts, sources)
+
+    def _avoid_absent(self, cuts: CutSlots) -> None:
+        """Where a source lacks slots that are taken from it, link to another copy of the record that has them, or to none."""
+        links = np.flatnonzero(cuts.is_cut(self.entries.astype(np.int64)))
+        if not len(links):
+            return
+
+        def have_all(numbers: npt.NDArray[np.int64], entries: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+            starts, counts = self.run_starts[links[numbers]], self._run_counts_of(links[numbers])
+            runs = self.runs[expand_ranges(starts, counts)]
+            are_there = cuts.have(np.repeat(entries, counts), runs["first_slot"], runs["count"])
+            has_all: npt.NDArray[np.bool_] = np.logical_and.reduceat(are_there, np.cumsum(counts) - counts)
+            return has_all
+
+        self.entries[links] = self._lookup.find_best(self._lookup.ids[self.entries[links]], have_all)
+
+    def _run_counts_of(self, links: npt.NDArray[np.int64]) -> npt.NDArray[np.integer]:
+        counts: npt.NDArray[np.integer] = self.run_starts[links + 1] - self.run_starts[links]
+        return counts
 
     def _are_inside(self) -> npt.NDArray[np.bool_]:
         """Tell of each link whether its source record has the slots that are taken from it."""
@@ -260,14 +300,6 @@ def _start_each(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     starts = np.zeros(len(counts) + 1, np.int32)
     np.cumsum(counts, out=starts[1:])
     return starts
-
-
-def expand_ranges(firsts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Return firsts[0], firsts[0] + 1, … counts[0] numbers in all, then those of the next range, and so on."""
-    ends = np.cumsum(counts)
-    numbers: npt.NDArray[np.int64] = np.arange(int(ends[-1]) if len(ends) else 0)
-    numbers += np.repeat(firsts - (ends - counts), counts)
-    return numbers
 
 
 def load_index(repository: Repository, without: Collection[str] = ()) -> Index:

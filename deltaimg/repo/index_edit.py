@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import expand_ranges
+from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.index import IndexObject, SourceLinks
-from deltaimg.repo.index import expand_ranges
 
 
 def select_entries(content: IndexObject, is_kept: npt.NDArray[np.bool_]) -> IndexObject:
@@ -30,7 +31,18 @@ def select_entries(content: IndexObject, is_kept: npt.NDArray[np.bool_]) -> Inde
         links.run_counts[chosen],
         links.runs[runs],
     )
-    return replace(content, packs=packs, signatures=signatures, entries=entries, links=kept_links)
+    cuts = _select_cuts(content.cuts, is_kept)
+    return replace(content, packs=packs, signatures=signatures, entries=entries, links=kept_links, cuts=cuts)
+
+
+def _select_cuts(cuts: CutEntries, is_kept: npt.NDArray[np.bool_]) -> CutEntries:
+    """Return the cut records among the kept entries, which are numbered anew."""
+    chosen = is_kept[cuts.entries]
+    numbers = (np.cumsum(is_kept) - 1)[cuts.entries[chosen]]
+    run_counts = cuts.run_counts.astype(np.int64)
+    starts = np.cumsum(run_counts) - run_counts
+    runs = expand_ranges(starts[chosen], run_counts[chosen])
+    return CutEntries(numbers.astype(np.uint32), cuts.run_counts[chosen], cuts.runs[runs])
 
 
 def _renumber(

@@ -12,13 +12,8 @@ from blake3 import blake3
 
 from deltaimg.errors import IntegrityError, UnsupportedFormat
 from deltaimg.format.framing import HEADER_BYTES
-from deltaimg.format.pack import (
-    RECORD_HEADER_BYTES,
-    check_payload,
-    count_tail_bytes,
-    parse_pack_ends,
-    parse_record_header,
-)
+from deltaimg.format.pack import count_tail_bytes, parse_pack_ends
+from deltaimg.format.record import RECORD_HEADER_BYTES, check_payload, parse_record_header
 from deltaimg.model import KIB, MIB
 from deltaimg.store.interface import Store
 

@@ -20,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.format.cut_entries import list_cuts
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, build_index, link_sources, parse_index
-from deltaimg.format.pack import RecordHeader, finish_pack, pack_name
+from deltaimg.format.pack import finish_pack, pack_name
+from deltaimg.format.record import WHOLE_LITERAL, RecordHeader, RecordTables
 from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
-from deltaimg.format.sources import SourceTable
 from deltaimg.model import MIB
 from deltaimg.repo.repository import Repository
 
@@ -39,7 +40,7 @@ class _StoredPack:
     name: str
     footer: npt.NDArray[Any]
     digests: Digests
-    sources: list[SourceTable | None]
+    tables: list[RecordTables]
 
 
 class PackWriter:
@@ -62,7 +63,7 @@ class PackWriter:
         self._pack_bytes, self._checkpoint_bytes = pack_bytes, checkpoint_bytes
         self._records: list[tuple[RecordHeader, bytes]] = []
         self._digests: list[Digests] = []
-        self._sources: list[SourceTable | None] = []
+        self._tables: list[RecordTables] = []
         self._filled_bytes = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="deltaimg-store")
         self._in_flight: deque[Future[None]] = deque()
@@ -75,11 +76,15 @@ class PackWriter:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def add(self, header: RecordHeader, payload: bytes, digests: Digests, sources: SourceTable | None = None) -> None:
-        """Take one record, and what its payload begins with if it is a delta; raises what storing an earlier one met."""
+    def add(self, header: RecordHeader, payload: bytes, digests: Digests, tables: RecordTables = WHOLE_LITERAL) -> None:
+        """Take one record, and the tables that its payload begins with; raises what storing an earlier one met.
+
+        Args:
+            digests: of all its slots, those that it lacks included.
+        """
         self._records.append((header, payload))
         self._digests.append(digests)
-        self._sources.append(sources)
+        self._tables.append(tables)
         self._filled_bytes += len(payload)
         if self._filled_bytes >= self._pack_bytes:
             self._send_pack()
@@ -93,8 +98,8 @@ class PackWriter:
 
     def _send_pack(self) -> None:
         self._wait(_PACKS_IN_FLIGHT - 1)
-        self._in_flight.append(self._thread.submit(self._store_pack, self._records, self._digests, self._sources))
-        self._records, self._digests, self._sources, self._filled_bytes = [], [], [], 0
+        self._in_flight.append(self._thread.submit(self._store_pack, self._records, self._digests, self._tables))
+        self._records, self._digests, self._tables, self._filled_bytes = [], [], [], 0
 
     def _wait(self, allowed: int) -> None:
         while len(self._in_flight) > allowed:
@@ -106,13 +111,13 @@ class PackWriter:
         self,
         records: list[tuple[RecordHeader, bytes]],
         digests: list[Digests],
-        sources: list[SourceTable | None],
+        tables: list[RecordTables],
     ) -> None:
         laid_out, footer = finish_pack(records)
         digest, parts = self._repository.name_new(laid_out)
         size_bytes = self._repository.put_named(pack_name(digest), parts)
         self.stored_bytes += size_bytes
-        self._unindexed.append(_StoredPack(digest, footer, np.concatenate(digests), sources))
+        self._unindexed.append(_StoredPack(digest, footer, np.concatenate(digests), tables))
         self._unindexed_bytes += size_bytes
         if self._unindexed_bytes >= self._checkpoint_bytes:
             self._store_index()
@@ -130,8 +135,9 @@ class PackWriter:
         digests = np.concatenate([pack.digests for pack in self._unindexed]).reshape(-1, DIGEST_BYTES)
         signature = self._put(SIGNATURES, build_signature(SignatureObject(entries["id"], entries["slots"], digests)))
         packs = tuple(pack.name for pack in self._unindexed)
-        links = link_sources([sources for pack in self._unindexed for sources in pack.sources])
-        index = build_index(IndexObject(self._now_us(), packs, (signature,), entries, links))
+        tables = [each for pack in self._unindexed for each in pack.tables]
+        links, cuts = link_sources([each.sources for each in tables]), list_cuts([each.cut for each in tables])
+        index = build_index(IndexObject(self._now_us(), packs, (signature,), entries, links, cuts))
         parse_index(index, "the new index")
         self._check_lock()
         self._put(INDEXES, index)

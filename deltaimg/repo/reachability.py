@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, Runs, distinct
+from deltaimg.arrays import FIRST_SLOT, Runs, distinct, expand_ranges
 from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, UnsupportedFormat
 from deltaimg.format.manifest import SNAPSHOTS, Manifest
 from deltaimg.format.map import MAPS, MapObject, parse_map
-from deltaimg.repo.index import Index, expand_ranges, load_index
+from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.repository import QUARANTINE, Repository
 
 _TRIES = 3

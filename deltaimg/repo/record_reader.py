@@ -17,7 +17,15 @@ import numpy.typing as npt
 from deltaimg.codec.registry import find_decoder
 from deltaimg.errors import DigestMismatch, IntegrityError, Malformed, StoreError, Truncated, UnsupportedFormat
 from deltaimg.format.limits import MAX_RECORD_BYTES
-from deltaimg.format.pack import RECORD_HEADER_BYTES, RecordHeader, check_payload, pack_name, parse_record_header
+from deltaimg.format.pack import pack_name
+from deltaimg.format.record import (
+    RECORD_HEADER_BYTES,
+    CutTable,
+    RecordHeader,
+    check_payload,
+    parse_cut,
+    parse_record_header,
+)
 from deltaimg.format.sources import parse_sources
 from deltaimg.kernels import digest_blocks, is_equal
 from deltaimg.model import KIB, MIB
@@ -96,7 +104,7 @@ class RecordReader:
         gather: Callable[[int], memoryview],
         scratch: memoryview | None = None,
     ) -> memoryview:
-        """Return the content of one record of a fetched group, each block of it proven.
+        """Return the content of one record of a fetched group, each block of it verified; zeroes for slots that it lacks.
 
         What looks damaged is read once more: a read may have failed without saying so.
 
@@ -143,6 +151,7 @@ class RecordReader:
         is_proven = bool(self._table.is_loaded[record])
         if not is_proven:
             check_payload(group.pack, offset, header, payload)
+        kept, payload = self._take_kept(record, group.pack, offset, header, payload)
         try:
             if header.sources:
                 content = self._apply(record, group.pack, offset, header, payload, gather, scratch)
@@ -151,8 +160,22 @@ class RecordReader:
         except ValueError as error:
             raise IntegrityError(group.pack, offset, f"the record here {error}") from error
         if is_proven:
-            self._prove(record, group.pack, offset, content, 1 << header.block_shift)
-        return content
+            self._prove(record, group.pack, offset, content, kept, 1 << header.block_shift)
+        return content if kept is None else _spread(content, kept, header)
+
+    def _take_kept(
+        self, record: int, pack: str, offset: int, header: RecordHeader, payload: memoryview
+    ) -> tuple[npt.NDArray[np.int64] | None, memoryview]:
+        """Return the slots that a cut record has, None for a whole one, and what follows its table; the index must agree."""
+        entry = self._table.entries[record : record + 1]
+        is_cut = bool(self._table.index.cuts.is_cut(entry)[0])
+        if not header.absent and not is_cut:
+            return None, payload
+        if header.absent and is_cut:
+            cut, payload = parse_cut(pack, offset, header, payload)
+            if np.array_equal(cut.runs, self._table.index.cuts.runs_of(entry)[0]):
+                return cut.kept, payload
+        raise Malformed(pack, offset, "the record here has other slots than the index says")
 
     def _expand(
         self, pack: str, offset: int, header: RecordHeader, payload: memoryview, scratch: memoryview | None
@@ -160,7 +183,7 @@ class RecordReader:
         decoder = find_decoder(header.encoding)
         if decoder is None:
             raise UnsupportedFormat(pack, f"the record at byte {offset} has encoding {header.encoding}")
-        return decoder.decode(payload, header.raw_bytes, scratch)
+        return decoder.decode(payload, header.kept_bytes, scratch)
 
     def _apply(
         self,
@@ -181,18 +204,47 @@ class RecordReader:
         if header.sources != links.counts[entry] or payload[: len(expected)] != expected:
             parse_sources(pack, offset, payload, header.sources, 1 << header.block_shift)
             raise Malformed(pack, offset, "the record here has other sources than the index says")
-        return decoder.decode(payload[len(expected) :], gather(record), header.raw_bytes, scratch)
+        return decoder.decode(payload[len(expected) :], gather(record), header.kept_bytes, scratch)
 
     def read(self, record: int, gather: Callable[[int], memoryview]) -> memoryview:
         """Fetch and expand a single record; raises StoreError or IntegrityError."""
         group = next(group_reads(self._table, np.array([record], np.int64)))
         return self.expand(record, group, self.fetch(group), gather)
 
-    def _prove(self, record: int, pack: str, offset: int, content: memoryview, block_bytes: int) -> None:
+    def read_cut(self, record: int) -> CutTable | None:
+        """Return which slots a cut record has and the digests of the others, None for a whole one; raises as `read`."""
+        if not self._table.index.cuts.is_cut(self._table.entries[record : record + 1])[0]:
+            return None
+        group = next(group_reads(self._table, np.array([record], np.int64)))
+        data = self.fetch(group)
+        header = parse_record_header(group.pack, group.offset, data)
+        payload = data[RECORD_HEADER_BYTES:]
+        check_payload(group.pack, group.offset, header, payload)
+        return parse_cut(group.pack, group.offset, header, payload)[0] if header.absent else None
+
+    def _prove(
+        self,
+        record: int,
+        pack: str,
+        offset: int,
+        content: memoryview,
+        kept: npt.NDArray[np.int64] | None,
+        block_bytes: int,
+    ) -> None:
         found = digest_blocks(self._repository.keys.block, content, block_bytes)
         first = int(self._table.first_slots[record])
-        expected = self._table.digests[first : first + len(found)]
+        expected = (
+            self._table.digests[first : first + len(found)] if kept is None else self._table.digests[first + kept]
+        )
         if not is_equal(found.data, expected.data):
             block = int(np.argmax((found != expected).any(axis=1)))
-            what = f"block {block} of the record here"
+            what = f"block {block if kept is None else kept[block]} of the record here"
             raise DigestMismatch(pack, offset, what, expected[block].tobytes(), found[block].tobytes())
+
+
+def _spread(content: memoryview, kept: npt.NDArray[np.int64], header: RecordHeader) -> memoryview:
+    """Return the content of all slots: zeroes where a cut record has nothing."""
+    block_bytes = 1 << header.block_shift
+    blocks = np.zeros((header.slots, block_bytes), np.uint8)
+    blocks[kept] = np.frombuffer(content, np.uint8).reshape(-1, block_bytes)
+    return blocks.reshape(-1).data

@@ -15,13 +15,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, distinct
+from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, Runs, distinct, empty_runs, expand_ranges
 from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, ObjectNotFound
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, parse_signature
-from deltaimg.kernels import digest_blocks, digest_buffer
+from deltaimg.kernels import digest_blocks, digest_buffer, overlay_runs
 from deltaimg.repo.index import Index
-from deltaimg.repo.numbering import RecordNumbers
+from deltaimg.repo.numbering import RecordNumbers, renumber_runs
 from deltaimg.repo.repository import Repository
 
 
@@ -45,6 +45,73 @@ class SlotTable(RecordNumbers):
     def add_records(self, record_ids: Digests, slots: npt.NDArray[np.uint16], needed_by: str) -> npt.NDArray[np.int64]:
         """Number the records of a map, those that have none yet; return the record number of each; raises as `find_needed`."""
         return self.add_entries(self.index.find_needed(record_ids, slots, needed_by))
+
+    def number_runs(self, numbers: RecordNumbers, runs: Runs, needed_by: str) -> Runs:
+        """Return runs, which count slots as `numbers` does, in this table's numbering, and number the records that they need.
+
+        Where a copy of a record lacks slots that are named, another copy is taken.
+
+        Raises:
+            IntegrityError: as `Index.find_needed`, or no copy of a record has a slot.
+        """
+        used = numbers.used_records(runs)
+        entries = self.index.find_needed(
+            numbers.record_ids[used], numbers.slot_counts[used].astype(np.uint16), needed_by
+        )
+        new_firsts = np.full(numbers.record_count, -1, np.int64)
+        records = self.add_entries(entries)
+        new_firsts[used] = self.first_slots[records]
+        own = renumber_runs(runs, numbers.first_slots, numbers.slot_counts, new_firsts)
+        if len(self.index.cuts):
+            own = self._avoid_absent(own, needed_by)
+        return overlay_runs(own, empty_runs())  # joins what was cut where records part
+
+    def _avoid_absent(self, runs: Runs, needed_by: str) -> Runs:
+        """Return runs, none across two records, with other copies of records in place of those that lack their slots."""
+        data = np.flatnonzero(runs["slot"] >= FIRST_SLOT)
+        records, firsts = self._split(runs["slot"][data])
+        entries, counts = self._entries[records], runs["count"][data]
+        lacking = np.flatnonzero(~self.index.cuts.have(entries, firsts, counts))
+        if not len(lacking):
+            return runs
+        if int(counts[lacking].max()) > 1:
+            # No copy may have a run as a whole: block by block then.
+            return self._avoid_absent(_split_runs(runs, data[lacking]), needed_by)
+        ids = self.index.entries["id"][entries[lacking]]
+        others = self.index.find_slots(ids, firsts[lacking], counts[lacking])
+        if len(others) and int(others.min()) < 0:
+            lost = int(np.argmin(others))
+            name = ids[lost].tobytes().hex()[:16]
+            raise IntegrityError(
+                needed_by, 0, f"needs block {int(firsts[lacking][lost])} of record {name}, which it lacks"
+            )
+        found, copies = runs.copy(), self.add_entries(others)
+        found["slot"][data[lacking]] = self.first_slots[copies] + firsts[lacking]
+        return found
+
+    def are_there(self, slots: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Return which data slots have content: a cut record lacks some of its slots."""
+        if not len(self.index.cuts):
+            return np.ones(len(slots), np.bool_)
+        records, within = self._split(slots)
+        # A record of this run has no entry, and is whole.
+        return self.index.cuts.have(self._entries[records], within, np.ones(len(slots), np.int64))
+
+    def present_runs(self, records: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return first slot and count of each run of slots that `records`, which the index has, hold, in their order."""
+        runs, run_counts = self.index.cuts.runs_of(self._entries[records])
+        firsts = np.repeat(self.first_slots[records], run_counts) + runs["first_slot"]
+        return firsts, runs["count"].astype(np.int64)
+
+    def _split(self, slots: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the record of each data slot, and its place there."""
+        records = self.records_of(slots)
+        return records, slots.astype(np.int64) - self.first_slots[records]
+
+    def add_known(self, record_ids: Digests) -> None:
+        """Number those of some records that the index has."""
+        entries = self.index.find(record_ids)
+        self.add_entries(entries[entries >= 0])
 
     def add_entries(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Number the records of index entries, those that have none yet; return the record number of each."""
@@ -196,3 +263,16 @@ class SlotTable(RecordNumbers):
             grown = np.zeros((self.slot_count, DIGEST_BYTES), np.uint8)
             grown[: len(self.digests)] = self.digests
             self.digests = grown
+
+
+def _split_runs(runs: Runs, chosen: npt.NDArray[np.int64]) -> Runs:
+    """Return runs with the chosen data runs split into single blocks."""
+    counts = np.ones(len(runs), np.int64)
+    counts[chosen] = runs["count"][chosen]
+    within = expand_ranges(np.zeros(len(runs), np.int64), counts)
+    split: Runs = np.repeat(runs, counts)
+    is_split = np.repeat(counts > 1, counts)
+    split["first_block"] += within.astype(np.uint64)
+    split["slot"] += within.astype(np.uint32)
+    split["count"][is_split] = 1
+    return split

@@ -21,7 +21,7 @@ from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.signature import root_digest
 from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
-from deltaimg.format import coverage, delta, index, pack, parity, signature, sums
+from deltaimg.format import coverage, delta, index, pack, parity, record, signature, sums
 from deltaimg.format import map as map_format
 from deltaimg.format.condemned import Condemned
 from deltaimg.format.config import Config
@@ -49,7 +49,7 @@ from tests.golden.samples import SAMPLES
 
 STRUCTS = {
     "Common header": (HEADER, 0),
-    "Record header": (pack.RECORD_HEADER, 0),
+    "Record header": (record.RECORD_HEADER, 0),
     "Trailer": (pack.TRAILER, 0),
     "Index head": (index.HEAD, HEADER_BYTES),
     "Coverage head": (coverage.HEAD, HEADER_BYTES),
@@ -73,7 +73,7 @@ DOCUMENTS = [
     ("Manifest", 0, Manifest),
     ("Manifest", 1, Statistics),
 ]
-MAGICS = {"Record header": pack.RECORD_MAGIC, "Trailer": pack.TRAILER_MAGIC, "Parity trailer": parity.TRAILER_MAGIC}
+MAGICS = {"Record header": record.RECORD_MAGIC, "Trailer": pack.TRAILER_MAGIC, "Parity trailer": parity.TRAILER_MAGIC}
 
 
 # -- byte tables -------------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_a_reader_made_of_the_document_finds_the_fields_of_a_header():
 
 def test_a_reader_made_of_the_document_finds_the_fields_of_a_record():
     written: dict[str, Any] = {"encoding": 1, "sealed": 2, "header_bytes": 3, "payload_bytes": 4, "id": b"5" * 16}
-    written |= {"sources": 6, "slots": 7, "block_shift": 8, "flags": 9}
+    written |= {"sources": 6, "slots": 7, "block_shift": 8, "flags": 9, "absent": 10, "reserved": 11}
     found = read_fields("Record header", forge.forge_record(**written))
     assert {name: found[name] for name in written} == written
 
@@ -165,7 +165,7 @@ def test_a_reader_made_of_the_document_finds_records_from_the_end_of_a_pack():
     for place, (header, payload) in enumerate(records):
         entry = read_fields("Footer entry", data, len(data) - 16 - 32 * (count - place))
         found = read_fields("Record header", data, entry["offset"])
-        for field in ("id", "payload_bytes", "slots", "encoding", "block_shift"):
+        for field in ("id", "payload_bytes", "slots", "encoding", "block_shift", "absent"):
             assert found[field] == entry[field] == getattr(header, field)
         start = entry["offset"] + found["header_bytes"]
         assert data[start : start + found["payload_bytes"]] == payload

@@ -18,8 +18,9 @@ from deltaimg.errors import IntegrityError, ObjectNotFound
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.index import IndexObject, build_index, link_sources, parse_index
 from deltaimg.format.limits import MAX_DEPTH
-from deltaimg.format.pack import RecordHeader
-from deltaimg.format.sources import SOURCE_RUN, SourceTable
+from deltaimg.format.record import RecordHeader
+from deltaimg.format.slot_runs import SLOT_RUN
+from deltaimg.format.sources import SourceTable
 from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
@@ -207,7 +208,7 @@ def name_nothing(tables: list[SourceTable | None], _: IndexObject) -> None:
 
 
 def name_itself(tables: list[SourceTable | None], content: IndexObject) -> None:
-    one = np.array([(0, 1)], SOURCE_RUN)
+    one = np.array([(0, 1)], SLOT_RUN)
     tables[:] = [SourceTable(content.entries["id"][:1], np.ones(1, np.uint16), one) for _ in tables]
 
 
@@ -234,7 +235,7 @@ def test_sources_in_a_circle_are_refused(chain: Chain, tmp_path: Path) -> None:
     newest = parse_index(chain.store.objects[name], name).entries["id"][:1]
 
     def stand_on_the_newest(tables: list[SourceTable | None], _: IndexObject) -> None:
-        tables[:] = [SourceTable(newest, np.ones(1, np.uint16), np.array([(0, 1)], SOURCE_RUN)) for _ in tables]
+        tables[:] = [SourceTable(newest, np.ones(1, np.uint16), np.array([(0, 1)], SLOT_RUN)) for _ in tables]
 
     chain.reindex(1, stand_on_the_newest)
     chain.expect_refusal(tmp_path / "restored", "that need it in turn", 1)
@@ -269,7 +270,7 @@ def test_records_that_stand_deeper_than_may_be_are_not_decoded() -> None:
     count = MAX_DEPTH + 6
     entries = np.repeat(INDEX.entries[:1], count)
     entries["id"] = ids(*range(count))
-    one = np.array([(0, 1)], SOURCE_RUN)
+    one = np.array([(0, 1)], SLOT_RUN)
     tables = [SourceTable(ids(number), np.ones(1, np.uint16), one) for number in range(count - 1)]
     content = IndexObject(0, INDEX.packs, INDEX.signatures, entries, link_sources([None, *tables]))
     depths = Index({"index/" + "44" * 32: content}).links.depths

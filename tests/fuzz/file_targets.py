@@ -25,7 +25,9 @@ from deltaimg.errors import DeltaimgError, NativeError, TargetTooSmall
 from deltaimg.format.delta import HEAD, build_delta, parse_delta
 from deltaimg.format.framing import HEADER_BYTES, Kind
 from deltaimg.format.rdiff import Copy, parse_rdiff_delta, parse_rdiff_signature
-from deltaimg.format.sources import SOURCE_RUN, SourceTable, build_sources, parse_sources
+from deltaimg.format.record import CutTable, RecordHeader, RecordTables, build_tables, parse_tables
+from deltaimg.format.slot_runs import SLOT_RUN
+from deltaimg.format.sources import SourceTable, build_sources, parse_sources
 from deltaimg.format.sums import build_sums, parse_sums
 from deltaimg.format.vcdiff import VCDIFF_HEAD, Window, build_window, parse_vcdiff
 from deltaimg.image.source import Source, open_source
@@ -128,6 +130,17 @@ def _exercise_sources(data: bytes) -> None:
     assert build_sources(table) + bytes(delta) == payload, "the sources do not come back as they were read"
 
 
+def _exercise_record_tables(data: bytes) -> None:
+    """The first bytes: source records, slots that are there and slots that are not; then a payload."""
+    if len(data) < 4:
+        return
+    sources, kept, absent, payload = data[0], 1 + data[1], data[2], memoryview(data)[4:]
+    header = RecordHeader(bytes(16), 0, kept + absent, 12 + data[3] % 5, len(payload), bytes(16), sources, absent)
+    tables, encoded = parse_tables("x", 0, header, payload)
+    assert build_tables(tables) + bytes(encoded) == payload, "the tables do not come back as they were read"
+    assert tables.cut is None or len(tables.cut.kept) == kept
+
+
 def _exercise_delta_record(data: bytes) -> None:
     """The first byte: which encoding, and whether the VCDIFF is to be compressed; then two of how long the content is."""
     if len(data) < 3:
@@ -228,9 +241,10 @@ def _seed_records() -> tuple[bytes, ...]:
 
 
 _LIKE_OLD = OLD[:5000] + b"new" * 20 + bytes(9000) + OLD[12_000:40_000]
+_CUT = CutTable(np.array([(0, 1), (3, 1)], SLOT_RUN), np.full((2, 16), 7, np.uint8))
 _SOURCES = SourceTable(
     np.frombuffer(bytes(range(48)), np.uint8).reshape(3, 16), np.array([2, 1, 1], np.uint16),
-    np.array([(0, 1), (5, 3), (7, 9), (0, 128)], SOURCE_RUN),
+    np.array([(0, 1), (5, 3), (7, 9), (0, 128)], SLOT_RUN),
 )  # fmt: skip
 
 TARGETS = {
@@ -241,6 +255,13 @@ TARGETS = {
     "rdiff-signature": Target(_exercise_rdiff_signature, lambda: (RDIFF_SIGNATURE,)),
     "rdiff-delta": Target(_exercise_rdiff_delta, lambda: (RDIFF_DELTA,)),
     "vcdiff": Target(_exercise_vcdiff, lambda: (VCDIFF,)),
+    "record-tables": Target(
+        _exercise_record_tables,
+        lambda: (
+            b"\0\1\2\0" + build_tables(RecordTables(_CUT)) + b"what follows",
+            b"\3\1\2\0" + build_tables(RecordTables(_CUT, _SOURCES)) + b"what follows",
+        ),
+    ),
     "sources": Target(_exercise_sources, lambda: (b"\3\0\0" + build_sources(_SOURCES) + b"what follows",)),
     "delta-record": Target(_exercise_delta_record, _seed_records),
     "making-a-delta": Target(_exercise_delta, lambda: _seed_files()[0]),

@@ -13,14 +13,15 @@ import zstandard
 from deltaimg.format import index, parity, signature
 from deltaimg.format import map as map_format
 from deltaimg.format.framing import HEADER, HEADER_BYTES, VERSION, Kind, digest_bytes
-from deltaimg.format.pack import FOOTER_ENTRY, RECORD_HEADER, RECORD_HEADER_BYTES, RECORD_MAGIC, TRAILER, TRAILER_MAGIC
+from deltaimg.format.pack import FOOTER_ENTRY, TRAILER, TRAILER_MAGIC
+from deltaimg.format.record import RECORD_HEADER, RECORD_HEADER_BYTES, RECORD_MAGIC
 
 HEADER_FIELDS = (
     "magic", "version", "incompatible", "compatible", "reserved", "body_bytes", "body_digest", "padding",
 )  # fmt: skip
 RECORD_FIELDS = (
     "magic", "encoding", "sealed", "header_bytes", "payload_bytes", "id", "sources", "slots", "block_shift", "flags",
-    "padding", "payload_digest",
+    "absent", "reserved", "payload_digest",
 )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def body_of(data: bytes) -> bytes:
 def forge_record(payload: bytes = b"payload", **header: Any) -> bytes:
     """Return a record of one block of 4 KiB, or as given, with the checksum of its header right."""
     values = (
-        RECORD_MAGIC, 0, 0, RECORD_HEADER_BYTES, len(payload), bytes(range(16)), 0, 1, 12, 0, bytes(4), digest_bytes(payload)
+        RECORD_MAGIC, 0, 0, RECORD_HEADER_BYTES, len(payload), bytes(range(16)), 0, 1, 12, 0, 0, 0, digest_bytes(payload)
     )  # fmt: skip
     fields = dict(zip(RECORD_FIELDS, values, strict=True))
     packed = RECORD_HEADER.pack(*(fields | header).values(), bytes(8))[:56]
@@ -90,6 +91,8 @@ def forge_index(
         "source_count": 0,
         "link_count": 0,
         "run_count": 0,
+        "cut_count": 0,
+        "cut_run_count": 0,
         "packed_bytes": 0,
         "zero": 0,
     }

@@ -18,15 +18,9 @@ from deltaimg.format.index import build_index, parse_index
 from deltaimg.format.lock import build_lock, parse_lock
 from deltaimg.format.manifest import build_manifest, parse_manifest
 from deltaimg.format.map import build_map, parse_map
-from deltaimg.format.pack import (
-    RECORD_HEADER_BYTES,
-    RecordHeader,
-    check_payload,
-    finish_pack,
-    parse_pack_footer,
-    scan_records,
-)
+from deltaimg.format.pack import finish_pack, parse_pack_footer, scan_records
 from deltaimg.format.parity import build_parity, parse_parity
+from deltaimg.format.record import RECORD_HEADER_BYTES, RecordHeader, check_payload
 from deltaimg.format.signature import build_signature, parse_signature
 
 

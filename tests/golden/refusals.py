@@ -12,7 +12,8 @@ from typing import Any
 import zstandard
 
 from deltaimg.format.framing import HEADER_BYTES, Kind
-from deltaimg.format.pack import RECORD_HEADER_BYTES, TRAILER
+from deltaimg.format.pack import TRAILER
+from deltaimg.format.record import RECORD_HEADER_BYTES
 from tests.golden import forge
 from tests.golden.kinds import KINDS
 from tests.golden.samples import SAMPLES
@@ -137,8 +138,26 @@ def index_refusals() -> Iterator[Refusal]:
         ("block-shift-of-255", make(entries=[{"block_shift": 255}]), "Malformed", "absurd block size"),
         ("record-too-large", make(entries=[{"slots": 4097}]), "Malformed", "larger than 16777216 bytes"),
         ("payload-too-long", make(entries=[{"payload_bytes": 4097}]), "Malformed", "longer than its content"),
+        ("cut-entry-unlisted", _cut_index([2], [1], [(0, 1)]), "Malformed", "out of order or are not listed"),
+        ("cut-entry-twice", _cut_index([1, 1], [1, 1], [(0, 1)] * 2), "Malformed", "out of order or are not listed"),
+        ("cut-without-runs", _cut_index([1], [0], []), "Malformed", "no runs of slots"),
+        ("cut-runs-unclaimed", _cut_index([1], [1], [(0, 1), (2, 1)]), "Malformed", "not as many as it says"),
+        ("cut-runs-touch", _cut_index([1], [2], [(0, 1), (1, 1)]), "Malformed", "overlap or are out of order"),
+        ("cut-run-outside", _cut_index([1], [1], [(7, 2)]), "Malformed", "slots outside it, or all of them"),
+        ("cut-has-all-slots", _cut_index([1], [1], [(0, 8)]), "Malformed", "slots outside it, or all of them"),
     ):
         yield Refusal("index", reason, data, error, message)
+
+
+def _cut_index(entries: list[int], run_counts: list[int], runs: list[tuple[int, int]]) -> bytes:
+    """Return an index of two records of 8 blocks whose cut records are these."""
+    columns = (
+        ("H", [0, 0]), ("I", entries), ("H", run_counts), ("H", [run[0] for run in runs]), ("H", [run[1] for run in runs]),
+    )  # fmt: skip
+    packed = zstandard.compress(forge.pack_planes(*columns))
+    rows = [{"slots": 8, "payload_bytes": 9}, {"slots": 8, "payload_bytes": 9, "offset": 200}]
+    head = {"cut_count": len(entries), "cut_run_count": len(runs), "packed_bytes": len(packed)}
+    return forge.forge_index(entries=rows, extra=packed, **head)
 
 
 def signature_refusals() -> Iterator[Refusal]:
@@ -260,7 +279,9 @@ def pack_refusals() -> Iterator[Refusal]:
         ("record-flags-in-use", pack(record(flags=1), footer(entry)), "UnsupportedFormat", "is sealed or uses features"),
         ("record-of-too-many-sources", pack(record(sources=4097), footer(entry)), "Malformed", "more than 4096 source"),
         ("record-header-longer", pack(record(header_bytes=80), footer(entry)), "UnsupportedFormat", "features unknown"),
-        ("record-padding-in-use", pack(record(padding=b"\0\0\0\1"), footer(entry)), "Malformed", "absurd lengths"),
+        ("record-reserved-in-use", pack(record(reserved=1), footer(entry)), "Malformed", "absurd lengths"),
+        ("record-all-slots-absent", pack(record(absent=1), footer(entry)), "Malformed", "absurd lengths"),
+        ("footer-all-slots-absent", pack(one, footer(entry | {"absent": 1})), "Malformed", "without slots that are there"),
         ("record-of-no-slots", pack(record(slots=0), footer(entry)), "Malformed", "absurd lengths"),
         ("record-too-large", pack(record(slots=4097), footer(entry)), "Malformed", "absurd lengths"),
         ("record-block-too-large", pack(record(block_shift=21), footer(entry)), "Malformed", "absurd lengths"),

@@ -12,15 +12,17 @@ import zstandard
 from deltaimg.arrays import RUN
 from deltaimg.format.condemned import Condemned
 from deltaimg.format.config import Config
+from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.framing import digest_bytes, name_object
 from deltaimg.format.index import ENTRY, IndexObject, link_sources, no_links
 from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import Manifest, Statistics
 from deltaimg.format.map import MapObject
-from deltaimg.format.pack import RecordHeader
 from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
+from deltaimg.format.record import WHOLE_LITERAL, CutTable, RecordHeader, RecordTables, build_tables
 from deltaimg.format.signature import SignatureObject
-from deltaimg.format.sources import SOURCE_RUN, SourceTable
+from deltaimg.format.slot_runs import SLOT_RUN
+from deltaimg.format.sources import SourceTable
 from tests.golden.kinds import PackContent
 from tests.support.galois import parity_planes
 
@@ -112,9 +114,18 @@ INDEX = IndexObject(
         [
             None,
             None,
-            SourceTable(ids(0xA1, 0xA2), np.array([1, 2], np.uint16), np.array([(0, 1), (0, 1), (2, 2)], SOURCE_RUN)),
+            SourceTable(ids(0xA1, 0xA2), np.array([1, 2], np.uint16), np.array([(0, 1), (0, 1), (2, 2)], SLOT_RUN)),
         ]
     ),
+)
+
+CUT_INDEX = IndexObject(
+    created_us=1_795_399_384_000_006,
+    packs=("11" * 32,),
+    signatures=("33" * 32,),
+    entries=_entries((0xA1, 0, 64, 4096, 0, 0, 1, 0, 12), (0xA2, 0, 4224, 5000, 0, 1, 4, 0, 12)),
+    cuts=CutEntries(np.array([1], np.uint32), np.array([2], np.uint16), np.array([(0, 1), (3, 1)], SLOT_RUN)),
+    links=no_links(2),
 )
 
 MAPS = {
@@ -140,9 +151,15 @@ SIGNATURES = {
 }
 
 
-def record(seed: int, payload: bytes, *, encoding: int, slots: int) -> tuple[RecordHeader, bytes]:
-    """Return a record of `slots` blocks of 4 KiB."""
-    return RecordHeader(bytes([seed]) * 16, encoding, slots, 12, len(payload), digest_bytes(payload)), payload
+def record(
+    seed: int, payload: bytes, *, encoding: int, slots: int, tables: RecordTables = WHOLE_LITERAL
+) -> tuple[RecordHeader, bytes]:
+    """Return a record of `slots` blocks of 4 KiB, cut if its tables say so."""
+    payload = build_tables(tables) + payload
+    absent = 0 if tables.cut is None else len(tables.cut.absent_digests)
+    sources = 0 if tables.sources is None else len(tables.sources.ids)
+    digest = digest_bytes(payload)
+    return RecordHeader(bytes([seed]) * 16, encoding, slots, 12, len(payload), digest, sources, absent), payload
 
 
 _TEXT = b"the same line again and again\n" * 300
@@ -152,6 +169,18 @@ PACKS = {
         [
             record(0xA1, bytes(range(256)) * 16, encoding=0, slots=1),
             record(0xA2, zstandard.compress(_TEXT[:8192]), encoding=1, slots=2),
+        ],
+    ),
+    "cut-record": PackContent(
+        None,
+        [
+            record(
+                0xA2,
+                bytes(range(256)) * 16 + bytes(4096),
+                encoding=0,
+                slots=4,
+                tables=RecordTables(CutTable(np.array([(0, 1), (3, 1)], SLOT_RUN), ids(0xD1, 0xD2))),
+            ),
         ],
     ),
     "no-records": PackContent(None, []),
@@ -193,6 +222,7 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     },
     "index": {
         "two-packs": ("index/" + "44" * 32, INDEX),
+        "cut-records": ("index/" + "46" * 32, CUT_INDEX),
         "no-records": ("index/" + "55" * 32, IndexObject(0, (), (), _entries(), no_links(0))),
     },
     "map": {name: ("maps/" + "ab" * 32, content) for name, content in MAPS.items()},

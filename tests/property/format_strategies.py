@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,15 +14,17 @@ from hypothesis import strategies as st
 from deltaimg.arrays import RUN
 from deltaimg.format.condemned import Condemned
 from deltaimg.format.config import Config
+from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.index import ENTRY, IndexObject, no_links
 from deltaimg.format.limits import MAX_BLOCKS
 from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import Manifest, Statistics, find_name_problem, format_time
 from deltaimg.format.map import MapObject
-from deltaimg.format.pack import RecordHeader
 from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
+from deltaimg.format.record import RecordHeader
 from deltaimg.format.signature import SignatureObject
+from deltaimg.format.slot_runs import SLOT_RUN
 from tests.golden.kinds import PackContent
 
 U8, U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
@@ -122,7 +125,25 @@ def indexes(draw: st.DrawFn) -> IndexObject:
         row["block_shift"], row["slots"], row["payload_bytes"] = shift, slots, payload_bytes
         row["pack"], row["signature"] = draw(st.integers(0, len(packs) - 1)), draw(st.integers(0, len(signatures) - 1))
         row["offset"], row["first_digest"], row["encoding"] = draw(st.integers(64, 2**32 - 1)), draw(U32), draw(U8)
-    return IndexObject(draw(U64), tuple(packs), tuple(signatures), entries, no_links(len(entries)))
+    cuts = draw(_cuts(entries["slots"].tolist()))
+    return IndexObject(draw(U64), tuple(packs), tuple(signatures), entries, no_links(len(entries)), cuts)
+
+
+@st.composite
+def kept_runs(draw: st.DrawFn, slots: int) -> Any:
+    """Some but not all of a record's slots, at least one, as runs that do not touch."""
+    kept = draw(st.sets(st.integers(0, slots - 1), min_size=1, max_size=min(slots - 1, 6)))
+    firsts = [slot for slot in sorted(kept) if slot - 1 not in kept]
+    ends = [slot + 1 for slot in sorted(kept) if slot + 1 not in kept]
+    return np.array([(first, end - first) for first, end in zip(firsts, ends, strict=True)], SLOT_RUN)
+
+
+@st.composite
+def _cuts(draw: st.DrawFn, slots: list[int]) -> CutEntries:
+    cut = [number for number, count in enumerate(slots) if count > 1 and draw(st.booleans())]
+    runs = [draw(kept_runs(slots[number])) for number in cut]
+    joined = np.concatenate([np.empty(0, SLOT_RUN), *runs])
+    return CutEntries(np.array(cut, np.uint32), np.array([len(each) for each in runs], np.uint16), joined)
 
 
 @st.composite
@@ -154,7 +175,10 @@ def packs(draw: st.DrawFn) -> PackContent:
         shift, slots, _ = draw(_shapes())
         # An id that begins as a record does would make a walk take the footer for one; a keyed digest does so once in 2^32.
         record_id = draw(st.binary(min_size=16, max_size=16).filter(lambda each: each[0] != 0x8B))
-        records.append((RecordHeader(record_id, draw(U8), slots, shift, len(payload), digest_bytes(payload)), payload))
+        header = RecordHeader(record_id, draw(U8), slots, shift, len(payload), digest_bytes(payload))
+        records.append(
+            (replace(header, sources=draw(st.integers(0, 4096)), absent=draw(st.integers(0, slots - 1))), payload)
+        )
     return PackContent(None, records)
 
 

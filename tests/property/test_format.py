@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from deltaimg.format.framing import HEADER_BYTES
 from deltaimg.format.map import HEAD as MAP_HEAD
-from deltaimg.format.pack import RECORD_HEADER_BYTES, TRAILER, TRAILER_MAGIC
+from deltaimg.format.pack import TRAILER, TRAILER_MAGIC
+from deltaimg.format.record import RECORD_HEADER_BYTES
 from tests.fuzz.harness import exercise, fingerprint
 from tests.golden import forge
 from tests.golden.kinds import KINDS, PackContent
@@ -151,12 +152,12 @@ def test_maps_with_damaged_columns_are_read_soundly_or_refused(data):
         {},
         optional={
             "encoding": U8, "sealed": U8, "header_bytes": U16, "payload_bytes": U32, "sources": U32, "slots": U16,
-            "block_shift": U8, "flags": U8, "padding": st.binary(min_size=4, max_size=4),
+            "block_shift": U8, "flags": U8, "absent": U16, "reserved": U16,
         },
     ),
     payload=st.binary(max_size=40),
     row=st.fixed_dictionaries(
-        {}, optional={"offset": U32, "payload_bytes": U32, "slots": U16, "block_shift": U8, "reserved": U32}
+        {}, optional={"offset": U32, "payload_bytes": U32, "slots": U16, "block_shift": U8, "absent": U16, "reserved": U16}
     ),
     count=st.none() | MIXED,
 )  # fmt: skip

@@ -9,7 +9,8 @@ import numpy as np
 
 from deltaimg.engine.parity.add import ParityAdded, add_parity
 from deltaimg.format.framing import digest_bytes
-from deltaimg.format.pack import PACKS, RecordHeader, pack_name
+from deltaimg.format.pack import PACKS, pack_name
+from deltaimg.format.record import RecordHeader
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore

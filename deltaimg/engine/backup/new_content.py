@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Runs, count_run_blocks, empty_runs, join_runs
+from deltaimg.arrays import FIRST_SLOT, Runs, count_run_blocks, empty_runs, expand_ranges, join_runs
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.delta.encode import Encoder, count_record_blocks
 from deltaimg.delta.interface import DeltaCodec
@@ -41,7 +41,6 @@ from deltaimg.engine.scan import ScannedSpan, count_span_bytes
 from deltaimg.image.source import Source
 from deltaimg.kernels import CHANGED
 from deltaimg.model import KIB, MIB
-from deltaimg.repo.index import expand_ranges
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository
@@ -164,7 +163,9 @@ class NewContent:
         load_other_content(table, self._block_bytes, budget, self._progress)
         matcher = Matcher(table.digests, table.slot_count)
         wanted = np.concatenate([each.digests for each in self._waiting])
-        for slot in find_candidates(table.digests[: table.slot_count], wanted).tolist():
+        slots = find_candidates(table.digests[: table.slot_count], wanted)
+        slots = slots[slots >= FIRST_SLOT]
+        for slot in slots[table.are_there(slots)].tolist():
             matcher.learn(slot, 1)
         self._open_stream(matcher, (), None)
 
@@ -212,7 +213,8 @@ class NewContent:
         table.add_sources(np.flatnonzero(table.index.links.depths[table.entries] >= 0))
         loaded = np.flatnonzero(table.is_loaded)
         matcher = Matcher(table.digests, table.slot_count)
-        for first, count in zip(table.first_slots[loaded].tolist(), table.slot_counts[loaded].tolist(), strict=True):
+        firsts, counts = table.present_runs(loaded)
+        for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
             matcher.learn(first, count)
         return matcher
 

@@ -132,7 +132,7 @@ class RecordStream:
         sources = self._finder.read(filled.choice) if self._finder and filled.choice else None
         scratch = self._scratch.get(len(filled.buffer))
         record = self._encoder.encode(filled.content, filled.digests, sources, scratch)
-        if self._finder and filled.choice and record.sources is not None:
+        if self._finder and filled.choice and record.tables.sources is not None:
             self._finder.keep(record.header.id, filled.choice, filled.content)
         self._free.put(filled.buffer)
         return filled, record
@@ -142,7 +142,7 @@ class RecordStream:
             self._judge.learn(filled.choice.share, record.gain)
         self._ids.append(record.header.id)
         self._counts.append(record.header.slots)
-        self._writer.add(record.header, record.payload, record.digests, record.sources)
+        self._writer.add(record.header, record.payload, record.digests, record.tables)
 
     def _take_buffer(self) -> memoryview:
         try:

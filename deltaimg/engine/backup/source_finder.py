@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests, Runs, distinct, ranges_of_blocks
+from deltaimg.arrays import DIGEST_BYTES, Digests, Runs, distinct, expand_ranges, ranges_of_blocks
 from deltaimg.delta.encode import Sources
 from deltaimg.delta.sources import SourceLimits, choose_slots
 from deltaimg.engine.backup.anchor_cache import AnchorCache
@@ -29,11 +29,11 @@ from deltaimg.engine.backup.expanded_records import ExpandedRecords
 from deltaimg.engine.backup.relatives import Relatives
 from deltaimg.engine.content.places import SlotPlaces
 from deltaimg.errors import DeltaimgError
-from deltaimg.format.sources import SOURCE_RUN, SourceTable
+from deltaimg.format.slot_runs import SLOT_RUN
+from deltaimg.format.sources import SourceTable
 from deltaimg.image.source import Source
 from deltaimg.kernels import digest_blocks
 from deltaimg.kernels.layout import AnchorNames
-from deltaimg.repo.index import expand_ranges
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.slots import SlotTable
 
@@ -228,6 +228,8 @@ class SourceFinder:
         is_there = (slots >= self._first_new_slot) | (self._places.find(slots) >= 0)
         others = np.flatnonzero(~is_there)
         is_there[others] = self._is_readable[records[others]]
+        old = np.flatnonzero(slots < self._first_new_slot)
+        is_there[old] &= self._table.are_there(slots[old])
         return is_there
 
     def _find_records(
@@ -341,7 +343,7 @@ class SourceFinder:
         records, _, _ = self._find_records(slots)
         begins_record = np.concatenate(([True], records[1:] != records[:-1]))
         starts = np.flatnonzero(begins_run | begins_record)
-        runs = np.empty(len(starts), SOURCE_RUN)
+        runs = np.empty(len(starts), SLOT_RUN)
         run_records = records[starts]
         is_new = run_records >= self._table.record_count
         new_numbers = run_records - self._table.record_count

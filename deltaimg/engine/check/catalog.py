@@ -13,21 +13,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests, distinct
+from deltaimg.arrays import DIGEST_BYTES, Digests, distinct, expand_ranges
 from deltaimg.engine.check.findings import FindingKind, Findings, count_records
 from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
+from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, parse_index
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, parse_signature
 from deltaimg.kernels import digest_buffer
-from deltaimg.repo.index import expand_ranges
+from deltaimg.repo.cut_slots import CutSlots
 from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_footer
 from deltaimg.repo.record_lookup import RecordLookup
 from deltaimg.repo.repository import Repository
 
 _COMPARED = ("id", "payload_bytes", "slots", "encoding", "block_shift")
+"""Fields that an index entry and the footer of its pack have both."""
 _SHOWN = 20
 """Damaged records of one pack that are named one by one."""
 
@@ -82,6 +84,7 @@ class Catalog:
         # An index object has at least 40 bytes for each entry; what is not filled is never touched, so takes no memory.
         entries = np.empty(sum(self._sizes[name] for name in names) // ENTRY.itemsize, ENTRY)
         filled = 0
+        cuts: list[tuple[int, CutEntries]] = []
         for name in names:
             try:
                 content = parse_index(self._repository.get_object(INDEXES, name.removeprefix(INDEXES)), name)
@@ -100,8 +103,10 @@ class Catalog:
                 part["pack"] = np.array(packs, np.uint32)[content.entries["pack"]]
                 part["signature"] = np.array(signatures, np.uint32)[content.entries["signature"]]
             self._sources.append(_keep_sources(content))
+            cuts.append((filled, content.cuts))
             filled += len(content.entries)
         self.entries: npt.NDArray[Any] = entries[:filled]
+        self.cuts = CutSlots(cuts, self.entries["slots"])
 
     def index_of(self, entry: int) -> str:
         """Return the index object that has an entry."""
@@ -188,6 +193,7 @@ class Catalog:
             for field in _COMPARED:
                 same = footer[field][places] == claimed[field]
                 agrees &= same.all(axis=1) if field == "id" else same
+            agrees &= claimed["slots"] - footer["absent"][places] == self.cuts.count(entries)
         if bool(agrees.all()):
             return
         self.is_good[entries[~agrees]] = False

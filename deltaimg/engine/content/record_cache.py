@@ -16,11 +16,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import distinct
+from deltaimg.arrays import distinct, expand_ranges
 from deltaimg.engine.content.source_ranges import SourceReader
 from deltaimg.engine.content.spool import Spool
 from deltaimg.model import MIB
-from deltaimg.repo.index import expand_ranges
 from deltaimg.repo.record_reader import RecordReader, group_reads
 from deltaimg.repo.slots import SlotTable
 

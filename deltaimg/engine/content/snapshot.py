@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, RANGE, Ranges, Runs, count_run_blocks, distinct
+from deltaimg.arrays import FIRST_SLOT, RANGE, Ranges, Runs, count_run_blocks, distinct, expand_ranges
 from deltaimg.delta.registry import find_delta_decoder
 from deltaimg.engine.content.places import SlotPlaces
 from deltaimg.engine.content.reader import SnapshotReader
@@ -30,7 +30,7 @@ from deltaimg.errors import IntegrityError, StoreError
 from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.format.manifest import Manifest
 from deltaimg.model import DamagedExtent
-from deltaimg.repo.index import Index, expand_ranges, load_index
+from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.numbering import renumber_runs
 from deltaimg.repo.record_reader import ReadGroup, RecordReader, group_reads
 from deltaimg.repo.repository import Repository

@@ -13,11 +13,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Ranges, ranges_of_blocks
+from deltaimg.arrays import Ranges, expand_ranges, ranges_of_blocks
 from deltaimg.engine.content.spool import Spool
 from deltaimg.engine.pipeline import ThreadBuffer
 from deltaimg.model import MIB
-from deltaimg.repo.index import expand_ranges
 from deltaimg.repo.slots import SlotTable
 
 ReadBack = Callable[[Ranges, memoryview], None]

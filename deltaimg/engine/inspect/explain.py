@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deltaimg.arrays import FIRST_SLOT, Runs, count_run_blocks, empty_runs
+from deltaimg.arrays import FIRST_SLOT, Runs, count_run_blocks, empty_runs, expand_ranges
 from deltaimg.codec.registry import find_decoder
 from deltaimg.delta.registry import find_delta_decoder
 from deltaimg.engine.content.places import SlotPlaces
@@ -19,7 +19,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.kernels import overlay_runs, subtract_runs
 from deltaimg.model import MIB
 from deltaimg.repo.chain import resolve_map
-from deltaimg.repo.index import expand_ranges, load_index
+from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 

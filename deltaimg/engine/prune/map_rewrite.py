@@ -12,7 +12,7 @@ from datetime import datetime
 import msgspec
 import numpy as np
 
-from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs, empty_runs, runs_from_blocks
+from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs, empty_runs, expand_ranges, runs_from_blocks
 from deltaimg.delta.signature import root_digest
 from deltaimg.engine.prune.trim import MovedSlots
 from deltaimg.errors import DigestMismatch
@@ -21,7 +21,6 @@ from deltaimg.format.map import MAPS, parse_map
 from deltaimg.kernels import overlay_runs
 from deltaimg.model import count_blocks
 from deltaimg.repo.chain import encode_map
-from deltaimg.repo.index import expand_ranges
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.numbering import renumber_runs
 from deltaimg.repo.repository import Repository

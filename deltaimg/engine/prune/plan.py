@@ -19,7 +19,8 @@ from deltaimg.format.condemned import Condemned
 from deltaimg.format.framing import HEADER_BYTES
 from deltaimg.format.index import ENTRY, INDEXES
 from deltaimg.format.map import MAPS
-from deltaimg.format.pack import FOOTER_ENTRY, PACKS, RECORD_HEADER_BYTES, TRAILER
+from deltaimg.format.pack import FOOTER_ENTRY, PACKS, TRAILER
+from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.format.signature import HEAD, SIGNATURES
 from deltaimg.repo.index import Index
 from deltaimg.repo.reachability import Reachable

@@ -17,9 +17,16 @@ from deltaimg.engine.progress import Progress
 from deltaimg.engine.prune.plan import MAX_INDEXES, names_chosen, payload_bytes
 from deltaimg.errors import IntegrityError, Malformed, ObjectNotFound
 from deltaimg.format.index import INDEXES, IndexObject, build_index, parse_index
-from deltaimg.format.pack import RECORD_HEADER_BYTES, check_payload, parse_record_header
+from deltaimg.format.record import (
+    RECORD_HEADER_BYTES,
+    CutTable,
+    RecordTables,
+    build_tables,
+    check_payload,
+    parse_record_header,
+    parse_tables,
+)
 from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
-from deltaimg.format.sources import SourceTable, build_sources, parse_sources
 from deltaimg.model import MIB
 from deltaimg.repo.index import Index
 from deltaimg.repo.pack_writer import PackWriter
@@ -97,15 +104,23 @@ def _copy_group(repository: Repository, table: SlotTable, group: ReadGroup, writ
             raise Malformed(group.pack, offset, "another record lies here than the index says")
         payload = data[RECORD_HEADER_BYTES:]
         check_payload(group.pack, offset, header, payload)
-        sources: SourceTable | None = None
-        if header.sources:
-            sources, _ = parse_sources(group.pack, offset, payload, header.sources, 1 << header.block_shift)
-        if (build_sources(sources) if sources else b"") != index.links.table_of(number):
-            raise Malformed(group.pack, offset, "the record here has other sources than the index says")
+        tables, _ = parse_tables(group.pack, offset, header, payload)
+        if build_tables(tables) != _expected_tables(index, number, tables):
+            raise Malformed(group.pack, offset, "the record here has other slots or sources than the index says")
         first = int(table.first_slots[record])
-        copies.append((header, bytes(payload), table.digests[first : first + header.slots], sources))
-    for header, kept, digests, sources in copies:
-        writer.add(header, kept, digests.copy(), sources)
+        copies.append((header, bytes(payload), table.digests[first : first + header.slots], tables))
+    for header, kept, digests, tables in copies:
+        writer.add(header, kept, digests.copy(), tables)
+
+
+def _expected_tables(index: Index, entry: int, found: RecordTables) -> bytes:
+    """Return the tables that a record must begin with by the index, with the digests that only the record itself has."""
+    cut, entries = b"", np.array([entry])
+    if index.cuts.is_cut(entries)[0]:
+        runs, _ = index.cuts.runs_of(entries)
+        digests = found.cut.absent_digests if found.cut is not None else np.empty((0, DIGEST_BYTES), np.uint8)
+        cut = build_tables(RecordTables(CutTable(runs, digests)))
+    return cut + index.links.table_of(entry)
 
 
 class IndexRewriter:
@@ -144,7 +159,8 @@ class IndexRewriter:
             if entry in places:
                 names[number], copied["first_digest"][number] = places[entry]
         signatures, copied["signature"] = _renumber(names)
-        data = build_index(IndexObject(created_us, packs, signatures, copied, index.links.extract(entries)))
+        links, cuts = index.links.extract(entries), index.cuts.extract(entries)
+        data = build_index(IndexObject(created_us, packs, signatures, copied, links, cuts))
         parse_index(data, "the new index")
         self._put(INDEXES, data)
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Runs, distinct, empty_runs
+from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Runs, distinct, empty_runs, expand_ranges
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.delta.encode import Encoder, Sources, count_record_blocks
 from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs
@@ -26,10 +26,11 @@ from deltaimg.engine.content.record_cache import RecordCache
 from deltaimg.engine.pipeline import ThreadBuffer
 from deltaimg.engine.prune.trim_plan import TrimPlan, find_dependents
 from deltaimg.format.manifest import Manifest
-from deltaimg.format.sources import SOURCE_RUN, SourceTable
+from deltaimg.format.slot_runs import SLOT_RUN
+from deltaimg.format.sources import SourceTable
 from deltaimg.kernels import expand_runs, subtract_runs
 from deltaimg.repo.chain import resolve_map
-from deltaimg.repo.index import Index, expand_ranges
+from deltaimg.repo.index import Index
 from deltaimg.repo.numbering import renumber_runs
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.record_reader import RecordReader
@@ -202,8 +203,8 @@ class Trimmer:
         content = self._gather(slots)
         digests = np.ascontiguousarray(self.table.digests[slots])
         record = self._encoder.encode(content, digests, sources, self._scratch.get(len(content)))
-        self._writer.add(record.header, record.payload, record.digests, record.sources)
-        return (depth if record.sources is not None else 0), record.header.id
+        self._writer.add(record.header, record.payload, record.digests, record.tables)
+        return (depth if record.tables.sources is not None else 0), record.header.id
 
     def _choose(self, slots: npt.NDArray[np.int64], bases: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
         """Return what to encode against, in the order of the records that have it now, and the depth that follows."""
@@ -261,7 +262,7 @@ class Trimmer:
         begins_record = np.concatenate(([True], keys[1:] != keys[:-1]))
         begins_run = begins_record | np.concatenate(([True], within[1:] != within[:-1] + 1))
         starts = np.flatnonzero(begins_run)
-        runs = np.empty(len(starts), SOURCE_RUN)
+        runs = np.empty(len(starts), SLOT_RUN)
         runs["first_slot"], runs["count"] = within[starts], np.diff(np.append(starts, len(keys)))
         named, counts = np.unique(keys[starts], return_counts=True)
         ids = b"".join(

@@ -32,11 +32,15 @@ class RecordMaker:
         self._repository, self._level = repository, level
         self._scratch = memoryview(bytearray(MAX_RECORD_BYTES))
 
-    def make(self, content: memoryview, digests: Digests, block_bytes: int) -> EncodedRecord:
-        """Return a record, encoded, decoded again and compared."""
+    def make(
+        self, content: memoryview, digests: Digests, block_bytes: int, kept: npt.NDArray[np.int64] | None = None
+    ) -> EncodedRecord:
+        """Return a record, encoded, decoded again and compared; a cut one of the slots `kept` if these are given."""
         key = self._repository.keys.record
         encoder = Encoder(ZstdCodec(self._level), (), record_key=key, block_bytes=block_bytes)
-        return encoder.encode(content, digests, None, self._scratch)
+        if kept is not None:
+            content = np.frombuffer(content, np.uint8).reshape(-1, block_bytes)[kept].reshape(-1).data
+        return encoder.encode(content, digests, None, self._scratch, kept)
 
 
 def make_from_copy(copy: Repository, wanted: dict[bytes, int], maker: RecordMaker) -> Iterator[EncodedRecord]:
@@ -48,10 +52,10 @@ def make_from_copy(copy: Repository, wanted: dict[bytes, int], maker: RecordMake
     prover = RecordProver(copy, load_index(copy))
     for record_id, block_bytes in wanted.items():
         try:
-            content, digests = prover.expand(record_id)
+            found = prover.expand(record_id)
         except (IntegrityError, StoreError, UnsupportedFormat):
             continue
-        yield maker.make(content, digests, block_bytes)
+        yield maker.make(found.content, found.digests, block_bytes, found.kept)
 
 
 def make_from_image(

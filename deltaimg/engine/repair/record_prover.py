@@ -12,21 +12,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.delta.registry import find_delta_decoder
 from deltaimg.engine.content.record_cache import RecordCache
 from deltaimg.errors import DigestMismatch, IntegrityError, UnsupportedFormat
+from deltaimg.format.cut_entries import list_cuts
 from deltaimg.format.index import ENTRY, IndexObject, link_sources
-from deltaimg.format.pack import (
+from deltaimg.format.pack import parse_pack_footer, scan_records
+from deltaimg.format.record import (
     RECORD_HEADER_BYTES,
     RecordHeader,
+    RecordTables,
     check_payload,
-    parse_pack_footer,
     parse_record_header,
-    scan_records,
+    parse_tables,
 )
-from deltaimg.format.sources import SourceTable, parse_sources
 from deltaimg.kernels import digest_blocks, digest_buffer
 from deltaimg.model import MIB
 from deltaimg.repo.index import Index
@@ -43,7 +45,7 @@ class PackRecord:
 
     offset: int
     header: RecordHeader
-    sources: SourceTable | None
+    tables: RecordTables
     payload: memoryview
 
 
@@ -52,10 +54,8 @@ def read_record(name: str, offset: int, data: memoryview) -> PackRecord:
     header = parse_record_header(name, offset, data[offset:])
     payload = data[offset + RECORD_HEADER_BYTES :][: header.payload_bytes]
     check_payload(name, offset, header, payload)
-    sources = None
-    if header.sources:
-        sources, _ = parse_sources(name, offset, payload, header.sources, 1 << header.block_shift)
-    return PackRecord(offset, header, sources, payload)
+    tables, _ = parse_tables(name, offset, header, payload)
+    return PackRecord(offset, header, tables, payload)
 
 
 def find_records(name: str, data: bytes) -> Iterator[PackRecord]:
@@ -81,7 +81,20 @@ def index_records(pack: str, records: list[PackRecord]) -> IndexObject:
         entry["id"] = np.frombuffer(header.id, np.uint8)
         entry["offset"], entry["payload_bytes"], entry["slots"] = record.offset, header.payload_bytes, header.slots
         entry["encoding"], entry["block_shift"] = header.encoding, header.block_shift
-    return IndexObject(0, (pack,), ("0" * 64,), entries, link_sources([record.sources for record in records]))
+    links = link_sources([record.tables.sources for record in records])
+    cuts = list_cuts([record.tables.cut for record in records])
+    return IndexObject(0, (pack,), ("0" * 64,), entries, links, cuts)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandedRecord:
+    """A record's content, and the digests of all its slots."""
+
+    content: memoryview
+    """Of all slots; zeroes for those that are absent."""
+    digests: Digests
+    kept: npt.NDArray[np.int64] | None
+    """The slots that a cut record has, ascending; None for a whole one."""
 
 
 class RecordProver:
@@ -94,8 +107,8 @@ class RecordProver:
         self._reader = RecordReader(repository, self._table, find_delta_decoder)
         self._caches: dict[int, RecordCache] = {}
 
-    def expand(self, record_id: bytes) -> tuple[memoryview, Digests]:
-        """Return the content of a record and its digests, which its id proves.
+    def expand(self, record_id: bytes) -> ExpandedRecord:
+        """Return the content of a record and its digests, verified by its id.
 
         Raises:
             StoreError, IntegrityError, UnsupportedFormat: it is nowhere, or cannot be expanded, or is not what its id names.
@@ -110,7 +123,10 @@ class RecordProver:
             self._caches[block_bytes] = RecordCache(self._reader, self._table, block_bytes, _CACHE_BYTES)
         content = self._caches[block_bytes].get(int(record[0]))
         digests = digest_blocks(self._keys.block, content, block_bytes)
+        cut = self._reader.read_cut(int(record[0]))
+        if cut is not None:
+            digests[np.delete(np.arange(len(digests)), cut.kept)] = cut.absent_digests
         found = digest_buffer(digests.data, self._keys.record, DIGEST_BYTES)
         if found != record_id:
             raise DigestMismatch(self._table.pack_of(int(record[0])), 0, "a record", record_id, found)
-        return content, digests
+        return ExpandedRecord(content, digests, None if cut is None else cut.kept)

@@ -191,10 +191,10 @@ class _Repair:
             )
             with writer:
                 for record in self._salvage(plan):
-                    writer.add(record.header, record.payload, record.digests, record.sources)
+                    writer.add(record.header, record.payload, record.digests, record.tables)
                     self._made.add(record.header.id)
                 for record in self._find_lost(plan):
-                    writer.add(record.header, record.payload, record.digests)
+                    writer.add(record.header, record.payload, record.digests, record.tables)
                     self._made.add(record.header.id)
                 writer.finish()
         salvaged = {record_id for places in plan.salvage.values() for record_id in places.values()}
@@ -213,7 +213,7 @@ class _Repair:
                     continue
                 known = self._find_digests(record_id)
                 if known is not None and record.header.id == record_id:
-                    yield EncodedRecord(record.header, bytes(record.payload), known.digests, record.sources)
+                    yield EncodedRecord(record.header, bytes(record.payload), known.digests, record.tables)
 
     def _find_lost(self, plan: RepairPlan) -> Iterator[EncodedRecord]:
         """Yield those of the lost records that the copy or the image has."""
@@ -239,7 +239,7 @@ class _Repair:
         """Return a record's digests from a signature, or from its content; None if neither can be had."""
         if record_id not in self._digests:
             try:
-                _, digests = self._prover.expand(record_id)
+                digests = self._prover.expand(record_id).digests
             except (IntegrityError, StoreError, UnsupportedFormat):
                 return None
             self._digests[record_id] = KnownDigests("", 0, digests)

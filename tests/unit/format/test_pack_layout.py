@@ -7,16 +7,13 @@ import pytest
 
 from deltaimg.errors import DigestMismatch, Malformed, Truncated
 from deltaimg.format.framing import HEADER_BYTES, digest_bytes
-from deltaimg.format.pack import (
+from deltaimg.format.pack import finish_pack, pack_name, parse_pack_footer, scan_records
+from deltaimg.format.record import (
     RECORD_HEADER_BYTES,
     RecordHeader,
     build_record_header,
     check_payload,
-    finish_pack,
-    pack_name,
-    parse_pack_footer,
     parse_record_header,
-    scan_records,
 )
 from tests.golden import forge
 from tests.golden.samples import record

@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from deltaimg.format.index import ENTRY, IndexObject, link_sources
-from deltaimg.format.sources import SOURCE_RUN, SourceTable
+from deltaimg.format.slot_runs import SLOT_RUN
+from deltaimg.format.sources import SourceTable
 from deltaimg.repo.index import Index
 
 
@@ -17,7 +18,7 @@ def make_object(created_us: int, pack: str, records: dict[int, tuple[int, ...]])
     entries["offset"], entries["slots"], entries["block_shift"] = 64, 1, 12
     tables = []
     for sources in records.values():
-        runs = np.zeros(len(sources), SOURCE_RUN)
+        runs = np.zeros(len(sources), SLOT_RUN)
         runs["count"] = 1
         ids = np.array([[source] * 16 for source in sources], np.uint8).reshape(-1, 16)
         tables.append(SourceTable(ids, np.ones(len(sources), np.uint16), runs) if sources else None)

@@ -22,7 +22,8 @@ from deltaimg.format.framing import name_object
 from deltaimg.format.index import build_index, parse_index
 from deltaimg.format.manifest import build_manifest
 from deltaimg.format.map import MapObject, build_map, parse_map
-from deltaimg.format.pack import RECORD_HEADER_BYTES, pack_name
+from deltaimg.format.pack import pack_name
+from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
 from tests.golden.kinds import KINDS

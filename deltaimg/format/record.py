@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A record as it lies in a pack: a header that describes itself, then the payload.
+
+    record  := header payload
+    payload := cut? sources? encoded
+    cut     := u16 run_count, u16 first slot and u16 slots of each run, a 16-byte digest for each absent slot
+
+A record's id names all of its slots. A *cut* record lacks some of them, which nothing needed any more: its payload begins
+with the runs of slots that are there and the digests of those that are not, so that its id can be verified without a signature.
+What is encoded is then the blocks that are there, one after another.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import DIGEST_BYTES, Digests, expand_ranges
+from deltaimg.errors import DigestMismatch, Malformed, Truncated, UnsupportedFormat
+from deltaimg.format.framing import digest_bytes
+from deltaimg.format.limits import MAX_BLOCK_SHIFT, MAX_RECORD_BYTES, MAX_SOURCE_RECORDS, MIN_BLOCK_SHIFT
+from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns, find_runs_problem
+from deltaimg.format.sources import SourceTable, build_sources, parse_sources
+
+RECORD_HEADER: Final = struct.Struct("<4sBBHI16sIHBBHH16s8s")
+RECORD_HEADER_BYTES: Final = RECORD_HEADER.size
+RECORD_MAGIC: Final = b"\x8bREC"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordHeader:
+    """The fields of a record's header."""
+
+    id: bytes
+    encoding: int
+    slots: int
+    block_shift: int
+    payload_bytes: int
+    payload_digest: bytes
+    sources: int = 0
+    """How many source records the payload lists; 0 for a self-contained record."""
+    absent: int = 0
+    """How many of the slots are not there; 0 for a whole record."""
+
+    @property
+    def raw_bytes(self) -> int:
+        """Size of the content of all slots."""
+        return self.slots << self.block_shift
+
+    @property
+    def kept_bytes(self) -> int:
+        """Size of the content of the slots that are there."""
+        return (self.slots - self.absent) << self.block_shift
+
+
+@dataclass(frozen=True, slots=True)
+class CutTable:
+    """Which slots of a cut record are there, and the digests of the others, ascending."""
+
+    runs: SlotRuns
+    absent_digests: Digests
+
+    @property
+    def kept(self) -> npt.NDArray[np.int64]:
+        """The slots that are there, ascending."""
+        return expand_ranges(self.runs["first_slot"], self.runs["count"])
+
+
+@dataclass(frozen=True, slots=True)
+class RecordTables:
+    """What stands in a payload before the encoded blocks."""
+
+    cut: CutTable | None = None
+    sources: SourceTable | None = None
+
+
+WHOLE_LITERAL: Final = RecordTables()
+"""The tables of a record that has all slots and is self-contained: none."""
+
+
+def build_record_header(header: RecordHeader) -> bytes:
+    """Return the 64 bytes that stand before a record's payload."""
+    packed = RECORD_HEADER.pack(
+        RECORD_MAGIC,
+        header.encoding,
+        0,
+        RECORD_HEADER_BYTES,
+        header.payload_bytes,
+        header.id,
+        header.sources,
+        header.slots,
+        header.block_shift,
+        0,
+        header.absent,
+        0,
+        header.payload_digest,
+        bytes(8),
+    )
+    return packed[:56] + digest_bytes(packed[:56], length=8)
+
+
+def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> RecordHeader:
+    """Read the record header that begins at `offset` of pack `name`; `data` starts there.
+
+    Raises:
+        Truncated, Malformed: not a whole record header.
+        UnsupportedFormat: a sealed record, or one with a longer header.
+    """
+    if len(data) < RECORD_HEADER_BYTES:
+        raise Truncated(name, offset, RECORD_HEADER_BYTES, len(data))
+    head = bytes(data[:RECORD_HEADER_BYTES])
+    fields = RECORD_HEADER.unpack(head)
+    magic, encoding, sealed, header_bytes, payload_bytes, record_id, sources = fields[:7]
+    slots, shift, flags, absent, reserved, digest, header_digest = fields[7:]
+    if magic != RECORD_MAGIC:
+        raise Malformed(name, offset, "no record begins here")
+    if digest_bytes(head[:56], length=8) != header_digest:
+        raise Malformed(name, offset, "a record header is damaged")
+    if sealed or flags or header_bytes != RECORD_HEADER_BYTES:
+        raise UnsupportedFormat(name, f"the record at byte {offset} is sealed or uses features unknown here")
+    if (
+        not MIN_BLOCK_SHIFT <= shift <= MAX_BLOCK_SHIFT
+        or slots == 0
+        or slots << shift > MAX_RECORD_BYTES
+        or absent >= slots
+        or reserved
+    ):
+        raise Malformed(name, offset, "a record header has absurd lengths")
+    if payload_bytes > slots << shift:
+        raise Malformed(name, offset, "a record's payload is longer than its content")
+    if sources > MAX_SOURCE_RECORDS:
+        raise Malformed(name, offset, f"a record has more than {MAX_SOURCE_RECORDS} source records")
+    return RecordHeader(record_id, encoding, slots, shift, payload_bytes, digest, sources, absent)
+
+
+def check_payload(name: str, offset: int, header: RecordHeader, payload: bytes | memoryview) -> None:
+    """Compare a record's payload with its header; raises Truncated or DigestMismatch."""
+    if len(payload) != header.payload_bytes:
+        raise Truncated(name, offset, RECORD_HEADER_BYTES + header.payload_bytes, RECORD_HEADER_BYTES + len(payload))
+    found = digest_bytes(payload)
+    if found != header.payload_digest:
+        raise DigestMismatch(name, offset, "the record here", header.payload_digest, found)
+
+
+def build_tables(tables: RecordTables) -> bytes:
+    """Return the bytes that stand before the encoded blocks."""
+    cut = b""
+    if tables.cut is not None:
+        cut = b"".join((
+            len(tables.cut.runs).to_bytes(2, "little"),
+            tables.cut.runs.tobytes(),
+            tables.cut.absent_digests.tobytes(),
+        ))  # fmt: skip
+    return cut + (build_sources(tables.sources) if tables.sources is not None else b"")
+
+
+def parse_tables(name: str, offset: int, header: RecordHeader, payload: memoryview) -> tuple[RecordTables, memoryview]:
+    """Return the tables at the start of a record's payload, and the encoded blocks that follow them.
+
+    Args:
+        name, offset: the pack and the place of the record, for errors.
+
+    Raises:
+        Malformed: they are not what the header promises, or pass the payload.
+    """
+    cut, sources = None, None
+    if header.absent:
+        cut, payload = parse_cut(name, offset, header, payload)
+    if header.sources:
+        sources, payload = parse_sources(name, offset, payload, header.sources, 1 << header.block_shift)
+    return RecordTables(cut, sources), payload
+
+
+def parse_cut(name: str, offset: int, header: RecordHeader, payload: memoryview) -> tuple[CutTable, memoryview]:
+    """Return the table that the payload of a cut record begins with, and what follows it; raises Malformed."""
+    run_count = int.from_bytes(payload[:2], "little")
+    runs_end = 2 + SLOT_RUN.itemsize * run_count
+    end = runs_end + DIGEST_BYTES * header.absent
+    if end > len(payload):
+        raise Malformed(name, offset, "the record here is cut into more runs than there is room for")
+    runs = np.frombuffer(payload, SLOT_RUN, run_count, 2)
+    if problem := find_runs_problem(np.array([run_count], np.uint16), runs, are_apart=True):
+        raise Malformed(name, offset, f"of the cut record here {problem}")
+    kept = int(runs["count"].sum(dtype=np.uint64))
+    last = int(runs["first_slot"][-1]) + int(runs["count"][-1])
+    if kept != header.slots - header.absent or last > header.slots:
+        raise Malformed(name, offset, f"the record here has {kept} slots up to {last}, and its header says otherwise")
+    digests = np.frombuffer(payload, np.uint8, DIGEST_BYTES * header.absent, runs_end).reshape(-1, DIGEST_BYTES)
+    return CutTable(runs, digests), payload[end:]
