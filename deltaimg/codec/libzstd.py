@@ -20,6 +20,7 @@ import zstandard
 
 MAX_WINDOW_BYTES = 32 << 20
 """No record and its sources are larger, so no frame of ours needs more; one that asks for more is refused."""
+_GOES_ON = "other bytes follow the frame"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,24 @@ def compress(content: bytes | memoryview, parameters: Parameters, history: memor
     return _compress_anew(content, parameters, history) if kept is None else kept.compress(content, parameters, history)
 
 
-def expand(payload: bytes | memoryview, content: memoryview, history: memoryview | None = None) -> None:
-    """Fill `content` with what the frame `payload` expands to after `history`; raises ValueError unless it fits exactly."""
-    kept = _contexts()
+def read_content_bytes(payload: bytes | memoryview) -> int:
+    """Return what a frame says of the length of its content, -1 if it says nothing; raises ValueError if it is no frame."""
     try:
-        if zstandard.frame_content_size(payload) != len(content):
-            raise ValueError(f"does not expand to {len(content)} bytes")
+        return int(zstandard.frame_content_size(payload))
+    except zstandard.ZstdError as error:
+        raise ValueError(f"cannot be expanded: {error}") from error
+
+
+def expand(payload: bytes | memoryview, content: memoryview, history: memoryview | None = None) -> None:
+    """Fill `content` with what the frame `payload` expands to after `history`.
+
+    Raises:
+        ValueError: it is not exactly one frame, or one of another length.
+    """
+    kept = _contexts()
+    if read_content_bytes(payload) != len(content):
+        raise ValueError(f"does not expand to {len(content)} bytes")
+    try:
         filled = _expand_anew(payload, content, history) if kept is None else kept.expand(payload, content, history)
     except zstandard.ZstdError as error:
         raise ValueError(f"cannot be expanded: {error}") from error
@@ -81,9 +94,12 @@ class _Contexts(threading.local):
 
     def expand(self, payload: bytes | memoryview, content: memoryview, history: memoryview | None) -> int:
         ffi, lib = self._ffi, self._lib
+        source, room = ffi.from_buffer(payload), ffi.from_buffer(content, require_writable=True)
+        # ZSTD_decompressDCtx would go on with further frames, which may be empty.
+        if self._check(lib.ZSTD_findFrameCompressedSize(source, len(payload))) != len(payload):
+            raise zstandard.ZstdError(_GOES_ON)
         if history is not None:
             self._check(lib.ZSTD_DCtx_refPrefix(self._expander, ffi.from_buffer(history), len(history)))
-        source, room = ffi.from_buffer(payload), ffi.from_buffer(content, require_writable=True)
         # Given all of the frame and room for all of its content, libzstd needs no window of its own, however large.
         filled = lib.ZSTD_decompressDCtx(self._expander, room, len(content), source, len(payload))
         if lib.ZSTD_isError(filled):
@@ -142,9 +158,15 @@ def _compress_anew(content: bytes | memoryview, parameters: Parameters, history:
 
 def _expand_anew(payload: bytes | memoryview, content: memoryview, history: memoryview | None) -> int:
     """The same by python-zstandard's classes."""
-    expander = zstandard.ZstdDecompressor(dict_data=_as_history(history), max_window_size=MAX_WINDOW_BYTES)
-    filled: int = expander.stream_reader(payload, read_across_frames=False).readinto(content)
-    return filled
+    expander = zstandard.ZstdDecompressor(
+        dict_data=_as_history(history), max_window_size=MAX_WINDOW_BYTES
+    ).decompressobj()
+    expanded = expander.decompress(payload)
+    if expander.unused_data:
+        raise zstandard.ZstdError(_GOES_ON)
+    if len(expanded) == len(content):
+        content[:] = expanded
+    return len(expanded)
 
 
 def _as_history(history: memoryview | None) -> zstandard.ZstdCompressionDict | None:

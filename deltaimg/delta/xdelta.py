@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final
 import zstandard
 from cffi import FFI
 
+from deltaimg.codec.libzstd import expand, read_content_bytes
 from deltaimg.errors import XdeltaUnusable
 from deltaimg.format.limits import MAX_RECORD_BYTES
 
@@ -134,19 +135,11 @@ class XdeltaDelta:
     ) -> memoryview:
         """Return exactly `raw_bytes` bytes; raises ValueError, or XdeltaUnusable. xdelta3 itself holds 64 MiB at most."""
         library = load_xdelta()
-        try:
-            longest = zstandard.frame_content_size(payload)
-            if not 0 <= longest <= longest_delta(min(raw_bytes, MAX_RECORD_BYTES)):
-                raise ValueError(f"holds {longest} bytes of VCDIFF for {raw_bytes} bytes of content")
-            delta = bytearray(longest)
-            reader = zstandard.ZstdDecompressor(max_window_size=2 * MAX_RECORD_BYTES).stream_reader(
-                payload, read_across_frames=False
-            )
-            filled = reader.readinto(delta)
-        except zstandard.ZstdError as error:
-            raise ValueError(f"cannot be expanded: {error}") from error
-        if filled != longest:
-            raise ValueError(f"holds {filled} bytes of VCDIFF, not {longest}")
+        longest = read_content_bytes(payload)
+        if not 0 <= longest <= longest_delta(min(raw_bytes, MAX_RECORD_BYTES)):
+            raise ValueError(f"holds {longest} bytes of VCDIFF for {raw_bytes} bytes of content")
+        delta = bytearray(longest)
+        expand(payload, memoryview(delta))
         content = library.decode(memoryview(delta), sources, raw_bytes)
         if len(content) != raw_bytes:
             raise ValueError(f"expands to {len(content)} bytes, not {raw_bytes}")

@@ -65,6 +65,14 @@ def test_another_length_is_refused(codec: DeltaCodec, wrong: int) -> None:
         codec.decode(payload, memoryview(NOISE), len(content) + wrong)
 
 
+def test_a_payload_that_goes_on_behind_its_frame_is_refused(codec: DeltaCodec) -> None:
+    content = CONTENTS["nothing alike"]
+    payload = codec.encode(memoryview(content), memoryview(NOISE))
+    for tail in (zstandard.compress(b""), b"\x50\x2a\x4d\x18\0\0\0\0", b"more"):
+        with pytest.raises(ValueError, match=r"."):
+            codec.decode(memoryview(payload + tail), memoryview(NOISE), len(content))
+
+
 def test_damage_never_brings_more_than_was_asked_for(codec: DeltaCodec) -> None:
     content, sources = NOISE[100:5100] + b"new" * 100, memoryview(NOISE[:8192])
     payload = codec.encode(memoryview(content), sources)

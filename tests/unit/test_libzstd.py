@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import random
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import zstandard
 
 from deltaimg.codec import libzstd
 from deltaimg.codec.libzstd import Parameters, compress, expand
@@ -56,6 +58,20 @@ def test_what_fails_leaves_no_trace() -> None:
         assert _expand(good) == CONTENT
     with pytest.raises(ValueError, match="does not expand to 5 bytes"):
         _expand(good, length=5)
+
+
+@pytest.mark.usefixtures("_contexts")
+@pytest.mark.parametrize(
+    "tail",
+    [zstandard.compress(b""), struct.pack("<II4s", 0x184D2A50, 4, b"skip"), b"more"],
+    ids=["empty frame", "skippable frame", "bytes"],
+)
+def test_a_payload_is_exactly_one_frame(tail: bytes) -> None:
+    for history in (None, HISTORY):
+        payload = compress(CONTENT, PARAMETERS[0], None if history is None else memoryview(history))
+        for several in (payload + tail, tail + payload):
+            with pytest.raises(ValueError, match=r"."):
+                _expand(several, history)
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
