@@ -9,11 +9,16 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import select
+import stat
 
 from deltaimg.errors import DeltaimgError, OutputError, ReaderGone
 
 _MAX_WRITE_BYTES = 1 << 20
+_NAMES = re.compile(
+    r"/dev/(?P<name>stdin|stdout|stderr)|(?:/dev|/proc/(?:self|thread-self))/fd/(?P<number>\d{1,9})", re.ASCII
+)
 
 
 def open_missing_descriptors() -> None:
@@ -28,6 +33,25 @@ def open_missing_descriptors() -> None:
         except OSError:
             # The system gives the lowest free number, and those below are open by now.
             os.set_inheritable(os.open(os.devnull, flags), True)
+
+
+def find_descriptor(path: str) -> int | None:
+    """Return the number of this process's own descriptor that a path such as /dev/stdin or /dev/fd/63 names; else None."""
+    match = _NAMES.fullmatch(os.path.normpath(path))
+    if match is None:
+        return None
+    return int(match["number"]) if match["number"] else ("stdin", "stdout", "stderr").index(match["name"])
+
+
+def is_standard_stream(path: str, descriptor: int) -> bool:
+    """Return whether a path is `-` or another name of the standard input (0) or output (1), and that is a pipe or socket."""
+    if path == "-":
+        return True
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:
+        return False
+    return find_descriptor(path) == descriptor and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))
 
 
 def write_output(data: bytes | memoryview, descriptor: int = 1) -> None:

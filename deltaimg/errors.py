@@ -79,6 +79,13 @@ class WrongOldFile(ImageError):
     hint = "name the file that the signature was made of, as it was then"
 
 
+class ImageInUse(ImageError):
+    """Something else uses the image, and may write to it: a mount, swap space, a program that holds it."""
+
+    exit_code = 17
+    hint = "unmount or stop what uses it, or take an LVM snapshot or a clone"
+
+
 # -- snapshots ---------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ from deltaimg.engine.progress import Progress
 from deltaimg.engine.restore.run import RestoreResult
 from deltaimg.engine.restore.run import restore as restore_manifest
 from deltaimg.errors import UsageError
+from deltaimg.image.target import STDOUT
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 
@@ -36,6 +38,7 @@ def restore(
     """
     if not target_path:
         raise UsageError("the target has no name")
+    _refuse_in_repository(repository, target_path)
     return restore_manifest(
         repository,
         find_snapshot(repository, selector),
@@ -45,6 +48,14 @@ def restore(
         is_synced=is_synced,
         progress=progress,
     )
+
+
+def _refuse_in_repository(repository: Repository, target_path: str) -> None:
+    """Raise UsageError for a target among the repository's own files."""
+    folder = os.path.realpath(repository.store.location)
+    parent = os.path.realpath(os.path.dirname(os.path.abspath(target_path)))
+    if target_path != STDOUT and os.path.isdir(folder) and os.path.commonpath([folder, parent]) == folder:
+        raise UsageError(f"{target_path} is in the repository that is restored from", hint="name a place outside of it")
 
 
 def open_snapshot(repository: Repository, selector: str) -> SnapshotReader:

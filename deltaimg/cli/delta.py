@@ -41,8 +41,8 @@ def delta(
     """
     from deltaimg.api.files import delta_file
 
-    check_output(output, as_json=as_json)
-    with Terminal(as_json=as_json, is_quiet=quiet or output == "-", is_verbose=verbose) as terminal:
+    is_piped = check_output(output, as_json=as_json)
+    with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
         result = delta_file(signature, new, output, format_name=format_, is_forced=force, progress=terminal)
         if as_json:
             terminal.print_json(

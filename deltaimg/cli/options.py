@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from deltaimg.descriptors import is_standard_stream
 from deltaimg.errors import UsageError
 
 Repo = Annotated[
@@ -48,12 +49,14 @@ def require_repo(repo: str | None) -> str:
     return repo
 
 
-def check_output(path: str, *, as_json: bool) -> None:
-    """Refuse to print JSON into what is written to the standard output, and to write to a file without a name."""
+def check_output(path: str, *, as_json: bool) -> bool:
+    """Return whether what is written goes to the standard output; raises UsageError where JSON would, too, and for no name."""
     if not path:
         raise UsageError("the file to write has no name")
-    if path == "-" and as_json:
-        raise UsageError("--json and '-' both want the standard output", hint="write to a file")
+    is_standard_output = is_standard_stream(path, 1)
+    if is_standard_output and as_json:
+        raise UsageError(f"--json and '{path}' both want the standard output", hint="write to a file")
+    return is_standard_output
 
 
 def parse_size(text: str) -> int:

@@ -26,8 +26,8 @@ def patch(
 ) -> None:
     """Make the new file of the old one and a delta, holes kept.
 
-    The file has a temporary name until its digest is that of the file that was compared: another OLD is found, and no wrong
-    NEW is left. A delta of --format rdiff has no digest: there an OLD that is merely changed is not found. One of --format
+    The file gets its name once its digest is that of the file that was compared: another OLD is found, and no wrong NEW is
+    left. A delta of --format rdiff has no digest: there an OLD that is merely changed is not found. One of --format
     vcdiff has a checksum of 32 bits for each window, if xdelta3 was not told to leave it out.
 
     Examples:
@@ -39,8 +39,8 @@ def patch(
     """
     from deltaimg.api.files import patch_file
 
-    check_output(new, as_json=as_json)
-    with Terminal(as_json=as_json, is_quiet=quiet or new == "-", is_verbose=verbose) as terminal:
+    is_piped = check_output(new, as_json=as_json)
+    with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
         result = patch_file(old, delta, new, format_name=format_, is_forced=force, is_synced=sync, progress=terminal)
         if as_json:
             terminal.print_json(

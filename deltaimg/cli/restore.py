@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, check_output, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_seconds
 
 
@@ -28,10 +28,12 @@ def restore(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Restore a snapshot as a sparse image, every block proven by its digest.
+    """Restore a snapshot as a sparse image, every block verified against its digest.
 
-    The image has a temporary name until it is proven, then gets its own. Where a file is replaced, and on devices, the
-    content is on the disk before the command ends; for a new file, --sync asks for that.
+    The image gets its name once it is verified. A file that is replaced stays until then, so both must fit; the new one gets
+    its owner, group, mode and access list. Where a file is replaced, and on devices, the content is on the disk before the
+    command ends; for a new file, --sync asks for that. A device that is mounted or in use is refused; one that is larger
+    than the image keeps what follows it.
 
     Examples:
 
@@ -41,11 +43,10 @@ def restore(
     """
     from deltaimg.api.repositories import open_repository
     from deltaimg.api.restore import restore as run_restore
-    from deltaimg.errors import ContentDamaged, UsageError
+    from deltaimg.errors import ContentDamaged
 
-    if target == "-" and as_json:
-        raise UsageError("--json and the target '-' both want the standard output", hint="restore to a file")
-    with Terminal(as_json=as_json, is_quiet=quiet or target == "-", is_verbose=verbose) as terminal:
+    is_piped = check_output(target, as_json=as_json)
+    with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
         result = run_restore(
             open_repository(require_repo(repo)),
             snapshot,
@@ -63,6 +64,7 @@ def restore(
                     "target": target,
                     "apparent_bytes": result.manifest.size_bytes,
                     "data_bytes": result.data_bytes,
+                    "tail_bytes": result.tail_bytes,
                     "read_bytes": result.read_bytes,
                     "plan_s": result.plan_s,
                     "duration_s": result.duration_s,
@@ -77,3 +79,7 @@ def restore(
             f"{result.manifest.label} restored to {target} and proven: {format_bytes(result.manifest.size_bytes)} image, "
             f"{format_bytes(result.data_bytes)} data, in {format_seconds(result.duration_s)}"
         )
+        if result.tail_bytes:
+            terminal.remark(
+                f"  the last {format_bytes(result.tail_bytes)} of {target} are no part of it and were left as they were"
+            )

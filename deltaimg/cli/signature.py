@@ -50,8 +50,8 @@ def signature(
     """
     from deltaimg.api.files import sign_file
 
-    check_output(output, as_json=as_json)
-    with Terminal(as_json=as_json, is_quiet=quiet or output == "-", is_verbose=verbose) as terminal:
+    is_piped = check_output(output, as_json=as_json)
+    with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
         result = sign_file(
             old,
             output,

@@ -130,6 +130,7 @@ def _compare(repository: Repository, selector: str, image: str, terminal: Termin
                 "against": image,
                 "read_bytes": found.read_bytes,
                 "differing_bytes": differing_bytes,
+                "tail_bytes": found.tail_bytes,
                 "extents": describe_extents(found.differing),
                 "duration_s": found.duration_s,
             }
@@ -141,3 +142,5 @@ def _compare(repository: Repository, selector: str, image: str, terminal: Termin
             f"first at {start} to {end}"
         )
     terminal.remark(f"{image} is {found.manifest.label}, byte for byte")
+    if found.tail_bytes:
+        terminal.remark(f"  {format_bytes(found.tail_bytes)} more follow in {image}, which were not compared")

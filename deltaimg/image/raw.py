@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import array
 import errno
-import fcntl
 import mmap
 import os
-import struct
 
 import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import Ranges
 from deltaimg.errors import ImageError, UnsupportedImage
+from deltaimg.image.block_devices import read_device_bytes, read_sector_bytes
 from deltaimg.image.page_cache import PageCache
 from deltaimg.kernels import read_ranges
 from deltaimg.model import MAX_IMAGE_BYTES
 
-BLKGETSIZE64 = 0x80081272
-BLKSSZGET = 0x1268
 DIRECT_ALIGNMENT = 4096
 
 
@@ -34,6 +31,7 @@ class RawSource:
     """A regular file."""
 
     is_sequential = False
+    is_device = False
 
     def __init__(self, path: str, descriptor: int, *, use_holes: bool = True, is_direct: bool = False) -> None:
         self.path = path
@@ -168,6 +166,8 @@ class RawSource:
 class BlockDeviceSource(RawSource):
     """A block device. It has no holes, and no time of last change: only its size can be watched."""
 
+    is_device = True
+
     def __init__(self, path: str, descriptor: int, *, is_direct: bool = False) -> None:
         self.sector_bytes = read_sector_bytes(descriptor)
         super().__init__(path, descriptor, use_holes=False, is_direct=is_direct)
@@ -177,13 +177,3 @@ class BlockDeviceSource(RawSource):
 
     def _identity(self) -> tuple[int, ...]:
         return (os.fstat(self._descriptor).st_rdev, read_device_bytes(self._descriptor))
-
-
-def read_device_bytes(descriptor: int) -> int:
-    """Return the size of a block device."""
-    return int(struct.unpack("=Q", fcntl.ioctl(descriptor, BLKGETSIZE64, bytes(8)))[0])
-
-
-def read_sector_bytes(descriptor: int) -> int:
-    """Return the logical sector size of a block device."""
-    return int(struct.unpack("=i", fcntl.ioctl(descriptor, BLKSSZGET, bytes(4)))[0])

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import Ranges
+from deltaimg.descriptors import find_descriptor, is_standard_stream
 from deltaimg.errors import ImageError, UnsupportedImage
 
 STREAM = "-"
@@ -33,6 +34,11 @@ class Source(Protocol):
     @property
     def is_sequential(self) -> bool:
         """Whether it must be read once, front to back."""
+        ...
+
+    @property
+    def is_device(self) -> bool:
+        """Whether it is a block device: as large as it is, whatever is on it."""
         ...
 
     def data_extents(self) -> npt.NDArray[np.int64]:
@@ -58,7 +64,7 @@ class Source(Protocol):
 
 
 def open_source(path: str, *, use_holes: bool = True, is_direct: bool = False) -> Source:
-    """Open the image at `path`, `-` being the standard input.
+    """Open the image at `path`, `-` being the standard input. A named pipe is a stream, too.
 
     Args:
         use_holes: believe the file system about holes; otherwise everything is read.
@@ -70,20 +76,23 @@ def open_source(path: str, *, use_holes: bool = True, is_direct: bool = False) -
     from deltaimg.image.raw import BlockDeviceSource, RawSource
     from deltaimg.image.stream import StreamSource
 
-    if path == STREAM:
+    if is_standard_stream(path, 0):
         return StreamSource(0)
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_DIRECT if is_direct else 0)
     try:
         mode = os.stat(path).st_mode
+        if is_stream(path, mode):
+            return StreamSource(_open_stream(path), path, is_owned=True)
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-            raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a disk image or block device")
+            hint = None if find_descriptor(path) is None else "'-' is the standard input"
+            raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a disk image or block device", hint=hint)
         descriptor = os.open(path, flags)
     except OSError as error:
         if is_direct and error.errno == errno.EINVAL:
             raise ImageError(path, "its file system has no direct I/O", hint="run again without --direct") from error
         raise ImageError(path, f"cannot be read: {os.strerror(error.errno or 0)}") from error
     except ValueError as error:
-        raise ImageError(path, "is no possible path") from error
+        raise ImageError(path, "is not a possible path") from error
     try:
         if stat.S_ISBLK(mode):
             return BlockDeviceSource(path, descriptor, is_direct=is_direct)
@@ -91,6 +100,17 @@ def open_source(path: str, *, use_holes: bool = True, is_direct: bool = False) -
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def is_stream(path: str, mode: int) -> bool:
+    """Return whether what has this mode can be opened as a stream: a named pipe, or a socket of this process's own."""
+    return stat.S_ISFIFO(mode) or (stat.S_ISSOCK(mode) and find_descriptor(path) is not None)
+
+
+def _open_stream(path: str) -> int:
+    """Open a named pipe, which waits until somebody writes to it; raises OSError."""
+    number = find_descriptor(path)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if number is None else os.dup(number)
 
 
 def describe_mode(mode: int) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The standard input as a source: read once, front to back, its size known when it ends."""
+"""The standard input, or a named pipe, as a source: read once, front to back, its size known when it ends."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ class StreamSource:
     """A pipe, or whatever else stands behind a descriptor."""
 
     is_sequential = True
+    is_device = False
 
-    def __init__(self, descriptor: int) -> None:
-        self.path = "-"
+    def __init__(self, descriptor: int, path: str = "-", *, is_owned: bool = False) -> None:
+        """Args: is_owned: close the descriptor at the end."""
+        self.path = path
         self.size_bytes: int | None = None
-        self._descriptor = descriptor
+        self._descriptor, self._is_owned = descriptor, is_owned
         self._position = 0
         if os.isatty(descriptor):
             raise UnsupportedImage(self.path, "the standard input is a terminal", hint="pipe an image into it")
@@ -42,7 +44,8 @@ class StreamSource:
                 got += more
         except OSError as error:
             raise ImageError(
-                "standard input", f"cannot be read at byte {offset + got}: {describe_failure(error)}"
+                "standard input" if self.path == "-" else self.path,
+                f"cannot be read at byte {offset + got}: {describe_failure(error)}",
             ) from error
         self._position += got
         if self.size_bytes == 0:
@@ -56,4 +59,6 @@ class StreamSource:
         return False
 
     def close(self) -> None:
-        """Leave the descriptor to whoever opened it."""
+        if self._is_owned:
+            self._is_owned = False
+            os.close(self._descriptor)

@@ -103,5 +103,5 @@ def test_no_device_is_written_to_while_it_is_read(tmp_path: Path, make_loop: Cal
         ("patch", device, delta), ("patch", link, delta), ("signature", device), ("delta", tmp_path / "signature", link),
         ("delta", "--format", "vcdiff", device, new),
     ):  # fmt: skip
-        assert "is a device that is read here" in fail(2, *arguments, device, "--force")
+        assert "which is read here" in fail(2, *arguments, device, "--force")
     assert device_file.read_bytes() == before

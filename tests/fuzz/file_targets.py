@@ -48,6 +48,7 @@ class MemoryTarget(StreamTarget):
 
     def __init__(self) -> None:
         self.path, self.content = "target", bytearray()
+        self._is_owned = False
 
     def write(self, offset: int, data: memoryview) -> None:
         assert offset == len(self.content), "a stream is written front to back"

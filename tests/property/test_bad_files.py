@@ -257,10 +257,11 @@ def oddities(tmp_path: Path) -> dict[str, str]:
 
 
 def test_an_old_or_new_file_that_is_none_is_refused_by_name(files: Files, oddities: dict[str, str]) -> None:
-    for path in oddities.values():
-        said = refused(files, partial(files.try_patch, old=path), errors.ImageError)
-        assert path in said
-        assert path in refused(files, partial(files.try_delta, new=path), errors.ImageError)
+    for what, path in oddities.items():
+        kind = errors.UsageError if what == "a pipe" else errors.ImageError
+        assert path in refused(files, partial(files.try_patch, old=path), kind)
+        if what != "a pipe":  # which may be the new file, as the output of another program
+            assert path in refused(files, partial(files.try_delta, new=path), errors.ImageError)
 
 
 def test_a_signature_or_delta_that_is_none_is_refused_by_name(files: Files, oddities: dict[str, str]) -> None:
@@ -274,30 +275,48 @@ def test_a_signature_or_delta_that_is_none_is_refused_by_name(files: Files, oddi
 
 def test_nothing_is_written_to_what_is_no_file(files: Files, oddities: dict[str, str]) -> None:
     for what, path in oddities.items():
-        if what == "nothing":
+        if what in ("nothing", "a pipe"):
             continue
         for action in (partial(files.try_patch, to=Path(path)), partial(files.try_delta, to=Path(path))):
             assert path in refused(files, action, errors.ImageError)
 
 
 def test_a_file_that_is_there_or_a_link_to_it_is_not_replaced_unasked(files: Files) -> None:
-    link = files.folder / "link"
-    link.symlink_to("old")
-    for target in (files.old, files.new, files.delta, link):
-        refused(files, partial(files.try_patch, to=target), errors.TargetExists)
-        refused(files, partial(files.try_delta, to=target), errors.TargetExists)
-    with pytest.raises(errors.TargetExists, match="symbolic link"):
-        patch_file(str(files.old), str(files.delta), str(link), format_name=files.format_name, is_forced=True)
+    other = files.folder / "other"
+    other.write_bytes(b"precious")
+    (files.folder / "link to other").symlink_to("other")
+    refused(files, partial(files.try_patch, to=other), errors.TargetExists)
+    refused(files, partial(files.try_delta, to=other), errors.TargetExists)
+    for is_forced in (False, True):
+        with pytest.raises(errors.TargetExists, match="symbolic link"):
+            patch_file(
+                str(files.old),
+                str(files.delta),
+                str(files.folder / "link to other"),
+                format_name=files.format_name,
+                is_forced=is_forced,
+            )
+    assert other.read_bytes() == b"precious"
 
 
-def test_the_old_file_itself_is_replaced_in_one_step_if_that_is_asked_for(files: Files) -> None:
-    whole = files.delta.read_bytes()
-    files.delta.write_bytes(whole[:-1])
-
-    def patch_in_place() -> None:
-        patch_file(str(files.old), str(files.delta), str(files.old), format_name=files.format_name, is_forced=True)
-
-    refused(files, patch_in_place, errors.IntegrityError)
-    files.delta.write_bytes(whole)
-    patch_in_place()
-    assert files.old.read_bytes() == NEW
+def test_what_is_read_is_never_written_to_by_any_of_its_names(files: Files) -> None:
+    """`signature -f k k` replaced the image by its signature."""
+    names = {}
+    for path in (files.old, files.new, files.delta, files.first):
+        symbolic, hard = path.with_name(f"{path.name}.symbolic"), path.with_name(f"{path.name}.hard")
+        symbolic.symlink_to(path.name)
+        hard.hardlink_to(path)
+        names[path] = [path, symbolic, hard, path.parent / ".." / path.parent.name / path.name]
+    before = {path: path.read_bytes() for path in names}
+    how = {"format_name": files.format_name, "is_forced": True}
+    for target in [*names[files.old], *names[files.delta]]:
+        with pytest.raises(errors.UsageError, match="which is read here"):
+            patch_file(str(files.old), str(files.delta), str(target), **how)
+    for target in [*names[files.first], *names[files.new]]:
+        with pytest.raises(errors.UsageError, match="which is read here"):
+            delta_file(str(files.first), str(files.new), str(target), **how)
+    if files.format_name in WITH_SIGNATURES:
+        for target in names[files.old]:
+            with pytest.raises(errors.UsageError, match="which is read here"):
+                sign_file(str(files.old), str(target), **how)
+    assert {path: path.read_bytes() for path in names} == before

@@ -131,6 +131,15 @@ def loop_device(backing: Path) -> Iterator[str]:
         _run("losetup", "--detach", device)
 
 
+def run_or_skip(component: str, *command: str) -> str:
+    """Run a command that sets `component` up and return what it prints; skip where it fails."""
+    try:
+        return _run(*command)
+    except (OSError, subprocess.CalledProcessError) as error:
+        skip_without(component, f"cannot be set up: {_explain(error)}")
+        raise
+
+
 def _run(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 

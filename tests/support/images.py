@@ -114,6 +114,7 @@ class ImageSource:
     """A `Source` over a `SyntheticImage`, without a file. `is_changed` and `fail_at` are for tests to set."""
 
     is_sequential = False
+    is_device = False
 
     def __init__(self, image: SyntheticImage, path: str = "synthetic.raw") -> None:
         self.path = path

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sign, compare and patch files: opens what is read, and gives what is written its name once it is whole.
 
-Always  no device is written to that is read from.
+Always  nothing is written to that is read from: not the file itself, whatever it is called, nor a device that it lies on.
 """
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,8 +14,9 @@ from deltaimg.engine.files.registry import DIRECT_FORMATS, find_format, find_sig
 from deltaimg.engine.files.streams import Input, Output
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import UsageError
-from deltaimg.image.source import STREAM, Source, open_source
-from deltaimg.image.target import Target, open_target
+from deltaimg.image.block_devices import identify, share_storage, stat_quietly
+from deltaimg.image.source import STREAM, Source, is_stream, open_source
+from deltaimg.image.target import STDOUT, Target, open_target
 
 
 def sign(
@@ -36,8 +35,9 @@ def sign(
     """
     chosen = find_signature_format(format_name)
     _refuse_overwriting(signature, old)
-    with _source(old) as source, _target(signature, is_forced=is_forced) as target:
-        return chosen.sign(source, Output(target), block_bytes=block_bytes, progress=progress or NoProgress())
+    progress = progress or NoProgress()
+    with _source(old) as source, _target(signature, progress, is_forced=is_forced) as target:
+        return chosen.sign(source, Output(target), block_bytes=block_bytes, progress=progress)
 
 
 def make_delta(
@@ -56,16 +56,20 @@ def make_delta(
         IntegrityError, UnsupportedFormat: `signature` is damaged, or of another format.
     """
     _refuse_overwriting(delta, signature, new)
+    progress = progress or NoProgress()
     direct = DIRECT_FORMATS.get(format_name)
     if direct is not None:
-        _refuse_stream(signature)
-        with _source(signature) as old, _source(new) as source, _target(delta, is_forced=is_forced) as target:
-            return direct.compare(old, source, Output(target), progress=progress or NoProgress())
+        with (
+            _seekable_source(signature) as old,
+            _source(new) as source,
+            _target(delta, progress, is_forced=is_forced) as target,
+        ):
+            return direct.compare(old, source, Output(target), progress=progress)
     chosen = find_signature_format(format_name)
     if signature == new == STREAM:
         raise UsageError("the signature and the new file cannot both be the standard input")
-    with Input(signature) as read, _source(new) as source, _target(delta, is_forced=is_forced) as target:
-        return chosen.make_delta(read, source, Output(target), progress=progress or NoProgress())
+    with Input(signature) as read, _source(new) as source, _target(delta, progress, is_forced=is_forced) as target:
+        return chosen.make_delta(read, source, Output(target), progress=progress)
 
 
 def patch(
@@ -85,30 +89,25 @@ def patch(
         IntegrityError, UnsupportedFormat: `delta` is damaged, or of another format.
     """
     chosen = find_format(format_name)
-    _refuse_stream(old)
     _refuse_overwriting(new, old, delta)
+    progress = progress or NoProgress()
     with (
-        _source(old) as source,
+        _seekable_source(old) as source,
         Input(delta) as read,
-        _target(new, is_forced=is_forced, is_synced=is_synced) as target,
+        _target(new, progress, is_forced=is_forced, is_synced=is_synced) as target,
     ):
-        return chosen.patch(source, read, target, progress=progress or NoProgress())
-
-
-def _refuse_stream(old: str) -> None:
-    if old == STREAM:
-        raise UsageError("the old file is read here and there, so it cannot be the standard input")
+        return chosen.patch(source, read, target, progress=progress)
 
 
 def _refuse_overwriting(target: str, *read: str) -> None:
-    """A file is replaced once the new one is whole; a device is written to while what is there is still read."""
+    """Raise UsageError where a command would write to what it reads, by whatever names."""
     for path in read:
-        try:
-            is_same = stat.S_ISBLK(os.stat(target).st_mode) and os.stat(target).st_rdev == os.stat(path).st_rdev
-        except (OSError, ValueError):
-            continue  # what is wrong with them is told when they are opened
-        if is_same:
-            raise UsageError(f"{target} is a device that is read here, and cannot be written to at the same time")
+        written, source = 1 if target == STDOUT else target, 0 if path == STREAM else path
+        if share_storage(written, source):
+            relation = "it is" if identify(written) == identify(source) else "it shares its storage with"
+            raise UsageError(
+                f"{target}: cannot be written: {relation} {path}, which is read here", hint="write to a new file"
+            )
 
 
 @contextmanager
@@ -121,7 +120,19 @@ def _source(path: str) -> Iterator[Source]:
 
 
 @contextmanager
-def _target(path: str, *, is_forced: bool, is_synced: bool = False) -> Iterator[Target]:
+def _seekable_source(path: str) -> Iterator[Source]:
+    found = stat_quietly(path)
+    if path == STREAM or (found is not None and is_stream(path, found.st_mode)):
+        name = "the standard input" if path == STREAM else f"{path}, a pipe"
+        raise UsageError(
+            f"the old file is read here and there, so it cannot be {name}", hint="write it to a file first"
+        )
+    with _source(path) as source:
+        yield source
+
+
+@contextmanager
+def _target(path: str, progress: Progress, *, is_forced: bool, is_synced: bool = False) -> Iterator[Target]:
     """Open a target; commit it at the end, or leave nothing behind."""
     target = open_target(path, 0, is_forced=is_forced, is_synced=is_synced)
     try:
@@ -130,3 +141,5 @@ def _target(path: str, *, is_forced: bool, is_synced: bool = False) -> Iterator[
     except BaseException:
         target.abort()
         raise
+    for warning in target.warnings:
+        progress.warn(warning)

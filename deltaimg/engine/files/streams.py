@@ -29,7 +29,7 @@ class Input:
         except OSError as error:
             raise ImageError(self.name, f"cannot be read: {os.strerror(error.errno or 0)}") from error
         except ValueError as error:
-            raise ImageError(self.name, "is no possible path") from error
+            raise ImageError(self.name, "is not a possible path") from error
 
     def __enter__(self) -> Input:
         return self

@@ -26,7 +26,10 @@ _STREAM_SPAN_BYTES = 4 * MIB
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What a restore wrote, in bytes, and the extents that it could not. `plan_s` passed before the first byte was read."""
+    """What a restore wrote, in bytes, and the extents that it could not. `plan_s` passed before the first byte was read.
+
+    `tail_bytes` follow the image on a larger device, and were left as they were.
+    """
 
     manifest: Manifest
     data_bytes: int
@@ -34,6 +37,7 @@ class RestoreResult:
     plan_s: float
     duration_s: float
     damage: tuple[DamagedExtent, ...]
+    tail_bytes: int
 
 
 def restore(
@@ -78,6 +82,7 @@ def _restore(
         progress.start("planning", None)
         content = SnapshotContent(repository, manifest)
         planned = time.monotonic()
+        _warn_of_shortage(target, content.data_bytes, progress)
         if target.is_sequential:
             read_bytes, damage = _write_in_order(
                 content, target, keep_going=keep_going, progress=progress, workers=workers
@@ -90,6 +95,8 @@ def _restore(
     except BaseException:
         target.abort()
         raise
+    for warning in target.warnings:
+        progress.warn(warning)
     return RestoreResult(
         manifest,
         data_bytes=content.data_bytes,
@@ -97,7 +104,15 @@ def _restore(
         plan_s=round(planned - started, 3),
         duration_s=round(time.monotonic() - started, 3),
         damage=damage,
+        tail_bytes=(target.device_bytes or manifest.size_bytes) - manifest.size_bytes,
     )
+
+
+def _warn_of_shortage(target: Target, data_bytes: int, progress: Progress) -> None:
+    """Say early what may not fit. No error: a file system that compresses may hold more than it has room for."""
+    free_bytes = target.find_free_bytes()
+    if free_bytes is not None and free_bytes < data_bytes:
+        progress.warn(f"{target.path}: {data_bytes} bytes will be written, and {free_bytes} are free there")
 
 
 def _write_anywhere(

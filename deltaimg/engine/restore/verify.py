@@ -18,6 +18,7 @@ from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.scan import ScannedSpan, Scanner, round_extents
 from deltaimg.errors import IntegrityError, ObjectNotFound, SizeMismatch, SnapshotError, StoreError
 from deltaimg.format.manifest import Manifest
+from deltaimg.image.prefix import PrefixSource
 from deltaimg.image.source import Source
 from deltaimg.kernels import CHANGED, SAME, BlockStatus, overlay_runs, subtract_runs
 from deltaimg.model import DamagedExtent
@@ -186,11 +187,15 @@ def _since(started: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ComparedImage:
-    """How an image differs from a snapshot: extents in bytes, ascending."""
+    """How an image differs from a snapshot: extents in bytes, ascending.
+
+    `tail_bytes` follow the image on a larger device or in a longer stream, and were not compared.
+    """
 
     manifest: Manifest
     read_bytes: int
     differing: tuple[tuple[int, int], ...]
+    tail_bytes: int
     duration_s: float
 
 
@@ -200,13 +205,14 @@ def compare_image(
     """Digest an image and compare it, block by block, with what a snapshot holds.
 
     Raises:
-        SizeMismatch: the image has another size than the snapshot.
+        SizeMismatch: the image is smaller than the snapshot; or larger, and a file.
     """
     progress = progress or NoProgress()
     started = time.monotonic()
     content = SnapshotContent(repository, manifest)
     if not source.is_sequential:
         _check_size(source, manifest)
+    whole, source = source, PrefixSource(source, manifest.size_bytes)
     block = manifest.block_bytes
     scanner = Scanner(
         source,
@@ -225,7 +231,8 @@ def compare_image(
         scanner.release(span)
         read_bytes += span.read_bytes
         progress.advance(span.read_bytes)
-    _check_size(source, manifest)
+    tail_bytes = source.count_tail_bytes()
+    _check_size(whole, manifest)
     expected = content.runs[content.runs["slot"] >= FIRST_SLOT].copy()
     expected["slot"] = ZERO
     missing = subtract_runs(expected, overlay_runs(join_runs(same), empty_runs()))
@@ -233,7 +240,7 @@ def compare_image(
     starts = (differing["first_block"] * np.uint64(block)).tolist()
     ends = (end_blocks(differing) * np.uint64(block)).tolist()
     extents_found = tuple((start, min(end, manifest.size_bytes)) for start, end in zip(starts, ends, strict=True))
-    return ComparedImage(manifest, read_bytes, extents_found, _since(started))
+    return ComparedImage(manifest, read_bytes, extents_found, tail_bytes, _since(started))
 
 
 def _as_runs(span: ScannedSpan, status: BlockStatus) -> Runs:
@@ -246,7 +253,9 @@ def _as_runs(span: ScannedSpan, status: BlockStatus) -> Runs:
 
 
 def _check_size(source: Source, manifest: Manifest) -> None:
-    if source.size_bytes != manifest.size_bytes:
+    size_bytes = source.size_bytes or 0
+    is_larger_place = size_bytes > manifest.size_bytes and (source.is_device or source.is_sequential)
+    if size_bytes != manifest.size_bytes and not is_larger_place:
         raise SizeMismatch(
             source.path, f"has {source.size_bytes} bytes; snapshot {manifest.label} has {manifest.size_bytes}"
         )

@@ -57,12 +57,6 @@ def test_a_character_device_is_refused() -> None:
         open_source("/dev/zero")
 
 
-def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UnsupportedImage, match=r"is a named pipe"):
-        open_source(str(tmp_path / "pipe"))
-
-
 def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as listener:

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What files and block devices have in common as targets: they are written at offsets, through a descriptor."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from deltaimg.arrays import Ranges
+from deltaimg.errors import ImageError, TargetTooSmall
+from deltaimg.kernels import read_ranges, write_ranges
+
+_WRITE_BYTES = 256 * 1024
+"""A larger write makes the kernel look for larger folios, which now and then took it eight times as long as the copying."""
+
+
+class DescriptorTarget:
+    """Writes to and reads back from a descriptor, which is closed once."""
+
+    is_sequential = False
+    folder: str | None = None
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self.warnings: list[str] = []
+        self._descriptor = descriptor
+
+    def read_back(self, ranges: Ranges, out: memoryview) -> None:
+        failed = read_ranges(self._descriptor, ranges, out)
+        if failed is not None:
+            why = os.strerror(failed.error_number) if failed.error_number else "it ends early, though more was written"
+            raise ImageError(self.path, f"cannot be read at byte {ranges['offset'][failed.number]}: {why}")
+
+    def write_ranges(self, ranges: Ranges, data: memoryview) -> None:
+        failed = write_ranges(self._descriptor, ranges, data, _WRITE_BYTES)
+        if failed is not None:
+            raise self._fail_to_write(int(ranges["offset"][failed.number]), OSError(failed.error_number, ""))
+
+    def write(self, offset: int, data: memoryview) -> None:
+        try:
+            while len(data):
+                written = os.pwrite(self._descriptor, data[:_WRITE_BYTES], offset)
+                data, offset = data[written:], offset + written
+        except OSError as error:
+            raise self._fail_to_write(offset, error) from error
+
+    def _fail_to_write(self, offset: int, error: OSError) -> ImageError:
+        return describe_write_failure(self.path, offset, error)
+
+
+def describe_write_failure(path: str, offset: int, error: OSError) -> ImageError:
+    """Return the error for a write to a target that failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TargetTooSmall(path, f"no space left when writing at byte {offset}", hint="make room and run again")
+    return ImageError(path, f"cannot be written at byte {offset}: {os.strerror(error.errno or 0)}")

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sparse file as a target. It gets its name, and what an old file of that name hands on to it, once it is complete."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from deltaimg.errors import ImageError, TargetExists, TargetTooSmall
+from deltaimg.image.attributes import copy_attributes, copy_flags
+from deltaimg.image.descriptor_target import DescriptorTarget, describe_write_failure
+from deltaimg.image.temporary import TemporaryFile
+
+_NEW_MODE = 0o666
+_SECRET_MODE = 0o600
+"""Of a file that replaces another, until it gets that one's mode: nobody reads it who could not read the old one."""
+
+
+class FileTarget(DescriptorTarget):
+    """A new sparse file; what is never written stays a hole."""
+
+    device_bytes: int | None = None
+
+    def __init__(self, path: str, size_bytes: int, *, is_replacing: bool, is_synced: bool) -> None:
+        self._size_bytes, self._is_replacing, self._is_synced = size_bytes, is_replacing, is_synced
+        try:
+            self._file = TemporaryFile(path, _SECRET_MODE if is_replacing else _NEW_MODE)
+        except OSError as error:
+            raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
+        super().__init__(path, self._file.descriptor)
+        self.folder = self._file.folder
+        try:
+            if is_replacing:
+                copy_flags(path, self._descriptor)
+            os.ftruncate(self._descriptor, size_bytes)
+        except OSError as error:
+            self.abort()
+            if error.errno in (errno.EFBIG, errno.EINVAL, errno.ENOSPC):
+                raise self._fail_to_grow(size_bytes) from error
+            raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
+
+    def find_free_bytes(self) -> int | None:
+        try:
+            found = os.fstatvfs(self._descriptor)
+        except OSError:
+            return None
+        return found.f_bavail * found.f_frsize
+
+    def clear(self, offset: int, length: int) -> None:
+        """Nothing to do: the file is new."""
+
+    def grow(self, size_bytes: int) -> None:
+        try:
+            if os.fstat(self._descriptor).st_size < size_bytes:
+                os.ftruncate(self._descriptor, size_bytes)
+        except OSError as error:
+            raise self._fail_to_grow(size_bytes) from error
+
+    def commit(self) -> None:
+        try:
+            if self._is_replacing:
+                self._replace()
+            else:
+                self._publish()
+        except FileExistsError as error:
+            raise TargetExists(self.path, "appeared in the meantime") from error
+        except OSError as error:
+            raise describe_write_failure(self.path, 0, error) from error
+        finally:
+            self._file.close()
+
+    def abort(self) -> None:
+        self._file.close()
+
+    def _publish(self) -> None:
+        if self._is_synced:
+            os.fsync(self._descriptor)
+        self._file.publish()
+        if self._is_synced:
+            _sync_folder(self.folder or os.curdir)
+
+    def _replace(self) -> None:
+        try:
+            lost = copy_attributes(self.path, self._descriptor)
+        except FileNotFoundError:
+            lost = []
+        if lost:
+            self.warnings.append(f"{self.path}: the new file could not get {', '.join(lost)} of the old one")
+        os.fsync(self._descriptor)
+        self._file.replace()
+        _sync_folder(self.folder or os.curdir)
+
+    def _fail_to_write(self, offset: int, error: OSError) -> ImageError:
+        if not self._is_replacing or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return super()._fail_to_write(offset, error)
+        old = os.stat(self.path).st_blocks * 512 if os.path.exists(self.path) else 0
+        new = os.fstat(self._descriptor).st_blocks * 512
+        return TargetTooSmall(
+            self.path,
+            f"no space left when writing at byte {offset}: the old file is only replaced once the new one is whole, so "
+            f"both must fit; the old one takes {old} bytes, and there was room for {new} of the new one",
+            hint="make room; or remove the old file first, which a restore does not need",
+        )
+
+    def _fail_to_grow(self, size_bytes: int) -> ImageError:
+        return TargetTooSmall(self.path, f"its file system cannot hold a file of {size_bytes} bytes")
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

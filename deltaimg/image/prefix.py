@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first bytes of a source, as a source: what a larger device holds of an image."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import Ranges
+from deltaimg.image.source import Source
+
+_DRAIN_BYTES = 1 << 20
+
+
+class PrefixSource:
+    """The first `prefix_bytes` of `inner`, which has as many at least, unless it is a stream."""
+
+    def __init__(self, inner: Source, prefix_bytes: int) -> None:
+        self._inner, self._prefix_bytes = inner, prefix_bytes
+        self.path, self.is_sequential, self.is_device = inner.path, inner.is_sequential, inner.is_device
+        self.size_bytes: int | None = None if inner.is_sequential else prefix_bytes
+
+    def data_extents(self) -> npt.NDArray[np.int64]:
+        extents = np.minimum(self._inner.data_extents(), self._prefix_bytes)
+        return extents[extents[:, 0] < extents[:, 1]]
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        left = self._prefix_bytes - offset
+        got = self._inner.read_into(offset, buffer[:left]) if left > 0 else 0
+        if self.is_sequential and (got == left or self._inner.size_bytes is not None):
+            self.size_bytes = offset + got
+        return got
+
+    def count_tail_bytes(self) -> int:
+        """Return how many bytes follow; of a stream, which is read to its end."""
+        if self.is_sequential:
+            position, buffer = self._prefix_bytes, memoryview(bytearray(_DRAIN_BYTES))
+            while self._inner.size_bytes is None:
+                position += self._inner.read_into(position, buffer)
+        return max(0, (self._inner.size_bytes or 0) - self._prefix_bytes)
+
+    def reread(self, ranges: Ranges, out: memoryview) -> None:
+        self._inner.reread(ranges, out)
+
+    def has_changed(self) -> bool:
+        return self._inner.has_changed()
+
+    def close(self) -> None:
+        self._inner.close()
