@@ -13,7 +13,7 @@ from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deltaimg.engine.prune.condemned import Waiting
+    from deltaimg.engine.prune.deletion import Waiting
     from deltaimg.engine.prune.plan import PrunePlan
     from deltaimg.engine.prune.run import PruneResult
     from deltaimg.engine.prune.trim_plan import TrimPlan

@@ -8,7 +8,7 @@ Always  header and body have a digest each; both are plain BLAKE3, so that `chec
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -21,6 +21,8 @@ from deltaimg.format.limits import MAX_OBJECT_BYTES
 HEADER: Final = struct.Struct("<8sHHHHQ16s16s8s")
 HEADER_BYTES: Final = HEADER.size
 VERSION: Final = 1
+SALT_BYTES: Final = 16
+_SALT_OFFSET: Final = 40
 
 
 class Kind(Enum):
@@ -33,7 +35,8 @@ class Kind(Enum):
     SIGNATURE = b"\x8bDIMGSIG"
     MANIFEST = b"\x8bDIMGSNP"
     LOCK = b"\x8bDIMGLCK"
-    CONDEMNED = b"\x8bDIMGCND"
+    DELETION = b"\x8bDIMGDEL"
+    DELETION_LOCKS = b"\x8bDIMGDLK"
     PARITY = b"\x8bDIMGPAR"
     COVERAGE = b"\x8bDIMGCOV"
     SUMS = b"\x8bDIMGSUM"
@@ -63,18 +66,21 @@ def name_object(parts: Iterable[bytes | memoryview]) -> str:
 
 
 def build_header(kind: Kind, body_bytes: int, body_digest: bytes) -> bytes:
-    """Return the 64-byte header of an object."""
-    packed = HEADER.pack(kind.value, VERSION, 0, 0, 0, body_bytes, body_digest, bytes(16), bytes(8))
+    """Return the 64-byte header of an object, without salt."""
+    packed = HEADER.pack(kind.value, VERSION, 0, 0, 0, body_bytes, body_digest, bytes(SALT_BYTES), bytes(8))
     return packed[:56] + digest_bytes(packed[:56], length=8)
 
 
-def vary(start: bytes | memoryview, variant: int) -> bytes:
-    """Return the beginning of an object, its header in it, with another number in `compatible`, which every reader ignores.
+def salt_object(parts: Sequence[bytes | memoryview], salt: bytes) -> list[bytes | memoryview]:
+    """Return an object with `salt` in its header, so that it gets a name that no object of the same content has.
 
-    So the same content gets another name.
+    Args:
+        parts: the first begins with the header; a part that is the same bytes object, as parity repeats it, gets the salt too.
     """
-    head = bytes(start[:12]) + variant.to_bytes(2, "little") + bytes(start[14:56])
-    return head + digest_bytes(head, length=8) + bytes(start[HEADER_BYTES:])
+    first = parts[0]
+    head = bytes(first[:_SALT_OFFSET]) + salt
+    salted = head + digest_bytes(head, length=8) + bytes(first[HEADER_BYTES:])
+    return [salted if part is first else part for part in parts]
 
 
 def frame(kind: Kind, body: bytes) -> bytes:
@@ -93,8 +99,8 @@ def parse_header(kind: Kind, name: str, data: bytes | memoryview) -> Header:
     if len(data) < HEADER_BYTES:
         raise Truncated(name, len(data), HEADER_BYTES, len(data))
     head = bytes(data[:HEADER_BYTES])
-    magic, version, incompatible, _compatible, reserved, body_bytes, body_digest, padding, header_digest = (
-        HEADER.unpack(head)
+    magic, version, incompatible, _compatible, reserved, body_bytes, body_digest, _salt, header_digest = HEADER.unpack(
+        head
     )
     if magic != kind.value:
         raise Malformed(name, 0, f"is no {kind.name.lower()} of deltaimg")
@@ -104,7 +110,7 @@ def parse_header(kind: Kind, name: str, data: bytes | memoryview) -> Header:
         raise UnsupportedFormat(name, f"has format version {version}; this deltaimg reads version {VERSION}")
     if incompatible:
         raise UnsupportedFormat(name, f"needs features {incompatible:#06x} that this deltaimg does not have")
-    if reserved or any(padding):
+    if reserved:
         raise Malformed(name, 14, "reserved bytes of the header are not zero")
     if body_bytes > MAX_OBJECT_BYTES:
         raise Malformed(name, 16, f"claims a body of {body_bytes} bytes")

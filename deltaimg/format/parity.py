@@ -123,11 +123,6 @@ def lay_out_parity(tables: ParityTables, planes: Iterable[bytes | memoryview]) -
     return [front, *planes, front, TRAILER.pack(twin_bytes, 0, TRAILER_MAGIC)]
 
 
-def build_parity(content: ParityObject) -> bytes:
-    """Return a parity object whole."""
-    return b"".join(lay_out_parity(content.tables, [content.planes]))
-
-
 def measure_tables(name: str, front: bytes | memoryview, size_bytes: int) -> int:
     """Return how many bytes header and tables of object `name` have together.
 

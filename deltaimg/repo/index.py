@@ -22,8 +22,8 @@ from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable, build_sources
-from deltaimg.repo.condemned import load_condemned
 from deltaimg.repo.cut_slots import CutSlots
+from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.record_lookup import RecordLookup
 from deltaimg.repo.repository import Repository
 
@@ -33,19 +33,19 @@ _TRIES = 3
 class Index:
     """Entries number from 0, oldest index object first; their pack and signature numbers count in `packs`, `signatures`.
 
-    `damage` tells which index objects could not be read; `is_condemned`, of each entry, whether its pack is about to go, or
+    `damage` says which index objects could not be read; `is_pending`, of each entry, whether its pack is pending deletion, or
     the index object that has it, and with it what the entry needs; `is_missing`, whether its pack is not there: a run that was
-    taken for dead may have indexed packs that a prune had deleted, and a disk may lose any.
+    considered dead may have indexed packs that a prune had deleted, and a disk may lose any.
     """
 
     def __init__(
         self,
         objects: dict[str, IndexObject],
         damage: tuple[DeltaimgError, ...] = (),
-        condemned: Collection[str] = (),
+        pending: Collection[str] = (),
         missing: Collection[str] = (),
     ) -> None:
-        """Args: objects: by name; taken over, and emptied. condemned: names of packs and index objects. missing: of packs."""
+        """Args: objects: by name; taken over, and emptied. pending: names of packs and index objects. missing: of packs."""
         self.damage = damage
         self.names = sorted(objects, key=lambda name: objects[name].created_us)
         self.created_us = [objects[name].created_us for name in self.names]
@@ -61,16 +61,16 @@ class Index:
         )
         link_counts = np.concatenate([np.empty(0, np.uint16), *(each.link_counts for each in links)])
         self.object_of = np.repeat(np.arange(len(links), dtype=np.int32), np.diff(self._firsts))
-        self.is_condemned = _mark(self.packs, condemned)[self.entries["pack"]]
-        self.is_condemned |= _mark(self.names, condemned)[self.object_of]
+        self.is_pending = _mark(self.packs, pending)[self.entries["pack"]]
+        self.is_pending |= _mark(self.names, pending)[self.object_of]
         self.is_missing = _mark(self.packs, missing)[self.entries["pack"]]
         # Of records that were stored twice, one that is there and stays is found, rather one that stands alone, and the newest.
-        ranks = 4 * self.is_missing.astype(np.int8) + 2 * self.is_condemned.astype(np.int8) + (link_counts > 0)
+        ranks = 4 * self.is_missing.astype(np.int8) + 2 * self.is_pending.astype(np.int8) + (link_counts > 0)
         self._lookup = RecordLookup(self.entries["id"], ranks, -np.arange(len(self.entries), dtype=np.int32))
         self.links = Links(self._lookup, links, self.entries["slots"], self.cuts)
         # The places found may be too deep together, or form a circle; others of the same records need not.
         if len(self._lookup.repeated(link_counts > 0)) and (self.links.depths < 0).any():
-            self._lookup.prefer(_find_sound(self._lookup, self.links, ~self.is_condemned & ~self.is_missing))
+            self._lookup.prefer(_find_sound(self._lookup, self.links, ~self.is_pending & ~self.is_missing))
             self.links = Links(self._lookup, links, self.entries["slots"], self.cuts)
 
     def _take(self, content: IndexObject, first: int) -> IndexObject:
@@ -311,7 +311,8 @@ def load_index(repository: Repository, without: Collection[str] = ()) -> Index:
         without: names of index objects that are not read, as if they were gone.
     """
     # Before the index objects: a prune that ends in between takes the list away, but only after what it names.
-    condemned = {name for each in load_condemned(repository) for name in (*each.packs, *each.indexes)}
+    lists = [each.objects for each in load_deletions(repository)]
+    pending = {name for each in lists for name in (*each.packs, *each.indexes)}
     objects: dict[str, IndexObject] = {}
     damage: dict[str, DeltaimgError] = {}
     for _ in range(_TRIES):
@@ -322,7 +323,7 @@ def load_index(repository: Repository, without: Collection[str] = ()) -> Index:
     # Listed after the index objects: what these name was stored before them.
     named = {pack for each in objects.values() for pack in each.packs}
     missing = named - {found.name.rpartition("/")[2] for found in repository.store.list(PACKS)} if named else named
-    return Index(objects, tuple(damage.values()), condemned, missing)
+    return Index(objects, tuple(damage.values()), pending, missing)
 
 
 def _read_indexes(

@@ -25,7 +25,6 @@ import msgspec
 
 from deltaimg.errors import IntegrityError, LockLost, ObjectExists, ObjectNotFound, RepositoryLocked, StoreError
 from deltaimg.format.lock import HEARTBEATS, LOCKS, MAINTENANCE_LOCK, READER_LOCKS, build_lock, parse_lock
-from deltaimg.repo.condemned import note_condemned
 from deltaimg.repo.lock_holder import PATIENCE_S, RENEW_S, FoundLock, Sleep, describe_process, remove_if_gone
 from deltaimg.repo.repository import Repository
 
@@ -121,17 +120,8 @@ class ExclusiveLock(HeldLock):
             except ObjectExists:
                 self._clear_stale()
             else:
-                self._learn_condemned()
                 return True
         raise RepositoryLocked(self._what, "somebody who comes and goes")
-
-    def _learn_condemned(self) -> None:
-        """Whoever holds such a lock stores objects, which must not get the names of condemned ones."""
-        try:
-            note_condemned(self._repository)
-        except BaseException:
-            self._release()
-            raise
 
     def _clear_stale(self) -> None:
         """Remove the lock that stands in the way if its holder is gone; raises RepositoryLocked if not."""

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.format.cut_entries import list_cuts
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, build_index, link_sources, parse_index
-from deltaimg.format.pack import finish_pack, pack_name
+from deltaimg.format.pack import PACKS, finish_pack
 from deltaimg.format.record import WHOLE_LITERAL, RecordHeader, RecordTables
 from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
 from deltaimg.model import MIB
@@ -113,9 +113,8 @@ class PackWriter:
         digests: list[Digests],
         tables: list[RecordTables],
     ) -> None:
-        laid_out, footer = finish_pack(records)
-        digest, parts = self._repository.name_new(laid_out)
-        size_bytes = self._repository.put_named(pack_name(digest), parts)
+        parts, footer = finish_pack(records)
+        digest, size_bytes = self._repository.put_object(PACKS, parts)
         self.stored_bytes += size_bytes
         self._unindexed.append(_StoredPack(digest, footer, np.concatenate(digests), tables))
         self._unindexed_bytes += size_bytes

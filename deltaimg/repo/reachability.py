@@ -23,7 +23,8 @@ from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown,
 from deltaimg.format.manifest import SNAPSHOTS, Manifest
 from deltaimg.format.map import MAPS, MapObject, parse_map
 from deltaimg.repo.index import Index, load_index
-from deltaimg.repo.repository import QUARANTINE, Repository
+from deltaimg.repo.quarantine import QUARANTINE
+from deltaimg.repo.repository import Repository
 
 _TRIES = 3
 _PIECE = 4096

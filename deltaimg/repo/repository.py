@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,15 +21,12 @@ from deltaimg.errors import (
     RepositoryNotFound,
 )
 from deltaimg.format.config import CONFIG_NAME, Config, build_config, parse_config
-from deltaimg.format.framing import name_object, vary
+from deltaimg.format.framing import SALT_BYTES, name_object, salt_object
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, build_manifest, format_time, parse_manifest, split_object_name
+from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.store.interface import Confirm, Parts, Store, always
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-QUARANTINE = "quarantine/"
-"""Where `repair` puts what is damaged, under the name that it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +72,6 @@ class Repository:
         self.store = store
         self.config = config
         self.keys = Keys.derive(config.digest_key_bytes)
-        self.condemned_names: frozenset[str] = frozenset()
-        """Names that no new object may get: a prune goes on to delete what has them, whoever stored it. Each lock reads
-        them when it is taken; what is condemned later waits for the lock."""
 
     @classmethod
     def create(cls, store: Store, *, created: datetime, software: str) -> Repository:
@@ -112,32 +105,15 @@ class Repository:
 
     # -- write-once objects, named by content ------------------------------------------------------------------------
 
-    def put_object(self, folder: str, parts: Parts) -> tuple[str, int]:
-        """Keep an object under the digest of its bytes; return that name and by how many bytes the repository grew."""
-        digest, parts = self.name_new(parts)
-        return digest, self.put_named(folder + digest, parts)
+    def put_object(self, folder: str, parts: Parts, *, salt: bytes | None = None) -> tuple[str, int]:
+        """Keep an object under the digest of its bytes; return that digest and the object's size.
 
-    def name_new(self, parts: Parts) -> tuple[str, Parts]:
-        """Return the digest that names a new object, and its bytes: varied where that is the name of a condemned one."""
-        digest, varied, variant = name_object(parts), parts, 0
-        while digest in self.condemned_names:
-            variant += 1
-            varied = [vary(parts[0], variant), *parts[1:]]
-            digest = name_object(varied)
-        return digest, varied
-
-    def put_named(self, name: str, parts: Parts) -> int:
-        """Keep an object whose name follows from its bytes; return by how many bytes the repository grew.
-
-        What stands under the name already is compared; if it is damaged, the good bytes take its place.
+        Args:
+            salt: of `SALT_BYTES`, for tests; random where not given, so that a name never comes back after it was deleted.
         """
-        try:
-            return self.store.put(name, parts)
-        except ObjectExists:
-            with suppress(ObjectNotFound):
-                if self.store.get(name) == b"".join(parts):
-                    return 0
-        return self.store.replace(name, parts)
+        salted = salt_object(parts, secrets.token_bytes(SALT_BYTES) if salt is None else salt)
+        digest = name_object(salted)
+        return digest, self.store.put(pack_name(digest) if folder == PACKS else folder + digest, salted)
 
     def get_object(self, folder: str, digest: str) -> bytes:
         """Return the object of this name, which must be the digest of its bytes; raises DigestMismatch."""

@@ -101,18 +101,18 @@ def test_a_replaced_object_is_the_new_one_whole(store: Store) -> None:
 
 def test_whoever_reads_while_an_object_is_replaced_gets_one_or_the_other(store: Store) -> None:
     versions = [bytes([seed]) * 20_000 for seed in range(2)]
-    store.replace("condemned/a", [versions[0]])
+    store.replace("snapshots/a", [versions[0]])
     is_done = threading.Event()
 
     def keep_replacing() -> None:
         for turn in range(60):
-            store.replace("condemned/a", [versions[turn % 2]])
+            store.replace("snapshots/a", [versions[turn % 2]])
         is_done.set()
 
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(keep_replacing)
         while not is_done.is_set() and not writing.done():
-            assert store.get("condemned/a") in versions
+            assert store.get("snapshots/a") in versions
         writing.result()
 
 

@@ -23,8 +23,8 @@ from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
 from deltaimg.format import coverage, delta, index, pack, parity, record, signature, sums
 from deltaimg.format import map as map_format
-from deltaimg.format.condemned import Condemned
 from deltaimg.format.config import Config
+from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import HEADER, HEADER_BYTES, VERSION, Kind
 from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import Manifest, Statistics
@@ -69,7 +69,8 @@ ROWS = {
 DOCUMENTS = [
     ("Config", 0, Config),
     ("Lock", 0, Lock),
-    ("Condemned", 0, Condemned),
+    ("Deletions", 0, Deletion),
+    ("Deletions", 1, DeletionLocks),
     ("Manifest", 0, Manifest),
     ("Manifest", 1, Statistics),
 ]
@@ -129,7 +130,7 @@ def read_fields(title: str, data: bytes, base: int = 0) -> dict[str, Any]:
 
 def test_a_reader_made_of_the_document_finds_the_fields_of_a_header():
     written: dict[str, Any] = {"version": 1, "incompatible": 2, "compatible": 3, "reserved": 4, "body_bytes": 5}
-    written |= {"body_digest": b"6" * 16, "padding": b"7" * 16}
+    written |= {"body_digest": b"6" * 16, "salt": b"7" * 16}
     found = read_fields("Common header", forge.forge_object(Kind.MAP, b"", **written))
     assert {name: found[name] for name in written} == written
     assert found["magic"] == Kind.MAP.value

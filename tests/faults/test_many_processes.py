@@ -13,7 +13,7 @@ from pathlib import Path
 from deltaimg.api.repositories import create_repository, open_repository
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.prune.run import prune
-from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.deletions import load_deletions
 from tests.support.world import assert_sound
 
 IMAGES = [f"vm{number}" for number in range(8)]
@@ -40,7 +40,7 @@ def test_backups_side_by_side_with_forget_and_prune_lose_nothing(
         assert worker.returncode == 0, said[name][1]
     repository = open_repository(str(repo))
     prune(repository, patience_s=0)
-    assert not load_condemned(repository)
+    assert not load_deletions(repository)
     assert_sound(repository)
     committed = 0
     for name in IMAGES:

@@ -18,7 +18,7 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.prune.plan import PruneOptions
 from deltaimg.engine.prune.run import PruneResult, prune
 from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable
-from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store
 from deltaimg.store.local import LocalStore
@@ -106,7 +106,7 @@ def check_after_failure(store: Store, prunable: Prunable, *, backs_up: bool) -> 
     check_contents(repository, prunable.kept)
     assert not check(repository, workers=1).of(Severity.ERROR)
     prune_now(repository)
-    assert not load_condemned(repository)
+    assert not load_deletions(repository)
     # The same records in a pack, a signature and an index object more.
     assert abs(count_stored_bytes(repository) - prunable.left_bytes) < 4096
     check_contents(repository, prunable.kept)

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.repository import Repository
 from deltaimg.store.local import LocalStore
 from tests.support.images import make_incompressible_image
@@ -51,7 +51,7 @@ def test_a_backup_of_another_process_loses_nothing_to_a_prune(tmp_path: Path) ->
         succeed("restore", "late", tmp_path / "out.raw", "--force", "-q", repo=repo)
         assert (tmp_path / "out.raw").read_bytes() == image.content
         assert succeed("prune", "--json", repo=repo).json["waiting"] == []
-    assert not load_condemned(repository)
+    assert not load_deletions(repository)
 
 
 def test_a_dead_process_keeps_no_prune_waiting(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from deltaimg.format.pack import FOOTER_ENTRY, TRAILER, TRAILER_MAGIC
 from deltaimg.format.record import RECORD_HEADER, RECORD_HEADER_BYTES, RECORD_MAGIC
 
 HEADER_FIELDS = (
-    "magic", "version", "incompatible", "compatible", "reserved", "body_bytes", "body_digest", "padding",
+    "magic", "version", "incompatible", "compatible", "reserved", "body_bytes", "body_digest", "salt",
 )  # fmt: skip
 RECORD_FIELDS = (
     "magic", "encoding", "sealed", "header_bytes", "payload_bytes", "id", "sources", "slots", "block_shift", "flags",

@@ -10,16 +10,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from deltaimg.format.condemned import build_condemned, parse_condemned
 from deltaimg.format.config import build_config, parse_config
 from deltaimg.format.coverage import build_coverage, parse_coverage
-from deltaimg.format.framing import Kind
+from deltaimg.format.deletion import build_deletion, build_deletion_locks, parse_deletion, parse_deletion_locks
+from deltaimg.format.framing import SALT_BYTES, Kind, salt_object
 from deltaimg.format.index import build_index, parse_index
 from deltaimg.format.lock import build_lock, parse_lock
 from deltaimg.format.manifest import build_manifest, parse_manifest
 from deltaimg.format.map import build_map, parse_map
 from deltaimg.format.pack import finish_pack, parse_pack_footer, scan_records
-from deltaimg.format.parity import build_parity, parse_parity
+from deltaimg.format.parity import ParityObject, lay_out_parity, parse_parity
 from deltaimg.format.record import RECORD_HEADER_BYTES, RecordHeader, check_payload
 from deltaimg.format.signature import build_signature, parse_signature
 
@@ -43,9 +43,22 @@ def parse_pack(data: bytes, name: str) -> PackContent:
     return PackContent(footer, records)
 
 
+SALT = bytes(range(0x50, 0x50 + SALT_BYTES))
+
+
 def build_pack(content: PackContent) -> bytes:
     """Lay out the records of a pack."""
-    return b"".join(finish_pack(content.records)[0])
+    return b"".join(salt_object(finish_pack(content.records)[0], SALT))
+
+
+def build_salted_parity(content: ParityObject) -> bytes:
+    """Lay out a parity object; its twin has the salt too."""
+    return b"".join(salt_object(lay_out_parity(content.tables, [content.planes]), SALT))
+
+
+def salted(build: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """Return a writer that gives objects the same salt each time."""
+    return lambda content: b"".join(salt_object([build(content)], SALT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +73,14 @@ class KindIO:
 KINDS = {
     "config": KindIO(Kind.CONFIG, build_config, parse_config),
     "lock": KindIO(Kind.LOCK, build_lock, parse_lock),
-    "condemned": KindIO(Kind.CONDEMNED, build_condemned, parse_condemned),
+    "deletion": KindIO(Kind.DELETION, build_deletion, parse_deletion),
+    "deletion_locks": KindIO(Kind.DELETION_LOCKS, build_deletion_locks, parse_deletion_locks),
     "manifest": KindIO(Kind.MANIFEST, build_manifest, parse_manifest),
-    "index": KindIO(Kind.INDEX, build_index, parse_index),
-    "map": KindIO(Kind.MAP, build_map, parse_map),
+    "index": KindIO(Kind.INDEX, salted(build_index), parse_index),
+    "map": KindIO(Kind.MAP, salted(build_map), parse_map),
     "coverage": KindIO(Kind.COVERAGE, build_coverage, parse_coverage),
-    "signature": KindIO(Kind.SIGNATURE, build_signature, parse_signature),
-    "parity": KindIO(Kind.PARITY, build_parity, parse_parity),
+    "signature": KindIO(Kind.SIGNATURE, salted(build_signature), parse_signature),
+    "parity": KindIO(Kind.PARITY, build_salted_parity, parse_parity),
     "pack": KindIO(Kind.PACK, build_pack, parse_pack),
 }
 

@@ -61,7 +61,6 @@ def frame_refusals() -> Iterator[Refusal]:
         ("version-2", {"version": 2}, "UnsupportedFormat", "format version 2"),
         ("incompatible-feature", {"incompatible": 0x8000}, "UnsupportedFormat", "0x8000"),
         ("reserved-in-use", {"reserved": 1}, "Malformed", "reserved bytes of the header"),
-        ("padding-in-use", {"padding": bytes(15) + b"\1"}, "Malformed", "reserved bytes of the header"),
         ("body-beyond-4-gib", {"body_bytes": 2**32}, "Malformed", "claims a body of 4294967296 bytes"),
         ("body-longer-than-the-object", {"body_bytes": 2**32 - 1}, "Truncated", "4294967359 bytes needed"),
     ):
@@ -83,7 +82,8 @@ def document_refusals() -> Iterator[Refusal]:
     for kind, changes in (
         ("config", {"repository_id": "00" * 15, "digest_key": "0F" * 32, "created": 5, "software": None}),
         ("lock", {"pid": 0, "process_start": -1, "token": 1, "host": None, "renewals": -1}),
-        ("condemned", {"id": "00", "packs": ["11" * 31], "maps": None, "waits_for": "nobody"}),
+        ("deletion", {"id": "00", "packs": ["11" * 31], "maps": None}),
+        ("deletion_locks", {"id": "00", "waits_for": "nobody"}),
         (
             "manifest",
             {
@@ -109,6 +109,10 @@ def document_refusals() -> Iterator[Refusal]:
         ("neither-base-nor-full", {"map_is_full": False}, "neither a base nor a full map"),
     ):
         yield _with_fields("manifest", reason, change, message)
+    for kind in ("deletion", "deletion_locks"):
+        yield _with_fields(
+            kind, "of-another-id", {"id": "00000000000000dd"}, "it belongs at deletions/00000000000000dd"
+        )
 
 
 def _with_fields(kind: str, reason: str, changes: dict[str, Any], message: str) -> Refusal:

@@ -10,9 +10,9 @@ import numpy as np
 import zstandard
 
 from deltaimg.arrays import RUN
-from deltaimg.format.condemned import Condemned
 from deltaimg.format.config import Config
 from deltaimg.format.cut_entries import CutEntries
+from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import digest_bytes, name_object
 from deltaimg.format.index import ENTRY, IndexObject, link_sources, no_links
 from deltaimg.format.lock import Lock
@@ -49,10 +49,10 @@ LOCK = Lock(
     token="0123456789abcdef",
 )
 HEARTBEAT = msgspec.structs.replace(LOCK, machine="0f" * 16, namespace="pid:[4026531836]", renewals=7)
-CONDEMNED = Condemned(id="00000000000000cc", created="20261123T020304.000005Z", packs=("11" * 32,), maps=("ab" * 32,))
-WAITING = msgspec.structs.replace(
-    CONDEMNED, indexes=("44" * 32,), signatures=("33" * 32,), waits_for=("0123456789abcdef",)
-)
+DELETION = Deletion(id="00000000000000cc", created="20261123T020304.000005Z", packs=("11" * 32,), maps=("ab" * 32,))
+OF_ALL_KINDS = msgspec.structs.replace(DELETION, indexes=("44" * 32,), signatures=("33" * 32,))
+WAITING = DeletionLocks(id=DELETION.id, waits_for=("0123456789abcdef",))
+FREE_TO_GO = DeletionLocks(id=DELETION.id, waits_for=())
 FULL = Manifest(
     id="00000000000000aa",
     image="vm1",
@@ -212,9 +212,13 @@ PARITIES = {
 SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     "config": {"plain": ("config", CONFIG)},
     "lock": {"backup": ("locks/vm1", LOCK), "heartbeat": ("locks/.alive-0123456789abcdef", HEARTBEAT)},
-    "condemned": {
-        "just-condemned": (CONDEMNED.object_name, CONDEMNED),
-        "waiting-for-a-backup": (WAITING.object_name, WAITING),
+    "deletion": {
+        "packs-and-maps": (DELETION.object_name, DELETION),
+        "of-all-kinds": (OF_ALL_KINDS.object_name, OF_ALL_KINDS),
+    },
+    "deletion_locks": {
+        "waits-for-a-backup": (WAITING.object_name, WAITING),
+        "waits-for-nothing": (FREE_TO_GO.object_name, FREE_TO_GO),
     },
     "manifest": {
         name: (content.object_name, content)

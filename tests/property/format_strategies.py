@@ -12,9 +12,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from deltaimg.arrays import RUN
-from deltaimg.format.condemned import Condemned
 from deltaimg.format.config import Config
 from deltaimg.format.cut_entries import CutEntries
+from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.index import ENTRY, IndexObject, no_links
 from deltaimg.format.limits import MAX_BLOCKS
@@ -60,16 +60,16 @@ LOCKS = st.builds(
     renewals=st.integers(0, 2**31),
 )
 NAMES = st.lists(hexadecimal(64), max_size=3).map(tuple)
-CONDEMNED = st.builds(
-    Condemned,
+DELETIONS = st.builds(
+    Deletion,
     id=IDS,
     created=TEXT,
     packs=NAMES,
     indexes=NAMES,
     signatures=NAMES,
     maps=NAMES,
-    waits_for=st.none() | st.lists(TEXT, max_size=3).map(tuple),
 )
+DELETION_LOCKS = st.builds(DeletionLocks, id=IDS, waits_for=st.lists(TEXT, max_size=3).map(tuple))
 MANIFESTS = st.builds(
     Manifest,
     id=IDS,
@@ -200,7 +200,8 @@ def parities(draw: st.DrawFn) -> ParityObject:
 CONTENTS: dict[str, st.SearchStrategy[Any]] = {
     "config": CONFIGS,
     "lock": LOCKS,
-    "condemned": CONDEMNED,
+    "deletion": DELETIONS,
+    "deletion_locks": DELETION_LOCKS,
     "manifest": MANIFESTS,
     "index": indexes(),
     "map": maps(),

@@ -61,7 +61,7 @@ def load_other_content(table: SlotTable, block_bytes: int, budget_bytes: int, pr
     allowed = budget_bytes // BYTES_A_KNOWN_BLOCK - table.slot_count
     entries = table.index.entries
     is_usable = (entries["block_shift"] == block_bytes.bit_length() - 1) & (table.index.links.depths >= 0)
-    is_usable &= ~(table.index.is_condemned | table.index.is_lost)
+    is_usable &= ~(table.index.is_pending | table.index.is_lost)
     numbers = np.flatnonzero(is_usable)[::-1]
     numbers = numbers[np.cumsum(entries["slots"][numbers], dtype=np.int64) <= allowed]
     if len(numbers):

@@ -4,8 +4,8 @@
 A host that sleeps for hours may wake up as one that was taken for dead: its lock was removed, and a prune may have deleted
 what it meant to refer to. So the lock is asked for at the last moment before the commit. Between that answer and the commit it
 may still be lost, and so it is asked for again just after; then the snapshot stays only if all that it needs is there and not
-condemned. What is left is a forget on another host that had listed the snapshots before this one, and removes its base after
-that second look.
+pending deletion. What is left is a forget on another host that had listed the snapshots before this one, and removes its base
+after that second look.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from deltaimg.arrays import Runs
 from deltaimg.errors import IntegrityError, LockLost, ObjectNotFound, SnapshotError
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.chain import resolve_map
-from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository, SnapshotRef
@@ -42,8 +42,8 @@ def commit_snapshot(repository: Repository, lock: ImageLock, manifest: Manifest,
 
 
 def _needs_what_goes(repository: Repository, manifest: Manifest, table: SlotTable, runs: Runs) -> bool:
-    """Tell whether the map, a base or a record that the snapshot needs is condemned, or not there any more."""
-    if manifest.map in {name for each in load_condemned(repository) for name in each.maps}:
+    """Tell whether the map, a base or a record that the snapshot needs is pending deletion, or not there any more."""
+    if manifest.map in {name for each in load_deletions(repository) for name in each.objects.maps}:
         return True
     used = table.used_records(runs)
     now = SlotTable(repository, load_index(repository))
@@ -53,4 +53,4 @@ def _needs_what_goes(repository: Repository, manifest: Manifest, table: SlotTabl
         needed = now.add_sources(records)
     except (IntegrityError, SnapshotError, ObjectNotFound):
         return True
-    return bool((now.index.is_condemned | now.index.is_missing)[now.entries[needed]].any())
+    return bool((now.index.is_pending | now.index.is_missing)[now.entries[needed]].any())

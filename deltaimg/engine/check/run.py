@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is the repository whole? Told from metadata, without any snapshot being put together.
 
-Reads   manifests, maps, index objects, signatures, locks and lists of what is condemned; of a pack its header and footer, or
+Reads   manifests, maps, index objects, signatures, locks and lists of pending deletions; of a pack its header and footer, or
         all of it to hold it against its name. Parity is for `engine/parity/` to look at.
 Always  each manifest, map and index is parsed once; a chain is judged link by link: a map covers what its base does not.
 Always  what others do meanwhile is no error: where objects came or went during a check that found any, it begins anew.

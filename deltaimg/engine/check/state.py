@@ -5,19 +5,19 @@ from __future__ import annotations
 
 from deltaimg.engine.check.findings import FindingKind, Findings, Severity
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
-from deltaimg.format.condemned import CONDEMNED, parse_condemned
 from deltaimg.format.coverage import COVERAGE, parse_coverage
 from deltaimg.format.lock import HEARTBEATS, LOCKS, parse_lock
-from deltaimg.repo.condemned import object_names
+from deltaimg.repo.deletions import load_deletions, object_names
 from deltaimg.repo.lock_holder import FoundLock
-from deltaimg.repo.repository import QUARANTINE, Repository
+from deltaimg.repo.quarantine import QUARANTINE
+from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import KeepsUnfinished
 
 
 def note_state(repository: Repository, findings: Findings) -> None:
     """Note locks, unfinished work and quarantined objects; none of it is an error."""
     _note_locks(repository, findings)
-    _note_condemned(repository, findings)
+    _note_deletions(repository, findings)
     if isinstance(repository.store, KeepsUnfinished):
         for found in repository.store.list_unfinished():
             findings.add_note(
@@ -52,15 +52,11 @@ def _note_locks(repository: Repository, findings: Findings) -> None:
             findings.add_note(FindingKind.LOCK, found.name, f"is held by {lock.describe()}")
 
 
-def _note_condemned(repository: Repository, findings: Findings) -> None:
-    for found in list(repository.store.list(CONDEMNED)):
-        try:
-            condemned = parse_condemned(repository.store.get(found.name), found.name)
-        except ObjectNotFound:
-            continue
-        except (IntegrityError, StoreError, UnsupportedFormat) as error:
-            findings.add_failure(found.name, error, Severity.WARNING)
-            continue
-        names = object_names(condemned)
+def _note_deletions(repository: Repository, findings: Findings) -> None:
+    pending = load_deletions(repository, lambda name, error: findings.add_failure(name, error, Severity.WARNING))
+    for each in pending:
+        names = object_names(each.objects)
         findings.excuse(set(names))
-        findings.add_note(FindingKind.UNFINISHED, found.name, f"{len(names)} objects that the next prune deletes")
+        findings.add_note(
+            FindingKind.UNFINISHED, each.objects.object_name, f"{len(names)} objects that the next prune deletes"
+        )

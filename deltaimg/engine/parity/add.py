@@ -79,7 +79,6 @@ class _Adder:
         self._repository, self._percent, self._progress = repository, percent, progress
         self._check_lock = check_lock
         self._damaged: dict[str, None] = {}
-        self._stored: set[str] = set()
         self._groups = self._packs = self._read_bytes = self._stored_bytes = 0
 
     def run(self, *, is_thorough: bool) -> ParityAdded:
@@ -88,12 +87,7 @@ class _Adder:
         self._progress.start("computing parity", sum(pack.size_bytes for group in plan.groups for pack in group))
         for packs in plan.groups:
             self._protect(packs)
-        # A damaged object that was made anew has its name again.
-        removed = [
-            group
-            for group in plan.superseded
-            if group.name not in self._stored and self._damaged.keys().isdisjoint(group.tables.packs)
-        ]
+        removed = [group for group in plan.superseded if self._damaged.keys().isdisjoint(group.tables.packs)]
         for group in removed:
             self._check_lock()
             self._repository.store.delete(group.name)
@@ -114,8 +108,7 @@ class _Adder:
             object_parts = self._compute(packs)
             if object_parts is not None:
                 self._check_lock()
-                digest, size_bytes = self._repository.put_object(PARITY, object_parts)
-                self._stored.add(PARITY + digest)
+                _, size_bytes = self._repository.put_object(PARITY, object_parts)
                 self._stored_bytes += size_bytes
                 self._groups += 1
                 self._packs += len(packs)

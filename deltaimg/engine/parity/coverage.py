@@ -12,7 +12,7 @@ import numpy as np
 
 from deltaimg.errors import DeltaimgError
 from deltaimg.format.pack import PACKS
-from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.parity import ParityGroup, load_parity
 from deltaimg.repo.repository import Repository
@@ -84,8 +84,8 @@ def list_needed(repository: Repository) -> dict[str, int | None]:
     index = load_index(repository)
     sizes = {found.name.rpartition("/")[2]: found.size_bytes for found in repository.store.list(PACKS)}
     named = [*dict.fromkeys(index.packs), *(sorted(sizes) if index.damage else ())]
-    condemned = {pack for each in load_condemned(repository) for pack in each.packs}
-    return {pack: sizes.get(pack) for pack in named if pack not in condemned}
+    pending = {pack for each in load_deletions(repository) for pack in each.objects.packs}
+    return {pack: sizes.get(pack) for pack in named if pack not in pending}
 
 
 def _judge(group: ParityGroup, needed: dict[str, int | None]) -> GroupState:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What no snapshot needs goes: the only part that deletes content, and only what was condemned, waited for and proven twice."""
+"""What no snapshot needs goes: the only part that deletes content, and only what was listed, waited for and looked at twice."""

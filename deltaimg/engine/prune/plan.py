@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import distinct
-from deltaimg.format.condemned import Condemned
 from deltaimg.format.framing import HEADER_BYTES
 from deltaimg.format.index import ENTRY, INDEXES
 from deltaimg.format.map import MAPS
 from deltaimg.format.pack import FOOTER_ENTRY, PACKS, TRAILER
 from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.format.signature import HEAD, SIGNATURES
+from deltaimg.repo.deletions import PendingDeletion
 from deltaimg.repo.index import Index
 from deltaimg.repo.reachability import Reachable
 from deltaimg.repo.repository import Repository
@@ -51,7 +51,7 @@ class PruneOptions:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Sizes of all objects that are not condemned, by kind and digest."""
+    """Sizes of all objects that are not pending deletion, by kind and digest."""
 
     packs: dict[str, int]
     indexes: dict[str, int]
@@ -94,9 +94,9 @@ class PrunePlan:
         return not (self.packs or self.indexes or self.signatures or self.maps)
 
 
-def take_inventory(repository: Repository, condemned: Iterable[Condemned]) -> Inventory:
-    """List all objects, those left out that `condemned` names."""
-    lists = list(condemned)
+def take_inventory(repository: Repository, pending: Iterable[PendingDeletion]) -> Inventory:
+    """List all objects, those left out that are pending deletion."""
+    lists = [each.objects for each in pending]
     gone = {name for each in lists for name in (*each.packs, *each.indexes, *each.signatures, *each.maps)}
     sizes: dict[str, dict[str, int]] = {kind: {} for kind in _KINDS}
     total = 0
@@ -111,7 +111,7 @@ def take_inventory(repository: Repository, condemned: Iterable[Condemned]) -> In
 def make_plan(reachable: Reachable, inventory: Inventory, options: PruneOptions) -> PrunePlan:
     """Decide what goes and what is copied."""
     index = reachable.index
-    is_kept = reachable.is_live & ~index.is_condemned
+    is_kept = reachable.is_live & ~index.is_pending
     used = _sum_by_name(index.packs, index.entries, "pack", is_kept, _packed_bytes)
     fixed = HEADER_BYTES + TRAILER.size
     needed = {name: used[name] + fixed for name in inventory.packs if used.get(name)}
@@ -124,7 +124,7 @@ def settle(
 ) -> PrunePlan:
     """Return the plan that follows once it is known which packs are repacked."""
     index = reachable.index
-    is_kept = reachable.is_live & ~index.is_condemned
+    is_kept = reachable.is_live & ~index.is_pending
     is_moved = is_kept & names_chosen(index.packs, repacked)[index.entries["pack"]]
     stays = is_kept & ~is_moved
     held = {index.packs[number] for number in distinct(index.entries["pack"][is_kept]).tolist()}

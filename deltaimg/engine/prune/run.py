@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One prune: finish what an earlier one began, mark, plan, copy what stays, condemn, and delete once nobody can need it.
+"""One prune: finish an earlier one, mark what is reachable, plan, copy what stays, list the rest, delete it once that is safe.
 
 Always  nothing is deleted by its age, and nothing without proof that no snapshot needs it, given twice.
 Always  a prune that is interrupted anywhere costs no snapshot anything, and the next one finishes it.
@@ -17,7 +17,7 @@ import numpy as np
 
 from deltaimg.arrays import distinct
 from deltaimg.engine.progress import NoProgress, Progress
-from deltaimg.engine.prune.condemned import Waiting, condemn, finish, list_waiting
+from deltaimg.engine.prune.deletion import Waiting, finish, list_for_deletion, list_waiting
 from deltaimg.engine.prune.map_rewrite import MapRewriter
 from deltaimg.engine.prune.plan import (
     Inventory,
@@ -33,7 +33,7 @@ from deltaimg.engine.prune.trim_plan import TrimPlan, plan_trim
 from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, RepositoryLocked
 from deltaimg.format.manifest import Manifest, count_microseconds
 from deltaimg.format.pack import pack_name
-from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.lock_holder import PATIENCE_S
 from deltaimg.repo.pack_writer import PackWriter
@@ -48,10 +48,10 @@ class PruneResult:
     trim: TrimPlan
     plan: PrunePlan
     freed_bytes: int
-    """Deleted, what an earlier prune had condemned included."""
+    """Deleted, what an earlier prune had listed included."""
     written_bytes: int
     waiting: tuple[Waiting, ...]
-    """What is condemned and still there."""
+    """What is pending deletion and still there."""
     duration_s: float
 
 
@@ -94,7 +94,7 @@ def prune(
     started = time.monotonic()
     with MaintenanceLock(repository, "prune", clock()) as lock:
         progress.start("finishing the prune before", None)
-        freed = finish(repository, lock, patience_s)
+        freed = finish(repository, lock, progress, patience_s)
         reachable, inventory = _look(repository, progress)
         trim, written = plan_trim(reachable, options), 0
         if not trim.is_empty:
@@ -108,8 +108,8 @@ def prune(
             written += copied
             del reachable
             progress.start("deleting", None)
-            condemn(repository, lock, plan, clock())
-            freed += finish(repository, lock, patience_s)
+            list_for_deletion(repository, lock, plan, clock())
+            freed += finish(repository, lock, progress, patience_s)
         waiting = tuple(list_waiting(repository))
     return PruneResult(trim, plan, freed, written, waiting, time.monotonic() - started)
 
@@ -117,7 +117,7 @@ def prune(
 def plan_prune(
     repository: Repository, options: PruneOptions | None = None, *, progress: Progress | None = None
 ) -> PruneForecast:
-    """Return what a prune would do, and what an earlier one has condemned; nothing is changed."""
+    """Return what a prune would do, and what is pending deletion; nothing is changed."""
     options = options or PruneOptions()
     reachable, inventory = _look(repository, progress or NoProgress())
     plan = make_plan(reachable, inventory, options)
@@ -128,7 +128,7 @@ def _look(repository: Repository, progress: Progress) -> tuple[Reachable, Invent
     """List what there is, and find out what snapshots need."""
     progress.start("finding what snapshots need", None)
     # What appears after this listing belongs to somebody at work, and is none of this run's business.
-    inventory = take_inventory(repository, load_condemned(repository))
+    inventory = take_inventory(repository, load_deletions(repository))
     reachable = mark(repository)
     _check_packs(repository, reachable, inventory)
     return reachable, inventory
@@ -196,9 +196,6 @@ def _replace(
 ) -> tuple[PrunePlan, int]:
     """Write what takes the place of what goes; return the plan without what could not be copied, and the bytes written."""
     work = _Work()
-    # What is to go may be equal to what is written now, where an earlier prune died between the two.
-    gone = frozenset((*plan.packs, *plan.indexes, *plan.signatures, *plan.maps))
-    repository.condemned_names |= gone
 
     def note_damage(pack: str, error: IntegrityError | ObjectNotFound) -> None:
         work.damaged.add(pack)
@@ -213,7 +210,7 @@ def _replace(
         repacked = frozenset(plan.repacked_packs) - work.damaged
         plan = settle(reachable, inventory, options, repacked, plan.unused_bytes)
     rewriter = IndexRewriter(repository, reachable.index)
-    is_going = entries_named(reachable.index, plan.indexes) & reachable.is_live & ~reachable.index.is_condemned
+    is_going = entries_named(reachable.index, plan.indexes) & reachable.is_live & ~reachable.index.is_pending
     is_going[plan.moved] = False
     rewriter.write(np.flatnonzero(is_going), plan.resigned, len(inventory.indexes) - len(plan.indexes))
     return plan, work.written_bytes + rewriter.stored_bytes

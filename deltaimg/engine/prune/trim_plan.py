@@ -40,7 +40,7 @@ class TrimPlan:
 def plan_trim(reachable: Reachable, options: PruneOptions) -> TrimPlan:
     """Choose the records with the largest share of content that nobody has, until little enough of it is left."""
     index = reachable.index
-    is_kept = reachable.is_live & ~index.is_condemned
+    is_kept = reachable.is_live & ~index.is_pending
     # Numbers of 4 bytes: there are several for each record of a repository.
     payload = payload_bytes(index.entries).astype(np.uint32)
     shares = (index.entries["slots"] - reachable.mapped_slots).astype(np.float32)
@@ -84,7 +84,7 @@ def _plan(
     payload: npt.NDArray[np.uint32],
 ) -> TrimPlan:
     index = reachable.index
-    is_kept = reachable.is_live & ~index.is_condemned
+    is_kept = reachable.is_live & ~index.is_pending
     is_chosen = np.zeros(len(index), np.bool_)
     is_chosen[chosen] = True
     while True:

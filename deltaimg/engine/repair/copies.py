@@ -8,11 +8,11 @@ from contextlib import suppress
 
 from deltaimg.engine.check.findings import FindingKind
 from deltaimg.engine.check.run import Checker
-from deltaimg.engine.repair.plan import keep_aside
 from deltaimg.errors import DeltaimgError, IntegrityError, StoreError, UnsupportedFormat
 from deltaimg.format.framing import name_object
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, parse_manifest
 from deltaimg.format.map import MAPS
+from deltaimg.repo.quarantine import keep_aside
 from deltaimg.repo.repository import Repository
 
 

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.repair.known_digests import KnownDigests
-from deltaimg.engine.repair.plan import RepairPlan, is_restored, put_aside, read_index
+from deltaimg.engine.repair.plan import RepairPlan, is_restored, read_index
 from deltaimg.format.framing import name_object
 from deltaimg.format.index import INDEXES, IndexObject, build_index, parse_index
 from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
 from deltaimg.repo.index_edit import select_entries
+from deltaimg.repo.quarantine import put_aside
 from deltaimg.repo.repository import Repository
 
 
@@ -67,8 +68,8 @@ class IndexRepair:
             if mended is None or (mended is content and not is_elsewhere.any()):
                 continue
             rest = select_entries(mended, ~is_elsewhere)
-            if len(rest.entries) and self._put(rest) == name:
-                continue  # Only its signature was lost, and is there again.
+            if len(rest.entries):
+                self._put(rest)
             if not self._is_dry_run:
                 put_aside(self._repository.store, name)
             superseded.append(name)
@@ -81,7 +82,7 @@ class IndexRepair:
         is_made = np.array([row.tobytes() in made or row.tobytes() in self._indexed for row in ids], np.bool_)
         if not len(index):
             return is_made
-        lies_there: npt.NDArray[np.bool_] = is_made | ((found >= 0) & ~index.is_condemned[np.maximum(found, 0)])
+        lies_there: npt.NDArray[np.bool_] = is_made | ((found >= 0) & ~index.is_pending[np.maximum(found, 0)])
         return lies_there
 
     def _give_digests(self, content: IndexObject, is_blank: npt.NDArray[np.bool_]) -> IndexObject | None:

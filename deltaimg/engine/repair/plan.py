@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a repair has to do, told from a check that read all packs. Nothing is written here but by `put_aside`."""
+"""What a repair has to do, told from a check that read all packs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +11,15 @@ from deltaimg.arrays import distinct
 from deltaimg.engine.check.findings import FindingKind
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.repair.record_prover import find_records, index_records
-from deltaimg.errors import IntegrityError, ObjectExists, ObjectNotFound, StoreError, UnsupportedFormat
+from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.framing import name_object
 from deltaimg.format.index import INDEXES, IndexObject, parse_index
 from deltaimg.format.manifest import SNAPSHOTS, parse_manifest
 from deltaimg.format.pack import PACKS, pack_name
-from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import Index
 from deltaimg.repo.index_edit import select_entries
-from deltaimg.repo.repository import QUARANTINE, Repository
-from deltaimg.store.interface import Store
+from deltaimg.repo.repository import Repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ def plan_repair(checker: Checker) -> RepairPlan:
     scanned, unsound = _scan(checker)
     damaged |= {pack_name(each.packs[0]) for each in unsound}
     bad_digests = {name.rpartition("/")[2] for name in damaged if name.startswith(PACKS)}
-    index = Index({str(number): each for number, each in enumerate([*kept, *scanned, *unsound])}, condemned=bad_digests)
+    index = Index({str(number): each for number, each in enumerate([*kept, *scanned, *unsound])}, pending=bad_digests)
     salvage = _find_salvage(index)
     lost = _find_lost(checker, index, [*kept, *scanned, *unsound])
     catalog = checker.catalog
@@ -76,26 +73,6 @@ def _is_damaged_still(repository: Repository, name: str) -> bool:
         return False
     except (IntegrityError, UnsupportedFormat):
         return True
-
-
-def put_aside(store: Store, name: str) -> None:
-    """Give a damaged object a name under `quarantine/`, another one where the same name was put aside before."""
-    with suppress(ObjectNotFound):
-        _name_aside(name, lambda aside: store.move(name, aside))
-
-
-def keep_aside(store: Store, name: str, data: bytes) -> None:
-    """Keep the bytes of a damaged object under `quarantine/`, the object itself staying where it is."""
-    _name_aside(name, lambda aside: store.put(aside, [data]))
-
-
-def _name_aside(name: str, give: Callable[[str], object]) -> None:
-    """Give what `name` holds the first free name under `quarantine/`."""
-    for number in range(1, 1000):
-        with suppress(ObjectExists):
-            give(f"{QUARANTINE}{name}" + (f".{number}" if number > 1 else ""))
-            return
-    raise StoreError(name, "was put aside a thousand times; clear the quarantine")
 
 
 def is_restored(repository: Repository, name: str) -> bool:
@@ -125,12 +102,12 @@ def _scan(checker: Checker) -> tuple[list[IndexObject], list[IndexObject]]:
     Packs that no index names are a run's that died, or about to be deleted, unless some of the index is lost.
     """
     catalog, store = checker.catalog, checker.repository.store
-    condemned = {pack_name(each) for listed in load_condemned(checker.repository) for each in listed.packs}
+    pending = {pack_name(pack) for each in load_deletions(checker.repository) for pack in each.objects.packs}
     names = {catalog.packs[number] for number in distinct(catalog.entries["pack"][~catalog.has_place]).tolist()}
     names &= checker.sizes.keys()
     is_lost = bool(checker.unknown) or bool((catalog.sources < 0).any())
     if is_lost or any(name.startswith(INDEXES) for name in checker.findings.names(FindingKind.DAMAGED)):
-        names |= {name for name in checker.sizes if name.startswith(PACKS)} - set(catalog.packs) - condemned
+        names |= {name for name in checker.sizes if name.startswith(PACKS)} - set(catalog.packs) - pending
     sound: list[IndexObject] = []
     unsound: list[IndexObject] = []
     for name in sorted(names):
@@ -145,11 +122,11 @@ def _scan(checker: Checker) -> tuple[list[IndexObject], list[IndexObject]]:
 def _find_salvage(index: Index) -> dict[str, dict[int, bytes]]:
     """Return the records that are in damaged packs only."""
     salvage: dict[str, dict[int, bytes]] = {}
-    numbers = np.flatnonzero(index.is_condemned)
+    numbers = np.flatnonzero(index.is_pending)
     if not len(numbers):
         return salvage
     chosen = distinct(index.find(index.entries["id"][numbers]))
-    for entry in index.entries[chosen[index.is_condemned[chosen]]]:
+    for entry in index.entries[chosen[index.is_pending[chosen]]]:
         places = salvage.setdefault(pack_name(index.packs[int(entry["pack"])]), {})
         places[int(entry["offset"])] = entry["id"].tobytes()
     return salvage

@@ -15,7 +15,8 @@ from deltaimg.format.manifest import split_object_name
 from deltaimg.format.pack import pack_name
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.index import Index, load_index
-from deltaimg.repo.repository import QUARANTINE, Repository, SnapshotRef
+from deltaimg.repo.quarantine import QUARANTINE
+from deltaimg.repo.repository import Repository, SnapshotRef
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from deltaimg.engine.repair.copies import copy_objects, find_copies
 from deltaimg.engine.repair.index import IndexRepair
 from deltaimg.engine.repair.known_digests import KnownDigests, find_digests
 from deltaimg.engine.repair.lost_records import RecordMaker, make_from_copy, make_from_image
-from deltaimg.engine.repair.plan import RepairPlan, is_restored, plan_repair, put_aside
+from deltaimg.engine.repair.plan import RepairPlan, is_restored, plan_repair
 from deltaimg.engine.repair.record_prover import RecordProver, read_record
 from deltaimg.engine.repair.remaining_damage import SnapshotDamage, list_damage
 from deltaimg.errors import IntegrityError, ParityExhausted, ParityUnusable, StoreError, UnsupportedFormat, UsageError
@@ -39,6 +39,7 @@ from deltaimg.image.source import Source
 from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.parity import load_parity, recover_pack
+from deltaimg.repo.quarantine import put_aside
 from deltaimg.repo.repository import Repository
 
 

@@ -99,7 +99,7 @@ class _Verifier:
         self._sees_all = set(refs) >= set(repository.list_snapshots())
         self._packs = np.zeros(len(self._coverage.stored_bytes), np.bool_)
         if self._sees_all and percent < 100:
-            kept = distinct(self._coverage.pack_of[~self._index.is_condemned])
+            kept = distinct(self._coverage.pack_of[~self._index.is_pending])
             self._packs[self._choose(kept)] = True
 
     def verify_all(self) -> list[VerifyResult]:

@@ -32,12 +32,10 @@ from deltaimg.arrays import Runs
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.retention.freed import count_freed
 from deltaimg.errors import DeltaimgError, IntegrityError, LockLost, ObjectNotFound, RepositoryLocked, SnapshotError
-from deltaimg.format.framing import name_object
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS, parse_map
 from deltaimg.model import count_blocks
 from deltaimg.repo.chain import ResolvedMap, check_cover, encode_map, lay_map
-from deltaimg.repo.condemned import load_condemned
 from deltaimg.repo.lineage import walk_chains
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.numbering import MapNumbers
@@ -148,7 +146,6 @@ class _Merge:
         self._snapshots = {each.manifest.id: each.manifest for each in plan.verdicts}
         self._forgotten = frozenset(each.id for each in plan.forgotten)
         self._survivors = [each for each in plan.kept if each.base in self._forgotten]
-        self._condemned = find_condemned_maps(repository)
         self._numbers = MapNumbers()
         self._new: list[Manifest] = []
 
@@ -174,10 +171,6 @@ class _Merge:
     def _merge(self, manifest: Manifest, resolved: ResolvedMap, kept: ResolvedMap | None) -> ResolvedMap:
         """Store a survivor's new map once it is proven; return what it resolves to."""
         data, is_full = encode_map(self._numbers, resolved.runs, kept, resolved.block_count)
-        if not is_full and name_object([data]) in self._condemned:
-            data, is_full = encode_map(self._numbers, resolved.runs, None, resolved.block_count)
-        if name_object([data]) in self._condemned:
-            raise RepositoryLocked(f"the map of {manifest.label}", "a prune, which is about to delete an equal one")
         new_runs = self._numbers.add_map(parse_map(data, "the new map"), "the new map")
         after = lay_map(None if is_full else kept, new_runs, resolved.block_count, len(data), is_full=is_full)
         if not np.array_equal(after.runs, resolved.runs):
@@ -210,8 +203,3 @@ def order_removals(forgotten: Sequence[Manifest]) -> list[Manifest]:
         if each.base in by_id and not standing[each.base]:
             ready.append(by_id[each.base])
     return [*ordered, *by_id.values()]  # the rest name each other in a circle, so that none of them can be read
-
-
-def find_condemned_maps(repository: Repository) -> frozenset[str]:
-    """Return the names of the maps that a prune is about to delete: nothing new may refer to them."""
-    return frozenset(name for each in load_condemned(repository) for name in each.maps)

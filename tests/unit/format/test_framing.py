@@ -8,12 +8,14 @@ import pytest
 from deltaimg.errors import DeltaimgError, DigestMismatch, Malformed, Truncated, UnsupportedFormat
 from deltaimg.format.framing import (
     HEADER_BYTES,
+    SALT_BYTES,
     BodyReader,
     Kind,
     digest_bytes,
     frame,
     name_object,
     parse_header,
+    salt_object,
     unframe,
 )
 from tests.golden import forge
@@ -62,6 +64,22 @@ def test_a_damaged_header_is_not_taken_for_a_newer_version():
 
 def test_compatible_features_that_are_not_known_are_ignored():
     assert unframe(Kind.MAP, "maps/x", forge.forge_from(DATA, compatible=0xFFFF)) == b"a body"
+
+
+def test_salt_gives_equal_content_another_name_and_changes_nothing_else():
+    front = memoryview(DATA)[:HEADER_BYTES]
+    for parts in ([DATA], [front, DATA[HEADER_BYTES:]]):
+        salted = [b"".join(salt_object(parts, bytes([number]) * SALT_BYTES)) for number in (1, 2)]
+        assert name_object([salted[0]]) != name_object([salted[1]]) != name_object([DATA])
+        assert [bytes(unframe(Kind.MAP, "maps/x", each)) for each in salted] == [b"a body"] * 2
+        assert salted[0] == b"".join(salt_object(parts, bytes([1]) * SALT_BYTES)), "the same salt, the same bytes"
+
+
+def test_a_part_that_repeats_the_header_gets_the_same_salt():
+    front = DATA[:HEADER_BYTES]
+    first, middle, twin = salt_object([front, b"planes", front], bytes(range(SALT_BYTES)))
+    assert first == twin != front
+    assert middle == b"planes"
 
 
 def test_a_newer_version_asks_for_a_newer_program():

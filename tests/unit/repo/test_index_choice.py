@@ -41,16 +41,16 @@ def test_of_two_deltas_the_newer_is_found() -> None:
     assert find(index, 2) == ("new", 1)
 
 
-def test_a_place_in_a_condemned_pack_is_found_last() -> None:
+def test_a_place_in_a_pack_pending_deletion_is_found_last() -> None:
     objects = {"1": make_object(1, "old", {1: (), 2: ()}), "2": make_object(2, "new", {2: (1,)})}
-    assert find(Index(dict(objects), condemned={"old"}), 2) == ("new", 1)
-    assert find(Index(dict(objects), condemned={"old", "new"}), 1) == ("old", 0)
+    assert find(Index(dict(objects), pending={"old"}), 2) == ("new", 1)
+    assert find(Index(dict(objects), pending={"old", "new"}), 1) == ("old", 0)
 
 
-def test_a_place_that_a_condemned_index_object_names_is_condemned() -> None:
+def test_a_place_that_an_index_object_pending_deletion_names_is_pending() -> None:
     objects = {"1": make_object(1, "old", {1: ()}), "2": make_object(2, "new", {1: ()})}
-    assert find(Index(dict(objects), condemned={"2"}), 1) == ("old", 0)
-    assert Index(dict(objects), condemned={"2"}).is_condemned.tolist() == [False, True]
+    assert find(Index(dict(objects), pending={"2"}), 1) == ("old", 0)
+    assert Index(dict(objects), pending={"2"}).is_pending.tolist() == [False, True]
 
 
 def test_places_are_chosen_so_that_no_record_needs_itself() -> None:

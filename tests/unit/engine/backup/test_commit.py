@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from deltaimg.errors import LockLost
-from deltaimg.format.condemned import Condemned
-from deltaimg.repo.condemned import put_condemned, remove_condemned
+from deltaimg.format.deletion import Deletion
+from deltaimg.repo.deletions import put_deletion, remove_deletion
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock_holder import list_locks, remove_lock
 from deltaimg.repo.repository import Repository
@@ -19,7 +19,13 @@ from tests.support.forgetting import forget_ids
 from tests.support.images import PAGE, edit_at_random, make_database_image, make_mixed_image
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 
-CONDEMNED = Condemned(id="00000000000000cc", created="now", waits_for=())
+ID = "00000000000000cc"
+
+
+def list_for_deletion(repository: Repository, packs: tuple[str, ...]) -> Deletion:
+    deletion = Deletion(id=ID, created="now", packs=packs)
+    put_deletion(repository, deletion, always)
+    return deletion
 
 
 class HookedStore(MemoryStore):
@@ -28,7 +34,7 @@ class HookedStore(MemoryStore):
     def __init__(self, prefix: str) -> None:
         super().__init__()
         self.prefix = prefix
-        self.before_put: Callable[[], None] = lambda: None
+        self.before_put: Callable[[], object] = lambda: None
         self.after_put: Callable[[], None] = lambda: None
 
     def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
@@ -55,7 +61,7 @@ def test_a_backup_that_was_taken_for_dead_commits_nothing() -> None:
     assert repository.list_snapshots() == []
 
 
-@pytest.mark.parametrize("loss", ["condemned", "deleted"])
+@pytest.mark.parametrize("loss", ["listed", "deleted"])
 def test_a_snapshot_whose_content_goes_while_it_is_committed_is_withdrawn(loss: str) -> None:
     store = HookedStore("snapshots/")
     repository = make_repository(store)
@@ -64,8 +70,8 @@ def test_a_snapshot_whose_content_goes_while_it_is_committed_is_withdrawn(loss: 
 
     def go() -> None:
         packs = tuple(load_index(repository).packs)
-        if loss == "condemned":
-            put_condemned(repository, Condemned(id=CONDEMNED.id, created="now", packs=packs))
+        if loss == "listed":
+            list_for_deletion(repository, packs)
         else:
             store.objects = {name: data for name, data in store.objects.items() if not name.startswith("packs/")}
 
@@ -84,8 +90,8 @@ def test_a_snapshot_that_has_all_it_needs_stays_though_its_lock_was_lost() -> No
     assert_restores(repository, back_up_image(repository, image), image.content)
 
 
-@pytest.mark.parametrize("is_condemned", [False, True])
-def test_what_only_deltas_need_is_looked_at_too(is_condemned: bool) -> None:
+@pytest.mark.parametrize("is_pending", [False, True])
+def test_what_only_deltas_need_is_looked_at_too(is_pending: bool) -> None:
     store = HookedStore("snapshots/")
     repository = make_repository(store)
     image = make_database_image(1 << 20)
@@ -97,22 +103,21 @@ def test_what_only_deltas_need_is_looked_at_too(is_condemned: bool) -> None:
     forget_ids(repository, [first.id])
     store.after_put = lambda: lose_lock(repository)
     image.write(0, b"another")
-    if is_condemned:
-        condemned = Condemned(id=CONDEMNED.id, created="now", packs=sources)
-        store.before_put = lambda: put_condemned(repository, condemned)
+    if is_pending:
+        store.before_put = lambda: list_for_deletion(repository, sources)
         with pytest.raises(LockLost):
             back_up_image(repository, image)
     else:
         assert_restores(repository, back_up_image(repository, image), image.content)
-    assert len(repository.list_snapshots()) == 2 - is_condemned
+    assert len(repository.list_snapshots()) == 2 - is_pending
 
 
-def test_a_backup_refers_to_nothing_that_is_condemned() -> None:
+def test_a_backup_refers_to_nothing_that_is_pending_deletion() -> None:
     repository = make_repository()
     image = make_mixed_image(200_000)
     back_up_image(repository, image, "vm1")
     packs = tuple(load_index(repository).packs)
-    put_condemned(repository, Condemned(id=CONDEMNED.id, created="now", packs=packs))
+    deletion = list_for_deletion(repository, packs)
     assert back_up_image(repository, image, "vm2").statistics.new_bytes > 0
-    remove_condemned(repository, CONDEMNED)
+    remove_deletion(repository, deletion)
     assert back_up_image(repository, image, "vm3").statistics.new_bytes == 0

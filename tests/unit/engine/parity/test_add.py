@@ -13,15 +13,17 @@ from deltaimg.engine.parity.add import add_parity
 from deltaimg.engine.parity.coverage import survey_parity
 from deltaimg.engine.parity.plan import PackSize, _cut, largest_group, plan_parity
 from deltaimg.errors import ParityExhausted
-from deltaimg.format.condemned import Condemned
+from deltaimg.format.deletion import Deletion
+from deltaimg.format.framing import HEADER_BYTES
 from deltaimg.format.index import INDEXES
 from deltaimg.format.pack import pack_name
 from deltaimg.format.parity import PARITY
 from deltaimg.model import KIB, MIB
-from deltaimg.repo.condemned import put_condemned
+from deltaimg.repo.deletions import put_deletion
 from deltaimg.repo.parity import load_parity, recover_pack
 from deltaimg.repo.repository import Repository
 from deltaimg.store.file_port import FilePort
+from deltaimg.store.interface import always
 from deltaimg.store.local import LocalStore
 from tests.support.clock import FixedClock
 from tests.support.images import edit_at_random, make_mixed_image
@@ -55,7 +57,7 @@ def test_an_existing_repository_gets_parity_and_a_lost_pack_comes_back() -> None
             continue  # more than the parity can stand for
         repository.store.delete(pack_name(pack))
         assert recover_pack(repository, pack) == content
-        repository.put_named(pack_name(pack), [content])
+        repository.store.put(pack_name(pack), [content])
     assert_restores(repository, first, before)
     assert_restores(repository, second, bytes(image.content))
 
@@ -134,12 +136,12 @@ def test_parity_whose_packs_are_all_gone_is_removed() -> None:
     assert not list(store.list(PARITY))
 
 
-def test_condemned_packs_get_no_parity() -> None:
+def test_packs_pending_deletion_get_no_parity() -> None:
     repository, _, packs = repository_of_packs([10_000, 20_000, 30_000], seed=7)
-    condemned = next(iter(packs))
-    put_condemned(repository, Condemned(id="0" * 16, created="x", packs=(condemned,)))
+    going = next(iter(packs))
+    put_deletion(repository, Deletion(id="0" * 16, created="x", packs=(going,)), always)
     protect(repository)
-    assert groups_of(repository) == [set(packs) - {condemned}]
+    assert groups_of(repository) == [set(packs) - {going}]
 
 
 def test_a_group_with_a_lost_pack_stays_whatever_else_happens() -> None:
@@ -226,7 +228,8 @@ def test_damage_of_parity_is_found_where_it_is_looked_for_and_made_good(place: s
     add_parity(repository, 5.0, clock=FixedClock(), is_thorough=True)
     (renewed,) = load_parity(repository, is_thorough=True).groups
     assert renewed.damaged_parts == 0
-    assert store.objects[renewed.name] == whole
+    assert renewed.name != group.name
+    assert store.objects[renewed.name][HEADER_BYTES:planes] == whole[HEADER_BYTES:planes]
 
 
 def test_packs_that_no_index_names_count_only_where_the_index_is_damaged() -> None:

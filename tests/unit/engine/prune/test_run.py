@@ -13,8 +13,9 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.prune.plan import PruneOptions
 from deltaimg.engine.prune.run import PruneResult, plan_prune, prune
 from deltaimg.errors import LockLost, ReachabilityUnknown, RepositoryLocked, StoreUnavailable
+from deltaimg.format.deletion import LOCKS_SUFFIX
 from deltaimg.format.manifest import Manifest
-from deltaimg.repo.condemned import load_condemned
+from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import MaintenanceLock, ReaderLock
 from deltaimg.repo.repository import Repository
@@ -249,7 +250,7 @@ def test_a_prune_that_lost_its_lock_deletes_nothing() -> None:
     with pytest.raises(LockLost):
         prune_now(hooked)
     assert packs <= names(repository, "packs/")
-    assert not load_condemned(repository)
+    assert not load_deletions(repository)
 
 
 def test_a_reader_keeps_what_it_may_be_reading_and_the_next_prune_takes_it() -> None:
@@ -267,7 +268,7 @@ def test_a_reader_keeps_what_it_may_be_reading_and_the_next_prune_takes_it() -> 
     result = prune_now(repository)
     assert result.freed_bytes > SIZE
     assert not result.waiting
-    assert not load_condemned(repository)
+    assert not load_deletions(repository)
     check_all(repository, {kept.id: bytes(first.content)})
 
 
@@ -277,7 +278,7 @@ def back_up_paused(
     return back_up(repository, PausedSource(image, meanwhile), name, BackupOptions(workers=2), clock=FixedClock())
 
 
-def test_a_backup_may_commit_what_was_condemned_while_it_ran() -> None:
+def test_a_backup_may_commit_what_was_listed_for_deletion_while_it_ran() -> None:
     """It began before, and refers to content that no snapshot needed any more when the prune looked."""
     repository = make_repository()
     first, kept, second, _ = two_images(repository)
@@ -291,7 +292,7 @@ def test_a_backup_may_commit_what_was_condemned_while_it_ran() -> None:
     check_all(repository, contents)
     prune_now(repository)
     check_all(repository, contents)
-    assert not load_condemned(repository)
+    assert not load_deletions(repository)
     assert prune_now(repository).plan.is_empty
     check_all(repository, contents)
 
@@ -304,59 +305,51 @@ def test_a_backup_may_be_between_its_packs_and_their_index_while_a_prune_runs() 
         for _ in range(3):
             check_all(repository, {manifest.id: bytes(image.content)})
             prune_now(repository)
-        assert not load_condemned(repository)
+        assert not load_deletions(repository)
 
 
-def test_a_backup_that_begins_when_its_content_is_condemned_stores_it_under_another_name() -> None:
-    """The same image makes the same pack, signature and map, whose names a prune goes on to delete."""
+def test_a_backup_that_begins_when_its_content_is_pending_deletion_stores_it_again() -> None:
+    """Equal content gets other names, so that the prune which goes on later deletes the old objects only."""
     repository = make_repository()
     image = make_incompressible_image(SIZE, seed=7)
     back_up_image(repository, image, "a")
     keep_only(repository, [])
     with ReaderLock(repository, "restore", START):
         prune_now(repository)
-        condemned = names(repository, "packs/") | names(repository, "signatures/") | names(repository, "maps/")
+        pending = names(repository, "packs/") | names(repository, "signatures/") | names(repository, "maps/")
         manifest = back_up_image(repository, image, "b")
         assert manifest.statistics.new_bytes == SIZE
     check_all(repository, {manifest.id: bytes(image.content)})
     prune_now(repository)
-    assert not condemned & names(repository, "")
+    assert not pending & names(repository, "")
     check_all(repository, {manifest.id: bytes(image.content)})
     assert prune_now(repository).plan.is_empty
 
 
-def test_a_quiet_night_does_not_take_the_name_of_a_condemned_map() -> None:
-    """Nights on which nothing changes have equal maps, one of which may just be condemned."""
-    repository, clock = make_repository(), FixedClock()
-    image = make_incompressible_image(SIZE, seed=8)
-    back_up_image(repository, image, "a", clock=clock)
-    quiet = back_up_image(repository, image, "a", clock=clock)
-    keep_only(repository, [quiet.id])
-    with ReaderLock(repository, "restore", START):
-        prune_now(repository)
-        again = back_up_image(repository, image, "a", clock=clock)
-        assert again.map != quiet.map
-    contents = {quiet.id: bytes(image.content), again.id: bytes(image.content)}
-    prune_now(repository)
-    check_all(repository, contents)
-
-
-def test_a_list_that_lost_its_locks_to_a_crash_gets_them_from_the_next_prune() -> None:
-    repository = make_repository()
-    first, kept, _, _ = two_images(repository)
-    keep_only(repository, [kept.id])
-    broken = FaultyStore(repository.store, StoreUnavailable("x", "gone"), fail_at=None)
-    counted = [call for call in _calls_of_prune() if call]
-    at = next(number for number, call in enumerate(counted) if call.startswith("replace condemned/"))
+def _die_before_locks_are_recorded(repository: Repository) -> None:
+    at = next(number for number, call in enumerate(_calls_of_prune()) if LOCKS_SUFFIX in call)
     broken = FaultyStore(repository.store, StoreUnavailable("x", "gone"), fail_at=at)
     with pytest.raises(StoreUnavailable):
         prune_now(Repository(broken, repository.config))
-    assert load_condemned(repository)[0].waits_for is None
+    assert load_deletions(repository)[0].waits_for is None
+
+
+def test_a_list_whose_locks_a_crash_left_unrecorded_gets_them_from_the_next_prune() -> None:
+    repository = make_repository()
+    first, kept, _, _ = two_images(repository)
+    keep_only(repository, [kept.id])
+    _die_before_locks_are_recorded(repository)
     with ReaderLock(repository, "restore", START) as reader:
         assert prune_now(repository).freed_bytes == 0
-        assert load_condemned(repository)[0].waits_for == (reader.token,)
+        assert load_deletions(repository)[0].waits_for == {reader.token}
     assert prune_now(repository).freed_bytes > SIZE
     check_all(repository, {kept.id: bytes(first.content)})
+
+
+def test_a_list_in_the_repository_is_never_replaced() -> None:
+    calls = _calls_of_prune()
+    assert sum(call.startswith("put deletions/") for call in calls) == 2
+    assert not [call for call in calls if call.startswith("replace deletions/")]
 
 
 def _calls_of_prune() -> list[str]:

@@ -25,9 +25,7 @@ from deltaimg.errors import (
     StoreUnavailable,
     UsageError,
 )
-from deltaimg.format.condemned import Condemned
 from deltaimg.format.manifest import Manifest, build_manifest
-from deltaimg.repo.condemned import put_condemned
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.retention import plan_named
@@ -87,7 +85,7 @@ def test_forgetting_moves_no_data_and_reads_neither_index_nor_digests() -> None:
     watched = FaultyStore(history.repository.store, StoreUnavailable("x", "gone"))
     forget_ids(Repository(watched, history.repository.config), [history.nights[2].id, history.nights[3].id])
     touched = {call.split()[1].split("/")[0] for call in watched.calls if "/" in call}
-    assert touched <= {"maps", "snapshots", "locks", "condemned"}
+    assert touched <= {"maps", "snapshots", "locks"}
     after = objects_of(history)
     assert {name for name in after if name not in before} == {
         "maps/" + load(history.repository)[history.nights[4].id].map
@@ -244,21 +242,6 @@ def test_a_lost_lock_ends_it_before_the_next_change(monkeypatch: pytest.MonkeyPa
     with pytest.raises(LockLost):
         forget_ids(history.repository, [history.nights[1].id])
     assert list(load(history.repository).values()) == [night.manifest for night in history.nights]
-
-
-def test_a_map_that_a_prune_is_about_to_delete_is_not_used() -> None:
-    history, twin = make_nights(4), make_nights(4)
-    objects_of(twin).clear()
-    objects_of(twin).update(objects_of(history))
-    twin = History(Repository(twin.repository.store, history.repository.config), history.nights, history.image)
-    forget_ids(twin.repository, [history.nights[1].id])
-    name = load(twin.repository)[history.nights[2].id].map
-    put_condemned(history.repository, Condemned(id="0" * 16, created="", maps=(name,)))
-    forget_ids(history.repository, [history.nights[1].id])
-    found = load(history.repository)[history.nights[2].id]
-    assert found.map != name
-    assert found.map_is_full
-    assert_nights_are_whole(history.repository, history.nights)
 
 
 def test_removals_never_leave_a_snapshot_without_its_base() -> None:

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The second half of a prune: delete what is pending, once nobody can be using it and a second look found it unneeded.
+
+    list         the list is durable, then the locks that are held are recorded beside it. A run that begins after this refers
+                 to nothing that is listed
+    wait         until all those locks are gone, in this prune or a later one
+    look again   mark reachable objects once more. What is needed after all stays, and gets an index object that stays
+    delete       index objects first, then signatures and maps, then packs, then the list
+
+Always  an index object that stays has all of its records, and all of their sources, in packs that stay.
+Always  what is deleted was read back from the list just before; a list that cannot be read is moved to quarantine.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import distinct
+from deltaimg.engine.progress import Progress
+from deltaimg.engine.prune.plan import PrunePlan, names_chosen
+from deltaimg.engine.prune.repack import IndexRewriter
+from deltaimg.errors import DeltaimgError, ReachabilityUnknown, StoreError
+from deltaimg.format.deletion import Deletion, DeletionLocks
+from deltaimg.format.manifest import format_time
+from deltaimg.format.map import MAPS
+from deltaimg.format.pack import pack_name
+from deltaimg.format.signature import SIGNATURES
+from deltaimg.repo.deletions import (
+    PendingDeletion,
+    list_orphaned_locks,
+    load_deletions,
+    object_names,
+    put_deletion,
+    record_locks,
+    remove_deletion,
+)
+from deltaimg.repo.lock import MaintenanceLock
+from deltaimg.repo.lock_holder import PATIENCE_S, FoundLock, list_locks, remove_if_gone
+from deltaimg.repo.quarantine import put_aside
+from deltaimg.repo.reachability import Reachable, close_over_sources, mark
+from deltaimg.repo.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Objects pending deletion, their number and bytes, and the locks that they wait for."""
+
+    objects: int
+    stored_bytes: int
+    locks: tuple[FoundLock, ...]
+
+
+def list_for_deletion(repository: Repository, lock: MaintenanceLock, plan: PrunePlan, now: datetime) -> None:
+    """Store a list of what a plan gives up, whose replacement must be durable. Raises LockLost.
+
+    A run whose lock was lost while the list appeared takes it back: others may have come to need what it names.
+    """
+    deletion = Deletion(
+        id=secrets.token_hex(8),
+        created=format_time(now),
+        packs=plan.packs,
+        indexes=plan.indexes,
+        signatures=plan.signatures,
+        maps=plan.maps,
+    )
+    put_deletion(repository, deletion, lock.check)
+    try:
+        lock.check()
+    except DeltaimgError:
+        remove_deletion(repository, deletion)
+        raise
+    _record_locks(repository, lock, PendingDeletion(deletion, None))
+
+
+def find_standing(
+    repository: Repository, lists: Iterable[PendingDeletion], patience_s: float = PATIENCE_S
+) -> list[FoundLock]:
+    """Return the locks that `lists` wait for and that are held; those of dead processes are removed."""
+    awaited = {token for each in lists for token in each.waits_for or ()}
+    found = [each for each in list_locks(repository) if each.lock.token in awaited]
+    return remove_if_gone(repository.store, found, patience_s=patience_s)
+
+
+def finish(repository: Repository, lock: MaintenanceLock, progress: Progress, patience_s: float = PATIENCE_S) -> int:
+    """Delete all that is pending and that nobody can be using any more; return how many bytes that freed.
+
+    Raises:
+        LockLost: another run may be at the same work. ReachabilityUnknown: what is needed cannot be told; nothing was deleted.
+    """
+    lists = [_record_locks(repository, lock, each) for each in _load_sound(repository, lock, progress)]
+    standing = {found.lock.token for found in find_standing(repository, lists, patience_s)}
+    due = [each.objects for each in lists if standing.isdisjoint(each.waits_for or ())]
+    if not due:
+        return 0
+    sizes = {found.name: found.size_bytes for found in repository.store.list("")}
+    needed = _find_needed_names(repository, due)
+    freed = 0
+    for deletion in due:
+        for name in object_names(deletion):
+            if name in sizes and name not in needed:
+                lock.check()
+                repository.store.delete(name)
+                freed += sizes.pop(name)
+        lock.check()
+        remove_deletion(repository, deletion)
+    return freed
+
+
+def list_waiting(repository: Repository, patience_s: float = 0) -> list[Waiting]:
+    """Return what is pending deletion and still there."""
+    sizes = {found.name: found.size_bytes for found in repository.store.list("")}
+    waiting = []
+    for pending in load_deletions(repository):
+        names = [name for name in object_names(pending.objects) if name in sizes]
+        locks = find_standing(repository, [pending], patience_s)
+        waiting.append(Waiting(len(names), sum(sizes[name] for name in names), tuple(locks)))
+    return waiting
+
+
+def _load_sound(repository: Repository, lock: MaintenanceLock, progress: Progress) -> list[PendingDeletion]:
+    """Return the lists that can be read; move the others to quarantine, and remove what is left of lists that are gone."""
+
+    def set_aside(name: str, error: DeltaimgError) -> None:
+        lock.check()
+        progress.warn(f"{error}; what it listed is not deleted now")
+        with suppress(StoreError):
+            put_aside(repository.store, name)
+
+    pending = load_deletions(repository, set_aside)
+    for name in list_orphaned_locks(repository):
+        lock.check()
+        repository.store.delete(name)
+    return pending
+
+
+def _record_locks(repository: Repository, lock: MaintenanceLock, pending: PendingDeletion) -> PendingDeletion:
+    """Record the locks that are held for a list that is durable and has none yet."""
+    if pending.waits_for is not None:
+        return pending
+    tokens = tuple(found.lock.token for found in list_locks(repository) if found.lock.token != lock.token)
+    locks = DeletionLocks(id=pending.id, waits_for=tokens)
+    return PendingDeletion(pending.objects, record_locks(repository, locks, lock.check))
+
+
+def _is_unneeded(repository: Repository, due: list[Deletion]) -> bool:
+    """Return whether what stays is enough by itself; then nothing that is due is needed.
+
+    So it is next to always, and the index objects that go need not be read: with those that replace them they would take twice
+    the memory.
+    """
+    try:
+        reachable = mark(repository, without={name for each in due for name in each.indexes})
+    except ReachabilityUnknown:
+        return False
+    index = reachable.index
+    gone = {name for each in due for name in (*each.packs, *each.signatures, *each.maps)}
+    return gone.isdisjoint((*index.packs, *index.signatures, *reachable.maps)) and bool((index.links.depths >= 0).all())
+
+
+def _find_needed_names(repository: Repository, due: list[Deletion]) -> set[str]:
+    """Return what of the lists is needed after all, by snapshots or by index objects that stay."""
+    if _is_unneeded(repository, due):
+        return set()
+    reachable = mark(repository)
+    index = reachable.index
+    gone_indexes = {name for each in due for name in each.indexes}
+    needed = _find_needed(reachable, gone_indexes)
+    stays = ~names_chosen(index.names, gone_indexes)[index.object_of]
+    rescued = np.flatnonzero(needed & ~stays)
+    if len(rescued):
+        # Its index object goes with the rest; written again, what is needed is found as before.
+        IndexRewriter(repository, index).write(rescued, np.empty(0, np.int64), 0)
+    is_named = needed | stays
+    packs = {pack_name(index.packs[number]) for number in distinct(index.entries["pack"][is_named]).tolist()}
+    signatures = {
+        SIGNATURES + index.signatures[number] for number in distinct(index.entries["signature"][is_named]).tolist()
+    }
+    return packs | signatures | {MAPS + name for name in reachable.maps}
+
+
+def _find_needed(reachable: Reachable, gone_indexes: set[str]) -> npt.NDArray[np.bool_]:
+    """Return which entries snapshots need, or sources of entries that stay in the index."""
+    index = reachable.index
+    stays = ~names_chosen(index.names, gone_indexes)[index.object_of]
+    is_sound = index.links.depths >= 0
+    needed = reachable.is_live.copy()
+    needed[close_over_sources(index, np.flatnonzero(stays & is_sound))] = True
+    return needed

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is pending deletion: still there for runs that may be reading it, referred to by no run that begins now.
+
+Only what can be read back is ever deleted: a list that is damaged counts for nothing, and the next prune or repair moves it to
+`quarantine/`. What it named is then not deleted, until a prune lists it again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from deltaimg.errors import DeltaimgError, IntegrityError, ObjectExists, ObjectNotFound, StoreError, UnsupportedFormat
+from deltaimg.format.deletion import (
+    DELETIONS,
+    LOCKS_SUFFIX,
+    Deletion,
+    DeletionLocks,
+    build_deletion,
+    build_deletion_locks,
+    parse_deletion,
+    parse_deletion_locks,
+)
+from deltaimg.format.index import INDEXES
+from deltaimg.format.map import MAPS
+from deltaimg.format.pack import pack_name
+from deltaimg.format.signature import SIGNATURES
+from deltaimg.repo.repository import Repository
+from deltaimg.store.interface import Confirm
+
+_Document = TypeVar("_Document")
+_DAMAGE = (IntegrityError, UnsupportedFormat)
+_LIST_NAME = re.compile(rf"{DELETIONS}[0-9a-f]{{16}}")
+
+
+@dataclass(frozen=True, slots=True)
+class PendingDeletion:
+    """A list in the repository, and the tokens of the locks that it waits for; None while they are not recorded."""
+
+    objects: Deletion
+    waits_for: frozenset[str] | None
+
+    @property
+    def id(self) -> str:
+        return self.objects.id
+
+
+def load_deletions(
+    repository: Repository, on_damage: Callable[[str, DeltaimgError], None] = lambda *_: None
+) -> list[PendingDeletion]:
+    """Return all lists in order of id, but for damaged ones.
+
+    Args:
+        on_damage: called with the name of a damaged list, and what reading it met.
+
+    Raises:
+        StoreError: the store fails, so that nothing is known about what is pending.
+    """
+    pending = []
+    for name in _list_names(repository):
+        try:
+            objects = _read(repository, name, parse_deletion)
+            pending.append(PendingDeletion(objects, _load_locks(repository, name)))
+        except ObjectNotFound:
+            continue  # carried out meanwhile
+        except _DAMAGE as error:
+            on_damage(name, error)
+    return pending
+
+
+def list_orphaned_locks(repository: Repository) -> list[str]:
+    """Return the names of recorded locks whose list is gone."""
+    names = [found.name for found in repository.store.list(DELETIONS)]
+    return [name for name in names if name.endswith(LOCKS_SUFFIX) and name.removesuffix(LOCKS_SUFFIX) not in names]
+
+
+def object_names(deletion: Deletion) -> list[str]:
+    """Return names in the order in which they are deleted: what names goes before what is named."""
+    return [
+        *(INDEXES + name for name in deletion.indexes),
+        *(SIGNATURES + name for name in deletion.signatures),
+        *(MAPS + name for name in deletion.maps),
+        *(pack_name(name) for name in deletion.packs),
+    ]
+
+
+def put_deletion(repository: Repository, deletion: Deletion, confirm: Confirm) -> None:
+    """Store a list: once this returns it is durable, and no run that begins now refers to what is listed."""
+    repository.store.put(deletion.object_name, [build_deletion(deletion)], confirm)
+
+
+def record_locks(repository: Repository, locks: DeletionLocks, confirm: Confirm) -> frozenset[str]:
+    """Store which locks a list waits for, unless another run has done so; return those that count.
+
+    Whoever lists the locks once the list is durable gets an answer that is right: a lock that is gone by then is of a run whose
+    manifest is there.
+    """
+    for _ in range(2):
+        with suppress(ObjectExists):
+            repository.store.put(locks.object_name, [build_deletion_locks(locks)], confirm)
+            return frozenset(locks.waits_for)
+        recorded = _load_locks(repository, DELETIONS + locks.id)
+        if recorded is not None:
+            return recorded
+        repository.store.delete(locks.object_name)  # damaged
+    raise StoreError(locks.object_name, "another run is changing it", hint="run again")
+
+
+def remove_deletion(repository: Repository, deletion: Deletion) -> None:
+    """Remove a list that was carried out, after the locks that it waited for: a list alone is simply carried out again."""
+    repository.store.delete(deletion.object_name + LOCKS_SUFFIX)
+    repository.store.delete(deletion.object_name)
+
+
+def _list_names(repository: Repository) -> list[str]:
+    found = [each.name for each in repository.store.list(DELETIONS)]
+    return [name for name in found if _LIST_NAME.fullmatch(name)]
+
+
+def _load_locks(repository: Repository, name: str) -> frozenset[str] | None:
+    """Return the locks that the list `name` waits for, None where they are not recorded or cannot be read back."""
+    with suppress(ObjectNotFound, *_DAMAGE):
+        return frozenset(_read(repository, name + LOCKS_SUFFIX, parse_deletion_locks).waits_for)
+    return None
+
+
+def _read(repository: Repository, name: str, parse: Callable[[bytes, str], _Document]) -> _Document:
+    """Read an object, once more if it seems damaged: a disk may have read it wrongly."""
+    with suppress(IntegrityError):
+        return parse(repository.store.get(name), name)
+    return parse(repository.store.get(name), name)

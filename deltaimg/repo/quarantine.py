@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Damaged objects, moved or copied below `quarantine/`: nothing that is damaged is deleted, and no reader meets it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from deltaimg.errors import ObjectExists, ObjectNotFound, StoreError
+from deltaimg.store.interface import Store
+
+QUARANTINE = "quarantine/"
+
+
+def put_aside(store: Store, name: str) -> None:
+    """Move a damaged object to `quarantine/`, under another name where its own is taken there."""
+    with suppress(ObjectNotFound):
+        _name_aside(name, lambda aside: store.move(name, aside))
+
+
+def keep_aside(store: Store, name: str, data: bytes) -> None:
+    """Keep the bytes of a damaged object under `quarantine/`, the object itself staying where it is."""
+    _name_aside(name, lambda aside: store.put(aside, [data]))
+
+
+def _name_aside(name: str, give: Callable[[str], object]) -> None:
+    """Give what `name` holds the first free name under `quarantine/`."""
+    for number in range(1, 1000):
+        with suppress(ObjectExists):
+            give(f"{QUARANTINE}{name}" + (f".{number}" if number > 1 else ""))
+            return
+    raise StoreError(name, "was moved to quarantine a thousand times", hint="look at the quarantine, and clear it")
