@@ -2,7 +2,8 @@
 """Options and fixtures for all tests.
 
 `--long` runs what takes minutes. `DELTAIMG_REQUIRE=root,loop,tmpfs` makes a skip for one of these a failure. A test that draws
-its own random numbers takes `seed`, which is printed when it fails; `DELTAIMG_SEED` repeats it.
+its own random numbers takes `seed`, which is printed when it fails; `DELTAIMG_SEED` repeats it. With
+`DELTAIMG_KERNELS=reference` tests marked `native_speed` are skipped: they would take minutes.
 """
 
 from __future__ import annotations
@@ -34,10 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--long"):
-        for item in items:
-            if "long" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="takes minutes; run with --long"))
+    if config.getoption("--long"):
+        return
+    is_slow = {"long": "takes minutes; run with --long"}
+    if os.environ.get("DELTAIMG_KERNELS") == "reference":
+        is_slow["native_speed"] = "takes minutes without the native core; run with --long"
+    for item in items:
+        for marker, reason in is_slow.items():
+            if marker in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.hookimpl(wrapper=True)

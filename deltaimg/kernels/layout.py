@@ -114,3 +114,12 @@ ANCHOR_WINDOW = 32
 
 VCDIFF_PAGE_BYTES = 4096
 """The unit in which a survey tells what a window copies from."""
+
+
+def view_octets(data: Buffer) -> memoryview:
+    """Return the bytes of a C-contiguous buffer of any type and shape, without a copy.
+
+    `memoryview.cast` refuses every view with a zero in its shape, such as the digests of no blocks.
+    """
+    view = memoryview(data)
+    return view.cast("B") if view.nbytes else memoryview(bytearray())

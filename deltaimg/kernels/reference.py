@@ -32,6 +32,7 @@ from deltaimg.kernels.layout import (
     Buffer,
     Octets,
     StatusRuns,
+    view_octets,
 )
 
 try:
@@ -111,19 +112,15 @@ def _demand(function: str, is_good: bool, status: str = "BAD_ARGUMENT") -> None:
         raise NativeError(function, status)
 
 
-def _octets(data: Buffer) -> memoryview:
-    return memoryview(data).cast("B")
-
-
 def digest_buffer(data: Buffer, key: bytes | None = None, out_bytes: int = 32) -> bytes:
-    view = _octets(data)
+    view = view_octets(data)
     _demand("digest_buffer", 0 <= out_bytes <= MAX_DIGEST_BYTES and (key is None or len(key) == KEY_BYTES))
     _demand("digest_buffer", len(view) <= MAX_BLOCK_BYTES)
     return _digest(view, key)[:out_bytes]
 
 
 def digest_blocks(key: bytes, data: Buffer, block_bytes: int) -> Digests:
-    view = _octets(data)
+    view = view_octets(data)
     _demand("digest_blocks", len(key) == KEY_BYTES and 0 < block_bytes <= MAX_BLOCK_BYTES)
     _demand("digest_blocks", block_bytes % CHUNK_BYTES == 0 and len(view) % block_bytes == 0)
     digests = np.zeros((len(view) // block_bytes, DIGEST_BYTES), np.uint8)
@@ -152,15 +149,15 @@ def scan_blocks(
 
 
 def is_zero(data: Buffer) -> bool:
-    return not np.frombuffer(_octets(data), np.uint8).any()
+    return not np.frombuffer(view_octets(data), np.uint8).any()
 
 
 def is_equal(a: Buffer, b: Buffer) -> bool:
-    return _octets(a) == _octets(b)
+    return view_octets(a) == view_octets(b)
 
 
 def gather_blocks(data: Buffer, block_bytes: int, indexes: Slots, out: Octets | None = None) -> Octets:
-    view = _octets(data)
+    view = view_octets(data)
     _demand("gather_blocks", block_bytes > 0 and len(view) % block_bytes == 0)
     blocks = np.frombuffer(view, np.uint8).reshape(-1, block_bytes)
     wanted_bytes = len(indexes) * block_bytes
@@ -315,7 +312,7 @@ def _name_anchors(words: npt.NDArray[np.uint64]) -> AnchorNames:
 
 
 def collect_anchors(data: Buffer, shift: int) -> tuple[AnchorNames, Slots]:
-    octets = np.frombuffer(memoryview(data).cast("B"), dtype=np.uint8)
+    octets = np.frombuffer(view_octets(data), np.uint8)
     _demand("collect_anchors", 0 <= shift <= 31)
     if len(octets) <= ANCHOR_WINDOW + 8:
         return np.empty(0, np.uint64), np.empty(0, np.uint32)

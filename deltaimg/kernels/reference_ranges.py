@@ -7,12 +7,12 @@ import os
 
 from deltaimg.arrays import Ranges
 from deltaimg.errors import NativeError
-from deltaimg.kernels.layout import Buffer, FailedRange
+from deltaimg.kernels.layout import Buffer, FailedRange, view_octets
 
 
 def read_ranges(descriptor: int, ranges: Ranges, out: Buffer, *, only_cached: bool = False) -> FailedRange | None:
     flags = os.RWF_NOWAIT if only_cached else 0
-    memory = memoryview(out).cast("B")
+    memory = view_octets(out)
     for number, (offset, length, start) in enumerate(_check("read_ranges", ranges, len(memory))):
         done = 0
         while done < length:
@@ -29,7 +29,7 @@ def read_ranges(descriptor: int, ranges: Ranges, out: Buffer, *, only_cached: bo
 def write_ranges(descriptor: int, ranges: Ranges, data: Buffer, most_bytes: int) -> FailedRange | None:
     if most_bytes <= 0:
         raise NativeError("write_ranges", "BAD_ARGUMENT")
-    memory = memoryview(data).cast("B")
+    memory = view_octets(data)
     for number, (offset, length, start) in enumerate(_check("write_ranges", ranges, len(memory))):
         done = 0
         while done < length:

@@ -27,6 +27,7 @@ from deltaimg.kernels.layout import (
     StrongKind,
     Sums,
     WeakKind,
+    view_octets,
 )
 
 _U32, _U64 = 2**32 - 1, 2**64 - 1
@@ -37,10 +38,6 @@ _FIRST, _SECOND = 0x08104225, 0x915F77F5
 def _demand(function: str, is_good: bool) -> None:
     if not is_good:
         raise NativeError(function, "BAD_ARGUMENT")
-
-
-def _octets(data: Buffer) -> memoryview:
-    return memoryview(data).cast("B")
 
 
 @dataclass(slots=True)
@@ -102,7 +99,7 @@ class RollingSum:
 
 
 def weak_sums(kind: WeakKind, data: Buffer, block_bytes: int) -> Sums:
-    view = _octets(data)
+    view = view_octets(data)
     _demand("weak_sums", block_bytes > 0 and len(view) % block_bytes == 0)
     sums = np.empty(len(view) // block_bytes, np.uint64)
     rolling = RollingSum(kind)
@@ -137,7 +134,7 @@ def _digest(kind: StrongKind, key: bytes | None, block: bytes | memoryview) -> b
 
 
 def _strong_blocks(kind: StrongKind, data: Buffer, block_bytes: int) -> Octets:
-    view = _octets(data)
+    view = view_octets(data)
     _demand(f"{kind.name.lower()}_blocks", block_bytes > 0 and len(view) % block_bytes == 0)
     digests = [_digest(kind, None, view[i : i + block_bytes]) for i in range(0, len(view), block_bytes)]
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, STRONG_BYTES[kind]).copy()
@@ -152,7 +149,7 @@ def md5_blocks(data: Buffer, block_bytes: int) -> Octets:
 
 
 def match_blocks(index: BlockIndex, data: Buffer, stretches: Sums, first_position: int = 0) -> BlockMatches:
-    view = _octets(data)
+    view = view_octets(data)
     known = set(index.weaks[index.blocks].tolist())
     by_strong: dict[tuple[int, bytes], int] = {}
     for block in index.blocks.tolist():

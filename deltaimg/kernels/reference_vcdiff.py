@@ -12,7 +12,7 @@ import numpy as np
 
 from deltaimg.arrays import Slots
 from deltaimg.errors import NativeError
-from deltaimg.kernels.layout import VCDIFF_PAGE_BYTES, Buffer, Octets
+from deltaimg.kernels.layout import VCDIFF_PAGE_BYTES, Buffer, Octets, view_octets
 from deltaimg.model import VcdiffSections
 
 _ADD, _RUN, _COPY = "add", "run", "copy"
@@ -40,7 +40,7 @@ _CODE_TABLE: Final = _build_code_table()
 class _Section:
     def __init__(self, function: str, content: Buffer) -> None:
         self._function = function
-        self._content = memoryview(content).cast("B")
+        self._content = view_octets(content)
         self._position = 0
 
     def __len__(self) -> int:
@@ -174,5 +174,5 @@ def survey_vcdiff(sections: VcdiffSections, segment_bytes: int, target_bytes: in
 def apply_vcdiff(
     sections: VcdiffSections, source: Buffer, out: memoryview, segment_bytes: int, places: Slots | None = None
 ) -> None:
-    view, target = memoryview(source).cast("B"), memoryview(out).cast("B")
+    view, target = view_octets(source), view_octets(out)
     _Application(sections, view, target, segment_bytes, places).run()

@@ -35,8 +35,12 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment(repo: Path | None) -> dict[str, str]:
-    """Return this process's environment with, or without, a repository named in it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DELTAIMG_")}
+    """Return this process's environment with, or without, a repository named in it; of other settings the kernels only."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("DELTAIMG_") or name == "DELTAIMG_KERNELS"
+    }
     return kept | ({"DELTAIMG_REPO": str(repo)} if repo else {})
 
 

@@ -20,6 +20,7 @@ from tests.support.images import SyntheticImage
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 
 
+@pytest.mark.native_speed
 def test_a_chain_of_two_hundred_nights_resolves_at_once_and_restores() -> None:
     repository = make_repository()
     image = SyntheticImage(4 << 20, seed=9)

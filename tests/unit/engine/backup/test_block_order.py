@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from deltaimg.engine.backup.base import find_base
 from deltaimg.engine.backup.block_order import BlockOrder, ChangedBlocks
@@ -34,6 +35,7 @@ def interleave(first: int) -> range:
     return range(first, BLOCKS, 4)
 
 
+@pytest.mark.native_speed
 def test_hot_blocks_take_no_others_to_the_bound(tmp_path: Path) -> None:
     """Each night a quarter of the blocks changes again, and an eighth of the others, for the first time."""
     repository, image = make_repository(), make_incompressible_image(BLOCK * BLOCKS, seed=1)

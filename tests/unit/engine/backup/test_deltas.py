@@ -48,6 +48,7 @@ def test_updated_rows_cost_rows_not_pages() -> None:
     assert_restores(repository, manifest, bytes(image.content))
 
 
+@pytest.mark.native_speed
 @pytest.mark.parametrize("has_cache", [True, False])
 def test_thirty_nights_of_a_database_restore_at_every_night(tmp_path: Path, has_cache: bool) -> None:
     repository, image, chance = make_repository(), make_database(), random.Random(3)

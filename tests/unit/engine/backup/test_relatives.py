@@ -44,6 +44,7 @@ class Guests:
         return self.folder / self.repository.config.repository_id / f"{name}.anchors"
 
 
+@pytest.mark.native_speed
 def test_twenty_upgrades_cost_little_more_than_one(tmp_path: Path) -> None:
     guests = Guests(tmp_path, 20)
     for name, image in guests.images.items():
