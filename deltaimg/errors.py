@@ -397,15 +397,30 @@ class ParityUnusable(DeltaimgError):
     exit_code = 72
 
 
-class OutOfMemory(DeltaimgError):
-    """The system has less memory than is needed."""
+_SHORTAGES = {
+    "memory": (
+        "there is not enough memory",
+        "raise the limit (ulimit -v, MemoryMax= of a service), or run where there is more memory",
+    ),
+    "threads": (
+        "no more threads or processes can be started",
+        "raise the limit (ulimit -u, TasksMax= of a service, pids.max of a container)",
+    ),
+    "open files": ("too many files are open", "raise the limit (ulimit -n, LimitNOFILE= of a service)"),
+    "file size": ("a file would be larger than is allowed", "raise the limit (ulimit -f, LimitFSIZE= of a service)"),
+}
+
+
+class OutOfResources(DeltaimgError):
+    """The system grants less than is needed of memory, threads, open files or the size of a file."""
 
     exit_code = 73
 
-    def __init__(self) -> None:
-        super().__init__(
-            "there is not enough memory", hint="raise the limit of memory, or run again where there is more of it"
-        )
+    def __init__(self, what: str, task: str | None = None, *, advice: str | None = None) -> None:
+        """Args: what: a key of `_SHORTAGES`. task: what was being done. advice: what else helps, to be tried first."""
+        problem, hint = _SHORTAGES[what]
+        super().__init__(f"{task}: {problem}" if task else problem, hint=f"{advice}; or {hint}" if advice else hint)
+        self.what, self.task = what, task
 
 
 class OutputError(DeltaimgError):
@@ -431,8 +446,10 @@ class Interrupted(DeltaimgError):
 
     exit_code = 130
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__("interrupted; every committed snapshot is intact, and the next run uses what already landed")
+    def __init__(self, signal_number: int, outcome: str = "every committed snapshot is intact") -> None:
+        """Args: outcome: what the run leaves behind."""
+        super().__init__(f"interrupted; {outcome}")
+        self.signal_number, self.outcome = signal_number, outcome
         self.exit_code = 128 + signal_number
 
 

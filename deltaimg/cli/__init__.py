@@ -8,12 +8,15 @@ import os
 import signal
 import sys
 import time
+import warnings
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
 from deltaimg.cli.output import flush_output, lose_output, set_up_output
-from deltaimg.errors import DeltaimgError, Interrupted, OutOfMemory, ReaderGone
+from deltaimg.cli.shortage import find_shortage
+from deltaimg.cli.terminal import format_line, print_error
+from deltaimg.errors import DeltaimgError, Interrupted, OutOfResources, ReaderGone
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_DEFECT = 70
@@ -24,6 +27,7 @@ def main() -> NoReturn:
     """Run the command line and exit with its code. No traceback ever reaches a user who did not ask for one."""
     _use_utf8()
     set_up_output()
+    warnings.showwarning = _show_warning
     _start_lightly()
     _check_time_zone()
     for number in _SIGNALS:
@@ -35,8 +39,23 @@ def main() -> NoReturn:
     except Interrupted as error:
         # The signal came while an earlier error was being reported.
         exit_code = error.exit_code
+    except MemoryError:
+        # Not even the error could be reported as others are.
+        os.write(2, b"deltaimg: there is not enough memory\n")
+        exit_code = OutOfResources.exit_code
+    _exit(exit_code)
+
+
+def _exit(code: int) -> NoReturn:
+    """End at once. All is closed by now; what Python does at its end costs time, and crashes after some errors.
+
+    An error's traceback may hold memory that a buffer was mapped to: freeing both in the wrong order ended in SIGSEGV.
+    """
     lose_output()
-    sys.exit(exit_code)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)
 
 
 def _use_utf8() -> None:
@@ -59,6 +78,11 @@ def _start_lightly() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print what a library warns of as we print our own warnings."""
+    print(f"deltaimg: warning: {format_line(str(message))}", file=sys.stderr)
+
+
 def _check_time_zone() -> None:
     """Use UTC where TZ names a zone a day or more away from it, which Python's dates refuse."""
     if max(abs(time.timezone), abs(time.altzone)) >= _DAY_S:
@@ -78,9 +102,9 @@ def _run() -> int:
         flush_output()
     except DeltaimgError as error:
         return _report(error)
-    except MemoryError:
-        return _report(OutOfMemory())
     except Exception as error:
+        if shortage := find_shortage(error, ""):
+            return _report(shortage)
         if os.environ.get("DELTAIMG_DEBUG"):
             raise
         print(f"deltaimg: internal error: {type(error).__name__}: {error}", file=sys.stderr)
@@ -99,8 +123,6 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 def _report(error: DeltaimgError) -> int:
     """Say what went wrong, as far as anybody can read it, and return the exit code."""
-    from deltaimg.cli.terminal import print_error
-
     lose_output()
     if not isinstance(error, ReaderGone):
         print_error(error, as_json="--json" in sys.argv[1:])

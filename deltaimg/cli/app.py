@@ -8,24 +8,46 @@ so typer need not load what it has for typed values, and a bad value gets an err
 
 from __future__ import annotations
 
+import sys
+from functools import wraps
 from importlib import import_module
-from typing import Annotated, Any
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from deltaimg import __version__
-from deltaimg.cli.help import format_command, format_group
-from deltaimg.errors import UsageError
+from deltaimg.cli.help_text import format_command, format_group, summarise
+from deltaimg.cli.interruption import describe_interruption
+from deltaimg.cli.options import Threads, move_common_options, parse_count
+from deltaimg.cli.shortage import check_address_space, find_shortage
+from deltaimg.errors import Interrupted, UsageError
+from deltaimg.threads import limit_workers
 
 COMMAND_GROUPS = {
-    "Every night": ("init", "backup", "snapshots", "show", "diff"),
-    "The bad day": ("restore", "cat", "repair"),
-    "Keeping house": ("check", "verify", "forget", "pin", "unpin", "prune", "flatten", "parity", "stats", "unlock"),
+    "Backup": ("init", "backup", "snapshots", "show", "diff"),
+    "Recovery": ("restore", "cat", "repair"),
+    "Maintenance": ("check", "verify", "forget", "pin", "unpin", "prune", "flatten", "parity", "stats", "unlock"),
     "One file, without a repository": ("signature", "delta", "patch"),
-    "This machine": ("benchmark", "version"),
+    "This program": ("benchmark", "version", "help"),
 }
 COMMANDS = tuple(name for names in COMMAND_GROUPS.values() for name in names)
+
+SYNONYMS = {
+    "create": "backup",
+    "delete": "forget",
+    "dump": "cat",
+    "extract": "restore",
+    "gc": "prune",
+    "info": "show",
+    "list": "snapshots",
+    "ls": "snapshots",
+    "remove": "forget",
+    "rm": "forget",
+    "scrub": "verify",
+}
+"""What other backup programs call a command of ours."""
 
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
 """What the parser raises: bad values and all other misuse have this class in common."""
@@ -40,12 +62,28 @@ class Command(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(format_command(self, ctx))
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            check_address_space(self.name or "")
+            return super().invoke(ctx)
+        except Interrupted as error:
+            raise describe_interruption(error.signal_number, self.name or "") from error
+        except Exception as error:
+            if shortage := find_shortage(error, self.name or ""):
+                raise shortage from error
+            raise
+
 
 class LazyGroup(TyperGroup):
     """Imports a command's module when the command is asked for."""
 
     def get_params(self, ctx: Any) -> Any:
         return _keep_as_they_are(super().get_params(ctx))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise UsageError(f"there is no command '{args[0][:60]}'", hint=_suggest_command(args[0]))
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -55,7 +93,7 @@ class LazyGroup(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         groups = {
-            title: {name: (find_function(name).__doc__ or "").partition("\n")[0] for name in names}
+            title: {name: summarise(find_function(name).__doc__ or "") for name in names}
             for title, names in COMMAND_GROUPS.items()
         }
         formatter.write(format_group(self, ctx, groups))
@@ -69,8 +107,26 @@ def find_function(name: str) -> Any:
 def build_command(name: str) -> Any:
     """Return the command `name`, ready to run."""
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name, cls=Command)(find_function(name))
+    single.command(name, cls=Command)(_with_threads(find_function(name)))
     return typer.main.get_command(single)
+
+
+def _with_threads(function: Any) -> Any:
+    """Return a command's function with an option more, which all commands have: on how many threads to work."""
+
+    @wraps(function)
+    def run_command(*, threads: str | None = None, **values: Any) -> Any:
+        if threads is not None:
+            limit_workers(parse_count(threads))
+        return function(**values)
+
+    hints = get_type_hints(function, include_extras=True)
+    own = [each.replace(annotation=hints[each.name]) for each in signature(function).parameters.values()]
+    added = Parameter("threads", Parameter.KEYWORD_ONLY, default=None, annotation=Threads)
+    described: Any = run_command
+    described.__signature__ = Signature([*own, added], return_annotation=None)
+    described.__annotations__ = {each.name: each.annotation for each in (*own, added)}
+    return described
 
 
 def build_group() -> Any:
@@ -81,15 +137,27 @@ def build_group() -> Any:
 def run() -> int:
     """Parse the command line, run the command that it names and return the exit code; raises DeltaimgError."""
     try:
-        return int(build_group().main(prog_name="deltaimg", standalone_mode=False) or 0)
+        arguments = move_common_options(sys.argv[1:])
+        return int(build_group().main(arguments, prog_name="deltaimg", standalone_mode=False) or 0)
     except _ParserError as error:
         raise _describe_misuse(error) from error
+
+
+def _suggest_command(name: str) -> str:
+    """Return the hint for a command that does not exist: the nearest that does, by what it means or how it is written."""
+    from difflib import get_close_matches
+
+    meant = SYNONYMS.get(name.lower()) or next(iter(get_close_matches(name.lower(), COMMANDS, 1)), None)
+    return f"did you mean 'deltaimg {meant}'?" if meant else "'deltaimg help' lists the commands"
 
 
 def _describe_misuse(error: Any) -> UsageError:
     message = str(error.format_message()).strip().rstrip(".")
     command = error.ctx.command_path if error.ctx is not None else "deltaimg"
-    return UsageError(message[:1].lower() + message[1:], hint=f"'{command} --help' tells what it takes")
+    name = command.removeprefix("deltaimg").strip()
+    return UsageError(
+        message[:1].lower() + message[1:], hint=f"'deltaimg help{' ' * bool(name)}{name}' lists its options"
+    )
 
 
 class _AsIs:
@@ -127,14 +195,16 @@ def _print_version(is_wanted: bool) -> None:
 def deltaimg(
     ctx: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+        bool,
+        typer.Option("--version", "-V", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    """Back up disk images and block devices: one full, then small nightly deltas.
+    """Back up disk images and block devices: one full, then small increments.
 
-    Any night comes back as a sparse image, proven bit for bit.
+    Any snapshot is restored as a sparse image, and every block is verified by its digest.
 
-    Set DELTAIMG_REPO to leave -r out. 'deltaimg COMMAND --help' tells all about a command, with examples.
+    Set DELTAIMG_REPO to leave -r out. 'deltaimg help COMMAND' describes a command, with examples. Options that all commands
+    have (-r, -q, -v, --json, --threads) may also stand before the command.
 
     Examples:
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Optional
 
 import typer
@@ -34,10 +35,45 @@ FileFormat = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")]
 
+Threads = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--threads",
+        metavar="N",
+        envvar="DELTAIMG_THREADS",
+        help="Work on at most N threads.",
+        show_default="one for each core",
+    ),
+]
+
+_COMMON_FLAG = re.compile(r"--json|--quiet|--verbose|-[qv]+")
+_COMMON_VALUE = re.compile(r"(?:--repo|--threads)(=.*)?|-[qv]*r(.+)?")
 _SIZE = re.compile(r"(\d{1,20})(\.\d{1,20})?\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,20})?)\s*%?", re.ASCII)
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
 _RATIO = re.compile(r"\d{1,9}(?:\.\d{1,20})?", re.ASCII)
+
+
+def move_common_options(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with options that stand before the command, such as `-r repo`, behind its name."""
+    place = 0
+    while place < len(arguments) and (taken := _count_common(arguments[place])):
+        place += taken
+    leading, rest = list(arguments[:place]), list(arguments[place:])
+    if not rest or rest[0].startswith("-"):
+        return rest
+    return [rest[0], *leading, *rest[1:]]
+
+
+def _count_common(word: str) -> int:
+    """Return how many words an option that all commands have takes that begins with `word`; 0 if it is something else."""
+    if _COMMON_FLAG.fullmatch(word):
+        return 1
+    option = _COMMON_VALUE.fullmatch(word)
+    if option is None:
+        return 0
+    has_value = option[1] is not None or option[2] is not None
+    return 1 if has_value else 2
 
 
 def require_repo(repo: str | None) -> str:

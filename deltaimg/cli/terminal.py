@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from deltaimg.cli.output import losing_output
 from deltaimg.errors import DeltaimgError
@@ -79,6 +79,9 @@ class Terminal:
     Results are what a command is asked for. Remarks only say what became of it, and `-q` leaves them out.
     """
 
+    stage: ClassVar[str | None] = None
+    """What the command is doing, for messages about what it met."""
+
     def __init__(self, *, as_json: bool = False, is_quiet: bool = False, is_verbose: bool = False) -> None:
         self.as_json, self.is_quiet, self.is_verbose = as_json, is_quiet, is_verbose
         self._is_live = sys.stderr.isatty() and not is_quiet
@@ -143,6 +146,7 @@ class Terminal:
 
     def start(self, task: str, total_bytes: int | None) -> None:
         self._task, self._total, self._done = task, total_bytes, 0
+        Terminal.stage = task
         self._started, self._last_line = time.monotonic(), None
         if self.is_quiet:
             return
@@ -170,8 +174,15 @@ class Terminal:
 
     def _show_bar(self) -> None:
         if self._bar is None:
-            self._bar = _make_bar()
-            self._bar.start()
+            bar = _make_bar()
+            try:
+                bar.start()
+            except RuntimeError:
+                # No thread can be started that would redraw it.
+                self._is_live = False
+                self._print_line()
+                return
+            self._bar = bar
         elif self._task_id is not None:
             self._bar.remove_task(self._task_id)
         self._task_id = self._bar.add_task(self._task, total=self._total)

@@ -8,21 +8,19 @@ that passing it around costs nothing beside doing it.
 from __future__ import annotations
 
 import mmap
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
+from deltaimg.threads import Workers, count_workers
+
+__all__ = ["OrderedPool", "ThreadBuffer", "count_workers"]
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def count_workers() -> int:
-    """Return how many threads the machine has work for."""
-    return max(1, len(os.sched_getaffinity(0)))
 
 
 class ThreadBuffer(threading.local):
@@ -47,7 +45,7 @@ class OrderedPool:
     def __init__(self, *, workers: int | None = None, window: int | None = None) -> None:
         workers = workers or count_workers()
         self._window = window or workers + 2
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="deltaimg")
+        self._workers = Workers(workers, "deltaimg")
         self._pending: deque[Future[Any]] = deque()
 
     def __enter__(self) -> OrderedPool:
@@ -56,12 +54,12 @@ class OrderedPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workers.close()
         self._pending.clear()
 
     def submit(self, function: Callable[[Item], Result], item: Item) -> Iterator[Result]:
         """Queue one item; yield results for as long as more than the window are waiting. To be exhausted."""
-        self._pending.append(self._pool.submit(function, item))
+        self._pending.append(self._workers.submit(function, item))
         while len(self._pending) > self._window:
             yield self._pending.popleft().result()
 

@@ -161,8 +161,8 @@ if _forced != "reference":
         if _forced == "native":
             raise
         warnings.warn(
-            f"deltaimg runs without its native core ({error}): scans take several times as long, maps and matching "
-            "some hundred times. Install a C compiler, then deltaimg anew; DELTAIMG_KERNELS=reference silences this.",
+            f"deltaimg runs without its native core ({error}), many times slower; install a C compiler, then reinstall "
+            "deltaimg (DELTAIMG_KERNELS=reference silences this)",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -23,10 +23,19 @@ from typing import Self
 
 import msgspec
 
-from deltaimg.errors import IntegrityError, LockLost, ObjectExists, ObjectNotFound, RepositoryLocked, StoreError
+from deltaimg.errors import (
+    IntegrityError,
+    LockLost,
+    ObjectExists,
+    ObjectNotFound,
+    OutOfResources,
+    RepositoryLocked,
+    StoreError,
+)
 from deltaimg.format.lock import HEARTBEATS, LOCKS, MAINTENANCE_LOCK, READER_LOCKS, build_lock, parse_lock
 from deltaimg.repo.lock_holder import PATIENCE_S, RENEW_S, FoundLock, Sleep, describe_process, remove_if_gone
 from deltaimg.repo.repository import Repository
+from deltaimg.threads import start_thread
 
 
 class HeldLock(ABC):
@@ -43,8 +52,10 @@ class HeldLock(ABC):
 
     def __enter__(self) -> Self:
         if self._take():
-            self._heart = threading.Thread(target=self._beat, name="deltaimg-heartbeat", daemon=True)
-            self._heart.start()
+            try:
+                self._heart = start_thread(self._beat, "deltaimg-heartbeat")
+            except OutOfResources as error:
+                self._go_on_without_heartbeat(error)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,6 +73,11 @@ class HeldLock(ABC):
     @abstractmethod
     def _take(self) -> bool:
         """Write the lock, and tell whether it stands."""
+
+    def _go_on_without_heartbeat(self, error: OutOfResources) -> None:
+        """No thread can be started: hosts that cannot see this process would take it for dead, and remove its lock."""
+        self._release()
+        raise OutOfResources(error.what, f"renewing the lock of {self._what}") from error
 
     def _put(self) -> None:
         """Write the lock; raises ObjectExists."""
@@ -163,3 +179,6 @@ class ReaderLock(HeldLock):
         except StoreError:
             return False
         return True
+
+    def _go_on_without_heartbeat(self, error: OutOfResources) -> None:
+        """A prune on another host may take the lock away, which a reader survives: it is told, and can run again."""

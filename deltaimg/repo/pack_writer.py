@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from deltaimg.format.record import WHOLE_LITERAL, RecordHeader, RecordTables
 from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
 from deltaimg.model import MIB
 from deltaimg.repo.repository import Repository
+from deltaimg.threads import Workers
 
 PACK_BYTES = 32 * MIB
 CHECKPOINT_BYTES = 256 * MIB
@@ -65,7 +66,7 @@ class PackWriter:
         self._digests: list[Digests] = []
         self._tables: list[RecordTables] = []
         self._filled_bytes = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="deltaimg-store")
+        self._thread = Workers(1, "deltaimg-store")
         self._in_flight: deque[Future[None]] = deque()
         self._unindexed: list[_StoredPack] = []
         self._unindexed_bytes = 0
@@ -74,7 +75,7 @@ class PackWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._thread.close()
 
     def add(self, header: RecordHeader, payload: bytes, digests: Digests, tables: RecordTables = WHOLE_LITERAL) -> None:
         """Take one record, and the tables that its payload begins with; raises what storing an earlier one met.

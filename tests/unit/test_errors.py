@@ -31,6 +31,7 @@ EXAMPLES: list[DeltaimgError] = [
     errors.ObjectExists("maps/ab"),
     errors.StoreFull("maps/ab", "no space left"),
     errors.NativeError("scan_blocks", "BAD_SLOT"),
+    errors.OutOfResources("memory", "backing up", advice="run with --threads 1"),
     errors.OutputError("No space left on device"),
     errors.ReaderGone(),
     errors.Interrupted(2),

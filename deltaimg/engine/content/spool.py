@@ -49,7 +49,7 @@ class Spool:
         place = np.array([(first * self._block_bytes, len(kept), 0)], RANGE)
         failed = write_ranges(self._descriptor, place, kept.data, len(kept))
         if failed is not None:
-            raise self._failure(failed.error_number)
+            raise self._failure(failed.error_number) from OSError(failed.error_number, "")
 
     def find(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return where each slot is kept, in blocks, for `read`."""
@@ -59,7 +59,7 @@ class Spool:
         """Fill ranges of `out` with what was put."""
         failed = read_ranges(self._descriptor, ranges, out)
         if failed is not None:
-            raise self._failure(failed.error_number)
+            raise self._failure(failed.error_number) from OSError(failed.error_number, "")
 
     def get(self, slots: npt.NDArray[np.int64], out: memoryview) -> None:
         """Fill `out` with the blocks of slots that were put, one after another."""

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads, and what happens where the system starts no more of them: limits of processes, of memory, of a container."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from deltaimg.errors import OutOfResources, UsageError
+
+Result = TypeVar("Result")
+MAX_THREADS = 256
+_STACK_BYTES = 9 << 20
+"""The usual stack of a thread, and what goes with it."""
+
+
+class _Limit:
+    """What `limit_workers` set."""
+
+    threads = MAX_THREADS
+
+
+def count_workers() -> int:
+    """Return how many threads to work on: one for each core that this process may use, within the limit that was set."""
+    return max(1, min(_Limit.threads, len(os.sched_getaffinity(0))))
+
+
+def limit_workers(count: int) -> None:
+    """Let this process work on at most `count` threads from now on; raises UsageError."""
+    if not 1 <= count <= MAX_THREADS:
+        raise UsageError(f"{count} threads: it must be 1 to {MAX_THREADS}")
+    _Limit.threads = count
+
+
+def start_thread(function: Callable[[], None], name: str) -> threading.Thread:
+    """Start a thread that does not keep the process alive; raises OutOfResources."""
+    thread = threading.Thread(target=function, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise OutOfResources("threads" if _has_room_for_stack() else "memory") from error
+    return thread
+
+
+def _has_room_for_stack() -> bool:
+    """Whether a limit of memory leaves room for a thread's stack: the system gives the same answer for both limits."""
+    try:
+        mmap.mmap(-1, _STACK_BYTES).close()
+    except OSError:
+        return False
+    return True
+
+
+class Workers:
+    """Up to `count` threads, which take work in the order in which it was given.
+
+    Where the system starts fewer threads, those do all the work; where it starts none, `submit` does it itself.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count, self._name = count, name
+        self._threads: list[threading.Thread] = []
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+
+    def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """Have a function called; the future has its result, or what it raised."""
+        if len(self._threads) < self._count:
+            self._start_another()
+        work = _Work(function, arguments)
+        if self._threads:
+            self._work.put(work)
+        else:
+            work.run()
+        return work.future
+
+    def close(self) -> None:
+        """Cancel what has not begun, and wait for what has."""
+        while self._threads:
+            try:
+                if work := self._work.get_nowait():
+                    work.future.cancel()
+            except Empty:
+                break
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+
+    def _start_another(self) -> None:
+        try:
+            self._threads.append(start_thread(_Loop(self._work), self._name))
+        except OutOfResources:
+            self._count = len(self._threads)
+
+
+class _Work:
+    """A function, its arguments, and where its result goes."""
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self.future: Future[Any] = Future()
+        self._function, self._arguments = function, arguments
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._function(*self._arguments)
+        except BaseException as error:  # noqa: BLE001  whoever asks for the result gets it
+            self.future.set_exception(error)
+            # The error's traceback holds this frame: without the reference, nothing waits for the collector.
+            del self
+        else:
+            self.future.set_result(result)
+
+
+class _Loop:
+    """What a thread does: work until there is None. It does not know its `Workers`, and so does not keep them."""
+
+    def __init__(self, work: SimpleQueue[_Work | None]) -> None:
+        self._work = work
+
+    def __call__(self) -> None:
+        while (work := self._work.get()) is not None:
+            work.run()
+            del work

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people expect of any command line: options in any place, help by any way, suggestions, true last words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from deltaimg.cli.app import COMMANDS, SYNONYMS
+from deltaimg.cli.options import move_common_options
+from deltaimg.errors import UsageError
+from tests.cli.conftest import Nights
+from tests.support.program import command, deltaimg, environment, fail, succeed
+
+
+@pytest.mark.parametrize(
+    ("given", "moved"),
+    [
+        ("-r x snapshots", "snapshots -r x"),
+        ("-qr x -v snapshots vm1", "snapshots -qr x -v vm1"),
+        ("-rx --json stats", "stats -rx --json"),
+        ("--repo=x --threads 2 backup a -i b", "backup --repo=x --threads 2 a -i b"),
+        ("snapshots -r x", "snapshots -r x"),
+        ("-q --help", "--help"),
+        ("-r x -V", "-V"),
+        ("-r x", ""),
+        ("-r", ""),
+        ("", ""),
+        ("--frobnicate snapshots", "--frobnicate snapshots"),
+    ],
+)
+def test_common_options_may_stand_before_the_command(given: str, moved: str) -> None:
+    assert move_common_options(given.split()) == moved.split()
+
+
+def test_a_repository_named_before_the_command_counts_more_than_the_environment(nights: Nights, tmp_path: Path) -> None:
+    succeed("init", "-r", tmp_path / "empty")
+    assert succeed("-r", nights.repo, "-q", "snapshots", repo=tmp_path / "empty").text.count("vm1@") == 2
+    assert succeed("--json", "snapshots", repo=tmp_path / "empty").json == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("snapshot", "snapshots"), ("bakcup", "backup"), ("Restore", "restore"), ("ls", "snapshots")]
+)
+def test_a_misspelt_command_gets_the_nearest_right_one(typed: str, meant: str) -> None:
+    for words in ((typed,), ("help", typed)):
+        run = deltaimg(*words)
+        assert run.code == UsageError.exit_code
+        assert f"did you mean 'deltaimg {meant}'?" in run.err
+
+
+def test_what_resembles_nothing_gets_the_way_to_the_list() -> None:
+    assert "'deltaimg help' lists the commands" in deltaimg("frobnicate").err
+    assert set(SYNONYMS.values()) <= set(COMMANDS)
+    assert not set(SYNONYMS) & set(COMMANDS)
+
+
+def test_help_and_version_are_found_by_every_usual_way(nights: Nights) -> None:
+    assert succeed("help").text == succeed("--help").text == succeed("-h").text == succeed().text
+    assert succeed("help", "backup").text == succeed("backup", "--help").text == succeed("backup", "-h").text
+    assert succeed("-V").text == succeed("--version").text == succeed("version").text
+    assert set(succeed("help", "--json").json["commands"]) == set(COMMANDS)
+    assert "--image, -i" in str(succeed("help", "backup", "--json").json["options"]).replace(
+        "-i, --image", "--image, -i"
+    )
+
+
+def test_a_machine_without_the_native_core_says_so_in_one_line(nights: Nights, tmp_path: Path) -> None:
+    """The core is hidden as where no compiler was: its module is not found."""
+    hide = tmp_path / "sitecustomize.py"
+    hide.write_text("import sys; sys.modules['deltaimg.kernels._native'] = None\n")
+    variables = environment(nights.repo) | {"PYTHONPATH": f"{tmp_path}:{os.getcwd()}"}
+    for words in (("show", "vm1"), ("restore", "vm1", tmp_path / "out", "-q"), ("verify", "-q")):
+        done = subprocess.run(command(*words), capture_output=True, text=True, env=variables, check=False)
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stderr.splitlines() if "native core" in line]
+        assert len(lines) == 1
+        assert lines[0].startswith("deltaimg: warning: deltaimg runs without its native core")
+        assert "RuntimeWarning" not in done.stderr
+    quiet = variables | {"DELTAIMG_KERNELS": "reference"}
+    done = subprocess.run(command("show", "vm1"), capture_output=True, text=True, env=quiet, check=False)
+    assert done.stderr == ""
+
+
+def interrupt(nights: Nights, *words: object, stdin: bytes) -> str:
+    """Start a command that waits for more of its standard input, interrupt it and return what it said."""
+    run = subprocess.Popen(
+        command(*words),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(nights.repo),
+    )
+    assert run.stdin is not None
+    assert run.stderr is not None
+    run.stdin.write(stdin)
+    run.stdin.flush()
+    time.sleep(1.5)
+    run.send_signal(signal.SIGINT)
+    said = run.stderr.read().decode()
+    run.stdin.close()
+    assert run.wait(60) == 128 + signal.SIGINT, said
+    return said
+
+
+def test_an_interrupted_command_says_what_it_leaves_behind(nights: Nights, tmp_path: Path) -> None:
+    """A restore said that the next run would go on where it starts over."""
+    said = interrupt(nights, "backup", "-", "-i", "slow", stdin=os.urandom(1 << 20))
+    assert "interrupted; no snapshot was made; the next run uses what this one has stored" in said
+    said = interrupt(nights, "signature", "-", tmp_path / "sig", stdin=b"x" * 5000)
+    assert "interrupted; no file was written" in said
+    assert not list(tmp_path.glob("sig*"))
+
+
+def test_every_command_that_writes_has_last_words() -> None:
+    from deltaimg.cli.interruption import _OUTCOMES
+
+    reading = {"snapshots", "show", "diff", "cat", "check", "stats", "unlock", "benchmark", "version", "help"}
+    assert set(_OUTCOMES) | reading >= set(COMMANDS)
+    assert not set(_OUTCOMES) & reading
+    assert "option" in fail(2, "snapshots", "--frobnicate")
