@@ -321,6 +321,16 @@ class PacksDamaged(IntegrityError):
         self.packs = packs
 
 
+class ObjectTooLarge(IntegrityError):
+    """An object has more bytes than any object of its kind. None of it was read."""
+
+    exit_code = 49
+
+    def __init__(self, object_name: str, size_bytes: int, max_bytes: int) -> None:
+        super().__init__(object_name, 0, f"has {size_bytes} bytes; an object of its kind has at most {max_bytes}")
+        self.size_bytes, self.max_bytes = size_bytes, max_bytes
+
+
 # -- store -------------------------------------------------------------------------------------------------------------
 
 
@@ -339,8 +349,18 @@ class ObjectNotFound(StoreError):
 
     exit_code = 51
 
-    def __init__(self, object_name: str) -> None:
-        super().__init__(object_name, "is missing from the repository")
+    def __init__(self, object_name: str, problem: str = "is missing from the repository") -> None:
+        super().__init__(object_name, problem)
+
+
+class NotAnObject(ObjectNotFound):
+    """Something else lies where an object of the repository belongs: a folder, a link, a device."""
+
+    exit_code = 57
+    hint = "move it elsewhere; 'deltaimg repair' brings back what can be"
+
+    def __init__(self, object_name: str, what: str) -> None:
+        super().__init__(object_name, f"is {what}, where an object of the repository belongs")
 
 
 class ObjectExists(StoreError):
@@ -370,6 +390,13 @@ class PermissionDenied(StoreError):
     """The store refuses this user."""
 
     exit_code = 55
+
+
+class NameNotKept(StoreError):
+    """The store cannot keep an object of this name, or cannot keep it apart from one of another name."""
+
+    exit_code = 56
+    hint = "choose another name: file systems agree on lower-case letters, digits and dashes"
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------------

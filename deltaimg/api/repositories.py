@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from deltaimg import __version__
 from deltaimg.errors import IntegrityError, RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
 from deltaimg.format.manifest import Manifest
+from deltaimg.repo.leftovers import describe_writer
 from deltaimg.repo.lock_holder import FoundLock, remove_if_gone
 from deltaimg.repo.lock_holder import list_locks as find_locks
 from deltaimg.repo.lock_holder import remove_lock as remove_found_lock
@@ -22,18 +23,16 @@ def create_repository(location: str) -> Repository:
     """Make a new, empty repository in the folder `location`, which must be empty or not exist."""
     if _is_no_folder(location):
         raise RepositoryExists(location, "is not a folder")
-    return Repository.create(LocalStore(location), created=datetime.now(UTC), software=f"deltaimg {__version__}")
+    return Repository.create(
+        LocalStore(location, writer=describe_writer), created=datetime.now(UTC), software=f"deltaimg {__version__}"
+    )
 
 
 def open_repository(location: str) -> Repository:
     """Open the repository in the folder `location`."""
     if _is_no_folder(location):
         raise RepositoryNotFound(location, "is not a folder, so not a repository")
-    store = LocalStore(location)
-    repository = Repository.open(store)
-    # Only now is it known that the folder is ours to tidy.
-    store.remove_leftovers()
-    return repository
+    return Repository.open(LocalStore(location, writer=describe_writer))
 
 
 def list_snapshots(repository: Repository, image: str | None = None) -> list[Manifest]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from deltaimg.cli.logged_warnings import LoggedWarnings
 from deltaimg.cli.output import losing_output
 from deltaimg.errors import DeltaimgError
 
@@ -92,13 +93,16 @@ class Terminal:
         self._done = 0
         self._started = time.monotonic()
         self._last_line: float | None = None
+        self._logged = LoggedWarnings(self.warn)
 
     def __enter__(self) -> Terminal:
+        self._logged.attach()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._logged.detach()
         if self._bar is not None:
             self._bar.stop()
 

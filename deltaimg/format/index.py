@@ -30,7 +30,7 @@ from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.format.columns import pack_columns, unpack_columns
 from deltaimg.format.cut_entries import CutEntries, find_cuts_problem, no_cuts
 from deltaimg.format.framing import HEADER_BYTES, BodyReader, Kind, frame, unframe
-from deltaimg.format.limits import MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS, find_record_problem
+from deltaimg.format.limits import MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS, MAX_TABLE_BYTES, find_record_problem
 from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns, find_runs_problem
 from deltaimg.format.sources import SourceTable
 
@@ -53,6 +53,11 @@ ENTRY: Final = np.dtype(
 the place of its first slot in the signature; a block is 2 ** block_shift bytes."""
 _COLUMNS: Final = ("<u2", "<u4", "<u2", "<u2", "<u2", "<u4", "<u2", "<u2", "<u2")
 """Types of the packed columns, in their order."""
+
+
+def count_possible_entries(size_bytes: int) -> int:
+    """Return how many entries an index object of this size has at most; none if it is too large to be read."""
+    return size_bytes // ENTRY.itemsize if size_bytes <= MAX_TABLE_BYTES else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,12 @@ MAX_OBJECT_BYTES: Final = 2**32 - 1
 MAX_DOCUMENT_BYTES: Final = 1 << 20
 MAX_LIST_BYTES: Final = 1 << 26
 """Of a document that names other objects, 67 bytes each: a million of them."""
+MAX_PACK_BYTES: Final = 1 << 28
+"""A pack is full at 32 MiB of payload. Headers and footer of tiny records take up to three times as much as that."""
+MAX_TABLE_BYTES: Final = 1 << 30
+"""Of a map, an index, a signature or the coverage."""
+MAX_PARITY_OBJECT_BYTES: Final = 1 << 29
+"""Shards of up to 128 MiB, more where a single pack needs them, and two copies of the tables."""
 
 MIN_BLOCK_SHIFT: Final = MIN_BLOCK_BYTES.bit_length() - 1
 MAX_BLOCK_SHIFT: Final = MAX_BLOCK_BYTES.bit_length() - 1

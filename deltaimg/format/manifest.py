@@ -107,6 +107,8 @@ def find_name_problem(name: str) -> str | None:
         return "has control characters"
     if name[0] in ".-" or name != name.strip():
         return "begins with a dot, a dash or a space, or ends with a space"
+    if name == "lost+found":
+        return "is what file systems call a folder of their own"
     if bad := sorted({character for character in name if character in "/\\@~*?"}):
         return f"has {' '.join(bad)}"
     return None

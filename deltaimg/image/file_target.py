@@ -10,6 +10,7 @@ from deltaimg.errors import ImageError, TargetExists, TargetTooSmall
 from deltaimg.image.attributes import copy_attributes, copy_flags
 from deltaimg.image.descriptor_target import DescriptorTarget, describe_write_failure
 from deltaimg.image.temporary import TemporaryFile
+from deltaimg.posix import sync_folder
 
 _NEW_MODE = 0o666
 _SECRET_MODE = 0o600
@@ -77,7 +78,7 @@ class FileTarget(DescriptorTarget):
             os.fsync(self._descriptor)
         self._file.publish()
         if self._is_synced:
-            _sync_folder(self.folder or os.curdir)
+            sync_folder(self.folder or os.curdir)
 
     def _replace(self) -> None:
         try:
@@ -88,7 +89,7 @@ class FileTarget(DescriptorTarget):
             self.warnings.append(f"{self.path}: the new file could not get {', '.join(lost)} of the old one")
         os.fsync(self._descriptor)
         self._file.replace()
-        _sync_folder(self.folder or os.curdir)
+        sync_folder(self.folder or os.curdir)
 
     def _fail_to_write(self, offset: int, error: OSError) -> ImageError:
         if not self._is_replacing or error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -104,11 +105,3 @@ class FileTarget(DescriptorTarget):
 
     def _fail_to_grow(self, size_bytes: int) -> ImageError:
         return TargetTooSmall(self.path, f"its file system cannot hold a file of {size_bytes} bytes")
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from deltaimg.arrays import Ranges
 from deltaimg.descriptors import find_descriptor, is_standard_stream
 from deltaimg.errors import ImageError, UnsupportedImage
+from deltaimg.posix import describe_mode
 
 STREAM = "-"
 
@@ -111,17 +112,3 @@ def _open_stream(path: str) -> int:
     """Open a named pipe, which waits until somebody writes to it; raises OSError."""
     number = find_descriptor(path)
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if number is None else os.dup(number)
-
-
-def describe_mode(mode: int) -> str:
-    """Say in words what kind of file has this mode."""
-    kinds = (
-        (stat.S_ISDIR, "a directory"),
-        (stat.S_ISCHR, "a character device"),
-        (stat.S_ISFIFO, "a named pipe"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISLNK, "a symbolic link"),
-        (stat.S_ISBLK, "a block device"),
-        (stat.S_ISREG, "a file"),
-    )
-    return next((words for test, words in kinds if test(mode)), "something unknown")

@@ -16,8 +16,9 @@ from deltaimg.descriptors import find_descriptor, is_standard_stream
 from deltaimg.errors import ImageError, TargetExists, UnsupportedImage
 from deltaimg.image.device_target import DeviceTarget
 from deltaimg.image.file_target import FileTarget
-from deltaimg.image.source import describe_mode, is_stream
+from deltaimg.image.source import is_stream
 from deltaimg.image.stream_target import StreamTarget, open_stream_target
+from deltaimg.posix import describe_mode
 
 STDOUT = "-"
 

@@ -17,7 +17,15 @@ import numpy.typing as npt
 
 from deltaimg.arrays import Digests, expand_ranges, sparse_zeros
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
-from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, no_links, parse_index
+from deltaimg.format.index import (
+    ENTRY,
+    INDEXES,
+    IndexObject,
+    SourceLinks,
+    count_possible_entries,
+    no_links,
+    parse_index,
+)
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.format.slot_runs import SLOT_RUN
@@ -332,7 +340,7 @@ def _read_indexes(
     """Add to `objects` those that are listed; return by name what those that cannot be read meet."""
     listed = {found.name.removeprefix(INDEXES): found.size_bytes for found in repository.store.list(INDEXES)}
     wanted = [name for name in listed if name not in objects and name not in without]
-    rooms = [listed[name] // ENTRY.itemsize for name in wanted]
+    rooms = [count_possible_entries(listed[name]) for name in wanted]
     # All in one piece of memory, which goes back to the system: that of thousands of objects, each freed by itself, would not.
     kept, first = sparse_zeros(sum(rooms), ENTRY), 0
     damage: dict[str, DeltaimgError] = {}

@@ -33,6 +33,7 @@ from deltaimg.format.parity import (
     parse_trailer,
 )
 from deltaimg.model import MIB
+from deltaimg.repo.keys import check_size
 from deltaimg.repo.repository import Repository
 
 _BATCH_BYTES = 64 * MIB
@@ -75,6 +76,7 @@ def load_parity(repository: Repository, *, is_thorough: bool = False) -> ParityG
     groups, damage = [], []
     for found in list(repository.store.list(PARITY)):
         try:
+            check_size(found.name, found.size_bytes)
             tables = _load_tables(repository, found.name, found.size_bytes)
             damaged = _count_damage(repository, found.name, found.size_bytes, tables) if is_thorough else 0
             groups.append(ParityGroup(found.name, found.size_bytes, tables, damaged))

@@ -24,9 +24,17 @@ from deltaimg.format.config import CONFIG_NAME, Config, build_config, parse_conf
 from deltaimg.format.framing import SALT_BYTES, name_object, salt_object
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, build_manifest, format_time, parse_manifest, split_object_name
 from deltaimg.format.pack import PACKS, pack_name
+from deltaimg.repo.objects import Objects, own_layout
 from deltaimg.store.interface import Confirm, Parts, Store, always
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+_LITTER = re.compile(
+    r"\.(DS_Store|nfs.*|_.*|Trash.*|Spotlight-V100|fseventsd|snapshots?|directory)|lost\+found|@eaDir|#recycle|#snapshot"
+    r"|System Volume Information|\$RECYCLE\.BIN|Thumbs\.db|desktop\.ini",
+    re.IGNORECASE,
+)
+"""What file systems and file managers put into an empty folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +77,17 @@ class Repository:
     """An open repository. Methods may raise StoreError, IntegrityError and UnsupportedFormat."""
 
     def __init__(self, store: Store, config: Config) -> None:
-        self.store = store
+        self.store = store if isinstance(store, Objects) else Objects(store)
         self.config = config
         self.keys = Keys.derive(config.digest_key_bytes)
 
     @classmethod
     def create(cls, store: Store, *, created: datetime, software: str) -> Repository:
         """Make a repository in an empty store; raises RepositoryExists when there is anything in it."""
-        for found in store.list(""):
-            if found.name == CONFIG_NAME:
+        for name in _list_content(store):
+            if name == CONFIG_NAME:
                 raise RepositoryExists(store.location, "there is a repository already")
-            raise RepositoryExists(store.location, f"there is something else already ('{found.name}')")
+            raise RepositoryExists(store.location, f"there is something else already ('{name}')")
         config = Config(
             repository_id=secrets.token_hex(16),
             created=format_time(created),
@@ -95,13 +103,13 @@ class Repository:
     @classmethod
     def open(cls, store: Store) -> Repository:
         """Open the repository in `store`; raises RepositoryNotFound when it holds none."""
+        objects = store if isinstance(store, Objects) else Objects(store)
         try:
-            data = store.get(CONFIG_NAME)
+            data = objects.get(CONFIG_NAME)
         except ObjectNotFound as error:
-            found = next(iter(store.list("")), None)
-            problem = None if found is None else "is not a repository: it has no 'config'"
+            problem = "is not a repository: it has no 'config'" if any(_list_content(store)) else None
             raise RepositoryNotFound(store.location, problem) from error
-        return cls(store, parse_config(data, f"{store.location}/{CONFIG_NAME}"))
+        return cls(objects, parse_config(data, f"{store.location}/{CONFIG_NAME}"))
 
     # -- write-once objects, named by content ------------------------------------------------------------------------
 
@@ -166,3 +174,11 @@ class Repository:
         data = build_manifest(manifest)
         parse_manifest(data, manifest.object_name)
         return self.store.put(manifest.object_name, [data], confirm)
+
+
+def _list_content(store: Store) -> Iterator[str]:
+    """Yield the objects of a repository in a store, `config` first, then what else there is in it."""
+    foreign: list[str] = []
+    names = [found.name for found in store.list("", own_layout(lambda name, _what: foreign.append(name)))]
+    yield from sorted(names, key=lambda name: name != CONFIG_NAME)
+    yield from (name for name in foreign if _LITTER.fullmatch(name.partition("/")[0]) is None)

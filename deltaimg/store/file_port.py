@@ -11,6 +11,8 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
+from deltaimg.posix import rename_exclusively, sync_folder
+
 _MAX_PARTS = 512
 """Below IOV_MAX, 1024 on Linux."""
 
@@ -45,6 +47,10 @@ class FilePort:
     def rename(self, source: str, target: str) -> None:
         os.rename(source, target)
 
+    def rename_exclusively(self, source: str, target: str) -> None:
+        """Rename a file to a name that must not exist."""
+        rename_exclusively(source, target)
+
     def unlink(self, path: str) -> None:
         os.unlink(path)
 
@@ -52,15 +58,15 @@ class FilePort:
         os.mkdir(path, 0o700)
 
     def sync_folder(self, path: str) -> None:
-        """Make the names in a folder durable."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        """Make the names in a folder durable, where its file system can."""
+        sync_folder(path)
 
     def is_folder(self, path: str) -> bool:
         return os.path.isdir(path)
+
+    def stat(self, path: str) -> os.stat_result:
+        """Return what stands at `path`, a link itself where it is one."""
+        return os.lstat(path)
 
     def read(self, path: str, offset: int, length: int | None) -> bytes:
         """Return `length` bytes from `offset`, or all to the end; fewer only where the file ends."""

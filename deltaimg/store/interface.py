@@ -28,6 +28,22 @@ class ObjectInfo:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which names belong to whoever uses a store. Whatever else lies there is somebody else's, and is not listed."""
+
+    has_object: Callable[[str], bool]
+    """Whether an object can have this name."""
+    has_folder: Callable[[str], bool]
+    """Whether objects can lie in this folder; one in which none can is not looked into."""
+    note_foreign: Callable[[str, str], None]
+    """Called for each thing that a listing leaves out: its name, and what it is, such as `a file`."""
+
+
+ANY_NAME = Layout(lambda _name: True, lambda _name: True, lambda _name, _what: None)
+"""Of a store whose user takes every name."""
+
+
 class Store(Protocol):
     """Keeps objects under names such as `packs/ab/abcd…`. Every method may raise StoreError."""
 
@@ -48,16 +64,24 @@ class Store(Protocol):
         """
         ...
 
-    def get(self, name: str) -> bytes:
-        """Return a whole object; raises ObjectNotFound."""
+    def get(self, name: str, max_bytes: int | None = None) -> bytes:
+        """Return a whole object.
+
+        Raises:
+            ObjectNotFound: there is none. ObjectTooLarge: it has more than `max_bytes`; none of it was read.
+        """
         ...
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`, fewer only where the object ends; raises ObjectNotFound."""
         ...
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield each object whose name begins with `prefix`, which is empty or a folder and its slash, in order of name."""
+    def list(self, prefix: str, layout: Layout = ANY_NAME) -> Iterator[ObjectInfo]:
+        """Yield each object whose name begins with `prefix` and is one of `layout`, in order of name.
+
+        Args:
+            prefix: empty, or a folder and its slash.
+        """
         ...
 
     def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
@@ -80,13 +104,33 @@ class Store(Protocol):
         """Remove an object, durably; one that is not there is no error."""
         ...
 
+    def make_folder(self, name: str) -> None:
+        """Make sure that objects can be put into a folder, where the store has folders; raises NameNotKept if it cannot."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A file that is no object yet: it is being written, or its writer is dead."""
+
+    name: str
+    size_bytes: int
+    writer: str
+    """Who writes it, as the store was told; empty where it was not."""
+    modified_s: float
+    """When it was last written to, in seconds since 1970, by the clock of the file system."""
+
 
 @runtime_checkable
 class KeepsUnfinished(Protocol):
     """A store that puts objects in steps, so that a process that dies leaves something behind."""
 
-    def list_unfinished(self) -> Iterator[ObjectInfo]:
+    def list_unfinished(self, layout: Layout = ANY_NAME) -> Iterator[Unfinished]:
         """Yield what is being put now, or was when its process ended: no objects yet."""
+        ...
+
+    def remove_unfinished(self, name: str) -> None:
+        """Remove what is left of a process that is dead; what cannot be removed stays."""
         ...
 
 

@@ -6,8 +6,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-from deltaimg.errors import ObjectExists, ObjectNotFound
-from deltaimg.store.interface import Confirm, ObjectInfo, Parts, always, check_object_name, check_prefix
+from deltaimg.errors import ObjectExists, ObjectNotFound, ObjectTooLarge
+from deltaimg.store.interface import (
+    ANY_NAME,
+    Confirm,
+    Layout,
+    ObjectInfo,
+    Parts,
+    always,
+    check_object_name,
+    check_prefix,
+)
 
 
 class MemoryStore:
@@ -27,20 +36,26 @@ class MemoryStore:
             self.objects[name] = data
         return len(data)
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, max_bytes: int | None = None) -> bytes:
         try:
-            return self.objects[check_object_name(name)]
+            data = self.objects[check_object_name(name)]
         except KeyError as error:
             raise ObjectNotFound(name) from error
+        if max_bytes is not None and len(data) > max_bytes:
+            raise ObjectTooLarge(name, len(data), max_bytes)
+        return data
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         return self.get(name)[offset : offset + length]
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, layout: Layout = ANY_NAME) -> Iterator[ObjectInfo]:
         check_prefix(prefix)
         for name, data in sorted(self.objects.items()):
             if name.startswith(prefix):
-                yield ObjectInfo(name, len(data))
+                if layout.has_object(name):
+                    yield ObjectInfo(name, len(data))
+                else:
+                    layout.note_foreign(name, "an object")
 
     def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         data = b"".join(parts)
@@ -54,3 +69,6 @@ class MemoryStore:
 
     def delete(self, name: str) -> None:
         self.objects.pop(check_object_name(name), None)
+
+    def make_folder(self, name: str) -> None:
+        check_object_name(name)

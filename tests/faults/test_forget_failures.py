@@ -29,7 +29,7 @@ def make_history(store: Store) -> History:
 def copy_history(history: History) -> History:
     """Return the same nights in a store of their own, in memory."""
     store = MemoryStore()
-    inner = history.repository.store
+    inner = history.repository.store.inner
     assert isinstance(inner, MemoryStore)
     store.objects.update(inner.objects)
     return History(Repository(store, history.repository.config), history.nights, history.image)
@@ -73,7 +73,7 @@ def test_a_forget_survives_the_failure_of_any_store_call(error: StoreError, afte
     seen: set[tuple[object, bool]] = set()
     while True:
         history = copy_history(template)
-        inner = history.repository.store
+        inner = history.repository.store.inner
         faulty = FaultyStore(inner, error, fail_at=number, after_effect=after_effect)
         met = try_forget(history, Repository(faulty, history.repository.config))
         if not faulty.has_failed:

@@ -147,7 +147,7 @@ def test_a_repair_that_dies_between_two_steps_leaves_a_manifest_under_its_name()
     repository = make_repository()
     manifest = back_up_image(repository, image_of(1))
     copy = MemoryStore()
-    copy.objects = dict(repository.store.objects)  # type: ignore[attr-defined]
+    copy.objects = dict(repository.store.inner.objects)  # type: ignore[attr-defined]
     good = repository.store.get(manifest.object_name)
     repository.store.replace(manifest.object_name, [good[:-1] + b"?"])
 

@@ -40,12 +40,12 @@ def make_nights(size_bytes: int = 300_000) -> tuple[Repository, list[tuple[Manif
 
 def copy_of(repository: Repository) -> Repository:
     store = MemoryStore()
-    store.objects = dict(repository.store.objects)  # type: ignore[attr-defined]
+    store.objects = dict(repository.store.inner.objects)  # type: ignore[attr-defined]
     return Repository(store, repository.config)
 
 
 def objects_of(repository: Repository) -> dict[str, bytes]:
-    return repository.store.objects  # type: ignore[attr-defined, no-any-return]
+    return repository.store.inner.objects  # type: ignore[attr-defined, no-any-return]
 
 
 def harm(repository: Repository, name: str, how: str) -> None:

@@ -122,6 +122,10 @@ class FaultyPort(FilePort):
         self._check("rename")
         self._inner.rename(source, target)
 
+    def rename_exclusively(self, source: str, target: str) -> None:
+        self._check("rename_exclusively")
+        self._inner.rename_exclusively(source, target)
+
     def unlink(self, path: str) -> None:
         self._check("unlink")
         self._inner.unlink(path)
@@ -136,6 +140,10 @@ class FaultyPort(FilePort):
 
     def is_folder(self, path: str) -> bool:
         return self._inner.is_folder(path)
+
+    def stat(self, path: str) -> os.stat_result:
+        self._check("stat")
+        return self._inner.stat(path)
 
     def read(self, path: str, offset: int, length: int | None) -> bytes:
         if self._error_number is not None:

@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from deltaimg.store.file_names import find_writer
 from deltaimg.store.file_port import FilePort
 
 ROOT = "/simulated-disk"
@@ -87,7 +88,6 @@ class SimulatedDisk(FilePort):
     """What `objects` holds, durably, below `folder`; then whatever is done to it through the port.
 
     Args:
-        unseen: folders of `folder` that nobody reads, whose content is no part of a state.
         on_cut: called after each call that changes something, with its name, while the disk stands still.
     """
 
@@ -96,13 +96,11 @@ class SimulatedDisk(FilePort):
         objects: Mapping[str, bytes] | None = None,
         *,
         folder: str = f"{ROOT}/repo",
-        unseen: Sequence[str] = ("tmp",),
         on_cut: Callable[[str], None] | None = None,
     ) -> None:
         self.folder = folder
         self.on_cut = on_cut
         self._root = _Folder()
-        self._unseen = set(unseen)
         self._open: dict[int, _File] = {}
         self._descriptors = itertools.count(1000)
         self._lock = threading.RLock()
@@ -181,6 +179,10 @@ class SimulatedDisk(FilePort):
         with self._lock:
             return isinstance(self._find(path), _Folder)
 
+    def stat(self, path: str) -> os.stat_result:
+        with self._lock:
+            return _Entry(os.path.basename(path), path, self._need(path)).stat()
+
     def read(self, path: str, offset: int, length: int | None) -> bytes:
         with self._lock:
             data = self._need(path).now
@@ -204,20 +206,20 @@ class SimulatedDisk(FilePort):
         alone, and combinations at random up to `bound`. Several of them may be equal.
         """
         with self._lock:
-            choices = list(self._choices(self._root, self.folder))
+            choices = list(self._choices(self._root))
             counts = [len(_outcomes(choice)) for choice in choices]
             is_all = math.prod(counts) <= bound
             vectors = itertools.product(*map(range, counts)) if is_all else _some_vectors(counts, bound, chance)
             return [self._lay_out(dict(zip(choices, vector, strict=True))) for vector in vectors], is_all
 
-    def _choices(self, folder: _Folder, top: str) -> Iterator[_Choice]:
-        """Yield, once each, all names and files that more than one thing can become."""
+    def _choices(self, folder: _Folder) -> Iterator[_Choice]:
+        """Yield, once each, all names and files that more than one thing can become, but for temporary files: none is read."""
         seen: set[int] = set()
         pending: list[tuple[str, _Folder]] = [(ROOT, folder)]
         while pending:
             path, folder = pending.pop()
             for name, each in folder.names.items():
-                if path == top and name in self._unseen:
+                if find_writer(name) is not None:
                     continue
                 if len(each.possible) > 1:
                     yield each
@@ -237,9 +239,8 @@ class SimulatedDisk(FilePort):
                 node = each.possible[choice[each]] if each in choice else each.now
                 where = f"{path}/{name}"
                 if isinstance(node, _Folder):
-                    if not (path == self.folder and name in self._unseen):
-                        visit(where, node)
-                elif node is not None and where.startswith(f"{self.folder}/"):
+                    visit(where, node)
+                elif node is not None and find_writer(name) is None and where.startswith(f"{self.folder}/"):
                     objects[os.path.relpath(where, self.folder)] = _outcomes(node)[choice.get(node, 0)]
 
         with self._lock:
@@ -280,12 +281,15 @@ class _Entry:
     def __init__(self, name: str, path: str, node: _Node) -> None:
         self.name, self.path, self._node = name, path, node
 
+    def is_symlink(self) -> bool:
+        return False
+
     def is_dir(self, *, follow_symlinks: bool = True) -> bool:
         return isinstance(self._node, _Folder)
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         size = len(self._node.now) if isinstance(self._node, _File) else 0
-        return os.stat_result((0o100600, 0, 0, 1, 0, 0, size, 0, 0, 0))
+        return os.stat_result((0o100600, id(self._node), 0, 1, 0, 0, size, 0, 0, 0))
 
 
 def _settled(node: _Node) -> _Name:

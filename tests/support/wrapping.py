@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
-from deltaimg.store.interface import Confirm, ObjectInfo, Parts, Store, always
+from deltaimg.store.interface import ANY_NAME, Confirm, Layout, ObjectInfo, Parts, Store, always
 
 
 class WrappedStore(ABC):
@@ -24,17 +24,17 @@ class WrappedStore(ABC):
         with self.around(f"put {name}"):
             return self.inner.put(name, parts, confirm)
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, max_bytes: int | None = None) -> bytes:
         with self.around(f"get {name}"):
-            return self.inner.get(name)
+            return self.inner.get(name, max_bytes)
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         with self.around(f"get_range {name}"):
             return self.inner.get_range(name, offset, length)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, layout: Layout = ANY_NAME) -> Iterator[ObjectInfo]:
         with self.around(f"list {prefix}"):
-            yield from self.inner.list(prefix)
+            yield from self.inner.list(prefix, layout)
 
     def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         with self.around(f"replace {name}"):
@@ -47,3 +47,6 @@ class WrappedStore(ABC):
     def delete(self, name: str) -> None:
         with self.around(f"delete {name}"):
             self.inner.delete(name)
+
+    def make_folder(self, name: str) -> None:
+        self.inner.make_folder(name)

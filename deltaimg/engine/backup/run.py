@@ -28,11 +28,12 @@ from deltaimg.engine.backup.seen import SeenImage
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.scan import Scanner, round_extents
 from deltaimg.errors import DeltaimgError, SourceChanged, StoreError, UsageError
-from deltaimg.format.manifest import Manifest, Statistics, build_manifest, count_microseconds, format_time
+from deltaimg.format.manifest import SNAPSHOTS, Manifest, Statistics, build_manifest, count_microseconds, format_time
 from deltaimg.format.map import MAPS
 from deltaimg.image.source import Source
 from deltaimg.model import DEFAULT_BLOCK_BYTES, count_blocks
 from deltaimg.repo.chain import encode_map
+from deltaimg.repo.leftovers import remove_leftovers
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.repository import Repository
@@ -60,6 +61,10 @@ def back_up(
     check_image_name(image)
     check_options(options)
     with ImageLock(repository, image, f"backup of {_as_text(source.path)}", clock()) as lock:
+        repository.store.make_folder(
+            SNAPSHOTS + image
+        )  # A name that the store cannot keep is refused now, not at the end.
+        remove_leftovers(repository)
         return _Backup(repository, source, image, options, progress or NoProgress(), clock, lock).run()
 
 

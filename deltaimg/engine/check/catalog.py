@@ -18,13 +18,13 @@ from deltaimg.engine.check.findings import FindingKind, Findings, count_records
 from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.cut_entries import CutEntries
-from deltaimg.format.index import ENTRY, INDEXES, IndexObject, parse_index
+from deltaimg.format.index import ENTRY, INDEXES, IndexObject, count_possible_entries, parse_index
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, parse_signature
 from deltaimg.kernels import digest_buffer
 from deltaimg.repo.cut_slots import CutSlots
-from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_footer
+from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_footer, read_damaged_pack
 from deltaimg.repo.record_lookup import RecordLookup
 from deltaimg.repo.repository import Repository
 
@@ -82,7 +82,7 @@ class Catalog:
 
     def _fill(self, names: list[str]) -> None:
         # An index object has at least 40 bytes for each entry; what is not filled is never touched, so takes no memory.
-        entries = np.empty(sum(self._sizes[name] for name in names) // ENTRY.itemsize, ENTRY)
+        entries = np.empty(sum(count_possible_entries(self._sizes[name]) for name in names), ENTRY)
         filled = 0
         cuts: list[tuple[int, CutEntries]] = []
         for name in names:
@@ -157,7 +157,7 @@ class Catalog:
         try:
             if error is None and digest_object(store, name, size_bytes) == name.rpartition("/")[2]:
                 return _PackState(number, footer)
-            damaged = tuple(find_damaged_records(name, store.get(name), distinct(offsets)))
+            damaged = tuple(find_damaged_records(name, read_damaged_pack(store, name), distinct(offsets)))
         except StoreError as caught:
             return _PackState(number, footer, caught)
         return _PackState(number, footer, error, damaged)

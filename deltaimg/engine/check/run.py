@@ -12,7 +12,6 @@ Content is not read: that is `verify`. So what a snapshot's digests add up to is
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -23,7 +22,7 @@ import numpy as np
 from deltaimg.arrays import end_blocks
 from deltaimg.engine.check.catalog import Catalog
 from deltaimg.engine.check.findings import Finding, FindingKind, Findings, Severity, count_records
-from deltaimg.engine.check.state import note_state
+from deltaimg.engine.check.state import note_foreign, note_state
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.index import INDEXES
@@ -34,9 +33,6 @@ from deltaimg.format.signature import SIGNATURES
 from deltaimg.model import count_blocks
 from deltaimg.repo.repository import Repository, SnapshotRef
 
-_NAMED_BY_DIGEST = re.compile(
-    r"(?:(?:maps|index|signatures)/|packs/(?P<folder>[0-9a-f]{2})/(?=(?P=folder)))[0-9a-f]{64}"
-)
 _FOLDERS = (SNAPSHOTS, MAPS, INDEXES, SIGNATURES, PACKS)
 _ATTEMPTS = 3
 
@@ -96,11 +92,7 @@ class Checker:
         # Snapshots first, then what they are made of: whatever a manifest names was there before it.
         self.sizes: dict[str, int] = {}
         for folder in _FOLDERS:
-            for found in repository.store.list(folder):
-                if _is_name(found.name):
-                    self.sizes[found.name] = found.size_bytes
-                else:
-                    self.findings.add_warning(FindingKind.FOREIGN, found.name, "is not named as an object is")
+            self.sizes |= {found.name: found.size_bytes for found in repository.store.list(folder)}
 
     def check(self) -> CheckReport:
         self._progress.start("checking", None)
@@ -119,6 +111,7 @@ class Checker:
         self.catalog.report_sources(self.is_used)
         self._note_orphans()
         note_state(self.repository, self.findings)
+        note_foreign(self.repository, self.findings)
         return CheckReport(
             findings=tuple(self.findings.found),
             snapshots=len(self.manifests),
@@ -131,8 +124,7 @@ class Checker:
 
     def has_changed(self) -> bool:
         """Tell whether an object came or went since the listing, other than locks."""
-        names = {found.name for folder in _FOLDERS for found in self.repository.store.list(folder)}
-        return {name for name in names if _is_name(name)} != self.sizes.keys()
+        return {found.name for folder in _FOLDERS for found in self.repository.store.list(folder)} != self.sizes.keys()
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
@@ -278,11 +270,6 @@ class Checker:
 
     def _names(self, folder: str) -> set[str]:
         return {name for name in self.sizes if name.startswith(folder)}
-
-
-def _is_name(name: str) -> bool:
-    """Tell whether an object of a repository can have this name."""
-    return split_object_name(name) is not None or _NAMED_BY_DIGEST.fullmatch(name) is not None
 
 
 def _is_covered(content: MapObject, covered_blocks: int) -> bool:

@@ -11,18 +11,23 @@ from deltaimg.repo.deletions import load_deletions, object_names
 from deltaimg.repo.lock_holder import FoundLock
 from deltaimg.repo.quarantine import QUARANTINE
 from deltaimg.repo.repository import Repository
-from deltaimg.store.interface import KeepsUnfinished
+
+
+def note_foreign(repository: Repository, findings: Findings) -> None:
+    """Warn of what is no object of a repository, in every folder of it."""
+    for _ in repository.store.list(""):
+        pass
+    for name, what in sorted(repository.store.foreign.items()):
+        findings.add_warning(FindingKind.FOREIGN, name, f"{what} that is not deltaimg's, and is left alone")
 
 
 def note_state(repository: Repository, findings: Findings) -> None:
     """Note locks, unfinished work and quarantined objects; none of it is an error."""
     _note_locks(repository, findings)
     _note_deletions(repository, findings)
-    if isinstance(repository.store, KeepsUnfinished):
-        for found in repository.store.list_unfinished():
-            findings.add_note(
-                FindingKind.UNFINISHED, found.name, f"{found.size_bytes} bytes of an object that was not finished"
-            )
+    for each in repository.store.list_unfinished():
+        problem = f"{each.size_bytes} bytes of an object that is being written, or of a run that died"
+        findings.add_note(FindingKind.UNFINISHED, each.name, problem)
     for found in repository.store.list(QUARANTINE):
         findings.add_warning(
             FindingKind.QUARANTINE, found.name, "was damaged and put aside by a repair; delete it once it is of no use"

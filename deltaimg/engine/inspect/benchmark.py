@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 import time
@@ -16,6 +15,7 @@ from deltaimg import kernels
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.model import KIB, MIB
+from deltaimg.repo.keys import BENCHMARKS
 from deltaimg.store.interface import Store
 
 _ROUNDS = 5
@@ -91,7 +91,7 @@ def _measure_codec(name: str, sample: memoryview, workers: int) -> Iterator[Meas
 
 def _measure_store(store: Store, sample: memoryview) -> Iterator[Measurement]:
     """Write, read and remove one object; what is written is durable, as in a backup."""
-    name = f"tmp/benchmark-{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"{BENCHMARKS}{secrets.token_hex(8)}"
     try:
         started = time.perf_counter()
         store.put(name, [sample])

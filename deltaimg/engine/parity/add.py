@@ -22,7 +22,7 @@ from deltaimg.engine.parity.coverage import ParityCoverage, list_needed, survey_
 from deltaimg.engine.parity.plan import PackSize, choose_shape, plan_parity
 from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.engine.progress import NoProgress, Progress
-from deltaimg.errors import ObjectNotFound, StoreUnavailable
+from deltaimg.errors import IntegrityError, ObjectNotFound, StoreUnavailable
 from deltaimg.format.framing import name_object
 from deltaimg.format.pack import pack_name
 from deltaimg.format.parity import PARITY, ParityTables, digest_shards, lay_out_parity, parse_tables
@@ -154,7 +154,7 @@ class _Adder:
         """Return a pack and the digests of its shards; None if it cannot be read or is not what its name promises."""
         try:
             data = self._repository.store.get(pack_name(pack.digest))
-        except (ObjectNotFound, StoreUnavailable):
+        except (IntegrityError, ObjectNotFound, StoreUnavailable):
             return None
         if len(data) != pack.size_bytes or name_object([data]) != pack.digest:
             return None

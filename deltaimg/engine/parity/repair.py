@@ -15,7 +15,7 @@ from datetime import datetime
 from deltaimg.engine.parity.coverage import list_needed
 from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.engine.progress import NoProgress, Progress
-from deltaimg.errors import ObjectNotFound, ParityExhausted, StoreUnavailable
+from deltaimg.errors import IntegrityError, ObjectNotFound, ParityExhausted, StoreUnavailable
 from deltaimg.format.framing import name_object
 from deltaimg.format.pack import pack_name
 from deltaimg.repo.lock import MaintenanceLock
@@ -92,5 +92,5 @@ def put_back(repository: Repository, pack: str, parity: ParityGroups, check: Cal
 def _is_good(repository: Repository, pack: str) -> bool:
     try:
         return name_object([repository.store.get(pack_name(pack))]) == pack
-    except (ObjectNotFound, StoreUnavailable):
+    except (IntegrityError, ObjectNotFound, StoreUnavailable):
         return False

@@ -34,6 +34,7 @@ from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown,
 from deltaimg.format.manifest import Manifest, count_microseconds
 from deltaimg.format.pack import pack_name
 from deltaimg.repo.deletions import load_deletions
+from deltaimg.repo.leftovers import remove_all_leftovers
 from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.lock_holder import PATIENCE_S
 from deltaimg.repo.pack_writer import PackWriter
@@ -94,7 +95,7 @@ def prune(
     started = time.monotonic()
     with MaintenanceLock(repository, "prune", clock()) as lock:
         progress.start("finishing the prune before", None)
-        freed = finish(repository, lock, progress, patience_s)
+        freed = remove_all_leftovers(repository, clock()) + finish(repository, lock, progress, patience_s)
         reachable, inventory = _look(repository, progress)
         trim, written = plan_trim(reachable, options), 0
         if not trim.is_empty:

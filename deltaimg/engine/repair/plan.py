@@ -19,6 +19,7 @@ from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import Index
 from deltaimg.repo.index_edit import select_entries
+from deltaimg.repo.pack_reader import read_damaged_pack
 from deltaimg.repo.repository import Repository
 
 
@@ -79,7 +80,7 @@ def is_restored(repository: Repository, name: str) -> bool:
     """Tell whether an object that was damaged or missing is there, byte for byte as it was written."""
     try:
         return name_object([repository.store.get(name)]) == name.rpartition("/")[2]
-    except StoreError:
+    except (StoreError, IntegrityError):
         return False
 
 
@@ -111,7 +112,7 @@ def _scan(checker: Checker) -> tuple[list[IndexObject], list[IndexObject]]:
     sound: list[IndexObject] = []
     unsound: list[IndexObject] = []
     for name in sorted(names):
-        data = store.get(name)
+        data = read_damaged_pack(store, name)
         digest = name.rpartition("/")[2]
         records = list(find_records(name, data))
         content = index_records(digest, records)

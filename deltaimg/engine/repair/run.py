@@ -37,6 +37,7 @@ from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import PACKS
 from deltaimg.image.source import Source
 from deltaimg.repo.lock import MaintenanceLock
+from deltaimg.repo.pack_reader import read_damaged_pack
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.parity import load_parity, recover_pack
 from deltaimg.repo.quarantine import put_aside
@@ -206,7 +207,7 @@ class _Repair:
     def _salvage(self, plan: RepairPlan) -> Iterator[EncodedRecord]:
         """Yield the good records of damaged packs, as they are, but for those that are in a sound pack too."""
         for pack, places in plan.salvage.items():
-            data = memoryview(self._repository.store.get(pack))
+            data = memoryview(read_damaged_pack(self._repository.store, pack))
             for offset, record_id in places.items():
                 try:
                     record = read_record(pack, offset, data)

@@ -160,7 +160,7 @@ def test_what_no_repository_holds_is_a_warning() -> None:
 def change_manifest(repository: Repository, which: int, **changes: object) -> None:
     manifest = list(repository.load_manifests())[which]
     changed = msgspec.structs.replace(manifest, **changes)
-    repository.store.objects[manifest.object_name] = build_manifest(changed)  # type: ignore[attr-defined]
+    repository.store.inner.objects[manifest.object_name] = build_manifest(changed)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_every_bad_golden_object_is_found(case: str) -> None:
 
 
 def name_a_map(repository: Repository, data: bytes) -> str:
-    name = put_named(repository.store, "maps/", data)  # type: ignore[arg-type]
+    name = put_named(repository.store.inner, "maps/", data)  # type: ignore[arg-type]
     change_manifest(repository, 0, map=name.removeprefix("maps/"))
     return name
 
@@ -252,9 +252,9 @@ class MovingStore(MemoryStore):
         self.objects = dict(objects)
         self.late: dict[str, bytes] = {}
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, max_bytes: int | None = None) -> bytes:
         self.objects |= self.late
-        return super().get(name)
+        return super().get(name, max_bytes)
 
 
 def test_what_comes_during_a_check_is_no_error() -> None:
@@ -291,7 +291,7 @@ def test_a_prune_that_died_anywhere_leaves_no_error() -> None:
     keep_only(past, [last.id])
     for call in range(1000):
         store = MemoryStore()
-        store.objects = dict(past.store.objects)  # type: ignore[attr-defined]
+        store.objects = dict(past.store.inner.objects)  # type: ignore[attr-defined]
         dead = StoreUnavailable("x", "gone")
         faulty = FaultyStore(store, dead, fail_at=call, is_lasting=True)
         with suppress(StoreUnavailable):

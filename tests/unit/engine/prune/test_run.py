@@ -185,15 +185,15 @@ def test_nothing_is_deleted_where_what_is_needed_cannot_be_told(kind: str, harm:
     repository = make_repository()
     _, kept, _, _ = two_images(repository)
     keep_only(repository, [kept.id])
-    assert isinstance(repository.store, MemoryStore)
+    assert isinstance(repository.store.inner, MemoryStore)
     victim = f"maps/{kept.map}" if kind == "maps/" else next(iter(sorted(names(repository, kind))))
     if kind == "index/":
         entries = {name: load_index(repository) for name in names(repository, kind)}
         assert len(entries) == 2
     if harm == "damaged":
-        repository.store.objects[victim] = repository.store.objects[victim][:-1] + b"?"
+        repository.store.inner.objects[victim] = repository.store.inner.objects[victim][:-1] + b"?"
     else:
-        del repository.store.objects[victim]
+        del repository.store.inner.objects[victim]
     if harm == "missing" and kind != "maps/":
         return  # a snapshot less, and an index less: the one is forgotten, the other is for the next test
     before = names(repository, "")
@@ -207,8 +207,8 @@ def test_nothing_is_deleted_where_what_is_needed_cannot_be_told(kind: str, harm:
 def test_nothing_is_deleted_where_something_needed_is_missing(kind: str) -> None:
     repository = make_repository()
     two_images(repository)
-    assert isinstance(repository.store, MemoryStore)
-    del repository.store.objects[next(iter(sorted(names(repository, kind))))]
+    assert isinstance(repository.store.inner, MemoryStore)
+    del repository.store.inner.objects[next(iter(sorted(names(repository, kind))))]
     before = names(repository, "")
     with pytest.raises(ReachabilityUnknown):
         prune_now(repository)
@@ -219,10 +219,10 @@ def test_a_damaged_record_is_not_copied_and_its_pack_stays() -> None:
     repository = make_repository()
     kept, _ = make_half_used(repository)
     pack = next(iter(names(repository, "packs/")))
-    assert isinstance(repository.store, MemoryStore)
-    damaged = bytearray(repository.store.objects[pack])
+    assert isinstance(repository.store.inner, MemoryStore)
+    damaged = bytearray(repository.store.inner.objects[pack])
     damaged[SIZE // 4] ^= 1
-    repository.store.objects[pack] = bytes(damaged)
+    repository.store.inner.objects[pack] = bytes(damaged)
     prune_now(repository)
     assert pack in names(repository, "packs/")
     SnapshotContent(repository, kept).make_reader().read(SIZE // 2 + PAGE, PAGE)
@@ -240,7 +240,7 @@ def test_two_prunes_do_not_meet() -> None:
 def test_a_prune_that_lost_its_lock_deletes_nothing() -> None:
     repository = make_repository()
     make_half_used(repository)
-    assert isinstance(repository.store, MemoryStore)
+    assert isinstance(repository.store.inner, MemoryStore)
     packs = names(repository, "packs/")
 
     def steal() -> None:

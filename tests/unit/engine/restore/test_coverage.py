@@ -62,7 +62,7 @@ def test_a_full_run_proves_all() -> None:
 
 def test_damaged_content_stays_unproven_and_is_read_again_first() -> None:
     repository = many_nights()
-    store = repository.store
+    store = repository.store.inner
     assert isinstance(store, MemoryStore)
     run(repository)
     pack = [name for name in store.objects if name.startswith("packs/")][3]
@@ -77,7 +77,7 @@ def test_damaged_content_stays_unproven_and_is_read_again_first() -> None:
 
 def test_damage_below_a_delta_is_told_with_the_extents_that_need_it() -> None:
     repository = many_nights(3)
-    store = repository.store
+    store = repository.store.inner
     assert isinstance(store, MemoryStore)
     first = repository.load_manifest(repository.list_snapshots()[0])
     for pack in [name for name in store.objects if name.startswith("packs/")]:
@@ -104,7 +104,7 @@ def test_some_snapshots_prove_no_more_than_themselves() -> None:
 
 def test_a_damaged_coverage_begins_anew_with_a_warning() -> None:
     repository = many_nights(4)
-    store = repository.store
+    store = repository.store.inner
     assert isinstance(store, MemoryStore)
     run(repository)
     flip(store, COVERAGE, 70)
@@ -129,7 +129,7 @@ def test_a_repository_that_cannot_be_written_is_verified_all_the_same() -> None:
 
 def test_packs_that_are_gone_are_forgotten_and_times_are_no_proof() -> None:
     repository = many_nights(2)
-    store = repository.store
+    store = repository.store.inner
     assert isinstance(store, MemoryStore)
     store.objects[COVERAGE] = build_coverage({"ab" * 32: 5})
     report = run(repository, 1)
@@ -151,6 +151,6 @@ class FlickeringStore(MemoryStore):
 def test_what_reads_right_the_second_time_is_no_damage() -> None:
     repository = many_nights(2)
     flickering = FlickeringStore()
-    flickering.objects = repository.store.objects  # type: ignore[attr-defined]
+    flickering.objects = repository.store.inner.objects  # type: ignore[attr-defined]
     report = run(Repository(flickering, repository.config))
     assert not any(each.damage for each in report)

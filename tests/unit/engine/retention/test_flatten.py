@@ -120,8 +120,8 @@ def test_a_flatten_survives_the_failure_of_any_store_call(
     nights: tuple[Repository, list[tuple[Manifest, bytes]]], mode: str, seed: int
 ) -> None:
     repository, taken = nights
-    assert isinstance(repository.store, MemoryStore)
-    objects = dict(repository.store.objects)
+    assert isinstance(repository.store.inner, MemoryStore)
+    objects = dict(repository.store.inner.objects)
     counting = FaultyStore(repository.store, StoreUnavailable("x", "gone"))
     flatten_now(Repository(counting, repository.config), taken[-1][0])
     assert len(counting.calls) > 30

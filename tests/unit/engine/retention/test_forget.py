@@ -46,7 +46,7 @@ from tests.support.repositories import Warnings, assert_restores, back_up_image,
 
 
 def objects_of(history: History) -> dict[str, bytes]:
-    store = history.repository.store
+    store = history.repository.store.inner
     assert isinstance(store, MemoryStore)
     return store.objects
 
@@ -231,7 +231,7 @@ def test_nobody_else_works_on_the_image_meanwhile() -> None:
 
 def test_a_lost_lock_ends_it_before_the_next_change(monkeypatch: pytest.MonkeyPatch) -> None:
     history = make_nights(4)
-    store = history.repository.store
+    store = history.repository.store.inner
     real = forget_module.encode_map
 
     def lose_the_lock(*arguments):
@@ -273,7 +273,7 @@ def test_at_every_moment_all_that_is_listed_restores_and_a_second_run_finishes()
     for number in changes:
         for after_effect in (False, True):
             history, _ = make()
-            inner = history.repository.store
+            inner = history.repository.store.inner
             faulty = FaultyStore(
                 inner, StoreUnavailable("x", "gone"), fail_at=number, after_effect=after_effect, is_lasting=True
             )

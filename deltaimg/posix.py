@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several layers ask of the operating system in the same way."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import stat
+
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISREG, "a file"),
+)
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EISDIR, errno.ENOTTY}
+"""What file systems say that cannot sync a folder: WSL, some of FUSE, some network mounts."""
+_WARNING = (
+    "%s: its file system cannot sync folders (%s): a power cut may take back the names of files written last, though not their "
+    "content"
+)
+_warned_devices: set[int] = set()
+_log = logging.getLogger(__name__)
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
+
+
+def describe_mode(mode: int) -> str:
+    """Say in words what kind of file has this mode."""
+    return next((words for is_kind, words in _KINDS if is_kind(mode)), "something unknown")
+
+
+def rename_exclusively(source: str, target: str) -> None:
+    """Rename to a name that must not exist; raises OSError, FileExistsError where it does.
+
+    Where the file system has no such call there is a moment between the look and the rename.
+    """
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is not None:
+        if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_RENAME_NOREPLACE)) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise OSError(number, os.strerror(number), source, None, target)
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    os.rename(source, target)
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in a folder durable; where its file system cannot, warn once for each. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+        device = os.fstat(descriptor).st_dev
+        if device not in _warned_devices:
+            _log.warning(_WARNING, path, os.strerror(error.errno))
+        _warned_devices.add(device)
+    finally:
+        os.close(descriptor)
