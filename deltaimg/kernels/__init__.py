@@ -26,6 +26,8 @@ Raises  `NativeError(function, status)` for arguments that `native/include/dimg_
 | `collect_anchors(data, shift)` | names and positions of the anchors of a buffer, about one in 2 ** (32 - shift) bytes |
 | `insert_anchors(table, names, slots)` | enters a slot for each name; a full bucket forgets an older one |
 | `find_anchors(table, names)` | the slot that was entered for each name, or 0; a hint |
+| `encode_delta(content, sources, work, body)` | puts a delta body in `body`, which has `delta_bound` bytes; the lengths of its parts. `work` is memory of `delta_work_bytes` |
+| `decode_delta(body, sources, out)` | fills `out` with what a delta body makes of the sources |
 | `survey_vcdiff(sections, segment_bytes, target_bytes)` | checks a window of a VCDIFF delta; which pages of its source segment it copies from |
 | `apply_vcdiff(sections, source, out, segment_bytes, places=None)` | fills `out` with what the window makes; `places` says where pages of the segment lie in `source`, if not in order |
 | `read_ranges(descriptor, ranges, out, only_cached=False)` | fills `out` from many ranges of a file; the first that could not be read whole, or None |
@@ -71,6 +73,7 @@ from deltaimg.kernels.reference import (
     scan_blocks,
     subtract_runs,
 )
+from deltaimg.kernels.reference_delta import decode_delta, delta_bound, delta_work_bytes, encode_delta
 from deltaimg.kernels.reference_ranges import read_ranges, write_ranges
 from deltaimg.kernels.reference_rolling import blake2b_blocks, fill_filter, match_blocks, md5_blocks, weak_sums
 from deltaimg.kernels.reference_vcdiff import apply_vcdiff, survey_vcdiff
@@ -100,8 +103,12 @@ __all__ = [
     "apply_vcdiff",
     "blake2b_blocks",
     "collect_anchors",
+    "decode_delta",
+    "delta_bound",
+    "delta_work_bytes",
     "digest_blocks",
     "digest_buffer",
+    "encode_delta",
     "expand_runs",
     "fill_filter",
     "find_anchors",
@@ -136,8 +143,12 @@ if _forced != "reference":
             apply_vcdiff,
             blake2b_blocks,
             collect_anchors,
+            decode_delta,
+            delta_bound,
+            delta_work_bytes,
             digest_blocks,
             digest_buffer,
+            encode_delta,
             expand_runs,
             fill_filter,
             find_anchors,

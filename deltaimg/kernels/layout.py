@@ -115,6 +115,12 @@ ANCHOR_WINDOW = 32
 VCDIFF_PAGE_BYTES = 4096
 """The unit in which a survey tells what a window copies from."""
 
+MAX_DELTA_BYTES = 1 << 25
+"""Of the sources and the content of a delta together."""
+
+DELTA_PARTS = 5
+"""Head and operations, places, single, short and long added bytes."""
+
 
 def view_octets(data: Buffer) -> memoryview:
     """Return the bytes of a C-contiguous buffer of any type and shape, without a copy.

@@ -21,6 +21,7 @@ from deltaimg.kernels.layout import (
     ANCHOR_DISTANCE,
     BLOCK_MATCH,
     BUCKET_PLACES,
+    DELTA_PARTS,
     KEY_BYTES,
     STATUS_RUN,
     VCDIFF_PAGE_BYTES,
@@ -380,6 +381,27 @@ def apply_vcdiff(
     status = lib.dimg_apply_vcdiff(parts, segment_bytes, segment, len(segment), where, target, len(target))
     _check("apply_vcdiff", status)
     del held
+
+
+def delta_work_bytes(content_bytes: int) -> int:
+    return int(lib.dimg_delta_work_bytes(content_bytes))
+
+
+def delta_bound(content_bytes: int) -> int:
+    return int(lib.dimg_delta_bound(content_bytes))
+
+
+def encode_delta(content: Buffer, sources: Buffer, work: Buffer, body: memoryview) -> tuple[int, ...]:
+    made, base, memory = _in(content), _in(sources), ffi.from_buffer("uint8_t[]", work, require_writable=True)
+    out, part_bytes = ffi.from_buffer("uint8_t[]", body, require_writable=True), ffi.new("size_t[]", DELTA_PARTS)
+    status = lib.dimg_encode_delta(base, len(base), made, len(made), memory, len(memory), out, len(out), part_bytes)
+    _check("encode_delta", status)
+    return tuple(part_bytes)
+
+
+def decode_delta(body: Buffer, sources: Buffer, out: memoryview) -> None:
+    encoded, base, content = _in(body), _in(sources), ffi.from_buffer("uint8_t[]", out, require_writable=True)
+    _check("decode_delta", lib.dimg_decode_delta(base, len(base), encoded, len(encoded), content, len(content)))
 
 
 def read_ranges(descriptor: int, ranges: Ranges, out: Buffer, *, only_cached: bool = False) -> FailedRange | None:

@@ -20,7 +20,8 @@ typedef enum {
     DIMG_DELTA_ENDS = 6,     /* a section of a delta ends too early, or goes on behind the last instruction */
     DIMG_DELTA_BAD_COPY = 7, /* a delta copies from where there is nothing */
     DIMG_DELTA_BAD_LENGTH = 8, /* a delta makes more or fewer bytes than it says */
-    DIMG_IO_FAILED = 9       /* the operating system could not read or write all of a range */
+    DIMG_IO_FAILED = 9,      /* the operating system could not read or write all of a range */
+    DIMG_DELTA_BAD_OPERATION = 10 /* a delta has a flag or an operation that is not defined */
 } dimg_status;
 
 /* The code paths of the digest kernels. All give the same bytes. */
@@ -215,6 +216,30 @@ int dimg_insert_anchors(uint64_t *table, size_t bucket_count, const uint64_t *na
 
 /* Write for each name the slot that the table remembers, or 0. */
 int dimg_find_anchors(const uint64_t *table, size_t bucket_count, const uint64_t *names, size_t count, uint32_t *out_slots);
+
+/* ---- deltas: content as copies of sources and of itself, and as small differences ----
+ * docs/format.md, "Delta body", has the bytes. Sources and content are at most DIMG_DELTA_MAX_BYTES together. */
+
+enum { DIMG_DELTA_PARTS = 5, DIMG_DELTA_MAX_BYTES = 33554432 };
+
+/* The work memory that dimg_encode_delta needs for so much content. */
+size_t dimg_delta_work_bytes(size_t content_bytes);
+
+/* No body that makes so much content is longer: an encoder needs the room, a decoder refuses what claims more. */
+size_t dimg_delta_bound(size_t content_bytes);
+
+/* Encode `content` against `sources`. `work` is aligned to 4 bytes and forgotten. Writes the body to `body`, which has room for
+ * dimg_delta_bound bytes, and the lengths of its parts, one after another: head and operations, places, single, short and long
+ * added bytes. Each compresses best by itself. Time is linear in both lengths, whatever the bytes.
+ * BAD_ARGUMENT: too much content, or `work` not aligned. BUFFER_TOO_SMALL: `work` or `body`. */
+int dimg_encode_delta(const uint8_t *sources, size_t source_bytes, const uint8_t *content, size_t content_bytes, void *work,
+                      size_t work_bytes, uint8_t *body, size_t body_bytes, size_t part_bytes[5]);
+
+/* Make all `content_bytes` of `content` from `sources` and a body that may be anything. Time is linear in the lengths.
+ * BAD_ARGUMENT: too much content. DELTA_ENDS, DELTA_BAD_COPY, DELTA_BAD_LENGTH, DELTA_BAD_OPERATION: the body is wrong; `content`
+ * holds rubbish then. */
+int dimg_decode_delta(const uint8_t *sources, size_t source_bytes, const uint8_t *body, size_t body_bytes, uint8_t *content,
+                      size_t content_bytes);
 
 /* ---- vcdiff: one window of a delta, as RFC 3284 has it ----
  * Nothing in a window is believed: each instruction is held against the ends of its sections, of the source segment and of the
