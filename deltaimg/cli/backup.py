@@ -54,8 +54,8 @@ def backup(
         typer.Option(
             "--delta",
             metavar="HOW",
-            help="auto: encode new content against similar content where that is smaller; zstd, xdelta: wherever there is "
-            "any; best: the smaller of both, from more content, and slower; none: never.",
+            help="auto: encode new content against similar content where that is smaller; zstd, xdelta, deltaimg: wherever "
+            "there is any; best: the smallest of all, from more content, and slower; none: never.",
         ),
     ] = "auto",
     delta_depth: Annotated[

@@ -11,6 +11,7 @@ Memory  a thread: some MiB of tables, and the largest frame so far.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -20,6 +21,8 @@ import zstandard
 
 MAX_WINDOW_BYTES = 32 << 20
 """No record and its sources are larger, so no frame of ours needs more; one that asks for more is refused."""
+_PART_BYTES = 16
+"""More than the header of a block: a frame grows by no more for each part but the first."""
 _GOES_ON = "other bytes follow the frame"
 
 
@@ -38,6 +41,17 @@ def compress(content: bytes | memoryview, parameters: Parameters, history: memor
     """Return one frame, with its content size and no checksum, that expands to `content` after `history`."""
     kept = _contexts()
     return _compress_anew(content, parameters, history) if kept is None else kept.compress(content, parameters, history)
+
+
+def compress_parts(parts: Sequence[memoryview], parameters: Parameters) -> bytes:
+    """Return one frame, with its content size and no checksum, of all `parts` in a row; none shares a zstd block with another.
+
+    Args:
+        parts: at least one that is not empty.
+    """
+    filled = [part for part in parts if len(part)]
+    kept = _contexts()
+    return _compress_parts_anew(filled, parameters) if kept is None else kept.compress_parts(filled, parameters)
 
 
 def read_content_bytes(payload: bytes | memoryview) -> int:
@@ -92,6 +106,25 @@ class _Contexts(threading.local):
         self._check(length)
         return bytes(memoryview(self._frame)[:length])
 
+    def compress_parts(self, parts: Sequence[memoryview], parameters: Parameters) -> bytes:
+        ffi, lib = self._ffi, self._lib
+        total = sum(map(len, parts))
+        room = lib.ZSTD_compressBound(total) + len(parts) * _PART_BYTES
+        if len(self._frame) < room:
+            self._frame = bytearray(room)
+        if parameters != self._parameters:
+            self._set(parameters)
+        self._parameters = None  # until all has gone well
+        self._check(lib.ZSTD_CCtx_setPledgedSrcSize(self._compressor, total))
+        out = ffi.new("ZSTD_outBuffer *", (ffi.from_buffer(self._frame), len(self._frame), 0))
+        for number, part in enumerate(parts, 1):
+            source = ffi.new("ZSTD_inBuffer *", (ffi.from_buffer(part), len(part), 0))
+            how = lib.ZSTD_e_end if number == len(parts) else lib.ZSTD_e_flush
+            if self._check(lib.ZSTD_compressStream2(self._compressor, out, source, how)):
+                raise zstandard.ZstdError("a frame is longer than it can be")
+        self._parameters = parameters
+        return bytes(memoryview(self._frame)[: out.pos])
+
     def expand(self, payload: bytes | memoryview, content: memoryview, history: memoryview | None) -> int:
         ffi, lib = self._ffi, self._lib
         source, room = ffi.from_buffer(payload), ffi.from_buffer(content, require_writable=True)
@@ -138,6 +171,27 @@ def _contexts() -> _Contexts | None:
 
 def _compress_anew(content: bytes | memoryview, parameters: Parameters, history: memoryview | None) -> bytes:
     """The same by python-zstandard's classes."""
+    source_bytes = len(content) + (len(history) if history else 0)
+    compressor = _make_compressor(parameters, source_bytes, history)
+    encoded: bytes = compressor.compress(content)
+    return encoded
+
+
+def _compress_parts_anew(parts: Sequence[memoryview], parameters: Parameters) -> bytes:
+    """The same by python-zstandard's classes."""
+    total = sum(map(len, parts))
+    compressor = _make_compressor(parameters, total).compressobj(size=total)
+    frame = bytearray()
+    for number, part in enumerate(parts, 1):
+        frame += compressor.compress(part)
+        is_last = number == len(parts)
+        frame += compressor.flush(zstandard.COMPRESSOBJ_FLUSH_FINISH if is_last else zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    return bytes(frame)
+
+
+def _make_compressor(
+    parameters: Parameters, source_bytes: int, history: memoryview | None = None
+) -> zstandard.ZstdCompressor:
     values = {
         "window_log": parameters.window_log,
         "hash_log": parameters.table_log,
@@ -146,14 +200,12 @@ def _compress_anew(content: bytes | memoryview, parameters: Parameters, history:
     }
     chosen = zstandard.ZstdCompressionParameters.from_level(
         parameters.level,
-        source_size=len(content) + (len(history) if history else 0),
+        source_size=source_bytes,
         write_checksum=False,
         write_dict_id=False,
         **{name: value for name, value in values.items() if value},
     )
-    compressor = zstandard.ZstdCompressor(compression_params=chosen, dict_data=_as_history(history))
-    encoded: bytes = compressor.compress(content)
-    return encoded
+    return zstandard.ZstdCompressor(compression_params=chosen, dict_data=_as_history(history))
 
 
 def _expand_anew(payload: bytes | memoryview, content: memoryview, history: memoryview | None) -> int:

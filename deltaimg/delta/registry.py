@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from deltaimg.delta.deltaimg_delta import DeltaimgDelta
 from deltaimg.delta.interface import DeltaCodec
 from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
 
-_DECODERS: dict[int, DeltaCodec] = {codec.encoding_id: codec for codec in (ZstdDelta(), XdeltaDelta())}
+_DECODERS: dict[int, DeltaCodec] = {codec.encoding_id: codec for codec in (ZstdDelta(), XdeltaDelta(), DeltaimgDelta())}
 
 _BEST_LEVEL: Final = 9
 _MAKERS: Final[dict[str, Callable[[int], tuple[DeltaCodec, ...]]]] = {
@@ -18,10 +19,15 @@ _MAKERS: Final[dict[str, Callable[[int], tuple[DeltaCodec, ...]]]] = {
     "none": lambda _: (),
     "zstd": lambda level: (ZstdDelta(level),),
     "xdelta": lambda level: (XdeltaDelta(level),),
-    "best": lambda level: (ZstdDelta(max(level, _BEST_LEVEL)), XdeltaDelta(_BEST_LEVEL)),
+    "deltaimg": lambda level: (DeltaimgDelta(level),),
+    "best": lambda level: (
+        DeltaimgDelta(max(level, _BEST_LEVEL)),
+        ZstdDelta(max(level, _BEST_LEVEL)),
+        XdeltaDelta(_BEST_LEVEL),
+    ),
 }
 DELTA_MODES: Final = tuple(_MAKERS)
-FORCED_MODES: Final = ("zstd", "xdelta")
+FORCED_MODES: Final = ("zstd", "xdelta", "deltaimg")
 """Those that take a delta wherever there is one, whether a literal would be smaller or not."""
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from deltaimg.errors import NativeError
-from deltaimg.kernels.layout import MAX_DELTA_BYTES, Buffer
+from deltaimg.kernels.layout import MAX_DELTA_BYTES, Buffer, view_octets
 
 _RECENT, _WITHIN, _SOURCE = 3, 3, 4
 _FIRST_RECENTS: Final = (1, 2, 4)
@@ -232,7 +232,7 @@ def delta_bound(content_bytes: int) -> int:
 
 
 def encode_delta(content: Buffer, sources: Buffer, work: Buffer, body: memoryview) -> tuple[int, ...]:
-    made, base = bytes(memoryview(content).cast("B")), bytes(memoryview(sources).cast("B"))
+    made, base = bytes(view_octets(content)), bytes(view_octets(sources))
     if len(made) + len(base) > MAX_DELTA_BYTES:
         raise NativeError("encode_delta", "BAD_ARGUMENT")
     if memoryview(work).nbytes < delta_work_bytes(len(made)) or len(body) < delta_bound(len(made)):
@@ -386,8 +386,8 @@ class _Maker:
 
 
 def decode_delta(body: Buffer, sources: Buffer, out: memoryview) -> None:
-    base = bytes(memoryview(sources).cast("B"))
+    base = bytes(view_octets(sources))
     if len(base) + len(out) > MAX_DELTA_BYTES:
         raise NativeError("decode_delta", "BAD_ARGUMENT")
-    parts = _Body.split(bytes(memoryview(body).cast("B")), len(base) + len(out))
+    parts = _Body.split(bytes(view_octets(body)), len(base) + len(out))
     out[:] = _Maker(base, len(out), parts).make()

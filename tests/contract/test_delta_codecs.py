@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 from deltaimg.delta import xdelta
+from deltaimg.delta.deltaimg_delta import DeltaimgDelta
 from deltaimg.delta.interface import DeltaCodec
 from deltaimg.delta.registry import DELTA_MODES, find_delta_decoder, make_delta_codecs
 from deltaimg.delta.xdelta import XdeltaDelta, load_xdelta
@@ -21,7 +22,7 @@ from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.model import MIB
 from tests.support.components import requires_program
 
-CODECS = [ZstdDelta(), ZstdDelta(9), XdeltaDelta(), XdeltaDelta(1), XdeltaDelta(9)]
+CODECS = [ZstdDelta(), ZstdDelta(9), XdeltaDelta(), XdeltaDelta(1), XdeltaDelta(9), DeltaimgDelta(), DeltaimgDelta(9)]
 NOISE = random.Random(31).randbytes(MIB)
 SOURCES = {"noise": NOISE, "nothing": b"", "one byte": b"x", "text": b"0123456789 and so on\n" * 9000}
 CONTENTS = {

@@ -18,6 +18,7 @@ from blake3 import blake3
 from deltaimg.arrays import RUN
 from deltaimg.codec.none import NoneCodec
 from deltaimg.codec.zstd import ZstdCodec
+from deltaimg.delta.deltaimg_delta import DeltaimgDelta
 from deltaimg.delta.signature import root_digest
 from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
@@ -233,7 +234,7 @@ def test_the_table_of_encodings_is_that_of_the_codecs():
     codecs = [(codec.encoding_id, codec.name) for codec in (NoneCodec, ZstdCodec)]
     assert [(int(row["encoding"]), row["name"]) for row in rows] == [
         *codecs,
-        *((codec.encoding_id, f"{codec.name} delta") for codec in (ZstdDelta, XdeltaDelta)),
+        *((codec.encoding_id, f"{codec.name} delta") for codec in (ZstdDelta, XdeltaDelta, DeltaimgDelta)),
     ]
 
 

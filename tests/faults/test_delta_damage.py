@@ -30,7 +30,7 @@ from tests.support.images import SyntheticImage, make_incompressible_image
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 
 KINDS = ("packs/", "index/", "signatures/")
-MODES = ("zstd", "xdelta")
+MODES = ("zstd", "xdelta", "deltaimg")
 NIGHTS = 4
 BLOCKS = 48
 

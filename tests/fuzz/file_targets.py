@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import zstandard
 
+from deltaimg.delta.deltaimg_delta import DeltaimgDelta
 from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
 from deltaimg.engine.files.registry import DIRECT_FORMATS, FORMATS, SIGNATURE_FORMATS
@@ -32,9 +33,11 @@ from deltaimg.format.sums import build_sums, parse_sums
 from deltaimg.format.vcdiff import VCDIFF_HEAD, Window, build_window, parse_vcdiff
 from deltaimg.image.source import Source, open_source
 from deltaimg.image.target import StreamTarget
-from deltaimg.kernels import native, reference_vcdiff
+from deltaimg.kernels import native, reference_delta, reference_vcdiff
 from tests.fuzz.harness import fingerprint
 from tests.golden import forge
+from tests.golden.delta_bodies import DELTA_SAMPLES
+from tests.golden.delta_bodies import encode as encode_delta_body
 from tests.support.file_samples import DELTA, OLD, RDIFF_DELTA, RDIFF_SIGNATURE, SUMS, VCDIFF
 
 MAX_MADE_BYTES = 1 << 20
@@ -143,18 +146,34 @@ def _exercise_record_tables(data: bytes) -> None:
 
 
 def _exercise_delta_record(data: bytes) -> None:
-    """The first byte: which encoding, and whether the VCDIFF is to be compressed; then two of how long the content is."""
+    """The first byte: which encoding, and whether a frame is to be put around the rest; then two of how long the content is."""
     if len(data) < 3:
         return
     how, raw_bytes, payload = data[0], int.from_bytes(data[1:3], "little"), data[3:]
-    decoder = XdeltaDelta() if how & 1 else ZstdDelta()
+    decoder = _DELTA_DECODERS[(how >> 1) % len(_DELTA_DECODERS)]
     try:
         content = decoder.decode(
-            memoryview(zstandard.compress(payload) if how & 2 else payload), memoryview(OLD), raw_bytes
+            memoryview(zstandard.compress(payload) if how & 1 else payload), memoryview(OLD), raw_bytes
         )
     except ValueError:
         return
     assert len(content) == raw_bytes
+
+
+def _exercise_delta_body(data: bytes) -> None:
+    """The first two bytes: how long the content is; then two of how long the sources are, the beginning of OLD."""
+    if len(data) < 4:
+        return
+    content_bytes, sources = int.from_bytes(data[:2], "little"), OLD[: int.from_bytes(data[2:4], "little")]
+    made = []
+    for kernels in (native, reference_delta):
+        out = bytearray(content_bytes)
+        try:
+            kernels.decode_delta(data[4:], sources, memoryview(out))
+            made.append(bytes(out))
+        except NativeError as error:
+            made.append(error.status.encode())
+    assert made[0] == made[1], "the kernels disagree"
 
 
 @contextmanager
@@ -237,10 +256,21 @@ def _seed_files() -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
 def _seed_records() -> tuple[bytes, ...]:
     content, sources = memoryview(_LIKE_OLD[:6000]), memoryview(OLD)
     length = len(content).to_bytes(2, "little")
-    zstd, vcdiff = ZstdDelta().encode(content, sources), XdeltaDelta().encode(content, sources)
-    return b"\0" + length + zstd, b"\3" + length + zstandard.decompress(vcdiff)
+    frames = [decoder.encode(content, sources) for decoder in _DELTA_DECODERS]
+    framed = [bytes([2 * number]) + length + frame for number, frame in enumerate(frames)]
+    bare = [bytes([2 * number + 1]) + length + zstandard.decompress(frames[number]) for number in (1, 2)]
+    return *framed, *bare
 
 
+def _seed_bodies() -> tuple[bytes, ...]:
+    lengths = len(_LIKE_OLD).to_bytes(2, "little") + len(OLD[:_MOST_SOURCES]).to_bytes(2, "little")
+    made = lengths + encode_delta_body(_LIKE_OLD, OLD[:_MOST_SOURCES])
+    by_hand = DELTA_SAMPLES["by-hand"]
+    return made, len(by_hand.content).to_bytes(2, "little") + b"\x10\0" + by_hand.body
+
+
+_DELTA_DECODERS = (ZstdDelta(), XdeltaDelta(), DeltaimgDelta())
+_MOST_SOURCES = (1 << 16) - 1
 _LIKE_OLD = OLD[:5000] + b"new" * 20 + bytes(9000) + OLD[12_000:40_000]
 _CUT = CutTable(np.array([(0, 1), (3, 1)], SLOT_RUN), np.full((2, 16), 7, np.uint8))
 _SOURCES = SourceTable(
@@ -265,6 +295,7 @@ TARGETS = {
     ),
     "sources": Target(_exercise_sources, lambda: (b"\3\0\0" + build_sources(_SOURCES) + b"what follows",)),
     "delta-record": Target(_exercise_delta_record, _seed_records),
+    "delta-body": Target(_exercise_delta_body, _seed_bodies),
     "making-a-delta": Target(_exercise_delta, lambda: _seed_files()[0]),
     "patching": Target(_exercise_patch, lambda: _seed_files()[1]),
 }

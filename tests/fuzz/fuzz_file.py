@@ -7,7 +7,9 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["deltaimg.format", "deltaimg.engine.files", "deltaimg.delta"]):
+with atheris.instrument_imports(
+    include=["deltaimg.format", "deltaimg.engine.files", "deltaimg.delta", "deltaimg.kernels.reference_delta"]
+):
     from tests.fuzz.file_targets import exercise_file
 
 from tests.fuzz.harness import run

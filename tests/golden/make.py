@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from deltaimg.format.framing import VERSION
+from tests.golden.delta_bodies import golden_delta_files
 from tests.golden.kinds import KINDS, describe
 from tests.golden.refusals import all_refusals
 from tests.golden.samples import SAMPLES
@@ -38,7 +39,7 @@ def golden_files() -> dict[Path, bytes]:
             "message": refusal.message,
         }
     files[FOLDER / "bad" / "expected.json"] = _to_json(expected)
-    return files
+    return files | golden_delta_files()
 
 
 def _to_json(value: object) -> bytes:

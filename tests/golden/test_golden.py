@@ -11,6 +11,8 @@ import pytest
 from deltaimg.errors import DeltaimgError
 from deltaimg.format.framing import HEADER_BYTES, VERSION
 from deltaimg.format.map import HEAD
+from deltaimg.kernels import native, reference_delta
+from tests.golden.delta_bodies import DELTA_SAMPLES, read_delta_sample
 from tests.golden.kinds import KINDS, describe
 from tests.golden.refusals import Refusal, all_refusals
 from tests.golden.samples import SAMPLES
@@ -73,3 +75,17 @@ def test_every_reason_to_refuse_is_on_file(refusal: Refusal):
 def test_no_golden_file_is_left_over():
     expected = json.loads((HERE / "bad" / "expected.json").read_text())
     assert {path.stem for path in BAD if path.parent.parent == HERE} == set(expected)
+
+
+@pytest.mark.parametrize("kernels", [native, reference_delta], ids=["native", "reference"])
+@pytest.mark.parametrize("name", DELTA_SAMPLES)
+def test_a_delta_body_still_makes_what_it_made(name, kernels):
+    sample = read_delta_sample(name)
+    out = bytearray(len(sample.content))
+    kernels.decode_delta(sample.body, sample.sources, memoryview(out))
+    assert out == sample.content
+
+
+@pytest.mark.parametrize("name", DELTA_SAMPLES)
+def test_the_delta_samples_are_on_file(name):
+    assert read_delta_sample(name) == DELTA_SAMPLES[name]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import pytest
 import zstandard
 
 from deltaimg.codec import libzstd
-from deltaimg.codec.libzstd import Parameters, compress, expand
+from deltaimg.codec.libzstd import Parameters, compress, compress_parts, expand
 
 HISTORY = random.Random(1).randbytes(200_000)
 CONTENT = HISTORY[50_000:120_000] + b"something else " * 1000
@@ -38,6 +39,37 @@ def test_content_comes_back_with_its_history_and_without(parameters: Parameters)
     assert _expand(payload) == CONTENT
     assert _expand(delta, HISTORY) == CONTENT
     assert len(delta) < len(payload) / 50
+
+
+def _count_blocks(frame: bytes) -> int:
+    """A block has a header of 24 bits: whether it is the last, its type (1: a byte, repeated), its size (RFC 8878, 3.1.1.2)."""
+    at, count, is_last = zstandard.frame_header_size(frame), 0, False
+    while not is_last:
+        header = int.from_bytes(frame[at : at + 3], "little")
+        at += 3 + (1 if header >> 1 & 3 == 1 else header >> 3)
+        count, is_last = count + 1, bool(header & 1)
+    return count
+
+
+@pytest.mark.usefixtures("_contexts")
+@pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
+def test_parts_become_one_frame(parameters: Parameters) -> None:
+    bounds = [0, 0, 5, 70_000, 70_000, len(CONTENT), len(CONTENT)]
+    parts = [memoryview(CONTENT)[start:end] for start, end in itertools.pairwise(bounds)]
+    frame = compress_parts(parts, parameters)
+    assert _expand(frame) == CONTENT
+    assert zstandard.get_frame_parameters(frame).content_size == len(CONTENT)
+    assert _count_blocks(frame) >= 3 > 2 >= _count_blocks(compress_parts([memoryview(CONTENT)], parameters))
+    noise = memoryview(HISTORY)
+    thousands = compress_parts([noise[at : at + 40] for at in range(0, len(noise), 40)], parameters)
+    assert _expand(thousands, length=len(noise)) == HISTORY
+
+
+@pytest.mark.usefixtures("_contexts")
+def test_parts_leave_no_trace_in_what_is_compressed_next() -> None:
+    alone = compress(CONTENT, PARAMETERS[0])
+    compress_parts([memoryview(CONTENT)], PARAMETERS[0])
+    assert compress(CONTENT, PARAMETERS[0]) == alone
 
 
 @pytest.mark.usefixtures("_contexts")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deltaimg.arrays import RANGE
-from deltaimg.kernels import reference, reference_ranges, reference_rolling
+from deltaimg.kernels import reference, reference_delta, reference_ranges, reference_rolling
 from deltaimg.kernels.layout import WeakKind
 
 native = pytest.importorskip("deltaimg.kernels.native", reason="the native core is not built")
@@ -21,7 +21,7 @@ shapes = pytest.mark.parametrize("empty", EMPTY, ids=lambda array: f"{array.dtyp
 
 def twins(name):
     """Return a function in C and the same in Python."""
-    modules = (reference, reference_rolling, reference_ranges)
+    modules = (reference, reference_rolling, reference_ranges, reference_delta)
     return [getattr(native, name), next(getattr(module, name) for module in modules if hasattr(module, name))]
 
 
@@ -58,3 +58,13 @@ def test_no_ranges_are_read_into_and_written_from_nothing(empty):
         for read, write in zip(twins("read_ranges"), twins("write_ranges"), strict=True):
             assert read(file.fileno(), nothing, empty) is None
             assert write(file.fileno(), nothing, empty, 4096) is None
+
+
+@shapes
+def test_a_delta_may_have_no_sources_or_make_no_content(empty):
+    for encode, decode in zip(twins("encode_delta"), twins("decode_delta"), strict=True):
+        for content, sources in ((empty, empty), (empty, b"source"), (b"content of some bytes", empty)):
+            room, made = memoryview(bytearray(2000)), bytearray(memoryview(content).nbytes)
+            parts = encode(content, sources, bytearray(1 << 21), room)
+            decode(room[: sum(parts)], sources, memoryview(made))
+            assert made == bytes(content)
