@@ -450,6 +450,19 @@ class OutOfResources(DeltaimgError):
         self.what, self.task = what, task
 
 
+class MemoryLimitReached(DeltaimgError):
+    """What an object says would take more memory than there may be for it. Whether the object is damaged is not known."""
+
+    exit_code = 75
+    hint = "run where there is more memory, or set DELTAIMG_METADATA_MEMORY to what there may be, such as 4G"
+
+    def __init__(self, object_name: str, needed_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"{object_name}: what it says takes {needed_bytes >> 20} MiB of memory; the limit is {limit_bytes >> 20} MiB"
+        )
+        self.object_name, self.needed_bytes, self.limit_bytes = object_name, needed_bytes, limit_bytes
+
+
 class OutputError(DeltaimgError):
     """The standard output cannot be written: its disk is full, it is closed, or its terminal is gone."""
 

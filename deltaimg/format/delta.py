@@ -60,7 +60,7 @@ def build_delta(content: DeltaObject, *, level: int = _LEVEL) -> bytes:
     starts = np.uint64(content.new_start) + np.cumsum(lengths, dtype=np.uint64) - lengths
     is_copy = ops["kind"] == COPY
     shifts = ops["old_offset"][is_copy] - starts[is_copy]
-    packed, _ = pack_columns([ops["kind"], lengths, shifts])
+    packed = pack_columns([ops["kind"], lengths, shifts])
     literals = b""
     if content.literals:
         literals = zstandard.ZstdCompressor(level=level, write_checksum=False).compress(content.literals)
@@ -89,7 +89,7 @@ def parse_delta(data: bytes, name: str) -> DeltaObject:
     if op_count > MAX_OPS or copy_count > op_count or literal_bytes > MAX_LITERAL_BYTES:
         reader.refuse("its counts are absurd")
     offset = HEADER_BYTES + reader.position
-    packed = bytes(reader.take(packed_bytes))
+    packed = reader.take(packed_bytes)
     kinds, lengths, shifts = unpack_columns(
         name, offset, packed, [("u1", op_count), ("<u8", op_count), ("<u8", copy_count)]
     )

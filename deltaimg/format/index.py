@@ -8,7 +8,7 @@ packs      := pack_count times the 32-byte digest that names a pack
 signatures := signature_count times the 32-byte digest that names a signature
 entries    := entry_count times `ENTRY`
 source_ids := source_id_count times a 16-byte record id
-packed     := zstd of byte planes: u16 links of each entry; u32 place in source_ids and u16 runs of each link; u16 first_slot
+packed     := packed columns: u16 links of each entry; u32 place in source_ids and u16 runs of each link; u16 first_slot
               and u16 slot count of each run; u32 entry number and u16 runs of each cut record; u16 first_slot and u16 slot
               count of each of these runs
 
@@ -33,6 +33,7 @@ from deltaimg.format.framing import HEADER_BYTES, BodyReader, Kind, frame, unfra
 from deltaimg.format.limits import MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS, MAX_TABLE_BYTES, find_record_problem
 from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns, find_runs_problem
 from deltaimg.format.sources import SourceTable
+from deltaimg.memory import check_room
 
 INDEXES: Final = "index/"
 HEAD: Final = struct.Struct("<QIIIIIIIIII")
@@ -53,6 +54,9 @@ ENTRY: Final = np.dtype(
 the place of its first slot in the signature; a block is 2 ** block_shift bytes."""
 _COLUMNS: Final = ("<u2", "<u4", "<u2", "<u2", "<u2", "<u4", "<u2", "<u2", "<u2")
 """Types of the packed columns, in their order."""
+_NAME_BYTES: Final = 32
+_MEMORY_BYTES: Final = {"names": 128, "entries": 120, "links": 64, "runs": 48}
+"""What each name, entry, link and run takes at most, in any verb."""
 
 
 def count_possible_entries(size_bytes: int) -> int:
@@ -86,6 +90,19 @@ class IndexObject:
     links: SourceLinks
     cuts: CutEntries = field(default_factory=no_cuts)
 
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes of memory at most, as a part of all of a repository's index."""
+        run_count = len(self.links.runs) + len(self.cuts.runs)
+        return _count_memory(
+            len(self.packs) + len(self.signatures), len(self.entries), len(self.links.places), run_count
+        )
+
+
+def _count_memory(names: int, entries: int, links: int, runs: int) -> int:
+    counts = {"names": names, "entries": entries, "links": links, "runs": runs}
+    return sum(_MEMORY_BYTES[what] * count for what, count in counts.items())
+
 
 def no_links(entry_count: int) -> SourceLinks:
     """Return the links of entries that all stand alone."""
@@ -118,7 +135,7 @@ def build_index(content: IndexObject) -> bytes:
     links, cuts = content.links, content.cuts
     packed = b""
     if len(links.places) or len(cuts.entries):
-        packed, _ = pack_columns((
+        packed = pack_columns((
             links.link_counts, links.places, links.run_counts, links.runs["first_slot"], links.runs["count"],
             cuts.entries, cuts.run_counts, cuts.runs["first_slot"], cuts.runs["count"],
         ))  # fmt: skip
@@ -140,14 +157,19 @@ def build_index(content: IndexObject) -> bytes:
 
 
 def parse_index(data: bytes, name: str) -> IndexObject:
-    """Read the index at object `name`; raises IntegrityError or UnsupportedFormat."""
+    """Read the index at object `name`.
+
+    Raises:
+        IntegrityError, UnsupportedFormat: it is no index. MemoryLimitReached: what it says needs more than there may be for it.
+    """
     reader = BodyReader(name, unframe(Kind.INDEX, name, data))
     created_us, pack_count, signature_count, entry_count, *counts, reserved = reader.take_struct(HEAD)
     if reserved:
         reader.refuse("reserved bytes are not zero")
-    packs = tuple(bytes(reader.take(32)).hex() for _ in range(min(pack_count, len(data) // 32 + 1)))
-    signatures = tuple(bytes(reader.take(32)).hex() for _ in range(min(signature_count, len(data) // 32 + 1)))
+    names = reader.take(_NAME_BYTES * (pack_count + signature_count))
     entries = np.frombuffer(reader.take(ENTRY.itemsize * entry_count), ENTRY)
+    _, link_count, run_count, _, cut_run_count, _ = counts
+    check_room(name, _count_memory(pack_count + signature_count, entry_count, link_count, run_count + cut_run_count))
     links, cuts = _parse_columns(name, reader, entry_count, *counts)
     reader.expect_end()
     if entry_count:
@@ -160,7 +182,13 @@ def parse_index(data: bytes, name: str) -> IndexObject:
     source_bytes = _count_source_slots(links) << entries["block_shift"].astype(np.uint64)
     if int(source_bytes.max(initial=0)) > MAX_SOURCE_BYTES:
         reader.refuse(f"an entry has sources of more than {MAX_SOURCE_BYTES} bytes")
-    return IndexObject(created_us, packs, signatures, entries, links, cuts)
+    listed = _split_names(names)
+    return IndexObject(created_us, listed[:pack_count], listed[pack_count:], entries, links, cuts)
+
+
+def _split_names(names: memoryview) -> tuple[str, ...]:
+    """Return names of objects, as hexadecimal text."""
+    return tuple(names[at : at + _NAME_BYTES].hex() for at in range(0, len(names), _NAME_BYTES))
 
 
 def _count_source_slots(links: SourceLinks) -> npt.NDArray[np.uint64]:
@@ -184,7 +212,7 @@ def _parse_columns(
 ) -> tuple[SourceLinks, CutEntries]:
     ids = np.frombuffer(reader.take(DIGEST_BYTES * id_count), np.uint8).reshape(id_count, DIGEST_BYTES)
     offset = HEADER_BYTES + reader.position
-    packed = bytes(reader.take(packed_bytes))
+    packed = reader.take(packed_bytes)
     if not link_count and not cut_count:
         if id_count or run_count or cut_run_count or packed:
             reader.refuse("it has sources that no entry names")

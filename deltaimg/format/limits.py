@@ -42,6 +42,8 @@ MAX_SHARD_BYTES: Final = 1 << 20
 MAX_PARITY_COLUMNS: Final = 256
 """Of data and parity together: as many numbers as a byte has."""
 
+MAX_COLUMN_EXPANSION: Final = 64
+"""What packed columns expand to, by the bytes that they take."""
 MAX_EXPANSION: Final = 1 << 15
 """No zstd frame expands to more than 128 KiB for each 4 bytes of it."""
 

@@ -139,6 +139,11 @@ def forge_parity(
     return front + planes + front + trailer
 
 
+def pad(packed: bytes, expanded_bytes: int) -> bytes:
+    """Return packed columns with the zeros before them that make them a 64th of what they expand to."""
+    return packed.rjust(-(-expanded_bytes // 64), b"\0")
+
+
 def pack_planes(*columns: tuple[str, Sequence[int]]) -> bytes:
     """Return columns as byte planes, written down once more, apart from the writer under test."""
     planes = b""
@@ -155,6 +160,7 @@ def forge_map(
     slots: Sequence[int] = (),
     *,
     packed: bytes | None = None,
+    is_padded: bool = True,
     extra: bytes = b"",
     **head: int,
 ) -> bytes:
@@ -163,6 +169,7 @@ def forge_map(
     if packed is None:
         planes = pack_planes(("H", slots), ("Q", gaps), ("I", counts), ("B", kinds), ("I", steps))
         packed = zstandard.compress(planes)
+        packed = pad(packed, len(planes)) if is_padded else packed
     fields = {
         "block_count": sum(gap + count for gap, count, _ in runs),
         "record_count": len(slots),

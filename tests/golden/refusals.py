@@ -158,7 +158,8 @@ def _cut_index(entries: list[int], run_counts: list[int], runs: list[tuple[int, 
     columns = (
         ("H", [0, 0]), ("I", entries), ("H", run_counts), ("H", [run[0] for run in runs]), ("H", [run[1] for run in runs]),
     )  # fmt: skip
-    packed = zstandard.compress(forge.pack_planes(*columns))
+    planes = forge.pack_planes(*columns)
+    packed = forge.pad(zstandard.compress(planes), len(planes))
     rows = [{"slots": 8, "payload_bytes": 9}, {"slots": 8, "payload_bytes": 9, "offset": 200}]
     head = {"cut_count": len(entries), "cut_run_count": len(runs), "packed_bytes": len(packed)}
     return forge.forge_index(entries=rows, extra=packed, **head)
@@ -199,7 +200,8 @@ def map_refusals() -> Iterator[Refusal]:
     """Yield maps whose runs leave the image or the records, and columns that are not what their head says."""
     make = forge.forge_map
     runs = [(0, 1, 0), (0, 1, 2)]
-    planes = zstandard.compress(bytes(32))
+    planes = zstandard.compress(forge.pack_planes(("H", [1]), ("Q", [0, 0]), ("I", [1, 1]), ("B", [0, 2]), ("I", [0])))
+    regular = [(0, 1, number % 2) for number in range(2000)]
     unsized = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(32))
     bomb = zstandard.compress(bytes(13 * 2**20))
     for reason, data, error, message in (
@@ -212,20 +214,18 @@ def map_refusals() -> Iterator[Refusal]:
         ("bytes-nothing-claims", make(runs, [0], [1], extra=b"\0"), "Malformed", "1 bytes that nothing claims"),
         ("columns-empty", make(runs, [0], [1], packed=b""), "Malformed", "columns cannot be expanded"),
         ("columns-no-zstd", make(runs, [0], [1], packed=b"no zstd frame"), "Malformed", "columns cannot be expanded"),
-        ("columns-cut-short", make(runs, [0], [1], packed=planes[:-1]), "Malformed", "columns cannot be expanded"),
-        (
-            "columns-of-another-size",
-            make(runs, [0], [1], packed=planes + planes),
-            "Malformed",
-            "columns cannot be expanded",
-        ),
+        ("columns-cut-short", make(runs, [0], [1], packed=planes[:-1]), "Malformed", "fewer bytes than they say"),
+        ("columns-only-zeros", make(runs, [0], [1], packed=bytes(32)), "Malformed", "columns cannot be expanded"),
+        ("columns-of-two-frames", make(runs, [0], [1], packed=planes * 2), "Malformed", "more bytes than they say"),
+        ("columns-before-a-zero", make(runs, [0], [1], packed=planes + b"\0"), "Malformed", "cannot be expanded"),
+        ("columns-expand-too-far", make(regular, is_padded=False), "Malformed", "too few to expand to 26000"),
         ("columns-of-no-size", make(runs, [0], [1], packed=unsized), "Malformed", "do not expand to 32 bytes"),
         ("columns-a-bomb", make(runs, [0], [1], packed=bomb), "Malformed", "do not expand to 32 bytes"),
         (
             "columns-a-hollow-frame",
             make(block_count=2**28, run_count=2**28, packed=_claim_size(13 * 2**28)),
             "Malformed",
-            "do not expand to 3489660928 bytes",
+            "too few to expand to 3489660928",
         ),
         ("record-without-slots", make(runs, [0], [1, 0]), "Malformed", "no slots, or more than 4096"),
         ("record-too-large", make(runs, [0], [4097]), "Malformed", "no slots, or more than 4096"),

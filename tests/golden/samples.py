@@ -143,6 +143,8 @@ MAPS = {
         runs=np.array([(5, 1, 4097), (7, 2**32 - 1, 0), (2**36 - 2, 2, 4000)], RUN),
     ),
     "nothing-changed": MapObject(1000, ids(), np.empty(0, np.uint16), np.empty(0, RUN)),
+    # So regular that its columns get zeros before them.
+    "regular": MapObject(600, ids(), np.empty(0, np.uint16), np.array([(at, 1, at % 2) for at in range(300)], RUN)),
 }
 
 SIGNATURES = {
