@@ -42,8 +42,8 @@ FRONT_BYTES: Final = HEADER_BYTES + HEAD.size
 
 
 @dataclass(frozen=True, slots=True)
-class ParityTables:
-    """What a parity object protects and how, without the planes."""
+class ParityLayout:
+    """What a parity object protects and how its shards are arranged."""
 
     packs: tuple[str, ...]
     pack_bytes: npt.NDArray[np.uint64]
@@ -52,8 +52,6 @@ class ParityTables:
     stripe_count: int
     data_columns: int
     parity_columns: int
-    digests: Digests
-    """Of all shards of the packs, in order of number, then of those of the planes, plane after plane."""
 
     @property
     def pack_shards(self) -> npt.NDArray[np.int64]:
@@ -62,7 +60,7 @@ class ParityTables:
 
     @property
     def data_shards(self) -> int:
-        return len(self.digests) - self.parity_shards
+        return int(self.pack_shards.sum())
 
     @property
     def parity_shards(self) -> int:
@@ -76,7 +74,23 @@ class ParityTables:
     @property
     def planes_offset(self) -> int:
         """Where in the object the planes begin."""
-        return FRONT_BYTES + PACK_ENTRY.itemsize * len(self.packs) + self.digests.nbytes
+        digests = self.data_shards + self.parity_shards
+        return FRONT_BYTES + PACK_ENTRY.itemsize * len(self.packs) + DIGEST_BYTES * digests
+
+
+@dataclass(frozen=True, slots=True)
+class ParityTables(ParityLayout):
+    """The same, and the digest of every shard; a parity object without the planes."""
+
+    digests: Digests
+    """Of all shards of the packs, in order of number, then of those of the planes, plane after plane."""
+
+    @property
+    def layout(self) -> ParityLayout:
+        """What is left without the digests, which are by far the most of it."""
+        return ParityLayout(
+            self.packs, self.pack_bytes, self.shard_bytes, self.stripe_count, self.data_columns, self.parity_columns
+        )
 
 
 @dataclass(frozen=True, slots=True)

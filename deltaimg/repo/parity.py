@@ -4,28 +4,31 @@
 A group is the packs of one parity object. Whatever of it cannot be read, or has not the digest that the tables say, is lost;
 from what is left of a stripe the rest follows, as long as no more shards of it are lost than it has parity.
 
-Memory  `_BATCH_BYTES` of shards or one stripe, and the pack that is made, twice.
+Memory  of all groups the names of their packs; of the one that is computed its digests, `_BATCH_BYTES` of shards or one
+        stripe, and the pack that is made, twice.
 Always  a pack that comes back has the digest that its name is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import distinct
 from deltaimg.codec.reed_solomon import ReedSolomon
-from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, ParityExhausted, StoreUnavailable
+from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, ParityExhausted, StoreError, StoreUnavailable
 from deltaimg.format.framing import name_object
 from deltaimg.format.pack import pack_name
 from deltaimg.format.parity import (
     FRONT_BYTES,
     PARITY,
     TRAILER,
+    ParityLayout,
     ParityTables,
     digest_shards,
     measure_tables,
@@ -46,25 +49,30 @@ class ParityGroup:
 
     name: str
     size_bytes: int
-    tables: ParityTables
+    layout: ParityLayout
     damaged_parts: int = 0
     """Shards of its planes, and tables at either end, that are not what they were; where that was looked for."""
 
     @property
     def pack_bytes(self) -> int:
-        return int(self.tables.pack_bytes.sum())
+        return int(self.layout.pack_bytes.sum())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ParityGroups:
     """All parity objects whose tables, or their twin, can be read, in order of name; and what was met at the others."""
 
     groups: tuple[ParityGroup, ...]
     damage: tuple[DeltaimgError, ...]
 
-    def covering(self, pack: str) -> Iterator[ParityGroup]:
-        """Yield each group that a pack is of."""
-        return (group for group in self.groups if pack in group.tables.packs)
+    @cached_property
+    def covering(self) -> dict[str, list[ParityGroup]]:
+        """The groups that each pack is of."""
+        covering: defaultdict[str, list[ParityGroup]] = defaultdict(list)
+        for group in self.groups:
+            for pack in group.layout.packs:
+                covering[pack].append(group)
+        return covering
 
 
 def load_parity(repository: Repository, *, is_thorough: bool = False) -> ParityGroups:
@@ -79,7 +87,7 @@ def load_parity(repository: Repository, *, is_thorough: bool = False) -> ParityG
             check_size(found.name, found.size_bytes)
             tables = _load_tables(repository, found.name, found.size_bytes)
             damaged = _count_damage(repository, found.name, found.size_bytes, tables) if is_thorough else 0
-            groups.append(ParityGroup(found.name, found.size_bytes, tables, damaged))
+            groups.append(ParityGroup(found.name, found.size_bytes, tables.layout, damaged))
         except (IntegrityError, ObjectNotFound, StoreUnavailable) as error:
             damage.append(error)
     return ParityGroups(tuple(groups), tuple(damage))
@@ -150,11 +158,14 @@ def recover_pack(repository: Repository, pack: str, parity: ParityGroups | None 
         ParityUnusable: the library that computes is not installed.
     """
     exhausted = None
-    for group in (parity or load_parity(repository)).covering(pack):
+    for group in (parity or load_parity(repository)).covering.get(pack, ()):
         try:
             return GroupReader(repository, group).recover(pack)
         except ParityExhausted as error:
             exhausted = error
+        except (IntegrityError, StoreError) as error:
+            # It could be read when all groups were listed: it is gone since, or the disk fails.
+            exhausted = ParityExhausted(pack_name(pack), 0, f"its parity cannot be read: {error}")
     if exhausted is not None:
         raise exhausted
     return None
@@ -164,9 +175,10 @@ class GroupReader:
     """Reads shards of a group by number, and computes those that are lost."""
 
     def __init__(self, repository: Repository, group: ParityGroup) -> None:
-        self._store, self._name, self._tables = repository.store, group.name, group.tables
-        self._pack_ends = np.cumsum(group.tables.pack_shards)
-        self._code = ReedSolomon(group.tables.data_columns, group.tables.parity_columns)
+        self._store, self._name = repository.store, group.name
+        self._tables = tables = _load_tables(repository, group.name, group.size_bytes)
+        self._pack_ends = np.cumsum(tables.pack_shards)
+        self._code = ReedSolomon(tables.data_columns, tables.parity_columns)
 
     def recover(self, pack: str) -> bytes:
         """Return a pack of this group, whatever became of it; raises ParityExhausted."""
@@ -175,8 +187,11 @@ class GroupReader:
         first, end = int(self._pack_ends[place] - tables.pack_shards[place]), int(self._pack_ends[place])
         content, is_good = self._read_data(first, end - first)
         lost = np.flatnonzero(~is_good) + first
-        for start, count in self._batches(distinct(lost % tables.stripe_count)):
-            for number, shard in self._solve(pack, lost, start, count):
+        lost_of: defaultdict[int, list[int]] = defaultdict(list)
+        for number in lost.tolist():
+            lost_of[number % tables.stripe_count].append(number // tables.stripe_count)
+        for start, count in self._batches(sorted(lost_of)):
+            for number, shard in self._solve(pack, lost_of, start, count):
                 at = (number - first) * tables.shard_bytes
                 content[at : at + tables.shard_bytes] = shard
         whole = bytes(memoryview(content)[: int(tables.pack_bytes[place])])
@@ -184,13 +199,13 @@ class GroupReader:
             raise ParityExhausted(pack_name(pack), 0, f"{self._name} gives other bytes than its name promises")
         return whole
 
-    def _batches(self, stripes: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    def _batches(self, stripes: list[int]) -> Iterator[tuple[int, int]]:
         """Yield ascending stripes as runs, each short enough to be held in memory."""
         tables = self._tables
         stripe_bytes = (tables.data_columns + tables.parity_columns) * tables.shard_bytes
         longest = max(1, _BATCH_BYTES // stripe_bytes)
         start = count = 0
-        for stripe in stripes.tolist():
+        for stripe in stripes:
             if count and (stripe != start + count or count == longest):
                 yield start, count
                 count = 0
@@ -201,15 +216,19 @@ class GroupReader:
             yield start, count
 
     def _solve(
-        self, pack: str, lost: npt.NDArray[np.int64], first_stripe: int, count: int
+        self, pack: str, lost_of: Mapping[int, list[int]], first_stripe: int, count: int
     ) -> Iterator[tuple[int, bytearray]]:
-        """Yield the number and content of each of the shards `lost` that is in stripes [first_stripe, first_stripe + count)."""
+        """Yield the number and content of each lost shard in stripes [first_stripe, first_stripe + count).
+
+        Args:
+            lost_of: the columns of the lost shards of each stripe, ascending.
+        """
         tables = self._tables
         width = tables.data_columns + tables.parity_columns
         columns = [self._read_column(number, first_stripe, count) for number in range(width)]
         for row in range(count):
             stripe = first_stripe + row
-            wanted = (lost[lost % tables.stripe_count == stripe] // tables.stripe_count).tolist()
+            wanted = lost_of[stripe]
             good = [number for number in range(width) if number not in wanted and columns[number][1][row]]
             if len(good) < tables.data_columns:
                 raise ParityExhausted(

@@ -47,12 +47,12 @@ def test_damage_in_one_place_up_to_the_promise_is_made_good(sizes, percent, seed
     protect(repository, percent)
     (group,) = survey_parity(repository).groups
     assert group.survives_bytes > 0
-    order = load_parity(repository).groups[0].tables.packs
+    order = load_parity(repository).groups[0].layout.packs
     total = sum(len(packs[pack]) for pack in order)
     start = data.draw(st.integers(0, total - 1))
     left = group.survives_bytes
     chance = random.Random(seed)
-    shard_bytes = load_parity(repository).groups[0].tables.shard_bytes
+    shard_bytes = load_parity(repository).groups[0].layout.shard_bytes
     for pack in order:
         size = len(packs[pack])
         if start < size and left > 0:
@@ -110,7 +110,7 @@ def test_damage_of_the_parity_object_itself_costs_no_more_than_the_shards_it_hit
     protect(repository, 10)
     (group,) = load_parity(repository).groups
     chance = random.Random(seed)
-    tables = group.tables
+    tables = group.layout
     # Either end may go: what the other has is enough. The planes between lose less than one of theirs.
     part = data.draw(st.sampled_from(["front", "planes", "twin"]))
     if part == "front":

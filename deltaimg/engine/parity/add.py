@@ -87,7 +87,7 @@ class _Adder:
         self._progress.start("computing parity", sum(pack.size_bytes for group in plan.groups for pack in group))
         for packs in plan.groups:
             self._protect(packs)
-        removed = [group for group in plan.superseded if self._damaged.keys().isdisjoint(group.tables.packs)]
+        removed = [group for group in plan.superseded if self._damaged.keys().isdisjoint(group.layout.packs)]
         for group in removed:
             self._check_lock()
             self._repository.store.delete(group.name)

@@ -62,7 +62,7 @@ def survey_parity(repository: Repository, *, is_thorough: bool = False) -> Parit
     """Tell what parity there is, from listings and tables; with `is_thorough`, read all parity for damage, too."""
     needed = list_needed(repository)
     parity = load_parity(repository, is_thorough=is_thorough)
-    covered = {pack for group in parity.groups for pack in group.tables.packs if needed.get(pack) is not None}
+    covered = {pack for group in parity.groups for pack in group.layout.packs if needed.get(pack) is not None}
     sizes = {pack: size for pack, size in needed.items() if size is not None}
     covered_bytes = sum(sizes[pack] for pack in covered)
     return ParityCoverage(
@@ -89,7 +89,7 @@ def list_needed(repository: Repository) -> dict[str, int | None]:
 
 
 def _judge(group: ParityGroup, needed: dict[str, int | None]) -> GroupState:
-    tables = group.tables
+    tables = group.layout
     ends = np.cumsum(tables.pack_shards)
     erased = np.zeros(tables.stripe_count, np.int64)
     for pack, count, end in zip(tables.packs, tables.pack_shards.tolist(), ends.tolist(), strict=True):

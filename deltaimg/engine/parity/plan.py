@@ -8,6 +8,7 @@ stays as it is: it may be all that can bring the pack back.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -103,24 +104,25 @@ def plan_parity(needed: Mapping[str, int | None], groups: Iterable[ParityGroup],
 
 
 def _is_worth_keeping(group: ParityGroup, needed: Mapping[str, int | None], percent: float) -> bool:
-    packs = group.tables.packs
+    packs = group.layout.packs
     if any(pack in needed and needed[pack] is None for pack in packs):
         return True
     is_whole = not group.damaged_parts and all(pack in needed for pack in packs)
-    return is_whole and group.tables.parity_bytes * 100 >= group.pack_bytes * percent
+    return is_whole and group.layout.parity_bytes * 100 >= group.pack_bytes * percent
 
 
 def _covered(groups: Iterable[ParityGroup]) -> set[str]:
-    return {pack for group in groups for pack in group.tables.packs}
+    return {pack for group in groups for pack in group.layout.packs}
 
 
 def _drop_doubles(kept: list[ParityGroup], superseded: list[ParityGroup], needed: Mapping[str, int | None]) -> None:
     """Move groups whose packs others cover, too, to `superseded`: a run that was interrupted left them."""
+    times = Counter(pack for group in kept for pack in group.layout.packs)
     for group in sorted(kept, key=lambda each: each.pack_bytes):
-        others = _covered(each for each in kept if each is not group)
-        if all(pack in others for pack in group.tables.packs if pack in needed):
-            kept.remove(group)
+        if all(times[pack] > 1 for pack in group.layout.packs if pack in needed):
+            times.subtract(group.layout.packs)
             superseded.append(group)
+    _take_out(kept, superseded)
 
 
 def _gather_small(
@@ -134,11 +136,17 @@ def _gather_small(
     fresh_bytes = sum(needed[pack] or 0 for pack in fresh)
     for group in sorted(kept, key=lambda each: each.pack_bytes):
         is_small = group.pack_bytes < _FULL * largest_group(percent) and group.pack_bytes <= _GROWTH * fresh_bytes
-        if is_small and all(needed.get(pack) is not None for pack in group.tables.packs):
-            kept.remove(group)
+        if is_small and all(needed.get(pack) is not None for pack in group.layout.packs):
             superseded.append(group)
-            fresh.update(group.tables.packs)
+            fresh.update(group.layout.packs)
             fresh_bytes += group.pack_bytes
+    _take_out(kept, superseded)
+
+
+def _take_out(kept: list[ParityGroup], superseded: list[ParityGroup]) -> None:
+    """Remove from `kept` what is in `superseded` by now."""
+    names = {group.name for group in superseded}
+    kept[:] = [group for group in kept if group.name not in names]
 
 
 def _cut(packs: list[PackSize], largest: int) -> Iterator[tuple[PackSize, ...]]:

@@ -32,7 +32,7 @@ from tests.support.repositories import assert_restores, back_up_image, make_repo
 
 
 def groups_of(repository: Repository) -> list[set[str]]:
-    return [set(group.tables.packs) for group in load_parity(repository).groups]
+    return [set(group.layout.packs) for group in load_parity(repository).groups]
 
 
 def forget_index(repository: Repository) -> None:
@@ -210,6 +210,16 @@ def test_parity_whose_tables_are_lost_twice_is_reported_and_made_anew() -> None:
     assert protect(repository).packs == len(packs)
 
 
+def test_parity_that_cannot_be_read_any_more_is_no_more_than_exhausted() -> None:
+    repository, store, packs = repository_of_packs([10_000] * 5, seed=14)
+    protect(repository)
+    parity = load_parity(repository)
+    store.objects[parity.groups[0].name] = b"something else"
+    with pytest.raises(ParityExhausted, match="its parity cannot be read"):
+        recover_pack(repository, next(iter(packs)), parity)
+    assert recover_pack(repository, "0" * 64, parity) is None
+
+
 @pytest.mark.parametrize("place", ["front", "planes", "twin", "trailer", "end"])
 def test_damage_of_parity_is_found_where_it_is_looked_for_and_made_good(place: str) -> None:
     repository, store, _ = repository_of_packs([10_000] * 5, seed=19)
@@ -217,7 +227,7 @@ def test_damage_of_parity_is_found_where_it_is_looked_for_and_made_good(place: s
     (group,) = load_parity(repository, is_thorough=True).groups
     assert group.damaged_parts == 0
     whole = store.objects[group.name]
-    planes = group.tables.planes_offset
+    planes = group.layout.planes_offset
     if place == "end":
         store.objects[group.name] = whole[:-1]
     else:
