@@ -107,7 +107,7 @@ def _run() -> int:
             return _report(shortage)
         if os.environ.get("DELTAIMG_DEBUG"):
             raise
-        print(f"deltaimg: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"deltaimg: internal error: {type(error).__name__}: {format_line(str(error))}", file=sys.stderr)
         print("  hint: this is a defect; DELTAIMG_DEBUG=1 shows where. Please report it", file=sys.stderr)
         return _EXIT_DEFECT
     return exit_code

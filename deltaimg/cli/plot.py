@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deltaimg.cli.terminal import format_bytes
+from deltaimg.cli.terminal import format_bytes, format_line
 from deltaimg.engine.inspect.change_map import ChangeMap, lay_on_curve
 from deltaimg.engine.inspect.diff import Difference
 from deltaimg.errors import ImageError, TargetExists, UsageError
@@ -67,9 +67,12 @@ def _draw(difference: Difference, changes: ChangeMap) -> Figure:
 
     figure = Figure(figsize=(7.5, 9), layout="constrained")
     figure.suptitle(
-        f"{difference.older.label} to {difference.newer.label}: {format_bytes(difference.differing_bytes)} "
-        f"of {format_bytes(changes.size_bytes)} differ",
+        format_line(
+            f"{difference.older.label} to {difference.newer.label}: {format_bytes(difference.differing_bytes)} "
+            f"of {format_bytes(changes.size_bytes)} differ"
+        ),
         fontsize=11,
+        parse_math=False,
     )
     upper, lower = figure.subplots(2, 1, height_ratios=(6, 1))
     _draw_map(upper, changes)

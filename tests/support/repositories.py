@@ -27,7 +27,7 @@ class Warnings:
         self.done_bytes = 0
         self.total_bytes: int | None = None
 
-    def start(self, task: str, total_bytes: int | None) -> None:
+    def start(self, task: str, total_bytes: int | None, done_bytes: int = 0) -> None:
         self.done_bytes, self.total_bytes = 0, total_bytes
 
     def advance(self, done_bytes: int) -> None:

@@ -137,7 +137,7 @@ class AnchorCache:
             labels = np.where(slots >= FIRST_SLOT, slots + shifts[np.maximum(table.records_of(slots), 0)], 0)
             return names, labels.astype(np.uint32)[positions // self._block_bytes], end - start
 
-        progress.start("learning the image", count_span_bytes(extents))
+        progress.start("building the similarity index", count_span_bytes(extents))
         with OrderedPool() as pool:
             for names, labels, read_bytes in pool.map(collect, split_spans(extents, span_bytes)):
                 self.remember(names, labels)

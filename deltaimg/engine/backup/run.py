@@ -104,8 +104,10 @@ class _Backup:
             except BaseException:
                 self._publish_landed(writer)
                 raise
+            self._progress.start("committing", None)
             writer.finish()
             manifest = self._commit(writer.stored_bytes, is_live=is_live)
+        self._progress.start("updating the cache", None)
         self._new.keep_for_next_night()
         return manifest
 
@@ -129,11 +131,11 @@ class _Backup:
                 self._seen.note_span(span)
                 if span.content is not None:
                     if new.take(span, span.content):
-                        self._progress.start("backing up", total)
-                        self._progress.advance(done_bytes)
+                        self._progress.start("backing up", total, done_bytes)
                     scanner.release(span)
                 self._progress.advance(span.read_bytes)
                 done_bytes += span.read_bytes
+            self._progress.start("storing what is left", None)
             new.finish()
         self._new = new
 
@@ -166,7 +168,6 @@ class _Backup:
 
     def _commit(self, stored_bytes: int, *, is_live: bool) -> Manifest:
         """Store the map, then the manifest."""
-        self._progress.start("committing", None)
         size_bytes = self._source.size_bytes or 0
         runs = self._seen.lay_on(self._base_runs, size_bytes)
         block_count = count_blocks(size_bytes, self._block_bytes)

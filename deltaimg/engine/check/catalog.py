@@ -6,7 +6,7 @@ Memory  120 bytes a record at its highest, sources of delta records included; on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,8 +118,12 @@ class Catalog:
 
     # -- packs -------------------------------------------------------------------------------------------------------
 
-    def check_packs(self, *, read_packs: bool, workers: int | None = None) -> int:
-        """Hold all packs that the index names against their footers, or against their names; return the bytes read."""
+    def check_packs(self, *, read_packs: bool, advance: Callable[[int], None], workers: int | None = None) -> int:
+        """Compare all packs that the index names with their footers, or with their names; return the bytes read.
+
+        Args:
+            advance: called with the bytes of each pack that was read whole.
+        """
         order, bounds = _group(self.entries["pack"], len(self.packs))
         present = []
         for number, name in enumerate(self.packs):
@@ -140,6 +144,8 @@ class Catalog:
         with OrderedPool(workers=workers) as pool:
             for state in pool.map(read, present):
                 self._judge_pack(state, order[bounds[state.number] : bounds[state.number + 1]])
+                if read_packs:
+                    advance(self._sizes[self.packs[state.number]])
         self.has_place = self.is_good.copy()
         return sum(self._sizes[self.packs[number]] for number in present) if read_packs else 0
 

@@ -95,11 +95,14 @@ class Checker:
             self.sizes |= {found.name: found.size_bytes for found in repository.store.list(folder)}
 
     def check(self) -> CheckReport:
-        self._progress.start("checking", None)
+        self._progress.start("checking the index", None)
         self.catalog = Catalog(self.repository, self.sizes, self.findings)
         if self._read_packs:
-            self._progress.start("reading packs", None)
-        self.catalog.check_packs(read_packs=self._read_packs, workers=self._workers)
+            self._progress.start(
+                "reading packs", sum(size for name, size in self.sizes.items() if name.startswith(PACKS))
+            )
+        self.catalog.check_packs(read_packs=self._read_packs, advance=self._progress.advance, workers=self._workers)
+        self._progress.start("checking signatures and snapshots", None)
         self.catalog.check_signatures()
         self.catalog.sort()
         self.catalog.check_sources()

@@ -16,6 +16,7 @@ from deltaimg.arrays import DIGEST_BYTES, Digests, distinct, empty_runs
 from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.encode import EncodedRecord, Encoder
 from deltaimg.engine.content.spool import Spool
+from deltaimg.engine.progress import Progress
 from deltaimg.engine.repair.record_prover import RecordProver
 from deltaimg.engine.scan import Scanner, round_extents
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
@@ -59,7 +60,12 @@ def make_from_copy(copy: Repository, wanted: dict[bytes, int], maker: RecordMake
 
 
 def make_from_image(
-    repository: Repository, source: Source, wanted: dict[bytes, Digests], block_bytes: int, maker: RecordMaker
+    repository: Repository,
+    source: Source,
+    wanted: dict[bytes, Digests],
+    block_bytes: int,
+    maker: RecordMaker,
+    progress: Progress,
 ) -> Iterator[EncodedRecord]:
     """Yield those of the lost records all of whose blocks an image holds.
 
@@ -71,7 +77,7 @@ def make_from_image(
     keys = distinct(*(_as_keys(digests) for digests in wanted.values()))
     spool = Spool(np.arange(len(keys), dtype=np.int64), block_bytes)
     try:
-        is_found = _collect(repository, source, keys, spool, block_bytes)
+        is_found = _collect(repository, source, keys, spool, block_bytes, progress)
         for digests in wanted.values():
             places = np.searchsorted(keys, _as_keys(digests))
             if is_found[places].all():
@@ -83,7 +89,12 @@ def make_from_image(
 
 
 def _collect(
-    repository: Repository, source: Source, keys: npt.NDArray[np.bytes_], spool: Spool, block_bytes: int
+    repository: Repository,
+    source: Source,
+    keys: npt.NDArray[np.bytes_],
+    spool: Spool,
+    block_bytes: int,
+    progress: Progress,
 ) -> npt.NDArray[np.bool_]:
     """Read an image, keep its blocks that have one of the digests `keys`, and return which were found."""
     is_found = np.zeros(len(keys), np.bool_)
@@ -94,7 +105,10 @@ def _collect(
         base_runs=empty_runs(),
         base_digests=np.zeros((2, DIGEST_BYTES), np.uint8),
     )
-    for span in scanner.scan(round_extents(source, block_bytes)):
+    extents = round_extents(source, block_bytes)
+    total = None if source.is_sequential else int((extents[:, 1] - extents[:, 0]).sum())
+    progress.start("searching the image", total)
+    for span in scanner.scan(extents):
         if span.content is not None:
             found = _as_keys(span.digests)
             places = np.minimum(np.searchsorted(keys, found), len(keys) - 1)
@@ -102,6 +116,7 @@ def _collect(
                 spool.put(int(places[block]), span.content[block * block_bytes : (block + 1) * block_bytes])
                 is_found[places[block]] = True
         scanner.release(span)
+        progress.advance(span.read_bytes)
     return is_found
 
 

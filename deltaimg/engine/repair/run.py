@@ -124,14 +124,14 @@ class _Repair:
         report.recovered = self._recover(checker)
         if report.recovered and not report.is_dry_run:
             checker = self._check()
-        self._progress.start("looking for what is lost", None)
+        self._progress.start("finding what is lost", None)
         self._plan = plan_repair(checker)
         self._digests = find_digests(self._repository, self._plan.wanted_ids)
         self._prover = RecordProver(self._repository, self._plan.index)
         self._make_records(self._plan)
         self._mend_index(checker)
         self._put_aside(self._plan.damaged)
-        self._progress.start("listing what is damaged still", None)
+        self._progress.start("listing what is still damaged", None)
         if not report.is_dry_run:
             checker = self._check(read_packs=False)
         report.damage = list_damage(self._repository, checker)
@@ -145,7 +145,7 @@ class _Repair:
         parity = load_parity(self._repository) if wanted else None
         if parity is None or not parity.groups:
             return []
-        self._progress.start("making packs good by parity", None)
+        self._progress.start("recovering packs from parity", None)
         recovered = []
         for name in wanted:
             pack = name.rpartition("/")[2]
@@ -222,20 +222,19 @@ class _Repair:
         maker = RecordMaker(self._repository)
         lost = dict(plan.lost)
         if self._copy is not None and lost:
-            self._progress.start("looking through the copy", None)
+            self._progress.start("searching the copy", None)
             for record in make_from_copy(self._copy, dict(lost), maker):
                 lost.pop(record.header.id)
                 yield record
         if self._source is None:
             return
         for block_bytes in sorted(set(lost.values())):
-            self._progress.start("looking through the image", self._source.size_bytes)
             wanted = {
                 record_id: self._digests[record_id].digests
                 for record_id, size in lost.items()
                 if size == block_bytes and record_id in self._digests
             }
-            yield from make_from_image(self._repository, self._source, wanted, block_bytes, maker)
+            yield from make_from_image(self._repository, self._source, wanted, block_bytes, maker, self._progress)
 
     def _find_digests(self, record_id: bytes) -> KnownDigests | None:
         """Return a record's digests from a signature, or from its content; None if neither can be had."""

@@ -91,6 +91,7 @@ def _restore(
             read_bytes, damage = _write_anywhere(
                 content, target, keep_going=keep_going, progress=progress, workers=workers
             )
+        progress.start("waiting for the disk", None)
         target.commit()
     except BaseException:
         target.abort()

@@ -166,6 +166,7 @@ class _Verifier:
 
     def keep_coverage(self, now: datetime) -> CoverageSummary:
         """Note which packs were proven. A repository that cannot be written to is verified all the same."""
+        self._progress.start("recording what was verified", None)
         if self._sees_all:
             is_open = (self._is_needed & ~self._is_proven) | (self._is_source & ~self._is_needed & ~self._is_expanded)
         else:
