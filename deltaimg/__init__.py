@@ -33,16 +33,19 @@ if TYPE_CHECKING:
     from deltaimg.format.manifest import Manifest
     from deltaimg.repo.repository import Repository
     from deltaimg.repo.retention import Policy
+    from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BackupOptions": "deltaimg.engine.backup.options",
+    "DamagedSnapshot": "deltaimg.repo.snapshots",
     "DeltaimgError": "deltaimg.errors",
     "Manifest": "deltaimg.format.manifest",
     "Policy": "deltaimg.repo.retention",
     "Progress": "deltaimg.engine.progress",
     "Repository": "deltaimg.repo.repository",
+    "Snapshot": "deltaimg.repo.snapshots",
     "SnapshotReader": "deltaimg.engine.content.reader",
     "add_parity": "deltaimg.api.repair",
     "backup": "deltaimg.api.backup",
@@ -74,11 +77,13 @@ _HOMES = {
 
 __all__ = [
     "BackupOptions",
+    "DamagedSnapshot",
     "DeltaimgError",
     "Manifest",
     "Policy",
     "Progress",
     "Repository",
+    "Snapshot",
     "SnapshotReader",
     "__version__",
     "add_parity",

@@ -118,14 +118,17 @@ class AmbiguousSnapshot(SnapshotError):
         self.selector, self.matches = selector, matches
 
 
-class BrokenChain(SnapshotError):
-    """A snapshot needs a base that the repository does not hold."""
+class SnapshotIncomplete(SnapshotError):
+    """A map that a snapshot lists is not in the repository, so that the snapshot cannot be restored."""
 
     exit_code = 23
 
-    def __init__(self, snapshot: str, missing_base: str) -> None:
-        super().__init__(f"snapshot {snapshot} needs base {missing_base}, which is not in the repository")
-        self.snapshot, self.missing_base = snapshot, missing_base
+    def __init__(self, snapshot: str, map_name: str) -> None:
+        super().__init__(
+            f"snapshot {snapshot} needs {map_name}, which is missing",
+            hint=f"'deltaimg repair --from COPY' brings it back; 'deltaimg forget {snapshot}' gives the snapshot up",
+        )
+        self.snapshot, self.map_name = snapshot, map_name
 
 
 class SnapshotPinned(SnapshotError):

@@ -24,6 +24,7 @@ from deltaimg.api.repositories import open_repository
 from deltaimg.arrays import FIRST_SLOT, RUN, Digests
 from deltaimg.format.framing import HEADER_BYTES, Kind, build_header, digest_bytes
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, build_index, no_links
+from deltaimg.format.limits import MAX_LAYERS
 from deltaimg.format.manifest import Manifest, Statistics, format_time
 from deltaimg.format.map import MAPS, MapObject, build_map
 from deltaimg.format.pack import FOOTER_ENTRY, TRAILER, TRAILER_MAGIC, pack_name
@@ -84,7 +85,9 @@ class _Maker:
             runs["slot"] = FIRST_SLOT + np.arange(changes) * _CHANGE_BLOCKS
             newest = self._add_snapshot(image, newest, blocks, fresh, runs)
 
-    def _add_snapshot(self, image: str, base: str | None, blocks: int, records: Digests, runs: NDArray[Any]) -> str:
+    def _add_snapshot(
+        self, image: str, base: Manifest | None, blocks: int, records: Digests, runs: NDArray[Any]
+    ) -> Manifest:
         slots = np.full(len(records), _SLOTS, np.uint16)
         name, _ = self._repository.put_object(MAPS, [build_map(MapObject(blocks, records, slots, runs))])
         size, changed = blocks * BLOCK_BYTES, len(records) * _SLOTS * BLOCK_BYTES
@@ -93,13 +96,14 @@ class _Maker:
             new_bytes=changed, stored_bytes=changed // 2, duration_s=1.0,
         )  # fmt: skip
         self._now += timedelta(hours=1)
+        below = base.maps if base and len(base.maps) < MAX_LAYERS else ()
         manifest = Manifest(
-            id=secrets.token_hex(8), image=image, time=format_time(self._now), base=base, size_bytes=size,
-            block_bytes=BLOCK_BYTES, map=name, map_is_full=base is None, root_digest=secrets.token_hex(16),
-            statistics=said,
+            id=secrets.token_hex(8), image=image, time=format_time(self._now), base=base.id if base else None,
+            base_time=base.time if base else None, size_bytes=size, block_bytes=BLOCK_BYTES, maps=(*below, name),
+            root_digest=secrets.token_hex(16), statistics=said, started=format_time(self._now), ended=format_time(self._now),
         )  # fmt: skip
         self._repository.commit(manifest)
-        return manifest.id
+        return manifest
 
     def _add_records(self, count: int, *, sources: Digests | None) -> Digests:
         """Packs, signatures and index objects of so many records; return their ids."""

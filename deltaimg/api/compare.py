@@ -17,11 +17,13 @@ def compare(
     """Compare the image at `image_path` with a snapshot, block by block."""
     source = open_source(image_path)
     try:
-        return compare_image(repository, find_snapshot(repository, selector), source, progress=progress)
+        return compare_image(repository, find_snapshot(repository, selector).manifest, source, progress=progress)
     finally:
         source.close()
 
 
 def diff(repository: Repository, older: str, newer: str) -> Difference:
     """Tell which extents differ between two snapshots."""
-    return diff_snapshots(repository, find_snapshot(repository, older), find_snapshot(repository, newer))
+    return diff_snapshots(
+        repository, find_snapshot(repository, older).manifest, find_snapshot(repository, newer).manifest
+    )

@@ -8,14 +8,14 @@ import stat
 from datetime import UTC, datetime
 
 from deltaimg import __version__
-from deltaimg.errors import IntegrityError, RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
-from deltaimg.format.manifest import Manifest
+from deltaimg.errors import RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
 from deltaimg.repo.leftovers import describe_writer
 from deltaimg.repo.lock_holder import FoundLock, remove_if_gone
 from deltaimg.repo.lock_holder import list_locks as find_locks
 from deltaimg.repo.lock_holder import remove_lock as remove_found_lock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name, select_snapshot
+from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot, load_snapshot, load_snapshots
 from deltaimg.store.local import LocalStore
 
 
@@ -35,19 +35,14 @@ def open_repository(location: str) -> Repository:
     return Repository.open(LocalStore(location, writer=describe_writer))
 
 
-def list_snapshots(repository: Repository, image: str | None = None) -> list[Manifest]:
-    """Return all snapshots, or those of one image, oldest first within an image; raises at the first damaged one."""
-    manifests = []
-    for manifest in repository.load_manifests(None if image is None else check_image_name(image)):
-        if isinstance(manifest, IntegrityError):
-            raise manifest
-        manifests.append(manifest)
-    return manifests
+def list_snapshots(repository: Repository, image: str | None = None) -> list[Snapshot | DamagedSnapshot]:
+    """Return all snapshots, or those of one image, oldest first within an image."""
+    return list(load_snapshots(repository, None if image is None else check_image_name(image)))
 
 
-def find_snapshot(repository: Repository, selector: str) -> Manifest:
+def find_snapshot(repository: Repository, selector: str) -> Snapshot:
     """Return the snapshot that `selector` means: `vm1`, `vm1@latest~2`, `vm1@2026-11-23`, an id or its beginning."""
-    return repository.load_manifest(select_snapshot(repository, selector))
+    return load_snapshot(repository, select_snapshot(repository, selector))
 
 
 def list_locks(repository: Repository) -> list[FoundLock]:

@@ -41,7 +41,7 @@ def restore(
     _refuse_in_repository(repository, target_path)
     return restore_manifest(
         repository,
-        find_snapshot(repository, selector),
+        find_snapshot(repository, selector).manifest,
         target_path,
         is_forced=is_forced,
         keep_going=keep_going,
@@ -60,7 +60,7 @@ def _refuse_in_repository(repository: Repository, target_path: str) -> None:
 
 def open_snapshot(repository: Repository, selector: str) -> SnapshotReader:
     """Return a reader for any offset of a snapshot. Close it, or use it as a context manager: a prune waits for readers."""
-    manifest = find_snapshot(repository, selector)
+    manifest = find_snapshot(repository, selector).manifest
     lock = ReaderLock(repository, f"reading {manifest.label}", datetime.now(UTC))
     with ExitStack() as stack:
         stack.enter_context(lock)

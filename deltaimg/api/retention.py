@@ -11,16 +11,16 @@ from deltaimg.engine.prune.plan import MAX_UNUSED_PERCENT, PruneOptions
 from deltaimg.engine.prune.run import PruneForecast, PruneResult
 from deltaimg.engine.prune.run import plan_prune as plan_prune_of
 from deltaimg.engine.prune.run import prune as prune_repository
+from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.engine.retention.flatten import FlattenResult
 from deltaimg.engine.retention.flatten import flatten as flatten_snapshot
 from deltaimg.engine.retention.forget import Forgotten, forget_images
 from deltaimg.engine.retention.forget_choice import choose_by_name, choose_by_policy
-from deltaimg.engine.retention.pin import set_pin
 from deltaimg.errors import UsageError
-from deltaimg.format.manifest import Manifest
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.retention import Policy
 from deltaimg.repo.selector import select_snapshot
+from deltaimg.repo.snapshots import Snapshot
 
 
 def forget(
@@ -30,7 +30,6 @@ def forget(
     *,
     now: datetime | None = None,
     zone: tzinfo | None = None,
-    is_forced: bool = False,
     is_dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Forgotten]:
@@ -41,10 +40,9 @@ def forget(
     Args:
         now: the moment from which on a snapshot is one of the future.
         zone: whose days and hours count; that of this host if none is given.
-        is_forced: the policy may leave nothing of an image.
-        is_dry_run: change nothing; results tell what each removal would free.
+        is_dry_run: change nothing; results tell what a prune would then free.
     """
-    chosen = choose_by_policy(repository, policy, images, now=now or datetime.now(UTC), zone=zone, is_forced=is_forced)
+    chosen = choose_by_policy(repository, policy, images, now=now or datetime.now(UTC), zone=zone)
     return forget_images(repository, chosen, is_dry_run=is_dry_run, progress=progress)
 
 
@@ -56,18 +54,22 @@ def forget_snapshots(
     is_dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Forgotten]:
-    """Forget the snapshots that are named, wherever they stand in their chains; as `forget` otherwise."""
+    """Forget the snapshots that are named, damaged ones as well; as `forget` otherwise.
+
+    Args:
+        is_forced: nothing need be left of an image.
+    """
     chosen = choose_by_name(repository, selectors, is_forced=is_forced)
     return forget_images(repository, chosen, is_dry_run=is_dry_run, progress=progress)
 
 
-def pin(repository: Repository, selector: str, reason: str = "") -> Manifest:
-    """Keep a snapshot whatever policies say, and return its manifest."""
+def pin(repository: Repository, selector: str, reason: str = "") -> Snapshot:
+    """Keep a snapshot whatever policies say, and return it."""
     return set_pin(repository, select_snapshot(repository, selector), reason)
 
 
-def unpin(repository: Repository, selector: str) -> Manifest:
-    """Let policies decide about a snapshot again, and return its manifest."""
+def unpin(repository: Repository, selector: str) -> Snapshot:
+    """Let policies decide about a snapshot again, and return it."""
     return set_pin(repository, select_snapshot(repository, selector), None)
 
 
@@ -105,16 +107,9 @@ def flatten(
     max_depth: int = 0,
     progress: Progress | None = None,
 ) -> list[FlattenResult]:
-    """Make snapshots independent of their bases, with no delta records deeper than `max_depth`.
-
-    Args:
-        selectors: if none is given, the depth of all snapshots is bounded, and their maps stay as they are.
-    """
+    """Make snapshots (all, if none are named) need no delta records deeper than `max_depth`."""
     refs = [select_snapshot(repository, each) for each in selectors] or repository.list_snapshots()
-    return [
-        flatten_snapshot(repository, ref, max_depth=max_depth, keeps_base=not selectors, progress=progress)
-        for ref in refs
-    ]
+    return [flatten_snapshot(repository, ref, max_depth=max_depth, progress=progress) for ref in refs]
 
 
 def _prune_options(max_unused_percent: float, max_repack_bytes: int | None) -> PruneOptions:

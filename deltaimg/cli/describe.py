@@ -8,22 +8,48 @@ from typing import Any
 
 import msgspec
 
+from deltaimg.cli.terminal import format_moment
 from deltaimg.format.manifest import Manifest
 from deltaimg.model import DamagedExtent
+from deltaimg.repo.repository import SnapshotRef
+from deltaimg.repo.snapshots import Snapshot
 
 
-def describe_manifest(manifest: Manifest) -> dict[str, Any]:
-    """Return a snapshot as a JSON object; sizes in bytes, time in ISO 8601.
+def describe_snapshot(snapshot: Snapshot, *, is_base_forgotten: bool) -> dict[str, Any]:
+    """Return a snapshot as a JSON object; sizes in bytes, times in ISO 8601.
 
     `pinned` is null, or why it is pinned, which may be an empty text.
     """
+    manifest = snapshot.manifest
     described: dict[str, Any] = msgspec.to_builtins(manifest)
     statistics: dict[str, Any] = described.pop("statistics")
     described["time"] = manifest.taken_at.isoformat()
-    described["pinned"] = manifest.pin_reason
+    described["ended"] = manifest.ended_at.isoformat()
+    described["base_time"] = None if manifest.base_taken_at is None else manifest.base_taken_at.isoformat()
+    described["base_forgotten"] = is_base_forgotten
+    described |= describe_said(snapshot)
     described["kind"] = "full" if manifest.base is None else "incremental"
     identity: dict[str, Any] = {"snapshot": manifest.id}
     return identity | described | statistics
+
+
+def describe_said(snapshot: Snapshot) -> dict[str, Any]:
+    """Return what is said about a snapshot as a JSON object."""
+    said = {"pinned": snapshot.pin_reason, "tags": list(snapshot.tags), "comment": snapshot.comment}
+    return {"snapshot": snapshot.manifest.id, "image": snapshot.manifest.image} | said
+
+
+def is_forgotten(base: str | None, refs: Iterable[SnapshotRef]) -> bool:
+    """Return whether a base is none of the snapshots of its image that are there."""
+    return base is not None and base not in {ref.id for ref in refs}
+
+
+def format_base(manifest: Manifest, *, is_forgotten: bool) -> str:
+    """Return what a snapshot was compared with, for people."""
+    if manifest.base is None or manifest.base_taken_at is None:
+        return "none: a full snapshot"
+    of = f"{manifest.base} of {format_moment(manifest.base_taken_at, to_minutes=True)}"
+    return f"{of}, forgotten" if is_forgotten else of
 
 
 def describe_backup(manifest: Manifest) -> dict[str, Any]:

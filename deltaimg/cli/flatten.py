@@ -19,15 +19,13 @@ def flatten(
         list[str] | None,
         typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or the beginning of an id."),
     ] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="All snapshots of all images; needs --max-depth, and leaves maps as they are.")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="All snapshots of all images; needs --max-depth.")] = False,
     max_depth: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
             "--max-depth",
             metavar="NUMBER",
-            help="So many deltas may stand on one another.",
+            help="How many deltas may depend on one another.",
             show_default="0, no deltas at all",
         ),
     ] = None,
@@ -36,10 +34,10 @@ def flatten(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make snapshots independent of their bases, or bound how deep their deltas stand.
+    """Make snapshots self-contained, or bound the depth of their delta chains.
 
-    The snapshot gets a map of its own, and the delta records that it needs are stored anew as records that stand alone. That
-    takes space; what is not needed any more comes back with the next prune. No snapshot's content changes.
+    The delta records that a snapshot needs are stored again as literal records, under the same ids. That takes space; the next
+    prune frees what is not needed any more. No snapshot's content changes.
 
     Examples:
 
@@ -61,10 +59,9 @@ def flatten(
         if as_json:
             terminal.print_json([describe_flattened(each) for each in results])
         for each in results:
-            done = each.is_changed or each.recoded_records
             terminal.remark(
-                f"{each.manifest.label}  {'flattened' if done else 'is flat already'}, "
-                f"{format_count(each.recoded_records, 'record')} stored anew, "
+                f"{each.manifest.label}  {'flattened' if each.recoded_records else 'is flat already'}, "
+                f"{format_count(each.recoded_records, 'record')} stored as literals, "
                 f"{format_bytes(each.written_bytes)} written, {format_seconds(each.duration_s)}"
             )
 
@@ -74,7 +71,6 @@ def describe_flattened(result: FlattenResult) -> dict[str, object]:
     return {
         "snapshot": result.manifest.id,
         "image": result.manifest.image,
-        "changed": result.is_changed,
         "recoded_records": result.recoded_records,
         "written_bytes": result.written_bytes,
         "duration_s": round(result.duration_s, 3),

@@ -60,10 +60,12 @@ def forget(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Change nothing; say what each removal would free.")
+        bool, typer.Option("--dry-run", "-n", help="Change nothing; say what a prune would then free.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Forget the last snapshot of an image, too.")] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Prune afterwards, so that space comes back.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Forget the named snapshots though nothing is left of an image.")
+    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Prune afterwards, which frees the space.")] = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -71,12 +73,13 @@ def forget(
 ) -> None:
     """Forget snapshots by policy or by name. Others stay what they are.
 
-    Each image is looked at by itself. A snapshot that any --keep option keeps stays, and so does one that is pinned or from the
-    future. Hours, days and so on without a snapshot do not count; while there are too few, the oldest snapshot is kept.
+    Each image is looked at by itself. A snapshot that any --keep option keeps stays, and so do the newest one and those that
+    are pinned, damaged or from the future. Hours, days and so on without a snapshot do not count; while there are too few,
+    the oldest snapshot is kept.
 
-    Forgetting moves no data and takes no time to speak of. Space comes back with 'deltaimg prune', or with --prune.
+    Forgetting moves no data and takes no time to speak of. Space is freed by 'deltaimg prune', or with --prune.
 
-    With --dry-run, "frees" is what a removal frees once those above it are gone, too.
+    With --dry-run, "frees" is what a prune then frees for a row of neighbours that go together.
 
     Examples:
 
@@ -104,6 +107,11 @@ def forget(
         raise UsageError("nothing says what to keep, nor what to forget", hint=_EXAMPLE)
     if not has_rule and time_zone is not None:
         raise UsageError("--time-zone makes sense with a --keep option only", hint=_EXAMPLE)
+    if has_rule and force:
+        raise UsageError(
+            "--force is for snapshots that are named: under a policy the newest of an image stays",
+            hint="'deltaimg forget vm1@latest --force' forgets the last one",
+        )
     if prune and dry_run:
         raise UsageError(
             "--dry-run forgets nothing that could be pruned", hint="leave out one of --prune and --dry-run"
@@ -112,9 +120,7 @@ def forget(
         if has_rule:
             policy, zone = _make_policy(counts, within, tags or []), _parse_zone(time_zone)
             repository = open_repository(require_repo(repo))
-            found = forget_by_policy(
-                repository, policy, names or [], zone=zone, is_forced=force, is_dry_run=dry_run, progress=terminal
-            )
+            found = forget_by_policy(repository, policy, names or [], zone=zone, is_dry_run=dry_run, progress=terminal)
         else:
             repository = open_repository(require_repo(repo))
             found = forget_snapshots(repository, names or [], is_forced=force, is_dry_run=dry_run, progress=terminal)
@@ -171,7 +177,8 @@ def _print(terminal: Terminal, found: list[Forgotten], pruned: PruneResult | Non
 
     if terminal.as_json:
         images = [_describe(each, is_dry_run=is_dry_run) for each in found]
-        terminal.print_json({"images": images, "prune": None if pruned is None else describe_result(pruned)})
+        described = {"images": images, "prune": None if pruned is None else describe_result(pruned)}
+        terminal.print_json(described | ({"frees_bytes": _sum_freed(found)} if is_dry_run else {}))
         return
     count = 0
     for each in found:
@@ -181,37 +188,38 @@ def _print(terminal: Terminal, found: list[Forgotten], pruned: PruneResult | Non
         gone = len(each.plan.forgotten)
         count += gone
         verb = "would forget" if is_dry_run else "forgot"
-        freed = "" if each.freed_bytes is None else f", which frees {format_bytes(_sum_freed(each))}"
+        freed = "" if each.freed is None else f", which frees {format_bytes(_sum_freed([each]) or 0)}"
         terminal.print(f"{each.image}: {verb} {gone} of {format_count(len(each.plan.verdicts), 'snapshot')}{freed}")
         terminal.print()
     if pruned is not None:
         print_result(pruned, terminal)
     elif count and not is_dry_run:
-        terminal.remark("space comes back with 'deltaimg prune'")
+        terminal.remark("'deltaimg prune' frees the space")
     if not found:
         terminal.remark("no snapshot yet, so nothing to forget")
 
 
 def _print_table(terminal: Terminal, found: Forgotten) -> None:
     assert found.plan is not None
-    columns = _COLUMNS if found.freed_bytes is None else (*_COLUMNS, ">frees")
+    groups = {group.refs[-1]: group.freed_bytes for group in found.freed or ()}
     rows = []
     for each in found.plan.verdicts:
+        freed = format_bytes(groups[each.ref]) if each.ref in groups else "" if each.is_kept else "with the next"
         row = [
-            each.manifest.label,
-            format_moment(each.manifest.taken_at, to_minutes=not terminal.is_verbose),
+            each.ref.label,
+            format_moment(each.ref.taken_at, to_minutes=not terminal.is_verbose),
             "keep" if each.is_kept else "forget",
             ", ".join(each.rules),
         ]
-        if found.freed_bytes is not None:
-            row.append("" if each.is_kept else format_bytes(found.freed_bytes[each.manifest.id]))
-        rows.append(row)
-    terminal.print_table(columns, rows)
+        rows.append(row if found.freed is None else [*row, freed])
+    terminal.print_table(_COLUMNS if found.freed is None else (*_COLUMNS, ">frees"), rows)
 
 
-def _sum_freed(found: Forgotten) -> int:
-    freed = found.freed_bytes or {}
-    return sum(freed[each.id] for each in (found.plan.forgotten if found.plan else ()))
+def _sum_freed(found: list[Forgotten]) -> int | None:
+    """Return what some images free together, None if it is not known."""
+    if any(each.plan is not None and each.freed is None for each in found):
+        return None
+    return sum(group.freed_bytes for each in found for group in each.freed or ())
 
 
 def _describe(found: Forgotten, *, is_dry_run: bool) -> dict[str, Any]:
@@ -223,19 +231,18 @@ def _describe(found: Forgotten, *, is_dry_run: bool) -> dict[str, Any]:
         "dry_run": is_dry_run,
         "kept": len(found.plan.kept),
         "forgotten": len(found.plan.forgotten),
-        "snapshots": [_describe_verdict(found, each) for each in found.plan.verdicts],
+        "snapshots": [_describe_verdict(each) for each in found.plan.verdicts],
     }
-    return described | ({} if found.freed_bytes is None else {"frees_bytes": _sum_freed(found)})
+    if found.freed is None:
+        return described
+    groups = [{"snapshots": [ref.id for ref in each.refs], "frees_bytes": each.freed_bytes} for each in found.freed]
+    return described | {"frees_bytes": _sum_freed([found]), "groups": groups}
 
 
-def _describe_verdict(found: Forgotten, verdict: Verdict) -> dict[str, Any]:
-    manifest = verdict.manifest
-    described: dict[str, Any] = {
-        "snapshot": manifest.id,
-        "time": manifest.taken_at.isoformat(),
+def _describe_verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "snapshot": verdict.ref.id,
+        "time": verdict.ref.taken_at.isoformat(),
         "keep": verdict.is_kept,
         "rules": list(verdict.rules),
     }
-    if found.freed_bytes is not None and not verdict.is_kept:
-        described["frees_bytes"] = found.freed_bytes[manifest.id]
-    return described

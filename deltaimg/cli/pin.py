@@ -29,10 +29,10 @@ def pin(
     """
     from deltaimg.api.repositories import open_repository
     from deltaimg.api.retention import pin as pin_snapshot
-    from deltaimg.cli.describe import describe_manifest
+    from deltaimg.cli.describe import describe_said
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        manifest = pin_snapshot(open_repository(require_repo(repo)), snapshot, reason)
+        found = pin_snapshot(open_repository(require_repo(repo)), snapshot, reason)
         if as_json:
-            terminal.print_json(describe_manifest(manifest))
-        terminal.remark(f"pinned {manifest.label}")
+            terminal.print_json(describe_said(found))
+        terminal.remark(f"pinned {found.label}")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from deltaimg.engine.prune.deletion import Waiting
     from deltaimg.engine.prune.plan import PrunePlan
     from deltaimg.engine.prune.run import PruneResult
-    from deltaimg.engine.prune.trim_plan import TrimPlan
 
 
 def prune(
@@ -67,9 +66,9 @@ def prune(
         if dry_run:
             found = plan_prune(repository, max_unused_percent=share, max_repack_bytes=most, progress=terminal)
             if as_json:
-                described = {"dry_run": True, **describe_plan(found.plan, found.trim)}
+                described = {"dry_run": True, **describe_plan(found.plan)}
                 terminal.print_json({**described, "waiting": describe_waiting(found.waiting)})
-            print_plan(found.plan, found.trim, terminal)
+            print_plan(found.plan, terminal)
             print_waiting(found.waiting, terminal)
             return
         result = run_prune(repository, max_unused_percent=share, max_repack_bytes=most, progress=terminal)
@@ -82,7 +81,7 @@ def describe_result(result: PruneResult) -> dict[str, object]:
     """Return the outcome of a prune for programs."""
     return {
         "dry_run": False,
-        **describe_plan(result.plan, result.trim),
+        **describe_plan(result.plan),
         "freed_bytes": result.freed_bytes,
         "written_bytes": result.written_bytes,
         "waiting": describe_waiting(result.waiting),
@@ -90,14 +89,12 @@ def describe_result(result: PruneResult) -> dict[str, object]:
     }
 
 
-def describe_plan(plan: PrunePlan, trim: TrimPlan) -> dict[str, object]:
+def describe_plan(plan: PrunePlan) -> dict[str, object]:
     """Return a plan for programs; sizes are those expected."""
     return {
         "total_bytes": plan.total_bytes,
-        "freed_bytes": plan.freed_bytes + trim.freed_bytes,
-        "written_bytes": plan.written_bytes + trim.written_bytes,
-        "trimmed_records": len(trim.cut) + len(trim.dropped),
-        "recoded_records": len(trim.recoded),
+        "freed_bytes": plan.freed_bytes,
+        "written_bytes": plan.written_bytes,
         "unused_bytes": plan.unused_bytes,
         "dead_packs": len(plan.dead_packs),
         "repacked_packs": len(plan.repacked_packs),
@@ -122,17 +119,16 @@ def describe_waiting(waiting: Sequence[Waiting]) -> list[dict[str, object]]:
     ]
 
 
-def print_plan(plan: PrunePlan, trim: TrimPlan, terminal: Terminal) -> None:
+def print_plan(plan: PrunePlan, terminal: Terminal) -> None:
     """Print what a prune would do."""
     terminal.print_pairs(
         [
             ("stored", format_bytes(plan.total_bytes)),
-            ("records to trim", str(len(trim.cut) + len(trim.dropped))),
             ("packs not needed", str(len(plan.dead_packs))),
             ("packs to repack", str(len(plan.repacked_packs))),
             ("other objects", str(len(plan.indexes) + len(plan.signatures) + len(plan.maps))),
-            ("frees", f"about {format_bytes(plan.freed_bytes + trim.freed_bytes)}"),
-            ("writes", f"about {format_bytes(plan.written_bytes + trim.written_bytes)}"),
+            ("frees", f"about {format_bytes(plan.freed_bytes)}"),
+            ("writes", f"about {format_bytes(plan.written_bytes)}"),
             ("leaves unused", format_bytes(plan.unused_bytes)),
         ]
     )

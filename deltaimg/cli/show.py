@@ -34,18 +34,20 @@ def show(
         deltaimg show vm1@2026-11-23 --json
     """
     from deltaimg.api.repositories import find_snapshot, open_repository
-    from deltaimg.cli.describe import describe_manifest
+    from deltaimg.cli.describe import describe_snapshot, format_base, is_forgotten
     from deltaimg.engine.inspect.explain import explain_snapshot
     from deltaimg.engine.inspect.run import inspect_snapshot
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
-        manifest = find_snapshot(repository, snapshot)
+        found = find_snapshot(repository, snapshot)
+        manifest = found.manifest
+        is_base_forgotten = is_forgotten(manifest.base, repository.list_snapshots(manifest.image))
         layout = inspect_snapshot(repository, manifest)
         explanation = explain_snapshot(repository, manifest)
         if as_json:
             terminal.print_json(
-                describe_manifest(manifest)
+                describe_snapshot(found, is_base_forgotten=is_base_forgotten)
                 | {
                     "data_bytes": layout.data_bytes,
                     "zero_bytes": layout.zero_bytes,
@@ -71,9 +73,9 @@ def show(
                     "of",
                     f"{manifest.source} on {manifest.host}" + (", while it was written to" if manifest.is_live else ""),
                 ),
-                ("base", "none: a full snapshot" if manifest.base is None else manifest.base),
-                ("tags", ", ".join(manifest.tags) or "none"),
-                ("pinned", "no" if manifest.pin_reason is None else manifest.pin_reason or "yes"),
+                ("base", format_base(manifest, is_forgotten=is_base_forgotten)),
+                ("tags", ", ".join(found.tags) or "none"),
+                ("pinned", "no" if found.pin_reason is None else found.pin_reason or "yes"),
                 ("size", f"{format_bytes(manifest.size_bytes)} ({manifest.size_bytes} bytes)"),
                 ("blocks of", format_bytes(manifest.block_bytes)),
                 (
@@ -81,7 +83,7 @@ def show(
                     f"{format_bytes(layout.data_bytes)} data, {format_bytes(layout.zero_bytes)} zeros, "
                     f"{format_bytes(layout.hole_bytes)} holes, in {format_count(layout.extents, 'extent')}",
                 ),
-                ("changed", format_bytes(done.changed_bytes) + (" since its base" if manifest.base else "")),
+                ("changed", format_bytes(done.changed_bytes) + _tell_since(manifest, is_forgotten=is_base_forgotten)),
                 ("stored", f"{format_bytes(done.stored_bytes)} in {format_seconds(done.duration_s)}"),
                 (
                     "a restore reads",
@@ -101,9 +103,18 @@ def show(
             ]
         )
         if explanation is None:
-            terminal.remark("what it stored and why cannot be told: its base is gone, or the clock was set back")
+            why = "its base is forgotten" if is_base_forgotten else "a clock was set back, or its base is damaged"
+            terminal.remark(f"what it stored and why is not known: {why}")
         else:
             _print_explanation(terminal, manifest, explanation, is_verbose=verbose)
+
+
+def _tell_since(manifest: Manifest, *, is_forgotten: bool) -> str:
+    """Return since when an image changed, for people."""
+    if manifest.base_taken_at is None:
+        return ""
+    since = f" since its base of {format_moment(manifest.base_taken_at, to_minutes=True)}"
+    return since + (", which is forgotten" if is_forgotten else "")
 
 
 def _print_explanation(terminal: Terminal, manifest: Manifest, explanation: Explanation, *, is_verbose: bool) -> None:

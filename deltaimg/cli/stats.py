@@ -21,11 +21,14 @@ def stats(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbos
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
         totals = inspect_repository(repository)
+        for each in totals.damaged:
+            terminal.warn(f"{each.label} is damaged, and not in these sums: {each.error}")
         if as_json:
             terminal.print_json(
                 {
                     "repository": repository.config.repository_id,
                     "snapshots": totals.snapshots,
+                    "damaged_snapshots": [each.ref.id for each in totals.damaged],
                     "apparent_bytes": totals.apparent_bytes,
                     "allocated_bytes": totals.allocated_bytes,
                     "stored_bytes": totals.total_bytes,
@@ -41,7 +44,11 @@ def stats(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbos
         count = sum(totals.snapshots.values())
         terminal.print_pairs(
             [
-                ("snapshots", f"{count}, of {format_count(len(totals.snapshots), 'image')}"),
+                (
+                    "snapshots",
+                    f"{count}, of {format_count(len(totals.snapshots), 'image')}"
+                    + (f"; {len(totals.damaged)} damaged" if totals.damaged else ""),
+                ),
                 ("apparent", f"{format_bytes(totals.apparent_bytes)}, all snapshots together"),
                 ("allocated", format_bytes(totals.allocated_bytes)),
                 (

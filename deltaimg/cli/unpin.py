@@ -24,10 +24,10 @@ def unpin(
     """
     from deltaimg.api.repositories import open_repository
     from deltaimg.api.retention import unpin as unpin_snapshot
-    from deltaimg.cli.describe import describe_manifest
+    from deltaimg.cli.describe import describe_said
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        manifest = unpin_snapshot(open_repository(require_repo(repo)), snapshot)
+        found = unpin_snapshot(open_repository(require_repo(repo)), snapshot)
         if as_json:
-            terminal.print_json(describe_manifest(manifest))
-        terminal.remark(f"unpinned {manifest.label}")
+            terminal.print_json(describe_said(found))
+        terminal.remark(f"unpinned {found.label}")

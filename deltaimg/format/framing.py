@@ -34,6 +34,7 @@ class Kind(Enum):
     MAP = b"\x8bDIMGMAP"
     SIGNATURE = b"\x8bDIMGSIG"
     MANIFEST = b"\x8bDIMGSNP"
+    ANNOTATION = b"\x8bDIMGANN"
     LOCK = b"\x8bDIMGLCK"
     DELETION = b"\x8bDIMGDEL"
     DELETION_LOCKS = b"\x8bDIMGDLK"

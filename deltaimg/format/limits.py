@@ -32,6 +32,9 @@ MAX_SOURCE_BYTES: Final = 16 << 20
 MAX_DEPTH: Final = 64
 """Delta records that stand on one another, at most; a writer stops far earlier."""
 
+MAX_LAYERS: Final = 64
+"""Maps that a manifest lists: a full one, and those that lie over it."""
+
 MAX_BLOCKS: Final = MAX_IMAGE_BYTES // MIN_BLOCK_BYTES
 MAX_RUNS: Final = 2**28
 MAX_SLOT: Final = 2**32

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`snapshots/<image>/<time>-<id>`: what a snapshot is made of. Its appearance is the commit of a backup."""
+"""`snapshots/<image>/<time>-<id>`: what a snapshot is made of. Its appearance is the commit of a backup.
+
+Always  a manifest is written once and never changed: what is said about a snapshot later stands in an annotation beside it.
+Always  a manifest lists all maps that its snapshot needs: no other manifest is read to restore it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from deltaimg.errors import Malformed
 from deltaimg.format.config import Hex32, Hex64
 from deltaimg.format.documents import build_document, parse_document
 from deltaimg.format.framing import HEADER_BYTES, Kind
+from deltaimg.format.limits import MAX_LAYERS
 from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MAX_NAME_BYTES, MIN_BLOCK_BYTES
 
 SNAPSHOTS = "snapshots/"
@@ -44,42 +49,44 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     id: SnapshotId
     image: str
     time: str
+    """When it was taken, moved just behind the snapshot before it where the clock had gone back: sorts as text."""
     base: SnapshotId | None
+    """The snapshot that the image was compared with. For people: nothing of it is needed, and it may be forgotten."""
+    base_time: str | None
     size_bytes: Size
     block_bytes: int
-    map: Hex64
-    map_is_full: bool
+    maps: Annotated[tuple[Hex64, ...], msgspec.Meta(min_length=1, max_length=MAX_LAYERS)]
+    """Map layers: the full map first, then each one that lies over those before it."""
     root_digest: Hex32
     statistics: Statistics
-    started: str | None = None
-    """When the run began, in the form of `time`: records that are indexed since are its own, all others it found."""
+    started: str
+    """When the run began and ended by the clock of its host, in the form of `time`. Records that are indexed since it began
+    are its own, all others it found."""
+    ended: str
     tags: tuple[str, ...] = ()
+    comment: str = ""
     is_live: bool = False
     """The image was written to while it was read, and the operator accepted that."""
     source: str = ""
     host: str = ""
     software: str = ""
-    pinned: str | msgspec.UnsetType = msgspec.UNSET
-    """Why no policy may forget it, in the operator's words, which may be none; not there in one that is not pinned."""
 
     @property
     def taken_at(self) -> datetime:
-        return _parse_time(self.time)
+        return parse_time(self.time)
 
     @property
-    def started_at(self) -> datetime | None:
-        """When the run began, by the clock of its host, if that is known."""
-        return None if self.started is None else _parse_time(self.started)
+    def ended_at(self) -> datetime:
+        return parse_time(self.ended)
 
     @property
-    def started_us(self) -> int | None:
-        """The same in microseconds since 1970."""
-        return None if self.started_at is None else count_microseconds(self.started_at)
+    def started_us(self) -> int:
+        """When the run began, in microseconds since 1970."""
+        return count_microseconds(parse_time(self.started))
 
     @property
-    def pin_reason(self) -> str | None:
-        """Why the snapshot is pinned, perhaps an empty text; None if it is not."""
-        return None if isinstance(self.pinned, msgspec.UnsetType) else self.pinned
+    def base_taken_at(self) -> datetime | None:
+        return None if self.base_time is None else parse_time(self.base_time)
 
     @property
     def object_name(self) -> str:
@@ -129,14 +136,15 @@ def from_microseconds(count: int) -> datetime:
     return _EPOCH + timedelta(microseconds=count)
 
 
-def _parse_time(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
+    """Return the moment that `format_time` made `text` of; raises ValueError."""
     return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
 
 
-def _is_time(text: str) -> bool:
+def is_time(text: str) -> bool:
     """Tell whether `text` is what `format_time` makes of a moment that has a next one."""
     try:
-        moment = _parse_time(text)
+        moment = parse_time(text)
     except ValueError:
         return False
     return moment.year < MAX_YEAR and format_time(moment) == text
@@ -161,15 +169,15 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
     manifest = parse_document(Kind.MANIFEST, name, data, Manifest)
     if problem := find_name_problem(manifest.image):
         raise Malformed(name, HEADER_BYTES, f"its image name {problem}")
-    if not _is_time(manifest.time):
-        raise Malformed(name, HEADER_BYTES, "its time is none")
-    if manifest.started is not None and not _is_time(manifest.started):
-        raise Malformed(name, HEADER_BYTES, "the time when it was started is none")
+    for field in ("time", "started", "ended", "base_time"):
+        text = getattr(manifest, field)
+        if text is not None and not is_time(text):
+            raise Malformed(name, HEADER_BYTES, f"its {field} is not a time")
     if manifest.object_name != name:
         raise Malformed(name, HEADER_BYTES, f"it belongs at {manifest.object_name}")
     size = manifest.block_bytes
     if not MIN_BLOCK_BYTES <= size <= MAX_BLOCK_BYTES or size & (size - 1):
         raise Malformed(name, HEADER_BYTES, f"its block size is {size} bytes")
-    if manifest.base is None and not manifest.map_is_full:
-        raise Malformed(name, HEADER_BYTES, "it has neither a base nor a full map")
+    if (manifest.base is None) != (manifest.base_time is None):
+        raise Malformed(name, HEADER_BYTES, "only one of base and base_time is there")
     return manifest

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deltaimg.errors import ObjectTooLarge
+from deltaimg.format.annotation import ANNOTATIONS, split_annotation_name
 from deltaimg.format.config import CONFIG_NAME
 from deltaimg.format.coverage import COVERAGE
 from deltaimg.format.deletion import DELETIONS, LOCKS_SUFFIX
@@ -77,6 +78,7 @@ _FOLDERS = {
     MAPS: _by_digest(Kind.MAP),
     PARITY: _by_digest(Kind.PARITY, MAX_PARITY_OBJECT_BYTES),
     SNAPSHOTS: ObjectKind(Kind.MANIFEST, _DOCUMENT_BYTES),
+    ANNOTATIONS: ObjectKind(Kind.ANNOTATION, _DOCUMENT_BYTES),
     LOCKS: ObjectKind(Kind.LOCK, _DOCUMENT_BYTES),
     DELETIONS: ObjectKind(Kind.DELETION, HEADER_BYTES + MAX_LIST_BYTES, _TOKEN),
 }
@@ -99,7 +101,7 @@ def find_kind(name: str) -> ObjectKind | None:
         return kind if kind.names.fullmatch(rest) else None
     if kind.magic is Kind.LOCK:
         return kind if _OWN_LOCK.fullmatch(rest) or ("/" not in rest and find_name_problem(rest) is None) else None
-    parts = split_object_name(name)
+    parts = split_object_name(name) or split_annotation_name(name)
     return kind if parts is not None and find_name_problem(parts[0]) is None else None
 
 
@@ -119,7 +121,7 @@ def has_folder(name: str) -> bool:
         return False
     if f"{top}/" == PACKS:
         return not rest or _PACK_FOLDER.fullmatch(rest) is not None
-    if f"{top}/" == SNAPSHOTS:
+    if f"{top}/" in (SNAPSHOTS, ANNOTATIONS):
         return not rest or ("/" not in rest and find_name_problem(rest) is None)
     return not rest
 

@@ -32,7 +32,7 @@ from deltaimg.errors import (
     RepositoryLocked,
     StoreError,
 )
-from deltaimg.format.lock import HEARTBEATS, LOCKS, MAINTENANCE_LOCK, READER_LOCKS, build_lock, parse_lock
+from deltaimg.format.lock import HEARTBEATS, LOCKS, MAINTENANCE_LOCK, READER_LOCKS, Lock, build_lock, parse_lock
 from deltaimg.repo.lock_holder import PATIENCE_S, RENEW_S, FoundLock, Sleep, describe_process, remove_if_gone
 from deltaimg.repo.repository import Repository
 from deltaimg.threads import start_thread
@@ -60,6 +60,11 @@ class HeldLock(ABC):
 
     def __exit__(self, *_: object) -> None:
         self._release()
+
+    @property
+    def holder(self) -> Lock:
+        """What the lock says about this process."""
+        return self._lock
 
     def check(self) -> None:
         """Raise LockLost unless the lock still is ours: to be asked just before something is made final."""

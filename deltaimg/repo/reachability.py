@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is still needed: from manifests to maps, from maps to records, from records to their sources, slot by slot.
+"""What is still needed: from manifests to map layers, from these to records, from records to their sources, slot by slot.
 
 Reads   manifests, index objects and maps, in this order; no signature, no pack.
-Memory  the index; for each record 8 bytes and a bit a slot; one map at a time. See docs/architecture.md for the sum.
+Memory  the index; for each record 8 bytes and a bit a slot; a layer at a time. See docs/architecture.md for the sum.
 Always  all or nothing: where anything cannot be read there is no answer, only an error that names it.
 
+Of a map layer only those runs count that some snapshot needs: one that lists the layer, and no newer layer that covers the same
+blocks. Each layer is read once, and the cost grows with the runs of all layers, not with the number of snapshots.
+
 The order matters beside others at work. What a manifest refers to was indexed before it appeared, so that an index that is
-read after the manifests has it. A snapshot that a forget takes away meanwhile was either read before, or the one based
-on it was read after it got the merged map; where that was read before and its base is gone, all manifests are read again.
+read after the manifests has it. A manifest that goes meanwhile was forgotten, and needs nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +22,12 @@ import numpy.typing as npt
 
 from deltaimg.arrays import FIRST_SLOT, Runs, distinct, expand_ranges
 from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, UnsupportedFormat
-from deltaimg.format.manifest import SNAPSHOTS, Manifest
+from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS, MapObject, parse_map
 from deltaimg.repo.index import Index, load_index
-from deltaimg.repo.quarantine import QUARANTINE
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
+from deltaimg.repo.numbering import LayerNumbers
+from deltaimg.repo.repository import Repository, SnapshotRef
 
 _TRIES = 3
 _PIECE = 4096
@@ -58,6 +61,21 @@ class SlotBits:
         np.bitwise_or.at(self._bits, first_bytes, np.where(is_single, heads & tails, heads).astype(np.uint8))
         np.bitwise_or.at(self._bits, last_bytes[~is_single], tails[~is_single].astype(np.uint8))
         self._bits[expand_ranges(first_bytes + 1, np.maximum(last_bytes - first_bytes - 1, 0))] = 0xFF
+
+    def claim(
+        self, entries: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Do as `mark`, and return of each stretch how many bits were not set before; of stretches that overlap, once."""
+        claimed = np.zeros(len(entries), np.int64)
+        for first in range(0, len(entries), _PIECE):
+            piece = slice(first, first + _PIECE)
+            firsts = self._firsts[entries[piece]].astype(np.int64) + starts[piece]
+            numbers, places = np.unique(expand_ranges(firsts, counts[piece]), return_index=True)
+            is_new = (self._bits[numbers >> 3] >> (numbers & 7).astype(np.uint8)) & 1 == 0
+            of_stretch = np.searchsorted(np.cumsum(counts[piece]), places[is_new], side="right")
+            claimed[piece] = np.bincount(of_stretch, minlength=len(firsts))
+            self._mark(firsts, counts[piece])
+        return claimed
 
     def of(self, entry: int) -> npt.NDArray[np.bool_]:
         """Tell for each slot of an entry whether it is marked."""
@@ -102,25 +120,45 @@ def mark(repository: Repository, without: Collection[str] = ()) -> Reachable:
     Raises:
         ReachabilityUnknown: something cannot be read, so that nothing can be said. StoreError: the store fails.
     """
-    manifests = _load_manifests(repository)
+    for _ in range(_TRIES - 1):
+        manifests = _load_manifests(repository)
+        try:
+            return _mark(repository, manifests, without)
+        except ReachabilityUnknown:
+            # A snapshot that was forgotten, and pruned, since it was listed is no reason to give up.
+            if {SnapshotRef.of(each) for each in manifests} <= set(repository.list_snapshots()):
+                raise
+    return _mark(repository, _load_manifests(repository), without)
+
+
+def _mark(repository: Repository, manifests: list[Manifest], without: Collection[str]) -> Reachable:
     index = load_index(repository, without)
     if index.damage:
         raise ReachabilityUnknown([str(error) for error in index.damage])
     mapped = SlotBits(index.entries["slots"])
     is_mapped = np.zeros(len(index), np.bool_)
     problems: list[str] = []
-    maps = {manifest.map: manifest.label for manifest in reversed(manifests)}
-    for name, label in maps.items():
+
+    def load(node: LayerNode) -> MapObject | None:
         try:
-            content = parse_map(repository.get_object(MAPS, name), MAPS + name)
-            _mark_map(index, content, MAPS + name, mapped, is_mapped)
+            return parse_map(repository.get_object(MAPS, node.digest), MAPS + node.digest)
         except (IntegrityError, UnsupportedFormat, ObjectNotFound) as error:
-            problems.append(f"snapshot {label}: {error}")
+            problems.append(_name_problem(node.find_snapshot(), error))
+            return None
+
+    for needed in walk_layers(grow_trees(manifests), load):
+        try:
+            for entries, starts, counts in find_pieces(index, needed):
+                is_mapped[entries] = True
+                mapped.mark(entries, starts, counts)
+        except IntegrityError as error:
+            problems.append(_name_problem(needed.node.find_snapshot(), error))
     if problems:
         raise ReachabilityUnknown(problems)
     is_live = is_mapped.copy()
     is_live[close_over_sources(index, np.flatnonzero(is_mapped & (index.links.counts > 0)))] = True
-    return Reachable(index, tuple(manifests), frozenset(maps), is_live, mapped.count(), mapped)
+    maps = frozenset(digest for manifest in manifests for digest in manifest.maps)
+    return Reachable(index, tuple(manifests), maps, is_live, mapped.count(), mapped)
 
 
 def close_over_sources(index: Index, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -162,39 +200,48 @@ def cut_runs(
 
 
 def _load_manifests(repository: Repository) -> list[Manifest]:
-    """Return all manifests, each with those of its bases that its map needs."""
-    problems: list[str] = []
-    for _ in range(_TRIES):
-        manifests, problems = [], []
-        for ref in repository.list_snapshots():
-            try:
-                manifests.append(repository.load_manifest(ref))
-            except ObjectNotFound:
-                continue  # forgotten since the listing
-            except (IntegrityError, UnsupportedFormat) as error:
-                problems.append(str(error))
-        # What was needed by a snapshot whose manifest is damaged nobody knows, as long as there is hope for it.
-        problems += [
-            f"{found.name} is a damaged manifest that was put aside; repair it from a copy, or delete it"
-            for found in repository.store.list(QUARANTINE + SNAPSHOTS)
-            if not found.name.removeprefix(QUARANTINE).startswith(tuple(each.object_name for each in manifests))
-        ]
-        there = {(manifest.image, manifest.id) for manifest in manifests}
-        for manifest in manifests:
-            if not manifest.map_is_full and (manifest.image, manifest.base) not in there:
-                problems.append(f"snapshot {manifest.label} needs base {manifest.base}, which cannot be read")
-        if not problems:
-            return manifests
-    raise ReachabilityUnknown(problems)
+    """Return all manifests; raises ReachabilityUnknown where one is damaged, or was and lies in quarantine."""
+    manifests, problems = [], []
+    for ref in repository.list_snapshots():
+        try:
+            manifests.append(repository.load_manifest(ref))
+        except ObjectNotFound:
+            continue  # forgotten since the listing
+        except (IntegrityError, UnsupportedFormat) as error:
+            problems.append(f"{error}; repair it, or let it go with 'deltaimg forget {ref.label}'")
+    # What was needed by a snapshot whose manifest is damaged nobody knows, as long as there is hope for it.
+    there = {SnapshotRef.of(each) for each in manifests}
+    problems += [
+        f"{names[0]} is a damaged manifest in quarantine; repair it from a copy, or let it go with "
+        f"'deltaimg forget {ref.label}'"
+        for ref, names in repository.list_quarantined().items()
+        if ref not in there
+    ]
+    if problems:
+        raise ReachabilityUnknown(problems)
+    return manifests
 
 
-def _mark_map(index: Index, content: MapObject, name: str, mapped: SlotBits, is_mapped: npt.NDArray[np.bool_]) -> None:
-    """Mark what one map needs; raises IntegrityError when the index does not have it."""
-    entries = index.find_needed(content.record_ids, content.record_slots, name)
-    is_mapped[entries] = True
-    counts = content.record_slots
-    first_slots = np.full(len(counts), FIRST_SLOT, np.int64)
-    first_slots[1:] += np.cumsum(counts[:-1], dtype=np.int64)
-    for first in range(0, len(content.runs), _MAP_PIECE):
-        records, starts, lengths = cut_runs(content.runs[first : first + _MAP_PIECE], first_slots, counts)
-        mapped.mark(entries[records], starts, lengths)
+def _name_problem(manifest: Manifest, error: Exception) -> str:
+    """Return what keeps a snapshot's needs from being told, and the way on."""
+    return f"snapshot {manifest.label}: {error}; repair it, or let it go with 'deltaimg forget {manifest.label}'"
+
+
+def find_pieces(
+    index: Index, needed: NeededLayer
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Yield what snapshots need of a layer, some at a time: entries of records, and first slot and length of a stretch of each.
+
+    Raises:
+        IntegrityError: the index does not have it.
+    """
+    layer, name = needed.layer, MAPS + needed.node.digest
+    numbers = LayerNumbers(layer)
+    used = numbers.used_records(needed.runs)
+    entries = np.full(numbers.record_count, -1, np.int64)
+    entries[used] = index.find_needed(layer.record_ids[used], layer.record_slots[used], name)
+    for first in range(0, len(needed.runs), _MAP_PIECE):
+        records, starts, lengths = cut_runs(
+            needed.runs[first : first + _MAP_PIECE], numbers.first_slots, layer.record_slots
+        )
+        yield entries[records], starts, lengths

@@ -13,7 +13,6 @@ from blake3 import blake3
 
 from deltaimg.errors import (
     DigestMismatch,
-    IntegrityError,
     Malformed,
     ObjectExists,
     ObjectNotFound,
@@ -22,9 +21,18 @@ from deltaimg.errors import (
 )
 from deltaimg.format.config import CONFIG_NAME, Config, build_config, parse_config
 from deltaimg.format.framing import SALT_BYTES, name_object, salt_object
-from deltaimg.format.manifest import SNAPSHOTS, Manifest, build_manifest, format_time, parse_manifest, split_object_name
+from deltaimg.format.manifest import (
+    SNAPSHOTS,
+    Manifest,
+    build_manifest,
+    format_time,
+    parse_manifest,
+    parse_time,
+    split_object_name,
+)
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.repo.objects import Objects, own_layout
+from deltaimg.repo.quarantine import QUARANTINE
 from deltaimg.store.interface import Confirm, Parts, Store, always
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -63,6 +71,10 @@ class SnapshotRef:
     def of(cls, manifest: Manifest) -> SnapshotRef:
         """Return what the listing shows of the snapshot of a manifest."""
         return cls(manifest.image, manifest.time, manifest.id)
+
+    @property
+    def taken_at(self) -> datetime:
+        return parse_time(self.time)
 
     @property
     def object_name(self) -> str:
@@ -143,27 +155,24 @@ class Repository:
         names = (split_object_name(found.name) for found in self.store.list(prefix))
         return sorted(SnapshotRef(*parts) for parts in names if parts is not None)
 
+    def list_quarantined(self, image: str | None = None) -> dict[SnapshotRef, list[str]]:
+        """Return the snapshots whose damaged manifests a repair has moved to quarantine, and the names of these there."""
+        found: dict[SnapshotRef, list[str]] = {}
+        for each in self.store.list(QUARANTINE + (SNAPSHOTS if image is None else f"{SNAPSHOTS}{image}/")):
+            name = each.name.removeprefix(QUARANTINE)
+            # A second one of the same name has a number behind it.
+            parts = split_object_name(name) or split_object_name(name.rpartition(".")[0])
+            if parts is not None:
+                found.setdefault(SnapshotRef(*parts), []).append(each.name)
+        return found
+
     def load_manifest(self, ref: SnapshotRef) -> Manifest:
-        """Return the manifest of a snapshot."""
+        """Return the manifest of a snapshot; raises ObjectNotFound if it is not there, IntegrityError or UnsupportedFormat."""
         return parse_manifest(self.store.get(ref.object_name), ref.object_name)
 
-    def load_manifests(self, image: str | None = None) -> Iterator[Manifest | IntegrityError]:
-        """Yield every manifest, or in its place the error that reading it met."""
-        for ref in self.list_snapshots(image):
-            try:
-                yield self.load_manifest(ref)
-            except IntegrityError as error:
-                yield error
-
-    def replace_manifest(self, manifest: Manifest, confirm: Confirm) -> int:
-        """Put a manifest in the place of the one of the same snapshot, in one step. Return its size.
-
-        Args:
-            confirm: raises if the image's lock is lost; asked at the last moment, here and in `commit`.
-        """
-        data = build_manifest(manifest)
-        parse_manifest(data, manifest.object_name)
-        return self.store.replace(manifest.object_name, [data], confirm)
+    def has_snapshot(self, ref: SnapshotRef) -> bool:
+        """Tell whether a snapshot is there now."""
+        return ref in self.list_snapshots(ref.image)
 
     def remove_snapshot(self, ref: SnapshotRef) -> None:
         """Remove a snapshot's manifest: from then on it does not exist."""

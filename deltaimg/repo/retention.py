@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which snapshots of an image a policy keeps, and by which of its rules. Pure: manifests and a clock in, a plan out.
+"""Which snapshots of an image a policy keeps, and by which of its rules. Pure: snapshots and a clock in, a plan out.
 
 Each rule looks at all snapshots by itself, newest first, and what no rule keeps is forgotten. A rule of a period (hourly to
 yearly) keeps the newest snapshot of each of the newest periods that have any; while it has periods left, it keeps the
 oldest snapshot as well, so that history grows as long as the policy allows.
 
+Always  the newest snapshot stays under any policy, and so does one that is pinned, damaged, or from the future.
 Always  order is that of the times in the manifests, which a clock that goes back cannot disturb.
-Always  a snapshot belongs to the moment at which its backup ended by the clock of its own run. Where a clock had gone back,
-        the time in the manifest is later than that, only to keep the order.
-Always  a snapshot from the future is kept, and takes no other's place, until the clock has caught up.
-Always  what the policy keeps does not depend on which of the others are gone already: an interrupted run can be run again.
+Always  a snapshot belongs to the moment at which its backup ended, by the clock of its host. Where such moments contradict the
+        order, a clock was ahead for some or behind for others, and nobody can tell which: both are tried, and what either
+        keeps stays. So a wrong date takes no good snapshot's place.
+Always  as long as moments agree with the order, what the policy keeps does not depend on which of the others are gone already:
+        an interrupted run can be run again.
 Source  the rules are those of restic's `forget`, so that a policy means the same in both.
 """
 
@@ -17,12 +19,13 @@ from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from deltaimg.errors import LastSnapshot, SnapshotPinned, UsageError
-from deltaimg.format.manifest import Manifest
+from deltaimg.repo.repository import SnapshotRef
+from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
 UNLIMITED = 2**31
 """As many periods as there are."""
@@ -49,7 +52,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How many periods of each kind keep a snapshot, and what is kept besides."""
+    """How many periods of each kind keep a snapshot, and what is kept besides the newest."""
 
     last: int = 0
     hourly: int = 0
@@ -65,19 +68,14 @@ class Policy:
     @property
     def is_empty(self) -> bool:
         """Whether there is no rule that could keep anything."""
-        return not any((*(count for _, count in self.periods), self.within, self.tags))
-
-    @property
-    def periods(self) -> tuple[tuple[str, int], ...]:
-        """The rules that count, by name."""
-        return tuple((name, getattr(self, name)) for name in ("last", *_PERIODS))
+        return not any((self.last, *(getattr(self, name) for name in _PERIODS), self.within, self.tags))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What becomes of one snapshot."""
 
-    manifest: Manifest
+    ref: SnapshotRef
     rules: tuple[str, ...]
     """Those that keep it; none if it is to be forgotten."""
 
@@ -94,68 +92,73 @@ class ForgetPlan:
     verdicts: tuple[Verdict, ...]
 
     @property
-    def forgotten(self) -> tuple[Manifest, ...]:
-        return tuple(each.manifest for each in self.verdicts if not each.is_kept)
+    def forgotten(self) -> tuple[SnapshotRef, ...]:
+        return tuple(each.ref for each in self.verdicts if not each.is_kept)
 
     @property
-    def kept(self) -> tuple[Manifest, ...]:
-        return tuple(each.manifest for each in self.verdicts if each.is_kept)
+    def kept(self) -> tuple[SnapshotRef, ...]:
+        return tuple(each.ref for each in self.verdicts if each.is_kept)
+
+
+AnySnapshot = Snapshot | DamagedSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class _Dated:
+    """A snapshot and the moment that it belongs to; `rules` gathers those that keep it."""
+
+    snapshot: Snapshot
+    moment: datetime
+    rules: dict[str, None]
 
 
 def plan_policy(
-    manifests: Sequence[Manifest], policy: Policy, *, now: datetime, zone: tzinfo | None = None, is_forced: bool = False
+    snapshots: Sequence[AnySnapshot], policy: Policy, *, now: datetime, zone: tzinfo | None = None
 ) -> ForgetPlan:
     """Apply a policy to all snapshots of one image.
 
     Args:
         zone: whose days and hours count; that of this host if none is given.
-        is_forced: the policy may leave nothing.
+    """
+    ordered = sorted(snapshots, key=lambda each: each.ref)
+    rules: list[dict[str, None]] = [_find_own_rules(each, policy) for each in ordered]
+    dated = [
+        _Dated(each, max(each.manifest.ended_at, _EARLIEST), found)
+        for each, found in zip(ordered, rules, strict=True)
+        if isinstance(each, Snapshot)
+    ]
+    if dated:
+        dated[-1].rules["newest"] = None
+    for each in dated:
+        if each.moment > now:
+            each.rules["in the future"] = None
+    past = [each for each in dated if each.moment <= now]
+    for each in past[::-1][: policy.last]:
+        each.rules["last"] = None
+    if policy.within and past:
+        _apply_span(policy.within, past, zone)
+    for reading in (_drop_ahead(past), _drop_behind(past)):
+        _apply_periods(policy, reading, zone)
+    return _finish(ordered, rules)
+
+
+def plan_named(snapshots: Sequence[AnySnapshot], ids: frozenset[str], *, is_forced: bool = False) -> ForgetPlan:
+    """Forget the snapshots of one image that have these ids, damaged ones as well.
 
     Raises:
-        LastSnapshot: it leaves nothing.
+        SnapshotPinned: one of them is pinned, or may be. LastSnapshot: they are all that the image has, and it is not
+            `is_forced`.
     """
-    ordered = sorted(manifests, key=lambda each: (each.time, each.id))
-    moments = [find_moment(each) for each in ordered]
-    rules: list[list[str]] = [_find_own_rules(each, policy) for each in ordered]
-    dated = [place for place in reversed(range(len(ordered))) if moments[place] <= now]
-    for place in range(len(ordered)):
-        if moments[place] > now:
-            rules[place].append("in the future")
-    if policy.within and dated:
-        newest = max(moments[place] for place in dated)
-        oldest_allowed = go_back(newest, policy.within, zone)
-        for place in dated:
-            if moments[place] >= oldest_allowed:
-                rules[place].append(f"within {policy.within}")
-    local = {place: moments[place].astimezone(zone) for place in dated}
-    for name, count in policy.periods:
-        period_of = _PERIODS.get(name)
-        periods = [(place, place if period_of is None else period_of(local[place])) for place in dated]
-        _apply_period(name, count, periods, rules)
-    return _finish(ordered, rules, is_forced=is_forced)
-
-
-def plan_named(manifests: Sequence[Manifest], ids: frozenset[str], *, is_forced: bool = False) -> ForgetPlan:
-    """Forget the snapshots of one image that have these ids.
-
-    Raises:
-        SnapshotPinned: one of them is pinned. LastSnapshot: they are all that the image has, and it is not `is_forced`.
-    """
-    ordered = sorted(manifests, key=lambda each: (each.time, each.id))
+    ordered = sorted(snapshots, key=lambda each: each.ref)
     for each in ordered:
-        if each.id in ids and each.pin_reason is not None:
-            raise SnapshotPinned(each.label, each.pin_reason)
-    return _finish(ordered, [[] if each.id in ids else ["not named"] for each in ordered], is_forced=is_forced)
-
-
-def find_moment(manifest: Manifest) -> datetime:
-    """Return when a backup ended by the clock of its own run, whatever its manifest had to say to keep the order."""
-    moment = manifest.taken_at
-    if started := manifest.started_at:
-        duration_s = max(0.0, manifest.statistics.duration_s)
-        if (moment - started).total_seconds() > duration_s:
-            moment = started + timedelta(seconds=duration_s)
-    return max(moment, _EARLIEST)
+        if each.ref.id in ids and each.pin_reason is not None:
+            raise SnapshotPinned(each.ref.label, each.pin_reason)
+        if each.ref.id in ids and each.said.error is not None:
+            raise SnapshotPinned(each.ref.label, f"perhaps: {each.said.error}")
+    plan = _finish(ordered, [{} if each.ref.id in ids else {"not named": None} for each in ordered])
+    if ordered and not plan.kept and not is_forced:
+        raise LastSnapshot(plan.image, len(ordered))
+    return plan
 
 
 def parse_span(text: str) -> Span:
@@ -177,7 +180,8 @@ def go_back(moment: datetime, span: Span, zone: tzinfo | None) -> datetime:
     day = min(local.day, calendar.monthrange(year, month + 1)[1])
     try:
         earlier = local.replace(year=year, month=month + 1, day=day) - timedelta(weeks=span.weeks, days=span.days)
-        placed = earlier if zone is None else earlier.replace(tzinfo=zone)
+        # A time that comes twice is the first, one that the clock left out is before the gap: nothing is kept too short.
+        placed = moment if earlier == local else min(_place(earlier, zone, fold) for fold in (0, 1))
         return max(_EARLIEST, placed.astimezone(UTC) - timedelta(hours=span.hours))
     except (OverflowError, ValueError):
         return _EARLIEST
@@ -193,37 +197,76 @@ _PERIODS: dict[str, Callable[[datetime], object]] = {
 }
 
 
-def _find_own_rules(manifest: Manifest, policy: Policy) -> list[str]:
+def _place(local: datetime, zone: tzinfo | None, fold: int) -> datetime:
+    """Return the moment of a local time; where it comes twice or not at all, `fold` says by which offset."""
+    return local.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+
+
+def _find_own_rules(snapshot: AnySnapshot, policy: Policy) -> dict[str, None]:
     """Return the rules that keep a snapshot for what it is, whatever others there are."""
-    rules = [] if manifest.pin_reason is None else ["pinned"]
-    tags = frozenset(manifest.tags)
-    return rules + [f"tag {','.join(sorted(wanted))}" for wanted in policy.tags if wanted <= tags]
+    rules = [] if snapshot.pin_reason is None else ["pinned"]
+    if snapshot.said.error is not None:
+        rules.append("annotation damaged")
+    if isinstance(snapshot, DamagedSnapshot):
+        rules.append("damaged")
+    else:
+        tags = frozenset(snapshot.tags)
+        rules += [f"tag {','.join(sorted(wanted))}" for wanted in policy.tags if wanted <= tags]
+    return dict.fromkeys(rules)
 
 
-def _apply_period(name: str, count: int, periods: list[tuple[int, object]], rules: list[list[str]]) -> None:
-    """Keep the newest snapshot of each of `count` periods.
+def _drop_ahead(dated: Sequence[_Dated]) -> list[_Dated]:
+    """Leave out what is dated later than a snapshot after it: its clock may have been ahead."""
+    kept: list[_Dated] = []
+    for each in reversed(dated):
+        if not kept or each.moment <= kept[-1].moment:
+            kept.append(each)
+    return kept[::-1]
+
+
+def _drop_behind(dated: Sequence[_Dated]) -> list[_Dated]:
+    """Leave out what is dated earlier than a snapshot before it: its clock may have been behind."""
+    kept: list[_Dated] = []
+    for each in dated:
+        if not kept or each.moment >= kept[-1].moment:
+            kept.append(each)
+    return kept
+
+
+def _apply_span(span: Span, past: Sequence[_Dated], zone: tzinfo | None) -> None:
+    """Keep what is no older than `span`, counted back from the newest; one after such a snapshot is no older than that."""
+    oldest_allowed = go_back(past[-1].moment, span, zone)
+    reached = _EARLIEST
+    for each in past:
+        reached = max(reached, each.moment)
+        if reached >= oldest_allowed:
+            each.rules[f"within {span}"] = None
+
+
+def _apply_periods(policy: Policy, dated: Sequence[_Dated], zone: tzinfo | None) -> None:
+    """Apply the rules of periods to snapshots whose moments agree with their order, oldest first."""
+    for name, period_of in _PERIODS.items():
+        periods = [(each, period_of(each.moment.astimezone(zone))) for each in reversed(dated)]
+        _apply_period(name, getattr(policy, name), periods)
+
+
+def _apply_period(name: str, count: int, periods: Sequence[tuple[_Dated, object]]) -> None:
+    """Keep the newest snapshot of each of `count` periods, and the oldest of all while there are fewer.
 
     Args:
-        periods: place and period of each snapshot, newest first.
+        periods: each snapshot with its period, newest first.
     """
     seen: set[object] = set()
-    for number, (place, period) in enumerate(periods):
+    for number, (each, period) in enumerate(periods):
         if len(seen) >= count:
             return
         if period not in seen:
-            rules[place].append(name)
+            each.rules[name] = None
             seen.add(period)
         elif number == len(periods) - 1:
-            rules[place].append(f"oldest {name}")
+            each.rules[f"oldest {name}"] = None
 
 
-def _finish(ordered: Sequence[Manifest], rules: Sequence[Sequence[str]], *, is_forced: bool) -> ForgetPlan:
-    if not ordered:
-        return ForgetPlan("", ())
-    plan = ForgetPlan(
-        ordered[0].image,
-        tuple(Verdict(manifest, tuple(reasons)) for manifest, reasons in zip(ordered, rules, strict=True)),
-    )
-    if not plan.kept and not is_forced:
-        raise LastSnapshot(plan.image, len(ordered))
-    return plan
+def _finish(ordered: Sequence[AnySnapshot], rules: Sequence[Iterable[str]]) -> ForgetPlan:
+    verdicts = tuple(Verdict(each.ref, tuple(found)) for each, found in zip(ordered, rules, strict=True))
+    return ForgetPlan(ordered[0].ref.image if ordered else "", verdicts)

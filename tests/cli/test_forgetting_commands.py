@@ -28,9 +28,12 @@ def test_a_dry_run_shows_rules_and_bytes_and_changes_nothing(nights: Nights) -> 
     assert [(each["snapshot"], each["keep"], each["rules"]) for each in found["snapshots"]] == [
         (first, False, []),
         (second, False, []),
-        (third, True, ["last"]),
+        (third, True, ["newest", "last"]),
     ]
-    assert found["frees_bytes"] == sum(each["frees_bytes"] for each in found["snapshots"][:2]) > 0
+    (group,) = found["groups"]
+    assert group["snapshots"] == [first, second]
+    assert group["frees_bytes"] == found["frees_bytes"] > 0
+    assert "with the next" in text
     assert read_tree(nights.repo) == before
 
 
@@ -39,7 +42,9 @@ def test_forgetting_by_policy_says_what_stays_and_the_rest_restores(nights: Nigh
     assert "vm1: forgot 1 of 2 snapshots" in text
     assert "deltaimg prune" in text
     listed = succeed("snapshots", "--json", repo=nights.repo).json
-    assert [each["base"] for each in listed] == [None]
+    assert [each["base_forgotten"] for each in listed] == [True]
+    assert "(forgotten)" in succeed("snapshots", repo=nights.repo).text
+    assert "forgotten" in succeed("show", "vm1", repo=nights.repo).text
     succeed("restore", "vm1", tmp_path / "back.raw", repo=nights.repo)
     assert (tmp_path / "back.raw").read_bytes() == nights.second
     succeed("verify", repo=nights.repo)
@@ -96,7 +101,8 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(nights: Nights) -> N
         (2, ("--keep-last", "1", "vm1@latest"), "has @"),
         (21, ("--keep-last", "1", "vm2"), "no snapshot matches 'vm2'"),
         (21, ("vm1~1", "ffff"), "no snapshot matches 'ffff'"),
-        (25, ("--keep-tag", "none-has-it"), "all 2 snapshots of image 'vm1'"),
+        (2, ("--keep-last", "1", "--force"), "--force is for snapshots that are named"),
+        (25, ("vm1~1", "vm1~0"), "all 2 snapshots of image 'vm1'"),
     ):
         assert said in fail(code, "forget", *arguments, repo=nights.repo), arguments
     assert "has control characters" in fail(2, "pin", "vm1", "--reason", "a\nb", repo=nights.repo)
@@ -104,16 +110,33 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(nights: Nights) -> N
     assert read_tree(nights.repo) == before
 
 
+def test_a_damaged_snapshot_is_no_obstacle_and_is_forgotten_by_its_id(nights: Nights) -> None:
+    first, second = ids_of(nights)
+    manifest = next((nights.repo / "snapshots" / "vm1").glob(f"*-{second}"))
+    manifest.write_bytes(manifest.read_bytes()[:-1])
+    run = succeed("forget", "--keep-last", "1", "--json", repo=nights.repo)
+    (image,) = run.json["images"]
+    assert [each["rules"] for each in image["snapshots"]] == [["newest", "last"], ["damaged"]]
+    assert f"vm1@{second[:8]} stays until it is repaired or forgotten by name" in run.err
+    assert f"deltaimg forget vm1@{second[:8]}" in fail(36, "prune", repo=nights.repo)
+    succeed("forget", second[:8], repo=nights.repo)
+    assert ids_of(nights) == [first]
+    succeed("prune", repo=nights.repo)
+    succeed("verify", repo=nights.repo)
+
+
 def test_an_image_that_fails_does_not_keep_others_from_it(nights: Nights) -> None:
     succeed("backup", nights.image, "--image", "vm2", "-q", repo=nights.repo)
+    other = ids_of(nights, "vm2")[0]
     succeed("backup", nights.image, "--image", "vm2", "-q", repo=nights.repo)
-    manifest = next((nights.repo / "snapshots" / "vm1").iterdir())
-    manifest.write_bytes(manifest.read_bytes()[:-1])
-    assert "snapshots/vm1/" in fail(41, "forget", "--keep-last", "1", repo=nights.repo)
-    assert len(ids_of(nights, "vm2")) == 1
+    first, second = ids_of(nights, "vm1")
+    assert "all 2 snapshots of image 'vm1'" in fail(25, "forget", first, second, other, repo=nights.repo)
+    assert (len(ids_of(nights, "vm1")), len(ids_of(nights, "vm2"))) == (2, 1)
 
 
 def test_forgetting_with_prune_gives_the_space_back_at_once(nights: Nights) -> None:
+    nights.image.write_bytes(os.urandom(400_000))
+    succeed("backup", nights.image, "--image", "vm1", "-q", repo=nights.repo)
     before = succeed("stats", "--json", repo=nights.repo).json["stored_bytes"]
     found = succeed("forget", "vm1", "--keep-last", "1", "--prune", "--json", repo=nights.repo).json
     assert found["images"][0]["kept"] == 1

@@ -24,6 +24,7 @@ from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
 from deltaimg.format import coverage, delta, index, pack, parity, record, signature, sums
 from deltaimg.format import map as map_format
+from deltaimg.format.annotation import Annotation
 from deltaimg.format.config import Config
 from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import HEADER, HEADER_BYTES, VERSION, Kind
@@ -74,6 +75,7 @@ DOCUMENTS = [
     ("Deletions", 1, DeletionLocks),
     ("Manifest", 0, Manifest),
     ("Manifest", 1, Statistics),
+    ("Annotation", 0, Annotation),
 ]
 MAGICS = {"Record header": record.RECORD_MAGIC, "Trailer": pack.TRAILER_MAGIC, "Parity trailer": parity.TRAILER_MAGIC}
 

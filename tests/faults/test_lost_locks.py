@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import msgspec
 import pytest
 
+from deltaimg.engine.check.findings import Severity
+from deltaimg.engine.check.run import check
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.repair.run import repair
-from deltaimg.engine.retention.flatten import flatten
-from deltaimg.engine.retention.pin import set_pin
+from deltaimg.engine.retention.forget import forget
 from deltaimg.errors import LockLost, ReachabilityUnknown, StoreFull
 from deltaimg.repo.lock_holder import list_locks, remove_lock
 from deltaimg.repo.repository import Repository
+from deltaimg.repo.retention import plan_named
 from deltaimg.store.interface import Confirm, Parts, always
 from deltaimg.store.memory import MemoryStore
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
@@ -57,7 +61,7 @@ def test_what_a_backup_indexes_after_a_prune_took_its_packs_is_used_by_nobody(ca
 def test_what_a_prune_indexes_after_another_took_its_packs_hides_nothing() -> None:
     """Its newer index was believed, and a snapshot whose bytes were there did not restore any more."""
     repository = make_repository()
-    gone = image_of(2)
+    gone = make_mixed_image(4_000_000, seed=2)
     gone.content[:200_000] = image_of(1).content[:200_000]
     back_up_image(repository, gone, "one")
     manifest = back_up_image(repository, image_of(1), "two")
@@ -74,61 +78,79 @@ def test_what_a_prune_indexes_after_another_took_its_packs_hides_nothing() -> No
     assert_restores(repository, manifest, image_of(1).content)
 
 
-@pytest.mark.parametrize("loss", ["map", "base"])
-def test_a_snapshot_whose_map_or_base_goes_while_it_appears_does_not_stay(loss: str) -> None:
+class SleepsAtTheVeryEnd(MemoryStore):
+    """Runs `meanwhile` once, between the last look at the lock and the moment at which an object below `folder` appears."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = "none/"
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
+        def fall_asleep() -> None:
+            confirm()
+            if name.startswith(self.folder):
+                self.folder = "none/"
+                self.meanwhile()
+
+        return super().put(name, parts, fall_asleep)
+
+
+def test_a_snapshot_whose_map_goes_while_it_appears_does_not_stay() -> None:
     image = image_of(1)
-
-    class SleepsAtTheVeryEnd(MemoryStore):
-        is_armed = False
-
-        def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-            def fall_asleep() -> None:
-                confirm()
-                if self.is_armed and name.startswith("snapshots/"):
-                    self.is_armed = False
-                    go_on()
-
-            return super().put(name, parts, fall_asleep)
-
     store = SleepsAtTheVeryEnd()
     repository = make_repository(store)
     first = back_up_image(repository, image)
+    edit_at_random(image)
 
     def go_on() -> None:
         take_for_dead(repository)
-        if loss == "map":
-            prune(repository)
-        else:
-            repository.remove_snapshot(repository.list_snapshots()[0])
+        prune(repository)
 
-    edit_at_random(image)
-    store.is_armed = True
+    store.folder, store.meanwhile = "snapshots/", go_on
     with pytest.raises(LockLost):
         back_up_image(repository, image)
-    assert [ref.id for ref in repository.list_snapshots()] == ([first.id] if loss == "map" else [])
+    assert [ref.id for ref in repository.list_snapshots()] == [first.id]
     prune(repository)
     assert_restores(repository, back_up_image(repository, image), image.content)
 
 
-def test_a_manifest_is_not_put_over_one_that_others_changed_meanwhile() -> None:
-    """A stale one brought back a map and a base that a forget and a prune had deleted."""
-    repository = make_repository()
+def test_a_snapshot_whose_base_goes_while_it_appears_is_whole() -> None:
+    """It lists all that it needs by itself."""
     image = image_of(1)
+    store = SleepsAtTheVeryEnd()
+    repository = make_repository(store)
     back_up_image(repository, image)
     edit_at_random(image)
-    tip = back_up_image(repository, image)
-    refs = repository.list_snapshots()
 
     def go_on() -> None:
         take_for_dead(repository)
-        flatten(repository, refs[1])
-        repository.remove_snapshot(refs[0])
-        prune(repository)
+        repository.remove_snapshot(repository.list_snapshots()[0])
 
-    with pytest.raises(LockLost):
-        set_pin(hooked(repository, "replace snapshots/", go_on), refs[1], "keep")
-    assert_restores(repository, repository.load_manifest(refs[1]), image.content)
-    assert repository.load_manifest(refs[1]).root_digest == tip.root_digest
+    store.folder, store.meanwhile = "snapshots/", go_on
+    manifest = back_up_image(repository, image)
+    prune(repository)
+    assert_restores(repository, manifest, image.content)
+
+
+def test_a_stale_backup_that_stays_harms_no_other_snapshot() -> None:
+    """It appears after a forget and a prune took what it lists, and sleeps again before it can look."""
+    image = image_of(1)
+    store = SleepsAtTheVeryEnd()
+    repository = make_repository(store)
+    for _ in range(2):
+        good = back_up_image(repository, image)
+        content = bytes(image.content)
+        edit_at_random(image)
+    stale = msgspec.structs.replace(good, id="f" * 16, time="20270101T000000.000000Z", maps=(*good.maps, "ab" * 32))
+    repository.commit(stale)
+    errors = check(repository).of(Severity.ERROR)
+    assert [(each.object_name, stale.label in each.problem) for each in errors] == [(f"maps/{'ab' * 32}", True)]
+    with pytest.raises(ReachabilityUnknown, match=f"'deltaimg forget {stale.label}'"):
+        prune(repository)
+    forget(repository, "vm1", partial(plan_named, ids=frozenset([stale.id])))
+    prune(repository)
+    assert_restores(repository, good, content)
 
 
 def test_content_that_a_disk_lost_is_stored_again_by_the_next_backup() -> None:
@@ -167,7 +189,7 @@ def test_nothing_is_pruned_while_a_damaged_manifest_lies_in_quarantine() -> None
     good = repository.store.get(manifest.object_name)
     repository.store.replace(manifest.object_name, [good[:-1] + b"?"])
     repair(repository)
-    with pytest.raises(ReachabilityUnknown, match=r"quarantine/snapshots/.* is a damaged manifest that was put aside"):
+    with pytest.raises(ReachabilityUnknown, match=r"quarantine/snapshots/.* is a damaged manifest in quarantine"):
         prune(repository)
     repository.store.put(manifest.object_name, [good])
     prune(repository)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from deltaimg.format.annotation import build_annotation, parse_annotation
 from deltaimg.format.config import build_config, parse_config
 from deltaimg.format.coverage import build_coverage, parse_coverage
 from deltaimg.format.deletion import build_deletion, build_deletion_locks, parse_deletion, parse_deletion_locks
@@ -75,6 +76,7 @@ KINDS = {
     "lock": KindIO(Kind.LOCK, build_lock, parse_lock),
     "deletion": KindIO(Kind.DELETION, build_deletion, parse_deletion),
     "deletion_locks": KindIO(Kind.DELETION_LOCKS, build_deletion_locks, parse_deletion_locks),
+    "annotation": KindIO(Kind.ANNOTATION, build_annotation, parse_annotation),
     "manifest": KindIO(Kind.MANIFEST, build_manifest, parse_manifest),
     "index": KindIO(Kind.INDEX, salted(build_index), parse_index),
     "map": KindIO(Kind.MAP, salted(build_map), parse_map),

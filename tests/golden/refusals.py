@@ -87,11 +87,12 @@ def document_refusals() -> Iterator[Refusal]:
         (
             "manifest",
             {
-                "id": "aa", "base": "00000000000000AA", "map": "ab" * 32 + "\n", "root_digest": "cd" * 32, "map_is_full": 1,
-                "size_bytes": 2**60 + 1, "block_bytes": 4096.5, "statistics": {}, "started": 5, "tags": "weekly",
-                "is_live": "yes", "pinned": None,
+                "id": "aa", "base": "00000000000000AA", "base_time": 5, "maps": ["ab" * 32 + "\n"], "root_digest": "cd" * 32,
+                "size_bytes": 2**60 + 1, "block_bytes": 4096.5, "statistics": {}, "started": 5, "ended": None, "tags": "weekly",
+                "comment": None, "is_live": "yes",
             },
         ),
+        ("annotation", {"snapshot": "aa", "number": 0, "time": 5, "pinned": False, "tags": "weekly", "comment": None}),
     ):  # fmt: skip
         for field, value in changes.items():
             yield _with_fields(kind, f"{field.replace('_', '-')}-wrong", {field: value}, f"$.{field}")
@@ -100,19 +101,35 @@ def document_refusals() -> Iterator[Refusal]:
     for reason, change, message in (
         ("of-another-image", {"image": "vm2"}, "it belongs at snapshots/vm2/"),
         ("of-another-time", {"time": "20261123T020304.000006Z"}, "it belongs at snapshots/vm1/"),
-        ("started-at-no-time", {"started": "20261399T020304.000006Z"}, "the time when it was started is none"),
+        ("started-at-no-time", {"started": "20261399T020304.000006Z"}, "its started is not a time"),
+        ("ended-at-no-time", {"ended": "20261123T020304Z"}, "its ended is not a time"),
+        ("base-time-no-time", {"base": "00000000000000bb", "base_time": "yesterday"}, "its base_time is not a time"),
+        ("base-without-time", {"base": "00000000000000bb"}, "only one of base and base_time is there"),
+        ("no-maps", {"maps": []}, "$.maps"),
+        ("too-many-maps", {"maps": [f"{number:064x}" for number in range(65)]}, "$.maps"),
         ("of-another-id", {"id": "00000000000000ab"}, "it belongs at snapshots/vm1/"),
         ("image-name-climbs", {"image": "../vm1"}, "its image name begins with a dot"),
         ("block-size-odd", {"block_bytes": 12288}, "its block size is 12288 bytes"),
         ("block-size-small", {"block_bytes": 2048}, "its block size is 2048 bytes"),
         ("block-size-huge", {"block_bytes": 2**21}, "its block size is 2097152 bytes"),
-        ("neither-base-nor-full", {"map_is_full": False}, "neither a base nor a full map"),
     ):
         yield _with_fields("manifest", reason, change, message)
     for kind in ("deletion", "deletion_locks"):
         yield _with_fields(
             kind, "of-another-id", {"id": "00000000000000dd"}, "it belongs at deletions/00000000000000dd"
         )
+    for reason, change, message in (
+        ("of-another-image", {"image": "vm2"}, "it belongs at annotations/vm2/"),
+        (
+            "of-another-snapshot",
+            {"snapshot": "00000000000000ab"},
+            "it belongs at annotations/vm1/00000000000000ab-00000001",
+        ),
+        ("of-another-number", {"number": 2}, "it belongs at annotations/vm1/00000000000000aa-00000002"),
+        ("image-name-climbs", {"image": "../vm1"}, "its image name begins with a dot"),
+        ("at-no-time", {"time": "20261399T020304.000006Z"}, "its time is not a time"),
+    ):
+        yield _with_fields("annotation", reason, change, message)
 
 
 def _with_fields(kind: str, reason: str, changes: dict[str, Any], message: str) -> Refusal:

@@ -10,6 +10,7 @@ import numpy as np
 import zstandard
 
 from deltaimg.arrays import RUN
+from deltaimg.format.annotation import Annotation
 from deltaimg.format.config import Config
 from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.deletion import Deletion, DeletionLocks
@@ -58,10 +59,10 @@ FULL = Manifest(
     image="vm1",
     time="20261123T020304.000005Z",
     base=None,
+    base_time=None,
     size_bytes=40961,
     block_bytes=4096,
-    map="ab" * 32,
-    map_is_full=True,
+    maps=("ab" * 32,),
     root_digest="cd" * 16,
     statistics=Statistics(
         apparent_bytes=40961,
@@ -73,6 +74,8 @@ FULL = Manifest(
         stored_bytes=9000,
         duration_s=0.125,
     ),
+    started="20261123T020303.875005Z",
+    ended="20261123T020304.000005Z",
 )
 INCREMENTAL = msgspec.structs.replace(
     FULL,
@@ -80,15 +83,30 @@ INCREMENTAL = msgspec.structs.replace(
     image="Prüfstand Nächte, 夜",
     time="20261124T020304.000005Z",
     base="00000000000000aa",
-    map_is_full=False,
-    started="20261124T020303.800005Z",
+    base_time="20261123T020304.000005Z",
+    maps=("ab" * 32, "cd" * 32),
+    started="20261122T020303.800005Z",
+    ended="20261122T020304.000005Z",
     tags=("weekly", "vor dem Update"),
+    comment="die Uhr ging nach",
     is_live=True,
     source="/dev/vg0/vm1",
     host="hyper1",
     software="deltaimg 0.1.0",
 )
-PINNED = msgspec.structs.replace(INCREMENTAL, id="00000000000000cc", pinned="before the upgrade")
+TAGGED = Annotation(
+    image="vm1",
+    snapshot="00000000000000aa",
+    number=1,
+    time="20261124T080000.000000Z",
+    tags=("weekly", "vor dem Update"),
+    comment="la nuit d'avant",
+    owner="operator",
+    host="backup.example",
+)
+PINNED = msgspec.structs.replace(
+    TAGGED, image="Prüfstand Nächte, 夜", number=99_999_999, pinned="before the upgrade", tags=()
+)
 
 
 def _entries(*rows: tuple[Any, ...]) -> Any:
@@ -223,8 +241,10 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
         "waits-for-nothing": (FREE_TO_GO.object_name, FREE_TO_GO),
     },
     "manifest": {
-        name: (content.object_name, content)
-        for name, content in {"full": FULL, "incremental": INCREMENTAL, "pinned": PINNED}.items()
+        name: (content.object_name, content) for name, content in {"full": FULL, "incremental": INCREMENTAL}.items()
+    },
+    "annotation": {
+        name: (content.object_name, content) for name, content in {"tagged": TAGGED, "pinned": PINNED}.items()
     },
     "index": {
         "two-packs": ("index/" + "44" * 32, INDEX),

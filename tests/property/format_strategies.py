@@ -12,6 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from deltaimg.arrays import RUN
+from deltaimg.format.annotation import Annotation
 from deltaimg.format.config import Config
 from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.deletion import Deletion, DeletionLocks
@@ -70,16 +71,17 @@ DELETIONS = st.builds(
     maps=NAMES,
 )
 DELETION_LOCKS = st.builds(DeletionLocks, id=IDS, waits_for=st.lists(TEXT, max_size=3).map(tuple))
-MANIFESTS = st.builds(
+IMAGES = st.text(min_size=1, max_size=60).filter(lambda name: find_name_problem(name) is None)
+_FULL_MANIFESTS = st.builds(
     Manifest,
     id=IDS,
-    image=st.text(min_size=1, max_size=60).filter(lambda name: find_name_problem(name) is None),
+    image=IMAGES,
     time=TIMES,
-    base=IDS,
+    base=st.none(),
+    base_time=st.none(),
     size_bytes=SIZES,
     block_bytes=st.integers(12, 20).map(lambda shift: 1 << shift),
-    map=hexadecimal(64),
-    map_is_full=st.booleans(),
+    maps=st.lists(hexadecimal(64), min_size=1, max_size=64, unique=True).map(tuple),
     root_digest=hexadecimal(32),
     statistics=st.builds(
         Statistics,
@@ -97,7 +99,27 @@ MANIFESTS = st.builds(
     source=TEXT,
     host=TEXT,
     software=TEXT,
-    pinned=st.just(msgspec.UNSET) | TEXT,
+    comment=TEXT,
+    started=TIMES,
+    ended=TIMES,
+)
+MANIFESTS = _FULL_MANIFESTS | st.builds(
+    lambda manifest, base, time: msgspec.structs.replace(manifest, base=base, base_time=time),
+    _FULL_MANIFESTS,
+    IDS,
+    TIMES,
+)
+ANNOTATIONS = st.builds(
+    Annotation,
+    image=IMAGES,
+    snapshot=IDS,
+    number=st.integers(1, 99_999_999),
+    time=TIMES,
+    pinned=st.none() | TEXT,
+    tags=st.lists(TEXT, max_size=3).map(tuple),
+    comment=TEXT,
+    owner=TEXT,
+    host=TEXT,
 )
 
 
@@ -203,6 +225,7 @@ CONTENTS: dict[str, st.SearchStrategy[Any]] = {
     "deletion": DELETIONS,
     "deletion_locks": DELETION_LOCKS,
     "manifest": MANIFESTS,
+    "annotation": ANNOTATIONS,
     "index": indexes(),
     "map": maps(),
     "coverage": st.dictionaries(hexadecimal(64), st.integers(0, 2**53), max_size=5),

@@ -6,16 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-import msgspec
-
-from deltaimg.errors import DeltaimgError
 from deltaimg.format.manifest import Manifest
-from deltaimg.format.map import MAPS
-from deltaimg.repo.chain import encode_map, resolve_map
-from deltaimg.repo.index import load_index
-from deltaimg.repo.repository import Repository, SnapshotRef
-from deltaimg.repo.slots import SlotTable
-from deltaimg.store.interface import Store, always
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.snapshots import DamagedSnapshot, load_snapshots
+from deltaimg.store.interface import Store
 from tests.support.images import ImageSource, SyntheticImage
 from tests.support.wrapping import WrappedStore
 
@@ -23,29 +17,19 @@ from tests.support.wrapping import WrappedStore
 def list_manifests(repository: Repository) -> list[Manifest]:
     """Return all manifests; raises the first error."""
     manifests = []
-    for each in repository.load_manifests():
-        if isinstance(each, DeltaimgError):
-            raise each
-        manifests.append(each)
+    for each in load_snapshots(repository):
+        if isinstance(each, DamagedSnapshot):
+            raise each.error
+        manifests.append(each.manifest)
     return manifests
 
 
 def keep_only(repository: Repository, kept: Iterable[str]) -> None:
-    """Forget all snapshots but those with these ids, which get full maps."""
+    """Forget all snapshots but those with these ids."""
     wanted = set(kept)
-    manifests = list_manifests(repository)
-    for manifest in manifests:
-        if manifest.id in wanted and not manifest.map_is_full:
-            table = SlotTable(repository, load_index(repository))
-            resolved = resolve_map(repository, manifest, table)
-            data, _ = encode_map(table, resolved.runs, None, resolved.block_count)
-            name, _ = repository.put_object(MAPS, [data])
-            repository.replace_manifest(
-                msgspec.structs.replace(manifest, map=name, map_is_full=True, base=None), always
-            )
-    for manifest in manifests:
-        if manifest.id not in wanted:
-            repository.remove_snapshot(SnapshotRef.of(manifest))
+    for ref in repository.list_snapshots():
+        if ref.id not in wanted:
+            repository.remove_snapshot(ref)
 
 
 class PausedSource(ImageSource):

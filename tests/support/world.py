@@ -16,9 +16,9 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.prune.plan import PruneOptions
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.repair.run import repair
+from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.engine.retention.flatten import flatten
 from deltaimg.engine.retention.forget import forget
-from deltaimg.engine.retention.pin import set_pin
 from deltaimg.errors import RepositoryNotFound
 from deltaimg.format.lock import LOCKS, build_lock, parse_lock
 from deltaimg.format.manifest import Manifest
@@ -26,6 +26,7 @@ from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import plan_named
 from deltaimg.repo.selector import select_snapshot
+from deltaimg.repo.snapshots import load_snapshot
 from deltaimg.store.interface import Store
 from tests.support.clock import FixedClock
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
@@ -40,12 +41,14 @@ class Promises:
 
     contents: dict[str, bytes] = field(default_factory=dict)
     committed: frozenset[str] = frozenset()
+    pins: dict[str, frozenset[str | None]] = field(default_factory=dict)
+    """Of each snapshot that ever was pinned, what its pin may say now; both, while that is changed."""
     is_made: bool = False
     """Whether `init` has returned."""
 
     def copy(self) -> Promises:
         """Return what is promised now; contents that become known later are known to the copy, too."""
-        return replace(self)
+        return replace(self, pins=dict(self.pins))
 
 
 class World:
@@ -107,11 +110,15 @@ class World:
     def pin(self, snapshot: str) -> None:
         """Pin a snapshot, or let a pinned one go."""
         ref = self.find(snapshot)
-        set_pin(self.repository, ref, None if self.is_pinned(ref) else "asked for", clock=self.clock)
+        before = load_snapshot(self.repository, ref).pin_reason
+        after = None if before is not None else "asked for"
+        self.promises.pins[ref.id] = frozenset((before, after))
+        set_pin(self.repository, ref, after, clock=self.clock)
+        self.promises.pins[ref.id] = frozenset((after,))
         self.on_return()
 
     def is_pinned(self, ref: SnapshotRef) -> bool:
-        return self.repository.load_manifest(ref).pin_reason is not None
+        return load_snapshot(self.repository, ref).pin_reason is not None
 
     def repair(self) -> None:
         repair(self.repository, clock=self.clock)
@@ -152,7 +159,9 @@ def assert_promises(store: Store, promises: Promises) -> None:
     for ref in listed.values():
         content = promises.contents.get(ref.id)
         assert content is not None, f"nobody has made snapshot {ref.label}"
-        manifest = repository.load_manifest(ref)
+        snapshot = load_snapshot(repository, ref)
+        assert snapshot.pin_reason in promises.pins.get(ref.id, (None,)), f"{ref.label} is not pinned as it was"
+        manifest = snapshot.manifest
         reader = SnapshotContent(repository, manifest, index).make_reader()
         assert_same_bytes(reader.read(0, manifest.size_bytes), content)
     assert_sound(repository)

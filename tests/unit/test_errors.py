@@ -16,7 +16,7 @@ EXAMPLES: list[DeltaimgError] = [
     errors.ImageError("/dev/sda", "cannot be read"),
     errors.SnapshotNotFound("vm1@latest"),
     errors.AmbiguousSnapshot("3f", [f"vm1@3f{n}" for n in range(9)]),
-    errors.BrokenChain("vm1@3f9c", "00aa"),
+    errors.SnapshotIncomplete("vm1@3f9c", "maps/00aa"),
     errors.RepositoryNotFound("/backup"),
     errors.RepositoryExists("/backup", "there is a repository already"),
     errors.RepositoryLocked("image 'vm1'", "process 1 of root"),
@@ -92,7 +92,7 @@ def test_damage_is_always_placed(error):
     [
         (errors.Truncated("maps/ab", 64, 100, 80), ["maps/ab", "100 bytes needed", "80 found", "at byte 64"]),
         (errors.DigestMismatch("packs/ab", 9, "it", b"\1" * 16, b"\2" * 16), ["0101010101010101", "0202020202020202"]),
-        (errors.BrokenChain("vm1@3f9c", "00aa"), ["vm1@3f9c", "00aa"]),
+        (errors.SnapshotIncomplete("vm1@3f9c", "maps/00aa"), ["vm1@3f9c", "maps/00aa"]),
         (errors.ContentDamaged("vm1@3f", ((0, 4096, "gone"),) * 3), ["bytes 0 to 4096", "gone", "and 2 more extents"]),
         (errors.RepositoryLocked("image 'vm1'", "process 1"), ["image 'vm1'", "process 1"]),
     ],

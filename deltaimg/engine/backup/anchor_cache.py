@@ -75,6 +75,13 @@ class AnchorCache:
         """Enter a label for each name."""
         self._anchors.remember(names, labels)
 
+    def add_records(self, table: SlotTable) -> None:
+        """Number in `table` the records that have labels, so that what the image once had may be a source."""
+        entries, index = table.index.find(self._ids), table.index
+        entries = entries[entries >= 0]
+        is_usable = ~(index.is_pending | index.is_lost)[entries] & (index.links.depths[entries] >= 0)
+        table.add_entries(entries[is_usable])
+
     def number_slots(self, table: SlotTable, first_new_slot: int) -> None:
         """Learn which slots the labels stand for in this run; those of new records follow both labels and slots."""
         records = table.find_records(self._ids)

@@ -15,9 +15,9 @@ import numpy as np
 from deltaimg.arrays import Runs
 from deltaimg.errors import IntegrityError, LockLost, ObjectNotFound, SnapshotError
 from deltaimg.format.manifest import Manifest
-from deltaimg.repo.chain import resolve_map
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import load_index
+from deltaimg.repo.layers import resolve_map
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
@@ -42,8 +42,8 @@ def commit_snapshot(repository: Repository, lock: ImageLock, manifest: Manifest,
 
 
 def _needs_what_goes(repository: Repository, manifest: Manifest, table: SlotTable, runs: Runs) -> bool:
-    """Tell whether the map, a base or a record that the snapshot needs is pending deletion, or not there any more."""
-    if manifest.map in {name for each in load_deletions(repository) for name in each.objects.maps}:
+    """Tell whether a map or a record that the snapshot needs is pending deletion, or not there any more."""
+    if not set(manifest.maps).isdisjoint(name for each in load_deletions(repository) for name in each.objects.maps):
         return True
     used = table.used_records(runs)
     now = SlotTable(repository, load_index(repository))

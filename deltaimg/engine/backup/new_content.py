@@ -149,9 +149,10 @@ class NewContent:
         """Learn all that can be referred to and encoded against."""
         options = self._options
         load_other_content(self._table, self._block_bytes, options.match_budget_bytes, self._progress)
-        matcher = self._make_matcher()
         delta_codecs = make_delta_codecs(options.delta, options.level)
-        self._open_stream(matcher, delta_codecs, self._make_finder(matcher) if delta_codecs else None)
+        anchors = self._open_anchors() if delta_codecs else None
+        matcher = self._make_matcher()
+        self._open_stream(matcher, delta_codecs, self._make_finder(matcher, anchors) if anchors else None)
         if delta_codecs and self._has_base:
             record_blocks = count_record_blocks(self._block_bytes)
             self._order = BlockOrder(self._table, self._base_runs, record_blocks, self._block_bytes)
@@ -218,10 +219,9 @@ class NewContent:
             matcher.learn(first, count)
         return matcher
 
-    def _make_finder(self, matcher: Matcher) -> SourceFinder:
-        """Open what this host knows of the image's anchors, or learn it from the image itself."""
+    def _open_anchors(self) -> AnchorCache:
+        """Open what this host knows of the image's anchors, or learn it from the image itself, and number its records."""
         source, table, options = self._source, self._table, self._options
-        self._contents = ContentCache(self._cache_path("content"), options.cache_budget_bytes)
         is_sequential = source.is_sequential
         content_bytes = (
             count_run_blocks(self._base_runs) * self._block_bytes if is_sequential else count_span_bytes(self._extents)
@@ -233,11 +233,17 @@ class NewContent:
             content_bytes=content_bytes,
             budget_bytes=options.delta_budget_bytes,
         )
-        self._anchors = anchors
         base_records = table.used_records(self._base_runs)
         is_known = not is_new and anchors.knows_most_of(table.record_ids[base_records])
-        if len(base_records) and not is_known and not source.is_sequential:
+        if len(base_records) and not is_known and not is_sequential:
             anchors.learn_image(source, self._extents, self._base_runs, table, progress=self._progress)
+        anchors.add_records(table)
+        return anchors
+
+    def _make_finder(self, matcher: Matcher, anchors: AnchorCache) -> SourceFinder:
+        source, table, options = self._source, self._table, self._options
+        self._anchors = anchors
+        self._contents = ContentCache(self._cache_path("content"), options.cache_budget_bytes)
         limits = BEST_LIMITS if options.delta == "best" or options.level >= LEVELS["best"] else SourceLimits()
         seen, base_runs, first_new_slot = self._seen, self._base_runs, matcher.slot_count
         return SourceFinder(

@@ -10,6 +10,7 @@ from deltaimg.delta.registry import DELTA_MODES
 from deltaimg.delta.sources import SourceLimits
 from deltaimg.engine.pipeline import count_workers
 from deltaimg.errors import UsageError
+from deltaimg.format.annotation import MAX_TAGS, find_remark_problem, find_tag_problem
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.model import MAX_BLOCK_BYTES, MIB, MIN_BLOCK_BYTES
 
@@ -25,6 +26,7 @@ class BackupOptions:
     """How to back up. Sizes in bytes."""
 
     tags: tuple[str, ...] = ()
+    comment: str = ""
     level: int = LEVELS["default"]
     block_bytes: int | None = None
     allow_live: bool = False
@@ -56,6 +58,10 @@ def check_options(options: BackupOptions) -> None:
         raise UsageError(
             f"a delta cost of {options.max_delta_cost:g}: with deltas a restore decodes no less than without"
         )
+    if len(options.tags) > MAX_TAGS:
+        raise UsageError(f"{len(options.tags)} tags: a snapshot can have {MAX_TAGS}")
     for tag in options.tags:
-        if not tag or not tag.isprintable() or len(tag) > 100 or "," in tag:
-            raise UsageError(f"tag {tag[:60]!r} is empty, too long, or has a comma or control characters")
+        if problem := find_tag_problem(tag):
+            raise UsageError(f"tag {tag[:60]!r} {problem}")
+    if problem := find_remark_problem(options.comment):
+        raise UsageError(f"comment {problem}")

@@ -29,10 +29,9 @@ from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.scan import Scanner, round_extents
 from deltaimg.errors import DeltaimgError, SourceChanged, StoreError, UsageError
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, Statistics, build_manifest, count_microseconds, format_time
-from deltaimg.format.map import MAPS
 from deltaimg.image.source import Source
 from deltaimg.model import DEFAULT_BLOCK_BYTES, count_blocks
-from deltaimg.repo.chain import encode_map
+from deltaimg.repo.layers import store_layers
 from deltaimg.repo.leftovers import remove_leftovers
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
@@ -61,9 +60,8 @@ def back_up(
     check_image_name(image)
     check_options(options)
     with ImageLock(repository, image, f"backup of {_as_text(source.path)}", clock()) as lock:
-        repository.store.make_folder(
-            SNAPSHOTS + image
-        )  # A name that the store cannot keep is refused now, not at the end.
+        # A name that the store cannot keep is refused now, not at the end.
+        repository.store.make_folder(SNAPSHOTS + image)
         remove_leftovers(repository)
         return _Backup(repository, source, image, options, progress or NoProgress(), clock, lock).run()
 
@@ -167,32 +165,35 @@ class _Backup:
         return True
 
     def _commit(self, stored_bytes: int, *, is_live: bool) -> Manifest:
-        """Store the map, then the manifest."""
+        """Store the map layer, then the manifest."""
         size_bytes = self._source.size_bytes or 0
         runs = self._seen.lay_on(self._base_runs, size_bytes)
         block_count = count_blocks(size_bytes, self._block_bytes)
-        data, map_is_full = encode_map(self._table, runs, self._base.map if self._base else None, block_count)
-        map_name, map_bytes = self._repository.put_object(MAPS, [data])
+        base = self._base.manifest if self._base else None
+        layers = store_layers(self._repository, self._table, runs, self._base.map if self._base else None, block_count)
         statistics = self._seen.summarise(runs, self._base_runs, size_bytes, time.monotonic() - self._started)
+        ended_at = self._clock()
         manifest = Manifest(
             id=secrets.token_hex(8),
             image=self._image,
-            time=self._choose_time(),
-            base=self._base.manifest.id if self._base else None,
+            time=self._choose_time(ended_at),
+            base=base.id if base else None,
+            base_time=base.time if base else None,
             size_bytes=size_bytes,
             block_bytes=self._block_bytes,
-            map=map_name,
-            map_is_full=map_is_full,
+            maps=layers.maps,
             root_digest=self._find_root(runs, statistics, size_bytes),
             statistics=statistics,
             started=format_time(self._started_at),
+            ended=format_time(ended_at),
             tags=self._options.tags,
+            comment=self._options.comment,
             is_live=is_live,
             source=_as_text(self._source.path),
             host=socket.gethostname(),
             software=self._options.software,
         )
-        manifest = _settle_stored_bytes(manifest, stored_bytes + map_bytes)
+        manifest = _settle_stored_bytes(manifest, stored_bytes + layers.stored_bytes)
         commit_snapshot(self._repository, self._lock, manifest, self._table, runs)
         return manifest
 
@@ -218,9 +219,8 @@ class _Backup:
             root_key, runs, self._table.digests, size_bytes=size_bytes, block_bytes=self._block_bytes
         ).hex()
 
-    def _choose_time(self) -> str:
+    def _choose_time(self, now: datetime) -> str:
         """Return now, or just after the newest snapshot where the clock has gone back: order is never lost."""
-        now = self._clock()
         if self._newest is not None:
             now = max(now, self._newest.taken_at + timedelta(microseconds=1))
         return format_time(now)

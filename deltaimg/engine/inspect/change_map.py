@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from deltaimg.arrays import FIRST_SLOT, end_blocks
 from deltaimg.engine.inspect.diff import Difference
-from deltaimg.repo.chain import resolve_map
 from deltaimg.repo.index import load_index
+from deltaimg.repo.layers import resolve_map
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 

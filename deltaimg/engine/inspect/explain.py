@@ -18,10 +18,11 @@ from deltaimg.errors import DeltaimgError
 from deltaimg.format.manifest import Manifest
 from deltaimg.kernels import overlay_runs, subtract_runs
 from deltaimg.model import MIB
-from deltaimg.repo.chain import resolve_map
 from deltaimg.repo.index import load_index
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.layers import resolve_map
+from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
+from deltaimg.repo.snapshots import expect_snapshot
 
 _REGIONS = 256
 _PIECE_RECORDS = 4096
@@ -72,15 +73,16 @@ class Explanation:
 
 
 def explain_snapshot(repository: Repository, manifest: Manifest) -> Explanation | None:
-    """Tell what a snapshot stored and why; None where that cannot be known: its base is gone, or clocks disagree.
+    """Return what a snapshot stored and why; None where that is not known: its base is forgotten, or a clock was set back.
 
     Raises:
         SnapshotError, IntegrityError, StoreError: the snapshot cannot be read.
     """
     table = SlotTable(repository, load_index(repository))
-    resolved = resolve_map(repository, manifest, table)
-    base_runs = _find_base_runs(repository, manifest, table)
-    if manifest.started_us is None or base_runs is None:
+    with expect_snapshot(repository, SnapshotRef.of(manifest)):
+        resolved = resolve_map(repository, manifest, table)
+        base_runs = _find_base_runs(repository, manifest, table)
+    if base_runs is None:
         return None
     runs, block = resolved.runs, manifest.block_bytes
     changed = subtract_runs(runs[runs["slot"] >= FIRST_SLOT], base_runs)
@@ -102,6 +104,7 @@ def explain_snapshot(repository: Repository, manifest: Manifest) -> Explanation 
 
 
 def _find_base_runs(repository: Repository, manifest: Manifest, table: SlotTable) -> Runs | None:
+    """Return the map of the base, None if that is forgotten or cannot be read."""
     if manifest.base is None:
         return empty_runs()
     try:

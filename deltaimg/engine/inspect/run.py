@@ -10,10 +10,11 @@ import numpy as np
 
 from deltaimg.arrays import FIRST_SLOT, HOLE, ZERO, count_run_blocks, distinct
 from deltaimg.format.manifest import Manifest
-from deltaimg.repo.chain import resolve_map
 from deltaimg.repo.index import load_index
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.layers import resolve_map
+from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
+from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot, expect_snapshot, load_snapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,10 @@ class SnapshotLayout:
 
 
 def inspect_snapshot(repository: Repository, manifest: Manifest) -> SnapshotLayout:
-    """Resolve a snapshot's map and sum it up."""
+    """Overlay a snapshot's map layers and sum them up; raises SnapshotError, IntegrityError or StoreError."""
     table = SlotTable(repository, load_index(repository))
-    runs = resolve_map(repository, manifest, table).runs
+    with expect_snapshot(repository, SnapshotRef.of(manifest)):
+        runs = resolve_map(repository, manifest, table).runs
     held = table.used_records(runs)
     needed = table.add_sources(held)
     numbers = table.entries[needed]
@@ -75,6 +77,8 @@ class RepositoryTotals:
     objects: dict[str, int]
     stored_bytes: dict[str, int]
     snapshots: dict[str, int]
+    damaged: tuple[DamagedSnapshot, ...]
+    """Those whose manifests cannot be read: counted, and in no sum of bytes but `stored_bytes`."""
     apparent_bytes: int
     allocated_bytes: int
     record_count: int
@@ -86,21 +90,22 @@ class RepositoryTotals:
 
 
 def inspect_repository(repository: Repository) -> RepositoryTotals:
-    """Count all objects of a repository; raises IntegrityError for a damaged manifest or index."""
+    """Count all objects of a repository; raises IntegrityError for a damaged index."""
     objects: Counter[str] = Counter()
     stored: Counter[str] = Counter()
     for found in repository.store.list(""):
         kind = found.name.partition("/")[0]
         objects[kind] += 1
         stored[kind] += found.size_bytes
-    refs = repository.list_snapshots()
-    statistics = [repository.load_manifest(ref).statistics for ref in refs]
+    snapshots = list(load_snapshots(repository))
+    statistics = [each.manifest.statistics for each in snapshots if isinstance(each, Snapshot)]
     entries = load_index(repository).entries
     raw = entries["slots"].astype(np.uint64) << entries["block_shift"].astype(np.uint64)
     return RepositoryTotals(
         objects=dict(objects),
         stored_bytes=dict(stored),
-        snapshots=dict(Counter(ref.image for ref in refs)),
+        snapshots=dict(Counter(each.ref.image for each in snapshots)),
+        damaged=tuple(each for each in snapshots if isinstance(each, DamagedSnapshot)),
         apparent_bytes=sum(each.apparent_bytes for each in statistics),
         allocated_bytes=sum(each.allocated_bytes for each in statistics),
         record_count=len(entries),

@@ -18,7 +18,6 @@ import numpy as np
 from deltaimg.arrays import distinct
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.prune.deletion import Waiting, finish, list_for_deletion, list_waiting
-from deltaimg.engine.prune.map_rewrite import MapRewriter
 from deltaimg.engine.prune.plan import (
     Inventory,
     PruneOptions,
@@ -28,11 +27,10 @@ from deltaimg.engine.prune.plan import (
     take_inventory,
 )
 from deltaimg.engine.prune.repack import IndexRewriter, copy_records, entries_named
-from deltaimg.engine.prune.trim import Trimmer
-from deltaimg.engine.prune.trim_plan import TrimPlan, plan_trim
-from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, RepositoryLocked
-from deltaimg.format.manifest import Manifest, count_microseconds
+from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown
+from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import pack_name
+from deltaimg.repo.annotations import remove_orphans
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.leftovers import remove_all_leftovers
 from deltaimg.repo.lock import MaintenanceLock
@@ -46,7 +44,6 @@ from deltaimg.repo.repository import Repository
 class PruneResult:
     """What became of a prune. Sizes in bytes."""
 
-    trim: TrimPlan
     plan: PrunePlan
     freed_bytes: int
     """Deleted, what an earlier prune had listed included."""
@@ -60,8 +57,6 @@ class PruneResult:
 class PruneForecast:
     """What a prune would do."""
 
-    trim: TrimPlan
-    """First, records of which only part is needed; what this frees is in none of the sums of the plan."""
     plan: PrunePlan
     waiting: tuple[Waiting, ...]
 
@@ -97,22 +92,18 @@ def prune(
         progress.start("finishing the prune before", None)
         freed = remove_all_leftovers(repository, clock()) + finish(repository, lock, progress, patience_s)
         reachable, inventory = _look(repository, progress)
-        trim, written = plan_trim(reachable, options), 0
-        if not trim.is_empty:
-            written = _trim(repository, lock, reachable, trim, progress, clock, patience_s)
-            # Numbers for every record, which are found anew: twice they would be what a prune takes of memory.
-            del reachable
-            reachable, inventory = _look(repository, progress)
+        written = 0
         plan = make_plan(reachable, inventory, options)
         if not plan.is_empty:
             plan, copied = _replace(repository, lock, plan, reachable, inventory, options, progress, clock)
-            written += copied
+            written = copied
             del reachable
             progress.start("deleting", None)
             list_for_deletion(repository, lock, plan, clock())
             freed += finish(repository, lock, progress, patience_s)
+        freed += remove_orphans(repository, lock.check)
         waiting = tuple(list_waiting(repository))
-    return PruneResult(trim, plan, freed, written, waiting, time.monotonic() - started)
+    return PruneResult(plan, freed, written, waiting, time.monotonic() - started)
 
 
 def plan_prune(
@@ -122,7 +113,7 @@ def plan_prune(
     options = options or PruneOptions()
     reachable, inventory = _look(repository, progress or NoProgress())
     plan = make_plan(reachable, inventory, options)
-    return PruneForecast(plan_trim(reachable, options), plan, tuple(list_waiting(repository)))
+    return PruneForecast(plan, tuple(list_waiting(repository)))
 
 
 def _look(repository: Repository, progress: Progress) -> tuple[Reachable, Inventory]:
@@ -133,39 +124,6 @@ def _look(repository: Repository, progress: Progress) -> tuple[Reachable, Invent
     reachable = mark(repository)
     _check_packs(repository, reachable, inventory)
     return reachable, inventory
-
-
-def _trim(
-    repository: Repository,
-    lock: MaintenanceLock,
-    reachable: Reachable,
-    plan: TrimPlan,
-    progress: Progress,
-    clock: Callable[[], datetime],
-    patience_s: float,
-) -> int:
-    """Store anew what is left of records that hold more than snapshots have; return how much was written."""
-    progress.start("storing anew what is left of records", None)
-    written = 0
-    images: dict[int, dict[str, list[Manifest]]] = {}
-    for manifest in reachable.manifests:
-        images.setdefault(manifest.block_bytes, {}).setdefault(manifest.image, []).append(manifest)
-    for block_bytes, of_size in images.items():
-        with PackWriter(repository, _make_clock(reachable, clock), check_lock=lock.check) as writer:
-            trimmer = Trimmer(repository, reachable.index, plan, writer, block_bytes=block_bytes)
-            for manifests in of_size.values():
-                trimmer.walk(manifests)
-            writer.finish()
-        written += writer.stored_bytes
-        if trimmer.moved.ids:
-            rewriter = MapRewriter(repository, trimmer.table, trimmer.moved)
-            for image in of_size:
-                try:
-                    rewriter.rewrite(image, clock(), patience_s)
-                except (RepositoryLocked, IntegrityError) as error:
-                    progress.warn(f"{error}; what snapshots of '{image}' need only part of stays whole")
-            written += rewriter.stored_bytes
-    return written
 
 
 def _make_clock(reachable: Reachable, clock: Callable[[], datetime]) -> Callable[[], int]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from deltaimg.engine.check.findings import FindingKind
 from deltaimg.engine.check.run import Checker
 from deltaimg.errors import DeltaimgError, IntegrityError, StoreError, UnsupportedFormat
+from deltaimg.format.annotation import ANNOTATIONS, parse_annotation
 from deltaimg.format.framing import name_object
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, parse_manifest
 from deltaimg.format.map import MAPS
@@ -26,9 +27,6 @@ def find_copies(checker: Checker, copy: Repository) -> list[str]:
             names[name] = None
             if name.startswith(SNAPSHOTS):
                 names |= dict.fromkeys(_needs_of(checker, copy, parse_manifest(copy.store.get(name), name)))
-    for manifest in checker.manifests.values():
-        if not manifest.map_is_full and manifest.base not in checker.manifests:
-            names |= dict.fromkeys(_needs_of(checker, copy, manifest))
     # Manifests last: what they name comes before them.
     return sorted(names, key=lambda name: (name.startswith(SNAPSHOTS), name))
 
@@ -56,28 +54,21 @@ def copy_objects(
 
 
 def _needs_of(checker: Checker, copy: Repository, manifest: Manifest) -> Iterator[str]:
-    """Yield the maps and bases that a snapshot needs, that are not here and are whole in the copy."""
-    refs = {ref.id: ref for ref in copy.list_snapshots(manifest.image)}
-    link = manifest
-    while True:
-        map_name = MAPS + link.map
-        if map_name not in checker.sizes and _is_whole(copy, map_name):
-            yield map_name
-        base = link.base
-        if link.map_is_full or base in checker.manifests or base not in refs:
-            return
-        try:
-            link = copy.load_manifest(refs.pop(base))
-        except (IntegrityError, StoreError, UnsupportedFormat):
-            return
-        yield link.object_name
+    """Yield the maps that a snapshot lists, that are not here and are whole in the copy."""
+    for name in (MAPS + digest for digest in manifest.maps):
+        if name not in checker.sizes and _is_whole(copy, name):
+            yield name
 
 
 def _is_whole(copy: Repository, name: str) -> bool:
     """Tell whether the copy has an object as its name says that it was written."""
     with suppress(IntegrityError, StoreError, UnsupportedFormat):
+        data = copy.store.get(name)
         if name.startswith(SNAPSHOTS):
-            parse_manifest(copy.store.get(name), name)
+            parse_manifest(data, name)
             return True
-        return name_object([copy.store.get(name)]) == name.rpartition("/")[2]
+        if name.startswith(ANNOTATIONS):
+            parse_annotation(data, name)
+            return True
+        return name_object([data]) == name.rpartition("/")[2]
     return False

@@ -12,6 +12,7 @@ from deltaimg.engine.check.findings import FindingKind
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.repair.record_prover import find_records, index_records
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
+from deltaimg.format.annotation import ANNOTATIONS
 from deltaimg.format.framing import name_object
 from deltaimg.format.index import INDEXES, IndexObject, parse_index
 from deltaimg.format.manifest import SNAPSHOTS, parse_manifest
@@ -46,7 +47,8 @@ def plan_repair(checker: Checker) -> RepairPlan:
     damaged = {
         name
         for name in checker.findings.names(FindingKind.DAMAGED)
-        if name in checker.sizes and _is_damaged_still(checker.repository, name)
+        # What is said about a snapshot stays where it is: without it, a pinned one would pass for one that is not.
+        if name in checker.sizes and not name.startswith(ANNOTATIONS) and _is_damaged_still(checker.repository, name)
     }
     kept = _known_places(checker)
     scanned, unsound = _scan(checker)

@@ -11,11 +11,9 @@ import numpy.typing as npt
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.errors import IntegrityError, SnapshotError, StoreError, UnsupportedFormat
-from deltaimg.format.manifest import split_object_name
 from deltaimg.format.pack import pack_name
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.index import Index, load_index
-from deltaimg.repo.quarantine import QUARANTINE
 from deltaimg.repo.repository import Repository, SnapshotRef
 
 
@@ -35,13 +33,10 @@ def list_damage(repository: Repository, checker: Checker) -> tuple[SnapshotDamag
     is_lost = _find_lost(checker, index)
     damage = [_describe(repository, ref, index, is_lost) for ref in repository.list_snapshots()]
     known = {ref.object_name for ref in repository.list_snapshots()}
-    for found in repository.store.list(f"{QUARANTINE}snapshots/"):
-        name = found.name.removeprefix(QUARANTINE)
-        # A second one of the same name has a number behind it.
-        parts = split_object_name(name)
-        if parts is not None and name not in known:
-            reason = f"its manifest is damaged, and is kept as {found.name}"
-            damage.append(SnapshotDamage(SnapshotRef(*parts), True, (DamagedExtent(0, 0, reason),)))
+    for ref, names in repository.list_quarantined().items():
+        if ref.object_name not in known:
+            reason = f"its manifest is damaged, and is kept as {names[0]}"
+            damage.append(SnapshotDamage(ref, True, (DamagedExtent(0, 0, reason),)))
     return tuple(each for each in damage if each is not None)
 
 

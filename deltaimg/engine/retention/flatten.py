@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a snapshot independent: a map of its own that covers the image, and no delta records, or none deeper than asked.
+"""Make a snapshot self-contained: the delta records that it needs are stored again as literals, or those deeper than asked.
 
-What is encoded anew keeps its id, which names its content; the index finds the record that stands alone first, and a prune
-takes the old one. Interrupted, it is run again: until the last step, in one, the snapshot is as it was.
+A record that is encoded again keeps its id, which names its content, so that maps and manifests stay as they are; the index
+finds a literal record first, and a prune deletes the delta. Interrupted, it is run again: every record that landed counts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -26,14 +25,13 @@ from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import UsageError
 from deltaimg.format.limits import MAX_DEPTH, MAX_RECORD_BYTES
 from deltaimg.format.manifest import Manifest, count_microseconds
-from deltaimg.format.map import MAPS
-from deltaimg.repo.chain import encode_map
 from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
+from deltaimg.repo.snapshots import load_snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,6 @@ class FlattenResult:
     """What became of one snapshot."""
 
     manifest: Manifest
-    is_changed: bool
-    """Whether it has another map now."""
     recoded_records: int
     written_bytes: int
     duration_s: float
@@ -53,45 +49,35 @@ def flatten(
     ref: SnapshotRef,
     *,
     max_depth: int = 0,
-    keeps_base: bool = False,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     workers: int | None = None,
 ) -> FlattenResult:
-    """Flatten one snapshot; its content, and all other snapshots, stay what they are.
+    """Flatten one snapshot; its content, and all other snapshots, stay what they are. One that is flat already stays so.
 
     Args:
         max_depth: records that may have to be decoded one after another before one of the snapshot's; 0: none is a delta.
-        keeps_base: bound the depth only; the map goes on saying what differs from the base's.
 
     Raises:
-        UsageError: no such depth. RepositoryLocked: somebody is at work on the image. LockLost: this run was taken for dead.
-        SnapshotError, IntegrityError, StoreError: the snapshot cannot be read, or what takes its place not stored.
+        UsageError: no such depth. RepositoryLocked: another process works on the image. LockLost: its lock was removed.
+        SnapshotError, IntegrityError, StoreError: the snapshot cannot be read, or its records not stored.
     """
     if not 0 <= max_depth <= MAX_DEPTH:
         raise UsageError(f"deltas {max_depth} deep: it must be 0 to {MAX_DEPTH}")
     progress, started = progress or NoProgress(), time.monotonic()
     with ImageLock(repository, ref.image, f"flatten of {ref.label}", clock()) as lock:
         progress.start(f"loading {ref.label}", None)
-        manifest = repository.load_manifest(ref)
+        manifest = load_snapshot(repository, ref).manifest
         table = SlotTable(repository, load_index(repository))
         runs = load_resolved(repository, manifest, table).map.runs
         deep = _find_deep(table, table.used_records(runs), max_depth)
         written = _recode(repository, table, manifest, deep, progress, clock, lock.check, workers or count_workers())
-        changed = manifest
-        if manifest.base is not None and not keeps_base:
-            data, _ = encode_map(table, runs, None, -(-manifest.size_bytes // manifest.block_bytes))
-            name, map_bytes = repository.put_object(MAPS, [data])
-            changed = msgspec.structs.replace(manifest, map=name, map_is_full=True, base=None)
-            _prove(repository, changed, max_depth)
-            repository.replace_manifest(changed, lock.check)
-            written += map_bytes
-    is_changed = changed is not manifest
-    return FlattenResult(changed, is_changed, len(deep), written, time.monotonic() - started)
+        lock.check()
+    return FlattenResult(manifest, len(deep), written, time.monotonic() - started)
 
 
 def _find_deep(table: SlotTable, used: npt.NDArray[np.int64], max_depth: int) -> npt.NDArray[np.int64]:
-    """Return which records must stand alone so that none of `used` is deeper than `max_depth`, the shallowest first."""
+    """Return which records must be literal so that none of `used` is deeper than `max_depth`, the shallowest first."""
     index: Index = table.index
     links = index.links
     needed = used if max_depth == 0 else table.add_sources(used)
@@ -120,7 +106,7 @@ def _recode(
     check_lock: Callable[[], None],
     workers: int,
 ) -> int:
-    """Store records anew, each alone; return how many bytes that took."""
+    """Store records again as literals; return how many bytes that took."""
     if not len(records):
         return 0
     # Those of sources alone were not loaded with the snapshot's own.
@@ -135,7 +121,7 @@ def _recode(
         content = cache.get(record)
         return encoder.encode(content, table.digests[first : first + count], None, scratch.get(MAX_RECORD_BYTES))
 
-    progress.start("storing records that stand alone", int(table.slot_counts[records].sum()) * block_bytes)
+    progress.start("storing literal records", int(table.slot_counts[records].sum()) * block_bytes)
     writer = PackWriter(repository, lambda: count_microseconds(clock()), check_lock=check_lock)
     with writer:
         with OrderedPool(workers=workers) as pool:
@@ -144,11 +130,3 @@ def _recode(
                 progress.advance(encoded.header.raw_bytes)
         writer.finish()
     return writer.stored_bytes
-
-
-def _prove(repository: Repository, manifest: Manifest, max_depth: int) -> None:
-    """Resolve the snapshot as it is going to be, and hold its root digest against the manifest's."""
-    table = SlotTable(repository, load_index(repository))
-    runs = load_resolved(repository, manifest, table).map.runs
-    depths = table.index.links.depths[table.entries[table.used_records(runs)]]
-    assert int(depths.max(initial=0)) <= max_depth

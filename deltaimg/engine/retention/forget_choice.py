@@ -21,7 +21,6 @@ def choose_by_policy(
     *,
     now: datetime,
     zone: tzinfo | None,
-    is_forced: bool,
 ) -> dict[str, MakePlan]:
     """Return a decision for each of `images`, or for all if none are named; raises SnapshotNotFound for one without any."""
     if policy.is_empty:
@@ -30,7 +29,7 @@ def choose_by_policy(
     for image in images:
         if check_image_name(image) not in known:
             raise SnapshotNotFound(image)
-    make_plan = partial(plan_policy, policy=policy, now=now, zone=zone, is_forced=is_forced)
+    make_plan = partial(plan_policy, policy=policy, now=now, zone=zone)
     return dict.fromkeys(sorted(set(images) or known), make_plan)
 
 

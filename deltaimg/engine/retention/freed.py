@@ -1,84 +1,129 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many bytes of records each snapshot to be forgotten sets free, told from metadata only.
+"""How many bytes of records go when snapshots are forgotten and then pruned, told from metadata only.
 
-The snapshots of a plan go oldest first, one image after another, and each is charged with what nothing that is left needs once
-it is gone, too. So what several of them share falls to the last of these, and the sums are what all of them free together.
-Records count as the index has them; maps, manifests and what is free already do not.
+What only forgotten snapshots need belongs, nearly always, to a row of them between two that stay: so neighbours that are
+forgotten together are one group, with one figure. What several groups share counts with the first of them, so that the sum is
+right. Of a record of which some slots go, that share of its bytes counts. Maps, manifests, and what nothing needs now, do not.
 
-Memory  the index (44 bytes a record), 20 bytes a record, and a resolved map or two.
+Memory  the index, a bit a slot and a byte a record; a map layer at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Runs
-from deltaimg.errors import IntegrityError
 from deltaimg.format.manifest import Manifest
-from deltaimg.model import count_blocks
-from deltaimg.repo.chain import ResolvedMap, lay_map
+from deltaimg.format.map import MAPS, MapObject, parse_map
 from deltaimg.repo.index import Index, load_index
-from deltaimg.repo.lineage import walk_chains
-from deltaimg.repo.numbering import MapNumbers
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.layer_tree import LayerNode, grow_trees, walk_layers
+from deltaimg.repo.reachability import SlotBits, find_pieces
+from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import ForgetPlan
+from deltaimg.repo.snapshots import Snapshot, load_snapshots
 
-_STAYS = 2**31 - 1
-_UNUSED = -1
+_Entries = npt.NDArray[np.int64]
 
 
-def count_freed(repository: Repository, plans: Sequence[ForgetPlan]) -> dict[str, int]:
-    """Return the bytes that each forgotten snapshot of `plans` sets free, by id.
+@dataclass(frozen=True, slots=True)
+class FreedGroup:
+    """Snapshots that follow each other and go together, oldest first, and the bytes of records that nothing needs then."""
+
+    refs: tuple[SnapshotRef, ...]
+    freed_bytes: int
+
+
+def count_freed(repository: Repository, plans: Sequence[ForgetPlan]) -> list[FreedGroup]:
+    """Return what the snapshots that are forgotten by any of `plans` free.
 
     Raises:
-        SnapshotError, IntegrityError: what some snapshot of the repository needs cannot be told.
+        SnapshotError, IntegrityError, ObjectNotFound: what some snapshot of the repository needs cannot be told.
     """
-    forgotten = [each.id for plan in plans for each in plan.forgotten]
-    turns = {snapshot: turn for turn, snapshot in enumerate(forgotten)}
-    index = load_index(repository)
-    last_use = np.full(len(index), _UNUSED, np.int32)
-    for image in sorted({ref.image for ref in repository.list_snapshots()}):
-        _note_image(repository, image, index, turns, last_use)
-    _note_sources(index, last_use)
-    is_freed = (last_use >= 0) & (last_use < _STAYS)
-    payloads = index.entries["payload_bytes"][is_freed].astype(np.float64)
-    sums = np.bincount(last_use[is_freed], weights=payloads, minlength=len(forgotten))
-    return {snapshot: int(sums[turn]) for snapshot, turn in turns.items()}
+    groups = [refs for plan in plans for refs in _find_groups(plan)]
+    group_of = {ref: number for number, refs in enumerate(groups) for ref in refs}
+    manifests = list(_load_manifests(repository, group_of))
+    needs = _Needs(load_index(repository))
+    kept = [each for each in manifests if SnapshotRef.of(each) not in group_of]
+    for _, pieces in _find_needed(repository, needs.index, grow_trees(kept)):
+        needs.add(*pieces)
+    freed = np.zeros(len(groups), np.float64)
+    for node, pieces in _find_needed(repository, needs.index, grow_trees(manifests)):
+        group = _find_group(node, group_of)
+        if group is not None:
+            freed[group] += needs.add(*pieces)
+    return [FreedGroup(refs, round(freed[number])) for number, refs in enumerate(groups)]
 
 
-def _note_image(
-    repository: Repository, image: str, index: Index, turns: Mapping[str, int], last_use: npt.NDArray[np.int32]
-) -> None:
-    """Raise the last use of each record that snapshots of an image refer to."""
-    snapshots: dict[str, Manifest] = {}
-    for manifest in repository.load_manifests(image):
-        if isinstance(manifest, IntegrityError):
-            raise manifest
-        snapshots[manifest.id] = manifest
-    numbers = MapNumbers()
-    uses = np.empty(0, np.int32)
+class _Needs:
+    """The slots that are needed by what was added so far, as content or as the source of a delta."""
 
-    def visit(manifest: Manifest, own_runs: Runs, map_bytes: int, below: ResolvedMap | None) -> ResolvedMap:
-        nonlocal uses
-        block_count = count_blocks(manifest.size_bytes, manifest.block_bytes)
-        resolved = lay_map(below, own_runs, block_count, map_bytes, is_full=manifest.map_is_full)
-        uses = np.concatenate((uses, np.full(numbers.record_count - len(uses), _UNUSED, np.int32)))
-        used = numbers.used_records(resolved.runs)
-        uses[used] = np.maximum(uses[used], turns.get(manifest.id, _STAYS))
-        return resolved
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._bits = SlotBits(index.entries["slots"])
+        self._is_live = np.zeros(len(index), np.bool_)
 
-    walk_chains(repository, snapshots, snapshots.values(), numbers, visit)
-    entries = index.find(numbers.record_ids)
-    np.maximum.at(last_use, entries[entries >= 0], uses[entries >= 0])
+    def add(self, entries: _Entries, starts: _Entries, counts: _Entries) -> float:
+        """Add stretches of slots, and what they are encoded against; return the bytes that were not needed before."""
+        added = 0.0
+        while len(entries):
+            new = self._bits.claim(entries, starts, counts)
+            payload = self.index.entries["payload_bytes"][entries].astype(np.float64)
+            added += float((payload * new / self.index.entries["slots"][entries]).sum())
+            fresh = np.unique(entries[~self._is_live[entries]])
+            self._is_live[fresh] = True
+            entries, starts, counts = self._find_sources(fresh[self.index.links.counts[fresh] > 0])
+        return added
+
+    def _find_sources(self, deltas: _Entries) -> tuple[_Entries, _Entries, _Entries]:
+        """Return the stretches of slots that delta records are encoded against; raises IntegrityError."""
+        if unsound := self.index.find_unsound(deltas):
+            raise unsound[0]
+        links = self.index.links
+        runs, run_counts = links.runs_of(deltas)
+        sources = np.repeat(links.entries[links.of(deltas)].astype(np.int64), run_counts)
+        return sources, runs["first_slot"].astype(np.int64), runs["count"].astype(np.int64)
 
 
-def _note_sources(index: Index, last_use: npt.NDArray[np.int32]) -> None:
-    """Raise the last use of what delta records are encoded against to that of the records themselves."""
-    links = index.links
-    for depth in range(int(links.depths.max(initial=0)), 0, -1):
-        entries = np.flatnonzero((links.depths == depth) & (last_use >= 0))
-        sources = links.entries[links.of(entries)]
-        np.maximum.at(last_use, sources, np.repeat(last_use[entries], links.counts[entries]))
+def _find_groups(plan: ForgetPlan) -> Iterator[tuple[SnapshotRef, ...]]:
+    """Yield the rows of forgotten snapshots between those that stay."""
+    row: list[SnapshotRef] = []
+    for each in plan.verdicts:
+        if not each.is_kept:
+            row.append(each.ref)
+        elif row:
+            yield tuple(row)
+            row = []
+    if row:
+        yield tuple(row)
+
+
+def _find_group(node: LayerNode, group_of: dict[SnapshotRef, int]) -> int | None:
+    """Return the group of the nearest forgotten snapshot that lists a layer, if any does."""
+    snapshots = (snapshot for each in node.list_subtree() for snapshot in each.snapshots)
+    found = (group_of.get(SnapshotRef.of(each)) for each in snapshots)
+    return next((group for group in found if group is not None), None)
+
+
+def _load_manifests(repository: Repository, forgotten: Container[SnapshotRef]) -> Iterator[Manifest]:
+    """Yield all manifests; raises what is wrong with one of a snapshot that stays."""
+    for each in load_snapshots(repository):
+        if isinstance(each, Snapshot):
+            yield each.manifest
+        elif each.ref not in forgotten:
+            raise each.error
+
+
+def _find_needed(
+    repository: Repository, index: Index, roots: list[LayerNode]
+) -> Iterator[tuple[LayerNode, tuple[_Entries, _Entries, _Entries]]]:
+    """Yield for each layer the stretches of slots that snapshots need of it: entries, first slots there, lengths."""
+
+    def load(node: LayerNode) -> MapObject:
+        return parse_map(repository.get_object(MAPS, node.digest), MAPS + node.digest)
+
+    for needed in walk_layers(roots, load):
+        for pieces in find_pieces(index, needed):
+            yield needed.node, pieces

@@ -16,6 +16,7 @@ from tests.support.repositories import make_repository
 DIGEST = "ab" * 32
 SNAPSHOT = "20261123T020304.000005Z-0123456789abcdef"
 OURS = [
+    "annotations/vm1/0123456789abcdef-00000001",
     "config",
     "coverage",
     f"packs/ab/{DIGEST}",
@@ -59,6 +60,9 @@ FOREIGN = [
     f"snapshots/vm1/{SNAPSHOT}~",
     f"snapshots/vm\udcff/{SNAPSHOT}",
     f"snapshots/vm\n1/{SNAPSHOT}",
+    "annotations/vm1/0123456789abcdef-1",
+    "annotations/vm1/0123456789abcdef-00000001.bak",
+    "annotations/.Trash/0123456789abcdef-00000001",
     "locks/.DS_Store",
     "locks/vm1/below",
     "locks/.reader-0123456789ABCDEF",

@@ -12,8 +12,8 @@ from deltaimg.api.compare import compare
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.errors import RepositoryLocked, SourceChanged, UnsupportedImage, UsageError
 from deltaimg.image.source import open_source
-from deltaimg.repo.chain import resolve_map
 from deltaimg.repo.index import load_index
+from deltaimg.repo.layers import resolve_map
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.slots import SlotTable
 from deltaimg.store.local import LocalStore
@@ -217,7 +217,7 @@ def test_a_damaged_base_costs_a_warning_and_never_the_night() -> None:
     repository = make_repository(store)
     image = make_mixed_image(1 << 20)
     first = back_up_image(repository, image)
-    store.objects["maps/" + first.map] = b"garbage"
+    store.objects["maps/" + first.maps[0]] = b"garbage"
     progress = Warnings()
     manifest = back_up_image(repository, image, progress=progress)
     assert manifest.base is None

@@ -24,14 +24,14 @@ from deltaimg.format.manifest import build_manifest
 from deltaimg.format.map import MapObject, build_map, parse_map
 from deltaimg.format.pack import pack_name
 from deltaimg.format.record import RECORD_HEADER_BYTES
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.store.memory import MemoryStore
 from tests.golden.kinds import KINDS
 from tests.support.clock import FixedClock
 from tests.support.faults import FaultyStore
 from tests.support.images import edit_at_random, make_database_image, make_mixed_image
 from tests.support.repositories import back_up_image, make_repository
-from tests.support.retention import keep_only
+from tests.support.retention import keep_only, list_manifests
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "v1"
 
@@ -158,7 +158,7 @@ def test_what_no_repository_holds_is_a_warning() -> None:
 
 
 def change_manifest(repository: Repository, which: int, **changes: object) -> None:
-    manifest = list(repository.load_manifests())[which]
+    manifest = list_manifests(repository)[which]
     changed = msgspec.structs.replace(manifest, **changes)
     repository.store.inner.objects[manifest.object_name] = build_manifest(changed)  # type: ignore[attr-defined]
 
@@ -166,20 +166,18 @@ def change_manifest(repository: Repository, which: int, **changes: object) -> No
 @pytest.mark.parametrize(
     ("which", "changes", "said"),
     [
-        (1, {"base": "f" * 16}, "needs its base ffffffffffffffff, which is missing"),
-        (1, {"base": "own"}, "which needs it in turn"),
-        (1, {"base": "next"}, "which needs it in turn"),
-        (1, {"block_bytes": 8192}, "has blocks of 8192 bytes"),
+        (2, {"block_bytes": 8192}, "whose blocks are others in the index"),
         (1, {"size_bytes": 4_000_000}, "is of 147 blocks"),
-        (1, {"map": "0" * 64}, "is missing"),
-        (1, {"map_is_full": True}, "does not cover the image"),
+        (1, {"maps": ("0" * 64,)}, "is missing"),
+        (1, {"maps": "own layer only"}, "to no map below it"),
+        (1, {"maps": "the wrong way round"}, "to no map below it"),
     ],
 )
 def test_a_hostile_manifest_ends_no_check(which: int, changes: dict[str, object], said: str) -> None:
     repository, _ = three_nights()
-    refs = repository.list_snapshots()
-    names = {"own": refs[which].id, "next": refs[which + 1].id}
-    change_manifest(repository, which, **{key: names.get(str(value), value) for key, value in changes.items()})
+    maps = list_manifests(repository)[which].maps
+    lists = {"own layer only": maps[1:], "the wrong way round": maps[::-1]}
+    change_manifest(repository, which, **{key: lists.get(str(value), value) for key, value in changes.items()})
     assert any(said in each.problem for each in errors_of(repository))
 
 
@@ -189,13 +187,13 @@ def test_an_incremental_map_must_cover_what_its_image_grew_by() -> None:
     image.resize(900_000)
     manifest = back_up_image(repository, image)
     assert not errors_of(repository)
-    name = f"maps/{manifest.map}"
+    name = f"maps/{manifest.maps[-1]}"
     content = parse_map(store.objects[name], name)
     shorter = MapObject(content.block_count, content.record_ids, content.record_slots, content.runs[:-1])
     forged = put_named(store, "maps/", build_map(shorter))
-    changed = msgspec.structs.replace(manifest, map=forged.removeprefix("maps/"))
+    changed = msgspec.structs.replace(manifest, maps=(*manifest.maps[:-1], forged.removeprefix("maps/")))
     store.objects[manifest.object_name] = build_manifest(changed)
-    assert any("does not cover the image" in each.problem for each in errors_of(repository))
+    assert any("to no map below it" in each.problem for each in errors_of(repository))
 
 
 @pytest.mark.parametrize("case", sorted(json.loads((GOLDEN / "bad" / "expected.json").read_text())))
@@ -207,6 +205,14 @@ def test_every_bad_golden_object_is_found(case: str) -> None:
         return
     data = (GOLDEN / "bad" / f"{case}.bin").read_bytes()
     repository, store = three_nights()
+    if expected["kind"] == "annotation":
+        ref = SnapshotRef("vm1", "20261123T020304.000005Z", "00000000000000aa")
+        store.objects |= {ref.object_name: b"", expected["object_name"]: data}
+        warned = [
+            each for each in check(repository).of(Severity.WARNING) if each.object_name == expected["object_name"]
+        ]
+        assert [each.kind for each in warned] == [FindingKind.DAMAGED]
+        return
     if expected["kind"] == "manifest":
         store.objects[expected["object_name"]] = data
         assert any(each.object_name == expected["object_name"] for each in errors_of(repository))
@@ -224,7 +230,7 @@ def test_every_bad_golden_object_is_found(case: str) -> None:
 
 def name_a_map(repository: Repository, data: bytes) -> str:
     name = put_named(repository.store.inner, "maps/", data)  # type: ignore[arg-type]
-    change_manifest(repository, 0, map=name.removeprefix("maps/"))
+    change_manifest(repository, 0, maps=(name.removeprefix("maps/"),))
     return name
 
 

@@ -12,13 +12,14 @@ from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.prune.plan import PruneOptions
 from deltaimg.engine.prune.run import PruneResult, plan_prune, prune
+from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.errors import LockLost, ReachabilityUnknown, RepositoryLocked, StoreUnavailable
 from deltaimg.format.deletion import LOCKS_SUFFIX
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import MaintenanceLock, ReaderLock
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
@@ -186,7 +187,7 @@ def test_nothing_is_deleted_where_what_is_needed_cannot_be_told(kind: str, harm:
     _, kept, _, _ = two_images(repository)
     keep_only(repository, [kept.id])
     assert isinstance(repository.store.inner, MemoryStore)
-    victim = f"maps/{kept.map}" if kind == "maps/" else next(iter(sorted(names(repository, kind))))
+    victim = f"maps/{kept.maps[0]}" if kind == "maps/" else next(iter(sorted(names(repository, kind))))
     if kind == "index/":
         entries = {name: load_index(repository) for name in names(repository, kind)}
         assert len(entries) == 2
@@ -324,6 +325,48 @@ def test_a_backup_that_begins_when_its_content_is_pending_deletion_stores_it_aga
     assert not pending & names(repository, "")
     check_all(repository, {manifest.id: bytes(image.content)})
     assert prune_now(repository).plan.is_empty
+
+
+def test_an_unchanged_image_goes_on_with_the_map_that_it_has() -> None:
+    repository, clock = make_repository(), FixedClock()
+    image = make_incompressible_image(SIZE, seed=8)
+    first = back_up_image(repository, image, "a", clock=clock)
+    quiet = back_up_image(repository, image, "a", clock=clock)
+    keep_only(repository, [quiet.id])
+    with ReaderLock(repository, "restore", START):
+        prune_now(repository)
+        again = back_up_image(repository, image, "a", clock=clock)
+    assert first.maps == quiet.maps == again.maps
+    prune_now(repository)
+    check_all(repository, {quiet.id: bytes(image.content), again.id: bytes(image.content)})
+
+
+def test_what_a_forget_left_beside_manifests_goes() -> None:
+    repository = make_repository()
+    manifest = back_up_image(repository, make_incompressible_image(SIZE, seed=8), "a")
+    other = back_up_image(repository, make_incompressible_image(SIZE, seed=8), "b")
+    for each in (manifest, other):
+        set_pin(repository, SnapshotRef.of(each), "why", clock=FixedClock())
+    repository.remove_snapshot(SnapshotRef.of(manifest))
+    prune_now(repository)
+    assert names(repository, "annotations/") == {f"annotations/b/{other.id}-00000001"}
+
+
+def test_layers_that_snapshots_list_stay_whatever_is_forgotten_between_them() -> None:
+    repository, image, clock = make_repository(), make_incompressible_image(SIZE, seed=8), FixedClock()
+    contents = {}
+    for number in range(5):
+        image.write_random(number * 100_000, 80_000)
+        contents[back_up_image(repository, image, "a", clock=clock).id] = bytes(image.content)
+    kept = list(contents)[2]
+    maps = names(repository, "maps/")
+    keep_only(repository, [kept])
+    prune_now(repository)
+    assert len(maps) == 5
+    assert len(names(repository, "maps/")) == 3
+    check_all(repository, {kept: contents[kept]})
+    later = back_up_image(repository, image, "a", clock=clock)
+    check_all(repository, {kept: contents[kept], later.id: bytes(image.content)})
 
 
 def _die_before_locks_are_recorded(repository: Repository) -> None:

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The snapshots of a repository as people see them: manifests, with what was said about them since; and damaged ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from deltaimg.errors import (
+    DeltaimgError,
+    IntegrityError,
+    ObjectNotFound,
+    SnapshotIncomplete,
+    SnapshotNotFound,
+    StoreError,
+    UnsupportedFormat,
+)
+from deltaimg.format.annotation import Annotation
+from deltaimg.format.manifest import Manifest
+from deltaimg.repo.annotations import NOTHING_SAID, Said, list_annotations, load_said
+from deltaimg.repo.repository import Repository, SnapshotRef
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot whose manifest can be read."""
+
+    manifest: Manifest
+    said: Said = NOTHING_SAID
+
+    @property
+    def ref(self) -> SnapshotRef:
+        return SnapshotRef.of(self.manifest)
+
+    @property
+    def label(self) -> str:
+        """The snapshot as people name it."""
+        return self.manifest.label
+
+    @property
+    def pin_reason(self) -> str | None:
+        """Why the snapshot is pinned, perhaps an empty text; None if it is not."""
+        return self._annotation.pinned if self._annotation else None
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self._annotation.tags if self._annotation else self.manifest.tags
+
+    @property
+    def comment(self) -> str:
+        return self._annotation.comment if self._annotation else self.manifest.comment
+
+    @property
+    def _annotation(self) -> Annotation | None:
+        return self.said.annotation
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedSnapshot:
+    """A snapshot whose manifest cannot be read, or was damaged and lies in quarantine."""
+
+    ref: SnapshotRef
+    error: DeltaimgError
+    said: Said = NOTHING_SAID
+
+    @property
+    def label(self) -> str:
+        """The snapshot as people name it."""
+        return self.ref.label
+
+    @property
+    def pin_reason(self) -> str | None:
+        """As of a `Snapshot`: what was said is still known."""
+        return self.said.annotation.pinned if self.said.annotation else None
+
+
+def load_snapshot(repository: Repository, ref: SnapshotRef) -> Snapshot:
+    """Return one snapshot; raises IntegrityError or UnsupportedFormat, or SnapshotNotFound if it was forgotten meanwhile."""
+    try:
+        return Snapshot(repository.load_manifest(ref), load_said(repository, ref))
+    except ObjectNotFound as error:
+        raise _forgotten_now(ref) from error
+
+
+@contextmanager
+def expect_snapshot(repository: Repository, ref: SnapshotRef) -> Iterator[None]:
+    """Raise SnapshotNotFound in place of what a snapshot meets that was forgotten, and pruned, while it was read."""
+    try:
+        yield
+    except (IntegrityError, ObjectNotFound, SnapshotIncomplete) as error:
+        if repository.has_snapshot(ref):
+            raise
+        raise _forgotten_now(ref) from error
+
+
+def load_snapshots(repository: Repository, image: str | None = None) -> Iterator[Snapshot | DamagedSnapshot]:
+    """Yield the snapshots of one image or of all, oldest first within an image; one that goes meanwhile is left out."""
+    names = list_annotations(repository, image)
+    quarantined = repository.list_quarantined(image)
+    for ref in sorted({*repository.list_snapshots(image), *quarantined}):
+        said = load_said(repository, ref, names)
+        try:
+            yield Snapshot(repository.load_manifest(ref), said)
+        except ObjectNotFound:
+            if ref in quarantined:
+                problem = "is a damaged manifest that a repair has moved to quarantine"
+                yield DamagedSnapshot(ref, IntegrityError(quarantined[ref][0], 0, problem), said)
+        except (IntegrityError, UnsupportedFormat, StoreError) as error:
+            yield DamagedSnapshot(ref, error, said)
+
+
+def _forgotten_now(ref: SnapshotRef) -> SnapshotNotFound:
+    return SnapshotNotFound(ref.label, hint="it was forgotten just now")
