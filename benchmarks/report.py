@@ -21,8 +21,11 @@ from measuring.judge_year import judge_year
 from measuring.results import Measurement, read_csv
 from measuring.tables import markdown, night_table, restore_table, task_table, verdict_table
 from plots import draw_all
+from summary import GUEST as SUMMARY_GUEST
+from summary import draw_summary, summary_table
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
+_SUMMARY_MARKS = "<!-- summary: generated from here -->", "<!-- summary: generated up to here -->"
 _START, _END = "<!-- benchmarks: generated from here -->", "<!-- benchmarks: generated up to here -->"
 _INTRODUCTION = """<!-- SPDX-License-Identifier: Apache-2.0 -->
 # Benchmarks
@@ -94,13 +97,27 @@ def newest_results(folder: Path) -> dict[str, Path]:
     return found
 
 
-def write_between(document: Path, lines: Sequence[str]) -> None:
-    """Put the lines between the document's marks."""
-    text = document.read_text() if document.exists() else f"{_INTRODUCTION}{_START}\n{_END}\n"
-    if _START not in text or _END not in text:
-        text += f"\n{_START}\n{_END}\n"
-    before, after = text.split(_START)[0], text.split(_END, 1)[1]
-    document.write_text(f"{before}{_START}\n\n" + "\n".join(lines) + f"{_END}{after}")
+def summary_section(measurements: Sequence[Measurement], machine: dict[str, Any]) -> list[str]:
+    """The first screen: a picture, ten rows, and where they come from."""
+    return [
+        "![deltaimg beside restic and borg](images/benchmark-summary.svg)",
+        "",
+        *summary_table(measurements),
+        "",
+        f"Medians, the smallest in bold; guest {machine['guest']}, {machine['date']}, "
+        f"{machine['cpu']}, {machine['cores']} cores.",
+        "",
+    ]
+
+
+def write_between(document: Path, lines: Sequence[str], marks: tuple[str, str] = (_START, _END)) -> None:
+    """Put the lines between marks of the document."""
+    start, end = marks
+    text = document.read_text() if document.exists() else f"{_INTRODUCTION}{start}\n{end}\n"
+    if start not in text or end not in text:
+        text += f"\n{start}\n{end}\n"
+    before, after = text.split(start)[0], text.split(end, 1)[1]
+    document.write_text(f"{before}{start}\n\n" + "\n".join(lines) + f"{end}{after}")
 
 
 def main() -> None:
@@ -113,7 +130,11 @@ def main() -> None:
     for guest, path in sorted(newest_results(given.results).items()):
         measurements = read_csv(path)
         plots = [] if guest.startswith("year") else draw_all(measurements, guest, given.docs / "images")
-        lines += guest_section(measurements, json.loads(path.with_suffix(".json").read_text()), plots)
+        machine = json.loads(path.with_suffix(".json").read_text())
+        lines += guest_section(measurements, machine, plots)
+        if guest == SUMMARY_GUEST:
+            draw_summary(measurements, given.docs / "images" / "benchmark-summary.svg")
+            write_between(given.docs / "benchmarks.md", summary_section(measurements, machine), _SUMMARY_MARKS)
     given.docs.mkdir(parents=True, exist_ok=True)
     write_between(given.docs / "benchmarks.md", lines)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Back up disk images: one full, then small nightly deltas; any night restored sparse and proven.
+"""Back up disk images: one full, then small increments; any snapshot restored sparse and verified.
 
     import deltaimg
 
@@ -113,6 +113,11 @@ __all__ = [
     "unpin",
     "verify",
 ]
+
+
+def __dir__() -> list[str]:
+    """List the public names, those that were not used yet included."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

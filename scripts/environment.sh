@@ -34,25 +34,38 @@ find_python() {
     return 1
 }
 
-# prepare EXTRAS: a virtual environment with deltaimg and its extras, built anew when sources of the build changed.
+# prepare EXTRAS: a virtual environment with deltaimg and these of its extras, built again when sources of the build changed.
+# One that has more extras serves as well.
 prepare() {
-    local python stamp
+    local python sources built
     python=$(find_python)
     # Debian keeps the headers and ensurepip apart; only its own Python needs them from there.
     case "$("$python" -c 'import sys; print(sys.base_prefix)')" in
-        /usr) need_packages python3-venv python3-dev ;;
+        /usr) need_packages python3-venv python3-dev gcc ;;
     esac
     if [ ! -x "$venv/bin/python" ]; then
         say "making a virtual environment in $venv"
         "$python" -m venv "$venv"
     fi
-    stamp=$(cat "$project"/pyproject.toml "$project"/setup.py $(find "$project/native" -name '*.[ch]' -o -name '*.py' | sort) \
-        | sha256sum | cut -c1-16)-$1
-    if [ "$(cat "$venv/deltaimg-built" 2>/dev/null)" != "$stamp" ]; then
-        say "building deltaimg and installing it with $1 in $venv"
-        "$venv/bin/python" -m pip install --disable-pip-version-check -e "$project[$1]" >"$venv/build.log" 2>&1 \
-            || { tail -n 40 "$venv/build.log" >&2; return 1; }
-        echo "$stamp" >"$venv/deltaimg-built"
+    sources=$(cat "$project"/pyproject.toml "$project"/setup.py $(find "$project/native" -name '*.[ch]' -o -name '*.py' | sort) \
+        | sha256sum | cut -c1-16)
+    built=$(cat "$venv/deltaimg-built" 2>/dev/null || true)
+    if [ "${built%%-*}" != "$sources" ] || ! has_extras "${built#*-}" "$1"; then
+        say "building deltaimg${1:+ with $1} in $venv: half a minute if pip has what is needed in its cache"
+        (
+            set -o pipefail
+            "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -e "$project${1:+[$1]}" 2>&1 \
+                | tee "$venv/build.log" | sed -un 's/^ *\(Collecting [^ ]*\|Building .*\|Installing [^:]*\).*/   \1/p'
+        ) || { tail -n 40 "$venv/build.log" >&2; return 1; }
+        echo "$sources-$1" >"$venv/deltaimg-built"
     fi
     PATH="$venv/bin:$PATH"
+}
+
+# has_extras BUILT WANTED: whether all extras of a comma-separated list are in another.
+has_extras() {
+    local extra
+    for extra in ${2//,/ }; do
+        [[ ",$1," == *",$extra,"* ]] || return 1
+    done
 }

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real ext4 image goes through five nights and back.
+"""A real ext4 image, changed and backed up five times, then restored and compared.
 
-The image is changed through a mounted file system where that is allowed, else through debugfs. Every night is kept as it was,
-so that in the end a restored night can be compared with it, byte for byte.
+The image is changed through a mounted file system where that is allowed, else through debugfs. A copy of the image is kept
+at each backup, so that a restored snapshot can be compared with it, byte for byte. All is done in one folder, the cache
+included.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-IMAGE_MIB = 512
+IMAGE_MIB = 256
+FILES_BYTES = 56 << 20
+ROWS = 200_000
 SEED = 20261123
 
 
@@ -91,22 +94,22 @@ def run(*command: object, quiet: bool = True) -> str:
 def deltaimg(*arguments: object, quiet: bool = False) -> str:
     """Run deltaimg as a user would, showing the command."""
     if not quiet:
-        print(f"$ {shlex.join(['deltaimg', *(str(part) for part in arguments)])}")
+        print(f"$ {shlex.join(['deltaimg', *(str(part) for part in arguments)])}", flush=True)
     return run(sys.executable, "-m", "deltaimg", *arguments, quiet=quiet)
 
 
 def base(root: Path, chance: random.Random) -> None:
     """A server's first day: real files of this machine, a data file, a log."""
-    budget = 120 << 20
+    budget = FILES_BYTES
     (root / "usr").mkdir()
-    for path in sorted(Path("/usr/lib").rglob("*")):
+    for number, path in enumerate(sorted(Path("/usr/lib").rglob("*"))):
         if path.is_file() and not path.is_symlink() and path.stat().st_size < 8 << 20:
             budget -= path.stat().st_size
             if budget < 0:
                 break
-            shutil.copyfile(path, root / "usr" / f"{len(list((root / 'usr').iterdir())):05d}-{path.name}")
+            shutil.copyfile(path, root / "usr" / f"{number:05d}-{path.name}")
     (root / "var").mkdir()
-    rows = b"".join(f"{i:08d},{chance.random():.12f},pending\n".encode() for i in range(600_000))
+    rows = b"".join(f"{i:08d},{chance.random():.12f},pending\n".encode() for i in range(ROWS))
     (root / "var" / "table.db").write_bytes(rows)
     (root / "var" / "syslog").write_text(
         "".join(f"Nov 23 00:{i // 60 % 60:02d} host app[{i}]: started\n" for i in range(40_000))
@@ -117,7 +120,7 @@ def ordinary(root: Path, chance: random.Random) -> None:
     """Rows change in place, the log grows."""
     with (root / "var" / "table.db").open("r+b") as table:
         for _ in range(3000):
-            table.seek(chance.randrange(600_000) * 32)
+            table.seek(chance.randrange(ROWS) * 32)
             table.write(f"{chance.randrange(10**8):08d},".encode())
     with (root / "var" / "syslog").open("a") as log:
         log.writelines(
@@ -126,7 +129,7 @@ def ordinary(root: Path, chance: random.Random) -> None:
 
 
 def nothing(root: Path, chance: random.Random) -> None:
-    """A quiet night."""
+    """The guest was not used."""
 
 
 def moved(root: Path, chance: random.Random) -> None:
@@ -142,12 +145,12 @@ def new_data(root: Path, chance: random.Random) -> None:
     (root / "var" / "upload.bin").write_bytes(chance.randbytes(8 << 20) + b"report line\n" * 700_000)
 
 
-NIGHTS: tuple[tuple[str, Callable[[Path, random.Random], None]], ...] = (
-    ("full", base),
-    ("ordinary day", ordinary),
-    ("nothing happened", nothing),
-    ("files copied about", moved),
-    ("new data", new_data),
+CHANGES: tuple[tuple[str, Callable[[Path, random.Random], None]], ...] = (
+    ("first backup", base),
+    ("after an ordinary day", ordinary),
+    ("nothing changed", nothing),
+    ("files were copied", moved),
+    ("new data arrived", new_data),
 )
 
 
@@ -159,52 +162,63 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="deltaimg-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ["DELTAIMG_CACHE_DIR"] = str(folder / "cache")
     try:
-        show_nights(folder)
+        show_backups(folder)
     finally:
         if options.keep is None:
             shutil.rmtree(folder)
+            print(f"removed {folder}")
 
 
-def show_nights(folder: Path) -> None:
-    """Make the nights, back each up, restore one, and compare."""
+def show_backups(folder: Path) -> None:
+    """Change the image and back it up, again and again; restore one snapshot, and compare."""
     chance = random.Random(SEED)
+    print(f"making an ext4 image of {IMAGE_MIB} MiB in {folder}")
     guest = Guest(folder)
     how = "through a mounted file system" if guest.can_mount else "by debugfs, as mounting is not allowed here"
-    print(f"A {IMAGE_MIB} MiB ext4 image, changed {how}.\n")
+    print(f"its files are changed {how}\n")
     tree = folder / "tree"
     tree.mkdir()
     repo = folder / "repo"
     deltaimg("init", "-r", repo)
     sizes = []
-    for number, (title, change) in enumerate(NIGHTS):
+    for number, (title, change) in enumerate(CHANGES):
+        print(f"\n-- {title}", flush=True)
         with guest.files(tree) as root:
             change(root, chance)
-        run("cp", "--sparse=always", guest.image, folder / f"night{number}.raw")
-        print(f"\n-- night {number}: {title}")
-        deltaimg("backup", guest.image, "--image", "vm1", "--tag", f"night{number}", "-r", repo)
-        sizes.append((folder / f"night{number}.raw").stat().st_blocks * 512)
+        run("cp", "--sparse=always", guest.image, copy_of(folder, number))
+        deltaimg("backup", guest.image, "--image", "vm1", "--tag", f"backup-{number}", "-r", repo)
+        sizes.append(copy_of(folder, number).stat().st_blocks * 512)
 
-    print("\n-- what is kept")
+    print("\n-- what is in the repository")
     deltaimg("snapshots", "vm1", "-r", repo)
-    print("\n-- night 1 comes back")
+    print("\n-- restore the second backup")
     restored = folder / "restored.raw"
     deltaimg("restore", "vm1@latest~3", restored, "-r", repo)
-    run("cmp", restored, folder / "night1.raw")
+    run("cmp", restored, copy_of(folder, 1))
     allocated = restored.stat().st_blocks * 512
     print(
-        f"equal to night 1, byte for byte; {allocated >> 20} MiB allocated of {IMAGE_MIB} MiB, "
+        f"equal to the image as it was, byte for byte; {allocated >> 20} MiB allocated of {IMAGE_MIB} MiB, "
         f"as the image had {sizes[1] >> 20}"
     )
+    print("\n-- verify all snapshots")
     deltaimg("verify", "-r", repo)
 
     stored = json.loads(deltaimg("stats", "--json", "-r", repo, quiet=True))["stored_bytes"]
     packed = sum(
-        int(run("sh", "-c", f"gzip -1 < {shlex.quote(str(folder))}/night{n}.raw | wc -c")) for n in range(len(NIGHTS))
+        int(run("sh", "-c", f"gzip -1 < {shlex.quote(str(copy_of(folder, number)))} | wc -c"))
+        for number in range(len(CHANGES))
     )
     print(
-        f"\n{len(NIGHTS)} nights: {stored >> 20} MiB in the repository; `dd | gzip -1` of each would be {packed >> 20} MiB."
+        f"\n{len(CHANGES)} backups: {stored >> 20} MiB in the repository; "
+        f"`gzip -1` of each image would be {packed >> 20} MiB."
     )
+
+
+def copy_of(folder: Path, number: int) -> Path:
+    """Return where the image is kept as it was at a backup."""
+    return folder / f"backup-{number}.raw"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first screen of docs/benchmarks.md is what the newest committed results say."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_summary_is_made_of_the_newest_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib: is not installed")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    before = set(sys.modules)
+    try:
+        report, summary = importlib.import_module("report"), importlib.import_module("summary")
+        results = importlib.import_module("measuring.results")
+        newest = report.newest_results(ROOT / "benchmarks" / "results")[summary.GUEST]
+        table = summary.summary_table(results.read_csv(newest))
+    finally:
+        for name in set(sys.modules) - before:
+            del sys.modules[name]
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert "\n".join(table) in text, "run benchmarks/report.py"
+    assert len(table) == 2 + 10
+    assert text.index("![") < text.index(table[0]) < 1500
+    assert (ROOT / "docs" / "images" / "benchmark-summary.svg").exists()
