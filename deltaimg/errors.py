@@ -86,6 +86,13 @@ class ImageInUse(ImageError):
     hint = "unmount or stop what uses it, or take an LVM snapshot or a clone"
 
 
+class SourceShrank(ImageError):
+    """The image is smaller than it was: a stream that was cut short, or a wrong path."""
+
+    exit_code = 18
+    hint = "--allow-shrink stores it, if it was made smaller on purpose"
+
+
 # -- snapshots ---------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_s
 
 def backup(
     image: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="Raw image or block device; '-' is the standard input.")
+        str, typer.Argument(metavar="IMAGE", help="Raw image, block device or pipe; '-' is the standard input.")
     ],
     name: Annotated[str, typer.Option("--image", "-i", metavar="NAME", help="Name of the image in the repository.")],
     tag: Annotated[
@@ -41,7 +41,16 @@ def backup(
     ] = False,
     direct: Annotated[bool, typer.Option("--direct", help="Read past the page cache, with O_DIRECT.")] = False,
     allow_live: Annotated[
-        bool, typer.Option("--allow-live", help="Accept an image that is written to meanwhile, and mark the snapshot.")
+        bool,
+        typer.Option(
+            "--allow-live", help="Accept an image that is in use or written to meanwhile, and mark the snapshot."
+        ),
+    ] = False,
+    allow_shrink: Annotated[
+        bool,
+        typer.Option(
+            "--allow-shrink", help="Accept a stream that is shorter than before, or a file of which little is left."
+        ),
     ] = False,
     match_memory: Annotated[
         str,
@@ -96,8 +105,9 @@ def backup(
     The first snapshot of an image is a full one. Each later one stores what changed, and is restored just as fast. Holes
     are neither read nor stored.
 
-    Nothing may write to an image while it is read: back up an LVM snapshot or a clone. A file that was written to
-    meanwhile is refused, unless --allow-live is given.
+    Nothing may write to an image while it is read: back up an LVM snapshot or a clone. One that is mounted read-write, used
+    as swap space or held by another program, or that was written to meanwhile, is refused, unless --allow-live is given.
+    So is a stream that is shorter than the last snapshot, since it may have been cut short, unless --allow-shrink is given.
 
     Examples:
 
@@ -117,6 +127,7 @@ def backup(
             level=parse_level(compression),
             block_bytes=None if block_size is None else parse_size(block_size),
             allow_live=allow_live,
+            allow_shrink=allow_shrink,
             match_budget_bytes=parse_size(match_memory),
             delta=delta,
             delta_budget_bytes=parse_size(delta_memory),

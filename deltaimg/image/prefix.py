@@ -42,8 +42,11 @@ class PrefixSource:
     def reread(self, ranges: Ranges, out: memoryview) -> None:
         self._inner.reread(ranges, out)
 
-    def has_changed(self) -> bool:
-        return self._inner.has_changed()
+    def find_writer(self) -> str | None:
+        return self._inner.find_writer()
+
+    def find_change(self) -> str | None:
+        return self._inner.find_change()
 
     def close(self) -> None:
         self._inner.close()

@@ -57,8 +57,12 @@ class Source(Protocol):
         """
         ...
 
-    def has_changed(self) -> bool:
-        """Whether the image's size or modification time moved since it was opened."""
+    def find_writer(self) -> str | None:
+        """Return what uses the image and may write to it, in words that complete "it is ..."; None if nothing is known to."""
+        ...
+
+    def find_change(self) -> str | None:
+        """Return how the image was changed since it was opened, in words that follow its name; None if it was not."""
         ...
 
     def close(self) -> None: ...
@@ -98,6 +102,9 @@ def open_source(path: str, *, use_holes: bool = True, is_direct: bool = False) -
         if stat.S_ISBLK(mode):
             return BlockDeviceSource(path, descriptor, is_direct=is_direct)
         return RawSource(path, descriptor, use_holes=use_holes, is_direct=is_direct)
+    except OSError as error:
+        os.close(descriptor)
+        raise ImageError(path, f"cannot be read: {os.strerror(error.errno or 0)}") from error
     except BaseException:
         os.close(descriptor)
         raise

@@ -55,8 +55,11 @@ class StreamSource:
     def reread(self, ranges: Ranges, out: memoryview) -> None:
         """Nothing to do: what went by is gone."""
 
-    def has_changed(self) -> bool:
-        return False
+    def find_writer(self) -> str | None:
+        return None
+
+    def find_change(self) -> str | None:
+        return None
 
     def close(self) -> None:
         if self._is_owned:

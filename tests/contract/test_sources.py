@@ -114,7 +114,7 @@ def test_extents_ascend_apart_and_cover_all_data(opened: Opened) -> None:
 
 def test_an_untouched_source_has_not_changed(opened: Opened) -> None:
     read_all(opened.source)
-    assert not opened.source.has_changed()
+    assert opened.source.find_change() is None
 
 
 def test_a_backup_of_it_restores(opened: Opened) -> None:

@@ -116,13 +116,13 @@ def small_ext4(folder: Path, size_bytes: int) -> Iterator[Path]:
 
 
 @contextmanager
-def loop_device(backing: Path) -> Iterator[str]:
+def loop_device(backing: Path, *, sector_bytes: int = 512) -> Iterator[str]:
     """Attach `backing` to a loop device and yield its path."""
     requires_root()
     if shutil.which("losetup") is None:
         skip_without("loop", "there is no losetup")
     try:
-        device = _run("losetup", "--find", "--show", str(backing)).strip()
+        device = _run("losetup", "--find", "--show", "--sector-size", str(sector_bytes), str(backing)).strip()
     except (OSError, subprocess.CalledProcessError) as error:
         skip_without("loop", f"cannot be set up: {_explain(error)}")
     try:

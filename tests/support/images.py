@@ -139,8 +139,11 @@ class ImageSource:
         for offset, length, start in ranges.tolist():
             self.read_into(offset, out[start : start + length])
 
-    def has_changed(self) -> bool:
-        return self.is_changed
+    def find_writer(self) -> str | None:
+        return None
+
+    def find_change(self) -> str | None:
+        return "was written to while it was read" if self.is_changed else None
 
     def close(self) -> None: ...
 

@@ -39,11 +39,11 @@ class PausedSource(ImageSource):
         super().__init__(image)
         self._meanwhile: Callable[[], object] | None = meanwhile
 
-    def has_changed(self) -> bool:
+    def find_change(self) -> str | None:
         if self._meanwhile is not None:
             meanwhile, self._meanwhile = self._meanwhile, None
             meanwhile()
-        return super().has_changed()
+        return super().find_change()
 
 
 class HookedStore(WrappedStore):

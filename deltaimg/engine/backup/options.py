@@ -30,6 +30,9 @@ class BackupOptions:
     level: int = LEVELS["default"]
     block_bytes: int | None = None
     allow_live: bool = False
+    """Accept a source that is in use or written to meanwhile, and mark the snapshot."""
+    allow_shrink: bool = False
+    """Accept a stream that is shorter than the last snapshot, and a file or device of which nearly nothing is left."""
     match_budget_bytes: int = MATCH_BUDGET_BYTES
     delta: str = "auto"
     """auto, where it is worth its time; none; zstd or xdelta, whenever something is similar; best, the smaller of these."""

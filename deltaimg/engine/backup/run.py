@@ -8,6 +8,7 @@ Always  what landed before an interruption is found and used by the next run.
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import socket
 import time
@@ -24,10 +25,12 @@ from deltaimg.engine.backup.base import find_base
 from deltaimg.engine.backup.commit import commit_snapshot
 from deltaimg.engine.backup.new_content import NewContent
 from deltaimg.engine.backup.options import BackupOptions, check_options
+from deltaimg.engine.backup.reread_sample import find_changed_piece
 from deltaimg.engine.backup.seen import SeenImage
+from deltaimg.engine.backup.source_checks import check_size, check_unchanged, check_use
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.scan import Scanner, round_extents
-from deltaimg.errors import DeltaimgError, SourceChanged, StoreError, UsageError
+from deltaimg.errors import DeltaimgError, StoreError, UsageError
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, Statistics, build_manifest, count_microseconds, format_time
 from deltaimg.image.source import Source
 from deltaimg.model import DEFAULT_BLOCK_BYTES, count_blocks
@@ -52,7 +55,8 @@ def back_up(
 
     Raises:
         UsageError: a name, a tag or a block size that cannot be. ImageError: the source cannot be read.
-        SourceChanged: it was written to meanwhile; nothing was committed. RepositoryLocked: somebody else backs it up.
+        ImageInUse, SourceChanged, SourceShrank: see `source_checks`; nothing was committed.
+        RepositoryLocked: somebody else backs it up.
         LockLost: this run was taken for dead meanwhile; nothing was committed.
         StoreError: the repository cannot keep it; nothing was committed.
     """
@@ -87,6 +91,8 @@ class _Backup:
     def run(self) -> Manifest:
         self._progress.start("loading the base", None)
         self._table, self._newest, self._base = find_base(self._repository, self._image, self._progress)
+        is_live = check_use(self._source, self._options)
+        check_size(self._source, self._newest, self._options, self._progress)
         self._block_bytes = self._choose_block_bytes()
         self._base_runs = self._base.map.runs if self._base else empty_runs()
         extents = round_extents(self._source, self._block_bytes)
@@ -96,7 +102,9 @@ class _Backup:
         with writer:
             try:
                 self._store_changes(extents, writer)
-                is_live = self._check_source()
+                check_size(self._source, self._newest, self._options, self._progress)
+                runs = self._seen.lay_on(self._base_runs, self._source.size_bytes or 0)
+                is_live |= check_unchanged(self._source, self._options, self._reread_sample(extents, runs))
             except StoreError:
                 raise
             except BaseException:
@@ -104,7 +112,7 @@ class _Backup:
                 raise
             self._progress.start("committing", None)
             writer.finish()
-            manifest = self._commit(writer.stored_bytes, is_live=is_live)
+            manifest = self._commit(runs, writer.stored_bytes, is_live=is_live)
         self._progress.start("updating the cache", None)
         self._new.keep_for_next_night()
         return manifest
@@ -152,22 +160,23 @@ class _Backup:
             progress=self._progress,
         )
 
-    def _check_source(self) -> bool:
-        """Return whether the source was written to during the run, if that was allowed; else raise."""
-        if not self._source.has_changed():
-            return False
-        if not self._options.allow_live:
-            raise SourceChanged(
-                self._source.path,
-                "was written to while it was read, so no snapshot was made",
-                hint="back up an LVM snapshot or a clone of it, or accept a smeared copy with --allow-live",
-            )
-        return True
+    def _reread_sample(self, extents: npt.NDArray[np.int64], runs: Runs) -> int | None:
+        """Return where the source reads otherwise than before, if a sample of it does."""
+        if self._source.is_sequential:
+            return None
+        return find_changed_piece(
+            self._source,
+            extents,
+            runs,
+            self._table.digests,
+            block_key=self._repository.keys.block,
+            block_bytes=self._block_bytes,
+            chance=random.Random(),
+        )
 
-    def _commit(self, stored_bytes: int, *, is_live: bool) -> Manifest:
+    def _commit(self, runs: Runs, stored_bytes: int, *, is_live: bool) -> Manifest:
         """Store the map layer, then the manifest."""
         size_bytes = self._source.size_bytes or 0
-        runs = self._seen.lay_on(self._base_runs, size_bytes)
         block_count = count_blocks(size_bytes, self._block_bytes)
         base = self._base.manifest if self._base else None
         layers = store_layers(self._repository, self._table, runs, self._base.map if self._base else None, block_count)

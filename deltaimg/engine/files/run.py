@@ -13,7 +13,7 @@ from deltaimg.engine.files.interface import DeltaResult, PatchResult, SignatureR
 from deltaimg.engine.files.registry import DIRECT_FORMATS, find_format, find_signature_format
 from deltaimg.engine.files.streams import Input, Output
 from deltaimg.engine.progress import NoProgress, Progress
-from deltaimg.errors import UsageError
+from deltaimg.errors import SourceChanged, UsageError
 from deltaimg.image.block_devices import identify, share_storage, stat_quietly
 from deltaimg.image.source import STREAM, Source, is_stream, open_source
 from deltaimg.image.target import STDOUT, Target, open_target
@@ -36,7 +36,10 @@ def sign(
     chosen = find_signature_format(format_name)
     _refuse_overwriting(signature, old)
     progress = progress or NoProgress()
-    with _source(old) as source, _target(signature, progress, is_forced=is_forced) as target:
+    with (
+        _source(old, progress) as source,
+        _target(signature, [source], progress, is_forced=is_forced) as target,
+    ):
         return chosen.sign(source, Output(target), block_bytes=block_bytes, progress=progress)
 
 
@@ -60,15 +63,19 @@ def make_delta(
     direct = DIRECT_FORMATS.get(format_name)
     if direct is not None:
         with (
-            _seekable_source(signature) as old,
-            _source(new) as source,
-            _target(delta, progress, is_forced=is_forced) as target,
+            _seekable_source(signature, progress) as old,
+            _source(new, progress) as source,
+            _target(delta, [old, source], progress, is_forced=is_forced) as target,
         ):
             return direct.compare(old, source, Output(target), progress=progress)
     chosen = find_signature_format(format_name)
     if signature == new == STREAM:
         raise UsageError("the signature and the new file cannot both be the standard input")
-    with Input(signature) as read, _source(new) as source, _target(delta, progress, is_forced=is_forced) as target:
+    with (
+        Input(signature) as read,
+        _source(new, progress) as source,
+        _target(delta, [source], progress, is_forced=is_forced) as target,
+    ):
         return chosen.make_delta(read, source, Output(target), progress=progress)
 
 
@@ -92,9 +99,9 @@ def patch(
     _refuse_overwriting(new, old, delta)
     progress = progress or NoProgress()
     with (
-        _seekable_source(old) as source,
+        _seekable_source(old, progress) as source,
         Input(delta) as read,
-        _target(new, progress, is_forced=is_forced, is_synced=is_synced) as target,
+        _target(new, [source], progress, is_forced=is_forced, is_synced=is_synced) as target,
     ):
         return chosen.patch(source, read, target, progress=progress)
 
@@ -110,33 +117,46 @@ def _refuse_overwriting(target: str, *read: str) -> None:
             )
 
 
+def _refuse_changed(source: Source) -> None:
+    change = source.find_change()
+    if change is not None:
+        raise SourceChanged(source.path, change, hint="freeze it first, or stop its guest")
+
+
 @contextmanager
-def _source(path: str) -> Iterator[Source]:
+def _source(path: str, progress: Progress) -> Iterator[Source]:
     source = open_source(path)
     try:
+        writer = source.find_writer()
+        if writer is not None:
+            progress.warn(f"{path}: is {writer}; what is read of it may be inconsistent")
         yield source
     finally:
         source.close()
 
 
 @contextmanager
-def _seekable_source(path: str) -> Iterator[Source]:
+def _seekable_source(path: str, progress: Progress) -> Iterator[Source]:
     found = stat_quietly(path)
     if path == STREAM or (found is not None and is_stream(path, found.st_mode)):
         name = "the standard input" if path == STREAM else f"{path}, a pipe"
         raise UsageError(
             f"the old file is read here and there, so it cannot be {name}", hint="write it to a file first"
         )
-    with _source(path) as source:
+    with _source(path, progress) as source:
         yield source
 
 
 @contextmanager
-def _target(path: str, progress: Progress, *, is_forced: bool, is_synced: bool = False) -> Iterator[Target]:
-    """Open a target; commit it at the end, or leave nothing behind."""
+def _target(
+    path: str, sources: list[Source], progress: Progress, *, is_forced: bool, is_synced: bool = False
+) -> Iterator[Target]:
+    """Open a target; commit it at the end, if none of the sources was written to meanwhile, or leave nothing behind."""
     target = open_target(path, 0, is_forced=is_forced, is_synced=is_synced)
     try:
         yield target
+        for source in sources:
+            _refuse_changed(source)
         target.commit()
     except BaseException:
         target.abort()

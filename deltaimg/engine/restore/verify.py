@@ -213,6 +213,9 @@ def compare_image(
     content = SnapshotContent(repository, manifest)
     if not source.is_sequential:
         _check_size(source, manifest)
+    writer = source.find_writer()
+    if writer is not None:
+        progress.warn(f"{source.path}: is {writer}; what is read of it may be inconsistent")
     whole, source = source, PrefixSource(source, manifest.size_bytes)
     block = manifest.block_bytes
     scanner = Scanner(

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from deltaimg.image.block_devices import find_storage, identify, share_storage
 from deltaimg.image.uses import Use, find_uses, find_writer
 from deltaimg.model import MIB
 from tests.support.components import loop_device, requires_program, requires_root, run_or_skip
+from tests.support.devices import make_ext4, mounted, partition
 
 
 def uses_of(path: str | Path) -> list[Use]:
@@ -39,35 +39,9 @@ def ext4_device(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A loop device with an ext4 in it, and its file."""
     requires_root()
     backing = tmp_path / "backing"
-    with open(backing, "wb") as file:
-        file.truncate(8 * MIB)
-    run_or_skip("ext4", requires_program("mkfs.ext4"), "-q", "-F", str(backing))
+    make_ext4(backing, 8 * MIB)
     with loop_device(backing) as device:
         yield device, backing
-
-
-@contextmanager
-def mounted(device: str, folder: Path, *options: str) -> Iterator[Path]:
-    folder.mkdir()
-    run_or_skip("loop", "mount", *options, device, str(folder))
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-@contextmanager
-def partition(device: str, start: int, length: int) -> Iterator[str]:
-    """Make bytes of a device its first partition, without a table, as `addpart` does."""
-    run_or_skip("addpart", requires_program("addpart"), device, "1", str(start // 512), str(length // 512))
-    try:
-        for _ in range(50):
-            if os.path.exists(f"{device}p1"):
-                break
-            time.sleep(0.05)
-        yield f"{device}p1"
-    finally:
-        subprocess.run(["delpart", device, "1"], check=True)
 
 
 def test_what_nobody_uses_has_no_uses(ext4_device: tuple[str, Path], tmp_path: Path) -> None:
@@ -115,12 +89,12 @@ def test_a_mounted_partition_counts_for_its_disk_and_the_disk_for_its_partitions
         file.truncate(16 * MIB)
     device = make_loop(backing)
     with partition(device, MIB, 8 * MIB) as part:
-        run_or_skip("ext4", requires_program("mkfs.ext4"), "-q", "-F", part)
+        make_ext4(part)
         with mounted(part, tmp_path / "m") as folder:
             assert writer_of(part) == f"mounted read-write at {folder}"
             assert writer_of(device) == f"mounted read-write at {folder} from {part}"
             assert writer_of(backing) == f"attached to {device}, and mounted read-write at {folder} from {part}"
-    run_or_skip("ext4", requires_program("mkfs.ext4"), "-q", "-F", device)
+    make_ext4(device)
     with partition(device, MIB, 8 * MIB) as part, mounted(device, tmp_path / "whole") as folder:
         assert writer_of(part) == f"mounted read-write at {folder} from {device}"
 
@@ -221,10 +195,8 @@ def test_two_partitions_of_a_disk_share_nothing(tmp_path: Path, make_loop: Calla
     device = make_loop(backing)
     with ExitStack() as stack:
         first = stack.enter_context(partition(device, MIB, MIB))
-        run_or_skip("addpart", "addpart", device, "2", str(4 * MIB // 512), str(MIB // 512))
-        stack.callback(subprocess.run, ["delpart", device, "2"], check=True)
-        time.sleep(0.2)
-        assert not share_storage(first, f"{device}p2")
+        second = stack.enter_context(partition(device, 4 * MIB, MIB, number=2))
+        assert not share_storage(first, second)
         assert share_storage(first, device)
         assert share_storage(str(backing), first)
 

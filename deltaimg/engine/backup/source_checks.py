@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is the source what the operator means, and one moment of it? Asked before it is read, and after."""
+
+from __future__ import annotations
+
+from deltaimg.engine.backup.options import BackupOptions
+from deltaimg.engine.progress import Progress
+from deltaimg.errors import ImageInUse, SourceChanged, SourceShrank
+from deltaimg.format.manifest import Manifest
+from deltaimg.image.source import Source
+
+SUSPICIOUS_SHRINKAGE = 100
+"""A file or device that lost all but so much of itself is refused, as a wrong path would be."""
+_LIVE_HINT = "back up an LVM snapshot or a clone of it, or accept an inconsistent copy with --allow-live"
+
+
+def check_use(source: Source, options: BackupOptions) -> bool:
+    """Return whether something may write to the source meanwhile; raises ImageInUse where that is not allowed."""
+    writer = source.find_writer()
+    if writer is not None and not options.allow_live:
+        raise ImageInUse(source.path, f"is {writer}, so no snapshot was made", hint=_LIVE_HINT)
+    return writer is not None
+
+
+def check_unchanged(source: Source, options: BackupOptions, changed_offset: int | None) -> bool:
+    """Return whether the source was written to during the run; raises SourceChanged where that is not allowed.
+
+    Args:
+        changed_offset: where it read otherwise the second time, if it did.
+    """
+    change = source.find_change()
+    if change is None and changed_offset is not None:
+        change = f"was written to while it was read: byte {changed_offset} and after it read otherwise the second time"
+    if change is not None and not options.allow_live:
+        raise SourceChanged(source.path, f"{change}; no snapshot was made", hint=_LIVE_HINT)
+    return change is not None
+
+
+def check_size(source: Source, newest: Manifest | None, options: BackupOptions, progress: Progress) -> None:
+    """Warn of a file or device that shrank; raises SourceShrank for a stream that did, or where nearly nothing is left.
+
+    A stream whose size is not known yet is accepted.
+    """
+    size_bytes = source.size_bytes
+    if newest is None or size_bytes is None or size_bytes >= newest.size_bytes or options.allow_shrink:
+        return
+    problem = f"has {size_bytes} bytes, fewer than the {newest.size_bytes} of snapshot {newest.label}"
+    if source.is_sequential:
+        raise SourceShrank(source.path, f"{problem}: it may have been cut short, so no snapshot was made")
+    if size_bytes * SUSPICIOUS_SHRINKAGE <= newest.size_bytes:
+        raise SourceShrank(source.path, f"{problem}: it may be the wrong one, so no snapshot was made")
+    progress.warn(f"{source.path}: {problem}; if it was not made smaller on purpose, something is wrong with it")

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads through the page cache, and leaves the cache as it was.
+
+A backup must not push the host's own working set out of it: each read first asks which pages are cached already; only what
+had to come from the disk is dropped again afterwards, page for page. The kernel's read-ahead is off for that reason: it would
+bring in pages that the next read takes for the host's own, so that they stay. Spans of megabytes on several threads keep a disk
+busy without it, at about nine tenths of the speed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from deltaimg.arrays import Ranges
+from deltaimg.image.page_cache import PageCache
+from deltaimg.image.reader import ReadFailure
+from deltaimg.kernels import read_ranges
+
+
+class CachedReader:
+    """Reads an open file or device."""
+
+    def __init__(self, descriptor: int, size_bytes: int) -> None:
+        self._descriptor, self._size_bytes = descriptor, size_bytes
+        self._cache = PageCache(descriptor)
+        self._asks_cache = True
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        ours = self._cache.find_absent(offset, offset + len(buffer))
+        got = 0
+        if not ours:
+            is_done, got = self._read_cached(offset, buffer)
+            if is_done:
+                return got
+            # Not all was cached, though mincore said so, as it does to those who do not own the image.
+            ours = [(offset + got, offset + len(buffer))]
+        try:
+            while got < len(buffer):
+                more = os.preadv(self._descriptor, [buffer[got:]], offset + got)
+                if more <= 0:
+                    break
+                got += more
+        except OSError as error:
+            raise ReadFailure(offset + got, error.errno or 0) from error
+        self._cache.drop(ours)
+        return got
+
+    def reread(self, ranges: Ranges, out: memoryview) -> None:
+        while len(ranges):
+            cached = 0
+            if self._asks_cache:
+                failed = read_ranges(self._descriptor, ranges, out, only_cached=True)
+                if failed is None:
+                    return
+                # Not every file system has it.
+                self._asks_cache = failed.error_number in (0, errno.EAGAIN)
+                cached = failed.number
+            offset, length, start = ranges[cached].tolist()
+            self._reread_uncached(offset, out[start : start + length])
+            ranges = ranges[cached + 1 :]
+
+    def _reread_uncached(self, offset: int, buffer: memoryview) -> None:
+        try:
+            got = os.preadv(self._descriptor, [buffer], offset)
+        except OSError as error:
+            raise ReadFailure(offset, error.errno or 0) from error
+        self._cache.drop([(offset, offset + got)])
+
+    def _read_cached(self, offset: int, buffer: memoryview) -> tuple[bool, int]:
+        """Read what the page cache holds; return whether that was all, and how much it was."""
+        if not self._asks_cache:
+            return False, 0
+        try:
+            got = os.preadv(self._descriptor, [buffer], offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False, 0
+        except OSError:
+            # Not every file system has it.
+            self._asks_cache = False
+            return False, 0
+        return got == len(buffer) or offset + got == self._size_bytes, got
