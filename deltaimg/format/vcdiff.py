@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VCDIFF files (RFC 3284) as the `xdelta3` program writes and reads them, without secondary compression.
+"""VCDIFF files (RFC 3284) as the `xdelta3` program writes and reads them. Ours have no secondary compression.
 
     file    := d6 c3 c4, u8 version, u8 header bits, (u8 compressor), (number, application's bytes), window*
     window  := u8 window bits, (number segment_bytes, number segment_offset), number rest_bytes, number target_bytes,
@@ -7,9 +7,11 @@
                data, instructions, addresses
     number  := base 128, most significant digit first, the top bit of all bytes but the last set
 
-A window makes the next `target_bytes` of the new file from a segment of the old one. Nothing says how many windows there are: a
-file that is cut between two of them cannot be told from a whole one, unless deltaimg made it, which says in the application's
-bytes how long the new file is: `deltaimg new_bytes=4096`. The Adler-32 of what a window makes is xdelta3's addition.
+A window makes the next `target_bytes` of the new file from a segment of the old one. Nothing says how many windows there
+are, but that there is one at least, of 0 bytes for an empty file: a file that is cut between two of them cannot be told
+from a whole one, unless deltaimg made it, which says in the application's bytes how long the new file is: `deltaimg
+new_bytes=4096`. The three bits of `compressed sections` stand for data, instructions and addresses (`vcdiff_secondary`).
+The Adler-32 of what a window makes is xdelta3's addition.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deltaimg.errors import Malformed, Truncated, UnsupportedFormat
+from deltaimg.format.vcdiff_secondary import SectionExpander
 from deltaimg.model import VcdiffSections
 
 VCDIFF_HEAD: Final = b"\xd6\xc3\xc4\x00\x00"
@@ -30,12 +33,13 @@ MAX_SEGMENT_BYTES: Final = 1 << 34
 _MAGIC: Final = VCDIFF_HEAD[:3]
 _COMPRESSOR, _CODE_TABLE, _APPLICATION = 1, 2, 4
 _SOURCE, _TARGET, _ADLER = 1, 2, 4
+_SECTION_BITS: Final = 7
 _ADLER_BYTES: Final = 4
 _MAX_APPLICATION_BYTES: Final = 1 << 20
 _SAYS_LENGTH: Final = b"deltaimg new_bytes="
 _RUN_OPCODE, _COPY_OPCODE = 0, 19
-_COMPRESSORS: Final = {1: "DJW", 2: "LZMA", 16: "FGK"}
-_HINT: Final = "make it with xdelta3 -S none"
+_HINT: Final = "make it with the xdelta3 program, and only its usual options"
+_EMPTY_WINDOW: Final = VcdiffSections(b"", b"", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,11 @@ def build_vcdiff_head(new_bytes: int | None) -> bytes:
         return VCDIFF_HEAD
     says = b"%s%d" % (_SAYS_LENGTH, new_bytes)
     return VCDIFF_HEAD[:-1] + bytes([_APPLICATION]) + build_number(len(says)) + says
+
+
+def empty_window() -> Window:
+    """Return the window that makes nothing, which stands for an empty file."""
+    return Window(0, _EMPTY_WINDOW, adler=1)
 
 
 def build_number(value: int) -> bytes:
@@ -110,9 +119,9 @@ def parse_vcdiff(read: Callable[[int], bytes], name: str) -> Iterator[Window]:
         read: returns so many bytes of the file, fewer only at its end.
 
     Raises:
-        IntegrityError: truncated, lengths that contradict each other or pass the limits; windows that do not make as many
-        bytes as a file of deltaimg's own says.
-        UnsupportedFormat: secondary compression, a code table of its own, copies from another window's target.
+        IntegrityError: truncated, lengths that contradict each other or pass the limits; no window, or windows that do not
+        make as many bytes as a file of deltaimg's own says.
+        UnsupportedFormat: secondary compression but LZMA, a code table of its own, copies from another window's target.
     """
     reader = _Reader(read, name)
     if reader.take(3) != _MAGIC:
@@ -125,22 +134,32 @@ def parse_vcdiff(read: Callable[[int], bytes], name: str) -> Iterator[Window]:
         raise UnsupportedFormat(name, "has a code table of its own, which deltaimg does not read", hint=_HINT)
     expected = None
     if bits & _APPLICATION:
-        expected = _read_length(reader.take(reader.number(_MAX_APPLICATION_BYTES, "bytes of its application")))
-    made = 0
+        expected = _read_length(reader)
+    expander = SectionExpander(name, compressor)
+    made = count = 0
     while (first := read(1)) != b"":
         start = reader.position
         reader.position += 1
-        window = _parse_window(reader, first[0], start, compressor)
+        window = _parse_window(reader, first[0], start, expander)
         made += window.target_bytes
+        count += 1
         yield window
     if expected not in (None, made):
         raise Malformed(name, reader.position, f"ends here, having made {made} of the {expected} bytes of the new file")
+    if not count:
+        raise Truncated(name, reader.position, reader.position + 1, reader.position)
 
 
-def _read_length(says: bytes) -> int | None:
+def _read_length(reader: _Reader) -> int | None:
     """Return how long the new file is, if that is what the application says."""
+    start = reader.position
+    says = reader.take(reader.number(_MAX_APPLICATION_BYTES, "bytes of its application"))
+    if not says.startswith(_SAYS_LENGTH[:9]) or b"/" in says:
+        return None  # the names of files, by xdelta3
     digits = says.removeprefix(_SAYS_LENGTH)
-    return int(digits) if len(digits) < len(says) and len(digits) < 20 and digits.isdigit() else None
+    if len(digits) == len(says) or len(digits) >= 20 or not digits.isdigit():
+        raise Malformed(reader.name, start, "does not say how long the new file is, as deltaimg's own do")
+    return int(digits)
 
 
 class _Reader:
@@ -167,7 +186,7 @@ class _Reader:
                 return number
 
 
-def _parse_window(reader: _Reader, bits: int, start: int, compressor: int) -> Window:
+def _parse_window(reader: _Reader, bits: int, start: int, expander: SectionExpander) -> Window:
     if bits & _TARGET:
         raise UnsupportedFormat(
             reader.name, "copies from the file that it makes (VCD_TARGET), which deltaimg does not read", hint=_HINT
@@ -181,18 +200,18 @@ def _parse_window(reader: _Reader, bits: int, start: int, compressor: int) -> Wi
     rest_bytes = reader.number(MAX_SECTIONS_BYTES, "bytes in a window")
     end = reader.position + rest_bytes
     target_bytes = reader.number(MAX_TARGET_BYTES, "bytes that a window makes")
-    is_compressed = reader.take(1)[0]
-    if is_compressed and not compressor:
-        raise Malformed(reader.name, start, "a window is compressed, but the file names no compressor")
-    if is_compressed:
-        known = _COMPRESSORS.get(compressor, f"compressor {compressor}")
-        raise UnsupportedFormat(
-            reader.name, f"has secondary compression ({known}), which deltaimg does not read", hint=_HINT
-        )
+    compressed = reader.take(1)[0]
+    if compressed & ~_SECTION_BITS:
+        raise Malformed(reader.name, start, f"a window has unknown sections, {compressed:#04x}")
     lengths = [reader.number(MAX_SECTIONS_BYTES, "bytes in a section") for _ in range(3)]
     adler = int.from_bytes(reader.take(_ADLER_BYTES), "big") if bits & _ADLER else None
     if reader.position + sum(lengths) != end:
         raise Malformed(reader.name, start, f"a window's parts do not make its {rest_bytes} bytes")
-    data, instructions, addresses = map(reader.take, lengths)
-    sections = VcdiffSections(data, instructions, addresses)
-    return Window(target_bytes, sections, segment_offset, segment_bytes, adler, start)
+    sections, left = [], MAX_SECTIONS_BYTES
+    for number, length in enumerate(lengths):
+        section = reader.take(length)
+        if compressed >> number & 1:
+            section = expander.expand(number, section, left, start)
+        left -= len(section)
+        sections.append(section)
+    return Window(target_bytes, VcdiffSections(*sections), segment_offset, segment_bytes, adler, start)

@@ -34,8 +34,6 @@ class RawSource:
         self._descriptor = descriptor
         self._use_holes = use_holes
         size_bytes = self._find_size()
-        if size_bytes == 0:
-            raise UnsupportedImage(path, "is empty")
         if size_bytes > MAX_IMAGE_BYTES:
             raise UnsupportedImage(path, f"is larger than {MAX_IMAGE_BYTES} bytes")
         self.size_bytes: int | None = size_bytes
@@ -119,7 +117,10 @@ class BlockDeviceSource(RawSource):
         return DeviceWatch(self._descriptor, size_bytes)
 
     def _find_size(self) -> int:
-        return read_device_bytes(self._descriptor)
+        size_bytes = read_device_bytes(self._descriptor)
+        if not size_bytes:
+            raise UnsupportedImage(self.path, "has 0 bytes", hint="is a medium in it, or a file attached to it?")
+        return size_bytes
 
     def _find_alignment(self) -> int:
         return self.sector_bytes

@@ -48,8 +48,6 @@ class StreamSource:
                 f"cannot be read at byte {offset + got}: {describe_failure(error)}",
             ) from error
         self._position += got
-        if self.size_bytes == 0:
-            raise UnsupportedImage(self.path, "the stream is empty")
         return got
 
     def reread(self, ranges: Ranges, out: memoryview) -> None:

@@ -99,11 +99,6 @@ def test_edges(tmp_path, case, format_name):
     old, new = tmp_path / "old", tmp_path / "new"
     old.write_bytes(before)
     new.write_bytes(after)
-    if not before:
-        # Nothing to compare with is no image; the commands say so and write nothing.
-        assert "empty" in fail(11, "signature", "--format", format_name, old, tmp_path / "sig")
-        assert not (tmp_path / "sig").exists()
-        return
     _, delta = make(tmp_path, old, new, "--format", format_name)
     succeed("patch", "--format", format_name, old, delta, tmp_path / "made", "-q")
     assert (tmp_path / "made").read_bytes() == after
@@ -175,6 +170,18 @@ def test_secondary_compression_is_refused_with_the_way_out(pair, tmp_path):
     problem = fail(34, "patch", "--format", "vcdiff", old, tmp_path / "theirs", tmp_path / "made")
     assert "secondary compression (DJW)" in problem
     assert not (tmp_path / "made").exists()
+    xdelta3("recode", "-S", "none", tmp_path / "theirs", tmp_path / "plain")
+    succeed("patch", "--format", "vcdiff", old, tmp_path / "plain", tmp_path / "made", "-q")
+    assert (tmp_path / "made").read_bytes() == new.read_bytes()
+
+
+def test_what_xdelta3_writes_as_it_comes_is_read(pair, tmp_path):
+    old, _ = pair
+    new = tmp_path / "text"
+    new.write_bytes(old.read_bytes() + b"".join(b"%d lines of text\n" % number for number in range(90_000)))
+    xdelta3("-e", "-s", old, new, tmp_path / "theirs")
+    succeed("patch", "--format", "vcdiff", old, tmp_path / "theirs", tmp_path / "made", "-q")
+    assert (tmp_path / "made").read_bytes() == new.read_bytes()
 
 
 def test_holes_and_growth_in_vcdiff(tmp_path):

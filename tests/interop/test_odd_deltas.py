@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import random
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from deltaimg.api.files import delta_file, patch_file
-from deltaimg.errors import Malformed, UnsupportedFormat
+from deltaimg.errors import IntegrityError, Malformed, UnsupportedFormat, WrongOldFile
 from tests.support.components import requires_program
 
 LINES = b"".join(b"line %d of the old file\n" % number for number in range(4000))
@@ -102,7 +103,7 @@ def xdelta3(old: Path, new: Path, *options: object) -> Path:
 @pytest.mark.parametrize(
     "options",
     [
-        ("-n",), ("-A=",), ("-A=an application's words",), ("-A=deltaimg new_bytes=many",), ("-n", "-A", "-0"), ("-W", 16384),
+        ("-n",), ("-A=",), ("-A=an application's words",), ("-n", "-A", "-0"), ("-W", 16384),
         ("-W", 1 << 24), ("-B", 1 << 19), ("-B", 1 << 30), ("-I", 0), ("-P", 1 << 15), ("-9", "-n"), ("-D",),
     ],
     ids=lambda options: " ".join(map(str, options)),
@@ -117,13 +118,55 @@ def test_deltas_of_xdelta3_without_an_old_file(old: Path, new: Path) -> None:
     assert patched(old, delta, "vcdiff") == NEW
 
 
-@pytest.mark.parametrize("name", ["lzma", "djw", "fgk"])
+@pytest.mark.parametrize(
+    "options", [(), ("-9",), ("-1",), ("-W", 16384), ("-S", "lzma", "-B", 1 << 19), ("-n",)],
+    ids=lambda options: " ".join(map(str, options)) or "as it comes",
+)  # fmt: skip
+def test_what_xdelta3_compresses_with_lzma_is_read(old: Path, new: Path, options) -> None:
+    """That is what it does where it is not told otherwise; the streams go on from window to window."""
+    text = b"".join(b"%d lines of text\n" % number for number in range(60_000))
+    new.write_bytes(NEW + text)
+    assert patched(old, xdelta3(old, new, *options), "vcdiff") == NEW + text
+
+
+def test_a_section_that_is_damaged_or_too_long_is_refused(old: Path, new: Path) -> None:
+    text = b"".join(b"%d lines of text\n" % number for number in range(20_000))
+    new.write_bytes(text)
+    whole = bytearray(xdelta3(old, new, "-S", "lzma", "-n").read_bytes())
+    start = whole.index(b"\xfd7zXZ")
+    for place in range(start - 3, len(whole), 61):
+        damaged = whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
+        old.with_name("damaged").write_bytes(damaged)
+        with suppress(IntegrityError, UnsupportedFormat, WrongOldFile):
+            # There is no checksum, but for that of the .xz stream, which xdelta3 leaves out.
+            assert len(patched(old, old.with_name("damaged"), "vcdiff")) == len(text)
+        old.with_name("made").unlink(missing_ok=True)
+    for end in range(start, len(whole), 97):
+        old.with_name("damaged").write_bytes(whole[:end])
+        with pytest.raises(IntegrityError):
+            patched(old, old.with_name("damaged"), "vcdiff")
+
+
+@pytest.mark.parametrize(
+    "note", ["deltaimg new_bytes=", "deltaimg new_bytes=many", "deltaimg new_b", "deltaimg new_bytes=1"]
+)
+def test_a_note_of_the_length_that_is_damaged_is_refused(old: Path, new: Path, note: str) -> None:
+    with pytest.raises(IntegrityError):
+        patched(old, xdelta3(old, new, f"-A={note}"), "vcdiff")
+
+
+def test_a_file_named_as_the_note_begins_is_no_note(old: Path, new: Path) -> None:
+    named = new.rename(new.with_name("deltaimg new_bytes=7"))
+    assert patched(old, xdelta3(old, named), "vcdiff") == NEW
+
+
+@pytest.mark.parametrize("name", ["djw", "fgk"])
 def test_secondary_compression_is_refused_by_its_name_and_read_where_it_was_not_used(
     old: Path, new: Path, name: str
 ) -> None:
     with pytest.raises(UnsupportedFormat, match=rf"secondary compression \({name.upper()}\)") as caught:
         patched(old, xdelta3(old, new, "-S", name), "vcdiff")
-    assert "xdelta3 -S none" in str(caught.value.hint)
+    assert "xdelta3 recode -S none" in str(caught.value.hint)
     assert not old.with_name("made").exists()
     new.write_bytes(OLD[:90_000] + b"few" + OLD[90_000:])
     assert patched(old, xdelta3(old, new, "-S", name), "vcdiff") == new.read_bytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.progress import Progress
-from deltaimg.errors import ImageInUse, SourceChanged, SourceShrank
+from deltaimg.errors import ImageInUse, SourceChanged, SourceShrank, UnsupportedImage
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.source import Source
 
@@ -39,9 +39,12 @@ def check_unchanged(source: Source, options: BackupOptions, changed_offset: int 
 def check_size(source: Source, newest: Manifest | None, options: BackupOptions, progress: Progress) -> None:
     """Warn of a file or device that shrank; raises SourceShrank for a stream that did, or where nearly nothing is left.
 
-    A stream whose size is not known yet is accepted.
+    Raises UnsupportedImage where there is nothing at all. A stream whose size is not known yet is accepted.
     """
     size_bytes = source.size_bytes
+    if size_bytes == 0:
+        hint = "the program before the pipe may have failed: see what it said" if source.is_sequential else None
+        raise UnsupportedImage(source.path, "the stream is empty" if source.is_sequential else "is empty", hint=hint)
     if newest is None or size_bytes is None or size_bytes >= newest.size_bytes or options.allow_shrink:
         return
     problem = f"has {size_bytes} bytes, fewer than the {newest.size_bytes} of snapshot {newest.label}"

@@ -31,7 +31,15 @@ from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.engine.progress import Progress
 from deltaimg.errors import Malformed, NativeError, SourceChanged, UnsupportedFormat, WrongOldFile
 from deltaimg.format.delta import COPY, LITERAL, ZERO
-from deltaimg.format.vcdiff import Window, build_vcdiff_head, build_window, copy_of, parse_vcdiff, run_of_zeros
+from deltaimg.format.vcdiff import (
+    Window,
+    build_vcdiff_head,
+    build_window,
+    copy_of,
+    empty_window,
+    parse_vcdiff,
+    run_of_zeros,
+)
 from deltaimg.image.source import Source
 from deltaimg.image.target import Target
 from deltaimg.kernels import VCDIFF_PAGE_BYTES, apply_vcdiff, is_equal, is_zero, survey_vcdiff
@@ -56,7 +64,7 @@ _PROBLEMS = {
 
 
 class VcdiffFormat:
-    """As the xdelta3 program reads it, and writes it with `-S none`."""
+    """As the xdelta3 program reads and writes it."""
 
     name: ClassVar[str] = "vcdiff"
     summary: ClassVar[str] = "for the xdelta3 program at the other end; made from both files, without a signature"
@@ -91,6 +99,8 @@ class VcdiffFormat:
             done = end
         image_bytes = new.size_bytes or 0
         write_zeros(image_bytes - done)
+        if not image_bytes:
+            write(empty_window())
         return DeltaResult(image_bytes, bytes_of[COPY], bytes_of[ZERO], bytes_of[LITERAL], delta.written_bytes)
 
     def patch(self, old: Source, delta: Input, target: Target, *, progress: Progress) -> PatchResult:

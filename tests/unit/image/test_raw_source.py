@@ -44,7 +44,13 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
 def test_an_empty_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.raw").touch()
     with pytest.raises(UnsupportedImage, match=r"empty.raw: is empty"):
-        open_source(str(tmp_path / "empty.raw"))
+        back_up(make_repository(), open_source(str(tmp_path / "empty.raw")), "vm1")
+
+
+def test_a_device_without_a_medium_is_refused(tmp_path: Path, make_loop: Callable[[Path], str]) -> None:
+    (tmp_path / "empty.raw").touch()
+    with pytest.raises(UnsupportedImage, match=r"has 0 bytes"):
+        open_source(make_loop(tmp_path / "empty.raw"))
 
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:
