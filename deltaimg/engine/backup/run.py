@@ -102,7 +102,8 @@ class _Backup:
         with writer:
             try:
                 self._store_changes(extents, writer)
-                check_size(self._source, self._newest, self._options, self._progress)
+                if self._source.is_sequential:
+                    check_size(self._source, self._newest, self._options, self._progress)
                 runs = self._seen.lay_on(self._base_runs, self._source.size_bytes or 0)
                 is_live |= check_unchanged(self._source, self._options, self._reread_sample(extents, runs))
             except StoreError:
