@@ -10,8 +10,7 @@ import pytest
 from deltaimg.api.backup import backup
 from deltaimg.api.compare import compare
 from deltaimg.engine.backup.options import BackupOptions
-from deltaimg.errors import RepositoryLocked, SourceChanged, UnsupportedImage, UsageError
-from deltaimg.image.source import open_source
+from deltaimg.errors import RepositoryLocked, SourceChanged, UsageError
 from deltaimg.repo.index import load_index
 from deltaimg.repo.layers import resolve_map
 from deltaimg.repo.lock import ImageLock
@@ -242,9 +241,3 @@ def test_a_real_file_goes_through_nights_and_back_with_its_holes(tmp_path: Path)
         if old[block * PAGE :][:PAGE] != image.content[block * PAGE :][:PAGE]
     }
     assert {block for start, end in found.differing for block in range(start // PAGE, -(-end // PAGE))} == expected
-
-
-def test_an_empty_file_is_no_image(tmp_path: Path) -> None:
-    (tmp_path / "empty").touch()
-    with pytest.raises(UnsupportedImage, match=r"is empty"):
-        open_source(str(tmp_path / "empty"))
