@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose unfinished files are removed: those of the dead, and of nobody who may be alive."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from deltaimg.format.lock import LOCKS, build_lock
+from deltaimg.repo.leftovers import MAX_AGE, describe_writer, remove_all_leftovers, remove_leftovers
+from deltaimg.repo.lock_holder import describe_process
+from deltaimg.repo.repository import Repository
+from deltaimg.store.local import LocalStore
+from tests.support.components import requires_program, requires_root
+from tests.support.repositories import make_repository
+
+NOW = datetime.now(UTC)
+ELSEWHERE = "0123456789abcdef-4711-12345"
+NO_SUCH_PROCESS = 2**22 + 1
+"""Above what Linux numbers processes with."""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return make_repository(LocalStore(str(tmp_path / "repo"), writer=describe_writer))
+
+
+def leave(repository: Repository, writer: str, *, age: timedelta = timedelta(0), folder: str = "packs/ab") -> Path:
+    """Leave an unfinished file as `writer` would."""
+    repository.store.make_folder(folder)
+    path = Path(repository.store.location) / folder / f".put-{writer}-0123456789ab"
+    path.write_bytes(b"half of it")
+    moment = (NOW - age).timestamp()
+    os.utime(path, (moment, moment))
+    return path
+
+
+def writer_of(pid: int, start: int) -> str:
+    return f"{describe_writer().partition('-')[0]}-{pid}-{start}"
+
+
+def start_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+
+
+def test_what_a_dead_process_left_is_removed_wherever_it_is(repository: Repository) -> None:
+    dead = writer_of(NO_SUCH_PROCESS, 1)
+    left = [leave(repository, dead, folder=folder) for folder in ("packs/ab", "snapshots/vm1", "locks", "index")]
+    assert remove_leftovers(repository) == 40
+    assert not any(path.exists() for path in left)
+
+
+def test_what_a_living_process_writes_stays(repository: Repository) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        kept = leave(repository, writer_of(process.pid, start_of(process.pid)), age=10 * MAX_AGE)
+        reused = leave(repository, writer_of(process.pid, start_of(process.pid) - 1), folder="packs/cd")
+        own = leave(repository, describe_writer(), age=10 * MAX_AGE, folder="packs/ef")
+        assert remove_all_leftovers(repository, NOW) == 10
+        assert kept.exists()
+        assert own.exists()
+        assert not reused.exists()
+        process.kill()
+    assert remove_all_leftovers(repository, NOW) == 10
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("writer", [ELSEWHERE, "", "host-17", "0123456789abcdef-x-1"])
+def test_what_may_be_alive_elsewhere_stays_for_a_day(repository: Repository, writer: str) -> None:
+    young = leave(repository, writer, age=MAX_AGE - timedelta(minutes=1))
+    old = leave(repository, writer, age=MAX_AGE + timedelta(minutes=1), folder="packs/cd")
+    assert remove_leftovers(repository) == 0
+    assert remove_all_leftovers(repository, NOW) == 10
+    assert young.exists()
+    assert not old.exists()
+
+
+def test_what_a_host_left_stays_as_long_as_a_lock_of_that_host_stands(repository: Repository) -> None:
+    here = describe_process("0123456789abcdef", "backup", NOW)
+    lock = msgspec.structs.replace(here, host="elsewhere", pid=5, process_start=6)
+    repository.store.put(f"{LOCKS}vm1", [build_lock(lock)])
+    from deltaimg.repo.leftovers import _name_writer
+
+    left = leave(repository, _name_writer(msgspec.structs.replace(lock, pid=7)), age=10 * MAX_AGE)
+    assert remove_all_leftovers(repository, NOW) == 0
+    repository.store.delete(f"{LOCKS}vm1")
+    assert remove_all_leftovers(repository, NOW) == 10
+    assert not left.exists()
+
+
+def test_what_is_left_is_no_object_and_check_notes_it(repository: Repository) -> None:
+    from deltaimg.engine.check.findings import Severity
+    from deltaimg.engine.check.run import check
+
+    left = leave(repository, writer_of(NO_SUCH_PROCESS, 1))
+    assert [each.name for each in repository.store.list("")] == ["config"]
+    report = check(repository)
+    assert [each.severity for each in report.findings] == [Severity.NOTE]
+    assert report.findings[0].object_name.endswith(left.name)
+
+
+_STUCK = """
+import sys
+from deltaimg.repo.leftovers import describe_writer
+from deltaimg.store.file_port import FilePort
+from deltaimg.store.local import LocalStore
+
+class Slow(FilePort):
+    def sync(self, descriptor):
+        print("written", flush=True)
+        sys.stdin.readline()
+        super().sync(descriptor)
+
+LocalStore(sys.argv[1], Slow(), writer=describe_writer).put("maps/" + "ab" * 32, [b"whole"])
+print("stored", flush=True)
+"""
+
+
+@contextmanager
+def stuck_writer(folder: str, *wrapper: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that has written an object, and gives it its name when a line comes."""
+    command = [*wrapper, sys.executable, "-c", _STUCK, folder]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        yield process
+
+
+@pytest.mark.parametrize("has_namespace", [False, True])
+def test_a_living_writer_is_left_alone_in_a_container_as_well(repository: Repository, has_namespace: bool) -> None:
+    """In a PID namespace of its own, its number was that of nobody: any command took its files away."""
+    requires_root()
+    unshare = (requires_program("unshare"), "--pid", "--fork", "--mount-proc") if has_namespace else ()
+    with stuck_writer(repository.store.location, *unshare) as process:
+        assert len(list(repository.store.list_unfinished())) == 1
+        assert remove_leftovers(repository) == 0
+        assert remove_all_leftovers(repository, NOW) == 0
+        out, _ = process.communicate("\n", timeout=30)
+        assert out == "stored\n"
+    assert repository.store.get("maps/" + "ab" * 32) == b"whole"
+
+
+def test_a_killed_writer_costs_the_next_run_nothing(repository: Repository) -> None:
+    with stuck_writer(repository.store.location) as process:
+        process.kill()
+    assert len(list(repository.store.list_unfinished())) == 1
+    assert remove_leftovers(repository) == 5
+    assert list(repository.store.list_unfinished()) == []
