@@ -174,10 +174,12 @@ class RepositoryNotFound(RepositoryError):
 
     exit_code = 31
 
-    def __init__(self, location: str, problem: str | None = None) -> None:
-        hint = None if problem else f"'deltaimg init -r {location}' makes one"
+    def __init__(self, location: str, problem: str | None = None, *, hint: str | None = None) -> None:
+        if problem is None:
+            makes_one = f"'deltaimg init -r {location}' makes one"
+            hint = f"{hint}; if there is none yet, {makes_one}" if hint else makes_one
         super().__init__(f"{location}: {problem or 'there is no repository here'}", hint=hint)
-        self.location = location
+        self.location, self.problem = location, problem
 
 
 class RepositoryExists(RepositoryError):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import grp
+import logging
 import os
 import stat
 from datetime import UTC, datetime
@@ -16,23 +18,43 @@ from deltaimg.repo.lock_holder import remove_lock as remove_found_lock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name, select_snapshot
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot, load_snapshot, load_snapshots
+from deltaimg.store.absent import explain_absence, find_unmounted
+from deltaimg.store.address import parse_address
 from deltaimg.store.local import LocalStore
 
+_log = logging.getLogger(__name__)
 
-def create_repository(location: str) -> Repository:
-    """Make a new, empty repository in the folder `location`, which must be empty or not exist."""
-    if _is_no_folder(location):
+
+def create_repository(location: str, *, group: str | int | None = None) -> Repository:
+    """Make a new, empty repository in the folder `location`, which must be empty or not exist.
+
+    Args:
+        group: name or number of a group whose members all may write to it, whatever their umask says.
+    """
+    folder = parse_address(location)
+    if _is_no_folder(folder):
         raise RepositoryExists(location, "is not a folder")
+    number = None if group is None else _find_group(group)
+    if (unmounted := find_unmounted(folder)) is not None:
+        _log.warning("%s is not mounted: the repository is made on the disk below it", unmounted)
+    store = LocalStore(folder, writer=describe_writer)
     return Repository.create(
-        LocalStore(location, writer=describe_writer), created=datetime.now(UTC), software=f"deltaimg {__version__}"
+        store,
+        created=datetime.now(UTC),
+        software=f"deltaimg {__version__}",
+        prepare=lambda: None if number is None else store.share(number),
     )
 
 
 def open_repository(location: str) -> Repository:
     """Open the repository in the folder `location`."""
-    if _is_no_folder(location):
+    folder = parse_address(location)
+    if _is_no_folder(folder):
         raise RepositoryNotFound(location, "is not a folder, so not a repository")
-    return Repository.open(LocalStore(location, writer=describe_writer))
+    try:
+        return Repository.open(LocalStore(folder, writer=describe_writer))
+    except RepositoryNotFound as error:
+        raise RepositoryNotFound(location, error.problem, hint=explain_absence(folder)) from error
 
 
 def list_snapshots(repository: Repository, image: str | None = None) -> list[Snapshot | DamagedSnapshot]:
@@ -67,6 +89,18 @@ def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -
     elif remove_if_gone(repository.store, [found]):
         raise RepositoryLocked(f"'{name}'", found.describe(), hint="wait until it is done, or remove it with --force")
     return found
+
+
+def _find_group(group: str | int) -> int:
+    """Return a group's number; raises UsageError where there is no group of this name."""
+    if isinstance(group, int) or group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise UsageError(
+            f"there is no group '{group}' here", hint="'getent group' lists them; a number will do, too"
+        ) from error
 
 
 def _is_no_folder(location: str) -> bool:

@@ -3,24 +3,43 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Optional
+
+import typer
+
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal
 
 
-def init(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+def init(
+    repo: Repo = None,
+    group: Annotated[
+        Optional[str],  # noqa: UP045  typer reads this at run time
+        typer.Option(
+            "--group",
+            metavar="GROUP",
+            help="Share it: every member of this group, a name or a number, may back up to it and prune it.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
     """Make a new, empty repository.
 
-    Its folder must be empty, or not exist yet.
+    Its folder must be empty, or not exist yet. Modes follow the umask, but nothing in it is ever open to all users.
 
-    Example:
+    Examples:
 
         deltaimg init -r /backup/repo
+        deltaimg init -r /srv/backup/repo --group backup
     """
     from deltaimg.api.repositories import create_repository
 
     location = require_repo(repo)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = create_repository(location)
+        repository = create_repository(location, group=group)
         if as_json:
             terminal.print_json({"repository": location, "id": repository.config.repository_id})
         terminal.remark(f"repository {repository.config.repository_id[:8]} made in {location}")

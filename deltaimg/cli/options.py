@@ -77,11 +77,9 @@ def _count_common(word: str) -> int:
 
 
 def require_repo(repo: str | None) -> str:
-    """Return the repository's place; raises UsageError when nobody named one, or one that is no folder of this machine."""
+    """Return the repository's place; raises UsageError when nobody named one."""
     if not repo:
         raise UsageError("no repository named", hint="give -r FOLDER, or set DELTAIMG_REPO")
-    if "://" in repo:
-        raise UsageError(f"{repo}: a repository is a folder", hint="mount the place, and name the folder")
     return repo
 
 

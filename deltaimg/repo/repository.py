@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -94,8 +94,14 @@ class Repository:
         self.keys = Keys.derive(config.digest_key_bytes)
 
     @classmethod
-    def create(cls, store: Store, *, created: datetime, software: str) -> Repository:
-        """Make a repository in an empty store; raises RepositoryExists when there is anything in it."""
+    def create(
+        cls, store: Store, *, created: datetime, software: str, prepare: Callable[[], None] = lambda: None
+    ) -> Repository:
+        """Make a repository in an empty store; raises RepositoryExists when there is anything in it.
+
+        Args:
+            prepare: called once the store is known to be empty, before anything is put into it.
+        """
         for name in _list_content(store):
             if name == CONFIG_NAME:
                 raise RepositoryExists(store.location, "there is a repository already")
@@ -106,6 +112,7 @@ class Repository:
             digest_key=secrets.token_hex(32),
             software=software,
         )
+        prepare()
         try:
             store.put(CONFIG_NAME, [build_config(config)])
         except ObjectExists as error:

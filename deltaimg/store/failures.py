@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import re
+import stat
+from contextlib import suppress
 
 from deltaimg.errors import NameNotKept, PermissionDenied, StoreError, StoreFull, StoreUnavailable
 
@@ -14,6 +17,8 @@ _NAME_FAULTS = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}
 _PERHAPS_NAME_FAULTS = {errno.EPERM, errno.EACCES, errno.ENOENT}
 """What some say of one with `:` or `?` in it; others mean what they say."""
 _KEPT_EVERYWHERE = re.compile(r"[A-Za-z0-9._-]*[A-Za-z0-9_-]")
+_GONE = {errno.ENOTCONN, errno.ESTALE, errno.EHOSTDOWN, errno.ENODEV, errno.ENXIO}
+"""Of a mount whose server, process or device went away."""
 _IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
 
 
@@ -23,9 +28,12 @@ def translate(location: str, name: str, error: OSError) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFull(name, f"cannot be stored in {location}: {what}")
     if error.errno == errno.EROFS:
-        return PermissionDenied(name, f"{location} is mounted read-only", hint="mount it so that it can be written to")
+        return PermissionDenied(location, "its file system is mounted read-only", hint="mount it for writing as well")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return PermissionDenied(name, f"{location} refuses: {what}", hint="check owner and mode of the repository")
+        place = _find_refusing(os.path.join(location, name))
+        return PermissionDenied(place, what[:1].lower() + what[1:], hint=_explain_refusal(place))
+    if error.errno in _GONE:
+        return StoreUnavailable(name, f"{location} fails: {what}", hint="unmount it and mount it again")
     if error.errno in _IN_THE_WAY:
         return StoreError(name, f"something else of this name is in the way: {what}", hint="move it elsewhere")
     if error.errno == errno.ENAMETOOLONG:
@@ -59,3 +67,30 @@ def name_refused(location: str, name: str, error: OSError) -> NameNotKept:
 def name_folded(location: str, name: str, other: str) -> NameNotKept:
     """Return the error for a name that the file system takes for another one."""
     return NameNotKept(name, f"the file system of {location} takes this name for '{other}'")
+
+
+def _find_refusing(path: str) -> str:
+    """Return the topmost folder on the way to `path` that this user may not enter; else what is there of the path."""
+    pieces = path.split("/")
+    for count in range(1, len(pieces)):
+        folder = "/".join(pieces[:count]) or "/"
+        if os.path.isdir(folder) and not os.access(folder, os.X_OK, effective_ids=True):
+            return folder
+    return path if os.path.lexists(path) else os.path.dirname(path) or path
+
+
+def _explain_refusal(path: str) -> str:
+    """Return whose a file is that this user may not use."""
+    with suppress(OSError):
+        found = os.stat(path)
+        return (
+            f"it belongs to {_name_user(found.st_uid)}, with mode {stat.S_IMODE(found.st_mode):03o}; "
+            "'deltaimg init --group' makes repositories that a group shares"
+        )
+    return "check owner and mode of the repository"
+
+
+def _name_user(number: int) -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(number).pw_name
+    return f"user {number}"

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 
 from deltaimg.posix import rename_exclusively, sync_folder
 
+_FILE_MODE, _FOLDER_MODE = 0o660, 0o770
+"""Of which the umask takes away."""
 _MAX_PARTS = 512
 """Below IOV_MAX, 1024 on Linux."""
 
@@ -22,7 +24,7 @@ class FilePort:
 
     def create(self, path: str) -> int:
         """Create a file that must not exist, and return its descriptor."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
 
     def write(self, descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
         """Write all of `parts`."""
@@ -55,7 +57,21 @@ class FilePort:
         os.unlink(path)
 
     def make_folder(self, path: str) -> None:
-        os.mkdir(path, 0o700)
+        os.mkdir(path, _FOLDER_MODE)
+
+    def remove_folder(self, path: str) -> None:
+        """Remove an empty folder."""
+        os.rmdir(path)
+
+    def share_file(self, descriptor: int, group: int) -> None:
+        """Let a group read and write a file, whatever the umask says."""
+        _give_to_group(descriptor, group)
+        os.fchmod(descriptor, _FILE_MODE)
+
+    def share_folder(self, path: str, group: int) -> None:
+        """Let a group read and write a folder, and all that is made in it belong to the group."""
+        _give_to_group(path, group)
+        os.chmod(path, _FOLDER_MODE | stat.S_ISGID)
 
     def sync_folder(self, path: str) -> None:
         """Make the names in a folder durable, where its file system can."""
@@ -87,3 +103,8 @@ class FilePort:
     def scan_folder(self, path: str) -> Iterator[os.DirEntry[str]]:
         with os.scandir(path) as entries:
             yield from sorted(entries, key=lambda entry: entry.name)
+
+
+def _give_to_group(file: int | str, group: int) -> None:
+    if os.stat(file).st_gid != group:
+        os.chown(file, -1, group)

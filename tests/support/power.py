@@ -181,7 +181,10 @@ class SimulatedDisk(FilePort):
 
     def stat(self, path: str) -> os.stat_result:
         with self._lock:
-            return _Entry(os.path.basename(path), path, self._need(path)).stat()
+            node = self._find(path)
+            if node is None:
+                raise FileNotFoundError(errno.ENOENT, "nothing there", path)
+            return _Entry(os.path.basename(path), path, node).stat()
 
     def read(self, path: str, offset: int, length: int | None) -> bytes:
         with self._lock:
