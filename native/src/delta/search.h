@@ -99,20 +99,34 @@ static inline uint32_t extend_before(const search *in, uint32_t at, uint32_t ope
     return count_equal_before(content_at(in, at), bytes_at(in, from), most);
 }
 
+/* How many bytes of a window are equal at a latest distance; 0 where the sources end in it. */
+static inline uint32_t count_equal_recent(const search *in, uint32_t from, uint64_t word)
+{
+    if (from < in->source_bytes && in->source_bytes - from < WINDOW)
+        return 0;
+    const uint64_t differs = word ^ dimg_load64(bytes_at(in, from));
+    return differs == 0 ? WINDOW : (uint32_t)__builtin_ctzll(differs) >> 3;
+}
+
+/* The longest copy at a latest distance; of equal ones that of the latest. It is worth its cost from two bytes on. */
 static inline match find_recent(const search *in, uint32_t at, uint64_t word)
 {
-    match best = {0, 0, 0, 0};
-    for (int i = 0; i < RECENT; i++) {
-        const uint32_t from = at - in->latest.distance[i];
-        if (from < in->source_bytes && in->source_bytes - from < WINDOW)
-            continue;
-        const uint64_t differs = word ^ dimg_load64(bytes_at(in, from));
-        const uint32_t length = differs != 0 ? (uint32_t)__builtin_ctzll(differs) >> 3 : extend(in, at, from);
-        const int gain = (int)length * COST_ADDED - COST_RECENT - i;
-        if (gain > best.gain)
-            best = (match){gain, from, length, 0};
+    uint32_t length[RECENT], best = 0;
+    for (uint32_t i = 0; i < RECENT; i++) {
+        length[i] = count_equal_recent(in, at - in->latest.distance[i], word);
+        best = length[i] > length[best] ? i : best;
     }
-    return best;
+    if (length[best] < 2)
+        return (match){0, 0, 0, 0};
+    if (length[best] == WINDOW) {
+        for (uint32_t i = best; i < RECENT; i++) {
+            if (length[i] == WINDOW)
+                length[i] = extend(in, at, at - in->latest.distance[i]);
+            best = length[i] > length[best] ? i : best;
+        }
+    }
+    const int gain = (int)length[best] * COST_ADDED - COST_RECENT - (int)best;
+    return (match){gain, at - in->latest.distance[best], length[best], 0};
 }
 
 /* The best match at `at`, which is entered in the table. */
