@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.codec.interface import Codec
 from deltaimg.codec.none import NoneCodec
-from deltaimg.delta.interface import DeltaCodec
+from deltaimg.delta.interface import DeltaCodec, DeltaCodecs
 from deltaimg.errors import IntegrityError
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.record import WHOLE_LITERAL, CutTable, RecordHeader, RecordTables, build_tables
@@ -28,7 +27,7 @@ _WORTH_IT = 0.98
 _LEAST_GAIN = 0.05
 """A delta that saves less than this share of the literal is not worth the sources that a restore must have."""
 _SURELY_WORTH_SOURCES = 0.125
-"""A delta of less than this share of the content is not held against a literal at all: hardly any compresses as well."""
+"""A delta of less than this share of the content is compared neither with a literal nor with deltas of a further round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +61,13 @@ class Encoder:
     def __init__(
         self,
         codec: Codec,
-        delta_codecs: Sequence[DeltaCodec],
+        delta_codecs: DeltaCodecs,
         *,
         record_key: bytes,
         block_bytes: int,
         is_delta_forced: bool = False,
     ) -> None:
-        """Args: delta_codecs: all are tried for a record that has sources, and the smallest delta is taken."""
+        """Args: delta_codecs: what is tried for a record that has sources; the smallest delta is taken."""
         self._codec, self._delta_codecs = codec, delta_codecs
         self._record_key, self._block_bytes = record_key, block_bytes
         self._is_delta_forced = is_delta_forced
@@ -124,8 +123,7 @@ class Encoder:
     def _encode_delta(
         self, content: memoryview, digests: Digests, sources: Sources, cut: CutTable | None, scratch: memoryview
     ) -> EncodedRecord:
-        candidates = [(codec.encode(content, sources.content), codec) for codec in self._delta_codecs]
-        delta, codec = min(candidates, key=lambda candidate: len(candidate[0]))
+        delta, codec = self._encode_smallest(content, sources.content)
         try:
             is_right = is_equal(codec.decode(memoryview(delta), sources.content, len(content), scratch), content)
         except ValueError:
@@ -133,6 +131,16 @@ class Encoder:
         if not is_right:
             raise _refuse(f"delta codec {codec.name}")
         return self._make_record(codec.encoding_id, digests, RecordTables(cut, sources.table), delta)
+
+    def _encode_smallest(self, content: memoryview, sources: memoryview) -> tuple[bytes, DeltaCodec]:
+        """Return the smallest delta that is found, and the codec that made it."""
+        found: list[tuple[bytes, DeltaCodec]] = []
+        for codecs in self._delta_codecs:
+            found += [(codec.encode(content, sources), codec) for codec in codecs]
+            smallest = min(found, key=lambda candidate: len(candidate[0]))
+            if len(smallest[0]) < _SURELY_WORTH_SOURCES * len(content):
+                break
+        return smallest
 
     def _make_record(self, encoding_id: int, digests: Digests, tables: RecordTables, encoded: bytes) -> EncodedRecord:
         payload = build_tables(tables) + encoded

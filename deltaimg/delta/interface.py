@@ -27,3 +27,7 @@ class DeltaCodec(Protocol):
                 `scratch`. Without it, the result has memory of its own.
         """
         ...
+
+
+DeltaCodecs = tuple[tuple[DeltaCodec, ...], ...]
+"""What is tried for a delta, in rounds: of a round all codecs, and the next round only where the delta is still large."""

@@ -7,23 +7,21 @@ from collections.abc import Callable
 from typing import Final
 
 from deltaimg.delta.deltaimg_delta import DeltaimgDelta
-from deltaimg.delta.interface import DeltaCodec
+from deltaimg.delta.interface import DeltaCodec, DeltaCodecs
 from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
 
 _DECODERS: dict[int, DeltaCodec] = {codec.encoding_id: codec for codec in (ZstdDelta(), XdeltaDelta(), DeltaimgDelta())}
 
 _BEST_LEVEL: Final = 9
-_MAKERS: Final[dict[str, Callable[[int], tuple[DeltaCodec, ...]]]] = {
-    "auto": lambda level: (ZstdDelta(level),),
+_MAKERS: Final[dict[str, Callable[[int], DeltaCodecs]]] = {
+    "auto": lambda level: ((ZstdDelta(level),),),
     "none": lambda _: (),
-    "zstd": lambda level: (ZstdDelta(level),),
-    "xdelta": lambda level: (XdeltaDelta(level),),
-    "deltaimg": lambda level: (DeltaimgDelta(level),),
+    "zstd": lambda level: ((ZstdDelta(level),),),
+    "xdelta": lambda level: ((XdeltaDelta(level),),),
+    "deltaimg": lambda level: ((DeltaimgDelta(level),),),
     "best": lambda level: (
-        DeltaimgDelta(max(level, _BEST_LEVEL)),
-        ZstdDelta(max(level, _BEST_LEVEL)),
-        XdeltaDelta(_BEST_LEVEL),
+        (DeltaimgDelta(max(level, _BEST_LEVEL)), ZstdDelta(max(level, _BEST_LEVEL)), XdeltaDelta(_BEST_LEVEL)),
     ),
 }
 DELTA_MODES: Final = tuple(_MAKERS)
@@ -36,6 +34,6 @@ def find_delta_decoder(encoding_id: int) -> DeltaCodec | None:
     return _DECODERS.get(encoding_id)
 
 
-def make_delta_codecs(mode: str, level: int) -> tuple[DeltaCodec, ...]:
+def make_delta_codecs(mode: str, level: int) -> DeltaCodecs:
     """Return the codecs to try for a delta, for literals of a level; none for mode `none`."""
     return _MAKERS[mode](level)

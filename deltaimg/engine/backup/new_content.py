@@ -21,7 +21,7 @@ import numpy.typing as npt
 from deltaimg.arrays import FIRST_SLOT, Runs, count_run_blocks, empty_runs, expand_ranges, join_runs
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.delta.encode import Encoder, count_record_blocks
-from deltaimg.delta.interface import DeltaCodec
+from deltaimg.delta.interface import DeltaCodecs
 from deltaimg.delta.match import Matcher, find_candidates
 from deltaimg.delta.registry import FORCED_MODES, find_delta_decoder, make_delta_codecs
 from deltaimg.delta.sources import BEST_LIMITS, SourceLimits
@@ -170,7 +170,7 @@ class NewContent:
             matcher.learn(slot, 1)
         self._open_stream(matcher, (), None)
 
-    def _open_stream(self, matcher: Matcher, delta_codecs: tuple[DeltaCodec, ...], finder: SourceFinder | None) -> None:
+    def _open_stream(self, matcher: Matcher, delta_codecs: DeltaCodecs, finder: SourceFinder | None) -> None:
         """Open the way of new blocks into records, and send those along it that are waiting."""
         options = self._options
         encoder = Encoder(
