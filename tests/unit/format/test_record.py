@@ -78,7 +78,9 @@ def test_tables_that_pass_the_payload_are_refused(length):
 def test_a_cut_record_has_the_id_of_the_whole_one_and_enough_to_verify_it(is_delta):
     content, old = make_content(1), make_content(2)
     digests = digest_blocks(KEY, content, BLOCK)
-    encoder = Encoder(ZstdCodec(3), (ZstdDelta(),), record_key=RECORD_KEY, block_bytes=BLOCK, is_delta_forced=is_delta)
+    encoder = Encoder(
+        ZstdCodec(3), ((ZstdDelta(),),), record_key=RECORD_KEY, block_bytes=BLOCK, is_delta_forced=is_delta
+    )
     kept = np.array([0, 1, 7, 15])
     part = b"".join(content[slot * BLOCK : (slot + 1) * BLOCK] for slot in kept)
     table = SourceTable(np.ones((1, 16), np.uint8), np.ones(1, np.uint16), np.array([(0, SLOTS)], SLOT_RUN))
