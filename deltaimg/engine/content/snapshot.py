@@ -23,37 +23,15 @@ from deltaimg.engine.content.places import SlotPlaces
 from deltaimg.engine.content.reader import SnapshotReader
 from deltaimg.engine.content.record_cache import CACHE_BYTES, RecordCache
 from deltaimg.engine.content.resolved import load_resolved
-from deltaimg.engine.content.source_ranges import ReadBack, SourceReader
-from deltaimg.engine.content.spool import Spool
-from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
-from deltaimg.errors import IntegrityError, StoreError
-from deltaimg.format.limits import MAX_RECORD_BYTES
+from deltaimg.engine.content.source_ranges import ReadBack
+from deltaimg.engine.content.walk import ReadSources, RecordWalk, WalkedRecords, WalkPlan, plan_walk
 from deltaimg.format.manifest import Manifest
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.numbering import renumber_runs
-from deltaimg.repo.record_reader import ReadGroup, RecordReader, group_reads
+from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
-
-_STANDS_ON = "is encoded against what cannot be read: "
-
-
-@dataclass(frozen=True, slots=True)
-class WalkPlan:
-    """Which requests bring the records that are wanted, in steps: what a step needs was expanded in those before it."""
-
-    steps: list[list[ReadGroup]]
-    decoded_bytes: int
-    """What all these records expand to, those that only others need included."""
-    kept_slots: npt.NDArray[np.int64]
-    """Slots that deltas need and that cannot be read back from the image, ascending."""
-
-    @property
-    def read_bytes(self) -> int:
-        """What is read from packs."""
-        return sum(group.end - group.offset for step in self.steps for group in step)
-
 
 Place = Callable[[Ranges, memoryview], None]
 """Writes parts of a record's content to where they belong in the image."""
@@ -78,7 +56,6 @@ class SnapshotContent:
         self.resolved = load_resolved(repository, manifest, self.table)
         self.runs = self.resolved.map.runs
         self._reader = RecordReader(repository, self.table, find_delta_decoder)
-        self._scratch = ThreadBuffer()
         self._places = SlotPlaces(self.runs)
         self._block_bytes = manifest.block_bytes
         self._records = self.table.used_records(self.runs)
@@ -113,13 +90,8 @@ class SnapshotContent:
         Args:
             can_read_back: the walk will place each block of the image and can read it again.
         """
-        table, links = self.table, self.table.index.links
-        needed = self._closure if records is None else table.add_sources(records)
-        entries = table.entries[needed]
-        depths = links.depths[entries]
-        steps = [list(group_reads(table, needed[depths == depth])) for depth in distinct(depths)]
-        decoded = table.slot_counts[needed].sum() * self._block_bytes
-        return WalkPlan(steps, int(decoded), self._find_kept(needed[depths > 0], can_read_back=can_read_back))
+        needed = self._closure if records is None else self.table.add_sources(records)
+        return plan_walk(self.table, needed, self._block_bytes, self._find_blocks if can_read_back else None)
 
     def walk(
         self,
@@ -131,7 +103,7 @@ class SnapshotContent:
         workers: int | None = None,
         spool_folder: str | None = None,
     ) -> Iterator[WalkedGroup]:
-        """Fetch, expand and prove what was planned, on all cores; hand each record to `place`, from any thread.
+        """Fetch, expand and verify what was planned, on all cores; hand each record to `place`, from any thread.
 
         Args:
             read_back: as the plan was told.
@@ -140,13 +112,25 @@ class SnapshotContent:
         Raises:
             IntegrityError, ObjectNotFound: as soon as one is met, unless `keep_going`: then it is reported in the result.
         """
-        spool = Spool(plan.kept_slots, self._block_bytes, spool_folder)
-        find_blocks = self._find_blocks if read_back else None
-        sources = SourceReader(self.table, spool, self._block_bytes, find_blocks=find_blocks, read_back=read_back)
+
+        def handle(record: int, content: memoryview, _: ReadSources) -> None:
+            if place is not None:
+                place(self._ranges_of(record), content)
+
+        walk = RecordWalk(
+            self._reader,
+            self.table,
+            self._block_bytes,
+            plan.kept_slots,
+            find_blocks=self._find_blocks if read_back else None,
+            read_back=read_back,
+            spool_folder=spool_folder,
+        )
         try:
-            yield from self._walk_steps(plan, place, sources, spool, keep_going=keep_going, workers=workers)
+            for walked in walk.run(plan.steps, handle, keep_going=keep_going, workers=workers):
+                yield self._report(walked)
         finally:
-            spool.close()
+            walk.close()
 
     def zero_extents(self) -> Iterator[tuple[int, int]]:
         """Yield [start, end) in bytes of everything that reads as zeros, ascending, joined."""
@@ -189,22 +173,16 @@ class SnapshotContent:
 
         What its deltas need is expanded first and kept, so that reading on never has to expand a chain of them again.
         """
-        spool = Spool(self.plan().kept_slots, self._block_bytes)
-        sources = SourceReader(self.table, spool, self._block_bytes)
-        lost: dict[int, str] = {}
-
-        def read_sources(record: int) -> memoryview:
-            self._refuse_lost(record, lost)
-            return sources.read(record)
-
+        walk = RecordWalk(self._reader, self.table, self._block_bytes, self.plan().kept_slots)
         try:
-            if spool.size_bytes:
-                plan = self.plan(distinct(self.table.records_of(spool.slots)))
-                for walked in self._walk_steps(plan, None, sources, spool, keep_going=True, workers=workers):
-                    lost.update(walked.damaged_records)
-            yield SnapshotReader(self, RecordCache(self._reader, self.table, self._block_bytes, gather=read_sources))
+            if walk.spool.size_bytes:
+                plan = self.plan(distinct(self.table.records_of(walk.spool.slots)))
+                for _ in walk.run(plan.steps, _ignore, keep_going=True, workers=workers):
+                    pass
+            cache = RecordCache(self._reader, self.table, self._block_bytes, gather=walk.read_sources)
+            yield SnapshotReader(self, cache)
         finally:
-            spool.close()
+            walk.close()
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -229,86 +207,18 @@ class SnapshotContent:
         """Return which parts of a record stand where in the image."""
         return self._ranges[self._range_starts[record] : self._range_starts[record + 1]]
 
-    def _find_kept(self, deltas: npt.NDArray[np.int64], *, can_read_back: bool) -> npt.NDArray[np.int64]:
-        """Return the slots that `deltas` are encoded against, but for those that can be read back from the image."""
-        slots = distinct(expand_ranges(*self.table.source_slots(deltas)))
-        return slots[self._find_blocks(slots) < 0] if can_read_back else slots
-
     def _find_blocks(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the block of the image that holds each slot whole, -1 for none."""
         blocks = self._places.find(slots)
         return np.where((blocks + 1) * self._block_bytes <= self.manifest.size_bytes, blocks, -1)
 
-    def _refuse_lost(self, record: int, lost: dict[int, str]) -> None:
-        """Raise ValueError if a record stands on one that cannot be expanded."""
-        if not lost:
-            return
-        firsts, _ = self.table.source_slots(record)
-        for source in self.table.records_of(firsts).tolist():
-            if source in lost:
-                # Of a chain, what is at its bottom is told, not each link.
-                raise ValueError(f"{_STANDS_ON}{lost[source].rsplit(_STANDS_ON, 1)[-1]}")
+    def _report(self, walked: WalkedRecords[None]) -> WalkedGroup:
+        damage = [
+            DamagedExtent(*extent, reason) for record, reason in walked.damaged for extent in self.extents_of(record)
+        ]
+        supplied = self.bytes_of(np.array(walked.records, np.int64))
+        return WalkedGroup(supplied, tuple(damage), walked.damaged)
 
-    def _walk_steps(
-        self,
-        plan: WalkPlan,
-        place: Place | None,
-        sources: SourceReader,
-        spool: Spool,
-        *,
-        keep_going: bool,
-        workers: int | None,
-    ) -> Iterator[WalkedGroup]:
-        """Walk step by step; what a step could not expand those after it do without."""
-        lost: dict[int, str] = {}
 
-        def handle(group: ReadGroup) -> WalkedGroup:
-            return self._walk_group(group, place, sources, spool, lost, keep_going=keep_going)
-
-        with OrderedPool(workers=workers, window=2 * (workers or count_workers())) as pool:
-            for step in plan.steps:
-                for walked in pool.map(handle, step):
-                    lost.update(walked.damaged_records)
-                    yield walked
-
-    def _walk_group(
-        self,
-        group: ReadGroup,
-        place: Place | None,
-        sources: SourceReader,
-        spool: Spool,
-        lost: dict[int, str],
-        *,
-        keep_going: bool,
-    ) -> WalkedGroup:
-        located = sources.locate(group.records)
-
-        def read_sources(record: int) -> memoryview:
-            self._refuse_lost(record, lost)
-            return located(record)
-
-        supplied: list[int] = []
-        damaged: list[tuple[int, str]] = []
-        try:
-            fetched = self._reader.fetch(group)
-        except StoreError as error:
-            if not keep_going:
-                raise
-            return self._report([], [(record, str(error)) for record in group.records.tolist()])
-        for record in group.records.tolist():
-            try:
-                content = self._reader.expand(record, group, fetched, read_sources, self._scratch.get(MAX_RECORD_BYTES))
-            except IntegrityError as error:
-                if not keep_going:
-                    raise
-                damaged.append((record, str(error)))
-                continue
-            spool.put(int(self.table.first_slots[record]), content)
-            supplied.append(record)
-            if place is not None:
-                place(self._ranges_of(record), content)
-        return self._report(supplied, damaged)
-
-    def _report(self, supplied: list[int], damaged: list[tuple[int, str]]) -> WalkedGroup:
-        damage = [DamagedExtent(*extent, reason) for record, reason in damaged for extent in self.extents_of(record)]
-        return WalkedGroup(self.bytes_of(np.array(supplied, np.int64)), tuple(damage), tuple(damaged))
+def _ignore(record: int, content: memoryview, read_sources: ReadSources) -> None:
+    """Do nothing with a record whose blocks are merely to be kept."""

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Expand many records, each once, on all cores: self-contained ones first, deltas after their sources.
+
+Blocks that deltas need are kept in a spool from when their own record was expanded, but for those that can be read back from
+what the walk has written. So what a walk costs grows with the records that it meets, not with how often deltas refer to them.
+
+Memory  of `Spool`; for each thread a record, its sources and what was fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import distinct, expand_ranges
+from deltaimg.engine.content.source_ranges import FindBlocks, ReadBack, SourceReader
+from deltaimg.engine.content.spool import Spool
+from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
+from deltaimg.errors import IntegrityError, StoreError
+from deltaimg.format.limits import MAX_RECORD_BYTES
+from deltaimg.repo.record_reader import ReadGroup, RecordReader, group_reads
+from deltaimg.repo.slots import SlotTable
+
+_DEPENDS_ON = "is encoded against what cannot be read: "
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class WalkPlan:
+    """Which requests bring the records that are wanted, in steps: what a step needs was expanded in those before it."""
+
+    steps: list[list[ReadGroup]]
+    decoded_bytes: int
+    """What all these records expand to, those that only others need included."""
+    kept_slots: npt.NDArray[np.int64]
+    """Slots that deltas need and that cannot be read back, ascending."""
+
+    @property
+    def read_bytes(self) -> int:
+        """What is read from packs."""
+        return sum(group.end - group.offset for step in self.steps for group in step)
+
+
+@dataclass(frozen=True, slots=True)
+class WalkedRecords(Generic[Result]):
+    """What became of a group of records: what was made of each that could be expanded, and why the others could not."""
+
+    records: tuple[int, ...]
+    results: tuple[Result, ...]
+    damaged: tuple[tuple[int, str], ...]
+
+
+ReadSources = Callable[[int], memoryview]
+"""Returns the blocks that a delta record is encoded against, in memory that the thread's next call takes again."""
+Handle = Callable[[int, memoryview, ReadSources], Result]
+"""Called from any thread with a record and its content, which lies in memory of the thread."""
+
+
+def plan_walk(
+    table: SlotTable, needed: npt.NDArray[np.int64], block_bytes: int, find_blocks: FindBlocks | None = None
+) -> WalkPlan:
+    """Plan a walk over `needed`, which are all records that are wanted and all that these are encoded against.
+
+    Args:
+        find_blocks: tells which slots the walk can read back; without it none.
+    """
+    links, entries = table.index.links, table.entries[needed]
+    depths = links.depths[entries]
+    steps = [list(group_reads(table, needed[depths == depth])) for depth in distinct(depths)]
+    decoded = table.index.cuts.count(entries).sum() * block_bytes
+    kept = distinct(expand_ranges(*table.source_slots(needed[depths > 0])))
+    if find_blocks is not None:
+        kept = kept[find_blocks(kept) < 0]
+    return WalkPlan(steps, int(decoded), kept)
+
+
+class RecordWalk:
+    """One walk, and the spool of the blocks that it keeps. Close it in the end."""
+
+    def __init__(
+        self,
+        reader: RecordReader,
+        table: SlotTable,
+        block_bytes: int,
+        kept_slots: npt.NDArray[np.int64],
+        *,
+        find_blocks: FindBlocks | None = None,
+        read_back: ReadBack | None = None,
+        spool_folder: str | None = None,
+    ) -> None:
+        """Args: find_blocks, read_back: both or neither. spool_folder: for kept blocks, if they are many."""
+        self._reader, self._table = reader, table
+        self.spool = Spool(kept_slots, block_bytes, spool_folder)
+        self._sources = SourceReader(table, self.spool, block_bytes, find_blocks=find_blocks, read_back=read_back)
+        self._scratch = ThreadBuffer()
+        self.lost: dict[int, str] = {}
+        """Records that could not be expanded, and why."""
+
+    def close(self) -> None:
+        """Forget what was kept."""
+        self.spool.close()
+
+    def run(
+        self,
+        steps: Sequence[Sequence[ReadGroup]],
+        handle: Handle[Result],
+        *,
+        keep_going: bool,
+        workers: int | None = None,
+    ) -> Iterator[WalkedRecords[Result]]:
+        """Fetch, expand and verify, step by step; what a step could not expand those after it do without.
+
+        Raises:
+            IntegrityError, StoreError: as soon as one is met, unless `keep_going`: then it is reported in the result.
+        """
+
+        def walk_group(group: ReadGroup) -> WalkedRecords[Result]:
+            return self._walk_group(group, handle, keep_going=keep_going)
+
+        with OrderedPool(workers=workers, window=2 * (workers or count_workers())) as pool:
+            for step in steps:
+                for walked in pool.map(walk_group, step):
+                    self.lost.update(walked.damaged)
+                    yield walked
+
+    def read_sources(self, record: int) -> memoryview:
+        """Return what a delta record is encoded against, in memory of its own; raises ValueError if that is lost."""
+        self._refuse_lost(record)
+        return self._sources.read(record)
+
+    def _walk_group(self, group: ReadGroup, handle: Handle[Result], *, keep_going: bool) -> WalkedRecords[Result]:
+        located = self._sources.locate(group.records)
+
+        def read_sources(record: int) -> memoryview:
+            self._refuse_lost(record)
+            return located(record)
+
+        try:
+            fetched = self._reader.fetch(group)
+        except StoreError as error:
+            if not keep_going:
+                raise
+            return WalkedRecords((), (), tuple((record, str(error)) for record in group.records.tolist()))
+        done: dict[int, Result] = {}
+        damaged: list[tuple[int, str]] = []
+        for record in group.records.tolist():
+            try:
+                scratch = self._scratch.get(MAX_RECORD_BYTES)
+                content = self._reader.expand(record, group, fetched, read_sources, scratch)
+            except IntegrityError as error:
+                if not keep_going:
+                    raise
+                damaged.append((record, str(error)))
+                continue
+            self.spool.put(int(self._table.first_slots[record]), content)
+            done[record] = handle(record, content, read_sources)
+        return WalkedRecords(tuple(done), tuple(done.values()), tuple(damaged))
+
+    def _refuse_lost(self, record: int) -> None:
+        """Raise ValueError if a record depends on one that cannot be expanded."""
+        if not self.lost:
+            return
+        firsts, _ = self._table.source_slots(record)
+        for source in self._table.records_of(firsts).tolist():
+            if source in self.lost:
+                # Of a chain, what is at its bottom is told, not each link.
+                raise ValueError(f"{_DEPENDS_ON}{self.lost[source].rsplit(_DEPENDS_ON, 1)[-1]}")
