@@ -140,7 +140,7 @@ class SlotTable(RecordNumbers):
         found = np.zeros(len(self.index), np.bool_)
         while len(frontier := frontier[links.counts[frontier] > 0]):
             if unsound := self.index.find_unsound(frontier):
-                raise unsound[0]
+                raise (self.index.damage or unsound)[0]  # an index object that could not be read may be why
             sources = distinct(links.entries[links.of(frontier)])
             frontier = sources[~found[sources]]
             found[frontier] = True
