@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
 
 from deltaimg.engine.progress import Progress
-from deltaimg.engine.prune.plan import MAX_UNUSED_PERCENT, PruneOptions
+from deltaimg.engine.prune.options import MAX_UNUSED_PERCENT, PruneOptions, Trim
 from deltaimg.engine.prune.run import PruneForecast, PruneResult
 from deltaimg.engine.prune.run import plan_prune as plan_prune_of
 from deltaimg.engine.prune.run import prune as prune_repository
@@ -78,15 +78,19 @@ def prune(
     *,
     max_unused_percent: float = MAX_UNUSED_PERCENT,
     max_repack_bytes: int | None = None,
+    trim: str = Trim.AUTO.value,
     progress: Progress | None = None,
 ) -> PruneResult:
     """Delete what no snapshot needs; backups and restores may go on meanwhile.
 
     Args:
         max_unused_percent: of what all packs hold may stay unused; beyond it, packs are repacked.
-        max_repack_bytes: write at most so much anew.
+        max_repack_bytes: write at most so much.
+        trim: what becomes of records of which only part is needed: 'auto' stores them again without the rest where that frees
+            enough for what it costs, 'full' wherever it frees anything, 'none' nowhere.
     """
-    return prune_repository(repository, _prune_options(max_unused_percent, max_repack_bytes), progress=progress)
+    options = _prune_options(max_unused_percent, max_repack_bytes, trim)
+    return prune_repository(repository, options, progress=progress)
 
 
 def plan_prune(
@@ -94,10 +98,12 @@ def plan_prune(
     *,
     max_unused_percent: float = MAX_UNUSED_PERCENT,
     max_repack_bytes: int | None = None,
+    trim: str = Trim.AUTO.value,
     progress: Progress | None = None,
 ) -> PruneForecast:
     """Return what `prune` would do, and what an earlier one could not delete yet; nothing is changed."""
-    return plan_prune_of(repository, _prune_options(max_unused_percent, max_repack_bytes), progress=progress)
+    options = _prune_options(max_unused_percent, max_repack_bytes, trim)
+    return plan_prune_of(repository, options, progress=progress)
 
 
 def flatten(
@@ -112,7 +118,11 @@ def flatten(
     return [flatten_snapshot(repository, ref, max_depth=max_depth, progress=progress) for ref in refs]
 
 
-def _prune_options(max_unused_percent: float, max_repack_bytes: int | None) -> PruneOptions:
+def _prune_options(max_unused_percent: float, max_repack_bytes: int | None, trim: str) -> PruneOptions:
     if not 0 <= max_unused_percent <= 100:
         raise UsageError(f"{max_unused_percent:g} percent unused: it must be 0 to 100")
-    return PruneOptions(max_unused_percent / 100, max_repack_bytes)
+    try:
+        return PruneOptions(max_unused_percent / 100, max_repack_bytes, Trim(trim))
+    except ValueError:
+        names = ", ".join(each.value for each in Trim)
+        raise UsageError(f"'{trim}' is not a way to trim records", hint=f"it is one of {names}") from None

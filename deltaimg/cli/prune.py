@@ -33,10 +33,19 @@ def prune(
         typer.Option(
             "--max-repack",
             metavar="SIZE",
-            help="Write at most so much anew in this run; 0 deletes whole packs only.",
+            help="Write at most so much in this run; 0 deletes whole packs only.",
             show_default="no bound",
         ),
     ] = None,
+    trim: Annotated[
+        str,
+        typer.Option(
+            "--trim",
+            metavar="HOW",
+            help="Store records again without what is not needed: auto where that frees enough for what it costs, "
+            "full wherever it frees anything, or none.",
+        ),
+    ] = "auto",
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -45,15 +54,16 @@ def prune(
     """Delete what no snapshot needs any more, so that space comes back.
 
     Run it after 'forget'. Packs in which nothing is needed go whole; others are repacked as far as that is worth it, and
-    records of which snapshots need only part are stored anew without the rest.
+    records of which only part is needed are stored again without the rest.
     Backups and restores may go on meanwhile: what they may be using stays until they end, and the next prune takes it.
-    It may be interrupted at any time.
+    It may be interrupted at any time; the next one uses what was stored.
 
     Examples:
 
         deltaimg prune
         deltaimg prune --dry-run
         deltaimg prune --max-unused 10 --max-repack 20G
+        deltaimg prune --trim full
     """
     from deltaimg.api.repositories import open_repository
     from deltaimg.api.retention import plan_prune
@@ -64,14 +74,16 @@ def prune(
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
         if dry_run:
-            found = plan_prune(repository, max_unused_percent=share, max_repack_bytes=most, progress=terminal)
+            found = plan_prune(
+                repository, max_unused_percent=share, max_repack_bytes=most, trim=trim, progress=terminal
+            )
             if as_json:
                 described = {"dry_run": True, **describe_plan(found.plan)}
                 terminal.print_json({**described, "waiting": describe_waiting(found.waiting)})
             print_plan(found.plan, terminal)
             print_waiting(found.waiting, terminal)
             return
-        result = run_prune(repository, max_unused_percent=share, max_repack_bytes=most, progress=terminal)
+        result = run_prune(repository, max_unused_percent=share, max_repack_bytes=most, trim=trim, progress=terminal)
         if as_json:
             terminal.print_json(describe_result(result))
         print_result(result, terminal)
@@ -95,6 +107,8 @@ def describe_plan(plan: PrunePlan) -> dict[str, object]:
         "total_bytes": plan.total_bytes,
         "freed_bytes": plan.freed_bytes,
         "written_bytes": plan.written_bytes,
+        "cut_records": len(plan.trim.cut),
+        "recoded_records": len(plan.trim.recoded),
         "unused_bytes": plan.unused_bytes,
         "dead_packs": len(plan.dead_packs),
         "repacked_packs": len(plan.repacked_packs),
@@ -124,6 +138,8 @@ def print_plan(plan: PrunePlan, terminal: Terminal) -> None:
     terminal.print_pairs(
         [
             ("stored", format_bytes(plan.total_bytes)),
+            ("records to cut", str(len(plan.trim.cut))),
+            ("deltas to re-encode", str(len(plan.trim.recoded))),
             ("packs not needed", str(len(plan.dead_packs))),
             ("packs to repack", str(len(plan.repacked_packs))),
             ("other objects", str(len(plan.indexes) + len(plan.signatures) + len(plan.maps))),
@@ -139,7 +155,7 @@ def print_result(result: PruneResult, terminal: Terminal) -> None:
     net = result.freed_bytes - result.written_bytes
     packs = len(result.plan.repacked_packs)
     terminal.remark(
-        f"{format_bytes(max(0, net))} came back: {format_bytes(result.freed_bytes)} deleted, "
+        f"{format_bytes(max(0, net))} freed: {format_bytes(result.freed_bytes)} deleted, "
         f"{format_bytes(result.written_bytes)} written, {format_count(packs, 'pack')} repacked, "
         f"{format_seconds(result.duration_s)}"
     )

@@ -102,6 +102,10 @@ class Index:
         """Return the entry number of each id, -1 for one that no index object has; `place` as in `RecordLookup.find`."""
         return self._lookup.find(record_ids, place)
 
+    def list_copies(self) -> list[list[int]]:
+        """Return the entries of each record that lies in several places, the best one first."""
+        return self._lookup.list_repeated()
+
     def find_slots(
         self, record_ids: Digests, firsts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.int64]:

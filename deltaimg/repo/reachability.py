@@ -15,6 +15,7 @@ read after the manifests has it. A manifest that goes meanwhile was forgotten, a
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
 from deltaimg.repo.numbering import LayerNumbers
 from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.slot_copies import SlotPieces, place_slots
 
 _TRIES = 3
 _PIECE = 4096
@@ -76,6 +78,31 @@ class SlotBits:
             claimed[piece] = np.bincount(of_stretch, minlength=len(firsts))
             self._mark(firsts, counts[piece])
         return claimed
+
+    def copy(self) -> SlotBits:
+        """Return bits that can be set without these."""
+        made = copy(self)
+        made._bits = self._bits.copy()
+        return made
+
+    def count_in(
+        self, entries: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Return how many bits of each stretch, as `mark` takes them, are set."""
+        found = np.zeros(len(entries), np.int64)
+        for first in range(0, len(entries), _PIECE):
+            piece = slice(first, first + _PIECE)
+            numbers = expand_ranges(self._firsts[entries[piece]].astype(np.int64) + starts[piece], counts[piece])
+            is_set = (self._bits[numbers >> 3] >> (numbers & 7).astype(np.uint8)) & 1
+            found[piece] = np.add.reduceat(is_set, np.cumsum(counts[piece]) - counts[piece], dtype=np.int64)
+        return found
+
+    def move(self, entry: int, other: int) -> None:
+        """Set the bits of `entry` in `other`, which has as many, and clear them there."""
+        slots = np.flatnonzero(self.of(entry))
+        self.mark(np.full(len(slots), other), slots, np.ones(len(slots), np.int64))
+        places = int(self._firsts[entry]) + slots
+        np.bitwise_and.at(self._bits, places >> 3, ~(1 << (places & 7)).astype(np.uint8))
 
     def of(self, entry: int) -> npt.NDArray[np.bool_]:
         """Tell for each slot of an entry whether it is marked."""
@@ -244,4 +271,5 @@ def find_pieces(
         records, starts, lengths = cut_runs(
             needed.runs[first : first + _MAP_PIECE], numbers.first_slots, layer.record_slots
         )
-        yield entries[records], starts, lengths
+        placed, _ = place_slots(index, SlotPieces(entries[records], starts, lengths), name)
+        yield placed.entries, placed.firsts, placed.counts

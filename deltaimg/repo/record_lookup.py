@@ -42,6 +42,15 @@ class RecordLookup:
         found = self.find(self.ids[self._order[follows]])
         return distinct(found[is_delta[found]])
 
+    def list_repeated(self) -> list[list[int]]:
+        """Return the entries of each record that several entries have, the best one first."""
+        follows = np.flatnonzero(self._prefixes[1:] == self._prefixes[:-1])
+        groups: dict[bytes, list[int]] = {}
+        for place in distinct(follows, follows + 1).tolist():
+            entry = int(self._order[place])
+            groups.setdefault(self.ids[entry].tobytes(), []).append(entry)
+        return [group for group in groups.values() if len(group) > 1]
+
     def prefer(self, chosen: npt.NDArray[np.int64]) -> None:
         """Have these entries found, at most one of each record."""
         is_second = np.ones(len(self._order), np.int8)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, Runs, distinct, empty_runs, expand_ranges
+from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, Runs, distinct, empty_runs, join_runs
 from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, ObjectNotFound
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, parse_signature
@@ -23,6 +23,7 @@ from deltaimg.kernels import digest_blocks, digest_buffer, overlay_runs
 from deltaimg.repo.index import Index
 from deltaimg.repo.numbering import RecordNumbers, renumber_runs
 from deltaimg.repo.repository import Repository
+from deltaimg.repo.slot_copies import SlotPieces, place_slots
 
 
 class SlotTable(RecordNumbers):
@@ -68,26 +69,19 @@ class SlotTable(RecordNumbers):
 
     def _avoid_absent(self, runs: Runs, needed_by: str) -> Runs:
         """Return runs, none across two records, with other copies of records in place of those that lack their slots."""
-        data = np.flatnonzero(runs["slot"] >= FIRST_SLOT)
-        records, firsts = self._split(runs["slot"][data])
-        entries, counts = self._entries[records], runs["count"][data]
-        lacking = np.flatnonzero(~self.index.cuts.have(entries, firsts, counts))
-        if not len(lacking):
+        is_data = runs["slot"] >= FIRST_SLOT
+        data = runs[is_data]
+        records, firsts = self._split(data["slot"])
+        wanted = SlotPieces(self._entries[records], firsts, data["count"].astype(np.int64))
+        placed, origins = place_slots(self.index, wanted, needed_by)
+        if placed is wanted:
             return runs
-        if int(counts[lacking].max()) > 1:
-            # No copy may have a run as a whole: block by block then.
-            return self._avoid_absent(_split_runs(runs, data[lacking]), needed_by)
-        ids = self.index.entries["id"][entries[lacking]]
-        others = self.index.find_slots(ids, firsts[lacking], counts[lacking])
-        if len(others) and int(others.min()) < 0:
-            lost = int(np.argmin(others))
-            name = ids[lost].tobytes().hex()[:16]
-            raise IntegrityError(
-                needed_by, 0, f"needs block {int(firsts[lacking][lost])} of record {name}, which it lacks"
-            )
-        found, copies = runs.copy(), self.add_entries(others)
-        found["slot"][data[lacking]] = self.first_slots[copies] + firsts[lacking]
-        return found
+        copies = self.add_entries(placed.entries)
+        found = data[origins]
+        found["first_block"] += (placed.firsts - firsts[origins]).astype(np.uint64)
+        found["count"], found["slot"] = placed.counts, self.first_slots[copies] + placed.firsts
+        joined = join_runs([runs[~is_data], found])
+        return joined[np.argsort(joined["first_block"], kind="stable")]
 
     def are_there(self, slots: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Return which data slots have content: a cut record lacks some of its slots."""
@@ -263,16 +257,3 @@ class SlotTable(RecordNumbers):
             grown = np.zeros((self.slot_count, DIGEST_BYTES), np.uint8)
             grown[: len(self.digests)] = self.digests
             self.digests = grown
-
-
-def _split_runs(runs: Runs, chosen: npt.NDArray[np.int64]) -> Runs:
-    """Return runs with the chosen data runs split into single blocks."""
-    counts = np.ones(len(runs), np.int64)
-    counts[chosen] = runs["count"][chosen]
-    within = expand_ranges(np.zeros(len(runs), np.int64), counts)
-    split: Runs = np.repeat(runs, counts)
-    is_split = np.repeat(counts > 1, counts)
-    split["first_block"] += within.astype(np.uint64)
-    split["slot"] += within.astype(np.uint32)
-    split["count"][is_split] = 1
-    return split

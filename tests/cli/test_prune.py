@@ -22,7 +22,7 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_prune_says_what_came_back(nights: Nights, tmp_path: Path) -> None:
+def test_prune_says_what_it_freed(nights: Nights, tmp_path: Path) -> None:
     keep_newest(nights.repo)
     before = size_of(nights.repo)
     planned = succeed("prune", "--dry-run", "--json", repo=nights.repo).json
@@ -34,7 +34,7 @@ def test_prune_says_what_came_back(nights: Nights, tmp_path: Path) -> None:
     assert found.keys() > planned.keys()
     succeed("restore", "vm1", tmp_path / "out.raw", "-q", repo=nights.repo)
     assert (tmp_path / "out.raw").read_bytes() == nights.second
-    assert "0 B came back" in succeed("prune", repo=nights.repo).text
+    assert "0 B freed: 0 B deleted" in succeed("prune", repo=nights.repo).text
 
 
 def test_prune_prints_its_plan(nights: Nights) -> None:
@@ -44,7 +44,7 @@ def test_prune_prints_its_plan(nights: Nights) -> None:
 
 
 def test_bad_options_of_prune_are_refused(nights: Nights) -> None:
-    for options in (("--max-unused", "x"), ("--max-unused", "101"), ("--max-repack", "-1")):
+    for options in (("--max-unused", "x"), ("--max-unused", "101"), ("--max-repack", "-1"), ("--trim", "some")):
         fail(UsageError.exit_code, "prune", *options, repo=nights.repo)
 
 

@@ -15,7 +15,7 @@ import pytest
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.engine.prune.plan import PruneOptions
+from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.run import PruneResult, prune
 from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable
 from deltaimg.repo.deletions import load_deletions
@@ -25,7 +25,7 @@ from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.faults import FaultyPort, FaultyStore
-from tests.support.images import SyntheticImage, make_incompressible_image
+from tests.support.images import PAGE, SyntheticImage, make_incompressible_image
 from tests.support.repositories import back_up_image, count_stored_bytes, make_repository
 from tests.support.retention import keep_only, list_manifests
 
@@ -56,7 +56,7 @@ class Prunable:
 
 @pytest.fixture(scope="module")
 def prunable() -> Prunable:
-    """One pack is to be deleted, one repacked, one kept; of one record half is needed; a delta stands on what is forgotten."""
+    """One pack is to be deleted, one repacked, one kept; half of one record is needed; a delta has forgotten sources."""
     store = MemoryStore()
     repository = make_repository(store)
     kept = {}
@@ -71,6 +71,12 @@ def prunable() -> Prunable:
     kept[back_up_image(repository, image, "edited").id] = bytes(image.content)
     image.write(SIZE * 3 // 4 + 300, b"another")
     kept[back_up_image(repository, image, "edited").id] = bytes(image.content)
+    table = make_incompressible_image(SIZE, seed=5)
+    back_up_image(repository, table, "table")
+    quarters = [bytes(table.content[place : place + PAGE // 4]) for place in range(0, SIZE, PAGE)]
+    table.zero(0, SIZE)
+    table.write(0, b"".join(quarters))
+    kept[back_up_image(repository, table, "table").id] = bytes(table.content)
     other = make_incompressible_image(SIZE, seed=4)
     kept[back_up_image(repository, other, "other").id] = bytes(other.content)
     keep_only(repository, kept)
@@ -79,8 +85,8 @@ def prunable() -> Prunable:
     result = prune_now(Repository(counting, repository.config))
     assert result.plan.dead_packs
     assert result.plan.repacked_packs
-    assert len(result.trim.cut)
-    assert len(result.trim.recoded)
+    assert len(result.plan.trim.cut)
+    assert len(result.plan.trim.recoded)
     check_contents(repository, kept)
     return Prunable(objects, kept, image, len(counting.calls), count_stored_bytes(repository))
 

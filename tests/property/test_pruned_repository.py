@@ -15,7 +15,7 @@ from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.engine.prune.plan import PruneOptions
+from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.flatten import flatten
 from deltaimg.errors import DeltaimgError, StoreUnavailable

@@ -13,7 +13,7 @@ import sys
 import time
 
 from deltaimg.api.repositories import open_repository
-from deltaimg.engine.prune.plan import PruneOptions
+from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.forget import forget
 from deltaimg.errors import LockLost, RepositoryLocked

@@ -13,7 +13,7 @@ import msgspec
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.engine.prune.plan import PruneOptions
+from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.repair.run import repair
 from deltaimg.engine.retention.annotate import set_pin

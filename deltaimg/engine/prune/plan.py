@@ -1,89 +1,95 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a prune will do, decided before anything is touched: which packs go, which are repacked, what that frees and costs.
 
-Told from the reachable records and the sizes of objects alone; nothing here reads a pack or a signature.
-Memory  a few numbers for each record and each object.
+Packs in which much is unused are repacked: the records in them that are needed are copied, or *cut*, if only some of their
+slots are needed and that frees enough for what it costs. Deltas may be encoded again besides (`engine/prune/recode.py`).
+
+Made from the reachable slots and the sizes of objects alone; nothing here reads a pack or a signature.
+Memory  a bit a slot, and a few numbers for each record and each object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import distinct
-from deltaimg.format.framing import HEADER_BYTES
-from deltaimg.format.index import ENTRY, INDEXES
-from deltaimg.format.map import MAPS
-from deltaimg.format.pack import FOOTER_ENTRY, PACKS, TRAILER
-from deltaimg.format.record import RECORD_HEADER_BYTES
-from deltaimg.format.signature import HEAD, SIGNATURES
-from deltaimg.repo.deletions import PendingDeletion
+from deltaimg.engine.prune.needs import Flags, Needs, choose_copies, find_needs
+from deltaimg.engine.prune.options import PruneOptions, Trim
+from deltaimg.engine.prune.recode import RecordSizes, choose_recoded
+from deltaimg.engine.prune.sizes import (
+    Inventory,
+    choose_objects,
+    count_packed,
+    count_signed,
+    payload_bytes,
+    signed_bytes,
+)
+from deltaimg.format.index import ENTRY
 from deltaimg.repo.index import Index
 from deltaimg.repo.reachability import Reachable
-from deltaimg.repo.repository import Repository
 
-MAX_UNUSED_PERCENT = 2.0
 MAX_INDEXES = 64
 """More of them are merged, down to half as many."""
-_BYTES_A_SLOT, _BYTES_A_SIGNED_RECORD = 16, 18
-_SIGNATURE_HEAD_BYTES = HEADER_BYTES + HEAD.size
-_PIECE = 1 << 16
-_KINDS = (PACKS, INDEXES, SIGNATURES, MAPS)
-
-Entries = npt.NDArray[Any]
-"""Of `ENTRY`."""
-BytesOf = Callable[[Entries], npt.NDArray[np.int64]]
+_LEAST_GAIN = {Trim.AUTO: 0.1, Trim.FULL: 0.0}
+"""Bytes that cutting or re-encoding a record must free for each byte that it decodes or writes."""
+_ABSENT_BYTES = 16
+"""What a cut record has in the place of a slot: its digest."""
+_NOTHING = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class PruneOptions:
-    """How far a prune goes for space."""
+class TrimPlan:
+    """Records to store again under their ids with less in them, by entry."""
 
-    max_unused: float = MAX_UNUSED_PERCENT / 100
-    """Packs are repacked until at most this share of what all packs hold is unused."""
-    max_repack_bytes: int | None = None
-    """So much is written anew at most."""
+    cut: npt.NDArray[np.int64]
+    """Literals of which only some slots are needed."""
+    recoded: npt.NDArray[np.int64]
+    """Deltas, which keep only those sources that are needed without them."""
+    needs: Needs
+    """What is needed once all of them are stored."""
+    written_bytes: int = 0
+    """About; known exactly only when it is done."""
 
+    @property
+    def entries(self) -> npt.NDArray[np.int64]:
+        """Of all these records."""
+        return np.concatenate((self.cut, self.recoded))
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    """Sizes of all objects that are not pending deletion, by kind and digest."""
-
-    packs: dict[str, int]
-    indexes: dict[str, int]
-    signatures: dict[str, int]
-    maps: dict[str, int]
-    total_bytes: int
-    """Of everything in the repository."""
+    @property
+    def is_empty(self) -> bool:
+        return not len(self.entries)
 
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
     """What goes, what is written first, and what that comes to. Sizes in bytes; names are digests."""
 
+    trim: TrimPlan
     dead_packs: tuple[str, ...]
     """Nothing in them is needed."""
     repacked_packs: tuple[str, ...]
-    """What is needed in them is copied elsewhere."""
+    """What is needed in them is stored elsewhere."""
     indexes: tuple[str, ...]
     """They name what goes, and are replaced by others; or they are merged with others."""
     signatures: tuple[str, ...]
     maps: tuple[str, ...]
     moved: npt.NDArray[np.int64]
-    """Entries of records to copy."""
+    """Entries of records to copy as they are."""
     resigned: npt.NDArray[np.int64]
     """Entries of records that stay, whose digests are copied."""
+    reindexed: npt.NDArray[np.int64]
+    """Entries that stay, of index objects that go."""
     total_bytes: int
     """Of the repository before."""
     freed_bytes: int
     written_bytes: int
     """About; known exactly only when it is done."""
     unused_bytes: int
-    """What packs that stay hold in vain."""
+    """What packs that stay hold in vain, as far as it would be freed."""
 
     @property
     def packs(self) -> tuple[str, ...]:
@@ -94,51 +100,54 @@ class PrunePlan:
         return not (self.packs or self.indexes or self.signatures or self.maps)
 
 
-def take_inventory(repository: Repository, pending: Iterable[PendingDeletion]) -> Inventory:
-    """List all objects, those left out that are pending deletion."""
-    lists = [each.objects for each in pending]
-    gone = {name for each in lists for name in (*each.packs, *each.indexes, *each.signatures, *each.maps)}
-    sizes: dict[str, dict[str, int]] = {kind: {} for kind in _KINDS}
-    total = 0
-    for found in repository.store.list(""):
-        total += found.size_bytes
-        kind, digest = found.name.partition("/")[0] + "/", found.name.rpartition("/")[2]
-        if kind in sizes and digest not in gone:
-            sizes[kind][digest] = found.size_bytes
-    return Inventory(sizes[PACKS], sizes[INDEXES], sizes[SIGNATURES], sizes[MAPS], total)
-
-
 def make_plan(reachable: Reachable, inventory: Inventory, options: PruneOptions) -> PrunePlan:
-    """Decide what goes and what is copied."""
+    """Decide what goes, what is stored again, and what is copied."""
     index = reachable.index
-    is_kept = reachable.is_live & ~index.is_pending
-    used = _sum_by_name(index.packs, index.entries, "pack", is_kept, _packed_bytes)
-    fixed = HEADER_BYTES + TRAILER.size
-    needed = {name: used[name] + fixed for name in inventory.packs if used.get(name)}
-    repacked, unused = _choose(inventory.packs, needed, options.max_unused, options.max_repack_bytes)
-    return settle(reachable, inventory, options, frozenset(repacked), unused)
+    sizes, mapped = _measure(index), choose_copies(index, reachable.mapped)
+    untrimmed = TrimPlan(_NOTHING, _NOTHING, find_needs(index, mapped))
+    trim, is_recoded = _plan_trim(index, untrimmed, options, sizes)
+    is_cut, after = _find_cuts(index, trim.needs, options, sizes)
+    taken = np.where(is_cut, after, sizes.payload)
+    is_held = (trim.needs.slots > 0) & ~index.is_pending & ~is_recoded
+    # What only deltas need that are encoded again is room to be gained in its pack, too.
+    held_now = distinct(index.entries["pack"][(untrimmed.needs.slots > 0) & ~index.is_pending])
+    needed = dict.fromkeys((index.packs[number] for number in held_now.tolist()), 0)
+    needed |= count_packed(index.packs, index.entries["pack"], taken, is_held)
+    most = options.max_repack_bytes
+    repacked, unused = choose_objects(
+        inventory.packs, needed, options.max_unused, None if most is None else most - trim.written_bytes
+    )
+    if not repacked:
+        return settle(reachable, inventory, options, untrimmed, frozenset(), unused)
+    is_cut &= names_chosen(index.packs, repacked)[index.entries["pack"]] & ~is_recoded
+    cut_bytes = int(after[is_cut].sum(dtype=np.float64))
+    trim = replace(trim, cut=np.flatnonzero(is_cut), written_bytes=trim.written_bytes + cut_bytes)
+    return settle(reachable, inventory, options, trim, frozenset(repacked), unused)
 
 
 def settle(
-    reachable: Reachable, inventory: Inventory, options: PruneOptions, repacked: frozenset[str], unused_bytes: int
+    reachable: Reachable,
+    inventory: Inventory,
+    options: PruneOptions,
+    trim: TrimPlan,
+    repacked: frozenset[str],
+    unused_bytes: int,
 ) -> PrunePlan:
-    """Return the plan that follows once it is known which packs are repacked."""
+    """Return the plan that follows once it is known which records are trimmed and which packs are repacked."""
     index = reachable.index
-    is_kept = reachable.is_live & ~index.is_pending
+    is_kept = (trim.needs.slots > 0) & ~index.is_pending
+    is_kept[trim.entries] = False
     is_moved = is_kept & names_chosen(index.packs, repacked)[index.entries["pack"]]
     stays = is_kept & ~is_moved
-    held = {index.packs[number] for number in distinct(index.entries["pack"][is_kept]).tolist()}
-    dead = tuple(name for name in inventory.packs if name not in held)
-    used = _sum_by_name(index.signatures, index.entries, "signature", stays, _signed_bytes)
-    needed = {name: used[name] + _SIGNATURE_HEAD_BYTES for name in inventory.signatures if used.get(name)}
-    resigned_names, _ = _choose(inventory.signatures, needed, options.max_unused, None)
-    signatures = tuple(name for name in inventory.signatures if name not in needed or name in resigned_names)
-    is_resigned = stays & names_chosen(index.signatures, resigned_names)[index.entries["signature"]]
+    held = {index.packs[number] for number in distinct(index.entries["pack"][stays]).tolist()}
+    dead = tuple(name for name in inventory.packs if name not in held and name not in repacked)
+    needed = count_signed(index.signatures, index.entries, stays)
+    resigned, _ = choose_objects(inventory.signatures, needed, options.max_unused)
+    signatures = tuple(name for name in inventory.signatures if name not in needed or name in resigned)
+    is_resigned = stays & names_chosen(index.signatures, resigned)[index.entries["signature"]]
     indexes = _choose_indexes(index, inventory, stays & ~is_resigned)
     maps = tuple(name for name in inventory.maps if name not in reachable.maps)
-    reindexed = stays & names_chosen(index.names, indexes)[index.object_of]
-    written = _sum(index.entries, is_moved, payload_bytes) + _sum(index.entries, is_moved | is_resigned, _signed_bytes)
-    written += int((is_moved | reindexed).sum()) * ENTRY.itemsize
+    is_reindexed = stays & names_chosen(index.names, indexes)[index.object_of]
     gone = (
         (inventory.packs, (*dead, *repacked)),
         (inventory.indexes, indexes),
@@ -146,6 +155,7 @@ def settle(
         (inventory.maps, maps),
     )
     return PrunePlan(
+        trim=trim,
         dead_packs=dead,
         repacked_packs=tuple(sorted(repacked)),
         indexes=indexes,
@@ -153,28 +163,12 @@ def settle(
         maps=maps,
         moved=np.flatnonzero(is_moved),
         resigned=np.flatnonzero(is_resigned),
+        reindexed=np.flatnonzero(is_reindexed),
         total_bytes=inventory.total_bytes,
         freed_bytes=sum(sizes[name] for sizes, names in gone for name in names),
-        written_bytes=written,
+        written_bytes=trim.written_bytes + _count_written(index, trim.entries, is_moved, is_resigned, is_reindexed),
         unused_bytes=unused_bytes,
     )
-
-
-def payload_bytes(entries: Entries) -> npt.NDArray[np.int64]:
-    """Return what each record takes in a pack."""
-    taken: npt.NDArray[np.int64] = entries["payload_bytes"].astype(np.int64) + RECORD_HEADER_BYTES
-    return taken
-
-
-def _packed_bytes(entries: Entries) -> npt.NDArray[np.int64]:
-    """The same, with the record's part of the footer."""
-    return payload_bytes(entries) + FOOTER_ENTRY.itemsize
-
-
-def _signed_bytes(entries: Entries) -> npt.NDArray[np.int64]:
-    """Return what each record takes in a signature."""
-    taken: npt.NDArray[np.int64] = entries["slots"].astype(np.int64) * _BYTES_A_SLOT + _BYTES_A_SIGNED_RECORD
-    return taken
 
 
 def names_chosen(names: list[str], chosen: Iterable[str]) -> npt.NDArray[np.bool_]:
@@ -183,55 +177,63 @@ def names_chosen(names: list[str], chosen: Iterable[str]) -> npt.NDArray[np.bool
     return np.fromiter((name in wanted for name in names), np.bool_, len(names))
 
 
-def _pieces(entries: Entries, is_counted: npt.NDArray[np.bool_]) -> Iterator[Entries]:
-    """Yield those entries that count, some at a time: of all at once the numbers made of them would be what takes memory."""
-    for first in range(0, len(entries), _PIECE):
-        piece = slice(first, first + _PIECE)
-        yield entries[piece][is_counted[piece]]
+# -- trimming ----------------------------------------------------------------------------------------------------------
 
 
-def _sum(entries: Entries, is_counted: npt.NDArray[np.bool_], bytes_of: BytesOf) -> int:
-    return sum(int(bytes_of(piece).sum()) for piece in _pieces(entries, is_counted))
+def _measure(index: Index) -> RecordSizes:
+    slots = index.cuts.count(np.arange(len(index))).astype(np.float32)
+    block_bytes = np.exp2(index.entries["block_shift"].astype(np.float32))
+    return RecordSizes(payload_bytes(index.entries).astype(np.float32), slots, block_bytes)
 
 
-def _sum_by_name(
-    names: list[str], entries: Entries, field: str, is_counted: npt.NDArray[np.bool_], bytes_of: BytesOf
-) -> dict[str, int]:
-    """Return the sum of bytes for each name, which may stand in the list more than once, by its number in a field."""
-    totals = np.zeros(len(names), np.int64)
-    for piece in _pieces(entries, is_counted):
-        totals += np.bincount(piece[field], bytes_of(piece), len(names)).astype(np.int64)
-    sums: dict[str, int] = {}
-    for name, total in zip(names, totals.tolist(), strict=True):
-        sums[name] = sums.get(name, 0) + total
-    return sums
+def _plan_trim(index: Index, untrimmed: TrimPlan, options: PruneOptions, sizes: RecordSizes) -> tuple[TrimPlan, Flags]:
+    """Return which deltas to re-encode, and likewise as flags."""
+    mapped = untrimmed.needs.mapped
+    candidates = (mapped.slots > 0) & ~index.is_pending & (index.links.counts > 0)
+    chosen = np.zeros(len(index), np.bool_)
+    if options.trim is not Trim.NONE and options.max_repack_bytes != 0 and candidates.any():
+        chosen, payload = choose_recoded(index, mapped, candidates, sizes, _LEAST_GAIN[options.trim])
+    if not chosen.any():
+        return untrimmed, chosen
+    written = int(payload[chosen].sum(dtype=np.float64))
+    return TrimPlan(_NOTHING, np.flatnonzero(chosen), find_needs(index, mapped, chosen), written), chosen
 
 
-def _choose(
-    sizes: dict[str, int], needed: dict[str, int], max_unused: float, max_written: int | None
-) -> tuple[list[str], int]:
-    """Return which objects to write anew, those with the largest unused share first, and what is unused in the others.
-
-    Args:
-        needed: bytes of each object that must be kept; none of those that go anyhow.
-    """
-    unused = {name: max(0, sizes[name] - bytes_) for name, bytes_ in needed.items()}
-    total_unused, total = sum(unused.values()), sum(sizes[name] for name in needed)
-    chosen: list[str] = []
-    written = 0
-    for name in sorted(unused, key=lambda name: (-unused[name] / sizes[name], name)):
-        if total_unused <= max_unused * total or not unused[name]:
-            break
-        if max_written is not None and written + needed[name] > max_written:
-            continue
-        chosen.append(name)
-        written += needed[name]
-        total_unused -= unused[name]
-        total -= unused[name]
-    return chosen, total_unused
+def _find_cuts(
+    index: Index, needs: Needs, options: PruneOptions, sizes: RecordSizes
+) -> tuple[Flags, npt.NDArray[np.float32]]:
+    """Return which literals are worth being cut, and about what each record takes with only the slots that are needed."""
+    needed = needs.slots.astype(np.float32)
+    absent_bytes = _ABSENT_BYTES * (index.entries["slots"] - needed)
+    after = np.minimum(sizes.payload * (needed / sizes.slots) + absent_bytes, sizes.payload)
+    is_cut = (needs.slots > 0) & (needed < sizes.slots) & (index.links.counts == 0) & ~index.is_pending
+    if options.trim is Trim.NONE:
+        is_cut[:] = False
+    else:
+        freed = sizes.payload - after
+        is_cut &= (freed > 0) & (freed >= _LEAST_GAIN[options.trim] * (sizes.content + after))
+    return is_cut, after
 
 
-def _choose_indexes(index: Index, inventory: Inventory, stays: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+# -- sums --------------------------------------------------------------------------------------------------------------
+
+
+def _count_written(
+    index: Index,
+    trimmed: npt.NDArray[np.int64],
+    is_moved: Flags,
+    is_resigned: Flags,
+    is_reindexed: Flags,
+) -> int:
+    """Return what is written but for the payloads of trimmed records."""
+    is_signed = is_moved | is_resigned
+    is_signed[trimmed] = True
+    written = int(payload_bytes(index.entries[is_moved]).sum()) + int(signed_bytes(index.entries[is_signed]).sum())
+    is_indexed = is_signed | is_reindexed
+    return written + int(is_indexed.sum()) * ENTRY.itemsize
+
+
+def _choose_indexes(index: Index, inventory: Inventory, stays: Flags) -> tuple[str, ...]:
     """Return which index objects go: those with entries that do not stay as they are, or all when there are too many."""
     spoilt = set(distinct(index.object_of[~stays]).tolist())
     names = {name: number for number, name in enumerate(index.names) if name in inventory.indexes}

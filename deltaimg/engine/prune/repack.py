@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, distinct
 from deltaimg.engine.progress import Progress
-from deltaimg.engine.prune.plan import MAX_INDEXES, names_chosen, payload_bytes
+from deltaimg.engine.prune.plan import MAX_INDEXES
+from deltaimg.engine.prune.sizes import payload_bytes
 from deltaimg.errors import IntegrityError, Malformed, ObjectNotFound
 from deltaimg.format.index import INDEXES, IndexObject, build_index, parse_index
 from deltaimg.format.record import (
@@ -184,11 +185,6 @@ class IndexRewriter:
         digest, size_bytes = self._repository.put_object(folder, [data])
         self.stored_bytes += size_bytes
         return digest
-
-
-def entries_named(index: Index, names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
-    """Tell of each entry whether its index object is one of `names`."""
-    return names_chosen(index.names, names)[index.object_of]
 
 
 def _renumber(names: list[str]) -> tuple[tuple[str, ...], npt.NDArray[np.uint32]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One prune: finish an earlier one, mark what is reachable, plan, copy what stays, list the rest, delete it once that is safe.
+"""One prune: finish an earlier one, mark what is reachable, plan, store what stays, list the rest, delete it once that is safe.
 
 Always  nothing is deleted by its age, and nothing without proof that no snapshot needs it, given twice.
 Always  a prune that is interrupted anywhere costs no snapshot anything, and the next one finishes it.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -18,20 +18,18 @@ import numpy as np
 from deltaimg.arrays import distinct
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.prune.deletion import Waiting, finish, list_for_deletion, list_waiting
-from deltaimg.engine.prune.plan import (
-    Inventory,
-    PruneOptions,
-    PrunePlan,
-    make_plan,
-    settle,
-    take_inventory,
-)
-from deltaimg.engine.prune.repack import IndexRewriter, copy_records, entries_named
-from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown
+from deltaimg.engine.prune.needs import find_needs
+from deltaimg.engine.prune.options import PruneOptions
+from deltaimg.engine.prune.plan import PrunePlan, TrimPlan, make_plan, settle
+from deltaimg.engine.prune.repack import IndexRewriter, copy_records
+from deltaimg.engine.prune.sizes import Inventory, take_inventory
+from deltaimg.engine.prune.trim import trim_records
+from deltaimg.errors import DeltaimgError, LockLost, ReachabilityUnknown, StoreError
 from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import pack_name
 from deltaimg.repo.annotations import remove_orphans
 from deltaimg.repo.deletions import load_deletions
+from deltaimg.repo.index import Index
 from deltaimg.repo.leftovers import remove_all_leftovers
 from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.lock_holder import PATIENCE_S
@@ -61,14 +59,6 @@ class PruneForecast:
     waiting: tuple[Waiting, ...]
 
 
-@dataclass(slots=True)
-class _Work:
-    """What one run has written, and the packs that it could not copy."""
-
-    written_bytes: int = 0
-    damaged: set[str] = field(default_factory=set)
-
-
 def prune(
     repository: Repository,
     options: PruneOptions | None = None,
@@ -92,11 +82,10 @@ def prune(
         progress.start("finishing the prune before", None)
         freed = remove_all_leftovers(repository, clock()) + finish(repository, lock, progress, patience_s)
         reachable, inventory = _look(repository, progress)
-        written = 0
-        plan = make_plan(reachable, inventory, options)
+        plan, written = make_plan(reachable, inventory, options), 0
         if not plan.is_empty:
-            plan, copied = _replace(repository, lock, plan, reachable, inventory, options, progress, clock)
-            written = copied
+            plan, written = _replace(repository, lock, plan, reachable, inventory, options, progress, clock)
+            # Numbers for every record, which are found again: twice they would be what a prune takes of memory.
             del reachable
             progress.start("deleting", None)
             list_for_deletion(repository, lock, plan, clock())
@@ -153,23 +142,67 @@ def _replace(
     progress: Progress,
     clock: Callable[[], datetime],
 ) -> tuple[PrunePlan, int]:
-    """Write what takes the place of what goes; return the plan without what could not be copied, and the bytes written."""
-    work = _Work()
+    """Write what takes the place of what goes; return the plan without what could not be read, and the bytes written."""
+    index = reachable.index
+    damage = _Damage(index, progress)
+    with PackWriter(repository, _make_clock(reachable, clock), check_lock=lock.check) as writer:
+        try:
+            if not plan.trim.is_empty:
+                trim_records(repository, index, plan.trim, writer, progress, damage.note_record)
+            if len(plan.moved):
+                copy_records(repository, index, plan.moved, writer, progress, damage.note_pack)
+        except (StoreError, LockLost):
+            raise
+        except BaseException:
+            _publish_landed(writer, progress)
+            raise
+        writer.finish()
+    if damage.packs:
+        plan = _leave_out(plan, damage, reachable, inventory, options)
+    rewriter = IndexRewriter(repository, index)
+    rewriter.write(plan.reindexed, plan.resigned, len(inventory.indexes) - len(plan.indexes))
+    return plan, writer.stored_bytes + rewriter.stored_bytes
 
-    def note_damage(pack: str, error: IntegrityError | ObjectNotFound) -> None:
-        work.damaged.add(pack)
-        progress.warn(f"{error}; {pack_name(pack)} stays as it is")
 
-    if len(plan.moved):
-        with PackWriter(repository, _make_clock(reachable, clock), check_lock=lock.check) as writer:
-            copy_records(repository, reachable.index, plan.moved, writer, progress, note_damage)
-            writer.finish()
-        work.written_bytes += writer.stored_bytes
-    if work.damaged:
-        repacked = frozenset(plan.repacked_packs) - work.damaged
-        plan = settle(reachable, inventory, options, repacked, plan.unused_bytes)
-    rewriter = IndexRewriter(repository, reachable.index)
-    is_going = entries_named(reachable.index, plan.indexes) & reachable.is_live & ~reachable.index.is_pending
-    is_going[plan.moved] = False
-    rewriter.write(np.flatnonzero(is_going), plan.resigned, len(inventory.indexes) - len(plan.indexes))
-    return plan, work.written_bytes + rewriter.stored_bytes
+class _Damage:
+    """What could not be read: packs that stay as they are, and records that were not stored again."""
+
+    def __init__(self, index: Index, progress: Progress) -> None:
+        self._index, self._progress = index, progress
+        self.packs: set[str] = set()
+        self.entries: set[int] = set()
+
+    def note_record(self, entry: int, problem: str) -> None:
+        self.entries.add(entry)
+        pack = self._index.packs[int(self._index.entries["pack"][entry])]
+        if pack not in self.packs:
+            self.note_pack(pack, problem)
+
+    def note_pack(self, pack: str, problem: object) -> None:
+        self.packs.add(pack)
+        self._progress.warn(f"{problem}; {pack_name(pack)} stays as it is")
+
+
+def _leave_out(
+    plan: PrunePlan, damage: _Damage, reachable: Reachable, inventory: Inventory, options: PruneOptions
+) -> PrunePlan:
+    """Return a plan that keeps damaged packs, and what the deltas need that could not be encoded again."""
+    index, trim = reachable.index, plan.trim
+    failed = np.array(sorted(damage.entries), np.int64)
+    is_exempt = np.zeros(len(index), np.bool_)
+    is_exempt[np.setdiff1d(trim.recoded, failed)] = True
+    needs = find_needs(index, trim.needs.mapped, is_exempt)
+    # What was cut to fewer slots than are needed now is kept as it was, too.
+    is_done = needs.slots[trim.cut] == trim.needs.slots[trim.cut]
+    cut = np.setdiff1d(trim.cut[is_done], failed)
+    trim = TrimPlan(cut, np.flatnonzero(is_exempt), needs, trim.written_bytes)
+    repacked = frozenset(plan.repacked_packs) - damage.packs
+    return settle(reachable, inventory, options, trim, repacked, plan.unused_bytes)
+
+
+def _publish_landed(writer: PackWriter, progress: Progress) -> None:
+    """Make what was stored before an interruption findable for the next prune, if the store still can."""
+    try:
+        writer.finish()
+    except DeltaimgError as error:
+        progress.warn(f"what was stored so far could not be indexed: {error}")

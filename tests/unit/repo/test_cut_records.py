@@ -73,7 +73,8 @@ def test_a_map_that_needs_what_is_gone_is_refused_by_name() -> None:
     )
     remove_index_objects(repository, index)
     with pytest.raises(
-        IntegrityError, match=f"({'|'.join(kept.maps)}): needs block 0 of record [0-9a-f]{{16}}, which it lacks"
+        IntegrityError,
+        match=f"({'|'.join(kept.maps)}): needs block 0 of record [0-9a-f]{{16}}, which no copy of it has",
     ):
         SnapshotContent(repository, kept)
 

@@ -15,7 +15,7 @@ import pytest
 
 from deltaimg.engine.check.findings import Finding, FindingKind, Severity
 from deltaimg.engine.check.run import check
-from deltaimg.engine.prune.plan import PruneOptions
+from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.run import prune
 from deltaimg.errors import StoreUnavailable
 from deltaimg.format.framing import name_object

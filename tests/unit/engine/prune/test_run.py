@@ -10,7 +10,7 @@ import pytest
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.engine.prune.plan import PruneOptions
+from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.run import PruneResult, plan_prune, prune
 from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.errors import LockLost, ReachabilityUnknown, RepositoryLocked, StoreUnavailable

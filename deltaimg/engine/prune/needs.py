@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which slots of each record are needed: those that snapshots name, and those that needed deltas are encoded against.
+
+Where one of several copies of a record has all that is needed of it, the others are not.
+
+Memory  two bits a slot, and 3 bytes a record; 4 more where any record lies in several places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.repo.index import Index
+from deltaimg.repo.reachability import SlotBits
+
+_PIECE = 4096
+"""Deltas whose sources are looked at at once."""
+_ROUNDS = 4
+
+Flags = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """The slots that snapshots name, by index entry."""
+
+    bits: SlotBits
+    slots: npt.NDArray[np.uint16]
+    """How many of each entry."""
+    copies: npt.NDArray[np.int32] | None
+    """Of each entry, that of the same record which is used in its place; None where each stands for itself."""
+
+    def resolve(self, entries: Numbers) -> Numbers:
+        """Return the entries that are used in the place of `entries`."""
+        return entries if self.copies is None else self.copies[entries].astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """All slots that are needed, by index entry."""
+
+    bits: SlotBits
+    slots: npt.NDArray[np.uint16]
+    """How many of each entry; 0 of one that is not needed at all."""
+    mapped: Mapped
+
+    def count_in(self, entries: Numbers, firsts: Numbers, counts: Numbers) -> Numbers:
+        """Return how many of slots [first, first + count) of each of `entries`, or of what is used in its place, are needed."""
+        return self.bits.count_in(self.mapped.resolve(entries), firsts, counts)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRuns:
+    """The runs of slots that some deltas are encoded against, run after run."""
+
+    links: Numbers
+    """The number of the link of each run."""
+    entries: Numbers
+    """The entry that each run is taken from."""
+    firsts: Numbers
+    counts: Numbers
+
+
+def list_source_runs(index: Index, deltas: Numbers) -> Iterator[SourceRuns]:
+    """Yield the sources of deltas, some deltas at a time."""
+    links = index.links
+    for first in range(0, len(deltas), _PIECE):
+        numbers = links.of(deltas[first : first + _PIECE])
+        runs, run_counts = links.runs_of(deltas[first : first + _PIECE])
+        of_run = np.repeat(numbers, run_counts)
+        firsts, counts = runs["first_slot"].astype(np.int64), runs["count"].astype(np.int64)
+        yield SourceRuns(of_run, links.entries[of_run].astype(np.int64), firsts, counts)
+
+
+def find_needs(index: Index, mapped: Mapped, is_exempt: Flags | None = None) -> Needs:
+    """Return what is needed; every delta that is must be sound.
+
+    Args:
+        is_exempt: deltas that will do with those of their sources that are needed without them.
+    """
+    bits = mapped.bits.copy()
+    is_live = mapped.slots > 0
+    depths = index.links.depths
+    for depth in range(int(depths.max(initial=0)), 0, -1):
+        deltas = np.flatnonzero((depths == depth) & is_live)
+        if is_exempt is not None:
+            deltas = deltas[~is_exempt[deltas]]
+        for runs in list_source_runs(index, deltas):
+            entries = mapped.resolve(runs.entries)
+            bits.mark(entries, runs.firsts, runs.counts)
+            is_live[entries] = True
+    return Needs(bits, bits.count(), mapped)
+
+
+def choose_copies(index: Index, bits: SlotBits) -> Mapped:
+    """Return what snapshots name, told of as few copies of each record as have it.
+
+    Args:
+        bits: the slots that snapshots name, of whatever copies the index finds.
+    """
+    mapped = Mapped(bits, bits.count(), None)
+    groups = [group for group in index.list_copies() if not index.is_pending[group[0]]]
+    for _ in range(_ROUNDS if groups else 0):
+        better = _find_better(index, groups, find_needs(index, mapped))
+        if not better:
+            break
+        copies = np.arange(len(index), dtype=np.int32) if mapped.copies is None else mapped.copies.copy()
+        moved = mapped.bits.copy()
+        for entry, chosen in better.items():
+            moved.move(entry, chosen)
+            copies[copies == entry] = chosen
+        mapped = Mapped(moved, moved.count(), copies)
+    return mapped
+
+
+def _find_better(index: Index, groups: list[list[int]], needs: Needs) -> dict[int, int]:
+    """Return entries that are needed beside others of the same record, and the one that has all that is needed of them."""
+    better: dict[int, int] = {}
+    for group in groups:
+        used = [entry for entry in group if needs.slots[entry]]
+        if len(used) < 2:
+            continue
+        slots = np.flatnonzero(np.logical_or.reduce([needs.bits.of(entry) for entry in used]))
+        for entry in group:
+            is_whole = index.cuts.have(np.full(len(slots), entry), slots, np.ones(len(slots), np.int64)).all()
+            if is_whole and not index.is_pending[entry] and not index.is_missing[entry]:
+                better |= {other: entry for other in used if other != entry}
+                break
+    return better

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carry out a `TrimPlan`: store records again under their own ids, cut to the slots that are needed, deltas with fewer sources.
+
+Records are walked as for a restore, each expanded once in a batch: literals first, deltas after their sources. A batch has as
+many deltas as a spool of `SPOOL_BYTES` has room for the sources of.
+
+Always  what is encoded, and what it is encoded against, was verified by the digests of its blocks.
+Always  the sources of a delta are some of those that it had, so that no record can come to depend on itself.
+Memory  16 bytes a slot of the records of a batch; for each thread a record, its sources and what it becomes.
+Disk    the spool, in the folder for temporary files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import DIGEST_BYTES, distinct, expand_ranges
+from deltaimg.codec.zstd import LEVELS, ZstdCodec
+from deltaimg.delta.encode import EncodedRecord, Encoder, Sources
+from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs
+from deltaimg.engine.content.walk import ReadSources, RecordWalk, plan_walk
+from deltaimg.engine.pipeline import ThreadBuffer
+from deltaimg.engine.progress import Progress
+from deltaimg.engine.prune.needs import Needs
+from deltaimg.engine.prune.plan import TrimPlan
+from deltaimg.format.limits import MAX_RECORD_BYTES
+from deltaimg.format.slot_runs import SLOT_RUN
+from deltaimg.format.sources import SourceTable
+from deltaimg.model import GIB
+from deltaimg.repo.index import Index
+from deltaimg.repo.pack_writer import PackWriter
+from deltaimg.repo.record_reader import RecordReader
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.slots import SlotTable
+
+SPOOL_BYTES = GIB
+_BATCH_RECORDS = 4096
+
+
+def trim_records(
+    repository: Repository,
+    index: Index,
+    plan: TrimPlan,
+    writer: PackWriter,
+    progress: Progress,
+    on_damage: Callable[[int, str], None],
+) -> None:
+    """Store again what a plan says, to `writer`.
+
+    Args:
+        on_damage: told of each entry whose record cannot be read, and why; the others are stored.
+    """
+    batches = list(_split(repository, index, plan))
+    progress.start("storing what is left of records", sum(batch.decoded_bytes for batch in batches))
+    for batch in batches:
+        _Batch(repository, index, plan.needs, batch).run(writer, progress, on_damage)
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """Entries to store again that are expanded together, and what all records that this takes expand to."""
+
+    entries: npt.NDArray[np.int64]
+    block_bytes: int
+    decoded_bytes: int
+
+
+def _split(repository: Repository, index: Index, plan: TrimPlan) -> Iterator[_Entries]:
+    """Yield entries in the order in which they lie, of one size of blocks and with room for their sources."""
+    entries = plan.entries
+    rows = index.entries[entries]
+    entries = entries[np.lexsort((rows["offset"], rows["pack"]))]
+    is_delta = index.links.counts[entries] > 0
+    # Deltas first: literals are cut to what is needed once all of these are stored, so that a run that ends here can go on.
+    for chosen in (entries[is_delta], entries[~is_delta]):
+        shifts = index.entries["block_shift"][chosen]
+        for shift in distinct(shifts).tolist():
+            of_size = chosen[shifts == shift]
+            for first in range(0, len(of_size), _BATCH_RECORDS):
+                yield from _halve(repository, index, of_size[first : first + _BATCH_RECORDS], 1 << shift)
+
+
+def _halve(
+    repository: Repository, index: Index, entries: npt.NDArray[np.int64], block_bytes: int
+) -> Iterator[_Entries]:
+    """Yield these entries in as many parts as it takes for the sources of each to have room; one record always has."""
+    table = SlotTable(repository, index)
+    walk = plan_walk(table, table.add_sources(table.add_entries(entries)), block_bytes)
+    if len(walk.kept_slots) * block_bytes <= SPOOL_BYTES or len(entries) == 1:
+        yield _Entries(entries, block_bytes, walk.decoded_bytes)
+        return
+    middle = len(entries) // 2
+    yield from _halve(repository, index, entries[:middle], block_bytes)
+    yield from _halve(repository, index, entries[middle:], block_bytes)
+
+
+class _Batch:
+    """One walk over the records of a batch."""
+
+    def __init__(self, repository: Repository, index: Index, needs: Needs, batch: _Entries) -> None:
+        """Args: needs: the slots to keep."""
+        self._needs, self._block_bytes = needs, batch.block_bytes
+        self._table = table = SlotTable(repository, index)
+        chosen = table.add_entries(batch.entries)
+        self._records = table.add_sources(chosen)
+        table.load_digests(self._records)
+        self._is_chosen = np.zeros(table.record_count, np.bool_)
+        self._is_chosen[chosen] = True
+        level = LEVELS["default"]
+        codecs = make_delta_codecs("auto", level)
+        key = repository.keys.record
+        self._encoder = Encoder(ZstdCodec(level), codecs, record_key=key, block_bytes=self._block_bytes)
+        self._reader = RecordReader(repository, table, find_delta_decoder)
+        self._scratch = ThreadBuffer()
+
+    def run(self, writer: PackWriter, progress: Progress, on_damage: Callable[[int, str], None]) -> None:
+        plan = plan_walk(self._table, self._records, self._block_bytes)
+        walk = RecordWalk(self._reader, self._table, self._block_bytes, plan.kept_slots)
+        try:
+            for walked in walk.run(plan.steps, self._handle, keep_going=True):
+                for record, reason in walked.damaged:
+                    if self._is_chosen[record]:
+                        on_damage(int(self._table.entries[record]), reason)
+                for encoded in walked.results:
+                    if encoded is not None:
+                        writer.add(encoded.header, encoded.payload, encoded.digests, encoded.tables)
+                progress.advance(int(self._table.slot_counts[list(walked.records)].sum()) * self._block_bytes)
+        finally:
+            walk.close()
+
+    def _handle(self, record: int, content: memoryview, read_sources: ReadSources) -> EncodedRecord | None:
+        """Encode a record that is to be stored again; called from any thread."""
+        if not self._is_chosen[record]:
+            return None
+        table, entry = self._table, int(self._table.entries[record])
+        first, count = int(table.first_slots[record]), int(table.slot_counts[record])
+        kept = np.flatnonzero(self._needs.bits.of(entry))
+        sources = self._choose_sources(record, read_sources) if table.index.links.counts[entry] else None
+        if len(kept) < count:
+            content = _take_blocks(content, kept, self._block_bytes)
+        digests = table.digests[first : first + count].copy()
+        return self._encoder.encode(content, digests, sources, self._scratch.get(MAX_RECORD_BYTES), kept)
+
+    def _choose_sources(self, record: int, read_sources: ReadSources) -> Sources | None:
+        """Return those blocks that a delta is encoded against now and that are needed without it."""
+        slots = expand_ranges(*self._table.source_slots(record))
+        records = self._table.records_of(slots)
+        within = slots - self._table.first_slots[records]
+        entries = self._table.entries[records]
+        is_needed = self._needs.count_in(entries, within, np.ones(len(slots), np.int64)) > 0
+        places = np.flatnonzero(is_needed)
+        if not len(places):
+            return None
+        content = _take_blocks(read_sources(record), places, self._block_bytes)
+        return Sources(self._describe(records[places], within[places]), content)
+
+    def _describe(self, records: npt.NDArray[np.int64], within: npt.NDArray[np.int64]) -> SourceTable:
+        """Return a source table of slots, those of each record together."""
+        begins_record = np.diff(records, prepend=-1) != 0
+        starts = np.flatnonzero(begins_record | (np.diff(within, prepend=-2) != 1))
+        runs = np.empty(len(starts), SLOT_RUN)
+        runs["first_slot"], runs["count"] = within[starts], np.diff(np.append(starts, len(records)))
+        firsts = np.flatnonzero(begins_record[starts])
+        ids = self._table.record_ids[records[starts[firsts]]].reshape(-1, DIGEST_BYTES)
+        return SourceTable(ids, np.diff(np.append(firsts, len(starts))).astype(np.uint16), runs)
+
+
+def _take_blocks(content: memoryview, numbers: npt.NDArray[np.int64], block_bytes: int) -> memoryview:
+    """Return some blocks of content, copied."""
+    blocks = np.frombuffer(content, np.uint8).reshape(-1, block_bytes)
+    return blocks[numbers].reshape(-1).data
