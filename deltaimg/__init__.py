@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deltaimg.api.backup import backup
+    from deltaimg.api.cache import clean_cache, find_cache_folder, list_cache
     from deltaimg.api.compare import compare, diff
     from deltaimg.api.files import delta_file, patch_file, sign_file
     from deltaimg.api.prove import check, verify
@@ -50,13 +51,16 @@ _HOMES = {
     "add_parity": "deltaimg.api.repair",
     "backup": "deltaimg.api.backup",
     "check": "deltaimg.api.prove",
+    "clean_cache": "deltaimg.api.cache",
     "compare": "deltaimg.api.compare",
     "create_repository": "deltaimg.api.repositories",
     "delta_file": "deltaimg.api.files",
     "diff": "deltaimg.api.compare",
+    "find_cache_folder": "deltaimg.api.cache",
     "flatten": "deltaimg.api.retention",
     "forget": "deltaimg.api.retention",
     "forget_snapshots": "deltaimg.api.retention",
+    "list_cache": "deltaimg.api.cache",
     "list_locks": "deltaimg.api.repositories",
     "list_snapshots": "deltaimg.api.repositories",
     "open_repository": "deltaimg.api.repositories",
@@ -89,13 +93,16 @@ __all__ = [
     "add_parity",
     "backup",
     "check",
+    "clean_cache",
     "compare",
     "create_repository",
     "delta_file",
     "diff",
+    "find_cache_folder",
     "flatten",
     "forget",
     "forget_snapshots",
+    "list_cache",
     "list_locks",
     "list_snapshots",
     "open_repository",

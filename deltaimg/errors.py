@@ -475,6 +475,16 @@ class MemoryLimitReached(DeltaimgError):
         self.object_name, self.needed_bytes, self.limit_bytes = object_name, needed_bytes, limit_bytes
 
 
+class CacheError(DeltaimgError):
+    """The cache of this host cannot be changed."""
+
+    exit_code = 76
+
+    def __init__(self, folder: str, problem: str) -> None:
+        super().__init__(f"{folder}: the cache cannot be changed: {problem}", hint="check owner and mode of the folder")
+        self.folder = folder
+
+
 class OutputError(DeltaimgError):
     """The standard output cannot be written: its disk is full, it is closed, or its terminal is gone."""
 

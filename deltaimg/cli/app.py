@@ -30,7 +30,7 @@ COMMAND_GROUPS = {
     "Recovery": ("restore", "cat", "repair"),
     "Maintenance": ("check", "verify", "forget", "pin", "unpin", "prune", "flatten", "parity", "stats", "unlock"),
     "One file, without a repository": ("signature", "delta", "patch"),
-    "This program": ("benchmark", "version", "help"),
+    "This machine": ("cache", "benchmark", "version", "help"),
 }
 COMMANDS = tuple(name for names in COMMAND_GROUPS.values() for name in names)
 

@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_count, parse_ratio, parse_size, require_repo
+from deltaimg.cli.options import (
+    CacheDir,
+    Json,
+    Quiet,
+    Repo,
+    Verbose,
+    parse_count,
+    parse_ratio,
+    parse_size,
+    require_repo,
+)
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 
 
@@ -17,6 +26,10 @@ def backup(
         str, typer.Argument(metavar="IMAGE", help="Raw image, block device or pipe; '-' is the standard input.")
     ],
     name: Annotated[str, typer.Option("--image", "-i", metavar="NAME", help="Name of the image in the repository.")],
+    comment: Annotated[
+        str,
+        typer.Option("--comment", metavar="TEXT", help="A remark about the snapshot, for people.", show_default=False),
+    ] = "",
     tag: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
@@ -81,18 +94,9 @@ def backup(
     delta_memory: Annotated[
         str, typer.Option("--delta-memory", metavar="SIZE", help="Memory for finding similar content.")
     ] = "256M",
-    cache_dir: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--cache-dir",
-            metavar="FOLDER",
-            envvar="DELTAIMG_CACHE_DIR",
-            help="Where this host keeps what makes the next night faster and smaller.",
-            show_default="~/.cache/deltaimg",
-        ),
-    ] = None,
+    cache_dir: CacheDir = None,
     cache_size: Annotated[
-        str, typer.Option("--cache-size", metavar="SIZE", help="What is kept there of an image's content.")
+        str, typer.Option("--cache-size", metavar="SIZE", help="What all images together may take there.")
     ] = "1G",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing on this host.")] = False,
     repo: Repo = None,
@@ -124,6 +128,7 @@ def backup(
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         options = BackupOptions(
             tags=tuple(tag or ()),
+            comment=comment,
             level=parse_level(compression),
             block_bytes=None if block_size is None else parse_size(block_size),
             allow_live=allow_live,
@@ -133,7 +138,7 @@ def backup(
             delta_budget_bytes=parse_size(delta_memory),
             max_depth=parse_count(delta_depth),
             max_delta_cost=parse_ratio(max_delta_cost),
-            cache_folder=None if no_cache else cache_dir or find_cache_folder(),
+            cache_folder=None if no_cache else cache_dir or _find_cache_folder(terminal),
             cache_budget_bytes=parse_size(cache_size),
         )
         repository = open_repository(require_repo(repo))
@@ -162,7 +167,14 @@ def backup(
             )
 
 
-def find_cache_folder() -> str | None:
-    """Return where this user's caches are, None if that cannot be told."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(root, "deltaimg") if os.path.isabs(root) else None
+def _find_cache_folder(terminal: Terminal) -> str | None:
+    """Return where this user's cache is, and say what it costs where there is none."""
+    from deltaimg.api.cache import find_cache_folder
+
+    folder = find_cache_folder()
+    if folder is None:
+        terminal.warn(
+            "this user has no home folder, so there is no cache: the image may be read twice, and more may be stored; "
+            "name a folder with --cache-dir, or accept it with --no-cache"
+        )
+    return folder

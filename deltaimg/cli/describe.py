@@ -4,28 +4,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from deltaimg.cli.terminal import format_moment
-from deltaimg.format.manifest import Manifest
+from deltaimg.format.manifest import Manifest, parse_time
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.snapshots import Snapshot
 
 
+def describe_time(name: str, moment: datetime | None) -> dict[str, object]:
+    """Return a moment as two fields: to the second, as RFC 3339 and `jq` have it, and `<name>_exact`, to the microsecond."""
+    if moment is None:
+        return {name: None, f"{name}_exact": None}
+    exact = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+    return {name: f"{exact.partition('.')[0]}Z", f"{name}_exact": f"{exact}Z"}
+
+
 def describe_snapshot(snapshot: Snapshot, *, is_base_forgotten: bool) -> dict[str, Any]:
-    """Return a snapshot as a JSON object; sizes in bytes, times in ISO 8601.
+    """Return a snapshot as a JSON object; sizes in bytes, times as `describe_time` has them.
 
     `pinned` is null, or why it is pinned, which may be an empty text.
     """
     manifest = snapshot.manifest
     described: dict[str, Any] = msgspec.to_builtins(manifest)
     statistics: dict[str, Any] = described.pop("statistics")
-    described["time"] = manifest.taken_at.isoformat()
-    described["ended"] = manifest.ended_at.isoformat()
-    described["base_time"] = None if manifest.base_taken_at is None else manifest.base_taken_at.isoformat()
+    for name in ("time", "started", "ended", "base_time"):
+        text = getattr(manifest, name)
+        described |= describe_time(name, None if text is None else parse_time(text))
     described["base_forgotten"] = is_base_forgotten
     described |= describe_said(snapshot)
     described["kind"] = "full" if manifest.base is None else "incremental"

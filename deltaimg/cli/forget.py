@@ -240,9 +240,11 @@ def _describe(found: Forgotten, *, is_dry_run: bool) -> dict[str, Any]:
 
 
 def _describe_verdict(verdict: Verdict) -> dict[str, Any]:
+    from deltaimg.cli.describe import describe_time
+
     return {
         "snapshot": verdict.ref.id,
-        "time": verdict.ref.taken_at.isoformat(),
+        **describe_time("time", verdict.ref.taken_at),
         "keep": verdict.is_kept,
         "rules": list(verdict.rules),
     }

@@ -17,6 +17,7 @@ _OUTCOMES = {
     "flatten": "every snapshot is intact; the next run continues with those that are not yet flat",
     "parity": "what was protected still is; the next run continues",
     "repair": "what is already repaired stays so; the next run continues",
+    "cache": "what is left of the cache is still usable",
     "signature": "no file was written",
     "delta": "no file was written",
     "patch": "no new file was left behind, but a block device now holds part of the image; the next run starts over",

@@ -45,6 +45,16 @@ Threads = Annotated[
         show_default="one for each core",
     ),
 ]
+CacheDir = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--cache-dir",
+        metavar="FOLDER",
+        envvar="DELTAIMG_CACHE_DIR",
+        help="Where this host keeps what makes its next backups faster and smaller.",
+        show_default="~/.cache/deltaimg",
+    ),
+]
 
 _COMMON_FLAG = re.compile(r"--json|--quiet|--verbose|-[qv]+")
 _COMMON_VALUE = re.compile(r"(?:--repo|--threads)(=.*)?|-[qv]*r(.+)?")

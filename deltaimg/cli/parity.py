@@ -187,5 +187,5 @@ def _describe_added(added: ParityAdded) -> dict[str, object]:
         "removed_groups": added.removed_groups,
         "removed_bytes": added.removed_bytes,
         "damaged": list(added.damaged),
-        "coverage": _describe(added.coverage),
+        "protection": _describe(added.coverage),
     }

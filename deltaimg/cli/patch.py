@@ -50,7 +50,7 @@ def patch(
                     "copied_bytes": result.copied_bytes,
                     "zero_bytes": result.zero_bytes,
                     "literal_bytes": result.literal_bytes,
-                    "is_proven": result.is_proven,
+                    "is_verified": result.is_proven,
                 }
             )
         terminal.remark(

@@ -11,6 +11,8 @@ from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from deltaimg.repo.lock_holder import FoundLock
 
 
@@ -68,13 +70,22 @@ def _tell_state(found: FoundLock) -> str:
     return "at work" if found.is_local else "elsewhere"
 
 
+def _parse_time(text: str) -> datetime | None:
+    """Return the moment that a lock gives; None where whoever wrote it wrote something else."""
+    from deltaimg.format.manifest import is_time, parse_time
+
+    return parse_time(text) if is_time(text) else None
+
+
 def _describe(found: FoundLock) -> dict[str, object]:
+    from deltaimg.cli.describe import describe_time
+
     return {
         "name": found.label,
         "owner": found.lock.owner,
         "host": found.lock.host,
         "pid": found.lock.pid,
-        "since": found.lock.created,
+        **describe_time("since", _parse_time(found.lock.created)),
         "purpose": found.lock.purpose,
         "state": _tell_state(found),
     }

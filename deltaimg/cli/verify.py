@@ -65,13 +65,12 @@ def verify(
 
 def _verify(repository: Repository, selectors: list[str], percent: float, terminal: Terminal) -> None:
     from deltaimg.api.prove import verify as run_verify
-    from deltaimg.cli.describe import describe_damage
+    from deltaimg.cli.describe import describe_damage, describe_time
     from deltaimg.errors import ContentDamaged
 
     results = run_verify(repository, selectors, percent=percent, progress=terminal)
     if terminal.as_json:
         coverage = results.coverage
-        since = None if coverage.proven_since is None else coverage.proven_since.isoformat()
         snapshots = [
             {
                 "snapshot": each.ref.id,
@@ -84,16 +83,12 @@ def _verify(repository: Repository, selectors: list[str], percent: float, termin
             }
             for each in results
         ]
-        terminal.print_json(
-            {
-                "snapshots": snapshots,
-                "coverage": {
-                    "proven_since": since,
-                    "never_percent": round(coverage.never_percent, 3),
-                    "run_percent": round(coverage.run_percent, 3),
-                },
-            }
-        )
+        shares: dict[str, object] = {
+            **describe_time("verified_since", coverage.proven_since),
+            "never_percent": round(coverage.never_percent, 3),
+            "run_percent": round(coverage.run_percent, 3),
+        }
+        terminal.print_json({"snapshots": snapshots, "verified_share": shares})
     for each in results:
         state = "damaged" if each.damage else "proven"
         terminal.remark(

@@ -160,7 +160,7 @@ def test_verify_proves_all_or_some(nights: Nights) -> None:
     found = succeed("verify", "vm1", "--percent", "1", "--json", repo=nights.repo).json
     assert found["snapshots"][0]["records"] >= 1
     assert found["snapshots"][0]["damage"] == []
-    assert found["coverage"]["never_percent"] == 0
+    assert found["verified_share"]["never_percent"] == 0
     assert "byte for byte" in succeed("verify", "vm1", "--against", nights.image, repo=nights.repo).text
 
 

@@ -46,7 +46,7 @@ def test_a_patched_file_is_the_new_file(pair, tmp_path, format_name):
     signature, delta = make(tmp_path, old, new, "--format", format_name)
     said = succeed("patch", "--format", format_name, old, delta, tmp_path / "made", "--json").json
     assert (tmp_path / "made").read_bytes() == new.read_bytes()
-    assert said["is_proven"] is (format_name == "deltaimg")
+    assert said["is_verified"] is (format_name == "deltaimg")
     assert said["image_bytes"] == new.stat().st_size
     assert delta.stat().st_size < new.stat().st_size / 3
     assert signature.stat().st_size < old.stat().st_size / 10

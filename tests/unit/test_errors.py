@@ -35,6 +35,7 @@ EXAMPLES: list[DeltaimgError] = [
     errors.NameNotKept("locks/VM1", "the file system of /backup takes this name for 'vm1'"),
     errors.NativeError("scan_blocks", "BAD_SLOT"),
     errors.OutOfResources("memory", "backing up", advice="run with --threads 1"),
+    errors.CacheError("/root/.cache/deltaimg", "Permission denied"),
     errors.OutputError("No space left on device"),
     errors.ReaderGone(),
     errors.Interrupted(2),

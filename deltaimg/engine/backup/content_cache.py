@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Content of the latest delta records, kept on this host for the next night.
+"""Content of the latest delta records, kept on this host for the next backup.
 
-A block that changes every night is best encoded against what it was the night before. The image does not have that any more,
+A block that changes again and again is best encoded against what it was the last time. The image does not have that any more,
 and to expand it from the repository takes the whole chain under it; so it is kept. One file for each record, under the
-record's id. It is a hint: what is read is proven before it is used, and what cannot be written is not there the next night.
+record's id. It is a hint: what is read is verified before it is used, and what cannot be written is missing the next time.
 
 Memory  its id and a reference for each kept record, some 100 bytes.
 """
@@ -13,19 +13,19 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-_SUFFIX = ".content"
+from deltaimg.engine.backup.cache_folder import CONTENT
 
 
 class ContentCache:
     """Contents by record id; any number of threads may use one."""
 
     def __init__(self, folder: str | None, budget_bytes: int) -> None:
-        """Args: folder: None keeps nothing."""
+        """Args: folder: None keeps nothing. budget_bytes: what one run may add."""
         self._folder, self._budget_bytes = folder, budget_bytes
         self._folders: dict[bytes, str] = {}
         self._new_bytes = 0
         self.failure: OSError | None = None
-        """What came in the way of keeping a record; none is kept from then on."""
+        """Why a record could not be kept; none is kept from then on."""
         if folder is not None:
             self.look_also_in(folder)
 
@@ -35,8 +35,8 @@ class ContentCache:
     def look_also_in(self, folder: str) -> None:
         """Make what another image keeps in `folder` readable here as well."""
         with suppress(OSError, ValueError):
-            names = [name for name in os.listdir(folder) if name.endswith(_SUFFIX)]
-            self._folders = {bytes.fromhex(name.removesuffix(_SUFFIX)): folder for name in names} | self._folders
+            names = [name for name in os.listdir(folder) if name.endswith(CONTENT)]
+            self._folders = {bytes.fromhex(name.removesuffix(CONTENT)): folder for name in names} | self._folders
 
     def get(self, record_id: bytes, raw_bytes: int) -> bytes | None:
         """Return what was kept of a record, if it is as long as that; it may be anything."""
@@ -46,12 +46,15 @@ class ContentCache:
         try:
             with open(_path_in(folder, record_id), "rb") as file:
                 content = file.read(raw_bytes + 1)
+                with suppress(OSError):
+                    # What was used longest ago is removed first.
+                    os.utime(file.fileno())
         except OSError:
             return None
         return content if len(content) == raw_bytes else None
 
     def put(self, record_id: bytes, content: memoryview) -> None:
-        """Keep a record's content, unless this run has filled the budget already."""
+        """Keep a record's content, unless this run has used up its budget."""
         if self._folder is None or self.failure or self._new_bytes + len(content) > self._budget_bytes:
             return
         path = _path_in(self._folder, record_id)
@@ -67,19 +70,6 @@ class ContentCache:
         self._new_bytes += len(content)
         self._folders[record_id] = self._folder
 
-    def trim(self) -> None:
-        """Forget the oldest until the budget holds."""
-        if self._folder is None:
-            return
-        with suppress(OSError):
-            kept = [(each.stat(), each.path) for each in os.scandir(self._folder) if each.name.endswith(_SUFFIX)]
-            excess = sum(status.st_size for status, _ in kept) - self._budget_bytes
-            for status, path in sorted(kept, key=lambda each: each[0].st_mtime_ns):
-                if excess <= 0:
-                    break
-                os.unlink(path)
-                excess -= status.st_size
-
 
 def _path_in(folder: str, record_id: bytes) -> str:
-    return os.path.join(folder, record_id.hex() + _SUFFIX)
+    return os.path.join(folder, record_id.hex() + CONTENT)

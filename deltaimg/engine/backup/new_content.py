@@ -11,7 +11,6 @@ Memory  up to `FEW_BYTES` of gathered blocks, then the tables.
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -28,6 +27,7 @@ from deltaimg.delta.sources import BEST_LIMITS, SourceLimits
 from deltaimg.engine.backup.anchor_cache import AnchorCache, open_anchor_cache
 from deltaimg.engine.backup.base import BYTES_A_KNOWN_BLOCK, load_other_content
 from deltaimg.engine.backup.block_order import BlockOrder, ChangedBlocks
+from deltaimg.engine.backup.cache_folder import CacheFolder
 from deltaimg.engine.backup.content_cache import ContentCache
 from deltaimg.engine.backup.delta_cost import DeltaCost
 from deltaimg.engine.backup.expanded_records import ExpandedRecords
@@ -87,6 +87,7 @@ class NewContent:
         self._order: BlockOrder | None = None
         self._anchors: AnchorCache | None = None
         self._contents: ContentCache | None = None
+        self._cache = None if options.cache_folder is None else CacheFolder(options.cache_folder)
 
     def __enter__(self) -> NewContent:
         return self
@@ -124,23 +125,26 @@ class NewContent:
             assert self._table.slot_count + int(self._stream.slot_counts.sum()) == self._matcher.slot_count
             self._table.add_new_records(self._stream.record_ids, self._stream.slot_counts, self._matcher.digests)
 
-    def keep_for_next_night(self) -> None:
-        """Keep the anchors and trim the content. Without them a night is slower or larger, so that a failure is no error."""
-        path = self._cache_path("anchors")
-        if self._anchors is None or self._contents is None or self._stream is None or path is None:
+    def keep_for_next_run(self) -> None:
+        """Keep the anchors, and trim the cache. Without it a backup is slower or larger, so that a failure is no error."""
+        cache, repository_id = self._cache, self._repository.config.repository_id
+        if cache is None or self._anchors is None or self._contents is None or self._stream is None:
             return
-        self._contents.trim()
         failure = self._contents.failure
         try:
+            cache.note_location(repository_id, self._repository.store.location)
             self._anchors.save(
-                path, self._repository.config.repository_id, self._stream.record_ids, self._stream.slot_counts
+                cache.anchors_path(repository_id, self._image),
+                repository_id,
+                self._stream.record_ids,
+                self._stream.slot_counts,
             )
         except OSError as error:
             failure = error
+        cache.trim(self._options.cache_budget_bytes)
         if failure is not None:
-            folder = self._options.cache_folder
             self._progress.warn(
-                f"the cache in {folder} is not up to date, which slows the next night: {failure.strerror}"
+                f"the cache in {cache.path} is not up to date, which slows the next backup: {failure.strerror}"
             )
 
     # -- parts -------------------------------------------------------------------------------------------------------
@@ -227,7 +231,7 @@ class NewContent:
             count_run_blocks(self._base_runs) * self._block_bytes if is_sequential else count_span_bytes(self._extents)
         )
         anchors, is_new = open_anchor_cache(
-            self._cache_path("anchors"),
+            self._anchors_path,
             self._repository.config.repository_id,
             block_bytes=self._block_bytes,
             content_bytes=content_bytes,
@@ -243,7 +247,7 @@ class NewContent:
     def _make_finder(self, matcher: Matcher, anchors: AnchorCache) -> SourceFinder:
         source, table, options = self._source, self._table, self._options
         self._anchors = anchors
-        self._contents = ContentCache(self._cache_path("content"), options.cache_budget_bytes)
+        self._contents = ContentCache(self._content_path, options.cache_budget_bytes // 2)
         limits = BEST_LIMITS if options.delta == "best" or options.level >= LEVELS["best"] else SourceLimits()
         seen, base_runs, first_new_slot = self._seen, self._base_runs, matcher.slot_count
         return SourceFinder(
@@ -267,7 +271,7 @@ class NewContent:
 
     def _make_relatives(self, contents: ContentCache) -> Relatives:
         return Relatives(
-            self._cache_path("anchors"),
+            self._anchors_path,
             self._repository.config.repository_id,
             self._table,
             contents,
@@ -276,16 +280,19 @@ class NewContent:
         )
 
     def _open_expanded(self) -> ExpandedRecords:
-        folder = self._cache_path("content")
-        expanded = ExpandedRecords(folder, self._block_bytes, count_record_blocks(self._block_bytes))
+        expanded = ExpandedRecords(self._content_path, self._block_bytes, count_record_blocks(self._block_bytes))
         self._stack.callback(expanded.close)
         return expanded
 
-    def _cache_path(self, kind: str) -> str | None:
-        if self._options.cache_folder is None:
-            return None
-        folder = os.path.join(self._options.cache_folder, self._repository.config.repository_id)
-        return os.path.join(folder, f"{self._image}.{kind}")
+    @property
+    def _anchors_path(self) -> str | None:
+        cache, repository_id = self._cache, self._repository.config.repository_id
+        return None if cache is None else cache.anchors_path(repository_id, self._image)
+
+    @property
+    def _content_path(self) -> str | None:
+        cache, repository_id = self._cache, self._repository.config.repository_id
+        return None if cache is None else cache.content_path(repository_id, self._image)
 
 
 def _join_stored(base_runs: Runs, changed_runs: Runs, first_new_slot: int) -> Runs:

@@ -41,9 +41,11 @@ class BackupOptions:
     max_delta_cost: float = DEFAULT_DELTA_COST
     """Bytes that a restore may decode for each that it would decode without deltas; beyond it, deltas are less deep."""
     cache_folder: str | None = None
-    """Where what this host knows of an image is kept from night to night; None keeps nothing."""
+    """Where what this host knows of images is kept from run to run, as `deltaimg.find_cache_folder()` returns it for the
+    command line. None keeps nothing: each backup that finds changes then reads the image twice to build the similarity
+    index, and content that changes in every run is stored less well."""
     cache_budget_bytes: int = CACHE_BUDGET_BYTES
-    """Of an image's content there, the anchors not counted."""
+    """Of all that is kept there, of all images; what was used longest ago is removed first."""
     workers: int = field(default_factory=count_workers)
     software: str = ""
 

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.engine.backup.anchor_cache import AnchorCache, map_anchor_cache
+from deltaimg.engine.backup.cache_folder import ANCHORS, CONTENT
 from deltaimg.engine.backup.content_cache import ContentCache
 from deltaimg.kernels.layout import AnchorNames
 from deltaimg.repo.slots import SlotTable
 
-ANCHORS_SUFFIX, CONTENT_SUFFIX = ".anchors", ".content"
 _MOST_CACHES = 32
 """So many of the latest written are looked at."""
 _LEAST_SHARED = 0.1
@@ -90,7 +90,7 @@ class Relatives:
             if cache.table_bytes <= left:
                 left -= cache.table_bytes
                 self._chosen.append(cache)
-                self._contents.look_also_in(path.removesuffix(ANCHORS_SUFFIX) + CONTENT_SUFFIX)
+                self._contents.look_also_in(path.removesuffix(ANCHORS) + CONTENT)
         if self._chosen:
             self._candidates.clear()
 
@@ -124,7 +124,7 @@ def _list_latest(own_path: str) -> list[str]:
         found = [
             (each.stat().st_mtime_ns, each.path)
             for each in os.scandir(folder)
-            if each.name.endswith(ANCHORS_SUFFIX) and each.path != own_path
+            if each.name.endswith(ANCHORS) and each.path != own_path
         ]
     except OSError:
         return []

@@ -115,7 +115,7 @@ class _Backup:
             writer.finish()
             manifest = self._commit(runs, writer.stored_bytes, is_live=is_live)
         self._progress.start("updating the cache", None)
-        self._new.keep_for_next_night()
+        self._new.keep_for_next_run()
         return manifest
 
     # -- the steps ---------------------------------------------------------------------------------------------------

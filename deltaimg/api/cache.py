@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this host keeps beside repositories, so that its next backups are faster and smaller."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from deltaimg.engine.backup.cache_folder import CachedImage, CacheFolder
+from deltaimg.errors import CacheError, DeltaimgError
+from deltaimg.repo.repository import Repository
+from deltaimg.store.local import LocalStore
+
+
+def find_cache_folder() -> str | None:
+    """Return where this user's cache is: `$XDG_CACHE_HOME/deltaimg` or `~/.cache/deltaimg`; None without a home folder."""
+    home = os.path.expanduser("~")
+    root = os.environ.get("XDG_CACHE_HOME") or (os.path.join(home, ".cache") if os.path.isdir(home) else "")
+    return os.path.join(root, "deltaimg") if os.path.isabs(root) else None
+
+
+def list_cache(folder: str) -> list[CachedImage]:
+    """Return what the cache in `folder` holds of each image, by repository and name."""
+    return CacheFolder(folder).list_images()
+
+
+def is_leftover(cached: CachedImage) -> bool:
+    """Whether there is no repository any more where that of a cached image was, or another one."""
+    if cached.location is None:
+        return True
+    try:
+        return Repository.open(LocalStore(cached.location)).config.repository_id != cached.repository_id
+    except DeltaimgError:
+        return True
+
+
+def clean_cache(folder: str, images: Sequence[CachedImage]) -> int:
+    """Remove what the cache holds of images, as `list_cache` returned them; return how many bytes that were."""
+    try:
+        return CacheFolder(folder).remove(images)
+    except OSError as error:
+        raise CacheError(folder, os.strerror(error.errno or 0)) from error

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg cache`."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from deltaimg.cli.options import CacheDir, Json, Quiet, Verbose
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment
+
+if TYPE_CHECKING:
+    from deltaimg.engine.backup.cache_folder import CachedImage
+
+_COLUMNS = ("repository", "image", ">index", ">content", "used", "notes")
+
+
+def cache(
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="'show' or 'clean'.")],
+    everything: Annotated[bool, typer.Option("--all", help="Clean everything, not only leftovers.")] = False,
+    image: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--image", "-i", metavar="NAME", help="Show or clean what is kept of this image; repeatable."),
+    ] = None,
+    cache_dir: CacheDir = None,
+    repo: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--repo", "-r", metavar="FOLDER", help="Show or clean what is kept for this repository only."),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show or clean what this host keeps so that its next backups are faster and smaller.
+
+    For each image that is a similarity index and the content of its latest deltas. 'backup --cache-size' bounds all of it
+    together; what was used longest ago is removed first.
+
+    'clean' removes what is left of repositories that are no longer where they were. All of it may be removed: the next
+    backup of each image then reads the image twice, and may store more.
+
+    Examples:
+
+        deltaimg cache show
+        deltaimg cache clean
+        deltaimg cache clean --image vm1
+        deltaimg cache clean --all
+    """
+    from deltaimg.api.cache import clean_cache, find_cache_folder, is_leftover, list_cache
+    from deltaimg.errors import UsageError
+
+    if action not in ("show", "clean"):
+        raise UsageError(f"there is no action '{action[:60]}'", hint="'deltaimg cache show' or 'deltaimg cache clean'")
+    if action == "show" and everything:
+        raise UsageError("--all is for 'cache clean'")
+    folder = cache_dir or find_cache_folder()
+    if folder is None:
+        raise UsageError("there is no cache: this user has no home folder", hint="name one with --cache-dir FOLDER")
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        found = [
+            each
+            for each in list_cache(folder)
+            if (not image or each.image in image) and (repo is None or each.location == os.path.abspath(repo))
+        ]
+        leftovers = {id(each) for each in found if is_leftover(each)}
+        if action == "show":
+            _show(terminal, folder, found, leftovers)
+            return
+        chosen = found if everything or image or repo else [each for each in found if id(each) in leftovers]
+        freed = clean_cache(folder, chosen)
+        if as_json:
+            terminal.print_json({"folder": folder, "removed_images": len(chosen), "freed_bytes": freed})
+        terminal.remark(f"removed {format_count(len(chosen), 'image')} from {folder}, {format_bytes(freed)} freed")
+
+
+def _show(terminal: Terminal, folder: str, found: list[CachedImage], leftovers: set[int]) -> None:
+    from deltaimg.cli.describe import describe_time
+
+    total = sum(each.anchor_bytes + each.content_bytes for each in found)
+    moments = {id(each): datetime.fromtimestamp(each.used_s, UTC) for each in found}
+    if terminal.as_json:
+        images = [
+            {
+                "repository": each.location,
+                "repository_id": each.repository_id,
+                "image": each.image,
+                "index_bytes": each.anchor_bytes,
+                "content_bytes": each.content_bytes,
+                "is_leftover": id(each) in leftovers,
+                **describe_time("used", moments[id(each)]),
+            }
+            for each in found
+        ]
+        terminal.print_json({"folder": folder, "total_bytes": total, "images": images})
+        return
+    rows = [
+        [
+            each.location or each.repository_id,
+            each.image,
+            format_bytes(each.anchor_bytes),
+            format_bytes(each.content_bytes),
+            format_moment(moments[id(each)], to_minutes=not terminal.is_verbose),
+            "repository is gone" if id(each) in leftovers else "",
+        ]
+        for each in found
+    ]
+    if rows:
+        terminal.print_table(_COLUMNS, rows)
+        terminal.print()
+    terminal.print(f"{format_bytes(total)} in {folder}")
