@@ -193,25 +193,25 @@ class RepositoryExists(RepositoryError):
 
 
 class RepositoryLocked(RepositoryError):
-    """Somebody else is at work on the same image, or moves what all images share."""
+    """Another run is at work on the same image, or moves what all images share."""
 
     exit_code = 33
     retryable = True
 
     def __init__(self, what: str, owner: str, *, hint: str | None = None) -> None:
-        super().__init__(f"{what} is locked by {owner}", hint=hint or "wait until it is done, then run again")
+        super().__init__(f"{what} is locked by {owner}", hint=hint or "run again when it is done")
         self.what, self.owner = what, owner
 
 
 class LockLost(RepositoryError):
-    """Somebody took this run for dead and removed its lock; what it was about to store might be gone by now."""
+    """Another process considered this run dead and removed its lock; what it relied on may be deleted by now."""
 
     exit_code = 35
     retryable = True
     hint = "run again; every snapshot that was committed before is intact"
 
-    def __init__(self, what: str, problem: str = "its lock was removed by somebody who took this run for dead") -> None:
-        super().__init__(f"{what}: {problem}; nothing was committed")
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: another process considered this run dead and removed its lock")
         self.what = what
 
 

@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 
 from deltaimg import __version__
 from deltaimg.errors import RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
-from deltaimg.repo.leftovers import describe_writer
-from deltaimg.repo.lock_holder import FoundLock, remove_if_gone
+from deltaimg.processes import name_own_process
+from deltaimg.repo.lock_holder import FoundLock
 from deltaimg.repo.lock_holder import list_locks as find_locks
-from deltaimg.repo.lock_holder import remove_lock as remove_found_lock
+from deltaimg.repo.lock_watch import remove_lock as remove_found_lock
+from deltaimg.repo.lock_watch import remove_stale_locks
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name, select_snapshot
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot, load_snapshot, load_snapshots
@@ -37,7 +38,7 @@ def create_repository(location: str, *, group: str | int | None = None) -> Repos
     number = None if group is None else _find_group(group)
     if (unmounted := find_unmounted(folder)) is not None:
         _log.warning("%s is not mounted: the repository is made on the disk below it", unmounted)
-    store = LocalStore(folder, writer=describe_writer)
+    store = LocalStore(folder, writer=name_own_process)
     return Repository.create(
         store,
         created=datetime.now(UTC),
@@ -52,7 +53,7 @@ def open_repository(location: str) -> Repository:
     if _is_no_folder(folder):
         raise RepositoryNotFound(location, "is not a folder, so not a repository")
     try:
-        return Repository.open(LocalStore(folder, writer=describe_writer))
+        return Repository.open(LocalStore(folder, writer=name_own_process))
     except RepositoryNotFound as error:
         raise RepositoryNotFound(location, error.problem, hint=explain_absence(folder)) from error
 
@@ -68,8 +69,8 @@ def find_snapshot(repository: Repository, selector: str) -> Snapshot:
 
 
 def list_locks(repository: Repository) -> list[FoundLock]:
-    """Tell who is at work in a repository, or died there."""
-    return find_locks(repository)
+    """Return the locks in a repository: of who is at work, of who died there, and those that cannot be read."""
+    return find_locks(repository.store)
 
 
 def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -> FoundLock:
@@ -81,12 +82,12 @@ def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -
     Raises:
         UsageError: there is no such lock. RepositoryLocked: its holder is alive.
     """
-    found = next((each for each in find_locks(repository) if each.label == name), None)
+    found = next((each for each in find_locks(repository.store) if each.label == name), None)
     if found is None:
         raise UsageError(f"there is no lock '{name[:60]}'", hint="'deltaimg unlock' lists what there is")
     if is_forced:
         remove_found_lock(repository.store, found)
-    elif remove_if_gone(repository.store, [found]):
+    elif remove_stale_locks(repository.store, [found], repository.lock_waiting):
         raise RepositoryLocked(f"'{name}'", found.describe(), hint="wait until it is done, or remove it with --force")
     return found
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Manifests and extents as programs see them."""
+"""Manifests, extents and locks as programs see them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from deltaimg.cli.terminal import format_moment
-from deltaimg.format.manifest import Manifest, parse_time
+from deltaimg.format.manifest import Manifest, is_time, parse_time
 from deltaimg.model import DamagedExtent
+from deltaimg.repo.lock_holder import FoundLock
 from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.snapshots import Snapshot
 
@@ -75,3 +76,27 @@ def describe_extents(extents: Iterable[tuple[int, int]]) -> list[dict[str, int]]
 def describe_damage(extents: Iterable[DamagedExtent]) -> list[dict[str, int | str]]:
     """Return damaged extents as JSON objects, each with the reason."""
     return [{"start": each.start, "end": each.end, "reason": each.reason} for each in extents]
+
+
+def name_lock_state(found: FoundLock) -> str:
+    """Return what is known about the holder of a lock, in a word or two."""
+    if found.lock is None:
+        return "damaged" if found.is_damaged else "unreadable"
+    if found.is_dead:
+        return "dead"
+    return "at work" if found.is_local else "elsewhere"
+
+
+def describe_lock(found: FoundLock) -> dict[str, object]:
+    """Return a lock for programs."""
+    lock = found.lock
+    return {
+        "name": found.label,
+        "owner": lock.owner if lock else None,
+        "host": lock.host if lock else None,
+        "pid": lock.pid if lock else None,
+        **describe_time("since", parse_time(lock.created) if lock and is_time(lock.created) else None),
+        "purpose": lock.purpose if lock else None,
+        "state": name_lock_state(found),
+        "error": str(found.error) if found.error else None,
+    }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from deltaimg.cli.describe import describe_lock
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_percent, parse_size, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 
@@ -124,10 +125,7 @@ def describe_waiting(waiting: Sequence[Waiting]) -> list[dict[str, object]]:
         {
             "objects": each.objects,
             "bytes": each.stored_bytes,
-            "locks": [
-                {"name": found.name, "host": found.lock.host, "pid": found.lock.pid, "purpose": found.lock.purpose}
-                for found in each.locks
-            ],
+            "locks": [describe_lock(found) for found in each.locks],
         }
         for each in waiting
     ]
@@ -168,4 +166,4 @@ def print_waiting(waiting: Sequence[Waiting], terminal: Terminal) -> None:
         what = f"{format_bytes(each.stored_bytes)} in {format_count(each.objects, 'object')}"
         terminal.remark(f"{what} may be in use; the next prune deletes them when these have ended:")
         for found in each.locks:
-            terminal.remark(f"  {found.name}: {found.describe()}")
+            terminal.remark(f"  {found.label}: {found.describe()}")

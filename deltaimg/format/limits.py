@@ -12,6 +12,7 @@ from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MIN_BLOCK_BYTES
 
 MAX_OBJECT_BYTES: Final = 2**32 - 1
 MAX_DOCUMENT_BYTES: Final = 1 << 20
+MAX_LOCK_BYTES: Final = 1 << 16
 MAX_LIST_BYTES: Final = 1 << 26
 """Of a document that names other objects, 67 bytes each: a million of them."""
 MAX_PACK_BYTES: Final = 1 << 28

@@ -13,6 +13,7 @@ import msgspec
 
 from deltaimg.format.documents import build_document, parse_document
 from deltaimg.format.framing import Kind
+from deltaimg.format.limits import MAX_LOCK_BYTES
 
 LOCKS = "locks/"
 MAINTENANCE_LOCK = f"{LOCKS}.maintenance"
@@ -24,7 +25,7 @@ HEARTBEATS = f"{LOCKS}.alive-"
 class Lock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The process that holds a lock.
 
-    Host, boot and process start time together tell whether the process still runs, as long as one asks on that host.
+    Where these are this host, boot and PID namespace, the process table may prove that it has ended.
     """
 
     owner: str
@@ -36,7 +37,7 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     purpose: str
     token: str
     machine: str = ""
-    """Tells hosts of the same name apart."""
+    """Distinguishes hosts of the same name."""
     namespace: str = ""
     """Of process numbers: containers of one host have several."""
     renewals: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
@@ -49,4 +50,4 @@ def build_lock(lock: Lock) -> bytes:
 
 def parse_lock(data: bytes, name: str) -> Lock:
     """Read a lock object; raises IntegrityError or UnsupportedFormat."""
-    return parse_document(Kind.LOCK, name, data, Lock)
+    return parse_document(Kind.LOCK, name, data, Lock, max_bytes=MAX_LOCK_BYTES)

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Locks: who is at work, so that two do not work on the same thing, and nothing is deleted that somebody still reads.
 
-    locks/<image>           one at a time: backup, forget, flatten and pin of an image; prune while it rewrites maps
+    locks/<image>           one at a time: backup, forget, flatten and pin of an image
     locks/.maintenance      one at a time: prune, repair, parity
     locks/.reader-<token>   any number: restore, verify, cat. It keeps nobody waiting but the last step of a prune
 
-A lock whose process is gone is no lock: `lock_holder` tells.
+A lock whose process is dead is removed by whoever wants it: see `lock_watch`.
 
 Always  a lock that was removed stays removed: its holder never writes it again, and `check` tells it that it has lost it.
-        That is how a host that slept through its own death is kept from committing what it can no longer be sure of.
+        That is how a host that was frozen, while others considered it dead, is kept from committing what it can no longer be
+        sure of.
 """
 
 from __future__ import annotations
 
 import secrets
 import threading
-import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from datetime import datetime
@@ -23,19 +23,16 @@ from typing import Self
 
 import msgspec
 
-from deltaimg.errors import (
-    IntegrityError,
-    LockLost,
-    ObjectExists,
-    ObjectNotFound,
-    OutOfResources,
-    RepositoryLocked,
-    StoreError,
-)
-from deltaimg.format.lock import HEARTBEATS, LOCKS, MAINTENANCE_LOCK, READER_LOCKS, Lock, build_lock, parse_lock
-from deltaimg.repo.lock_holder import PATIENCE_S, RENEW_S, FoundLock, Sleep, describe_process, remove_if_gone
+from deltaimg.errors import LockLost, NotAnObject, ObjectExists, OutOfResources, RepositoryLocked, StoreError
+from deltaimg.format.lock import HEARTBEATS, LOCKS, MAINTENANCE_LOCK, READER_LOCKS, Lock, build_lock
+from deltaimg.repo.lock_holder import FoundLock, describe_process, held_tokens, read_lock
+from deltaimg.repo.lock_waiting import POLL_S, RENEW_S
+from deltaimg.repo.lock_watch import HolderWatch, Verdict, remove_lock
 from deltaimg.repo.repository import Repository
 from deltaimg.threads import start_thread
+
+_RELEASE_TRIES = 3
+_MAX_REMOVALS = 10
 
 
 class HeldLock(ABC):
@@ -44,18 +41,21 @@ class HeldLock(ABC):
     def __init__(self, repository: Repository, name: str, what: str, purpose: str, now: datetime) -> None:
         """Args: what: the thing that is locked, for messages. purpose: for whoever finds the lock."""
         self.token = secrets.token_hex(8)
-        self._repository, self._store = repository, repository.store
+        self._store, self._waiting = repository.store, repository.lock_waiting
         self._name, self._what = name, what
         self._lock = describe_process(self.token, purpose, now)
+        self._data = build_lock(self._lock)
         self._ended = threading.Event()
         self._heart: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        if self._take():
-            try:
-                self._heart = start_thread(self._beat, "deltaimg-heartbeat")
-            except OutOfResources as error:
-                self._go_on_without_heartbeat(error)
+        held_tokens.add(self.token)
+        try:
+            if self._take():
+                self._start_heart()
+        except BaseException:
+            self._release()  # A lock that could not be written may have been made all the same.
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,112 +67,101 @@ class HeldLock(ABC):
         return self._lock
 
     def check(self) -> None:
-        """Raise LockLost unless the lock still is ours: to be asked just before something is made final."""
-        try:
-            found = parse_lock(self._store.get(self._name), self._name)
-        except (ObjectNotFound, IntegrityError) as error:
-            raise LockLost(self._what) from error
-        if found.token != self.token:
+        """Raise LockLost unless the lock still is ours: to be called just before something is made final, and just after."""
+        if not self._is_ours():
             raise LockLost(self._what)
 
     @abstractmethod
     def _take(self) -> bool:
-        """Write the lock, and tell whether it stands."""
+        """Write the lock; return whether it is there."""
 
-    def _go_on_without_heartbeat(self, error: OutOfResources) -> None:
-        """No thread can be started: hosts that cannot see this process would take it for dead, and remove its lock."""
-        self._release()
-        raise OutOfResources(error.what, f"renewing the lock of {self._what}") from error
-
-    def _put(self) -> None:
-        """Write the lock; raises ObjectExists."""
+    def _start_heart(self) -> None:
         try:
-            self._store.put(self._name, [build_lock(self._lock)])
-        except ObjectExists:
-            raise
-        except StoreError:
-            self._release()  # it may have been made all the same
-            raise
+            self._heart = start_thread(self._beat, "deltaimg-heartbeat")
+        except OutOfResources as error:
+            # Without a heartbeat, other hosts would consider this run dead.
+            raise OutOfResources(error.what, f"renewing the lock of {self._what}") from error
+
+    def _is_ours(self) -> bool:
+        found = read_lock(self._store, self._name)
+        if found is not None and isinstance(found.error, StoreError):
+            raise found.error  # The store fails; nothing is known about the lock.
+        return found is not None and found.lock is not None and found.token == self.token
 
     def _beat(self) -> None:
-        """Renew the heartbeat until the end. What cannot be written now is written the next time, or `check` will tell."""
+        """Renew the heartbeat until the end, or until the lock is lost. What cannot be written now is written the next time."""
         beat = self._lock
         while not self._ended.wait(RENEW_S):
             beat = msgspec.structs.replace(beat, renewals=beat.renewals + 1)
             with suppress(StoreError):
+                if not self._is_ours():
+                    return
                 self._store.replace(HEARTBEATS + self.token, [build_lock(beat)])
 
     def _release(self) -> None:
-        """Remove our lock. A failure is no reason to fail what is done: once this process ends, the lock counts for nothing."""
+        """Remove our lock. A failure is no reason to fail what is done: whoever comes next finds the lock of a dead run."""
         self._ended.set()
         if self._heart is not None:
             self._heart.join()
             self._heart = None
-        for _ in range(2):
-            with suppress(StoreError, IntegrityError):
-                if parse_lock(self._store.get(self._name), self._name).token == self.token:
-                    self._store.delete(self._name)
+        for _ in range(_RELEASE_TRIES):
+            with suppress(StoreError):
+                self._store.delete_exactly(self._name, self._data)
                 break
         with suppress(StoreError):
             self._store.delete(HEARTBEATS + self.token)
+        held_tokens.discard(self.token)
 
 
 class ExclusiveLock(HeldLock):
-    """Held by one at a time."""
-
-    def __init__(
-        self,
-        repository: Repository,
-        name: str,
-        what: str,
-        purpose: str,
-        now: datetime,
-        *,
-        patience_s: float = PATIENCE_S,
-        sleep: Sleep = time.sleep,
-    ) -> None:
-        super().__init__(repository, name, what, purpose, now)
-        self._patience_s, self._sleep = patience_s, sleep
+    """Held by one at a time. Waits for another holder as long as the repository's `lock_waiting` says."""
 
     def _take(self) -> bool:
-        for _ in range(3):
-            try:
-                self._put()
-            except ObjectExists:
-                self._clear_stale()
-            else:
+        watch = HolderWatch(self._store, self._waiting)
+        waited_s, told, removals = 0.0, "", 0
+        while removals < _MAX_REMOVALS:
+            with suppress(ObjectExists, NotAnObject):
+                self._store.put(self._name, [self._data])
                 return True
-        raise RepositoryLocked(self._what, "somebody who comes and goes")
+            found = read_lock(self._store, self._name)
+            verdict = watch.look(found) if found else Verdict.GONE
+            if found is None or verdict is Verdict.GONE:
+                removals += 1
+                if found is not None:
+                    remove_lock(self._store, found)
+                continue
+            if verdict is Verdict.HELD and waited_s >= self._waiting.wait_s:
+                raise RepositoryLocked(self._what, found.describe(), hint=_advise(found))
+            if told != found.token:
+                told = found.token
+                self._waiting.notify(f"waiting for {found.describe()}")
+            self._waiting.sleep(POLL_S)
+            waited_s += POLL_S
+        raise RepositoryLocked(self._what, "other processes that come and go")
 
-    def _clear_stale(self) -> None:
-        """Remove the lock that stands in the way if its holder is gone; raises RepositoryLocked if not."""
-        try:
-            found = FoundLock(self._name, parse_lock(self._store.get(self._name), self._name))
-        except ObjectNotFound:
-            return
-        if not remove_if_gone(self._store, [found], patience_s=self._patience_s, sleep=self._sleep):
-            return
-        raise RepositoryLocked(self._what, found.describe(), hint="wait until it is done; 'deltaimg unlock' tells more")
+
+def _advise(found: FoundLock) -> str:
+    if found.lock is None:
+        return f"'deltaimg unlock {found.label} --force' removes it; do so only if nobody is at work"
+    return "run again when it is done, or wait for it with --lock-wait; 'deltaimg unlock' shows who is at work"
 
 
 class ImageLock(ExclusiveLock):
     """Held while the snapshots of an image are added to, removed or changed."""
 
-    def __init__(
-        self, repository: Repository, image: str, purpose: str, now: datetime, *, patience_s: float = PATIENCE_S
-    ) -> None:
-        super().__init__(repository, LOCKS + image, f"image '{image}'", purpose, now, patience_s=patience_s)
+    def __init__(self, repository: Repository, image: str, purpose: str, now: datetime) -> None:
+        super().__init__(repository, LOCKS + image, f"image '{image}'", purpose, now)
 
 
 class MaintenanceLock(ExclusiveLock):
     """Held by the one run that moves or removes what all images share."""
 
-    def __init__(self, repository: Repository, purpose: str, now: datetime, *, patience_s: float = PATIENCE_S) -> None:
-        super().__init__(repository, MAINTENANCE_LOCK, "the repository", purpose, now, patience_s=patience_s)
+    def __init__(self, repository: Repository, purpose: str, now: datetime) -> None:
+        super().__init__(repository, MAINTENANCE_LOCK, "the repository", purpose, now)
 
 
 class ReaderLock(HeldLock):
-    """Tells a prune to leave alone what this run may read. Where it cannot be written, reading goes on without it."""
+    """Makes a prune leave alone what this run may read. Where it cannot be written, reading goes on without it."""
 
     def __init__(self, repository: Repository, purpose: str, now: datetime) -> None:
         super().__init__(repository, "", "the repository", purpose, now)
@@ -180,10 +169,13 @@ class ReaderLock(HeldLock):
 
     def _take(self) -> bool:
         try:
-            self._put()
+            self._store.put(self._name, [self._data])
         except StoreError:
             return False
         return True
 
-    def _go_on_without_heartbeat(self, error: OutOfResources) -> None:
-        """A prune on another host may take the lock away, which a reader survives: it is told, and can run again."""
+    def _start_heart(self) -> None:
+        with suppress(
+            OutOfResources
+        ):  # A prune on another host may remove the lock: then this run ends, and is run again.
+            super()._start_heart()

@@ -1,43 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes behind locks: who holds one, whether they still run, and what to do about those that do not.
+"""Locks as they are found in a repository: who holds each, and what the process table of this host proves about that process.
 
-On the same machine the process table tells, with the boot and the start time of the process, so that a reused process number
-deceives nobody. A lock of another machine must show a heartbeat: it is removed when whoever wants it has itself watched it
-stand still for `PATIENCE_S`. Clocks are never compared.
+A lock that cannot be read is somebody's all the same: it is found, shown and watched, and never stops more than a lock does.
 """
 
 from __future__ import annotations
 
 import getpass
 import os
-import socket
-import time
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 
-import msgspec
-
-from deltaimg.errors import IntegrityError, ObjectNotFound
-from deltaimg.format.lock import HEARTBEATS, LOCKS, Lock, parse_lock
+from deltaimg.errors import DeltaimgError, IntegrityError, NotAnObject, ObjectNotFound, StoreError, UnsupportedFormat
+from deltaimg.format.framing import digest_bytes
+from deltaimg.format.limits import MAX_LOCK_BYTES
+from deltaimg.format.lock import HEARTBEATS, LOCKS, READER_LOCKS, Lock, parse_lock
 from deltaimg.format.manifest import format_time
-from deltaimg.repo.repository import Repository
+from deltaimg.processes import Place, find_place, is_dead, name_process, read_own_start
 from deltaimg.store.interface import Store
 
-RENEW_S = 20.0
-PATIENCE_S = 90.0
-"""Four heartbeats and some: a store may be slow, a host busy."""
-_POLL_S = 2.0
-
-Sleep = Callable[[float], None]
+held_tokens: set[str] = set()
+"""Of the locks that this process holds: one of its own that it failed to remove counts as left behind."""
 
 
-class FoundLock(msgspec.Struct, frozen=True):
-    """A lock as it stands in the repository."""
+@dataclass(frozen=True, slots=True)
+class FoundLock:
+    """A lock object in the repository."""
 
     name: str
-    lock: Lock
+    data: bytes
+    """Its bytes, no more than `MAX_LOCK_BYTES` and one; empty where the store cannot read them."""
+    lock: Lock | None
+    """None where `error` says why not."""
+    error: DeltaimgError | None = None
 
     @property
     def label(self) -> str:
@@ -45,110 +41,111 @@ class FoundLock(msgspec.Struct, frozen=True):
         return self.name.removeprefix(LOCKS)
 
     @property
-    def is_local(self) -> bool:
-        """Whether the process table of this machine can tell about its holder."""
-        here = _describe_here()
-        return (self.lock.host, self.lock.machine, self.lock.namespace) == (here.host, here.machine, here.namespace)
+    def token(self) -> str:
+        """Identifies the lock among all that ever had its name."""
+        if self.lock is not None:
+            return self.lock.token
+        if self.name.startswith(READER_LOCKS):
+            return self.name.removeprefix(READER_LOCKS)
+        return f"unreadable-{digest_bytes(self.data).hex()}"
 
     @property
-    def is_gone(self) -> bool:
-        """Whether the holder is known to be dead; never true for one of another machine."""
-        if not self.is_local:
+    def is_damaged(self) -> bool:
+        """Whether the holder cannot be known: its bytes are not those of a lock, or it is no object at all."""
+        return isinstance(self.error, IntegrityError | NotAnObject)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the process table of this host covers its holder."""
+        return self.lock is not None and _place_of(self.lock).is_here
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its holder is proven to have ended; never true for one of another host, boot or PID namespace."""
+        if self.lock is None or not self.is_local:
             return False
-        is_this_boot = self.lock.boot_id == _describe_here().boot_id
-        return not (is_this_boot and _read_process_start(self.lock.pid) == self.lock.process_start)
+        if (self.lock.pid, self.lock.process_start) == (os.getpid(), read_own_start()):
+            return self.token not in held_tokens
+        return is_dead(self.lock.pid, self.lock.process_start)
+
+    @property
+    def holder(self) -> str:
+        """What `name_process` returns of the holder, empty if it is unknown."""
+        lock = self.lock
+        return name_process(_place_of(lock), lock.pid, lock.process_start) if lock else ""
 
     def describe(self) -> str:
         """Return who holds it, in a line."""
+        if self.lock is None:
+            return f"an unknown process; the lock cannot be read: {self.error}"
         where = "" if self.is_local else f" on {self.lock.host}"
+        if not self.is_local and _place_of(self.lock).host == find_place().host:
+            where = " of another boot or container"
         return f"process {self.lock.pid} of {self.lock.owner}{where}, {self.lock.purpose}, since {self.lock.created}"
 
 
-def list_locks(repository: Repository) -> list[FoundLock]:
-    """Return all locks, heartbeats left out; one that is damaged or goes meanwhile is no lock."""
-    locks = []
-    for found in repository.store.list(LOCKS):
-        if not found.name.startswith(HEARTBEATS):
-            with suppress(ObjectNotFound, IntegrityError):
-                locks.append(FoundLock(found.name, parse_lock(repository.store.get(found.name), found.name)))
-    return locks
+def read_lock(store: Store, name: str) -> FoundLock | None:
+    """Return the lock of this name, None if there is none."""
+    data = b""
+    try:
+        data = store.get_range(name, 0, MAX_LOCK_BYTES + 1)
+        return FoundLock(name, data, parse_lock(data, name))
+    except NotAnObject as error:
+        return FoundLock(name, data, None, error)
+    except ObjectNotFound:
+        return None
+    except (IntegrityError, UnsupportedFormat, StoreError) as error:
+        return FoundLock(name, data, None, error)
 
 
-def remove_if_gone(
-    store: Store, locks: list[FoundLock], *, patience_s: float = PATIENCE_S, sleep: Sleep = time.sleep
-) -> list[FoundLock]:
-    """Remove those of `locks` whose holders are gone, and return those that stand.
-
-    Locks of other machines are watched, all at once: until the first heartbeat of each, or for `patience_s`.
-    """
-    standing = []
-    watched: dict[FoundLock, bytes | None] = {}
-    for each in locks:
-        if each.is_gone:
-            remove_lock(store, each)
-        elif each.is_local or patience_s <= 0:
-            standing.append(each)
-        else:
-            watched[each] = _read_heartbeat(store, each)
-    waited_s = 0.0
-    while watched and waited_s < patience_s:
-        sleep(_POLL_S)
-        waited_s += _POLL_S
-        for each, before in list(watched.items()):
-            if not _stands(store, each):
-                del watched[each]
-            elif _read_heartbeat(store, each) != before:
-                del watched[each]
-                standing.append(each)
-    for each in watched:
-        remove_lock(store, each)
-    return standing
+def list_locks(store: Store) -> list[FoundLock]:
+    """Return all locks, damaged ones included, heartbeats left out."""
+    return _read_all(store, _list_names(store))
 
 
-def remove_lock(store: Store, found: FoundLock) -> None:
-    """Remove a lock, and its heartbeat; its holder will notice before it commits."""
-    if _stands(store, found):
-        store.delete(found.name)
-    store.delete(HEARTBEATS + found.lock.token)
+def list_lone_heartbeats(store: Store) -> list[str]:
+    """Return the tokens of heartbeats that belong to no lock which can be read."""
+    names = _list_names(store)
+    known = {each.token for each in _read_all(store, names) if each.lock is not None}
+    beating = [name.removeprefix(HEARTBEATS) for name in names if name.startswith(HEARTBEATS)]
+    return [token for token in beating if token not in known]
+
+
+def read_heartbeat(store: Store, token: str) -> bytes:
+    """Return the bytes of a heartbeat, none if there is none or it cannot be read."""
+    with suppress(StoreError):
+        return store.get_range(HEARTBEATS + token, 0, MAX_LOCK_BYTES)
+    return b""
+
+
+def _list_names(store: Store) -> list[str]:
+    return [found.name for found in store.list(LOCKS)]
+
+
+def _read_all(store: Store, names: list[str]) -> list[FoundLock]:
+    found = [read_lock(store, name) for name in names if not name.startswith(HEARTBEATS)]
+    return [each for each in found if each is not None]
 
 
 def describe_process(token: str, purpose: str, now: datetime) -> Lock:
     """Return a lock in the name of this process."""
-    return msgspec.structs.replace(_describe_here(), token=token, purpose=purpose, created=format_time(now))
-
-
-def _stands(store: Store, found: FoundLock) -> bool:
-    try:
-        return parse_lock(store.get(found.name), found.name).token == found.lock.token
-    except (ObjectNotFound, IntegrityError):
-        return False
-
-
-def _read_heartbeat(store: Store, found: FoundLock) -> bytes | None:
-    try:
-        return store.get(HEARTBEATS + found.lock.token)
-    except ObjectNotFound:
-        return None
-
-
-def _describe_here() -> Lock:
-    return _describe_process(os.getpid())
-
-
-@cache
-def _describe_process(pid: int) -> Lock:
+    place = find_place()
     return Lock(
         owner=_user_name(),
-        host=socket.gethostname(),
-        boot_id=_read_text("/proc/sys/kernel/random/boot_id"),
-        pid=pid,
-        process_start=_read_process_start(pid) or 0,
-        created="",
-        purpose="",
-        token="",
-        machine=_read_text("/etc/machine-id"),
-        namespace=_read_namespace(),
+        host=place.host,
+        boot_id=place.boot_id,
+        pid=os.getpid(),
+        process_start=read_own_start(),
+        created=format_time(now),
+        purpose=purpose,
+        token=token,
+        machine=place.machine,
+        namespace=place.namespace,
     )
+
+
+def _place_of(lock: Lock) -> Place:
+    return Place(lock.host, lock.machine, lock.boot_id, lock.namespace)
 
 
 def _user_name() -> str:
@@ -156,29 +153,3 @@ def _user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
-
-
-def _read_text(path: str) -> str:
-    try:
-        with open(path) as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
-def _read_namespace() -> str:
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
-
-
-def _read_process_start(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot, or None when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    is_dead = fields[0] in (b"Z", b"X")
-    return None if is_dead else int(fields[19])

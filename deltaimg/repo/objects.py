@@ -48,6 +48,10 @@ class Objects:
         """What listings came across that is not ours, and what it is, such as `a file`; a thousand of them at most."""
         self._layout = own_layout(self._note_foreign)
 
+    @property
+    def is_shared(self) -> bool:
+        return self.inner.is_shared
+
     def list(self, prefix: str, layout: Layout = ANY_NAME) -> Iterator[ObjectInfo]:
         for found in self.inner.list(prefix, self._layout):
             if layout.has_object(found.name):
@@ -83,6 +87,9 @@ class Objects:
 
     def delete(self, name: str) -> None:
         self.inner.delete(name)
+
+    def delete_exactly(self, name: str, data: bytes) -> bool:
+        return self.inner.delete_exactly(name, data)
 
     def make_folder(self, name: str) -> None:
         self.inner.make_folder(name)

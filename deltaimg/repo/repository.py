@@ -31,6 +31,7 @@ from deltaimg.format.manifest import (
     split_object_name,
 )
 from deltaimg.format.pack import PACKS, pack_name
+from deltaimg.repo.lock_waiting import LockWaiting
 from deltaimg.repo.objects import Objects, own_layout
 from deltaimg.repo.quarantine import QUARANTINE
 from deltaimg.store.interface import Confirm, Parts, Store, always
@@ -92,6 +93,7 @@ class Repository:
         self.store = store if isinstance(store, Objects) else Objects(store)
         self.config = config
         self.keys = Keys.derive(config.digest_key_bytes)
+        self.lock_waiting = LockWaiting()
 
     @classmethod
     def create(

@@ -52,6 +52,11 @@ class Store(Protocol):
         """Where it is, as the user named it."""
         ...
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other hosts may reach the store, too; True where that is unknown."""
+        ...
+
     def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         """Keep an object and return its size. Once this returns, it is durable; until then nobody sees any of it.
 
@@ -102,6 +107,10 @@ class Store(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove an object, durably; one that is not there is no error."""
+        ...
+
+    def delete_exactly(self, name: str, data: bytes) -> bool:
+        """Remove an object if it has these bytes, durably; return whether it had. One that took its name meanwhile stays."""
         ...
 
     def make_folder(self, name: str) -> None:

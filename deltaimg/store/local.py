@@ -20,6 +20,7 @@ from deltaimg.posix import describe_mode
 from deltaimg.store.failures import dangling_link, translate
 from deltaimg.store.file_names import to_file_name
 from deltaimg.store.file_port import FilePort
+from deltaimg.store.file_system import is_on_one_host
 from deltaimg.store.folder_walk import walk, walk_unfinished
 from deltaimg.store.folders import Folders
 from deltaimg.store.interface import (
@@ -51,6 +52,10 @@ class LocalStore:
         """Make the store's folder, and let a group write to it and to all that is made in it; raises PermissionDenied."""
         with self._writing(""):
             self._folders.share(group)
+
+    @property
+    def is_shared(self) -> bool:
+        return not is_on_one_host(self._root)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -85,6 +90,14 @@ class LocalStore:
         with suppress(ObjectNotFound), self._translated(name):
             self._port.unlink(path)
             self._port.sync_folder(os.path.dirname(path))
+
+    def delete_exactly(self, name: str, data: bytes) -> bool:
+        path = self._path_of(name)
+        with suppress(ObjectNotFound), self._translated(name):
+            if self._port.read(path, 0, self._stat(name, path).st_size) != data:
+                return False
+            return self._files.delete_exactly(path, data)
+        return False
 
     def make_folder(self, name: str) -> None:
         with self._writing(name):

@@ -22,6 +22,8 @@ from deltaimg.store.interface import (
 class MemoryStore:
     """Keeps objects in `objects`, which tests may look into and damage."""
 
+    is_shared = False
+
     def __init__(self, location: str = "memory") -> None:
         self.location = location
         self.objects: dict[str, bytes] = {}
@@ -66,6 +68,10 @@ class MemoryStore:
     def move(self, name: str, new_name: str) -> None:
         self.put(new_name, [self.get(name)])
         self.delete(name)
+
+    def delete_exactly(self, name: str, data: bytes) -> bool:
+        with self._put_lock:
+            return self.objects.get(name) == data and self.objects.pop(name) == data
 
     def delete(self, name: str) -> None:
         self.objects.pop(check_object_name(name), None)

@@ -82,6 +82,22 @@ class ObjectFiles:
             self._port.unlink(path)
         self._port.sync_folder(os.path.dirname(path))
 
+    def delete_exactly(self, path: str, data: bytes) -> bool:
+        """Remove a file if it holds this, durably; return whether it did.
+
+        Another may have taken its name since it was last read: whatever has the name is taken away at once, and looked at then.
+        """
+        aside = self._choose_temporary(os.path.dirname(path))
+        self._port.rename(path, aside)
+        is_same = self._port.read(aside, 0, len(data) + 1) == data
+        if not is_same:
+            with suppress(FileExistsError):
+                self.publish_new(aside, path)
+        with suppress(FileNotFoundError):
+            self._port.unlink(aside)
+        self._port.sync_folder(os.path.dirname(path))
+        return is_same
+
     def _copy(self, path: str, target: str) -> None:
         """Give what is at `path` a name on another disk."""
         temporary = self._choose_temporary(os.path.dirname(target))

@@ -102,9 +102,9 @@ class Victims:
             manifest = repository.load_manifest(ref)
             reader = SnapshotContent(repository, manifest).make_reader()
             assert_same_bytes(reader.read(0, manifest.size_bytes), self.contents[ref.id])
-        with ImageLock(repository, "vm1", "test", START, patience_s=0):
+        with ImageLock(repository, "vm1", "test", START):
             pass
-        with MaintenanceLock(repository, "test", START, patience_s=0):
+        with MaintenanceLock(repository, "test", START):
             pass
 
 

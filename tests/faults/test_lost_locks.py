@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process sleeps at the worst moment, is taken for dead, and others go on without it; then it wakes up."""
+"""A process is frozen at the worst moment, its lock removed, and others go on without it; then it wakes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from deltaimg.engine.prune.run import prune
 from deltaimg.engine.repair.run import repair
 from deltaimg.engine.retention.forget import forget
 from deltaimg.errors import LockLost, ReachabilityUnknown, StoreFull
-from deltaimg.repo.lock_holder import list_locks, remove_lock
+from deltaimg.repo.lock_holder import list_locks
+from deltaimg.repo.lock_watch import remove_lock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.retention import plan_named
 from deltaimg.store.interface import Confirm, Parts, always
@@ -27,7 +28,7 @@ from tests.support.retention import HookedStore
 
 def take_for_dead(repository: Repository) -> None:
     """Do what others do once they have watched all locks stand still."""
-    for each in list_locks(repository):
+    for each in list_locks(repository.store):
         remove_lock(repository.store, each)
 
 

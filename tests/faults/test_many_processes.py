@@ -39,7 +39,7 @@ def test_backups_side_by_side_with_forget_and_prune_lose_nothing(
     for name, worker in workers.items():
         assert worker.returncode == 0, said[name][1]
     repository = open_repository(str(repo))
-    prune(repository, patience_s=0)
+    prune(repository)
     assert not load_deletions(repository)
     assert_sound(repository)
     committed = 0

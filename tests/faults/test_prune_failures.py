@@ -92,7 +92,7 @@ def prunable() -> Prunable:
 
 
 def prune_now(repository: Repository) -> PruneResult:
-    return prune(repository, PruneOptions(), clock=FixedClock(), patience_s=0)
+    return prune(repository, PruneOptions(), clock=FixedClock())
 
 
 def try_prune(repository: Repository) -> DeltaimgError | None:

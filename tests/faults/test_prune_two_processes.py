@@ -40,7 +40,7 @@ def test_a_backup_of_another_process_loses_nothing_to_a_prune(tmp_path: Path) ->
         keep_only(repository, [])
         found = succeed("prune", "--json", repo=repo).json
         assert found["freed_bytes"] == 0
-        assert [lock["name"] for each in found["waiting"] for lock in each["locks"]] == ["locks/late"]
+        assert [lock["name"] for each in found["waiting"] for lock in each["locks"]] == ["late"]
         held.stdin.write(image.content[SIZE + SIZE // 2 :])
         held.stdin.close()
         assert held.wait(timeout=60) == 0

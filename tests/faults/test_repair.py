@@ -15,7 +15,8 @@ from deltaimg.engine.repair.run import RepairReport, repair
 from deltaimg.errors import LockLost, RepositoryLocked, StoreUnavailable, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.lock import MaintenanceLock
-from deltaimg.repo.lock_holder import list_locks, remove_lock
+from deltaimg.repo.lock_holder import list_locks
+from deltaimg.repo.lock_watch import remove_lock
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START
@@ -245,7 +246,7 @@ def test_a_repair_whose_lock_was_taken_away_moves_nothing() -> None:
 
     class Thief(Warnings):
         def start(self, task: str, total_bytes: int | None, done_bytes: int = 0) -> None:
-            for each in list_locks(harmed):
+            for each in list_locks(harmed.store):
                 remove_lock(harmed.store, each)
 
     before = dict(objects_of(harmed))

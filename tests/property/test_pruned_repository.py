@@ -102,7 +102,7 @@ class PrunedRepositoryMachine(RepositoryMachine):
     # -- parts -------------------------------------------------------------------------------------------------------
 
     def prune_now(self, repository: Repository, max_unused: float) -> None:
-        prune(repository, PruneOptions(max_unused), clock=FixedClock(), patience_s=0)
+        prune(repository, PruneOptions(max_unused), clock=FixedClock())
 
     def check_manifests(self) -> None:
         """Nothing that is there has changed."""

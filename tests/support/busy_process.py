@@ -52,7 +52,7 @@ def maintain_until(end: float, repo: str, images: list[str], kept: int) -> None:
                 print("forget", flush=True)
             except RepositoryLocked:
                 print("locked", flush=True)
-        result = prune(open_repository(repo), PruneOptions(max_unused=0), patience_s=0)
+        result = prune(open_repository(repo), PruneOptions(max_unused=0))
         print("waited" if result.waiting else "prune", flush=True)
 
 

@@ -23,6 +23,7 @@ from deltaimg.errors import RepositoryNotFound
 from deltaimg.format.lock import LOCKS, build_lock, parse_lock
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.index import load_index
+from deltaimg.repo.lock_waiting import LockWaiting
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import plan_named
 from deltaimg.repo.selector import select_snapshot
@@ -63,8 +64,10 @@ class World:
 
     @property
     def repository(self) -> Repository:
-        """Opened anew each time, as every command does."""
-        return Repository.open(self.store)
+        """Opened again each time, as every command does; where it would wait for minutes, no time passes."""
+        repository = Repository.open(self.store)
+        repository.lock_waiting = LockWaiting(sleep=lambda _: None)
+        return repository
 
     def init(self) -> None:
         make_repository(self.store)
@@ -100,7 +103,7 @@ class World:
 
     def prune(self) -> None:
         """Prune to the last byte, which is what moves most."""
-        prune(self.repository, PruneOptions(max_unused=0), clock=self.clock, patience_s=0)
+        prune(self.repository, PruneOptions(max_unused=0), clock=self.clock)
         self.on_return()
 
     def flatten(self, snapshot: str) -> None:

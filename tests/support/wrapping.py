@@ -16,6 +16,10 @@ class WrappedStore(ABC):
     def __init__(self, inner: Store) -> None:
         self.inner, self.location = inner, inner.location
 
+    @property
+    def is_shared(self) -> bool:
+        return self.inner.is_shared
+
     @abstractmethod
     def around(self, call: str) -> AbstractContextManager[None]:
         """Return what a call, such as `put maps/3f…`, is made in."""
@@ -50,3 +54,7 @@ class WrappedStore(ABC):
 
     def make_folder(self, name: str) -> None:
         self.inner.make_folder(name)
+
+    def delete_exactly(self, name: str, data: bytes) -> bool:
+        with self.around(f"delete_exactly {name}"):
+            return self.inner.delete_exactly(name, data)

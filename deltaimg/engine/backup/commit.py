@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commit of a backup: its manifest appears while its lock stands, or it does not stay.
 
-A host that sleeps for hours may wake up as one that was taken for dead: its lock was removed, and a prune may have deleted
-what it meant to refer to. So the lock is asked for at the last moment before the commit. Between that answer and the commit it
+A host that is frozen for hours may be considered dead when it wakes: its lock was removed, and a prune may have deleted what it
+meant to refer to. So the lock is asked for at the last moment before the commit. Between that answer and the commit it
 may still be lost, and so it is asked for again just after; then the snapshot stays only if all that it needs is there and not
 pending deletion. What is left is a forget on another host that had listed the snapshots before this one, and removes its base
 after that second look.

@@ -56,8 +56,8 @@ def back_up(
     Raises:
         UsageError: a name, a tag or a block size that cannot be. ImageError: the source cannot be read.
         ImageInUse, SourceChanged, SourceShrank: see `source_checks`; nothing was committed.
-        RepositoryLocked: somebody else backs it up.
-        LockLost: this run was taken for dead meanwhile; nothing was committed.
+        RepositoryLocked: another run is at work on it.
+        LockLost: another process considered this run dead; nothing was committed.
         StoreError: the repository cannot keep it; nothing was committed.
     """
     options = options or BackupOptions()

@@ -6,9 +6,8 @@ from __future__ import annotations
 from deltaimg.engine.check.findings import FindingKind, Findings, Severity
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.coverage import COVERAGE, parse_coverage
-from deltaimg.format.lock import HEARTBEATS, LOCKS, parse_lock
 from deltaimg.repo.deletions import load_deletions, object_names
-from deltaimg.repo.lock_holder import FoundLock
+from deltaimg.repo.lock_holder import list_locks
 from deltaimg.repo.quarantine import QUARANTINE
 from deltaimg.repo.repository import Repository
 
@@ -41,20 +40,13 @@ def note_state(repository: Repository, findings: Findings) -> None:
 
 
 def _note_locks(repository: Repository, findings: Findings) -> None:
-    for found in list(repository.store.list(LOCKS)):
-        if found.name.startswith(HEARTBEATS):
-            continue
-        try:
-            lock = FoundLock(found.name, parse_lock(repository.store.get(found.name), found.name))
-        except ObjectNotFound:
-            continue
-        except (IntegrityError, StoreError, UnsupportedFormat) as error:
-            findings.add_failure(found.name, error, Severity.WARNING)
-            continue
-        if lock.is_gone:
-            findings.add_warning(FindingKind.LOCK, found.name, f"was left by {lock.describe()}, which is gone")
+    for found in list_locks(repository.store):
+        if found.error is not None:
+            findings.add_failure(found.name, found.error, Severity.WARNING)
+        elif found.is_dead:
+            findings.add_warning(FindingKind.LOCK, found.name, f"was left by {found.describe()}, which is dead")
         else:
-            findings.add_note(FindingKind.LOCK, found.name, f"is held by {lock.describe()}")
+            findings.add_note(FindingKind.LOCK, found.name, f"is held by {found.describe()}")
 
 
 def _note_deletions(repository: Repository, findings: Findings) -> None:

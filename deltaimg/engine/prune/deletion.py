@@ -16,7 +16,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -42,7 +42,9 @@ from deltaimg.repo.deletions import (
     remove_deletion,
 )
 from deltaimg.repo.lock import MaintenanceLock
-from deltaimg.repo.lock_holder import PATIENCE_S, FoundLock, list_locks, remove_if_gone
+from deltaimg.repo.lock_holder import FoundLock, list_locks
+from deltaimg.repo.lock_waiting import LockWaiting
+from deltaimg.repo.lock_watch import remove_stale_locks
 from deltaimg.repo.quarantine import put_aside
 from deltaimg.repo.reachability import Reachable, close_over_sources, mark
 from deltaimg.repo.repository import Repository
@@ -79,24 +81,25 @@ def list_for_deletion(repository: Repository, lock: MaintenanceLock, plan: Prune
     _record_locks(repository, lock, PendingDeletion(deletion, None))
 
 
-def find_standing(
-    repository: Repository, lists: Iterable[PendingDeletion], patience_s: float = PATIENCE_S
-) -> list[FoundLock]:
-    """Return the locks that `lists` wait for and that are held; those of dead processes are removed."""
+def find_held(repository: Repository, lists: Iterable[PendingDeletion], waiting: LockWaiting) -> list[FoundLock]:
+    """Return the locks that `lists` wait for and that are held; those of dead processes are removed.
+
+    A lock that cannot be read may be one that was recorded when it still could.
+    """
     awaited = {token for each in lists for token in each.waits_for or ()}
-    found = [each for each in list_locks(repository) if each.lock.token in awaited]
-    return remove_if_gone(repository.store, found, patience_s=patience_s)
+    found = [each for each in list_locks(repository.store) if each.token in awaited or each.lock is None]
+    return remove_stale_locks(repository.store, found, waiting) if awaited else []
 
 
-def finish(repository: Repository, lock: MaintenanceLock, progress: Progress, patience_s: float = PATIENCE_S) -> int:
+def finish(repository: Repository, lock: MaintenanceLock, progress: Progress) -> int:
     """Delete all that is pending and that nobody can be using any more; return how many bytes that freed.
 
     Raises:
         LockLost: another run may be at the same work. ReachabilityUnknown: what is needed cannot be told; nothing was deleted.
     """
     lists = [_record_locks(repository, lock, each) for each in _load_sound(repository, lock, progress)]
-    standing = {found.lock.token for found in find_standing(repository, lists, patience_s)}
-    due = [each.objects for each in lists if standing.isdisjoint(each.waits_for or ())]
+    held = find_held(repository, lists, repository.lock_waiting)
+    due = [each.objects for each in lists if not _is_awaited(each, held)]
     if not due:
         return 0
     sizes = {found.name: found.size_bytes for found in repository.store.list("")}
@@ -113,15 +116,23 @@ def finish(repository: Repository, lock: MaintenanceLock, progress: Progress, pa
     return freed
 
 
-def list_waiting(repository: Repository, patience_s: float = 0) -> list[Waiting]:
+def list_waiting(repository: Repository) -> list[Waiting]:
     """Return what is pending deletion and still there."""
+    waiting_for_nobody = replace(repository.lock_waiting, patience_s=0)
     sizes = {found.name: found.size_bytes for found in repository.store.list("")}
     waiting = []
     for pending in load_deletions(repository):
         names = [name for name in object_names(pending.objects) if name in sizes]
-        locks = find_standing(repository, [pending], patience_s)
+        locks = find_held(repository, [pending], waiting_for_nobody)
         waiting.append(Waiting(len(names), sum(sizes[name] for name in names), tuple(locks)))
     return waiting
+
+
+def _is_awaited(pending: PendingDeletion, held: list[FoundLock]) -> bool:
+    """Return whether a list waits for one of these locks; one that cannot be read may be any."""
+    if not pending.waits_for:
+        return False
+    return any(each.lock is None or each.token in pending.waits_for for each in held)
 
 
 def _load_sound(repository: Repository, lock: MaintenanceLock, progress: Progress) -> list[PendingDeletion]:
@@ -144,7 +155,7 @@ def _record_locks(repository: Repository, lock: MaintenanceLock, pending: Pendin
     """Record the locks that are held for a list that is durable and has none yet."""
     if pending.waits_for is not None:
         return pending
-    tokens = tuple(found.lock.token for found in list_locks(repository) if found.lock.token != lock.token)
+    tokens = tuple(found.token for found in list_locks(repository.store) if found.token != lock.token)
     locks = DeletionLocks(id=pending.id, waits_for=tokens)
     return PendingDeletion(pending.objects, record_locks(repository, locks, lock.check))
 

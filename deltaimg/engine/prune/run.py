@@ -32,7 +32,6 @@ from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import Index
 from deltaimg.repo.leftovers import remove_all_leftovers
 from deltaimg.repo.lock import MaintenanceLock
-from deltaimg.repo.lock_holder import PATIENCE_S
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.reachability import Reachable, mark
 from deltaimg.repo.repository import Repository
@@ -65,22 +64,18 @@ def prune(
     *,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    patience_s: float = PATIENCE_S,
 ) -> PruneResult:
     """Delete what no snapshot needs.
 
-    Args:
-        patience_s: how long to watch a lock of another host that may be dead.
-
     Raises:
-        RepositoryLocked: another prune or a repair is at work. LockLost: this run was taken for dead.
+        RepositoryLocked: another prune or a repair is at work. LockLost: another process considered this run dead.
         ReachabilityUnknown: something that tells what is needed cannot be read; nothing was deleted. StoreError.
     """
     options, progress = options or PruneOptions(), progress or NoProgress()
     started = time.monotonic()
     with MaintenanceLock(repository, "prune", clock()) as lock:
         progress.start("finishing the prune before", None)
-        freed = remove_all_leftovers(repository, clock()) + finish(repository, lock, progress, patience_s)
+        freed = remove_all_leftovers(repository, clock()) + finish(repository, lock, progress)
         reachable, inventory = _look(repository, progress)
         plan, written = make_plan(reachable, inventory, options), 0
         if not plan.is_empty:
@@ -89,7 +84,7 @@ def prune(
             del reachable
             progress.start("deleting", None)
             list_for_deletion(repository, lock, plan, clock())
-            freed += finish(repository, lock, progress, patience_s)
+            freed += finish(repository, lock, progress)
         freed += remove_orphans(repository, lock.check)
         waiting = tuple(list_waiting(repository))
     return PruneResult(plan, freed, written, waiting, time.monotonic() - started)

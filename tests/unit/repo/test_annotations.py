@@ -154,7 +154,7 @@ def forget_it(history: History, ref: SnapshotRef) -> None:
 
 
 @pytest.mark.parametrize("others", [say_something_else, forget_it])
-@pytest.mark.parametrize("call", ["list annotations/", "get annotations/", "put annotations/", "get locks/"])
+@pytest.mark.parametrize("call", ["list annotations/", "get annotations/", "put annotations/", "get_range locks/"])
 def test_whoever_lost_the_lock_meanwhile_is_told_and_changes_nothing(others: Others, call: str) -> None:
     history, store, ref = make_history()
     set_pin(history.repository, ref, "before", clock=FixedClock())

@@ -15,8 +15,9 @@ import msgspec
 import pytest
 
 from deltaimg.format.lock import LOCKS, build_lock
-from deltaimg.repo.leftovers import MAX_AGE, describe_writer, remove_all_leftovers, remove_leftovers
-from deltaimg.repo.lock_holder import describe_process
+from deltaimg.processes import name_own_process
+from deltaimg.repo.leftovers import MAX_AGE, remove_all_leftovers, remove_leftovers
+from deltaimg.repo.lock_holder import FoundLock, describe_process
 from deltaimg.repo.repository import Repository
 from deltaimg.store.local import LocalStore
 from tests.support.components import requires_program, requires_root
@@ -30,7 +31,7 @@ NO_SUCH_PROCESS = 2**22 + 1
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    return make_repository(LocalStore(str(tmp_path / "repo"), writer=describe_writer))
+    return make_repository(LocalStore(str(tmp_path / "repo"), writer=name_own_process))
 
 
 def leave(repository: Repository, writer: str, *, age: timedelta = timedelta(0), folder: str = "packs/ab") -> Path:
@@ -44,7 +45,7 @@ def leave(repository: Repository, writer: str, *, age: timedelta = timedelta(0),
 
 
 def writer_of(pid: int, start: int) -> str:
-    return f"{describe_writer().partition('-')[0]}-{pid}-{start}"
+    return f"{name_own_process().partition('-')[0]}-{pid}-{start}"
 
 
 def start_of(pid: int) -> int:
@@ -62,7 +63,7 @@ def test_what_a_living_process_writes_stays(repository: Repository) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         kept = leave(repository, writer_of(process.pid, start_of(process.pid)), age=10 * MAX_AGE)
         reused = leave(repository, writer_of(process.pid, start_of(process.pid) - 1), folder="packs/cd")
-        own = leave(repository, describe_writer(), age=10 * MAX_AGE, folder="packs/ef")
+        own = leave(repository, name_own_process(), age=10 * MAX_AGE, folder="packs/ef")
         assert remove_all_leftovers(repository, NOW) == 10
         assert kept.exists()
         assert own.exists()
@@ -86,9 +87,7 @@ def test_what_a_host_left_stays_as_long_as_a_lock_of_that_host_stands(repository
     here = describe_process("0123456789abcdef", "backup", NOW)
     lock = msgspec.structs.replace(here, host="elsewhere", pid=5, process_start=6)
     repository.store.put(f"{LOCKS}vm1", [build_lock(lock)])
-    from deltaimg.repo.leftovers import _name_writer
-
-    left = leave(repository, _name_writer(msgspec.structs.replace(lock, pid=7)), age=10 * MAX_AGE)
+    left = leave(repository, FoundLock("", b"", msgspec.structs.replace(lock, pid=7)).holder, age=10 * MAX_AGE)
     assert remove_all_leftovers(repository, NOW) == 0
     repository.store.delete(f"{LOCKS}vm1")
     assert remove_all_leftovers(repository, NOW) == 10
@@ -108,7 +107,7 @@ def test_what_is_left_is_no_object_and_check_notes_it(repository: Repository) ->
 
 _STUCK = """
 import sys
-from deltaimg.repo.leftovers import describe_writer
+from deltaimg.processes import name_own_process
 from deltaimg.store.file_port import FilePort
 from deltaimg.store.local import LocalStore
 
@@ -118,7 +117,7 @@ class Slow(FilePort):
         sys.stdin.readline()
         super().sync(descriptor)
 
-LocalStore(sys.argv[1], Slow(), writer=describe_writer).put("maps/" + "ab" * 32, [b"whole"])
+LocalStore(sys.argv[1], Slow(), writer=name_own_process).put("maps/" + "ab" * 32, [b"whole"])
 print("stored", flush=True)
 """
 

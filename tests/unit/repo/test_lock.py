@@ -3,55 +3,81 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import msgspec
 import pytest
 
-from deltaimg.errors import LockLost, RepositoryLocked, StoreFull, StoreUnavailable
+from deltaimg.errors import LockLost, OutOfResources, RepositoryLocked, StoreError, StoreFull, StoreUnavailable
 from deltaimg.format.lock import HEARTBEATS, build_lock
 from deltaimg.repo import lock as lock_module
 from deltaimg.repo.lock import ExclusiveLock, ImageLock, MaintenanceLock, ReaderLock
-from deltaimg.repo.lock_holder import FoundLock, describe_process, list_locks, remove_if_gone, remove_lock
+from deltaimg.repo.lock_holder import FoundLock, describe_process, held_tokens, list_locks
+from deltaimg.repo.lock_waiting import LockWaiting
+from deltaimg.repo.lock_watch import remove_lock, remove_stale_locks
 from deltaimg.repo.repository import Repository
+from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START
 from tests.support.faults import FaultyStore
 from tests.support.repositories import make_repository
+from tests.support.retention import HookedStore
 
 NAME = "locks/vm1"
 
 
-def found(**changes: object) -> FoundLock:
+class Naps:
+    """Stands in for sleep: counts the seconds, and lets others act after so many naps."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+        self.acts: dict[int, object] = {}
+
+    def __call__(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        act = self.acts.get(len(self.slept))
+        if callable(act):
+            act()
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.slept)
+
+
+def found(name: str = NAME, **changes: object) -> FoundLock:
     """Return a lock of this process, changed so."""
-    lock = describe_process("f00d", "backup of a.raw", START)
-    return FoundLock(NAME, msgspec.structs.replace(lock, **changes))
+    lock = msgspec.structs.replace(describe_process("f00d", "backup of a.raw", START), **changes)
+    return FoundLock(name, build_lock(lock), lock)
 
 
 def put(repository: Repository, lock: FoundLock) -> None:
-    repository.store.put(lock.name, [build_lock(lock.lock)])
+    repository.store.put(lock.name, [lock.data])
 
 
-def take(repository: Repository, sleep: object = None, patience_s: float = 10.0) -> ExclusiveLock:
-    return ExclusiveLock(
-        repository,
-        NAME,
-        "image 'vm1'",
-        "backup of b.raw",
-        START,
-        patience_s=patience_s,
-        sleep=sleep or (lambda _: None),  # type: ignore[arg-type]
-    )
+def take(repository: Repository, naps: Naps | None = None, **waiting: float) -> ExclusiveLock:
+    """Return a lock to enter, on an image of which another run may be at work."""
+    told: list[str] = []
+    repository.lock_waiting = LockWaiting(sleep=naps or Naps(), **{"patience_s": 10.0} | waiting, notify=told.append)
+    return ImageLock(repository, "vm1", "backup of b.raw", START)
 
 
 def names(repository: Repository) -> list[str]:
     return [each.name for each in repository.store.list("locks/")]
 
 
-def test_a_lock_stands_while_it_is_held_and_no_longer() -> None:
+def beat_of(repository: Repository, holder: FoundLock, renewals: int) -> None:
+    assert holder.lock is not None
+    beat = msgspec.structs.replace(holder.lock, renewals=renewals)
+    repository.store.replace(HEARTBEATS + holder.token, [build_lock(beat)])
+
+
+def test_a_lock_is_there_while_it_is_held_and_no_longer() -> None:
     repository = make_repository()
     with ImageLock(repository, "vm1", "backup of a.raw", START) as lock:
         lock.check()
         assert names(repository) == [NAME]
-        assert list_locks(repository)[0].lock.token == lock.token
+        assert list_locks(repository.store)[0].token == lock.token
     assert names(repository) == []
 
 
@@ -64,49 +90,145 @@ def test_images_and_maintenance_do_not_keep_each_other_waiting_but_themselves() 
         ReaderLock(repository, "restore", START),
         ReaderLock(repository, "restore", START),
     ):
-        assert len(list_locks(repository)) == 5
+        assert len(list_locks(repository.store)) == 5
         with pytest.raises(RepositoryLocked, match="the repository is locked by process"):
             MaintenanceLock(repository, "repair", START).__enter__()
+        assert len(list_locks(repository.store)) == 5
     assert names(repository) == []
 
 
-@pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"process_start": 1}, {"boot_id": "another boot"}])
-def test_a_lock_of_a_process_of_this_machine_that_is_gone_is_no_lock(change: dict[str, object]) -> None:
-    repository = make_repository()
+# -- dead and alive ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"process_start": 1}])
+def test_a_lock_whose_process_is_proven_dead_is_removed_at_once(change: dict[str, object]) -> None:
+    repository, naps = make_repository(), Naps()
     put(repository, found(**change))
-    with take(repository):
-        assert [each.lock.purpose for each in list_locks(repository)] == ["backup of b.raw"]
+    with take(repository, naps):
+        locks = [each.lock for each in list_locks(repository.store)]
+        assert [lock.purpose for lock in locks if lock] == ["backup of b.raw"]
+    assert not naps.slept
 
 
-@pytest.mark.parametrize("change", [{"host": "other"}, {"machine": "other"}, {"namespace": "pid:[1]"}])
-def test_a_lock_of_elsewhere_is_removed_once_it_was_seen_standing_still(change: dict[str, object]) -> None:
-    repository = make_repository()
-    put(repository, found(**change, pid=1))
-    slept: list[float] = []
-    with take(repository, slept.append):
-        assert sum(slept) >= 10
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"host": "other"},
+        {"machine": "other"},
+        {"namespace": "pid:[1]"},
+        {"namespace": ""},
+        {"boot_id": "another boot"},
+        {"boot_id": ""},
+    ],
+)
+def test_a_lock_of_another_host_boot_or_container_is_removed_once_it_was_seen_standing_still(
+    change: dict[str, object],
+) -> None:
+    repository, naps = make_repository(), Naps()
+    put(repository, found(**change, pid=2**22 + 1))
+    with take(repository, naps):
+        assert naps.seconds >= 10
         assert names(repository) == [NAME]
 
 
-def test_a_lock_of_elsewhere_with_a_heartbeat_is_believed_at_its_first_beat() -> None:
-    repository = make_repository()
+def test_a_lock_of_elsewhere_with_a_heartbeat_is_held_from_its_first_beat() -> None:
+    repository, naps = make_repository(), Naps()
     holder = found(host="other")
     put(repository, holder)
-    slept: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        if len(slept) == 3:
-            beat = msgspec.structs.replace(holder.lock, renewals=1)
-            repository.store.replace(HEARTBEATS + holder.lock.token, [build_lock(beat)])
-
+    naps.acts[3] = lambda: beat_of(repository, holder, 1)
     with (
         pytest.raises(RepositoryLocked, match=r"locked by process \d+ of \w+ on other, backup of a.raw"),
-        take(repository, sleep),
+        take(repository, naps),
     ):
         pass
-    assert len(slept) == 3
+    assert len(naps.slept) == 3
     assert NAME in names(repository)
+
+
+def test_the_twin_of_a_copied_machine_is_watched_where_it_may_reach_the_store() -> None:
+    """Its identity is ours to the last field, and its process is in no table of this copy."""
+    store = MemoryStore()
+    repository, naps = make_repository(store), Naps()
+    holder = found(pid=2**22 + 1)
+    put(repository, holder)
+    store.is_shared = True
+    naps.acts[5] = lambda: beat_of(repository, holder, 1)
+    with pytest.raises(RepositoryLocked), take(repository, naps, patience_s=90):
+        pass
+    with take(repository, Naps(), patience_s=90):
+        assert names(repository) == [NAME]
+
+
+def test_a_lock_that_this_process_failed_to_remove_is_left_behind_not_held() -> None:
+    """A program that lives on after such a failure could never lock the image again."""
+    store = MemoryStore()
+    repository = make_repository(store)
+    calls = ("delete_exactly", "delete ")
+
+    class NeverDeletes(HookedStore):
+        def around(self, call: str):  # type: ignore[no-untyped-def]
+            if call.startswith(calls):
+                raise StoreUnavailable("locks/vm1", "gone")
+            return super().around(call)
+
+    broken = Repository(NeverDeletes(store, "never", lambda: None), repository.config)
+    with ImageLock(broken, "vm1", "x", START) as lock:
+        pass
+    assert names(repository) == [NAME], "the release failed"
+    assert lock.token not in held_tokens
+    assert list_locks(store)[0].is_dead
+    with take(repository) as again:
+        again.check()
+
+
+def test_watching_many_locks_takes_no_longer_than_watching_one() -> None:
+    repository, naps = make_repository(), Naps()
+    locks = [found(f"locks/vm{number}", host="other", token=f"{number}") for number in range(5)]
+    for lock in locks:
+        put(repository, lock)
+    assert remove_stale_locks(repository.store, locks, LockWaiting(patience_s=6.0, sleep=naps)) == []
+    assert naps.seconds == 6
+    assert names(repository) == []
+
+
+def test_without_patience_a_lock_of_elsewhere_is_held() -> None:
+    repository = make_repository()
+    lock = found(host="other")
+    put(repository, lock)
+    assert remove_stale_locks(repository.store, [lock], LockWaiting(patience_s=0)) == [lock]
+
+
+# -- waiting for a lock ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_waits_for_a_living_holder_as_long_as_it_was_asked_to() -> None:
+    repository, naps, told = make_repository(), Naps(), []
+    with ImageLock(repository, "vm1", "backup of a.raw", START) as first:
+        repository.lock_waiting = LockWaiting(wait_s=20, sleep=naps, notify=told.append)
+        with pytest.raises(RepositoryLocked, match=r"backup of a\.raw"):
+            ImageLock(repository, "vm1", "x", START).__enter__()
+        assert naps.seconds == 20
+        assert len(told) == 1
+        assert "waiting for process" in told[0]
+        assert "backup of a.raw" in told[0]
+        naps.acts[len(naps.slept) + 4] = first.__exit__
+        with ImageLock(repository, "vm1", "x", START) as second:
+            second.check()
+    assert naps.seconds == 28
+
+
+def test_a_holder_of_elsewhere_that_dies_while_it_is_waited_for_is_noticed() -> None:
+    repository, naps = make_repository(), Naps()
+    holder = found(host="other")
+    put(repository, holder)
+    naps.acts[3] = lambda: beat_of(repository, holder, 1)
+    naps.acts[13] = lambda: beat_of(repository, holder, 2)
+    with take(repository, naps, wait_s=3600, patience_s=40) as lock:
+        lock.check()
+    assert naps.seconds == 13 * 2 + 40
+
+
+# -- beats and lost locks ----------------------------------------------------------------------------------------------
 
 
 def test_a_holder_beats_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,23 +246,24 @@ def test_a_lock_that_was_removed_stays_removed_and_its_holder_is_told(monkeypatc
     monkeypatch.setattr(lock_module, "RENEW_S", 0.01)
     repository = make_repository()
     with ImageLock(repository, "vm1", "x", START) as lock:
-        remove_lock(repository.store, list_locks(repository)[0])
-        while HEARTBEATS + lock.token not in names(repository):
-            pass  # it beats on, not knowing
-        with pytest.raises(LockLost, match=r"image 'vm1': its lock was removed .* nothing was committed"):
+        assert remove_lock(repository.store, list_locks(repository.store)[0])
+        with pytest.raises(LockLost, match=r"image 'vm1': another process considered this run dead"):
             lock.check()
         with take(repository) as other:
             with pytest.raises(LockLost):
                 lock.check()
             other.check()
-    assert names(repository) == []
+        assert lock._heart is not None
+        lock._heart.join(10)
+        assert not lock._heart.is_alive(), "a heart beats no longer than its lock is there"
+    assert not [name for name in names(repository) if name != HEARTBEATS + lock.token]
 
 
-def test_letting_go_of_a_lost_lock_leaves_the_new_holders_alone() -> None:
+def test_releasing_a_lost_lock_leaves_the_new_holders_alone() -> None:
     repository = make_repository()
     first = take(repository)
     with first:
-        remove_lock(repository.store, list_locks(repository)[0])
+        remove_lock(repository.store, list_locks(repository.store)[0])
         second = take(repository)
         second.__enter__()
     second.check()
@@ -156,17 +279,6 @@ def test_a_damaged_lock_is_lost() -> None:
             lock.check()
 
 
-def test_watching_many_locks_takes_no_longer_than_watching_one() -> None:
-    repository = make_repository()
-    locks = [FoundLock(f"locks/vm{number}", found(host="other", token=f"{number}").lock) for number in range(5)]
-    for lock in locks:
-        put(repository, lock)
-    slept: list[float] = []
-    assert remove_if_gone(repository.store, locks, patience_s=6.0, sleep=slept.append) == []
-    assert sum(slept) == 6
-    assert names(repository) == []
-
-
 def test_a_reader_goes_on_without_a_lock_where_none_can_be_written() -> None:
     inner = MemoryStore()
     repository = make_repository(inner)
@@ -174,3 +286,163 @@ def test_a_reader_goes_on_without_a_lock_where_none_can_be_written() -> None:
         broken = Repository(FaultyStore(inner, error, fail_at=0, is_lasting=True), repository.config)
         with ReaderLock(broken, "restore", START):
             assert names(repository) == []
+
+
+def test_a_heart_that_cannot_be_started_leaves_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    repository = make_repository()
+    with pytest.raises(OutOfResources, match="renewing the lock of image 'vm1'"):
+        take(repository).__enter__()
+    assert names(repository) == []
+
+
+# -- damaged locks -----------------------------------------------------------------------------------------------------
+
+DAMAGE = {
+    "flipped": lambda data: data[:70] + bytes([data[70] ^ 1]) + data[71:],
+    "truncated": lambda data: data[:40],
+    "empty": lambda _: b"",
+    "foreign": lambda _: b"not ours",
+    "huge": lambda data: data + bytes(1 << 20),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_lock_is_that_of_an_unknown_holder_watched_and_then_removed(how: str) -> None:
+    store = MemoryStore()
+    repository, naps = make_repository(store), Naps()
+    store.objects[NAME] = DAMAGE[how](found().data)
+    (shown,) = list_locks(store)
+    assert shown.is_damaged
+    assert "an unknown process; the lock cannot be read" in shown.describe()
+    with take(repository, naps) as lock:
+        lock.check()
+    assert naps.seconds == 10
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_lock_whose_holder_beats_is_held(how: str) -> None:
+    store = MemoryStore()
+    repository, naps = make_repository(store), Naps()
+    holder = found(token="00112233445566ff", pid=2**22 + 1)
+    store.objects[NAME] = DAMAGE[how](holder.data)
+    beat_of(repository, holder, 1)
+    naps.acts[2] = lambda: beat_of(repository, holder, 2)
+    with pytest.raises(RepositoryLocked, match="an unknown process"):
+        take(repository, naps).__enter__()
+    assert NAME in store.objects
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link"])
+def test_what_stands_in_the_place_of_a_lock_is_shown_and_taken_for_an_unknown_holder(tmp_path, kind: str) -> None:
+    repository = make_repository(LocalStore(str(tmp_path / "repo")))
+    path = tmp_path / "repo" / NAME
+    path.parent.mkdir()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("nowhere")
+    with pytest.raises(RepositoryLocked, match="an unknown process"):
+        take(repository, patience_s=0).__enter__()
+    if kind == "folder":
+        with pytest.raises(StoreError, match="locks/vm1"):
+            take(repository).__enter__()
+        return
+    with take(repository) as lock:
+        lock.check()
+
+
+def test_a_damaged_lock_is_waited_for_beside_others_that_are_read() -> None:
+    """Their heartbeats are no sign of life of its holder."""
+    store = MemoryStore()
+    repository, naps = make_repository(store), Naps()
+    store.objects[NAME] = b"torn"
+    other = found("locks/vm2", token="0" * 16)
+    put(repository, other)
+    for number in range(1, 20):
+        naps.acts[number] = lambda number=number: beat_of(repository, other, number)
+    with take(repository, naps):
+        assert naps.seconds == 10
+
+
+def test_files_that_others_leave_in_the_folder_are_no_locks() -> None:
+    store = MemoryStore()
+    repository = make_repository(store)
+    for name in (".nfs0001", ".DS_Store", ".reader-x", "vm1~"):
+        store.objects[f"locks/{name}"] = b"x"
+    assert list_locks(repository.store) == []
+
+
+# -- two at once -------------------------------------------------------------------------------------------------------
+
+
+def test_of_two_that_remove_a_stale_lock_the_second_leaves_the_lock_of_the_first_alone() -> None:
+    """It had found the stale lock, and removed whatever had its name by then."""
+    store = MemoryStore()
+    repository = make_repository(store)
+    stale = found(pid=2**22 + 1)
+    put(repository, stale)
+    winner = take(repository)
+    slow = Repository(HookedStore(store, "delete_exactly", winner.__enter__), repository.config)
+    with pytest.raises(RepositoryLocked, match=r"backup of b\.raw"):
+        take(slow).__enter__()
+    winner.check()
+    winner.__exit__()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_store_deletes_no_lock_that_took_the_name_meanwhile(tmp_path, moment: str) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put(NAME, [b"stale"])
+
+    def another_comes() -> None:
+        store.delete(NAME)
+        store.put(NAME, [b"another's"])
+
+    port = store._port
+    real = port.rename
+
+    def rename(source: str, target: str) -> None:
+        if moment == "before":
+            another_comes()
+        real(source, target)
+        if moment == "after":
+            store.put(NAME, [b"another's"])
+
+    port.rename = rename  # type: ignore[method-assign]
+    is_deleted = store.delete_exactly(NAME, b"stale")
+    assert is_deleted == (moment == "after")
+    assert store.get(NAME) == b"another's"
+    assert not list(store.list_unfinished())
+
+
+def test_of_many_that_lock_at_once_one_wins(tmp_path) -> None:
+    store = LocalStore(str(tmp_path / "repo"))
+    repository = make_repository(store)
+    put(repository, found(pid=2**22 + 1))
+    start, outcomes = threading.Barrier(8), []
+    locks = [ImageLock(Repository(store, repository.config), "vm1", f"run {number}", START) for number in range(8)]
+
+    def run(lock: ExclusiveLock) -> None:
+        start.wait()
+        try:
+            lock.__enter__()
+            outcomes.append(lock)
+        except RepositoryLocked:
+            outcomes.append(None)
+
+    threads = [threading.Thread(target=run, args=(lock,)) for lock in locks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = (lock for lock in outcomes if lock)
+    assert len(outcomes) == 8
+    winner.check()
+    winner.__exit__()
+    assert not list(store.list("locks/"))

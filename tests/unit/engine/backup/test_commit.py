@@ -11,7 +11,8 @@ from deltaimg.errors import LockLost
 from deltaimg.format.deletion import Deletion
 from deltaimg.repo.deletions import put_deletion, remove_deletion
 from deltaimg.repo.index import load_index
-from deltaimg.repo.lock_holder import list_locks, remove_lock
+from deltaimg.repo.lock_holder import list_locks
+from deltaimg.repo.lock_watch import remove_lock
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Confirm, Parts, always
 from deltaimg.store.memory import MemoryStore
@@ -48,7 +49,7 @@ class HookedStore(MemoryStore):
 
 
 def lose_lock(repository: Repository) -> None:
-    for each in list_locks(repository):
+    for each in list_locks(repository.store):
         remove_lock(repository.store, each)
 
 

@@ -301,7 +301,7 @@ def test_a_prune_that_died_anywhere_leaves_no_error() -> None:
         dead = StoreUnavailable("x", "gone")
         faulty = FaultyStore(store, dead, fail_at=call, is_lasting=True)
         with suppress(StoreUnavailable):
-            prune(Repository(faulty, past.config), PruneOptions(max_unused=0), clock=FixedClock(), patience_s=0)
+            prune(Repository(faulty, past.config), PruneOptions(max_unused=0), clock=FixedClock())
         assert errors_of(Repository(store, past.config)) == []
         if not faulty.has_failed:
             break

@@ -31,7 +31,7 @@ SIZE = 1 << 20
 
 
 def prune_now(repository: Repository, **options: object) -> PruneResult:
-    return prune(repository, PruneOptions(**options), clock=FixedClock(), patience_s=0)  # type: ignore[arg-type]
+    return prune(repository, PruneOptions(**options), clock=FixedClock())  # type: ignore[arg-type]
 
 
 def names(repository: Repository, kind: str) -> set[str]:

@@ -82,7 +82,7 @@ def test_what_a_flatten_leaves_behind_goes_with_the_next_prune(
     repository, taken = nights
     flattened = flatten_now(repository, taken[-1][0]).manifest
     keep_only(repository, [flattened.id])
-    prune(repository, clock=FixedClock(), patience_s=0)
+    prune(repository, clock=FixedClock())
     assert inspect_snapshot(repository, flattened).depth == 0
     check_all(repository, taken[-1:])
 

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Locks whose holder is dead, told from those whose holder is at work, and removed.
+
+A holder of this host, boot and PID namespace is dead when the process table proves it. Where other hosts reach the store as
+well, its heartbeat must stand still for a short time besides: a copy of this virtual machine has the same identity. Any other
+holder must show a heartbeat: its lock is removed when whoever wants it has itself watched nothing change for `patience_s`.
+Clocks are never compared, and time counts by the looks that were taken: a watcher that is frozen meanwhile learns nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from deltaimg.errors import StoreError
+from deltaimg.format.limits import MAX_LOCK_BYTES
+from deltaimg.format.lock import HEARTBEATS
+from deltaimg.repo.lock_holder import FoundLock, list_lone_heartbeats, read_heartbeat, read_lock
+from deltaimg.repo.lock_waiting import POLL_S, RENEW_S, LockWaiting
+from deltaimg.store.interface import Store
+
+_QUIET_S = 2 * RENEW_S + POLL_S
+
+
+class Verdict(Enum):
+    """What a look at a lock leads to."""
+
+    HELD = "held"
+    GONE = "gone"
+    UNDECIDED = "undecided"
+
+
+@dataclass(slots=True)
+class _Watched:
+    signs: object
+    still_s: float = 0.0
+    has_moved: bool = False
+
+
+class HolderWatch:
+    """Looks at locks again and again, every `POLL_S` seconds, until it is known whether their holders live."""
+
+    def __init__(self, store: Store, waiting: LockWaiting) -> None:
+        self._store, self._waiting = store, waiting
+        self._watched: dict[str, _Watched] = {}
+
+    def look(self, found: FoundLock) -> Verdict:
+        """Look at the signs of life of a lock's holder once."""
+        if found.is_dead and not self._store.is_shared:
+            return Verdict.GONE
+        patience_s = min(_QUIET_S, self._waiting.patience_s) if found.is_dead else self._waiting.patience_s
+        can_be_gone = found.is_dead or found.is_damaged or (found.lock is not None and not found.is_local)
+        if not can_be_gone or patience_s <= 0:
+            return Verdict.HELD
+        signs = self._read_signs(found)
+        watched = self._watched.setdefault(found.token, _Watched(signs, -POLL_S))
+        watched.still_s += POLL_S
+        if signs != watched.signs:
+            self._watched[found.token] = _Watched(signs, has_moved=True)
+            return Verdict.HELD
+        if watched.still_s >= patience_s:
+            return Verdict.GONE
+        return Verdict.HELD if watched.has_moved else Verdict.UNDECIDED
+
+    def _read_signs(self, found: FoundLock) -> object:
+        """Return what changes while the holder of a lock lives."""
+        if found.lock is not None:
+            return read_heartbeat(self._store, found.token)
+        # Its token is unknown: any heartbeat without a lock may be its.
+        beating = list_lone_heartbeats(self._store)
+        return found.data, [(token, read_heartbeat(self._store, token)) for token in beating]
+
+
+def remove_stale_locks(store: Store, locks: list[FoundLock], waiting: LockWaiting) -> list[FoundLock]:
+    """Remove those of `locks` whose holders are dead, and return those that are held. All are watched at once."""
+    watch = HolderWatch(store, waiting)
+    held: list[FoundLock] = []
+    undecided, is_told = locks, False
+    while undecided:
+        verdicts = [(each, watch.look(each)) for each in undecided]
+        held += [each for each, verdict in verdicts if verdict is Verdict.HELD]
+        for each in (each for each, verdict in verdicts if verdict is Verdict.GONE):
+            remove_lock(store, each)
+        undecided = [each for each, verdict in verdicts if verdict is Verdict.UNDECIDED]
+        if undecided and not is_told:
+            waiting.notify(f"watching for a sign of life of {undecided[0].describe()}")
+            is_told = True
+        if undecided:
+            waiting.sleep(POLL_S)
+            found = [read_lock(store, each.name) for each in undecided]
+            undecided = [now for now, was in zip(found, undecided, strict=True) if now and now.token == was.token]
+    return held
+
+
+def remove_lock(store: Store, found: FoundLock) -> bool:
+    """Remove exactly this lock, and its heartbeat; return whether it was there. Its holder will notice before it commits."""
+    if isinstance(found.error, StoreError) or len(found.data) > MAX_LOCK_BYTES:
+        store.delete(found.name)  # Its bytes are not known.
+        return True
+    is_removed = store.delete_exactly(found.name, found.data)
+    store.delete(HEARTBEATS + found.token)
+    return is_removed
