@@ -127,7 +127,8 @@ class SlotTable(RecordNumbers):
             the numbers of all of them and of `records`, ascending.
 
         Raises:
-            IntegrityError: the index lacks one of them, they form a cycle, or more stand on each other than may.
+            IntegrityError: the index lacks one of them, they form a cycle, or the chain is too deep. Where an index object
+                could not be read, which may be why: what is wrong with that.
         """
         links = self.index.links
         frontier = self._entries[records]

@@ -47,7 +47,7 @@ def maintain_until(end: float, repo: str, images: list[str], kept: int) -> None:
             try:
                 forget(
                     open_repository(repo), name,
-                    lambda manifests: plan_policy(manifests, policy=Policy(last=kept), now=START, is_forced=True),
+                    lambda manifests: plan_policy(manifests, policy=Policy(last=kept), now=START),
                 )  # fmt: skip
                 print("forget", flush=True)
             except RepositoryLocked:
