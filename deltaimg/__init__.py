@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from deltaimg.api.repair import add_parity, repair, repair_packs, survey_parity
     from deltaimg.api.repositories import create_repository, list_locks, list_snapshots, open_repository, remove_lock
     from deltaimg.api.restore import open_snapshot, restore
-    from deltaimg.api.retention import flatten, forget, forget_snapshots, pin, plan_prune, prune, unpin
+    from deltaimg.api.retention import flatten, forget, forget_snapshots, pin, plan_prune, prune, tag, unpin
     from deltaimg.engine.backup.options import BackupOptions
     from deltaimg.engine.content.reader import SnapshotReader
     from deltaimg.engine.progress import Progress
@@ -75,6 +75,7 @@ _HOMES = {
     "restore": "deltaimg.api.restore",
     "sign_file": "deltaimg.api.files",
     "survey_parity": "deltaimg.api.repair",
+    "tag": "deltaimg.api.retention",
     "unpin": "deltaimg.api.retention",
     "verify": "deltaimg.api.prove",
 }
@@ -117,6 +118,7 @@ __all__ = [
     "restore",
     "sign_file",
     "survey_parity",
+    "tag",
     "unpin",
     "verify",
 ]

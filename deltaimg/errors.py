@@ -227,6 +227,20 @@ class ReachabilityUnknown(RepositoryError):
         self.problems = tuple(problems)
 
 
+class SnapshotsVanished(RepositoryError):
+    """Snapshots that were there are not, and nobody on this host forgot them: what they need might be deleted for good."""
+
+    exit_code = 37
+    hint = (
+        "is a disk not mounted, or a folder moved? Once they are forgotten on purpose, 'deltaimg prune --force' deletes "
+        "what they needed"
+    )
+
+    def __init__(self, location: str, problem: str) -> None:
+        super().__init__(f"{location}: {problem}, so nothing is deleted")
+        self.location = location
+
+
 class UnsupportedFormat(RepositoryError):
     """An object was written by a newer deltaimg, or uses a feature that this one lacks."""
 
@@ -288,7 +302,7 @@ class ContentDamaged(IntegrityError):
         more = f", and {len(damage) - 1} more extent{'s' * (len(damage) > 2)}" if len(damage) > 1 else ""
         DeltaimgError.__init__(
             self,
-            f"snapshot {snapshot}: bytes {start} to {end} cannot be read: {reason}{more}",
+            f"snapshot {snapshot}{f': bytes {start} to {end}' if end > start else ''} cannot be read: {reason}{more}",
             hint="'deltaimg restore --keep-going' saves the rest and lists what is damaged",
         )
         self.object_name, self.offset, self.problem = snapshot, start, reason

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 
 from deltaimg import __version__
+from deltaimg.api.vanished import note_loss, remember_snapshots
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.progress import Progress
@@ -35,6 +36,14 @@ def backup(
     options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
     source = open_source(image_path, use_holes=use_holes, is_direct=is_direct)
     try:
-        return back_up(repository, source, image, options, progress=progress)
+        seen = note_loss(repository, image)
+        if seen is not None and progress is not None:
+            progress.warn(
+                f"image '{image}' had snapshots on {seen:%Y-%m-%d}, and none is there: is a disk not mounted? This is a full "
+                f"backup, and 'deltaimg prune' deletes nothing until they are back"
+            )
+        manifest = back_up(repository, source, image, options, progress=progress)
+        remember_snapshots(repository, image)
+        return manifest
     finally:
         source.close()

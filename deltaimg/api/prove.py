@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from deltaimg.api.vanished import find_vanished, remember_snapshots
 from deltaimg.engine.check.run import CheckReport
 from deltaimg.engine.check.run import check as check_repository
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.restore.verify import VerifyReport
 from deltaimg.engine.restore.verify import verify as verify_snapshots
-from deltaimg.errors import UsageError
+from deltaimg.errors import SnapshotNotFound, UsageError
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import select_snapshot
 
@@ -29,8 +30,15 @@ def verify(
     """
     if not 0 < percent <= 100:
         raise UsageError(f"{percent:g} percent: it must be above 0 and at most 100")
-    refs = [select_snapshot(repository, each) for each in selectors] or repository.list_snapshots()
-    return verify_snapshots(repository, refs, percent=percent, seed=seed, progress=progress)
+    refs = [select_snapshot(repository, each) for each in selectors]
+    refs = refs or sorted({*repository.list_snapshots(), *repository.list_quarantined()})
+    report = verify_snapshots(repository, refs, percent=percent, seed=seed, progress=progress)
+    if selectors:
+        verified = {each.ref for each in report}
+        for ref in refs:
+            if ref not in verified:
+                raise SnapshotNotFound(ref.label, hint="it was forgotten while others were verified")
+    return report
 
 
 def check(repository: Repository, *, read_packs: bool = False, progress: Progress | None = None) -> CheckReport:
@@ -39,4 +47,6 @@ def check(repository: Repository, *, read_packs: bool = False, progress: Progres
     Args:
         read_packs: read packs whole, not only their headers and footers, and hold them against their names.
     """
-    return check_repository(repository, read_packs=read_packs, progress=progress)
+    report = check_repository(repository, read_packs=read_packs, vanished=find_vanished(repository), progress=progress)
+    remember_snapshots(repository)
+    return report

@@ -10,6 +10,7 @@ import stat
 from datetime import UTC, datetime
 
 from deltaimg import __version__
+from deltaimg.api.vanished import remember_snapshots
 from deltaimg.errors import RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
 from deltaimg.processes import name_own_process
 from deltaimg.repo.lock_holder import FoundLock
@@ -60,7 +61,9 @@ def open_repository(location: str) -> Repository:
 
 def list_snapshots(repository: Repository, image: str | None = None) -> list[Snapshot | DamagedSnapshot]:
     """Return all snapshots, or those of one image, oldest first within an image."""
-    return list(load_snapshots(repository, None if image is None else check_image_name(image)))
+    found = list(load_snapshots(repository, None if image is None else check_image_name(image)))
+    remember_snapshots(repository, image)
+    return found
 
 
 def find_snapshot(repository: Repository, selector: str) -> Snapshot:

@@ -3,20 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 
+from deltaimg.api.vanished import find_vanished, forget_images, refuse_vanished, remember_snapshots
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.prune.options import MAX_UNUSED_PERCENT, PruneOptions, Trim
-from deltaimg.engine.prune.run import PruneForecast, PruneResult
+from deltaimg.engine.prune.run import ConfirmImages, PruneForecast, PruneResult, accept_images
 from deltaimg.engine.prune.run import plan_prune as plan_prune_of
 from deltaimg.engine.prune.run import prune as prune_repository
-from deltaimg.engine.retention.annotate import set_pin
+from deltaimg.engine.retention.annotate import change_tags, set_pin
 from deltaimg.engine.retention.flatten import FlattenResult
 from deltaimg.engine.retention.flatten import flatten as flatten_snapshot
-from deltaimg.engine.retention.forget import Forgotten, forget_images
+from deltaimg.engine.retention.forget import Forgotten, MakePlan
+from deltaimg.engine.retention.forget import forget_images as forget_in_images
 from deltaimg.engine.retention.forget_choice import choose_by_name, choose_by_policy
-from deltaimg.errors import UsageError
+from deltaimg.errors import SnapshotNotFound, UsageError
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.retention import Policy
 from deltaimg.repo.selector import select_snapshot
@@ -43,7 +47,7 @@ def forget(
         is_dry_run: change nothing; results tell what a prune would then free.
     """
     chosen = choose_by_policy(repository, policy, images, now=now or datetime.now(UTC), zone=zone)
-    return forget_images(repository, chosen, is_dry_run=is_dry_run, progress=progress)
+    return _forget(repository, chosen, is_dry_run=is_dry_run, progress=progress)
 
 
 def forget_snapshots(
@@ -60,7 +64,17 @@ def forget_snapshots(
         is_forced: nothing need be left of an image.
     """
     chosen = choose_by_name(repository, selectors, is_forced=is_forced)
-    return forget_images(repository, chosen, is_dry_run=is_dry_run, progress=progress)
+    return _forget(repository, chosen, is_dry_run=is_dry_run, progress=progress)
+
+
+def _forget(
+    repository: Repository, chosen: Mapping[str, MakePlan], *, is_dry_run: bool, progress: Progress | None
+) -> list[Forgotten]:
+    results = forget_in_images(repository, chosen, is_dry_run=is_dry_run, progress=progress)
+    if not is_dry_run:
+        forget_images(repository, [each.image for each in results if each.plan is not None and not each.plan.kept])
+        remember_snapshots(repository)
+    return results
 
 
 def pin(repository: Repository, selector: str, reason: str = "") -> Snapshot:
@@ -73,24 +87,35 @@ def unpin(repository: Repository, selector: str) -> Snapshot:
     return set_pin(repository, select_snapshot(repository, selector), None)
 
 
+def tag(repository: Repository, selector: str, *, added: Sequence[str] = (), removed: Sequence[str] = ()) -> Snapshot:
+    """Add tags to a snapshot and remove others, and return it. Its manifest stays as it was written."""
+    return change_tags(repository, select_snapshot(repository, selector), added=added, removed=removed)
+
+
 def prune(
     repository: Repository,
     *,
     max_unused_percent: float = MAX_UNUSED_PERCENT,
     max_repack_bytes: int | None = None,
     trim: str = Trim.AUTO.value,
+    is_forced: bool = False,
     progress: Progress | None = None,
 ) -> PruneResult:
     """Delete what no snapshot needs; backups and restores may go on meanwhile.
 
     Args:
+        is_forced: also where no snapshot is left, or all of an image are gone that this host has seen and not forgotten.
         max_unused_percent: of what all packs hold may stay unused; beyond it, packs are repacked.
         max_repack_bytes: write at most so much.
         trim: what becomes of records of which only part is needed: 'auto' stores them again without the rest where that frees
             enough for what it costs, 'full' wherever it frees anything, 'none' nowhere.
     """
+    confirm = _confirm_images(repository, is_forced=is_forced)
     options = _prune_options(max_unused_percent, max_repack_bytes, trim)
-    return prune_repository(repository, options, progress=progress)
+    result = prune_repository(repository, options, confirm_images=confirm, progress=progress)
+    if is_forced:
+        forget_images(repository, find_vanished(repository))
+    return result
 
 
 def plan_prune(
@@ -99,11 +124,13 @@ def plan_prune(
     max_unused_percent: float = MAX_UNUSED_PERCENT,
     max_repack_bytes: int | None = None,
     trim: str = Trim.AUTO.value,
+    is_forced: bool = False,
     progress: Progress | None = None,
 ) -> PruneForecast:
     """Return what `prune` would do, and what an earlier one could not delete yet; nothing is changed."""
+    confirm = _confirm_images(repository, is_forced=is_forced)
     options = _prune_options(max_unused_percent, max_repack_bytes, trim)
-    return plan_prune_of(repository, options, progress=progress)
+    return plan_prune_of(repository, options, confirm_images=confirm, progress=progress)
 
 
 def flatten(
@@ -114,8 +141,18 @@ def flatten(
     progress: Progress | None = None,
 ) -> list[FlattenResult]:
     """Make snapshots (all, if none are named) need no delta records deeper than `max_depth`."""
-    refs = [select_snapshot(repository, each) for each in selectors] or repository.list_snapshots()
-    return [flatten_snapshot(repository, ref, max_depth=max_depth, progress=progress) for ref in refs]
+    if selectors:
+        refs = [select_snapshot(repository, each) for each in selectors]
+        return [flatten_snapshot(repository, ref, max_depth=max_depth, progress=progress) for ref in refs]
+    results = []
+    for ref in repository.list_snapshots():
+        with suppress(SnapshotNotFound):  # It was forgotten since it was listed.
+            results.append(flatten_snapshot(repository, ref, max_depth=max_depth, progress=progress))
+    return results
+
+
+def _confirm_images(repository: Repository, *, is_forced: bool) -> ConfirmImages:
+    return accept_images if is_forced else partial(refuse_vanished, repository)
 
 
 def _prune_options(max_unused_percent: float, max_repack_bytes: int | None, trim: str) -> PruneOptions:

@@ -28,7 +28,19 @@ from deltaimg.threads import limit_workers
 COMMAND_GROUPS = {
     "Backup": ("init", "backup", "snapshots", "show", "diff"),
     "Recovery": ("restore", "cat", "repair"),
-    "Maintenance": ("check", "verify", "forget", "pin", "unpin", "prune", "flatten", "parity", "stats", "unlock"),
+    "Maintenance": (
+        "check",
+        "verify",
+        "forget",
+        "pin",
+        "unpin",
+        "tag",
+        "prune",
+        "flatten",
+        "parity",
+        "stats",
+        "unlock",
+    ),
     "One file, without a repository": ("signature", "delta", "patch"),
     "This machine": ("cache", "benchmark", "version", "help"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,7 +14,10 @@ from deltaimg.format.manifest import Manifest, is_time, parse_time
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.lock_holder import FoundLock
 from deltaimg.repo.repository import SnapshotRef
-from deltaimg.repo.snapshots import Snapshot
+from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
+
+if TYPE_CHECKING:
+    from deltaimg.engine.inspect.listing import ListedSnapshot
 
 
 def describe_time(name: str, moment: datetime | None) -> dict[str, object]:
@@ -41,6 +44,16 @@ def describe_snapshot(snapshot: Snapshot, *, is_base_forgotten: bool) -> dict[st
     described["kind"] = "full" if manifest.base is None else "incremental"
     identity: dict[str, Any] = {"snapshot": manifest.id}
     return identity | described | statistics
+
+
+def describe_listed(listed: ListedSnapshot) -> dict[str, Any]:
+    """Return a snapshot of a list as a JSON object. `damage` is null, or why it cannot be restored."""
+    snapshot, damage = listed.snapshot, {"damage": listed.damage}
+    if isinstance(snapshot, DamagedSnapshot):
+        ref = snapshot.ref
+        return {"snapshot": ref.id, "image": ref.image} | describe_time("time", ref.taken_at) | damage
+    depth = {} if listed.depth is None else {"depth": listed.depth}
+    return describe_snapshot(snapshot, is_base_forgotten=listed.is_base_forgotten) | damage | depth
 
 
 def describe_said(snapshot: Snapshot) -> dict[str, Any]:

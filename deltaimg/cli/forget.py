@@ -91,6 +91,7 @@ def forget(
     from deltaimg.api.retention import forget as forget_by_policy
     from deltaimg.api.retention import forget_snapshots
     from deltaimg.api.retention import prune as run_prune
+    from deltaimg.api.vanished import find_vanished
     from deltaimg.errors import UsageError
 
     counts = {
@@ -124,7 +125,12 @@ def forget(
         else:
             repository = open_repository(require_repo(repo))
             found = forget_snapshots(repository, names or [], is_forced=force, is_dry_run=dry_run, progress=terminal)
-        pruned = run_prune(repository, progress=terminal) if prune else None
+        # What was forgotten by force may go, also where nothing is left; what has vanished may not.
+        pruned = (
+            run_prune(repository, is_forced=force and not find_vanished(repository), progress=terminal)
+            if prune
+            else None
+        )
         _print(terminal, found, pruned, is_dry_run=dry_run)
         errors = [each.error for each in found if each.error is not None]
         for error in errors[1:]:

@@ -47,6 +47,14 @@ def prune(
             "full wherever it frees anything, or none.",
         ),
     ] = "auto",
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            "-f",
+            help="Also where no snapshot is left, or all of an image are gone that this host has seen and not forgotten.",
+        ),
+    ] = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -76,7 +84,12 @@ def prune(
         repository = open_repository(require_repo(repo))
         if dry_run:
             found = plan_prune(
-                repository, max_unused_percent=share, max_repack_bytes=most, trim=trim, progress=terminal
+                repository,
+                max_unused_percent=share,
+                max_repack_bytes=most,
+                trim=trim,
+                is_forced=force,
+                progress=terminal,
             )
             if as_json:
                 described = {"dry_run": True, **describe_plan(found.plan)}
@@ -84,7 +97,14 @@ def prune(
             print_plan(found.plan, terminal)
             print_waiting(found.waiting, terminal)
             return
-        result = run_prune(repository, max_unused_percent=share, max_repack_bytes=most, trim=trim, progress=terminal)
+        result = run_prune(
+            repository,
+            max_unused_percent=share,
+            max_repack_bytes=most,
+            trim=trim,
+            is_forced=force,
+            progress=terminal,
+        )
         if as_json:
             terminal.print_json(describe_result(result))
         print_result(result, terminal)

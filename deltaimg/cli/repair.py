@@ -54,7 +54,7 @@ def repair(
         if report.damage:
             raise RepositoryDamaged(
                 repository.store.location,
-                f"{format_count(len(report.damage), 'snapshot')} {'is' if dry_run else 'stays'} damaged: "
+                f"{format_count(len(report.damage), 'snapshot')} {_choose_verb(len(report.damage), dry_run)} damaged: "
                 f"{', '.join(each.ref.label for each in report.damage[:5])}{', …' if len(report.damage) > 5 else ''}",
                 hint="'deltaimg restore --keep-going' saves what is not"
                 if from_path
@@ -123,3 +123,9 @@ def _print_report(terminal: Terminal, report: RepairReport) -> None:
             terminal.print(f"{format_count(hidden, 'more extent')}; -v shows all")
     state = "damaged, see above" if report.damage else "no snapshot is damaged"
     terminal.remark(f"{state}; {format_seconds(report.duration_s)}")
+
+
+def _choose_verb(count: int, is_dry_run: bool) -> str:
+    if is_dry_run:
+        return "is" if count == 1 else "are"
+    return "stays" if count == 1 else "stay"

@@ -3,22 +3,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
-from deltaimg.cli.terminal import Terminal, format_bytes, format_moment
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_count, require_repo
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment
 
 if TYPE_CHECKING:
-    from deltaimg.repo.repository import SnapshotRef
-    from deltaimg.repo.snapshots import Snapshot
+    from deltaimg.engine.inspect.listing import ListedSnapshot
+    from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
 _COLUMNS = ("snapshot", "taken", ">apparent", ">allocated", ">changed", ">stored", "notes")
 
 
 def snapshots(
     name: Annotated[Optional[str], typer.Argument(metavar="NAME", help="Only those of one image.")] = None,  # noqa: UP045
+    tags: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag", "-t", metavar="TAG", help="Only those with this tag; given several times, with all of them."
+        ),
+    ] = None,
+    latest: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--latest", metavar="N", help="Only the newest N of each image.", show_default=False),
+    ] = None,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -27,63 +37,104 @@ def snapshots(
     """List snapshots, oldest first, with four sizes each.
 
     Apparent is the image's size, allocated what its file system had allocated of that, changed what differed from the
-    snapshot before, and stored by how much the repository grew. Notes say which are full or pinned, what tags they have, and
-    where the snapshot before is forgotten, since when it changed.
+    snapshot before, and stored by how much the repository grew. Notes say which are full or pinned, what tags and comments
+    they have, and where the snapshot before is forgotten, since when it changed; with -v also how deep delta chains are.
 
-    With -q only the names are printed, one a line. Where a manifest is damaged, the other snapshots are listed, and then
-    the error.
+    With -q only the names are printed, one a line. Snapshots that are known to be damaged are marked, and the exit code says
+    that there are some.
 
     Examples:
 
         deltaimg snapshots
-        deltaimg snapshots vm1 --json
+        deltaimg snapshots vm1 --latest 3 --json
+        deltaimg snapshots --tag weekly
     """
     from deltaimg.api.repositories import list_snapshots, open_repository
-    from deltaimg.cli.describe import describe_snapshot, is_forgotten
+    from deltaimg.cli.describe import describe_listed
+    from deltaimg.engine.inspect.listing import describe_snapshots
     from deltaimg.errors import SnapshotNotFound
-    from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
+    count = None if latest is None else parse_count(latest)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
         found = list_snapshots(repository, name)
         if name is not None and not found:
             raise SnapshotNotFound(name)
-        refs = [each.ref for each in found]
-        damaged = [each for each in found if isinstance(each, DamagedSnapshot)]
-        sound = [each for each in found if isinstance(each, Snapshot)]
+        wanted = _choose(found, frozenset(tags or ()), count)
+        listed = [each for each in describe_snapshots(repository, found, with_depth=verbose) if each.snapshot in wanted]
         if as_json:
-            terminal.print_json(
-                [describe_snapshot(each, is_base_forgotten=is_forgotten(each.manifest.base, refs)) for each in sound]
-            )
+            terminal.print_json([describe_listed(each) for each in listed])
         elif not found:
             terminal.remark("no snapshot yet; 'deltaimg backup IMAGE --image NAME' makes the first")
         elif quiet:
-            for each in sound:
-                terminal.print(each.label)
+            for each in listed:
+                terminal.print(each.snapshot.label)
         else:
-            terminal.print_table(_COLUMNS, [_make_row(each, refs, is_verbose=verbose) for each in sound])
-        if damaged:
-            for other in damaged[1:]:
-                terminal.warn(str(other.error))
-            raise damaged[0].error
+            terminal.print_table(_COLUMNS, [_make_row(each, is_verbose=verbose) for each in listed])
+        _report_damage(repository.store.location, listed)
 
 
-def _make_row(snapshot: Snapshot, refs: list[SnapshotRef], *, is_verbose: bool) -> list[str]:
-    from deltaimg.cli.describe import is_forgotten
+def _choose(
+    found: list[Snapshot | DamagedSnapshot], tags: frozenset[str], count: int | None
+) -> list[Snapshot | DamagedSnapshot]:
+    """Return those with all of some tags, and of these the newest of each image."""
+    from deltaimg.repo.snapshots import DamagedSnapshot
 
-    manifest = snapshot.manifest
-    sizes = manifest.statistics
-    marks = ["full"] * (manifest.base is None) + ["live"] * manifest.is_live
-    if manifest.base_taken_at is not None and is_forgotten(manifest.base, refs):
-        marks.append(f"since {format_moment(manifest.base_taken_at, to_minutes=True)} (forgotten)")
+    wanted = [each for each in found if not tags or (not isinstance(each, DamagedSnapshot) and tags <= set(each.tags))]
+    if count is None:
+        return wanted
+    by_image: dict[str, list[Snapshot | DamagedSnapshot]] = {}
+    for each in wanted:
+        by_image.setdefault(each.ref.image, []).append(each)
+    return [each for of_image in by_image.values() for each in of_image[max(0, len(of_image) - count) :]]
+
+
+def _report_damage(location: str, listed: list[ListedSnapshot]) -> None:
+    """Raise RepositoryDamaged where a snapshot is damaged."""
+    from deltaimg.errors import RepositoryDamaged
+
+    damaged = [each for each in listed if each.damage is not None]
+    if damaged:
+        first, verb = damaged[0], "is" if len(damaged) == 1 else "are"
+        raise RepositoryDamaged(
+            location,
+            f"{format_count(len(damaged), 'snapshot')} {verb} damaged; the first: {first.snapshot.label}: {first.damage}",
+            hint=(
+                "'deltaimg repair' recovers what can be recovered; "
+                f"'deltaimg forget {first.snapshot.label}' gives the snapshot up"
+            ),
+        )
+
+
+def _make_row(listed: ListedSnapshot, *, is_verbose: bool) -> list[str]:
+    from deltaimg.repo.snapshots import DamagedSnapshot
+
+    snapshot = listed.snapshot
+    taken = format_moment(snapshot.ref.taken_at, to_minutes=not is_verbose)
+    marks = ["DAMAGED"] * (listed.damage is not None)
     if snapshot.pin_reason is not None:
         marks.append("pinned" + (f" ({snapshot.pin_reason})" if snapshot.pin_reason else ""))
+    if isinstance(snapshot, DamagedSnapshot):
+        return [snapshot.label, taken, "", "", "", "", ", ".join(marks)]
+    sizes: Any = snapshot.manifest.statistics
     return [
-        manifest.label,
-        format_moment(manifest.taken_at, to_minutes=not is_verbose),
+        snapshot.label,
+        taken,
         format_bytes(sizes.apparent_bytes),
         format_bytes(sizes.allocated_bytes),
         format_bytes(sizes.changed_bytes),
         format_bytes(sizes.stored_bytes),
-        ", ".join([*marks, *snapshot.tags]),
+        ", ".join([*marks, *_make_notes(snapshot, listed), *snapshot.tags]),
     ]
+
+
+def _make_notes(snapshot: Snapshot, listed: ListedSnapshot) -> list[str]:
+    manifest = snapshot.manifest
+    notes = ["full"] * (manifest.base is None) + ["live"] * manifest.is_live
+    if listed.is_base_forgotten and manifest.base_taken_at is not None:
+        notes.append(f"since {format_moment(manifest.base_taken_at, to_minutes=True)} (forgotten)")
+    if listed.depth is not None:
+        notes.append(f"deltas {listed.depth} deep" if listed.depth else "no deltas")
+    if snapshot.comment:
+        notes.append(f'"{snapshot.comment}"')
+    return notes

@@ -71,6 +71,7 @@ def _verify(repository: Repository, selectors: list[str], percent: float, termin
     results = run_verify(repository, selectors, percent=percent, progress=terminal)
     if terminal.as_json:
         coverage = results.coverage
+        is_damaged = any(each.damage for each in results)
         snapshots = [
             {
                 "snapshot": each.ref.id,
@@ -84,31 +85,35 @@ def _verify(repository: Repository, selectors: list[str], percent: float, termin
             for each in results
         ]
         shares: dict[str, object] = {
-            **describe_time("verified_since", coverage.proven_since),
+            **describe_time("verified_since", None if is_damaged else coverage.proven_since),
             "never_percent": round(coverage.never_percent, 3),
             "run_percent": round(coverage.run_percent, 3),
         }
         terminal.print_json({"snapshots": snapshots, "verified_share": shares})
     for each in results:
-        state = "damaged" if each.damage else "proven"
+        state = "damaged" if each.damage else "verified"
         terminal.remark(
             f"{each.ref.label}  {state}  {format_bytes(each.verified_bytes)} in {each.records} of "
             f"{format_count(each.records_total, 'record')}, {format_seconds(each.duration_s)}"
         )
         for extent in each.damage:
             terminal.remark(f"  bytes {extent.start} to {extent.end}: {extent.reason}")
-    terminal.remark(_tell_coverage(results.coverage))
+    terminal.remark(_tell_coverage(results.coverage, sum(bool(each.damage) for each in results)))
     for each in results:
         if each.damage:
             raise ContentDamaged(each.ref.label, tuple((d.start, d.end, d.reason) for d in each.damage))
 
 
-def _tell_coverage(coverage: CoverageSummary) -> str:
-    """Return since when all content was proven, or how much of it never was, and how much this run proved."""
+def _tell_coverage(coverage: CoverageSummary, damaged: int) -> str:
+    """Return since when all content is verified, or how much of it never was, and how much this run verified."""
     today = f"{coverage.run_percent:.0f} % by this run"
+    if damaged:
+        return (
+            f"{format_count(damaged, 'snapshot')} {'is' if damaged == 1 else 'are'} damaged; {today} of what is there"
+        )
     if coverage.proven_since is None or coverage.never_percent > 0:
-        return f"{coverage.never_percent:.0f} % of all content was never proven; {today}"
-    return f"all content was proven since {format_moment(coverage.proven_since)}; {today}"
+        return f"{coverage.never_percent:.0f} % of all content was never verified; {today}"
+    return f"all content was verified since {format_moment(coverage.proven_since)}; {today}"
 
 
 def _compare(repository: Repository, selector: str, image: str, terminal: Terminal) -> None:

@@ -4,6 +4,7 @@
     vm1                     the newest of image vm1           vm1@latest~2     the second before the newest
     vm1@2026-11-23          the last one taken that day       vm1@2026-11-23T02:30   the last one taken by then
     3f9c                    the one whose id begins so        vm1@3f9c         the same, of one image
+    latest, latest~2        the newest, the second before it, where there is one image only
 
 Days and times are those of the local time zone, unless they carry one.
 """
@@ -31,32 +32,52 @@ def check_image_name(name: str) -> str:
     return name
 
 
-def select_snapshot(repository: Repository, selector: str) -> SnapshotRef:
-    """Return the snapshot that `selector` means; raises SnapshotNotFound, AmbiguousSnapshot or UsageError."""
+def select_snapshot(repository: Repository, selector: str, *, with_quarantined: bool = False) -> SnapshotRef:
+    """Return the snapshot that `selector` means.
+
+    Args:
+        with_quarantined: also one whose damaged manifest a repair has moved to quarantine.
+
+    Raises:
+        SnapshotNotFound, AmbiguousSnapshot, UsageError.
+    """
     image, at, moment = selector.rpartition("@")
+    of_image = check_image_name(image) if at else None
+    refs = repository.list_snapshots(of_image)
+    if with_quarantined:
+        refs = sorted({*refs, *repository.list_quarantined(of_image)})
     if not at:
-        return _select_without_image(repository, selector)
-    refs = repository.list_snapshots(check_image_name(image))
+        return _select_without_image(refs, selector)
     if not refs:
-        raise SnapshotNotFound(selector, hint=_suggest_images(repository))
+        raise SnapshotNotFound(selector, hint=_suggest_images(repository.list_snapshots()))
+    return _select_of_image(refs, selector, moment)
+
+
+def _select_of_image(refs: list[SnapshotRef], selector: str, moment: str) -> SnapshotRef:
+    """Select among the snapshots of one image, of which there are some."""
     if match := _LATEST.match(moment):
         back = int(match[1] or 0)
         if back >= len(refs):
-            raise SnapshotNotFound(selector, hint=f"'{image}' has {len(refs)} snapshot{'s' * (len(refs) > 1)}")
+            count = f"{len(refs)} snapshot{'s' * (len(refs) > 1)}"
+            raise SnapshotNotFound(selector, hint=f"'{refs[0].image}' has {count}")
         return refs[-1 - back]
     if _DATE.match(moment):
         return _select_by_time(refs, selector, moment)
     return _select_by_id(refs, selector, moment)
 
 
-def _select_without_image(repository: Repository, selector: str) -> SnapshotRef:
-    refs = repository.list_snapshots()
+def _select_without_image(refs: list[SnapshotRef], selector: str) -> SnapshotRef:
     image, _, back = selector.partition("~")
     of_image = [ref for ref in refs if ref.image == image]
     if of_image and (back.isdigit() or not back):
-        return select_snapshot(repository, f"{image}@latest~{back or 0}")
+        return _select_of_image(of_image, selector, f"latest~{back or 0}")
+    if _LATEST.match(selector) and refs:
+        images = sorted({ref.image for ref in refs})
+        if len(images) > 1:
+            raise UsageError(f"'{selector}' of which image?", hint=f"write {images[0]}@{selector}, for example")
+        return _select_of_image(refs, selector, selector)
     if not selector or not _ID.match(selector):
-        raise SnapshotNotFound(selector, hint=_suggest_images(repository))
+        raise SnapshotNotFound(selector, hint=_suggest_images(refs))
     return _select_by_id(refs, selector, selector)
 
 
@@ -86,8 +107,8 @@ def _select_by_time(refs: list[SnapshotRef], selector: str, moment: str) -> Snap
     return found[-1]
 
 
-def _suggest_images(repository: Repository) -> str:
-    images = sorted({ref.image for ref in repository.list_snapshots()})
+def _suggest_images(refs: list[SnapshotRef]) -> str:
+    images = sorted({ref.image for ref in refs})
     if not images:
         return "the repository holds no snapshot yet"
     return f"images here: {', '.join(images[:8])}{', …' if len(images) > 8 else ''}"

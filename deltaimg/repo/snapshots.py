@@ -76,10 +76,17 @@ class DamagedSnapshot:
 
 
 def load_snapshot(repository: Repository, ref: SnapshotRef) -> Snapshot:
-    """Return one snapshot; raises IntegrityError or UnsupportedFormat, or SnapshotNotFound if it was forgotten meanwhile."""
+    """Return one snapshot.
+
+    Raises:
+        IntegrityError, UnsupportedFormat: its manifest is damaged, or lies in quarantine, or is of a newer version.
+        SnapshotNotFound: it was forgotten since it was listed.
+    """
     try:
         return Snapshot(repository.load_manifest(ref), load_said(repository, ref))
     except ObjectNotFound as error:
+        if names := repository.list_quarantined(ref.image).get(ref):
+            raise _in_quarantine(names) from error
         raise _forgotten_now(ref) from error
 
 
@@ -104,10 +111,13 @@ def load_snapshots(repository: Repository, image: str | None = None) -> Iterator
             yield Snapshot(repository.load_manifest(ref), said)
         except ObjectNotFound:
             if ref in quarantined:
-                problem = "is a damaged manifest that a repair has moved to quarantine"
-                yield DamagedSnapshot(ref, IntegrityError(quarantined[ref][0], 0, problem), said)
+                yield DamagedSnapshot(ref, _in_quarantine(quarantined[ref]), said)
         except (IntegrityError, UnsupportedFormat, StoreError) as error:
             yield DamagedSnapshot(ref, error, said)
+
+
+def _in_quarantine(names: list[str]) -> IntegrityError:
+    return IntegrityError(names[0], 0, "is a damaged manifest that a repair has moved to quarantine")
 
 
 def _forgotten_now(ref: SnapshotRef) -> SnapshotNotFound:

@@ -154,8 +154,8 @@ def test_cat_gives_ranges(nights: Nights, offset: str, length: str) -> None:
 
 def test_verify_proves_all_or_some(nights: Nights) -> None:
     text = succeed("verify", repo=nights.repo).text
-    assert text.count("  proven  ") == 2
-    assert "all content was proven since" in text
+    assert text.count("  verified  ") == 2
+    assert "all content was verified since" in text
     assert "100 % by this run" in text
     found = succeed("verify", "vm1", "--percent", "1", "--json", repo=nights.repo).json
     assert found["snapshots"][0]["records"] >= 1

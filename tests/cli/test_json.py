@@ -60,6 +60,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         ("forget", "--keep-last", "1", "--dry-run"),
         ("pin", "vm1"),
         ("unpin", "vm1"),
+        ("tag", "add", "vm1", "weekly"),
         ("prune", "--dry-run"),
         ("prune",),
         ("flatten", "vm1"),

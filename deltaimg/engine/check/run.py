@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
 
 from deltaimg.engine.check.annotations import check_annotations
 from deltaimg.engine.check.catalog import Catalog
 from deltaimg.engine.check.findings import Finding, FindingKind, Findings, Severity, count_records
 from deltaimg.engine.check.layers import LayerCheck
-from deltaimg.engine.check.state import note_foreign, note_state
+from deltaimg.engine.check.state import note_foreign, note_state, note_vanished
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.annotation import ANNOTATIONS
@@ -55,12 +57,18 @@ class CheckReport:
 
 
 def check(
-    repository: Repository, *, read_packs: bool = False, progress: Progress | None = None, workers: int | None = None
+    repository: Repository,
+    *,
+    read_packs: bool = False,
+    vanished: Mapping[str, datetime] = MappingProxyType({}),
+    progress: Progress | None = None,
+    workers: int | None = None,
 ) -> CheckReport:
     """Look at every object of a repository, parity left out, and at what it refers to.
 
     Args:
         read_packs: read packs whole, and so prove that their bytes are those that were written.
+        vanished: images that have lost snapshots without a forget, and when these were last seen.
 
     Raises:
         StoreError: the repository cannot be listed. What a single object meets is a finding.
@@ -68,6 +76,7 @@ def check(
     progress = progress or NoProgress()
     for _ in range(_ATTEMPTS):
         run = Checker(repository, progress, read_packs=read_packs, workers=workers)
+        note_vanished(vanished, run.findings)
         report = run.check()
         if not report.of(Severity.ERROR) or not run.has_changed():
             break
@@ -112,6 +121,9 @@ class Checker:
         self.catalog.add_sources(self.is_used)
         self.catalog.report_sources(self.is_used)
         self._note_orphans()
+        if self._names(MAPS) and not self._names(SNAPSHOTS):
+            problem = "no snapshot is there, but maps are: is a disk not mounted? Or a first backup was interrupted"
+            self.findings.add_warning(FindingKind.MISSING, SNAPSHOTS, problem)
         self._check_annotations()
         note_state(self.repository, self.findings)
         note_foreign(self.repository, self.findings)

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
+
 from deltaimg.engine.check.findings import FindingKind, Findings, Severity
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.coverage import COVERAGE, parse_coverage
+from deltaimg.format.manifest import SNAPSHOTS
 from deltaimg.repo.deletions import load_deletions, object_names
 from deltaimg.repo.lock_holder import list_locks
 from deltaimg.repo.quarantine import QUARANTINE
@@ -18,6 +22,13 @@ def note_foreign(repository: Repository, findings: Findings) -> None:
         pass
     for name, what in sorted(repository.store.foreign.items()):
         findings.add_warning(FindingKind.FOREIGN, name, f"{what} that is not deltaimg's, and is left alone")
+
+
+def note_vanished(vanished: Mapping[str, datetime], findings: Findings) -> None:
+    """Report the images that have lost snapshots without a forget of this host, and when these were last seen."""
+    for image, seen in vanished.items():
+        problem = f"snapshots that were there on {seen:%Y-%m-%d} are not, and this host has not forgotten them"
+        findings.add_error(FindingKind.MISSING, f"{SNAPSHOTS}{image}/", problem)
 
 
 def note_state(repository: Repository, findings: Findings) -> None:

@@ -9,7 +9,7 @@ See docs/decisions/0008-how-prune-deletes.md for the order of steps, and why it 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -58,10 +58,19 @@ class PruneForecast:
     waiting: tuple[Waiting, ...]
 
 
+ConfirmImages = Callable[[Collection[str]], None]
+"""Is called with the images that have snapshots, and raises where others are missing, so that nothing may be deleted."""
+
+
+def accept_images(images: Collection[str]) -> None:
+    """The `ConfirmImages` that misses none."""
+
+
 def prune(
     repository: Repository,
     options: PruneOptions | None = None,
     *,
+    confirm_images: ConfirmImages = accept_images,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> PruneResult:
@@ -74,9 +83,10 @@ def prune(
     options, progress = options or PruneOptions(), progress or NoProgress()
     started = time.monotonic()
     with MaintenanceLock(repository, "prune", clock()) as lock:
+        confirm_images({ref.image for ref in repository.list_snapshots()})
         progress.start("finishing the prune before", None)
         freed = remove_all_leftovers(repository, clock()) + finish(repository, lock, progress)
-        reachable, inventory = _look(repository, progress)
+        reachable, inventory = _look(repository, confirm_images, progress)
         plan, written = make_plan(reachable, inventory, options), 0
         if not plan.is_empty:
             plan, written = _replace(repository, lock, plan, reachable, inventory, options, progress, clock)
@@ -91,21 +101,26 @@ def prune(
 
 
 def plan_prune(
-    repository: Repository, options: PruneOptions | None = None, *, progress: Progress | None = None
+    repository: Repository,
+    options: PruneOptions | None = None,
+    *,
+    confirm_images: ConfirmImages = accept_images,
+    progress: Progress | None = None,
 ) -> PruneForecast:
     """Return what a prune would do, and what is pending deletion; nothing is changed."""
     options = options or PruneOptions()
-    reachable, inventory = _look(repository, progress or NoProgress())
+    reachable, inventory = _look(repository, confirm_images, progress or NoProgress())
     plan = make_plan(reachable, inventory, options)
     return PruneForecast(plan, tuple(list_waiting(repository)))
 
 
-def _look(repository: Repository, progress: Progress) -> tuple[Reachable, Inventory]:
+def _look(repository: Repository, confirm_images: ConfirmImages, progress: Progress) -> tuple[Reachable, Inventory]:
     """List what there is, and find out what snapshots need."""
     progress.start("finding what snapshots need", None)
     # What appears after this listing belongs to somebody at work, and is none of this run's business.
     inventory = take_inventory(repository, load_deletions(repository))
     reachable = mark(repository)
+    confirm_images({manifest.image for manifest in reachable.manifests})
     _check_packs(repository, reachable, inventory)
     return reachable, inventory
 

@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.errors import IntegrityError, SnapshotError, StoreError, UnsupportedFormat
+from deltaimg.errors import IntegrityError, SnapshotError, SnapshotNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.pack import pack_name
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.snapshots import load_snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,11 @@ def _describe(
 ) -> SnapshotDamage | None:
     size_bytes = 0
     try:
-        manifest = repository.load_manifest(ref)
+        manifest = load_snapshot(repository, ref).manifest
         size_bytes = manifest.size_bytes
         content = SnapshotContent(repository, manifest, index)
+    except SnapshotNotFound:
+        return None  # It was forgotten since it was listed.
     except (SnapshotError, IntegrityError, StoreError, UnsupportedFormat) as error:
         return SnapshotDamage(ref, True, (DamagedExtent(0, size_bytes, str(error)),))
     entries = content.table.entries

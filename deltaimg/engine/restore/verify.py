@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,7 +17,15 @@ from deltaimg.arrays import FIRST_SLOT, RUN, ZERO, Runs, distinct, empty_runs, e
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.scan import ScannedSpan, Scanner, round_extents
-from deltaimg.errors import IntegrityError, ObjectNotFound, SizeMismatch, SnapshotError, StoreError
+from deltaimg.errors import (
+    IntegrityError,
+    ObjectNotFound,
+    SizeMismatch,
+    SnapshotError,
+    SnapshotNotFound,
+    StoreError,
+    UnsupportedFormat,
+)
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.prefix import PrefixSource
 from deltaimg.image.source import Source
@@ -26,6 +35,7 @@ from deltaimg.repo.coverage import Coverage, CoverageSummary
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.snapshots import load_snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,8 @@ def verify(
             Of some snapshots, that of each, and among what waited equally long, by chance.
         seed: makes the choice repeatable.
 
-    A snapshot whose manifest, map or digests are damaged is damaged as a whole; the others are verified all the same.
+    A snapshot whose manifest, map or digests are damaged is damaged as a whole, and so is one whose manifest is in quarantine;
+    the others are verified all the same. One that is forgotten meanwhile has no result.
     """
     with ReaderLock(repository, "verify", clock()):
         verifier = _Verifier(repository, list(refs), percent, random.Random(seed), progress or NoProgress(), workers)
@@ -103,17 +114,24 @@ class _Verifier:
             self._packs[self._choose(kept)] = True
 
     def verify_all(self) -> list[VerifyResult]:
-        return [self._verify(ref) for ref in self._refs]
+        """Return a result for each snapshot, but for those that are forgotten meanwhile."""
+        results = []
+        for ref in self._refs:
+            with suppress(SnapshotNotFound):
+                results.append(self._verify(ref))
+        return results
 
     def _verify(self, ref: SnapshotRef) -> VerifyResult:
         started = time.monotonic()
         self._progress.start(f"planning {ref.label}", None)
         size_bytes = 0
         try:
-            manifest = self._repository.load_manifest(ref)
+            manifest = load_snapshot(self._repository, ref).manifest
             size_bytes = manifest.size_bytes
             content = SnapshotContent(self._repository, manifest, self._index)
-        except (SnapshotError, IntegrityError, ObjectNotFound) as error:
+        except SnapshotNotFound:
+            raise
+        except (SnapshotError, IntegrityError, ObjectNotFound, UnsupportedFormat) as error:
             self._sees_all = False
             return VerifyResult(ref, 0, 0, 0, _since(started), (DamagedExtent(0, size_bytes, str(error)),))
         entries = content.table.entries

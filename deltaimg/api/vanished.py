@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots that this host has seen and that are gone, though it has not forgotten them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from deltaimg.errors import SnapshotsVanished
+from deltaimg.format.map import MAPS
+from deltaimg.format.pack import PACKS
+from deltaimg.repo import host_memory
+from deltaimg.repo.repository import Repository
+
+
+def list_images(repository: Repository) -> set[str]:
+    """Return the images that have snapshots, damaged ones and those in quarantine included."""
+    return {ref.image for ref in (*repository.list_snapshots(), *repository.list_quarantined())}
+
+
+def remember_snapshots(repository: Repository, image: str | None = None) -> None:
+    """Let this host remember which snapshots there are."""
+    host_memory.remember(repository.config.repository_id, repository.list_snapshots(image), datetime.now(UTC))
+
+
+def note_loss(repository: Repository, image: str) -> datetime | None:
+    """Return when this host last saw snapshots of an image that has none now, and let it remember that they are lost."""
+    if repository.list_snapshots(image) or repository.list_quarantined(image):
+        return None
+    return host_memory.note_loss(repository.config.repository_id, image)
+
+
+def forget_images(repository: Repository, images: Collection[str]) -> None:
+    """Let this host remember no more that images had snapshots."""
+    host_memory.forget(repository.config.repository_id, images)
+
+
+def find_vanished(repository: Repository) -> dict[str, datetime]:
+    """Return the images all of whose snapshots have vanished, and when this host last saw one of each."""
+    return host_memory.find_vanished(repository.config.repository_id, list_images(repository))
+
+
+def refuse_vanished(repository: Repository, images: Collection[str]) -> None:
+    """Raise SnapshotsVanished where others than `images` had snapshots, or where there is content and no snapshot at all."""
+    location = repository.store.location
+    vanished = host_memory.find_vanished(
+        repository.config.repository_id, {*images, *(ref.image for ref in repository.list_quarantined())}
+    )
+    if vanished:
+        image, seen = next(iter(vanished.items()))
+        more = f" (and {len(vanished) - 1} more images)" if len(vanished) > 1 else ""
+        raise SnapshotsVanished(location, f"image '{image}'{more} had snapshots on {seen:%Y-%m-%d} that are not there")
+    if not images and any(any(repository.store.list(folder)) for folder in (PACKS, MAPS)):
+        raise SnapshotsVanished(location, "there is content, and not a single snapshot that needs it")

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg tag`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
+from deltaimg.cli.terminal import Terminal
+from deltaimg.errors import UsageError
+
+_ACTIONS = ("add", "remove")
+_EXAMPLE = "deltaimg tag add vm1@latest weekly"
+
+
+def tag(
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="add or remove.")],
+    snapshot: Snapshot,
+    tags: Annotated[
+        list[str] | None, typer.Argument(metavar="TAG", help="Tags, for people and for 'forget --keep-tag'.")
+    ] = None,
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Add tags to a snapshot, or remove them.
+
+    A tag that the snapshot has already, or does not have, is no error. The snapshot itself stays as it was written; what is
+    said about it is kept beside it.
+
+    Examples:
+
+        deltaimg tag add vm1@latest weekly offsite
+        deltaimg tag remove vm1@2026-11-23 weekly
+    """
+    from deltaimg.api.repositories import open_repository
+    from deltaimg.api.retention import tag as change_tags
+    from deltaimg.cli.describe import describe_said
+
+    if action not in _ACTIONS:
+        raise UsageError(f"'{action[:60]}' is neither add nor remove", hint=_EXAMPLE)
+    if not tags:
+        raise UsageError("no tag is named", hint=_EXAMPLE)
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        repository = open_repository(require_repo(repo))
+        changes = {"added" if action == "add" else "removed": tags}
+        found = change_tags(repository, snapshot, **changes)
+        if as_json:
+            terminal.print_json(describe_said(found))
+        terminal.remark(f"{found.label}  {', '.join(found.tags) or 'no tags'}")

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The snapshots of a repository in a list: what each is, whether it can be restored, and how deep its delta chains are.
+
+Whether content is lost is told from what is seen at once: damaged manifests, missing maps, and packs and signatures that the
+index names and that are missing. Only where something is missing, or a repair has moved damaged objects to quarantine, the map
+of each snapshot is resolved. Damage that nobody has met yet is for `check` and `verify` to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deltaimg.errors import IntegrityError, SnapshotError, StoreError, UnsupportedFormat
+from deltaimg.format.manifest import Manifest
+from deltaimg.format.map import MAPS
+from deltaimg.format.pack import pack_name
+from deltaimg.format.signature import SIGNATURES
+from deltaimg.repo.index import Index, load_index
+from deltaimg.repo.layers import resolve_map
+from deltaimg.repo.quarantine import QUARANTINE
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.slots import SlotTable
+from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSnapshot:
+    """A snapshot as lists show it."""
+
+    snapshot: Snapshot | DamagedSnapshot
+    is_base_forgotten: bool
+    damage: str | None
+    """Why it cannot be restored, or not as a whole."""
+    depth: int | None
+    """How many records must be decoded one after another, 0 without deltas; None where that was not asked for."""
+
+
+def describe_snapshots(
+    repository: Repository, snapshots: Sequence[Snapshot | DamagedSnapshot], *, with_depth: bool = False
+) -> list[ListedSnapshot]:
+    """Return what lists show of snapshots; one that is forgotten meanwhile is left out.
+
+    Args:
+        snapshots: all of an image, or of the repository.
+        with_depth: resolve the map of each, to tell how deep its delta chains are.
+    """
+    ids = {each.ref.id for each in snapshots}
+    look = _Look(repository, with_depth=with_depth)
+    listed = []
+    for each in snapshots:
+        depth, damage = None, str(each.error) if isinstance(each, DamagedSnapshot) else None
+        is_base_forgotten = False
+        if isinstance(each, Snapshot):
+            depth, damage = look.examine(each.manifest)
+            is_base_forgotten = each.manifest.base is not None and each.manifest.base not in ids
+        if damage is None or isinstance(each, DamagedSnapshot) or repository.has_snapshot(each.ref):
+            listed.append(ListedSnapshot(each, is_base_forgotten, damage, depth))
+    return listed
+
+
+class _Look:
+    """What snapshots need that is not there."""
+
+    def __init__(self, repository: Repository, *, with_depth: bool) -> None:
+        self._repository, self._with_depth = repository, with_depth
+        self._maps = {found.name for found in repository.store.list(MAPS)}
+        self._index: Index = load_index(repository)
+        there = {found.name.removeprefix(SIGNATURES) for found in repository.store.list(SIGNATURES)}
+        self._is_signed = np.array([name in there for name in self._index.signatures], np.bool_)
+        has_lost = bool(self._index.is_lost.any() or self._index.damage or not self._is_signed.all())
+        self._looks_closer = with_depth or has_lost or any(repository.store.list(QUARANTINE))
+
+    def examine(self, manifest: Manifest) -> tuple[int | None, str | None]:
+        """Return how deep a snapshot's delta chains are, if that was asked for, and what is wrong with it."""
+        missing = [name for name in (MAPS + digest for digest in manifest.maps) if name not in self._maps]
+        if missing:
+            return None, f"{missing[0]} is missing"
+        if not self._looks_closer:
+            return None, None
+        table, index = SlotTable(self._repository, self._index), self._index
+        try:
+            held = table.used_records(resolve_map(self._repository, manifest, table).runs)
+            entries = table.entries[table.add_sources(held)]
+        except (IntegrityError, SnapshotError, StoreError, UnsupportedFormat) as error:
+            return None, str(error)
+        depth = int(index.links.depths[entries].max(initial=0)) if self._with_depth else None
+        lost = entries[index.is_missing[entries]]
+        if len(lost):
+            return depth, f"{pack_name(index.packs[int(index.entries['pack'][lost[0]])])} is missing"
+        signatures = index.entries["signature"][table.entries[held]]
+        unsigned = signatures[~self._is_signed[signatures]]
+        if len(unsigned):
+            return depth, f"{SIGNATURES}{index.signatures[int(unsigned[0])]} is missing"
+        return depth, None

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which images of a repository had snapshots when this host last looked, so that their disappearance is noticed.
+
+A folder that is not mounted, or was moved elsewhere, looks like one whose snapshots were all forgotten, and a prune would
+delete their content. So each host keeps a small file a repository, `$XDG_STATE_HOME/deltaimg/<repository id>.json`, below
+`~/.local/state` where that is not set. Backup, forget, snapshots and check write it. An image goes from it when this host
+forgets its last snapshot, or is told to prune all the same. A backup that finds none of the snapshots that were there is a full
+one, and notes that they are lost, until they are there again.
+
+It is a help and no promise: without a home, or where a folder on the way is not this user's own, nothing is remembered.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+
+import msgspec
+from msgspec.structs import replace
+
+from deltaimg.format.manifest import format_time, is_time, parse_time
+from deltaimg.repo.repository import SnapshotRef
+
+_MAX_BYTES = 1 << 20
+_MAX_IMAGES = 4096
+"""Of one repository: those that were seen last."""
+_REFRESH = timedelta(days=1)
+"""What is no older than this is not written again."""
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class KnownImage(msgspec.Struct, frozen=True):
+    """What a host remembers of an image."""
+
+    seen: str
+    """When it last saw snapshots of it, in the form of a manifest's `time`."""
+    newest: str
+    """The id of the newest of them."""
+    is_lost: bool = False
+    """Whether a full backup was made since, because all of them had vanished; until that one is there again."""
+
+
+class _Document(msgspec.Struct):
+    images: dict[str, KnownImage] = {}
+
+
+def find_vanished(repository_id: str, images: Collection[str]) -> dict[str, datetime]:
+    """Return the images that had snapshots when this host last looked and have lost them, with the time of that.
+
+    Args:
+        images: those that have snapshots.
+    """
+    with suppress(OSError), _open_folder(makes=False) as folder:
+        known = _read(folder, _file_name(repository_id))
+        return {
+            image: parse_time(each.seen) for image, each in sorted(known.items()) if each.is_lost or image not in images
+        }
+    return {}
+
+
+def remember(repository_id: str, refs: Iterable[SnapshotRef], now: datetime) -> None:
+    """Note which snapshots there are, oldest first within an image."""
+    ids: dict[str, list[str]] = {}
+    for ref in refs:
+        ids.setdefault(ref.image, []).append(ref.id)
+
+    def note(known: dict[str, KnownImage]) -> None:
+        for image, present in ids.items():
+            before = known.get(image)
+            is_lost = before is not None and before.is_lost and before.newest not in present
+            if before is None or before.is_lost != is_lost or abs(now - parse_time(before.seen)) > _REFRESH:
+                newest = before.newest if before is not None and is_lost else present[-1]
+                known[image] = KnownImage(format_time(now), newest, is_lost)
+
+    _change(repository_id, note)
+
+
+def note_loss(repository_id: str, image: str) -> datetime | None:
+    """Note that an image has no snapshot, though this host has not forgotten them; return when it last had one, if ever."""
+    found: list[datetime] = []
+
+    def note(known: dict[str, KnownImage]) -> None:
+        if before := known.get(image):
+            known[image] = replace(before, is_lost=True)
+            found.append(parse_time(before.seen))
+
+    _change(repository_id, note)
+    return found[0] if found else None
+
+
+def forget(repository_id: str, images: Iterable[str]) -> None:
+    """Note that images have no snapshots any more, as they should."""
+
+    def drop(known: dict[str, KnownImage]) -> None:
+        for image in images:
+            known.pop(image, None)
+
+    _change(repository_id, drop)
+
+
+def _change(repository_id: str, change: Callable[[dict[str, KnownImage]], None]) -> None:
+    """Change what is remembered of a repository, if anything can be remembered here."""
+    with suppress(OSError), _open_folder(makes=True) as folder:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        name = _file_name(repository_id)
+        known = _read(folder, name)
+        before = dict(known)
+        change(known)
+        if known != before:
+            _write(folder, name, known)
+
+
+@contextmanager
+def _open_folder(*, makes: bool) -> Iterator[int]:
+    """Open the folder of these files; raises OSError where there is none that only this user writes to."""
+    root = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    if not os.path.isabs(root):
+        raise FileNotFoundError(root)
+    path = os.path.join(root, "deltaimg")
+    if makes:
+        _make_folders(path)
+    descriptor = os.open(path, _FOLDER_FLAGS)
+    try:
+        _check_owner(os.fstat(descriptor))
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _make_folders(path: str) -> None:
+    """Make a folder and those that it is in, below one that is this user's own: root makes none in the home of another."""
+    missing = []
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    _check_owner(os.stat(path))
+    for each in reversed(missing):
+        os.mkdir(each, 0o700)
+
+
+def _check_owner(status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError("not this user's own")
+
+
+def _file_name(repository_id: str) -> str:
+    return f"{repository_id}.json"
+
+
+def _read(folder: int, name: str) -> dict[str, KnownImage]:
+    """Return what the file has; nothing where it is missing, damaged, too large, or none of ours."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return {}
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_size > _MAX_BYTES:
+            return {}
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            found = msgspec.json.decode(file.read(_MAX_BYTES), type=_Document).images
+            return {image: each for image, each in found.items() if is_time(each.seen)}
+    return {}
+
+
+def _write(folder: int, name: str, known: dict[str, KnownImage]) -> None:
+    """Put a new file in the place of the one of this name, in one step."""
+    newest = sorted(known.items(), key=lambda each: each[1].seen)[-_MAX_IMAGES:]
+    temporary = f".{name}.{secrets.token_hex(4)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(_Document(dict(newest))))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
