@@ -74,7 +74,7 @@ def make_compacted(folder: Path, *, kept_bytes: int = 1 << 20) -> tuple[Reposito
 
 def prune_now(repository: Repository, progress: Warnings | None = None, **options: object) -> PruneResult:
     chosen = PruneOptions(**options)  # type: ignore[arg-type]
-    return prune(repository, chosen, clock=FixedClock(), patience_s=0, progress=progress)
+    return prune(repository, chosen, clock=FixedClock(), progress=progress)
 
 
 def check_all(repository: Repository, states: list[State]) -> None:
