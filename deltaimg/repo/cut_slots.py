@@ -17,6 +17,8 @@ from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns
 
 _SLOT_BITS = 16
 
+Flags = npt.NDArray[np.bool_]
+
 
 class CutSlots:
     """The slots that are there, of each entry that is cut. Every other entry has all of its slots."""
@@ -36,13 +38,13 @@ class CutSlots:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def is_cut(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def is_cut(self, entries: npt.NDArray[np.int64]) -> Flags:
         """Return which of `entries` lack slots."""
         return self._find(entries) >= 0
 
     def have(
         self, entries: npt.NDArray[np.int64], firsts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]
-    ) -> npt.NDArray[np.bool_]:
+    ) -> Flags:
         """Return for slots [first, first + count) of each of `entries` whether all of them are there."""
         found = np.ones(len(entries), np.bool_)
         places = self._find(entries)
@@ -53,6 +55,12 @@ class CutSlots:
             ends = self._keys[runs] + self._runs["count"][runs]
             found[cut] = (runs >= self._run_starts[places[cut]]) & (keys + counts[cut] <= ends)
         return found
+
+    def have_all(self, entries: npt.NDArray[np.int64], runs: SlotRuns, run_counts: npt.NDArray[np.integer]) -> Flags:
+        """Return of each of `entries` whether the slots of its runs are there; `run_counts` says how many runs each has."""
+        have = self.have(np.repeat(entries, run_counts), runs["first_slot"], runs["count"])
+        have_all: Flags = np.logical_and.reduceat(have, np.cumsum(run_counts) - run_counts)
+        return have_all
 
     def count(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return how many slots each of `entries` has."""

@@ -229,10 +229,7 @@ class Links:
 
         def have_all(numbers: npt.NDArray[np.int64], entries: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
             starts, counts = self.run_starts[links[numbers]], self._run_counts_of(links[numbers])
-            runs = self.runs[expand_ranges(starts, counts)]
-            are_there = cuts.have(np.repeat(entries, counts), runs["first_slot"], runs["count"])
-            has_all: npt.NDArray[np.bool_] = np.logical_and.reduceat(are_there, np.cumsum(counts) - counts)
-            return has_all
+            return cuts.have_all(entries, self.runs[expand_ranges(starts, counts)], counts)
 
         self.entries[links] = self._lookup.find_best(self._lookup.ids[self.entries[links]], have_all)
 

@@ -22,6 +22,7 @@ from deltaimg.format.index import ENTRY, INDEXES, IndexObject, count_possible_en
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, parse_signature
+from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns
 from deltaimg.kernels import digest_buffer
 from deltaimg.repo.cut_slots import CutSlots
 from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_footer, read_damaged_pack
@@ -41,8 +42,9 @@ class _Sources:
     ids: Digests
     link_counts: npt.NDArray[np.uint16]
     places: npt.NDArray[np.uint32]
-    slot_ends: npt.NDArray[np.uint16]
-    """One past the last slot that is taken from each source."""
+    run_counts: npt.NDArray[np.uint16]
+    """Runs of slots that are taken from each source."""
+    runs: SlotRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,30 +276,67 @@ class Catalog:
         self.starts: npt.NDArray[np.uint32] = np.cumsum(self.counts, dtype=np.uint32) - self.counts
         sources = [self.find(each.ids).astype(np.int32)[each.places] for each in parts if len(each.places)]
         self.sources: npt.NDArray[np.int32] = np.concatenate([np.empty(0, np.int32), *sources])
-        slot_ends = np.concatenate([np.empty(0, np.uint16), *(each.slot_ends for each in parts)])
-        fits = self.sources >= 0
-        found = np.maximum(self.sources, 0)
+        run_counts = np.concatenate([np.empty(0, np.int64), *(each.run_counts for each in parts)])
+        runs = np.concatenate([np.empty(0, SLOT_RUN), *(each.runs for each in parts)])
         self._without_sources = np.empty(0, np.int64)
-        if len(found):
+        if len(self.sources):
+            self._take_copies(runs, run_counts)
+            found, fits = np.maximum(self.sources, 0), self.sources >= 0
             owners = np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
-            fits &= slot_ends <= self.entries["slots"][found]
+            run_ends = runs["first_slot"].astype(np.uint32) + runs["count"]
+            fits &= np.maximum.reduceat(run_ends, np.cumsum(run_counts) - run_counts) <= self.entries["slots"][found]
             fits &= self.entries["block_shift"][found] == self.entries["block_shift"][owners]
             self._without_sources = distinct(owners[~fits]).astype(np.int64)
             self.is_good[self._without_sources] = False
         self._find_usable()
 
+    def _take_copies(self, runs: SlotRuns, run_counts: npt.NDArray[np.int64]) -> None:
+        """Take other copies of source records, or none, where the ones found lack slots that deltas are encoded against."""
+        links = np.flatnonzero(self.cuts.is_cut(self.sources.astype(np.int64)))
+        if not len(links):
+            return
+        starts = np.cumsum(run_counts) - run_counts
+
+        def have_all(numbers: npt.NDArray[np.int64], entries: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+            counts = run_counts[links[numbers]]
+            return self.cuts.have_all(entries, runs[expand_ranges(starts[links[numbers]], counts)], counts)
+
+        self.sources[links] = self._lookup.find_best(self.entries["id"][self.sources[links]], have_all)
+
+    def count_lacking(
+        self, entries: npt.NDArray[np.int64], firsts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+    ) -> int:
+        """Return how many records have no copy with some of slots [first, first + count) of each of `entries`."""
+        asked = np.flatnonzero(~self.cuts.have(entries, firsts, counts))
+        entries = np.repeat(entries[asked], counts[asked])
+        slots = expand_ranges(firsts[asked], counts[asked])
+
+        def have(numbers: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+            return self.cuts.have(found, slots[numbers], np.ones(len(numbers), np.int64)) & self.is_good[found]
+
+        found = self._lookup.find_best(self.entries["id"][entries], have)
+        return len(distinct(entries[found < 0]))
+
     def _find_usable(self) -> None:
-        """Find the records that can be expanded: from any good place whose sources can be, a record having several."""
+        """Find the records that can be expanded: from any good place whose sources can be, a record having several.
+
+        In the place of a cut record no other will do: it was chosen for the slots that it has.
+        """
         records = self._lookup.firsts
+        is_cut = np.zeros(len(self.entries), np.bool_)
+        is_cut[self.cuts.entries] = True
+        can_expand = self.is_good & (self.counts == 0)
         self.is_usable = np.zeros(len(self.entries), np.bool_)
-        self.is_usable[records[self.is_good & (self.counts == 0)]] = True
+        self.is_usable[records[can_expand]] = True
         waiting = np.flatnonzero(self.is_good & (self.counts > 0))
         for _ in range(MAX_DEPTH):
             if not len(waiting):
                 break
             sources = self.sources[self._links_of(waiting)]
+            can_be_source = can_expand[sources] | (~is_cut[sources] & self.is_usable[records[sources]])
             firsts = np.cumsum(self.counts[waiting], dtype=np.int64) - self.counts[waiting]
-            is_ready = np.minimum.reduceat(self.is_usable[sources], firsts)
+            is_ready = np.logical_and.reduceat(can_be_source, firsts)
+            can_expand[waiting[is_ready]] = True
             self.is_usable[records[waiting[is_ready]]] = True
             waiting = waiting[~is_ready]
         self._without_depth = waiting[~self.is_usable[records[waiting]]]
@@ -345,12 +384,7 @@ def _number(numbers: dict[str, int], names: list[str], name: str) -> int:
 def _keep_sources(content: IndexObject) -> _Sources:
     """Return what is needed later of an index object's links, none of it a view of the object."""
     links = content.links
-    slot_ends = np.empty(0, np.uint16)
-    if len(links.run_counts):
-        run_ends = links.runs["first_slot"].astype(np.uint32) + links.runs["count"]
-        firsts = np.cumsum(links.run_counts, dtype=np.int64) - links.run_counts
-        slot_ends = np.maximum.reduceat(run_ends, firsts).astype(np.uint16)
-    return _Sources(links.ids.copy(), links.link_counts.copy(), links.places, slot_ends)
+    return _Sources(links.ids.copy(), links.link_counts.copy(), links.places, links.run_counts, links.runs)
 
 
 def _group(numbers: npt.NDArray[np.uint32], count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

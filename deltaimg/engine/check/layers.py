@@ -23,6 +23,7 @@ from deltaimg.format.map import MAPS, MapObject, parse_map
 from deltaimg.model import count_blocks
 from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
 from deltaimg.repo.numbering import LayerNumbers
+from deltaimg.repo.reachability import cut_runs
 from deltaimg.repo.repository import Repository
 
 
@@ -67,7 +68,8 @@ class LayerCheck:
     def _check_records(self, needed: NeededLayer) -> None:
         """Look up in the index the records that snapshots need of a layer."""
         layer, catalog = needed.layer, self._catalog
-        used = LayerNumbers(layer).used_records(needed.runs)
+        layer_numbers = LayerNumbers(layer)
+        used = layer_numbers.used_records(needed.runs)
         entries = catalog.find(layer.record_ids[used])
         shift = needed.node.find_snapshot().block_bytes.bit_length() - 1
         self.unknown |= {row.tobytes(): 1 << shift for row in layer.record_ids[used[entries < 0]]}
@@ -78,11 +80,35 @@ class LayerCheck:
             (int((entries < 0).sum()), "that no index has"),
             (int(is_other.sum()), "whose blocks are others in the index"),
             (int((~catalog.is_usable[found]).sum()), "of what is missing or damaged"),
+            (
+                self._count_lacking(needed, layer_numbers, used, entries),
+                "of which no copy has all blocks that it needs",
+            ),
         ):
             if count:
                 self._add_contradiction(
                     needed.node, f"{_tell_labels(needed.node)} needs {count_records(count)} {problem}"
                 )
+
+    def _count_lacking(
+        self,
+        needed: NeededLayer,
+        layer_numbers: LayerNumbers,
+        used: npt.NDArray[np.int64],
+        entries: npt.NDArray[np.int64],
+    ) -> int:
+        """Return how many records lack blocks that snapshots need of them.
+
+        Args:
+            used: numbers of the records that are needed. entries: of each its entry in the catalog, or -1.
+        """
+        if not len(self._catalog.cuts):
+            return 0
+        of_record = np.full(layer_numbers.record_count, -1, np.int64)
+        of_record[used] = entries
+        records, firsts, counts = cut_runs(needed.runs, layer_numbers.first_slots, needed.layer.record_slots)
+        is_cut = self._catalog.cuts.is_cut(of_record[records])
+        return self._catalog.count_lacking(of_record[records[is_cut]], firsts[is_cut], counts[is_cut])
 
     def _check_length(self, node: LayerNode, layer: MapObject) -> None:
         """Compare a layer with the images of the snapshots whose newest it is."""

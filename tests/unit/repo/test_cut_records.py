@@ -156,3 +156,36 @@ def test_an_index_that_tells_other_slots_than_its_pack_is_found_out() -> None:
     repository.put_object(INDEXES, [build_index(replace(content, cuts=no_cuts()))])
     found = check(repository).of(Severity.ERROR)
     assert any("do not lie in packs/" in finding.problem for finding in found)
+
+
+def test_a_snapshot_that_needs_what_is_gone_is_an_error_to_check() -> None:
+    repository, _, kept, _ = make_scene()
+    index = load_index(repository)
+    store_cut(
+        repository, {entry: KEPT[1:] if slots == PAGES else range(slots) for entry, slots in enumerate(sizes(index))}
+    )
+    remove_index_objects(repository, index)
+    found = check(repository).of(Severity.ERROR)[0]
+    assert found.object_name == f"maps/{kept.maps[0]}"
+    assert found.problem.endswith("needs 1 record of which no copy has all blocks that it needs")
+
+
+def test_a_delta_whose_sources_were_cut_away_is_an_error_to_check_and_to_readers() -> None:
+    repository, image, clock = make_repository(), make_incompressible_image(PAGES * PAGE, seed=4), FixedClock()
+    first = back_up_image(repository, image, clock=clock)
+    for page in range(10):
+        image.write(page * PAGE + 100, b"edited")
+    delta = back_up_image(repository, image, clock=clock, delta="zstd")
+    assert load_index(repository).links.counts.any()
+    keep_only(repository, [delta.id])
+    index = load_index(repository)
+    (literal,) = np.flatnonzero(index.links.counts == 0).tolist()
+    store_cut(repository, {literal: range(10, PAGES)})
+    assert not check(repository).of(Severity.ERROR)
+    assert_restores(repository, delta, bytes(image.content))  # the whole copy is there still
+    repository.store.delete(INDEXES + index.names[int(index.object_of[literal])])
+    problems = [each.problem for each in check(repository).of(Severity.ERROR)]
+    assert "1 record of it need sources that no index has" in problems
+    with pytest.raises(IntegrityError, match="needs sources that the index does not have"):
+        SnapshotContent(repository, delta)
+    assert first.id != delta.id

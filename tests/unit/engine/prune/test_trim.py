@@ -343,7 +343,7 @@ def test_what_cannot_be_read_stays_and_costs_nothing_else(tmp_path: Path, which:
     progress = Warnings()
     prune_now(repository, progress, **FULL)
     assert restorable(repository) == before
-    assert not [each for each in check(repository).of(Severity.ERROR) if each.name != pack]
+    assert not [each for each in check(repository).of(Severity.ERROR) if each.object_name != pack]
 
 
 def restorable(repository: Repository) -> dict[str, list[bool]]:
