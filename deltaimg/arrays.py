@@ -8,7 +8,7 @@ blocks. It never reaches disk as such; a map object has a numbering of its own, 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -148,3 +148,11 @@ def distinct(first: npt.NDArray[Scalar], *others: npt.NDArray[Scalar]) -> npt.ND
     if len(values) < 2:
         return values
     return values[np.concatenate(([True], values[1:] != values[:-1]))]
+
+
+def group_by(numbers: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """Yield each value among `numbers`, ascending, and the places that have it, ascending; costs one sort in all."""
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.diff(numbers[order], prepend=-1) != 0) if len(numbers) else order
+    for first, end in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=False):
+        yield int(numbers[order[first]]), order[first:end]

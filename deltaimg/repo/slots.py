@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, Runs, distinct, empty_runs, join_runs
+from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, Runs, distinct, empty_runs, group_by, join_runs
 from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, ObjectNotFound
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, parse_signature
@@ -132,14 +132,14 @@ class SlotTable(RecordNumbers):
         """
         links = self.index.links
         frontier = self._entries[records]
-        found = np.zeros(len(self.index), np.bool_)
+        found = np.empty(0, np.int64)
         while len(frontier := frontier[links.counts[frontier] > 0]):
             if unsound := self.index.find_unsound(frontier):
                 raise (self.index.damage or unsound)[0]  # an index object that could not be read may be why
-            sources = distinct(links.entries[links.of(frontier)])
-            frontier = sources[~found[sources]]
-            found[frontier] = True
-        sources = self.add_entries(np.flatnonzero(found))
+            sources = distinct(links.entries[links.of(frontier)]).astype(np.int64)
+            frontier = np.setdiff1d(sources, found, assume_unique=True)
+            found = distinct(found, frontier)
+        sources = self.add_entries(found)
         self._grow_digests()
         return distinct(records, sources)
 
@@ -153,6 +153,14 @@ class SlotTable(RecordNumbers):
         sources = self._record_of_entry[links.entries[links.of(entries)]]
         firsts = np.repeat(self._first_slots[sources], run_counts) + runs["first_slot"]
         return firsts, runs["count"].astype(np.int64)
+
+    def source_records(self, records: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the records that `records` are encoded against, one's after another's, and how many each has.
+
+        `add_sources` must have numbered them.
+        """
+        links, entries = self.index.links, self._entries[records]
+        return self._record_of_entry[links.entries[links.of(entries)]], links.counts[entries].astype(np.int64)
 
     def count_sources(self, records: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return those of `records` that are deltas, and how many blocks each of them is encoded against."""
@@ -192,12 +200,11 @@ class SlotTable(RecordNumbers):
         """
         self._grow_digests()
         wanted = records[~self._is_loaded[records]]
-        signature_of = self.index.entries["signature"][self._entries[wanted]]
-        for signature in distinct(signature_of):
+        for signature, places in group_by(self.index.entries["signature"][self._entries[wanted]]):
             name = self.index.signatures[signature]
             try:
                 content = parse_signature(self._repository.get_object(SIGNATURES, name), SIGNATURES + name)
-                self._load_records(wanted[signature_of == signature], name, content)
+                self._load_records(wanted[places], name, content)
             except (IntegrityError, ObjectNotFound) as error:
                 if on_damage is None:
                     raise

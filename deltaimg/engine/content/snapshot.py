@@ -10,7 +10,7 @@ Memory  24 bytes a run of the map cut at records, 16 bytes a slot of the records
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -150,16 +150,19 @@ class SnapshotContent:
         """Return [start, end) in bytes of the image for each stretch that a record supplies."""
         return [(offset, offset + length) for offset, length, _ in self._ranges_of(record).tolist()]
 
-    def dependents_of(self, record: int) -> list[int]:
-        """Return which records of the snapshot cannot be expanded without `record`, itself among them if it is one."""
-        links = self.table.index.links
-        lost = {record}
-        depths = links.depths[self.table.entries[self._closure]]
-        for each in self._closure[np.argsort(depths, kind="stable")].tolist():
-            first_slots, _ = self.table.source_slots(each)
-            if lost.intersection(self.table.records_of(first_slots).tolist()):
-                lost.add(each)
-        return sorted(lost.intersection(self._records.tolist()))
+    def dependents_of(self, lost: Iterable[int]) -> dict[int, int]:
+        """Return which records of the snapshot cannot be expanded without some of its closure, and for each one of these."""
+        cause = np.full(self.table.record_count, -1, np.int64)
+        lost = list(lost)
+        cause[lost] = lost
+        depths = self.table.index.links.depths[self.table.entries[self._closure]]
+        for depth in range(1, int(depths.max(initial=0)) + 1):
+            deltas = self._closure[depths == depth]
+            sources, counts = self.table.source_records(deltas)
+            found = np.maximum.reduceat(cause[sources], np.cumsum(counts) - counts)
+            cause[deltas] = np.where(cause[deltas] < 0, found, cause[deltas])
+        affected = self._records[cause[self._records] >= 0]
+        return dict(zip(affected.tolist(), cause[affected].tolist(), strict=True))
 
     # -- random reads ------------------------------------------------------------------------------------------------
 

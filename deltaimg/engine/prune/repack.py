@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, distinct
+from deltaimg.arrays import DIGEST_BYTES, group_by
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.prune.plan import MAX_INDEXES
 from deltaimg.engine.prune.sizes import payload_bytes
@@ -139,15 +139,15 @@ class IndexRewriter:
             kept_objects: index objects that stay beside the new ones.
         """
         index = self._index
-        places = self._sign(np.sort(resigned))
-        origins = distinct(index.object_of[entries])
+        places_of_digests = self._sign(np.sort(resigned))
+        groups = list(group_by(index.object_of[entries]))
         per_object = 1
-        if kept_objects + len(origins) > MAX_INDEXES:
-            per_object = -(-len(origins) // (MAX_INDEXES // 2))
-        for first in range(0, len(origins), per_object):
-            chosen = np.isin(index.object_of[entries], origins[first : first + per_object])
-            created_us = index.created_us[int(origins[min(first + per_object, len(origins)) - 1])]
-            self._write_object(np.sort(entries[chosen]), places, created_us)
+        if kept_objects + len(groups) > MAX_INDEXES:
+            per_object = -(-len(groups) // (MAX_INDEXES // 2))
+        for first in range(0, len(groups), per_object):
+            merged = groups[first : first + per_object]
+            chosen = np.concatenate([entries[places] for _, places in merged])
+            self._write_object(np.sort(chosen), places_of_digests, index.created_us[merged[-1][0]])
 
     def _write_object(
         self, entries: npt.NDArray[np.int64], places: dict[int, tuple[str, int]], created_us: int

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import group_by
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.repair.known_digests import KnownDigests
 from deltaimg.engine.repair.plan import RepairPlan, is_restored, read_index
@@ -53,9 +54,10 @@ class IndexRepair:
         """
         catalog, plan = checker.catalog, self._plan
         is_dead = ~catalog.has_place
-        for number, pack in enumerate(catalog.packs):
-            if pack in plan.damaged or pack not in checker.sizes:
-                is_dead[catalog.entries["pack"] == number] = not is_restored(self._repository, pack)
+        is_gone = np.array([each in plan.damaged or each not in checker.sizes for each in catalog.packs], np.bool_)
+        suspects = np.flatnonzero(is_gone[catalog.entries["pack"]]) if len(is_gone) else np.empty(0, np.int64)
+        for number, places in group_by(catalog.entries["pack"][suspects]):
+            is_dead[suspects[places]] = not is_restored(self._repository, catalog.packs[number])
         superseded = []
         for number, name in enumerate(catalog.index_names):
             part = catalog.entries_of(number)

@@ -44,14 +44,14 @@ def list_damage(repository: Repository, checker: Checker) -> tuple[SnapshotDamag
 def _find_lost(checker: Checker, index: Index) -> npt.NDArray[np.bool_]:
     """Return which entries of the index name a place where the record is not."""
     catalog = checker.catalog
-    bad: dict[str, set[int]] = {}
-    for entry in catalog.entries[~catalog.has_place]:
-        bad.setdefault(catalog.packs[int(entry["pack"])], set()).add(int(entry["offset"]))
+    lost = catalog.entries[~catalog.has_place]
+    places = {(catalog.packs[pack], offset) for pack, offset in lost[["pack", "offset"]].tolist()}
+    named = {name for name, _ in places}
+    is_named = np.array([pack_name(digest) in named for digest in index.packs], np.bool_)
     is_lost = np.zeros(len(index), np.bool_)
-    for number, digest in enumerate(index.packs):
-        if offsets := bad.get(pack_name(digest)):
-            entries = np.flatnonzero(index.entries["pack"] == number)
-            is_lost[entries[np.isin(index.entries["offset"][entries], list(offsets))]] = True
+    for entry in np.flatnonzero(is_named[index.entries["pack"]]).tolist() if len(is_named) else ():
+        pack, offset = index.entries[["pack", "offset"]][entry].tolist()
+        is_lost[entry] = (pack_name(index.packs[pack]), offset) in places
     return is_lost
 
 
@@ -71,7 +71,7 @@ def _describe(
     lost = content.closure[is_lost[entries[content.closure]]]
     if not len(lost):
         return None
-    affected = {each: record for record in lost.tolist() for each in content.dependents_of(record)}
+    affected = content.dependents_of(lost.tolist())
     reasons = {
         record: f"{content.table.pack_of(record)} does not hold the record at byte "
         f"{int(index.entries['offset'][entries[record]])} any more"

@@ -11,11 +11,14 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
+
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
+from deltaimg.format.pack import pack_name
 from deltaimg.image.target import Target, open_target
 from deltaimg.model import MIB, DamagedExtent
 from deltaimg.repo.lock import ReaderLock
@@ -172,16 +175,13 @@ def name_damage(content: SnapshotContent, error: IntegrityError | ObjectNotFound
     """Say which bytes of the snapshot the damaged or missing object `error` names takes with it."""
     if isinstance(error, ContentDamaged):
         return error
-    damage: list[tuple[int, int, str]] = []
-    table = content.table
-    for record in range(table.record_count):
-        entry = table.index.entries[table.entries[record]]
-        is_hit = table.pack_of(record) == error.object_name and (
-            not isinstance(error, IntegrityError) or int(entry["offset"]) == error.offset
-        )
-        if is_hit:
-            hit = content.dependents_of(record)
-            damage += [(start, end, str(error)) for each in hit for start, end in content.extents_of(each)]
+    table, index = content.table, content.table.index
+    entries = index.entries[table.entries]
+    is_hit = np.array([pack_name(pack) == error.object_name for pack in index.packs], np.bool_)[entries["pack"]]
+    if isinstance(error, IntegrityError):
+        is_hit &= entries["offset"] == error.offset
+    affected = content.dependents_of(np.flatnonzero(is_hit).tolist())
+    damage = {(start, end, str(error)) for record in affected for start, end in content.extents_of(record)}
     return ContentDamaged(
-        content.manifest.label, tuple(sorted(set(damage))) or ((0, content.manifest.size_bytes, str(error)),)
+        content.manifest.label, tuple(sorted(damage)) or ((0, content.manifest.size_bytes, str(error)),)
     )

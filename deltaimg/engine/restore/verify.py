@@ -169,18 +169,15 @@ class _Verifier:
             self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
         self._is_proven[entries[chosen[is_own]]] = True
         self._is_expanded[entries[content.table.add_sources(fresh)]] = True
+        damaged = [record for record in chosen.tolist() if int(entries[record]) in self._damaged]
+        # Where all is read, deltas that depend on a damaged record are among the damaged themselves.
+        affected = dict.fromkeys(damaged) if self._percent >= 100 else content.dependents_of(damaged)
         damage = {
-            extent: self._damaged[entry]
-            for record, entry in zip(chosen.tolist(), entries[chosen].tolist(), strict=True)
-            if entry in self._damaged
-            for affected in self._find_affected(content, record)
-            for extent in content.extents_of(affected)
+            extent: self._damaged[int(entries[record if cause is None else cause])]
+            for record, cause in affected.items()
+            for extent in content.extents_of(record)
         }
         return [DamagedExtent(*extent, reason) for extent, reason in sorted(damage.items())]
-
-    def _find_affected(self, content: SnapshotContent, record: int) -> list[int]:
-        """Return what cannot be expanded without a record. Where all is read, deltas on it are among the damaged themselves."""
-        return [record] if self._percent >= 100 else content.dependents_of(record)
 
     def keep_coverage(self, now: datetime) -> CoverageSummary:
         """Note which packs were proven. A repository that cannot be written to is verified all the same."""
