@@ -15,7 +15,16 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, Runs, distinct, empty_runs, group_by, join_runs
+from deltaimg.arrays import (
+    DIGEST_BYTES,
+    FIRST_SLOT,
+    Digests,
+    Runs,
+    distinct,
+    empty_runs,
+    group_by,
+    join_runs,
+)
 from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, ObjectNotFound
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, parse_signature

@@ -170,3 +170,9 @@ class RecordWalk:
             if source in self.lost:
                 # Of a chain, what is at its bottom is told, not each link.
                 raise ValueError(f"{_DEPENDS_ON}{self.lost[source].rsplit(_DEPENDS_ON, 1)[-1]}")
+
+
+def take_blocks(content: memoryview, numbers: npt.NDArray[np.int64], block_bytes: int) -> memoryview:
+    """Return some blocks of content, copied."""
+    blocks = np.frombuffer(content, np.uint8).reshape(-1, block_bytes)
+    return blocks[numbers].reshape(-1).data

@@ -49,6 +49,15 @@ class Needs:
     """How many of each entry; 0 of one that is not needed at all."""
     mapped: Mapped
 
+    def list_kept(self, entry: int) -> Numbers:
+        """Return the slots of an entry that are needed, ascending."""
+        return np.flatnonzero(self.bits.of(entry))
+
+    def may_be_sources(self, entries: Numbers, within: Numbers) -> Flags:
+        """Return of slot `within` of each of `entries` whether it is needed."""
+        is_needed: Flags = self.count_in(entries, within, np.ones(len(entries), np.int64)) > 0
+        return is_needed
+
     def count_in(self, entries: Numbers, firsts: Numbers, counts: Numbers) -> Numbers:
         """Return how many of slots [first, first + count) of each of `entries`, or of what is used in its place, are needed."""
         return self.bits.count_in(self.mapped.resolve(entries), firsts, counts)

@@ -2,7 +2,7 @@
 """What a prune will do, decided before anything is touched: which packs go, which are repacked, what that frees and costs.
 
 Packs in which much is unused are repacked: the records in them that are needed are copied, or *cut*, if only some of their
-slots are needed and that frees enough for what it costs. Deltas may be encoded again besides (`engine/prune/recode.py`).
+slots are needed and that frees enough for what it costs. Deltas may be encoded again besides (`engine/prune/recode_choice.py`).
 
 Made from the reachable slots and the sizes of objects alone; nothing here reads a pack or a signature.
 Memory  a bit a slot, and a few numbers for each record and each object.
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from deltaimg.arrays import distinct
 from deltaimg.engine.prune.needs import Flags, Needs, choose_copies, find_needs
 from deltaimg.engine.prune.options import PruneOptions, Trim
-from deltaimg.engine.prune.recode import RecordSizes, choose_recoded
+from deltaimg.engine.prune.recode_choice import RecordSizes, choose_recoded
 from deltaimg.engine.prune.sizes import (
     Inventory,
     choose_objects,

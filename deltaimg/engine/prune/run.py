@@ -23,7 +23,7 @@ from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.plan import PrunePlan, TrimPlan, make_plan, settle
 from deltaimg.engine.prune.repack import IndexRewriter, copy_records
 from deltaimg.engine.prune.sizes import Inventory, take_inventory
-from deltaimg.engine.prune.trim import trim_records
+from deltaimg.engine.recode import recode_records
 from deltaimg.errors import DeltaimgError, LockLost, ReachabilityUnknown, StoreError
 from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import pack_name
@@ -158,7 +158,9 @@ def _replace(
     with PackWriter(repository, _make_clock(reachable, clock), check_lock=lock.check) as writer:
         try:
             if not plan.trim.is_empty:
-                trim_records(repository, index, plan.trim, writer, progress, damage.note_record)
+                recode_records(
+                    repository, index, plan.trim.entries, plan.trim.needs, writer, progress, damage.note_record
+                )
             if len(plan.moved):
                 copy_records(repository, index, plan.moved, writer, progress, damage.note_pack)
         except (StoreError, LockLost):

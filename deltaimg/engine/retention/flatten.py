@@ -15,20 +15,17 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.codec.zstd import LEVELS, ZstdCodec
-from deltaimg.delta.encode import EncodedRecord, Encoder
-from deltaimg.delta.registry import find_delta_decoder
-from deltaimg.engine.content.record_cache import RecordCache
+from deltaimg.arrays import expand_ranges
 from deltaimg.engine.content.resolved import load_resolved
-from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
+from deltaimg.engine.pipeline import count_workers
 from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.recode import recode_records
 from deltaimg.errors import UsageError
-from deltaimg.format.limits import MAX_DEPTH, MAX_RECORD_BYTES
+from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.manifest import Manifest, count_microseconds
 from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
-from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
 from deltaimg.repo.snapshots import load_snapshot
@@ -71,7 +68,7 @@ def flatten(
         table = SlotTable(repository, load_index(repository))
         runs = load_resolved(repository, manifest, table).map.runs
         deep = _find_deep(table, table.used_records(runs), max_depth)
-        written = _recode(repository, table, manifest, deep, progress, clock, lock.check, workers or count_workers())
+        written = _recode(repository, table, deep, progress, clock, lock.check, workers or count_workers())
         lock.check()
     return FlattenResult(manifest, len(deep), written, time.monotonic() - started)
 
@@ -99,7 +96,6 @@ def _find_deep(table: SlotTable, used: npt.NDArray[np.int64], max_depth: int) ->
 def _recode(
     repository: Repository,
     table: SlotTable,
-    manifest: Manifest,
     records: npt.NDArray[np.int64],
     progress: Progress,
     clock: Callable[[], datetime],
@@ -109,24 +105,24 @@ def _recode(
     """Store records again as literals; return how many bytes that took."""
     if not len(records):
         return 0
-    # Those of sources alone were not loaded with the snapshot's own.
-    table.load_digests(records)
-    block_bytes = manifest.block_bytes
-    cache = RecordCache(RecordReader(repository, table, find_delta_decoder), table, block_bytes)
-    encoder = Encoder(ZstdCodec(LEVELS["default"]), (), record_key=repository.keys.record, block_bytes=block_bytes)
-    scratch = ThreadBuffer()
+    index = table.index
 
-    def encode(record: int) -> EncodedRecord:
-        first, count = int(table.first_slots[record]), int(table.slot_counts[record])
-        content = cache.get(record)
-        return encoder.encode(content, table.digests[first : first + count], None, scratch.get(MAX_RECORD_BYTES))
-
-    progress.start("storing literal records", int(table.slot_counts[records].sum()) * block_bytes)
-    writer = PackWriter(repository, lambda: count_microseconds(clock()), check_lock=check_lock)
-    with writer:
-        with OrderedPool(workers=workers) as pool:
-            for encoded in pool.map(encode, records.tolist()):
-                writer.add(encoded.header, encoded.payload, encoded.digests)
-                progress.advance(encoded.header.raw_bytes)
+    with PackWriter(repository, lambda: count_microseconds(clock()), check_lock=check_lock) as writer:
+        recode_records(repository, index, table.entries[records], _AsLiterals(index), writer, progress, workers=workers)
         writer.finish()
     return writer.stored_bytes
+
+
+class _AsLiterals:
+    """Keeps all slots that a record has, and no sources."""
+
+    def __init__(self, index: Index) -> None:
+        self._cuts = index.cuts
+
+    def list_kept(self, entry: int) -> npt.NDArray[np.int64]:
+        runs, _ = self._cuts.runs_of(np.array([entry]))
+        return expand_ranges(runs["first_slot"], runs["count"])
+
+    def may_be_sources(self, entries: npt.NDArray[np.int64], within: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        del within
+        return np.zeros(len(entries), np.bool_)

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from deltaimg.engine import recode
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.content.spool import Spool
-from deltaimg.engine.prune import trim
 from deltaimg.engine.prune.options import PruneOptions, Trim
 from deltaimg.engine.prune.run import PruneResult, plan_prune, prune
 from deltaimg.format.manifest import Manifest
@@ -226,12 +226,12 @@ def test_progress_is_told_in_bytes_of_a_known_sum(tmp_path: Path) -> None:
             seen[-1] = task, total, done + done_bytes
 
     prune_now(repository, Stages(), **FULL)
-    (stage,) = (each for each in seen if each[0] == "storing what is left of records")
+    (stage,) = (each for each in seen if each[0] == "re-encoding records")
     assert stage[1] == stage[2] > 0
 
 
 def test_batches_are_as_small_as_the_room_for_sources_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trim, "SPOOL_BYTES", 5 << 20)
+    monkeypatch.setattr(recode, "SPOOL_BYTES", 5 << 20)
     sizes: list[int] = []
     make_spool = Spool.__init__
 
@@ -281,7 +281,7 @@ def test_what_was_stored_before_an_interruption_is_used_by_the_next_run(
     planned = plan_prune(repository, PruneOptions()).plan.trim
     assert (len(planned.recoded), len(planned.cut)) == (8, 8)
     with pytest.raises(KeyboardInterrupt):
-        prune_now(repository, Interrupted("storing what is left of records", records))
+        prune_now(repository, Interrupted("re-encoding records", records))
     check_all(repository, states[1:])
     left = plan_prune(repository, PruneOptions()).plan.trim
     assert (len(left.recoded), len(left.cut)) == (8 - recoded, 8 - cut)

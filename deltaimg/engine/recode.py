@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carry out a `TrimPlan`: store records again under their own ids, cut to the slots that are needed, deltas with fewer sources.
+"""Store records again under their own ids: cut to the slots that are needed, deltas with fewer sources or as literals.
 
 Records are walked as for a restore, each expanded once in a batch: literals first, deltas after their sources. A batch has as
 many deltas as a spool of `SPOOL_BYTES` has room for the sources of.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,9 @@ from deltaimg.arrays import DIGEST_BYTES, distinct, expand_ranges
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.delta.encode import EncodedRecord, Encoder, Sources
 from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs
-from deltaimg.engine.content.walk import ReadSources, RecordWalk, plan_walk
+from deltaimg.engine.content.walk import ReadSources, RecordWalk, plan_walk, take_blocks
 from deltaimg.engine.pipeline import ThreadBuffer
 from deltaimg.engine.progress import Progress
-from deltaimg.engine.prune.needs import Needs
-from deltaimg.engine.prune.plan import TrimPlan
 from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
@@ -37,27 +36,45 @@ from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 
+Slots = npt.NDArray[np.int64]
+
 SPOOL_BYTES = GIB
 _BATCH_RECORDS = 4096
 
 
-def trim_records(
+class RecodingRule(Protocol):
+    """What becomes of records that are stored again. Asked from any thread."""
+
+    def list_kept(self, entry: int) -> Slots:
+        """Return the slots to keep of the record of an index entry, ascending; all of them must be there."""
+        ...
+
+    def may_be_sources(self, entries: Slots, within: Slots) -> npt.NDArray[np.bool_]:
+        """Return of slot `within` of each of `entries`, which a delta is encoded against, whether it may stay so."""
+        ...
+
+
+def recode_records(
     repository: Repository,
     index: Index,
-    plan: TrimPlan,
+    entries: npt.NDArray[np.int64],
+    rule: RecodingRule,
     writer: PackWriter,
     progress: Progress,
-    on_damage: Callable[[int, str], None],
+    on_damage: Callable[[int, str], None] | None = None,
+    *,
+    workers: int | None = None,
 ) -> None:
-    """Store again what a plan says, to `writer`.
+    """Store the records of index entries again, to `writer`: deltas first, then literals, each in the order in which they lie.
 
     Args:
-        on_damage: told of each entry whose record cannot be read, and why; the others are stored.
+        on_damage: told of each entry whose record cannot be read, and why; the others are stored. Without it the first error
+            is raised.
     """
-    batches = list(_split(repository, index, plan))
-    progress.start("storing what is left of records", sum(batch.decoded_bytes for batch in batches))
+    batches = list(_split(repository, index, entries))
+    progress.start("re-encoding records", sum(batch.decoded_bytes for batch in batches))
     for batch in batches:
-        _Batch(repository, index, plan.needs, batch).run(writer, progress, on_damage)
+        _Batch(repository, index, rule, batch).run(writer, progress, on_damage, workers)
 
 
 # -- batches -----------------------------------------------------------------------------------------------------------
@@ -72,9 +89,8 @@ class _Entries:
     decoded_bytes: int
 
 
-def _split(repository: Repository, index: Index, plan: TrimPlan) -> Iterator[_Entries]:
+def _split(repository: Repository, index: Index, entries: npt.NDArray[np.int64]) -> Iterator[_Entries]:
     """Yield entries in the order in which they lie, of one size of blocks and with room for their sources."""
-    entries = plan.entries
     rows = index.entries[entries]
     entries = entries[np.lexsort((rows["offset"], rows["pack"]))]
     is_delta = index.links.counts[entries] > 0
@@ -104,9 +120,8 @@ def _halve(
 class _Batch:
     """One walk over the records of a batch."""
 
-    def __init__(self, repository: Repository, index: Index, needs: Needs, batch: _Entries) -> None:
-        """Args: needs: the slots to keep."""
-        self._needs, self._block_bytes = needs, batch.block_bytes
+    def __init__(self, repository: Repository, index: Index, rule: RecodingRule, batch: _Entries) -> None:
+        self._rule, self._block_bytes = rule, batch.block_bytes
         self._table = table = SlotTable(repository, index)
         chosen = table.add_entries(batch.entries)
         self._records = table.add_sources(chosen)
@@ -120,13 +135,19 @@ class _Batch:
         self._reader = RecordReader(repository, table, find_delta_decoder)
         self._scratch = ThreadBuffer()
 
-    def run(self, writer: PackWriter, progress: Progress, on_damage: Callable[[int, str], None]) -> None:
+    def run(
+        self,
+        writer: PackWriter,
+        progress: Progress,
+        on_damage: Callable[[int, str], None] | None,
+        workers: int | None,
+    ) -> None:
         plan = plan_walk(self._table, self._records, self._block_bytes)
         walk = RecordWalk(self._reader, self._table, self._block_bytes, plan.kept_slots)
         try:
-            for walked in walk.run(plan.steps, self._handle, keep_going=True):
+            for walked in walk.run(plan.steps, self._handle, keep_going=on_damage is not None, workers=workers):
                 for record, reason in walked.damaged:
-                    if self._is_chosen[record]:
+                    if on_damage is not None and self._is_chosen[record]:
                         on_damage(int(self._table.entries[record]), reason)
                 for encoded in walked.results:
                     if encoded is not None:
@@ -141,24 +162,23 @@ class _Batch:
             return None
         table, entry = self._table, int(self._table.entries[record])
         first, count = int(table.first_slots[record]), int(table.slot_counts[record])
-        kept = np.flatnonzero(self._needs.bits.of(entry))
+        kept = self._rule.list_kept(entry)
         sources = self._choose_sources(record, read_sources) if table.index.links.counts[entry] else None
         if len(kept) < count:
-            content = _take_blocks(content, kept, self._block_bytes)
+            content = take_blocks(content, kept, self._block_bytes)
         digests = table.digests[first : first + count].copy()
         return self._encoder.encode(content, digests, sources, self._scratch.get(MAX_RECORD_BYTES), kept)
 
     def _choose_sources(self, record: int, read_sources: ReadSources) -> Sources | None:
-        """Return those blocks that a delta is encoded against now and that are needed without it."""
+        """Return those blocks that a delta is encoded against now and may stay encoded against."""
         slots = expand_ranges(*self._table.source_slots(record))
         records = self._table.records_of(slots)
         within = slots - self._table.first_slots[records]
         entries = self._table.entries[records]
-        is_needed = self._needs.count_in(entries, within, np.ones(len(slots), np.int64)) > 0
-        places = np.flatnonzero(is_needed)
+        places = np.flatnonzero(self._rule.may_be_sources(entries, within))
         if not len(places):
             return None
-        content = _take_blocks(read_sources(record), places, self._block_bytes)
+        content = take_blocks(read_sources(record), places, self._block_bytes)
         return Sources(self._describe(records[places], within[places]), content)
 
     def _describe(self, records: npt.NDArray[np.int64], within: npt.NDArray[np.int64]) -> SourceTable:
@@ -170,9 +190,3 @@ class _Batch:
         firsts = np.flatnonzero(begins_record[starts])
         ids = self._table.record_ids[records[starts[firsts]]].reshape(-1, DIGEST_BYTES)
         return SourceTable(ids, np.diff(np.append(firsts, len(starts))).astype(np.uint16), runs)
-
-
-def _take_blocks(content: memoryview, numbers: npt.NDArray[np.int64], block_bytes: int) -> memoryview:
-    """Return some blocks of content, copied."""
-    blocks = np.frombuffer(content, np.uint8).reshape(-1, block_bytes)
-    return blocks[numbers].reshape(-1).data
