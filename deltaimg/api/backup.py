@@ -13,6 +13,7 @@ from deltaimg.engine.progress import Progress
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.source import open_source
 from deltaimg.repo.repository import Repository
+from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name
 
 
@@ -36,6 +37,7 @@ def backup(
     options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
     source = open_source(image_path, use_holes=use_holes, is_direct=is_direct)
     try:
+        make_reserve(repository)
         seen = note_loss(repository, image)
         if seen is not None and progress is not None:
             progress.warn(

@@ -18,6 +18,7 @@ from deltaimg.repo.lock_holder import list_locks as find_locks
 from deltaimg.repo.lock_watch import remove_lock as remove_found_lock
 from deltaimg.repo.lock_watch import remove_stale_locks
 from deltaimg.repo.repository import Repository
+from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name, select_snapshot
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot, load_snapshot, load_snapshots
 from deltaimg.store.absent import explain_absence, find_unmounted
@@ -40,12 +41,14 @@ def create_repository(location: str, *, group: str | int | None = None) -> Repos
     if (unmounted := find_unmounted(folder)) is not None:
         _log.warning("%s is not mounted: the repository is made on the disk below it", unmounted)
     store = LocalStore(folder, writer=name_own_process)
-    return Repository.create(
+    repository = Repository.create(
         store,
         created=datetime.now(UTC),
         software=f"deltaimg {__version__}",
         prepare=lambda: None if number is None else store.share(number),
     )
+    make_reserve(repository)
+    return repository
 
 
 def open_repository(location: str) -> Repository:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, tzinfo
 from functools import partial
 
@@ -22,6 +22,7 @@ from deltaimg.engine.retention.forget import forget_images as forget_in_images
 from deltaimg.engine.retention.forget_choice import choose_by_name, choose_by_policy
 from deltaimg.errors import SnapshotNotFound, UsageError
 from deltaimg.repo.repository import Repository
+from deltaimg.repo.reserve import spending_reserve
 from deltaimg.repo.retention import Policy
 from deltaimg.repo.selector import select_snapshot
 from deltaimg.repo.snapshots import Snapshot
@@ -70,7 +71,8 @@ def forget_snapshots(
 def _forget(
     repository: Repository, chosen: Mapping[str, MakePlan], *, is_dry_run: bool, progress: Progress | None
 ) -> list[Forgotten]:
-    results = forget_in_images(repository, chosen, is_dry_run=is_dry_run, progress=progress)
+    with nullcontext() if is_dry_run else spending_reserve(repository):
+        results = forget_in_images(repository, chosen, is_dry_run=is_dry_run, progress=progress)
     if not is_dry_run:
         forget_images(repository, [each.image for each in results if each.plan is not None and not each.plan.kept])
         remember_snapshots(repository)
@@ -112,7 +114,8 @@ def prune(
     """
     confirm = _confirm_images(repository, is_forced=is_forced)
     options = _prune_options(max_unused_percent, max_repack_bytes, trim)
-    result = prune_repository(repository, options, confirm_images=confirm, progress=progress)
+    with spending_reserve(repository):
+        result = prune_repository(repository, options, confirm_images=confirm, progress=progress)
     if is_forced:
         forget_images(repository, find_vanished(repository))
     return result

@@ -34,6 +34,8 @@ from deltaimg.format.parity import PARITY
 from deltaimg.format.signature import SIGNATURES
 from deltaimg.repo.quarantine import QUARANTINE
 
+RESERVE: Final = "reserve"
+"""Room kept back; what is in it means nothing."""
 BENCHMARKS: Final = "benchmark-"
 """What `benchmark` writes, reads and removes."""
 
@@ -70,6 +72,7 @@ _DOCUMENT_BYTES = HEADER_BYTES + MAX_DOCUMENT_BYTES
 _FIXED = {
     CONFIG_NAME: ObjectKind(Kind.CONFIG, _DOCUMENT_BYTES),
     COVERAGE: ObjectKind(Kind.COVERAGE, MAX_TABLE_BYTES),
+    RESERVE: ObjectKind(None, MAX_PACK_BYTES),
 }
 _BENCHMARK_SAMPLE = ObjectKind(None, MAX_PACK_BYTES)
 _FOLDERS = {

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 
-from deltaimg.errors import ObjectTooLarge
+from deltaimg.errors import ObjectNotFound, ObjectTooLarge, StoreFull
 from deltaimg.format.framing import HEADER_BYTES, Kind, parse_header
 from deltaimg.model import MIB
-from deltaimg.repo.keys import check_size, find_kind, has_folder
+from deltaimg.repo.keys import RESERVE, check_size, find_kind, has_folder
 from deltaimg.store.interface import (
     ANY_NAME,
     Confirm,
@@ -46,6 +46,8 @@ class Objects:
         self.location = inner.location
         self.foreign: dict[str, str] = {}
         """What listings came across that is not ours, and what it is, such as `a file`; a thousand of them at most."""
+        self.spends_reserve = False
+        """Whether the reserve is given up when the store is full: while something is done that frees room."""
         self._layout = own_layout(self._note_foreign)
 
     @property
@@ -76,11 +78,21 @@ class Objects:
 
     def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         _check_size(name, parts)
-        return self.inner.put(name, parts, confirm)
+        try:
+            return self.inner.put(name, parts, confirm)
+        except StoreFull:
+            if not self._give_up_reserve():
+                raise
+            return self.inner.put(name, parts, confirm)
 
     def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         _check_size(name, parts)
-        return self.inner.replace(name, parts, confirm)
+        try:
+            return self.inner.replace(name, parts, confirm)
+        except StoreFull:
+            if not self._give_up_reserve():
+                raise
+            return self.inner.replace(name, parts, confirm)
 
     def move(self, name: str, new_name: str) -> None:
         self.inner.move(name, new_name)
@@ -102,6 +114,17 @@ class Objects:
     def remove_unfinished(self, name: str) -> None:
         if isinstance(self.inner, KeepsUnfinished):
             self.inner.remove_unfinished(name)
+
+    def _give_up_reserve(self) -> bool:
+        """Make room, and tell whether there was any to make."""
+        if not self.spends_reserve:
+            return False
+        try:
+            self.inner.get_range(RESERVE, 0, 1)
+        except ObjectNotFound:
+            return False
+        self.inner.delete(RESERVE)
+        return True
 
     def _note_foreign(self, name: str, what: str) -> None:
         if not self.foreign:

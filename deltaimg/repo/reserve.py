@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Room kept back for what frees room: on a full disk, forget and prune still have to store a lock and what they replace.
+
+`reserve` is an object of random bytes, which no file system can compress or share. A verb that frees room gives it up when the
+store is full, and puts it back at its end. Backups put it back where it is missing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from deltaimg.errors import ObjectNotFound, StoreError, StoreFull
+from deltaimg.model import KIB, MIB
+from deltaimg.repo.keys import RESERVE
+from deltaimg.repo.repository import Repository
+
+RESERVE_BYTES = MIB
+"""Enough for locks, lists of ten thousand objects, and the index of 256 MiB of packs."""
+_SMALLEST_BYTES = 64 * KIB
+
+
+def make_reserve(repository: Repository) -> None:
+    """Keep room back, as much of `RESERVE_BYTES` as there is; a store that fails is no reason to fail what is asked for."""
+    with suppress(StoreError):
+        there, size_bytes = _measure(repository), RESERVE_BYTES
+        while size_bytes >= max(_SMALLEST_BYTES, there + 1):
+            with suppress(StoreFull):
+                repository.store.replace(RESERVE, [secrets.token_bytes(size_bytes)])
+                return
+            size_bytes //= 2
+
+
+def _measure(repository: Repository) -> int:
+    try:
+        return len(repository.store.get(RESERVE))
+    except ObjectNotFound:
+        return 0
+
+
+@contextmanager
+def spending_reserve(repository: Repository) -> Iterator[None]:
+    """Within, the reserve is given up when the store is full."""
+    repository.store.spends_reserve = True
+    try:
+        yield
+    finally:
+        repository.store.spends_reserve = False
+        make_reserve(repository)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A store without a byte of room, by a full disk or a quota: what frees room can run, and everything else ends cleanly."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from deltaimg.api.retention import forget, prune
+from deltaimg.errors import StoreFull
+from deltaimg.repo.keys import RESERVE
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.reserve import RESERVE_BYTES, make_reserve, spending_reserve
+from deltaimg.repo.retention import Policy
+from deltaimg.store.file_port import FilePort
+from deltaimg.store.local import LocalStore
+from tests.support.images import SyntheticImage, make_incompressible_image
+from tests.support.repositories import assert_restores, back_up_image, make_repository
+
+KEEP_ONE = Policy(last=1)
+
+
+class Quota(FilePort):
+    """A user who may store so many bytes, and no more."""
+
+    def __init__(self, folder: str, max_bytes: int) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
+
+    def write(self, descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
+        there = sum(os.lstat(os.path.join(at, name)).st_size for at, _, names in os.walk(self.folder) for name in names)
+        if there + sum(len(part) for part in parts) > self.max_bytes:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        super().write(descriptor, parts)
+
+
+def make_history(repository: Repository) -> SyntheticImage:
+    """Back up an image three times, all of it anew each time, and keep room back."""
+    make_reserve(repository)
+    for seed in range(3):
+        image = make_incompressible_image(2_000_000, seed=seed)
+        back_up_image(repository, image)
+    return image
+
+
+def fill(folder: Path) -> None:
+    """Write to a disk until there is no room left, to the last byte."""
+    with open(folder / "other", "wb", buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
+def test_forget_and_prune_run_on_a_full_disk(make_tmpfs: Callable[[int], Path]) -> None:
+    folder = make_tmpfs(16 << 20)
+    repository = make_repository(LocalStore(str(folder / "repo")))
+    image = make_history(repository)
+    fill(folder)
+    with pytest.raises(StoreFull):
+        back_up_image(repository, make_incompressible_image(100_000, seed=9), "another")
+    (forgotten,) = forget(repository, KEEP_ONE)
+    assert forgotten.error is None
+    assert prune(repository).freed_bytes > 3_900_000
+    (ref,) = repository.list_snapshots()
+    assert_restores(repository, repository.load_manifest(ref), image.content)
+    assert (folder / "repo" / RESERVE).stat().st_size == RESERVE_BYTES
+    back_up_image(repository, make_incompressible_image(100_000, seed=9), "another")
+
+
+def test_they_run_where_a_quota_is_reached(tmp_path: Path) -> None:
+    folder = tmp_path / "repo"
+    repository = make_repository(LocalStore(str(folder)))
+    make_history(repository)
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    full = Repository(LocalStore(str(folder), Quota(str(folder), used)), repository.config)
+    forget(full, KEEP_ONE)
+    assert prune(full).freed_bytes > 3_900_000
+
+
+def test_no_other_verb_takes_the_reserve(make_tmpfs: Callable[[int], Path]) -> None:
+    folder = make_tmpfs(16 << 20)
+    repository = make_repository(LocalStore(str(folder / "repo")))
+    make_history(repository)
+    fill(folder)
+    for _ in range(3):
+        with pytest.raises(StoreFull):
+            back_up_image(repository, make_incompressible_image(10_000, seed=9), "another")
+    assert (folder / "repo" / RESERVE).stat().st_size == RESERVE_BYTES
+
+
+def test_the_reserve_is_as_large_as_there_is_room_for(make_tmpfs: Callable[[int], Path]) -> None:
+    folder = make_tmpfs(1 << 20)
+    repository = make_repository(LocalStore(str(folder / "repo")))
+    make_reserve(repository)
+    small = (folder / "repo" / RESERVE).stat().st_size
+    assert RESERVE_BYTES // 4 <= small < RESERVE_BYTES
+    shutil.copytree(folder / "repo", folder.with_name("larger"))
+    larger = Repository(LocalStore(str(folder.with_name("larger"))), repository.config)
+    make_reserve(larger)
+    assert (folder.with_name("larger") / RESERVE).stat().st_size == RESERVE_BYTES
+
+
+def test_the_reserve_is_given_up_once_and_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "repo"
+    repository = make_repository(LocalStore(str(folder)))
+    make_reserve(repository)
+    quota = Quota(str(folder), RESERVE_BYTES + 1000)
+    full = Repository(LocalStore(str(folder), quota), repository.config)
+    with pytest.raises(StoreFull):
+        full.store.put("coverage", [bytes(2000)])
+    with spending_reserve(full):
+        full.store.put("coverage", [bytes(2000)])
+        assert not (folder / RESERVE).exists()
+        full.store.replace("coverage", [bytes(1_047_000)])
+        with pytest.raises(StoreFull):
+            full.store.put("locks/vm1", [bytes(4000)])
+        full.store.replace("coverage", [bytes(1000)])
+    assert (folder / RESERVE).stat().st_size == RESERVE_BYTES // 2  # the whole would pass the quota
+    quota.max_bytes *= 2
+    make_reserve(full)
+    assert (folder / RESERVE).stat().st_size == RESERVE_BYTES
