@@ -19,7 +19,7 @@ def to_file_name(name: str) -> str:
 
 def to_name(file_name: str) -> str:
     """The reverse of `to_file_name`; a byte that is not of UTF-8 becomes a surrogate, which no name of an object has."""
-    return os.fsencode(file_name).decode("utf-8", "surrogateescape")
+    return file_name if file_name.isascii() else os.fsencode(file_name).decode("utf-8", "surrogateescape")
 
 
 def make_temporary_name(writer: str) -> str:

@@ -31,11 +31,11 @@ def walk(port: FilePort, root: str, prefix: str, layout: Layout) -> Iterator[Obj
     Raises:
         FileNotFoundError: there is no such folder. StoreUnavailable: one below is a link to a place that is not there. OSError.
     """
-    for name, entry in _list_entries(port, root, prefix):
-        if layout.has_folder(name) and _is_folder(entry):
+    for name, entry, is_folder in _list_entries(port, root, prefix):
+        if is_folder and layout.has_folder(name):
             with suppress(FileNotFoundError):  # gone since it was listed
                 yield from walk(port, root, name, layout)
-        elif layout.has_folder(name) and not layout.has_object(name) and _is_dangling(entry):
+        elif entry.is_symlink() and _is_missing_folder(layout, name, entry):
             raise dangling_link(name, entry.path)
         elif find_writer(entry.name) is None:
             with suppress(FileNotFoundError):
@@ -58,14 +58,14 @@ def walk_unfinished(port: FilePort, root: str, layout: Layout, prefix: str = "")
                 yield from walk_unfinished(port, root, layout, name)
 
 
-def _list_entries(port: FilePort, root: str, prefix: str) -> list[tuple[str, os.DirEntry[str]]]:
-    """Return what is in a folder with its names in the store, a folder sorted with its slash: so whole names are in order."""
+def _list_entries(port: FilePort, root: str, prefix: str) -> list[tuple[str, os.DirEntry[str], bool]]:
+    """Return what is in a folder with its names in the store, and whether it is a folder, in order of whole names."""
     if prefix.count("/") > _MAX_LEVELS:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), prefix)
     start = f"{prefix}/" if prefix else ""
     entries = port.scan_folder(os.path.join(root, to_file_name(prefix)))
-    named = [(f"{start}{to_name(entry.name)}", entry) for entry in entries]
-    return sorted(named, key=lambda each: f"{each[0]}/" if _is_folder(each[1]) else each[0])
+    named = [(f"{start}{to_name(entry.name)}", entry, _is_folder(entry)) for entry in entries]
+    return sorted(named, key=lambda each: f"{each[0]}/" if each[2] else each[0])
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -75,5 +75,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_dangling(entry: os.DirEntry[str]) -> bool:
-    return entry.is_symlink() and not os.path.exists(entry.path)
+def _is_missing_folder(layout: Layout, name: str, link: os.DirEntry[str]) -> bool:
+    """Tell whether a link stands where only a folder can be, and leads nowhere."""
+    return layout.has_folder(name) and not layout.has_object(name) and not os.path.exists(link.path)
