@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from deltaimg.errors import ObjectNotFound, ObjectTooLarge, StoreFull
 from deltaimg.format.framing import HEADER_BYTES, Kind, parse_header
@@ -29,6 +30,7 @@ from deltaimg.store.interface import (
 _UNSEEN_BYTES = MIB
 """An object of at most so many bytes is read without a look at its header."""
 _MAX_FOREIGN = 1000
+_Result = TypeVar("_Result")
 
 _log = logging.getLogger(__name__)
 
@@ -78,27 +80,18 @@ class Objects:
 
     def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         _check_size(name, parts)
-        try:
-            return self.inner.put(name, parts, confirm)
-        except StoreFull:
-            if not self._give_up_reserve():
-                raise
-            return self.inner.put(name, parts, confirm)
+        return self._find_room(lambda: self.inner.put(name, parts, confirm))
 
     def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         _check_size(name, parts)
-        try:
-            return self.inner.replace(name, parts, confirm)
-        except StoreFull:
-            if not self._give_up_reserve():
-                raise
-            return self.inner.replace(name, parts, confirm)
+        return self._find_room(lambda: self.inner.replace(name, parts, confirm))
 
     def move(self, name: str, new_name: str) -> None:
         self.inner.move(name, new_name)
 
     def delete(self, name: str) -> None:
-        self.inner.delete(name)
+        # On a file system that writes beside what it has, even that takes room.
+        self._find_room(lambda: self.inner.delete(name))
 
     def delete_exactly(self, name: str, data: bytes) -> bool:
         return self.inner.delete_exactly(name, data)
@@ -115,16 +108,19 @@ class Objects:
         if isinstance(self.inner, KeepsUnfinished):
             self.inner.remove_unfinished(name)
 
-    def _give_up_reserve(self) -> bool:
-        """Make room, and tell whether there was any to make."""
-        if not self.spends_reserve:
-            return False
+    def _find_room(self, act: Callable[[], _Result]) -> _Result:
+        """Do something that takes room, in the room of the reserve where there is no other; raises StoreFull."""
         try:
-            self.inner.get_range(RESERVE, 0, 1)
-        except ObjectNotFound:
-            return False
-        self.inner.delete(RESERVE)
-        return True
+            return act()
+        except StoreFull as error:
+            if not self.spends_reserve:
+                raise
+            try:
+                self.inner.get_range(RESERVE, 0, 1)
+            except ObjectNotFound:
+                raise error from None
+            self.inner.delete(RESERVE)
+            return act()
 
     def _note_foreign(self, name: str, what: str) -> None:
         if not self.foreign:

@@ -14,6 +14,7 @@ from blake3 import blake3
 from deltaimg.errors import (
     DigestMismatch,
     Malformed,
+    NotAnObject,
     ObjectExists,
     ObjectNotFound,
     RepositoryExists,
@@ -127,6 +128,8 @@ class Repository:
         objects = store if isinstance(store, Objects) else Objects(store)
         try:
             data = objects.get(CONFIG_NAME)
+        except NotAnObject:
+            raise
         except ObjectNotFound as error:
             problem = "is not a repository: it has no 'config'" if any(_list_content(store)) else None
             raise RepositoryNotFound(store.location, problem) from error

@@ -61,7 +61,7 @@ def run_small(arguments: list[object], repo: Path) -> Run:
     return run
 
 
-@pytest.mark.parametrize("harm", ["sparse", "pipe"])
+@pytest.mark.parametrize("harm", ["sparse", "pipe", "folder", "link"])
 @pytest.mark.parametrize("folder", READERS)
 def test_every_reader_says_what_is_wrong_and_reads_none_of_it(
     template: Nights, tmp_path: Path, folder: str, harm: str
@@ -74,7 +74,7 @@ def test_every_reader_says_what_is_wrong_and_reads_none_of_it(
         os.truncate(victim, SIZE_BYTES)
     else:
         victim.unlink()
-        os.mkfifo(victim)
+        {"pipe": os.mkfifo, "folder": os.mkdir, "link": lambda path: os.symlink("/dev/zero", path)}[harm](victim)
     places = {"IMAGE": template.image, "TARGET": tmp_path / "target"}
     name = str(victim.relative_to(repo))
     for verb in READERS[folder]:
