@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from deltaimg.api.retention import forget, prune
+from deltaimg.engine.check.findings import Severity
+from deltaimg.engine.check.run import check
 from deltaimg.errors import StoreFull
 from deltaimg.repo.keys import RESERVE
 from deltaimg.repo.repository import Repository
@@ -21,7 +24,7 @@ from deltaimg.repo.retention import Policy
 from deltaimg.store.file_port import FilePort
 from deltaimg.store.local import LocalStore
 from tests.support.images import SyntheticImage, make_incompressible_image
-from tests.support.repositories import assert_restores, back_up_image, make_repository
+from tests.support.repositories import Warnings, assert_restores, back_up_image, make_repository
 
 KEEP_ONE = Policy(last=1)
 
@@ -125,3 +128,51 @@ def test_the_reserve_is_given_up_once_and_made_again(tmp_path: Path) -> None:
     quota.max_bytes *= 2
     make_reserve(full)
     assert (folder / RESERVE).stat().st_size == RESERVE_BYTES
+
+
+def make_worn_history(repository: Repository) -> SyntheticImage:
+    """Back up an image five times, most of it anew each time, so that packs are needed in part; keep room back."""
+    make_reserve(repository)
+    image = make_incompressible_image(1_200_000, seed=0)
+    chance = random.Random(5)
+    for _ in range(5):
+        back_up_image(repository, image)
+        image.content[:900_000] = chance.randbytes(900_000)
+        for _ in range(20):
+            start = chance.randrange(0, 1_150_000)
+            image.content[start : start + 4096] = chance.randbytes(4096)
+    back_up_image(repository, image)
+    return image
+
+
+def count_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("has_reserve", [True, False])
+@pytest.mark.parametrize("free_bytes", [0, 2_000, 64 << 10, 400_000])
+def test_prune_frees_what_it_can_in_the_room_that_there_is(tmp_path: Path, free_bytes: int, has_reserve: bool) -> None:
+    """With 64 KiB it said "make room" and freed nothing."""
+    folder = tmp_path / "repo"
+    repository = make_repository(LocalStore(str(folder)))
+    image = make_worn_history(repository)
+    forget(repository, KEEP_ONE)
+    if not has_reserve:
+        (folder / RESERVE).unlink()
+    before = count_bytes(folder)
+    full = Repository(LocalStore(str(folder), Quota(str(folder), before + free_bytes)), repository.config)
+    heard = Warnings()
+    try:
+        result = prune(full, max_unused_percent=0, progress=heard)
+    except StoreFull:
+        assert not has_reserve
+        assert free_bytes < 64 << 10
+    else:
+        assert result.freed_bytes > 2 * result.written_bytes > 0 or not has_reserve
+        assert any("the store is full" in each for each in heard.messages) or free_bytes > 64 << 10
+    (ref,) = repository.list_snapshots()
+    assert_restores(repository, repository.load_manifest(ref), image.content)
+    assert not check(repository, read_packs=True).of(Severity.ERROR)
+    prune(repository, max_unused_percent=0)
+    assert count_bytes(folder) < 1_400_000 + RESERVE_BYTES
+    assert_restores(repository, repository.load_manifest(ref), image.content)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan carried out: what stays is stored, what goes is listed, and deleted once that is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from deltaimg.arrays import distinct
+from deltaimg.engine.progress import Progress
+from deltaimg.engine.prune.deletion import finish, list_for_deletion
+from deltaimg.engine.prune.needs import find_needs
+from deltaimg.engine.prune.options import PruneOptions
+from deltaimg.engine.prune.plan import PrunePlan, TrimPlan, make_plan, settle
+from deltaimg.engine.prune.repack import IndexRewriter, copy_records
+from deltaimg.engine.prune.sizes import Inventory, take_inventory
+from deltaimg.engine.recode import recode_records
+from deltaimg.errors import DeltaimgError, LockLost, ReachabilityUnknown, StoreError
+from deltaimg.format.manifest import count_microseconds
+from deltaimg.format.pack import pack_name
+from deltaimg.repo.deletions import load_deletions
+from deltaimg.repo.index import Index
+from deltaimg.repo.lock import MaintenanceLock
+from deltaimg.repo.pack_writer import PackWriter
+from deltaimg.repo.reachability import Reachable, mark
+from deltaimg.repo.repository import Repository
+
+
+ConfirmImages = Callable[[Collection[str]], None]
+"""Is called with the images that have snapshots, and raises where others are missing, so that nothing may be deleted."""
+
+
+def accept_images(images: Collection[str]) -> None:
+    """The `ConfirmImages` that misses none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The plan that was carried out, and the bytes that this stored and deleted."""
+
+    plan: PrunePlan
+    written_bytes: int = 0
+    freed_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What all attempts of a run are made with."""
+
+    repository: Repository
+    lock: MaintenanceLock
+    confirm_images: ConfirmImages
+    progress: Progress
+    clock: Callable[[], datetime]
+
+    def carry_out(self, options: PruneOptions) -> Outcome:
+        """Plan, store what stays, and delete the rest."""
+        reachable, inventory = look(self.repository, self.confirm_images, self.progress)
+        plan = make_plan(reachable, inventory, options)
+        if plan.is_empty:
+            return Outcome(plan)
+        plan, written = _replace(
+            self.repository, self.lock, plan, reachable, inventory, options, self.progress, self.clock
+        )
+        # Numbers for every record, which are found again: twice they would be what a prune takes of memory.
+        del reachable
+        return Outcome(plan, written, self.delete(plan))
+
+    def delete(self, plan: PrunePlan) -> int:
+        """Delete what a plan gives up, whose replacement must be durable; return how many bytes that freed by now."""
+        self.progress.start("deleting", None)
+        list_for_deletion(self.repository, self.lock, plan, self.clock())
+        return finish(self.repository, self.lock, self.progress)
+
+
+def look(repository: Repository, confirm_images: ConfirmImages, progress: Progress) -> tuple[Reachable, Inventory]:
+    """List what there is, and find out what snapshots need."""
+    progress.start("finding what snapshots need", None)
+    # What appears after this listing belongs to somebody at work, and is none of this run's business.
+    inventory = take_inventory(repository, load_deletions(repository))
+    reachable = mark(repository)
+    confirm_images({manifest.image for manifest in reachable.manifests})
+    _check_packs(repository, reachable, inventory)
+    return reachable, inventory
+
+
+def _make_clock(reachable: Reachable, clock: Callable[[], datetime]) -> Callable[[], int]:
+    """Return a clock for index objects: what they say must count as newer than what they replace, whatever the time is."""
+    newest = max(reachable.index.created_us, default=0)
+    return lambda: max(count_microseconds(clock()), newest + 1)
+
+
+def _check_packs(repository: Repository, reachable: Reachable, inventory: Inventory) -> None:
+    """Refuse to go on where a pack that snapshots need is missing."""
+    index = reachable.index
+    numbers = distinct(index.entries["pack"][reachable.is_live]).tolist()
+    missing = {pack_name(index.packs[number]) for number in numbers if index.packs[number] not in inventory.packs}
+    if missing:
+        missing -= {found.name for found in repository.store.list("packs/")}
+    if missing:
+        raise ReachabilityUnknown([f"{name} is missing, and snapshots need it" for name in sorted(missing)])
+
+
+def _replace(
+    repository: Repository,
+    lock: MaintenanceLock,
+    plan: PrunePlan,
+    reachable: Reachable,
+    inventory: Inventory,
+    options: PruneOptions,
+    progress: Progress,
+    clock: Callable[[], datetime],
+) -> tuple[PrunePlan, int]:
+    """Write what takes the place of what goes; return the plan without what could not be read, and the bytes written."""
+    index = reachable.index
+    damage = _Damage(index, progress)
+    with PackWriter(repository, _make_clock(reachable, clock), check_lock=lock.check) as writer:
+        try:
+            if not plan.trim.is_empty:
+                recode_records(
+                    repository, index, plan.trim.entries, plan.trim.needs, writer, progress, damage.note_record
+                )
+            if len(plan.moved):
+                copy_records(repository, index, plan.moved, writer, progress, damage.note_pack)
+        except (StoreError, LockLost):
+            raise
+        except BaseException:
+            _publish_landed(writer, progress)
+            raise
+        writer.finish()
+    if damage.packs:
+        plan = _leave_out(plan, damage, reachable, inventory, options)
+    rewriter = IndexRewriter(repository, index)
+    rewriter.write(plan.reindexed, plan.resigned, len(inventory.indexes) - len(plan.indexes))
+    return plan, writer.stored_bytes + rewriter.stored_bytes
+
+
+class _Damage:
+    """What could not be read: packs that stay as they are, and records that were not stored again."""
+
+    def __init__(self, index: Index, progress: Progress) -> None:
+        self._index, self._progress = index, progress
+        self.packs: set[str] = set()
+        self.entries: set[int] = set()
+
+    def note_record(self, entry: int, problem: str) -> None:
+        self.entries.add(entry)
+        pack = self._index.packs[int(self._index.entries["pack"][entry])]
+        if pack not in self.packs:
+            self.note_pack(pack, problem)
+
+    def note_pack(self, pack: str, problem: object) -> None:
+        self.packs.add(pack)
+        self._progress.warn(f"{problem}; {pack_name(pack)} stays as it is")
+
+
+def _leave_out(
+    plan: PrunePlan, damage: _Damage, reachable: Reachable, inventory: Inventory, options: PruneOptions
+) -> PrunePlan:
+    """Return a plan that keeps damaged packs, and what the deltas need that could not be encoded again."""
+    index, trim = reachable.index, plan.trim
+    failed = np.array(sorted(damage.entries), np.int64)
+    is_exempt = np.zeros(len(index), np.bool_)
+    is_exempt[np.setdiff1d(trim.recoded, failed)] = True
+    needs = find_needs(index, trim.needs.mapped, is_exempt)
+    # What was cut to fewer slots than are needed now is kept as it was, too.
+    is_done = needs.slots[trim.cut] == trim.needs.slots[trim.cut]
+    cut = np.setdiff1d(trim.cut[is_done], failed)
+    trim = TrimPlan(cut, np.flatnonzero(is_exempt), needs, trim.written_bytes)
+    repacked = frozenset(plan.repacked_packs) - damage.packs
+    return settle(reachable, inventory, options, trim, repacked, plan.unused_bytes)
+
+
+def _publish_landed(writer: PackWriter, progress: Progress) -> None:
+    """Make what was stored before an interruption findable for the next prune, if the store still can."""
+    try:
+        writer.finish()
+    except DeltaimgError as error:
+        progress.warn(f"what was stored so far could not be indexed: {error}")
