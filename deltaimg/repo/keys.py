@@ -36,7 +36,7 @@ from deltaimg.repo.quarantine import QUARANTINE
 
 RESERVE: Final = "reserve"
 """Room kept back; what is in it means nothing."""
-BENCHMARKS: Final = "benchmark-"
+BENCHMARKS: Final = "benchmark/"
 """What `benchmark` writes, reads and removes."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -44,7 +44,6 @@ _TOKEN = re.compile(r"[0-9a-f]{16}")
 _PACK = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}")
 _PACK_FOLDER = re.compile(r"[0-9a-f]{2}")
 _OWN_LOCK = re.compile(r"\.maintenance|\.(?:reader|alive)-[0-9a-f]{1,32}")
-_BENCHMARK = re.compile(rf"{BENCHMARKS}[0-9a-f]{{16}}")
 _REPEATED = re.compile(r"\.[0-9]{1,3}")
 
 
@@ -74,7 +73,6 @@ _FIXED = {
     COVERAGE: ObjectKind(Kind.COVERAGE, MAX_TABLE_BYTES),
     RESERVE: ObjectKind(None, MAX_PACK_BYTES),
 }
-_BENCHMARK_SAMPLE = ObjectKind(None, MAX_PACK_BYTES)
 _FOLDERS = {
     PACKS: _by_digest(Kind.PACK, MAX_PACK_BYTES, _PACK),
     INDEXES: _by_digest(Kind.INDEX),
@@ -84,6 +82,7 @@ _FOLDERS = {
     SNAPSHOTS: ObjectKind(Kind.MANIFEST, _DOCUMENT_BYTES),
     ANNOTATIONS: ObjectKind(Kind.ANNOTATION, _DOCUMENT_BYTES),
     LOCKS: ObjectKind(Kind.LOCK, HEADER_BYTES + MAX_LOCK_BYTES),
+    BENCHMARKS: ObjectKind(None, MAX_PACK_BYTES, _TOKEN),
     DELETIONS: ObjectKind(Kind.DELETION, HEADER_BYTES + MAX_LIST_BYTES, _TOKEN),
 }
 _DELETION_LOCKS = ObjectKind(Kind.DELETION_LOCKS, _DOCUMENT_BYTES, _TOKEN)
@@ -96,9 +95,7 @@ def find_kind(name: str) -> ObjectKind | None:
     top, slash, rest = name.partition("/")
     kind = _FOLDERS.get(top + slash)
     if kind is None:
-        if top + slash == QUARANTINE:
-            return _find_quarantined(rest)
-        return _BENCHMARK_SAMPLE if _BENCHMARK.fullmatch(name) else None
+        return _find_quarantined(rest) if top + slash == QUARANTINE else None
     if kind.magic is Kind.DELETION and rest.endswith(LOCKS_SUFFIX):
         kind, rest = _DELETION_LOCKS, rest.removesuffix(LOCKS_SUFFIX)
     if kind.names is not None:

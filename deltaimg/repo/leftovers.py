@@ -31,9 +31,8 @@ def remove_leftovers(repository: Repository) -> int:
 def remove_all_leftovers(repository: Repository, now: datetime) -> int:
     """Remove that, and what processes of other places left a day ago or earlier; return how many bytes that freed."""
     oldest_s = (now - MAX_AGE).timestamp()
-    for found in list(repository.store.list("")):
-        if found.name.startswith(BENCHMARKS):
-            repository.store.delete(found.name)
+    for found in list(repository.store.list(BENCHMARKS)):
+        repository.store.delete(found.name)
     return _remove(repository, lambda each: each.modified_s < oldest_s)
 
 

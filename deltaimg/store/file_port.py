@@ -59,6 +59,10 @@ class FilePort:
     def make_folder(self, path: str) -> None:
         os.mkdir(path, _FOLDER_MODE)
 
+    def make_outer_folder(self, path: str) -> None:
+        """Make a folder outside of the store, on the way to it."""
+        os.mkdir(path)
+
     def remove_folder(self, path: str) -> None:
         """Remove an empty folder."""
         os.rmdir(path)

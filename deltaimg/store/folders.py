@@ -43,7 +43,7 @@ class Folders:
         elif not self._port.is_folder(folder):
             self.make(os.path.dirname(folder))
             with suppress(FileExistsError):
-                self._port.make_folder(folder)
+                self._port.make_folder(folder) if is_root else self._port.make_outer_folder(folder)
             self._port.sync_folder(os.path.dirname(folder))
         if is_root:
             self._group = self._find_group()

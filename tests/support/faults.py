@@ -134,6 +134,10 @@ class FaultyPort(FilePort):
         self._check("make_folder")
         self._inner.make_folder(path)
 
+    def make_outer_folder(self, path: str) -> None:
+        self._check("make_folder")
+        self._inner.make_outer_folder(path)
+
     def sync_folder(self, path: str) -> None:
         self._check("sync_folder")
         self._inner.sync_folder(path)

@@ -170,6 +170,9 @@ class SimulatedDisk(FilePort):
             folder.put(name, _Folder())
             self._done("make_folder")
 
+    def make_outer_folder(self, path: str) -> None:
+        self.make_folder(path)
+
     def sync_folder(self, path: str) -> None:
         with self._lock:
             self._folder(path).sync()

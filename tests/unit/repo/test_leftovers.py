@@ -16,6 +16,7 @@ import pytest
 
 from deltaimg.format.lock import LOCKS, build_lock
 from deltaimg.processes import name_own_process
+from deltaimg.repo.keys import BENCHMARKS
 from deltaimg.repo.leftovers import MAX_AGE, remove_all_leftovers, remove_leftovers
 from deltaimg.repo.lock_holder import FoundLock, describe_process
 from deltaimg.repo.repository import Repository
@@ -92,6 +93,13 @@ def test_what_a_host_left_stays_as_long_as_a_lock_of_that_host_stands(repository
     repository.store.delete(f"{LOCKS}vm1")
     assert remove_all_leftovers(repository, NOW) == 10
     assert not left.exists()
+
+
+def test_what_a_killed_benchmark_left_goes_with_the_next_prune(repository: Repository) -> None:
+    repository.store.put(f"{BENCHMARKS}0123456789abcdef", [b"sample"])
+    assert remove_leftovers(repository) == 0
+    remove_all_leftovers(repository, NOW)
+    assert [each.name for each in repository.store.list("")] == ["config"]
 
 
 def test_what_is_left_is_no_object_and_check_notes_it(repository: Repository) -> None:

@@ -77,6 +77,12 @@ def test_modes_follow_the_umask_and_nothing_is_open_to_everybody(
     assert {mode for name, mode in found.items() if (tmp_path / name).is_file()} == {file_mode}
 
 
+def test_folders_on_the_way_to_a_store_are_as_any_others(tmp_path: Path) -> None:
+    with umask(0o022):
+        LocalStore(str(tmp_path / "srv" / "backup" / "repo")).put("config", [b"x"])
+    assert [(path.stat().st_mode & 0o777) for path in (tmp_path / "srv", tmp_path / "srv" / "backup")] == [0o755, 0o755]
+
+
 def test_group_and_setgid_bit_of_the_folder_above_are_taken_over(tmp_path: Path) -> None:
     requires_root()
     os.chown(tmp_path, -1, GROUP)
