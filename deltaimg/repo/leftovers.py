@@ -5,51 +5,81 @@ A temporary file's name says where it was written (host, boot and PID namespace,
 started. Where this process runs in the same place, it may be proven that the writer is dead. Of other places nothing is known
 but their locks: whoever writes holds one.
 
-Always  no file is removed while a lock of its writer stands, or of any process of its writer's place.
+Always  no file is removed while a lock of its writer is held, or of any process of a place about which nothing is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from deltaimg.processes import is_named_dead, is_of_here
 from deltaimg.repo.keys import BENCHMARKS
-from deltaimg.repo.lock_holder import list_locks
+from deltaimg.repo.lock_holder import FoundLock, list_locks
+from deltaimg.repo.lock_watch import remove_stale_locks
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Unfinished
 
-MAX_AGE = timedelta(days=1)
-"""After so long prune removes what a process of another place left, once no lock of that place stands."""
+MAX_AGE = timedelta(hours=1)
+"""After so long prune removes what a process of another place left, if no lock of that place is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Writers:
+    """Who is known to be alive, and who to be dead, by the names that temporary files carry."""
+
+    alive: frozenset[str]
+    dead: frozenset[str]
+    places: frozenset[str]
+    """Of those that are alive; empty text for a lock that cannot be read, which may be anybody's."""
+
+    @classmethod
+    def of(cls, held: Iterable[FoundLock], gone: Iterable[FoundLock] = ()) -> _Writers:
+        alive = frozenset(each.holder for each in held)
+        dead = frozenset(each.holder for each in gone) - alive
+        return cls(alive, dead, frozenset(name.partition("-")[0] for name in alive))
+
+    def has_died(self, each: Unfinished, oldest_s: float) -> bool:
+        """Tell whether a file is a dead writer's; `oldest_s` is when one of an unknown writer must have been written last."""
+        if each.writer in self.alive:
+            return False
+        if each.writer in self.dead or is_named_dead(each.writer):
+            return True
+        is_unknown = not is_of_here(each.writer) and self.places.isdisjoint((each.writer.partition("-")[0], ""))
+        return is_unknown and each.modified_s < oldest_s
 
 
 def remove_leftovers(repository: Repository) -> int:
     """Remove what processes of this place that are dead were putting; return how many bytes that freed."""
-    return _remove(repository, lambda _: False)
-
-
-def remove_all_leftovers(repository: Repository, now: datetime) -> int:
-    """Remove that, and what processes of other places left a day ago or earlier; return how many bytes that freed."""
-    oldest_s = (now - MAX_AGE).timestamp()
-    for found in list(repository.store.list(BENCHMARKS)):
-        repository.store.delete(found.name)
-    return _remove(repository, lambda each: each.modified_s < oldest_s)
-
-
-def _remove(repository: Repository, is_old: Callable[[Unfinished], bool]) -> int:
     found = list(repository.store.list_unfinished())
     if not found:
         return 0
-    held = [each for each in list_locks(repository.store) if not each.is_dead]
-    holders = {each.holder for each in held}
-    places = {holder.partition("-")[0] for holder in holders}
-    freed = 0
-    for each in found:
-        is_dead = is_named_dead(each.writer)
-        if not is_dead and not is_of_here(each.writer):
-            # A lock that cannot be read may be anybody's.
-            is_dead = is_old(each) and places.isdisjoint((each.writer.partition("-")[0], ""))
-        if is_dead and each.writer not in holders:
-            repository.store.remove_unfinished(each.name)
-            freed += each.size_bytes
-    return freed
+    # Where other hosts reach the store, a copy of this machine may hold what looks like a dead process's lock.
+    held = [each for each in list_locks(repository.store) if repository.store.is_shared or not each.is_dead]
+    return _remove(repository, found, _Writers.of(held), oldest_s=0)
+
+
+def remove_all_leftovers(repository: Repository, now: datetime) -> int:
+    """Remove what dead processes of any place left; return how many bytes that freed.
+
+    Locks of those that left something are watched for a sign of life. What nobody holds a lock for goes after `MAX_AGE`.
+    """
+    for sample in list(repository.store.list(BENCHMARKS)):
+        repository.store.delete(sample.name)
+    found = list(repository.store.list_unfinished())
+    if not found:
+        return 0
+    locks, writers = list_locks(repository.store), {each.writer for each in found}
+    concerned = [each for each in locks if each.holder in writers]
+    others = [each for each in locks if each.holder not in writers]
+    held = remove_stale_locks(repository.store, concerned, repository.lock_waiting)
+    known = _Writers.of([*others, *held], concerned)
+    return _remove(repository, found, known, (now - MAX_AGE).timestamp())
+
+
+def _remove(repository: Repository, found: list[Unfinished], writers: _Writers, oldest_s: float) -> int:
+    dead = [each for each in found if writers.has_died(each, oldest_s)]
+    for each in dead:
+        repository.store.remove_unfinished(each.name)
+    return sum(each.size_bytes for each in dead)

@@ -65,7 +65,8 @@ class Store(Protocol):
                 and nothing has changed.
 
         Raises:
-            ObjectExists: an object of this name is there; it stays as it was.
+            ObjectExists: an object of this name is there; it stays as it was. NameNotKept: the store cannot keep this name.
+            LockLost: what was written was removed by another process, which considered this one dead.
         """
         ...
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
+from deltaimg.errors import LockLost
 from deltaimg.store.failures import is_name_fault, name_refused
 from deltaimg.store.file_names import make_temporary_name, to_name
 from deltaimg.store.file_port import FilePort
@@ -23,7 +24,7 @@ Publish = Callable[[str, str], None]
 
 
 class ObjectFiles:
-    """Writes files below `root`. Methods raise OSError, or NameNotKept."""
+    """Writes files below `root`. Methods raise OSError, NameNotKept or LockLost."""
 
     def __init__(self, port: FilePort, folders: Folders, root: str, location: str, writer: Callable[[], str]) -> None:
         """Args: location: the store as the user named it. writer: as `make_temporary_name` takes it."""
@@ -119,6 +120,8 @@ class ObjectFiles:
         try:
             publish(temporary, target)
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and self._is_taken_away(temporary):
+                raise LockLost(self._location) from error  # Nobody removes what a run writes whose lock is held.
             if is_name_fault(error, os.path.basename(target), is_folder_fine=self._is_there(temporary)):
                 name = to_name(os.path.relpath(target, self._root))
                 raise name_refused(self._location, name, error) from error
@@ -126,6 +129,10 @@ class ObjectFiles:
 
     def _choose_temporary(self, folder: str) -> str:
         return os.path.join(folder, make_temporary_name(self._writer()))
+
+    def _is_taken_away(self, temporary: str) -> bool:
+        """Tell whether a file is gone from a folder that is still there."""
+        return not self._is_there(temporary) and self._port.is_folder(os.path.dirname(temporary))
 
     def _is_there(self, path: str) -> bool:
         with suppress(OSError):

@@ -14,12 +14,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from deltaimg.format.lock import LOCKS, build_lock
+from deltaimg.errors import LockLost
+from deltaimg.format.lock import HEARTBEATS, LOCKS, build_lock
 from deltaimg.processes import name_own_process
 from deltaimg.repo.keys import BENCHMARKS
 from deltaimg.repo.leftovers import MAX_AGE, remove_all_leftovers, remove_leftovers
 from deltaimg.repo.lock_holder import FoundLock, describe_process
+from deltaimg.repo.lock_waiting import LockWaiting
 from deltaimg.repo.repository import Repository
+from deltaimg.store.file_port import FilePort
 from deltaimg.store.local import LocalStore
 from tests.support.components import requires_program, requires_root
 from tests.support.repositories import make_repository
@@ -75,7 +78,7 @@ def test_what_a_living_process_writes_stays(repository: Repository) -> None:
 
 
 @pytest.mark.parametrize("writer", [ELSEWHERE, "", "host-17", "0123456789abcdef-x-1"])
-def test_what_may_be_alive_elsewhere_stays_for_a_day(repository: Repository, writer: str) -> None:
+def test_what_may_be_alive_elsewhere_stays_for_an_hour(repository: Repository, writer: str) -> None:
     young = leave(repository, writer, age=MAX_AGE - timedelta(minutes=1))
     old = leave(repository, writer, age=MAX_AGE + timedelta(minutes=1), folder="packs/cd")
     assert remove_leftovers(repository) == 0
@@ -93,6 +96,40 @@ def test_what_a_host_left_stays_as_long_as_a_lock_of_that_host_stands(repository
     repository.store.delete(f"{LOCKS}vm1")
     assert remove_all_leftovers(repository, NOW) == 10
     assert not left.exists()
+
+
+@pytest.mark.parametrize("is_alive", [False, True])
+def test_what_a_host_that_died_left_goes_with_its_lock(repository: Repository, is_alive: bool) -> None:
+    """The lock is watched; its holder shows a sign of life, or the lock and what it left are removed at once."""
+    here = describe_process("0123456789abcdef", "backup", NOW)
+    lock = msgspec.structs.replace(here, host="elsewhere", pid=5, process_start=6)
+    repository.store.put(f"{LOCKS}vm1", [build_lock(lock)])
+    left = leave(repository, FoundLock("", b"", lock).holder)
+    beats = 0
+
+    def sleep(_seconds: float) -> None:
+        nonlocal beats
+        beats += 1
+        if is_alive:
+            repository.store.replace(f"{HEARTBEATS}{lock.token}", [b"%d" % beats])
+
+    repository.lock_waiting = LockWaiting(patience_s=10, sleep=sleep)
+    assert remove_all_leftovers(repository, NOW) == (0 if is_alive else 10)
+    assert left.exists() is is_alive
+    assert any(each.name == f"{LOCKS}vm1" for each in repository.store.list(LOCKS)) is is_alive
+    assert beats > 0
+
+
+def test_a_run_whose_file_was_taken_away_is_told_that_it_was_considered_dead(repository: Repository) -> None:
+    class Frozen(FilePort):
+        def link(self, source: str, target: str) -> None:
+            os.unlink(source)
+            super().link(source, target)
+
+    store = LocalStore(repository.store.location, Frozen(), writer=name_own_process)
+    with pytest.raises(LockLost, match=r"another process considered this run dead"):
+        store.put("maps/" + "ab" * 32, [b"whole"])
+    assert [each.name for each in repository.store.list("")] == ["config"]
 
 
 def test_what_a_killed_benchmark_left_goes_with_the_next_prune(repository: Repository) -> None:
@@ -116,6 +153,7 @@ def test_what_is_left_is_no_object_and_check_notes_it(repository: Repository) ->
 _STUCK = """
 import sys
 from deltaimg.processes import name_own_process
+from deltaimg.store.file_port import FilePort
 from deltaimg.store.file_port import FilePort
 from deltaimg.store.local import LocalStore
 
