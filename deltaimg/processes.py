@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 
+from deltaimg.text import as_text
+
 _DEAD_STATES = (b"Z", b"X")
 _NAME = re.compile(r"(?P<tag>[0-9a-f]{16})-(?P<pid>[0-9]{1,10})-(?P<start>[0-9]{1,20})")
 
@@ -104,9 +106,9 @@ def _find_place(_pid: int) -> Place:
     # Start times are told by the clock of a time namespace, which a kernel before 5.6 does not have.
     namespaces = (_read_link("/proc/self/ns/pid"), _read_link("/proc/self/ns/time"))
     return Place(
-        host=socket.gethostname(),
-        machine=_read_text("/etc/machine-id"),
-        boot_id=_read_text("/proc/sys/kernel/random/boot_id"),
+        host=as_text(socket.gethostname()),
+        machine=as_text(_read_text("/etc/machine-id")),
+        boot_id=as_text(_read_text("/proc/sys/kernel/random/boot_id")),
         namespace=" ".join(filter(None, namespaces)) if namespaces[0] else "",
     )
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg import text
 from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MIN_BLOCK_BYTES
 
 MAX_OBJECT_BYTES: Final = 2**32 - 1
@@ -21,6 +22,9 @@ MAX_TABLE_BYTES: Final = 1 << 30
 """Of a map, an index, a signature or the coverage."""
 MAX_PARITY_OBJECT_BYTES: Final = 1 << 29
 """Shards of up to 128 MiB, more where a single pack needs them, and two copies of the tables."""
+
+MAX_TEXT_CHARACTERS: Final = text.MAX_CHARACTERS
+"""Of each text in a document."""
 
 MIN_BLOCK_SHIFT: Final = MIN_BLOCK_BYTES.bit_length() - 1
 MAX_BLOCK_SHIFT: Final = MAX_BLOCK_BYTES.bit_length() - 1

@@ -19,6 +19,7 @@ from deltaimg.format.lock import HEARTBEATS, LOCKS, READER_LOCKS, Lock, parse_lo
 from deltaimg.format.manifest import format_time
 from deltaimg.processes import Place, find_place, is_dead, name_process, read_own_start
 from deltaimg.store.interface import Store
+from deltaimg.text import as_text
 
 held_tokens: set[str] = set()
 """Of the locks that this process holds: one of its own that it failed to remove counts as left behind."""
@@ -131,13 +132,13 @@ def describe_process(token: str, purpose: str, now: datetime) -> Lock:
     """Return a lock in the name of this process."""
     place = find_place()
     return Lock(
-        owner=_user_name(),
+        owner=as_text(_user_name()),
         host=place.host,
         boot_id=place.boot_id,
         pid=os.getpid(),
         process_start=read_own_start(),
         created=format_time(now),
-        purpose=purpose,
+        purpose=as_text(purpose),
         token=token,
         machine=place.machine,
         namespace=place.namespace,

@@ -7,7 +7,6 @@ Always  what landed before an interruption is found and used by the next run.
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 import socket
@@ -40,6 +39,7 @@ from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name
+from deltaimg.text import as_text
 
 
 def back_up(
@@ -63,7 +63,7 @@ def back_up(
     options = options or BackupOptions()
     check_image_name(image)
     check_options(options)
-    with ImageLock(repository, image, f"backup of {_as_text(source.path)}", clock()) as lock:
+    with ImageLock(repository, image, f"backup of {source.path}", clock()) as lock:
         # A name that the store cannot keep is refused now, not at the end.
         repository.store.make_folder(SNAPSHOTS + image)
         remove_leftovers(repository)
@@ -199,8 +199,8 @@ class _Backup:
             tags=self._options.tags,
             comment=self._options.comment,
             is_live=is_live,
-            source=_as_text(self._source.path),
-            host=socket.gethostname(),
+            source=as_text(self._source.path),
+            host=as_text(socket.gethostname()),
             software=self._options.software,
         )
         manifest = _settle_stored_bytes(manifest, stored_bytes + layers.stored_bytes)
@@ -241,11 +241,6 @@ class _Backup:
             writer.finish()
         except DeltaimgError as error:
             self._progress.warn(f"what landed could not be indexed: {error}")
-
-
-def _as_text(path: str) -> str:
-    """Return a path for documents, which are UTF-8: bytes of its name that are not are shown by their numbers."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _settle_stored_bytes(manifest: Manifest, other_bytes: int) -> Manifest:
