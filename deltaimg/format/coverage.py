@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`coverage`: when the content of each pack was last proven. Replaced whole by each `verify`; nothing depends on it.
+"""`coverage`: when the content of each pack was last verified. Replaced whole by each `verify`; nothing depends on it.
 
 body    := head entries
 head    := u32 entry_count, u32 zero
@@ -8,8 +8,8 @@ entries := entry_count times `ENTRY`, in order of pack
 
 from __future__ import annotations
 
-import itertools
 import struct
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -24,26 +24,46 @@ MAX_PROVEN_US: Final = 2**53
 """The year 2255; and what JSON and floating point still hold exactly."""
 
 
-def build_coverage(proven_us: dict[str, int]) -> bytes:
-    """Return a coverage object; packs are given by their digests, as hexadecimal text."""
-    entries = np.zeros(len(proven_us), ENTRY)
-    for place, pack in enumerate(sorted(proven_us)):
-        entries["pack"][place] = np.frombuffer(bytes.fromhex(pack), np.uint8)
-        entries["proven_us"][place] = proven_us[pack]
+@dataclass(frozen=True, slots=True)
+class CoverageObject:
+    """Packs by their digests, of shape (count, 32) and ascending, and when each was verified, in microseconds since 1970."""
+
+    packs: npt.NDArray[np.uint8]
+    proven_us: npt.NDArray[np.uint64]
+
+    def find(self, packs: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """Return for each of `packs`, of shape (count, 32), when it was verified, -1 for one that is not known."""
+        if not len(self.packs):
+            return np.full(len(packs), -1, np.int64)
+        known, wanted = _as_keys(self.packs), _as_keys(packs)
+        places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        return np.where(known[places] == wanted, self.proven_us[places].astype(np.int64), -1)
+
+
+def build_coverage(content: CoverageObject) -> bytes:
+    """Return a coverage object."""
+    entries = np.zeros(len(content.packs), ENTRY)
+    entries["pack"], entries["proven_us"] = content.packs, content.proven_us
     return frame(Kind.COVERAGE, HEAD.pack(len(entries), 0) + entries.tobytes())
 
 
-def parse_coverage(data: bytes, name: str = COVERAGE) -> dict[str, int]:
-    """Read a coverage object: when each pack was last proven; raises IntegrityError or UnsupportedFormat."""
+def parse_coverage(data: bytes, name: str = COVERAGE) -> CoverageObject:
+    """Read a coverage object; raises IntegrityError or UnsupportedFormat."""
     reader = BodyReader(name, unframe(Kind.COVERAGE, name, data))
     entry_count, reserved = reader.take_struct(HEAD)
     if reserved:
         reader.refuse("reserved bytes are not zero")
     entries: npt.NDArray[Any] = np.frombuffer(reader.take(ENTRY.itemsize * entry_count), ENTRY)
     reader.expect_end()
-    packs = [pack.tobytes().hex() for pack in entries["pack"]]
-    if any(after <= before for before, after in itertools.pairwise(packs)):
+    packs = np.ascontiguousarray(entries["pack"])
+    keys = _as_keys(packs)
+    if bool(np.any(keys[1:] <= keys[:-1])):
         reader.refuse("its packs are out of order")
     if entry_count and int(entries["proven_us"].max()) > MAX_PROVEN_US:
         reader.refuse("a time lies beyond any clock")
-    return dict(zip(packs, entries["proven_us"].tolist(), strict=True))
+    return CoverageObject(packs, entries["proven_us"].astype(np.uint64))
+
+
+def _as_keys(packs: npt.NDArray[np.uint8]) -> npt.NDArray[np.bytes_]:
+    """View digests as strings of fixed width, which numpy compares: ignoring zeros at their ends makes no two equal."""
+    return np.ascontiguousarray(packs).view("S32").reshape(len(packs))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
-from deltaimg.format.coverage import COVERAGE, build_coverage, parse_coverage
+from deltaimg.format.coverage import COVERAGE, CoverageObject, build_coverage, parse_coverage
 from deltaimg.format.manifest import count_microseconds, from_microseconds
 from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.repo.index import Index
@@ -47,18 +47,19 @@ class Coverage:
         stored = index.entries["payload_bytes"].astype(np.int64) + RECORD_HEADER_BYTES
         self.stored_bytes = np.bincount(self.pack_of, stored, len(self._names)).astype(np.int64)
         self.damage: DeltaimgError | None = None
+        self._digests = np.frombuffer(bytes.fromhex("".join(self._names)), np.uint8).reshape(-1, 32)
         known = self._load()
-        self._proven_us = np.array([known.get(name, NEVER) for name in self._names], np.int64)
+        self._proven_us = np.full(len(self._names), NEVER, np.int64) if known is None else known.find(self._digests)
         self._is_proven_now = np.zeros(len(self._names), np.bool_)
 
-    def _load(self) -> dict[str, int]:
+    def _load(self) -> CoverageObject | None:
         try:
             return parse_coverage(self._repository.store.get(COVERAGE))
         except ObjectNotFound:
-            return {}
+            return None
         except (IntegrityError, UnsupportedFormat, StoreError) as error:
             self.damage = error
-            return {}
+            return None
 
     def choose(
         self, percent: float, among: npt.NDArray[np.bool_], tie_break: npt.NDArray[np.float64]
@@ -84,9 +85,8 @@ class Coverage:
 
     def save(self) -> None:
         """Keep it for the next run; raises StoreError. Packs that are gone are left out."""
-        known = {
-            name: proven for name, proven in zip(self._names, self._proven_us.tolist(), strict=True) if proven != NEVER
-        }
+        is_known = self._proven_us != NEVER
+        known = CoverageObject(self._digests[is_known], self._proven_us[is_known].astype(np.uint64))
         self._repository.store.replace(COVERAGE, [build_coverage(known)])
 
     def summarise(self) -> CoverageSummary:

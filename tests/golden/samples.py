@@ -12,6 +12,7 @@ import zstandard
 from deltaimg.arrays import RUN
 from deltaimg.format.annotation import Annotation
 from deltaimg.format.config import Config
+from deltaimg.format.coverage import CoverageObject
 from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import digest_bytes, name_object
@@ -171,6 +172,12 @@ SIGNATURES = {
 }
 
 
+def _coverage(proven_us: dict[int, int]) -> CoverageObject:
+    """Return when packs whose digests are a byte repeated were verified."""
+    packs = np.frombuffer(b"".join(bytes([seed]) * 32 for seed in proven_us), np.uint8).reshape(-1, 32)
+    return CoverageObject(packs, np.array(list(proven_us.values()), np.uint64))
+
+
 def record(
     seed: int, payload: bytes, *, encoding: int, slots: int, tables: RecordTables = WHOLE_LITERAL
 ) -> tuple[RecordHeader, bytes]:
@@ -254,8 +261,8 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     "map": {name: ("maps/" + "ab" * 32, content) for name, content in MAPS.items()},
     "parity": {name: ("parity/" + "66" * 32, content) for name, content in PARITIES.items()},
     "coverage": {
-        "two-packs": ("coverage", {"11" * 32: 1_795_399_384_000_005, "22" * 32: 0}),
-        "no-packs": ("coverage", {}),
+        "two-packs": ("coverage", _coverage({0x11: 1_795_399_384_000_005, 0x22: 0})),
+        "no-packs": ("coverage", _coverage({})),
     },
     "signature": {name: ("signatures/" + "33" * 32, content) for name, content in SIGNATURES.items()},
     "pack": {name: ("packs/11/" + "11" * 32, content) for name, content in PACKS.items()},

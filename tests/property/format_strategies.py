@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from deltaimg.arrays import RUN
 from deltaimg.format.annotation import Annotation
 from deltaimg.format.config import Config
+from deltaimg.format.coverage import CoverageObject
 from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import digest_bytes
@@ -38,7 +39,8 @@ def hexadecimal(digits: int) -> st.SearchStrategy[str]:
     return st.binary(min_size=digits // 2, max_size=digits // 2).map(bytes.hex)
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=20)
+"""Of what is printable."""
 SIZES = st.one_of(st.integers(0, 2**60), st.sampled_from([0, 2**60]))
 TIMES = st.datetimes(min_value=datetime(1000, 1, 1), max_value=datetime(9998, 1, 1)).map(
     lambda moment: format_time(moment.replace(tzinfo=UTC))
@@ -219,6 +221,11 @@ def parities(draw: st.DrawFn) -> ParityObject:
     )
 
 
+def _coverage(proven_us: dict[bytes, int]) -> CoverageObject:
+    packs = np.frombuffer(b"".join(sorted(proven_us)), np.uint8).reshape(-1, 32)
+    return CoverageObject(packs, np.array([proven_us[pack] for pack in sorted(proven_us)], np.uint64))
+
+
 CONTENTS: dict[str, st.SearchStrategy[Any]] = {
     "config": CONFIGS,
     "lock": LOCKS,
@@ -228,7 +235,7 @@ CONTENTS: dict[str, st.SearchStrategy[Any]] = {
     "annotation": ANNOTATIONS,
     "index": indexes(),
     "map": maps(),
-    "coverage": st.dictionaries(hexadecimal(64), st.integers(0, 2**53), max_size=5),
+    "coverage": st.dictionaries(st.binary(min_size=32, max_size=32), st.integers(0, 2**53), max_size=5).map(_coverage),
     "signature": signatures(),
     "pack": packs(),
     "parity": parities(),
