@@ -50,8 +50,8 @@ def exercise(kind: str, data: bytes, name: str | None = None) -> Any:
     try:
         value = KINDS[kind].parse(data, name)
     except DeltaimgError as error:
-        if "\n" in str(error) and "\n" not in name:
-            raise ValueError(f"a message of several lines: {error}") from error
+        if not str(error).isprintable() and name.isprintable():
+            raise ValueError(f"a message that is not printable: {str(error)!a}") from error
         return None
     if isinstance(value, PackContent):
         # A footer may leave records out, and gaps between them; what was walked over is written and read again.
