@@ -120,7 +120,7 @@ def _encode_layer(numbers: RecordNumbers, runs: Runs, block_count: int) -> bytes
     used = numbers.used_records(runs)
     counts = numbers.slot_counts[used]
     own_firsts = FIRST_SLOT + np.cumsum(counts) - counts
-    own_runs = renumber_runs(runs, numbers.first_slots[used], counts, own_firsts)
+    own_runs = renumber_runs(runs, numbers.first_slots[used], counts, own_firsts, "the new map")
     own_runs = overlay_runs(own_runs, empty_runs())
     data = build_map(MapObject(block_count, numbers.record_ids[used], counts.astype(np.uint16), own_runs))
     read_back = parse_map(data, "the new map")

@@ -21,21 +21,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, Runs, distinct, expand_ranges
+from deltaimg.arrays import distinct, expand_ranges
 from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, UnsupportedFormat
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS, MapObject, parse_map
 from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
-from deltaimg.repo.numbering import LayerNumbers
+from deltaimg.repo.numbering import LayerNumbers, list_named_slots
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slot_copies import SlotPieces, place_slots
 
 _TRIES = 3
 _PIECE = 4096
 """Stretches of slots that are marked at once, each at most a record long."""
-_MAP_PIECE = 1 << 16
-"""Runs of a map that are looked at at once."""
 
 
 class SlotBits:
@@ -207,25 +205,6 @@ def close_over_sources(index: Index, entries: npt.NDArray[np.int64]) -> npt.NDAr
     return np.flatnonzero(found)
 
 
-def cut_runs(
-    runs: Runs, first_slots: npt.NDArray[np.int64], slot_counts: npt.NDArray[np.integer]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return, for each piece of the data runs that lies in one record, the record, its first slot there, and its length.
-
-    Args:
-        first_slots: of each record in the numbering of `runs`, ascending and without a gap.
-    """
-    data = runs[runs["slot"] >= FIRST_SLOT]
-    slots, counts = data["slot"].astype(np.int64), data["count"].astype(np.int64)
-    firsts = np.searchsorted(first_slots, slots, side="right") - 1
-    pieces = np.searchsorted(first_slots, slots + counts - 1, side="right") - firsts
-    records = expand_ranges(firsts, pieces)
-    of_run = np.repeat(np.arange(len(data)), pieces)
-    starts = np.maximum(slots[of_run], first_slots[records])
-    ends = np.minimum((slots + counts)[of_run], first_slots[records] + slot_counts[records])
-    return records, starts - first_slots[records], ends - starts
-
-
 def _load_manifests(repository: Repository) -> list[Manifest]:
     """Return all manifests; raises ReachabilityUnknown where one is damaged, or was and lies in quarantine."""
     manifests, problems = [], []
@@ -267,9 +246,6 @@ def find_pieces(
     used = numbers.used_records(needed.runs)
     entries = np.full(numbers.record_count, -1, np.int64)
     entries[used] = index.find_needed(layer.record_ids[used], layer.record_slots[used], name)
-    for first in range(0, len(needed.runs), _MAP_PIECE):
-        records, starts, lengths = cut_runs(
-            needed.runs[first : first + _MAP_PIECE], numbers.first_slots, layer.record_slots
-        )
+    for records, starts, lengths in list_named_slots(needed.runs, numbers.first_slots, numbers.slot_counts):
         placed, _ = place_slots(index, SlotPieces(entries[records], starts, lengths), name)
         yield placed.entries, placed.firsts, placed.counts

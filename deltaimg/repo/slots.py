@@ -30,7 +30,7 @@ from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, parse_signature
 from deltaimg.kernels import digest_blocks, digest_buffer, overlay_runs
 from deltaimg.repo.index import Index
-from deltaimg.repo.numbering import RecordNumbers, renumber_runs
+from deltaimg.repo.numbering import RecordNumbers, cut_at_records, renumber_runs
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slot_copies import SlotPieces, place_slots
 
@@ -71,10 +71,10 @@ class SlotTable(RecordNumbers):
         new_firsts = np.full(numbers.record_count, -1, np.int64)
         records = self.add_entries(entries)
         new_firsts[used] = self.first_slots[records]
-        own = renumber_runs(runs, numbers.first_slots, numbers.slot_counts, new_firsts)
+        own = renumber_runs(runs, numbers.first_slots[used], numbers.slot_counts[used], new_firsts[used], needed_by)
         if len(self.index.cuts):
-            own = self._avoid_absent(own, needed_by)
-        return overlay_runs(own, empty_runs())  # joins what was cut where records part
+            own = self._avoid_absent(cut_at_records(self, own, needed_by), needed_by)
+        return overlay_runs(own, empty_runs())  # joins what was cut
 
     def _avoid_absent(self, runs: Runs, needed_by: str) -> Runs:
         """Return runs, none across two records, with other copies of records in place of those that lack their slots."""

@@ -16,7 +16,7 @@ from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs
 from deltaimg.engine.content.record_cache import RecordCache
 from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound, UsageError
 from deltaimg.model import DamagedExtent
-from deltaimg.repo.numbering import renumber_runs
+from deltaimg.repo.numbering import cut_at_records
 
 if TYPE_CHECKING:
     from deltaimg.engine.content.snapshot import SnapshotContent
@@ -75,9 +75,8 @@ class SnapshotReader:
         buffer = memoryview(bytearray((last - first) * block))
         clipped = clip_runs(self._content.runs, first, last)
         table = self._content.table
-        pieces = renumber_runs(
-            clipped[clipped["slot"] >= FIRST_SLOT], table.first_slots, table.slot_counts, table.first_slots
-        )
+        data = clipped[clipped["slot"] >= FIRST_SLOT]
+        pieces = cut_at_records(table, data, self._content.manifest.object_name)
         pieces = pieces[np.argsort(pieces["slot"], kind="stable")]
         records, starts = np.unique(table.records_of(pieces["slot"]), return_index=True)
         bounds = [*starts.tolist(), len(pieces)]

@@ -28,7 +28,7 @@ from deltaimg.engine.content.walk import ReadSources, RecordWalk, WalkedRecords,
 from deltaimg.format.manifest import Manifest
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.index import Index, load_index
-from deltaimg.repo.numbering import renumber_runs
+from deltaimg.repo.numbering import cut_at_records
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
@@ -192,8 +192,7 @@ class SnapshotContent:
     def _cut_at_records(self) -> Runs:
         """Return the data runs, none across two records, in order of slot: so each record's stand together."""
         data = self.runs[self.runs["slot"] >= FIRST_SLOT]
-        table = self.table
-        cut = renumber_runs(data, table.first_slots, table.slot_counts, table.first_slots)
+        cut = cut_at_records(self.table, data, self.manifest.object_name)
         return cut[np.argsort(cut["slot"], kind="stable")]
 
     def _place_runs(self, cut: Runs) -> Ranges:

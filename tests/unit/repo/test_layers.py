@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -25,7 +24,6 @@ from deltaimg.repo.cover import Cover
 from deltaimg.repo.index import load_index
 from deltaimg.repo.layer_tree import LayerNode, grow_trees, walk_layers
 from deltaimg.repo.layers import resolve_map
-from deltaimg.repo.numbering import renumber_runs
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 from tests.golden.samples import FULL
@@ -225,40 +223,7 @@ def test_a_layer_that_cannot_be_read_covers_nothing() -> None:
     assert {int(each.node.digest, 16): expand(each.runs) for each in walked} == {2: {2: 9}, 0: {0: 2, 1: 3}}
 
 
-# -- numbering ----------------------------------------------------------------------------------------------------------
-
-
-def test_renumbering_follows_every_block_to_its_record(seed: int) -> None:
-    chance = random.Random(seed)
-    for _ in range(50):
-        counts = np.array([chance.randint(1, 9) for _ in range(chance.randint(1, 12))], np.int64)
-        old = FIRST_SLOT + np.cumsum(counts) - counts
-        order = chance.sample(range(len(counts)), len(counts))
-        new = np.zeros(len(counts), np.int64)
-        place = 100
-        for record in order:
-            new[record] = place
-            place += int(counts[record])
-        runs, block = [], 0
-        for _ in range(chance.randint(1, 10)):
-            start = chance.randrange(int(counts.sum()))
-            length = chance.randint(1, int(counts.sum()) - start)
-            runs.append((block, length, FIRST_SLOT + start))
-            block += length
-            runs.append((block, 3, chance.randrange(2)))
-            block += 3
-        given = np.array(runs, RUN)
-        translation = {int(old[r]) + i: int(new[r]) + i for r in range(len(counts)) for i in range(int(counts[r]))}
-        moved = renumber_runs(given, old, counts, new)
-
-        def expand(list_of_runs: np.ndarray) -> list[int]:
-            return [
-                slot + (i if slot >= FIRST_SLOT else 0)
-                for _, count, slot in list_of_runs.tolist()
-                for i in range(count)
-            ]
-
-        assert expand(moved) == [translation.get(slot, slot) for slot in expand(given)]
+# -- matching -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_matcher_agrees_with_a_dictionary_as_its_table_grows(seed: int) -> None:
