@@ -150,9 +150,11 @@ def distinct(first: npt.NDArray[Scalar], *others: npt.NDArray[Scalar]) -> npt.ND
     return values[np.concatenate(([True], values[1:] != values[:-1]))]
 
 
-def group_by(numbers: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """Yield each value among `numbers`, ascending, and the places that have it, ascending; costs one sort in all."""
-    order = np.argsort(numbers, kind="stable")
-    starts = np.flatnonzero(np.diff(numbers[order], prepend=-1) != 0) if len(numbers) else order
-    for first, end in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=False):
-        yield int(numbers[order[first]]), order[first:end]
+def group_by(values: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """Yield each distinct value, ascending, and the places that have it, ascending; one sort, however many values there are."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.concatenate((np.ones(min(1, len(order)), np.bool_), ordered[1:] != ordered[:-1])))
+    ends = np.append(starts[1:], len(order))
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=False):
+        yield int(ordered[start]), order[start:end]

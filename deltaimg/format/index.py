@@ -30,7 +30,7 @@ from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.format.columns import pack_columns, unpack_columns
 from deltaimg.format.cut_entries import CutEntries, find_cuts_problem, no_cuts
 from deltaimg.format.framing import HEADER_BYTES, BodyReader, Kind, frame, unframe
-from deltaimg.format.limits import MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS, MAX_TABLE_BYTES, find_record_problem
+from deltaimg.format.limits import MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS, find_record_problem
 from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns, find_runs_problem
 from deltaimg.format.sources import SourceTable
 from deltaimg.memory import check_room
@@ -57,11 +57,6 @@ _COLUMNS: Final = ("<u2", "<u4", "<u2", "<u2", "<u2", "<u4", "<u2", "<u2", "<u2"
 _NAME_BYTES: Final = 32
 _MEMORY_BYTES: Final = {"names": 128, "entries": 120, "links": 64, "runs": 48}
 """What each name, entry, link and run takes at most, in any verb."""
-
-
-def count_possible_entries(size_bytes: int) -> int:
-    """Return how many entries an index object of this size has at most; none if it is too large to be read."""
-    return size_bytes // ENTRY.itemsize if size_bytes <= MAX_TABLE_BYTES else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +89,13 @@ class IndexObject:
     def memory_bytes(self) -> int:
         """What it takes of memory at most, as a part of all of a repository's index."""
         run_count = len(self.links.runs) + len(self.cuts.runs)
-        return _count_memory(
-            len(self.packs) + len(self.signatures), len(self.entries), len(self.links.places), run_count
-        )
+        return _count_memory(len(self.packs) + len(self.signatures), self.entries, len(self.links.places), run_count)
 
 
-def _count_memory(names: int, entries: int, links: int, runs: int) -> int:
-    counts = {"names": names, "entries": entries, "links": links, "runs": runs}
-    return sum(_MEMORY_BYTES[what] * count for what, count in counts.items())
+def _count_memory(names: int, entries: npt.NDArray[Any], links: int, runs: int) -> int:
+    counts = {"names": names, "entries": len(entries), "links": links, "runs": runs}
+    slot_bits = int(entries["slots"].sum(dtype=np.uint64))
+    return sum(_MEMORY_BYTES[what] * count for what, count in counts.items()) + slot_bits // 8
 
 
 def no_links(entry_count: int) -> SourceLinks:
@@ -169,7 +163,8 @@ def parse_index(data: bytes, name: str) -> IndexObject:
     names = reader.take(_NAME_BYTES * (pack_count + signature_count))
     entries = np.frombuffer(reader.take(ENTRY.itemsize * entry_count), ENTRY)
     _, link_count, run_count, _, cut_run_count, _ = counts
-    check_room(name, _count_memory(pack_count + signature_count, entry_count, link_count, run_count + cut_run_count))
+    memory_bytes = _count_memory(pack_count + signature_count, entries, link_count, run_count + cut_run_count)
+    check_room(name, memory_bytes)
     links, cuts = _parse_columns(name, reader, entry_count, *counts)
     reader.expect_end()
     if entry_count:

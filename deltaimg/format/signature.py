@@ -23,9 +23,12 @@ import numpy.typing as npt
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.format.framing import BodyReader, Kind, frame, unframe
 from deltaimg.format.limits import find_slots_problem
+from deltaimg.memory import check_room
 
 SIGNATURES: Final = "signatures/"
 HEAD: Final = struct.Struct("<IIQ")
+_SLOT_MEMORY_BYTES: Final = 48
+"""What a digest takes at most, in any verb: where it was read, with its place, and where it is put."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def build_signature(content: SignatureObject) -> bytes:
 
 
 def parse_signature(data: bytes, name: str) -> SignatureObject:
-    """Read the signature at object `name`; raises IntegrityError or UnsupportedFormat.
+    """Read the signature at object `name`; raises IntegrityError, UnsupportedFormat or MemoryLimitReached.
 
     That the digests are those of the records is not known here: a record's id is the keyed digest of its digests.
     """
@@ -61,4 +64,5 @@ def parse_signature(data: bytes, name: str) -> SignatureObject:
         reader.refuse(f"its records have {int(slots.sum(dtype=np.uint64))} slots, not {slot_count}")
     digests = np.frombuffer(reader.take(DIGEST_BYTES * slot_count), np.uint8).reshape(slot_count, DIGEST_BYTES)
     reader.expect_end()
+    check_room(name, slot_count * _SLOT_MEMORY_BYTES)
     return SignatureObject(ids, slots, digests)

@@ -22,7 +22,6 @@ from deltaimg.format.index import (
     INDEXES,
     IndexObject,
     SourceLinks,
-    count_possible_entries,
     no_links,
     parse_index,
 )
@@ -30,12 +29,14 @@ from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable, build_sources
+from deltaimg.memory import check_room
 from deltaimg.repo.cut_slots import CutSlots
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.record_lookup import RecordLookup
 from deltaimg.repo.repository import Repository
 
 _TRIES = 3
+_ROOM_ENTRIES = 1 << 20
 
 
 class Index:
@@ -339,28 +340,41 @@ def _read_indexes(
     repository: Repository, objects: dict[str, IndexObject], without: Collection[str]
 ) -> dict[str, DeltaimgError]:
     """Add to `objects` those that are listed; return by name what those that cannot be read meet."""
-    listed = {found.name.removeprefix(INDEXES): found.size_bytes for found in repository.store.list(INDEXES)}
-    wanted = [name for name in listed if name not in objects and name not in without]
-    rooms = [count_possible_entries(listed[name]) for name in wanted]
-    # All in one piece of memory, which goes back to the system: that of thousands of objects, each freed by itself, would not.
-    kept, first = sparse_zeros(sum(rooms), ENTRY), 0
+    listed = [found.name.removeprefix(INDEXES) for found in repository.store.list(INDEXES)]
+    room = _EntryRoom()
     damage: dict[str, DeltaimgError] = {}
-    for name, room in zip(wanted, rooms, strict=True):
+    taken_bytes = sum(content.memory_bytes for content in objects.values())
+    for name in listed:
+        if name in objects or name in without:
+            continue
         try:
             content = parse_index(repository.get_object(INDEXES, name), INDEXES + name)
-            objects[name] = _move_entries(content, kept[first : first + room])
         except (IntegrityError, ObjectNotFound) as error:
             damage[name] = error
-        first += room
+            continue
+        taken_bytes += content.memory_bytes
+        check_room(INDEXES + name, taken_bytes)
+        objects[name] = room.move(content)
     return damage
 
 
-def _move_entries(content: IndexObject, room: npt.NDArray[Any]) -> IndexObject:
-    """Return the same with its entries in `room`, and nothing that is a view of the object's bytes."""
-    count = len(content.entries)
-    entries = room[:count] if count <= len(room) else np.empty(count, ENTRY)  # a listing may be older than what is read
-    entries[:] = content.entries
-    return replace(content, entries=entries, links=replace(content.links, ids=content.links.ids.copy()))
+class _EntryRoom:
+    """Memory for the entries of many index objects in few large pieces, which go back to the system when they are freed.
+
+    That of thousands of objects, each freed by itself, would not.
+    """
+
+    def __init__(self) -> None:
+        self._free = np.empty(0, ENTRY)
+
+    def move(self, content: IndexObject) -> IndexObject:
+        """Return the same with nothing that is a view of the object's bytes."""
+        count = len(content.entries)
+        if count > len(self._free):
+            self._free = sparse_zeros(max(count, _ROOM_ENTRIES), ENTRY)
+        entries, self._free = self._free[:count], self._free[count:]
+        entries[:] = content.entries
+        return replace(content, entries=entries, links=replace(content.links, ids=content.links.ids.copy()))
 
 
 def _mark(names: list[str], chosen: Collection[str]) -> npt.NDArray[np.bool_]:

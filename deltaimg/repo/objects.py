@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from deltaimg.errors import ObjectNotFound, ObjectTooLarge, StoreFull
 from deltaimg.format.framing import HEADER_BYTES, Kind, parse_header
+from deltaimg.memory import check_room
 from deltaimg.model import MIB
 from deltaimg.repo.keys import RESERVE, check_size, find_kind, has_folder
 from deltaimg.store.interface import (
@@ -73,7 +74,9 @@ class Objects:
         except ObjectTooLarge as error:
             if error.size_bytes > limit:
                 raise ObjectTooLarge(name, error.size_bytes, limit) from None
-        return self.inner.get(name, min(limit, self._measure(kind.magic, name)))
+        size_bytes = min(limit, self._measure(kind.magic, name))
+        check_room(name, size_bytes)
+        return self.inner.get(name, size_bytes)
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         return self.inner.get_range(name, offset, length)

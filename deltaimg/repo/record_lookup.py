@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From record ids to the numbers of entries that have them: by their first 8 bytes, and then compared whole.
 
+Ids that begin alike, which nobody makes but on purpose, are in order of the rest of them, and are searched as fast as others.
+
 Memory  12 bytes an entry, and as much again while it is sorted.
 """
 
@@ -27,9 +29,17 @@ class RecordLookup:
     def __init__(self, ids: Digests, *ranks: npt.NDArray[Any]) -> None:
         """Args: ranks: of each entry; the lowest is found, by the first that tells, else the oldest."""
         self.ids = ids
-        prefixes = _prefixes(ids)
+        prefixes = _halves(ids)[:, 0]
         self._order = np.lexsort((*reversed(ranks), prefixes)).astype(np.uint32)
         self._prefixes = prefixes[self._order]
+        if len(self._others()):
+            self._order = np.lexsort((*reversed(ranks), _halves(ids)[:, 1], prefixes)).astype(np.uint32)
+
+    def _others(self) -> npt.NDArray[np.int64]:
+        """Return the places after which another id follows that begins alike."""
+        alike: npt.NDArray[np.int64] = np.flatnonzero(self._prefixes[1:] == self._prefixes[:-1])
+        differs: npt.NDArray[np.bool_] = (self.ids[self._order[alike]] != self.ids[self._order[alike + 1]]).any(axis=1)
+        return alike[differs]
 
     @property
     def firsts(self) -> npt.NDArray[np.int64]:
@@ -55,7 +65,10 @@ class RecordLookup:
         """Have these entries found, at most one of each record."""
         is_second = np.ones(len(self._order), np.int8)
         is_second[chosen] = 0
-        self._order = self._order[np.lexsort((is_second[self._order], self._prefixes))]
+        parts = self._prefixes[1:] != self._prefixes[:-1]
+        parts[self._others()] = True
+        of_id = np.concatenate((np.zeros(min(1, len(self._order)), np.uint32), np.cumsum(parts, dtype=np.uint32)))
+        self._order = self._order[np.lexsort((is_second[self._order], of_id))]
 
     def find(self, record_ids: Digests, place: int = 0) -> npt.NDArray[np.int64]:
         """Return the entry number of each id, -1 for one that no entry has.
@@ -83,23 +96,29 @@ class RecordLookup:
 
     def _find(self, wanted: Digests, found: npt.NDArray[np.int64], place: int) -> None:
         """Put the entry of each id where one is known."""
-        prefixes = _prefixes(wanted)
-        left = np.full(len(wanted), place)
-        places = np.searchsorted(self._prefixes, prefixes)
-        waiting = np.flatnonzero(places < len(self._order))
-        # Once for next to all; again where ids begin alike, or one is in several places.
-        while len(waiting):
-            waiting = waiting[self._prefixes[places[waiting]] == prefixes[waiting]]
-            entries = self._order[places[waiting]]
-            is_same = (self.ids[entries] == wanted[waiting]).all(axis=1)
-            is_found = is_same & (left[waiting] == 0)
-            found[waiting[is_found]] = entries[is_found]
-            left[waiting[is_same]] -= 1
-            waiting = waiting[~is_found]
-            places[waiting] += 1
-            waiting = waiting[places[waiting] < len(self._order)]
+        prefixes = _halves(wanted)[:, 0]
+        low = np.searchsorted(self._prefixes, prefixes)
+        high = np.searchsorted(self._prefixes, prefixes, side="right")
+        self._narrow(low, high, wanted)
+        places = low + place
+        known = np.flatnonzero(places < high)
+        entries = self._order[places[known]]
+        is_same = (self.ids[entries] == wanted[known]).all(axis=1)
+        found[known[is_same]] = entries[is_same]
+
+    def _narrow(self, low: npt.NDArray[np.int64], high: npt.NDArray[np.int64], wanted: Digests) -> None:
+        """Move `low` to the first place in [low, high) whose id is not before the wanted one; next to all have one place."""
+        waiting = np.flatnonzero(high - low > 1)
+        rests, ends = _halves(wanted[waiting])[:, 1], high[waiting]
+        firsts = low[waiting]
+        while len(open_ones := np.flatnonzero(firsts < ends)):
+            middles = (firsts[open_ones] + ends[open_ones]) // 2
+            is_before = _halves(self.ids[self._order[middles]])[:, 1] < rests[open_ones]
+            firsts[open_ones[is_before]] = middles[is_before] + 1
+            ends[open_ones[~is_before]] = middles[~is_before]
+        low[waiting] = firsts
 
 
-def _prefixes(ids: Digests) -> npt.NDArray[np.uint64]:
-    """Return the first 8 bytes of each id as a number."""
-    return np.ascontiguousarray(ids[:, :8]).view(np.uint64).reshape(len(ids))
+def _halves(ids: Digests) -> npt.NDArray[np.uint64]:
+    """Return both halves of each id as numbers, of shape (count, 2)."""
+    return np.ascontiguousarray(ids).view(np.uint64).reshape(len(ids), 2)

@@ -29,6 +29,7 @@ from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, Objec
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject, parse_signature
 from deltaimg.kernels import digest_blocks, digest_buffer, overlay_runs
+from deltaimg.memory import check_room
 from deltaimg.repo.index import Index
 from deltaimg.repo.numbering import RecordNumbers, cut_at_records, renumber_runs
 from deltaimg.repo.repository import Repository
@@ -70,6 +71,7 @@ class SlotTable(RecordNumbers):
         )
         new_firsts = np.full(numbers.record_count, -1, np.int64)
         records = self.add_entries(entries)
+        check_room(needed_by, self.slot_count * DIGEST_BYTES)
         new_firsts[used] = self.first_slots[records]
         own = renumber_runs(runs, numbers.first_slots[used], numbers.slot_counts[used], new_firsts[used], needed_by)
         if len(self.index.cuts):
@@ -209,11 +211,11 @@ class SlotTable(RecordNumbers):
         """
         self._grow_digests()
         wanted = records[~self._is_loaded[records]]
-        for signature, places in group_by(self.index.entries["signature"][self._entries[wanted]]):
+        for signature, of_signature in group_by(self.index.entries["signature"][self._entries[wanted]]):
             name = self.index.signatures[signature]
             try:
                 content = parse_signature(self._repository.get_object(SIGNATURES, name), SIGNATURES + name)
-                self._load_records(wanted[places], name, content)
+                self._load_records(wanted[of_signature], name, content)
             except (IntegrityError, ObjectNotFound) as error:
                 if on_damage is None:
                     raise
@@ -239,8 +241,7 @@ class SlotTable(RecordNumbers):
         """Take the digests of `records`, those of one size in one go: the keyed digest of each list must be the record's id."""
         entries = self.index.entries[self._entries[records]]
         starts, counts = entries["first_digest"].astype(np.int64), entries["slots"].astype(np.int64)
-        for count in distinct(counts).tolist():
-            of_size = np.flatnonzero(counts == count)
+        for count, of_size in group_by(counts):
             if int(starts[of_size].max()) + count > len(content.digests):
                 raise IntegrityError(SIGNATURES + signature, 0, "has fewer digests than the index says")
             rows = starts[of_size, np.newaxis] + np.arange(count)

@@ -18,12 +18,13 @@ from deltaimg.engine.check.findings import FindingKind, Findings, count_records
 from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.cut_entries import CutEntries
-from deltaimg.format.index import ENTRY, INDEXES, IndexObject, count_possible_entries, parse_index
+from deltaimg.format.index import ENTRY, INDEXES, IndexObject, parse_index
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, parse_signature
 from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns
 from deltaimg.kernels import digest_buffer
+from deltaimg.memory import check_room
 from deltaimg.repo.cut_slots import CutSlots
 from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_footer, read_damaged_pack
 from deltaimg.repo.record_lookup import RecordLookup
@@ -83,9 +84,8 @@ class Catalog:
     # -- reading index objects ---------------------------------------------------------------------------------------
 
     def _fill(self, names: list[str]) -> None:
-        # An index object has at least 40 bytes for each entry; what is not filled is never touched, so takes no memory.
-        entries = np.empty(sum(count_possible_entries(self._sizes[name]) for name in names), ENTRY)
-        filled = 0
+        entries = np.empty(0, ENTRY)
+        filled = taken_bytes = 0
         cuts: list[tuple[int, CutEntries]] = []
         for name in names:
             try:
@@ -95,9 +95,13 @@ class Catalog:
             except (IntegrityError, StoreError, UnsupportedFormat) as error:
                 self._findings.add_failure(name, error)
                 continue
+            taken_bytes += content.memory_bytes
+            check_room(name, taken_bytes)
             self.index_names.append(name)
             self._firsts.append(filled)
-            part = entries[filled : filled + len(content.entries)]
+            # Grown where it is: the system moves large memory without a copy. Nobody else has the array yet.
+            entries.resize(filled + len(content.entries), refcheck=False)
+            part = entries[filled:]
             part[:] = content.entries
             packs = [_number(self._pack_numbers, self.packs, pack_name(digest)) for digest in content.packs]
             signatures = [_number(self._signature_numbers, self.signatures, each) for each in content.signatures]
@@ -107,7 +111,8 @@ class Catalog:
             self._sources.append(_keep_sources(content))
             cuts.append((filled, content.cuts))
             filled += len(content.entries)
-        self.entries: npt.NDArray[Any] = entries[:filled]
+            del part
+        self.entries: npt.NDArray[Any] = entries
         self.cuts = CutSlots(cuts, self.entries["slots"])
 
     def index_of(self, entry: int) -> str:
