@@ -15,13 +15,11 @@ import msgspec
 from deltaimg.errors import Malformed
 from deltaimg.format.documents import build_document, parse_document
 from deltaimg.format.framing import HEADER_BYTES, Kind
-from deltaimg.format.manifest import SnapshotId, find_name_problem, is_time
+from deltaimg.format.limits import MAX_REMARK_CHARACTERS, MAX_TAG_CHARACTERS
+from deltaimg.format.manifest import Remark, SnapshotId, Tags, find_name_problem, is_time
 
 ANNOTATIONS = "annotations/"
 MAX_NUMBER = 99_999_999
-MAX_TAGS = 64
-MAX_TAG_CHARACTERS = 100
-MAX_REMARK_CHARACTERS = 500
 _OBJECT_NAME = re.compile(r"annotations/(?P<image>[^/]+)/(?P<id>[0-9a-f]{16})-(?P<number>[0-9]{8})")
 
 
@@ -33,10 +31,10 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True):
     number: Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
     time: str
     """When it was said, in the form of a manifest's `time`."""
-    pinned: str | None = None
+    pinned: Remark | None = None
     """Why no policy may forget the snapshot, perhaps an empty text; null in one that is not pinned."""
-    tags: tuple[str, ...] = ()
-    comment: str = ""
+    tags: Tags = ()
+    comment: Remark = ""
     owner: str = ""
     """Who said it: the user's name, and the host below."""
     host: str = ""

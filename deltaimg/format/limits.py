@@ -26,6 +26,11 @@ MAX_PARITY_OBJECT_BYTES: Final = 1 << 29
 MAX_TEXT_CHARACTERS: Final = text.MAX_CHARACTERS
 """Of each text in a document."""
 
+MAX_TAGS: Final = 64
+MAX_TAG_CHARACTERS: Final = 100
+MAX_REMARK_CHARACTERS: Final = 500
+"""Of a comment, or the reason of a pin."""
+
 MIN_BLOCK_SHIFT: Final = MIN_BLOCK_BYTES.bit_length() - 1
 MAX_BLOCK_SHIFT: Final = MAX_BLOCK_BYTES.bit_length() - 1
 MAX_RECORD_BYTES: Final = 16 << 20

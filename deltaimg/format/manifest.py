@@ -17,7 +17,7 @@ from deltaimg.errors import Malformed
 from deltaimg.format.config import Hex32, Hex64
 from deltaimg.format.documents import build_document, parse_document
 from deltaimg.format.framing import HEADER_BYTES, Kind
-from deltaimg.format.limits import MAX_LAYERS
+from deltaimg.format.limits import MAX_LAYERS, MAX_REMARK_CHARACTERS, MAX_TAG_CHARACTERS, MAX_TAGS
 from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MAX_NAME_BYTES, MIN_BLOCK_BYTES
 
 SNAPSHOTS = "snapshots/"
@@ -27,6 +27,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OBJECT_NAME = re.compile(r"snapshots/(?P<image>[^/]+)/(?P<time>[0-9]{8}T[0-9]{6}\.[0-9]{6}Z)-(?P<id>[0-9a-f]{16})")
 
 SnapshotId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
+Tags = Annotated[
+    tuple[Annotated[str, msgspec.Meta(max_length=MAX_TAG_CHARACTERS)], ...], msgspec.Meta(max_length=MAX_TAGS)
+]
+Remark = Annotated[str, msgspec.Meta(max_length=MAX_REMARK_CHARACTERS)]
+"""A comment, or the reason of a pin."""
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_IMAGE_BYTES)]
 
 
@@ -63,8 +68,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """When the run began and ended by the clock of its host, in the form of `time`. Records that are indexed since it began
     are its own, all others it found."""
     ended: str
-    tags: tuple[str, ...] = ()
-    comment: str = ""
+    tags: Tags = ()
+    comment: Remark = ""
     is_live: bool = False
     """The image was written to while it was read, and the operator accepted that."""
     source: str = ""
@@ -175,6 +180,8 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
             raise Malformed(name, HEADER_BYTES, f"its {field} is not a time")
     if manifest.object_name != name:
         raise Malformed(name, HEADER_BYTES, f"it belongs at {manifest.object_name}")
+    if len(set(manifest.maps)) != len(manifest.maps):
+        raise Malformed(name, HEADER_BYTES, "it lists a map twice")
     size = manifest.block_bytes
     if not MIN_BLOCK_BYTES <= size <= MAX_BLOCK_BYTES or size & (size - 1):
         raise Malformed(name, HEADER_BYTES, f"its block size is {size} bytes")

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.errors import DigestMismatch, Malformed, Truncated
 from deltaimg.format.framing import HEADER_BYTES, BodyReader, Kind, build_header, digest_bytes, parse_header
-from deltaimg.format.limits import MAX_OBJECT_BYTES, MAX_PARITY_COLUMNS, MAX_SHARD_BYTES, MIN_SHARD_BYTES
+from deltaimg.format.limits import MAX_PACK_BYTES, MAX_PARITY_COLUMNS, MAX_SHARD_BYTES, MIN_SHARD_BYTES
 
 PARITY: Final = "parity/"
 HEAD: Final = struct.Struct("<IIIHHQ")
@@ -185,7 +185,7 @@ def parse_tables(name: str, data: bytes | memoryview, size_bytes: int) -> Parity
     pack_count, shard_bytes, stripes, columns, parity_columns, _ = reader.take_struct(HEAD)
     packs = np.frombuffer(reader.take(PACK_ENTRY.itemsize * pack_count), PACK_ENTRY)
     sizes = packs["pack_bytes"]
-    if not HEADER_BYTES < int(sizes.min()) <= int(sizes.max()) <= HEADER_BYTES + MAX_OBJECT_BYTES:
+    if not HEADER_BYTES < int(sizes.min()) <= int(sizes.max()) <= MAX_PACK_BYTES:
         reader.refuse("a pack of an absurd size")
     names = tuple(each.tobytes().hex() for each in packs["digest"])
     if len(set(names)) != pack_count:

@@ -6,7 +6,7 @@ the other make a single path; where two continue a list differently, it forks. A
 the two covers. What the snapshots of a tree together need is told from the newest layers to the root in one pass, in which
 only the blocks covered since the last snapshot are kept.
 
-Memory  a few hundred bytes a snapshot; one layer, and one cover for each path that is not joined yet.
+Memory  a few hundred bytes a snapshot; one layer, and one cover for each level of the path that is walked.
 """
 
 from __future__ import annotations
@@ -71,14 +71,16 @@ def grow_trees(manifests: Iterable[Manifest]) -> list[LayerNode]:
 def walk_layers(roots: Iterable[LayerNode], load: LoadLayer) -> Iterator[NeededLayer]:
     """Yield every layer that can be read, those over it before it, with what the snapshots of its tree need of it."""
     for root in roots:
-        covers: dict[int, Cover] = {}
+        # Of nodes without snapshots, what is covered for all snapshots above those of their children that were walked.
+        joined: dict[LayerNode, Cover] = {}
         for node in _list_newest_first(root):
-            cover = _join_covers(node, covers)
+            cover = joined.pop(node, Cover.nothing())
             layer = load(node)
             if layer is not None:
                 yield NeededLayer(node, layer, cover.uncovered(layer))
                 cover = cover.add(layer)
-            covers[id(node)] = cover
+            if node.below is not None and not node.below.snapshots:
+                joined[node.below] = joined[node.below].intersect(cover) if node.below in joined else cover
 
 
 def _list_newest_first(root: LayerNode) -> list[LayerNode]:
@@ -89,14 +91,3 @@ def _list_newest_first(root: LayerNode) -> list[LayerNode]:
         nodes.append(node)
         waiting += node.above.values()
     return nodes[::-1]
-
-
-def _join_covers(node: LayerNode, covers: dict[int, Cover]) -> Cover:
-    """Return what is covered for every snapshot above a node: nothing, where the node is the newest layer of one."""
-    above = [covers.pop(id(each)) for each in node.above.values()]
-    if node.snapshots:
-        return Cover.nothing()
-    joined = above[0]
-    for each in above[1:]:
-        joined = joined.intersect(each)
-    return joined

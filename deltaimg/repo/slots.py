@@ -47,6 +47,8 @@ class SlotTable(RecordNumbers):
         self._entries = np.empty(0, np.int64)
         self._is_loaded = np.empty(0, np.bool_)
         self._record_of_entry = np.full(len(index), -1, np.int64)
+        self._is_found = np.zeros(len(index), np.bool_)
+        """Of each index entry, while sources are searched; none between searches, which so cost what they find."""
 
     @property
     def entries(self) -> npt.NDArray[np.int64]:
@@ -142,14 +144,18 @@ class SlotTable(RecordNumbers):
                 could not be read, which may be why: what is wrong with that.
         """
         links = self.index.links
-        frontier = self._entries[records]
-        found = np.empty(0, np.int64)
-        while len(frontier := frontier[links.counts[frontier] > 0]):
-            if unsound := self.index.find_unsound(frontier):
-                raise (self.index.damage or unsound)[0]  # an index object that could not be read may be why
-            sources = distinct(links.entries[links.of(frontier)]).astype(np.int64)
-            frontier = np.setdiff1d(sources, found, assume_unique=True)
-            found = distinct(found, frontier)
+        frontier, parts = self._entries[records], [np.empty(0, np.int64)]
+        try:
+            while len(frontier := frontier[links.counts[frontier] > 0]):
+                if unsound := self.index.find_unsound(frontier):
+                    raise (self.index.damage or unsound)[0]  # an index object that could not be read may be why
+                sources = distinct(links.entries[links.of(frontier)]).astype(np.int64)
+                frontier = sources[~self._is_found[sources]]
+                self._is_found[frontier] = True
+                parts.append(frontier)
+        finally:
+            found = distinct(*parts)
+            self._is_found[found] = False
         sources = self.add_entries(found)
         self._grow_digests()
         return distinct(records, sources)

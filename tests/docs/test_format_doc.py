@@ -198,7 +198,7 @@ def tell_type(annotation: Any) -> str:
         return " or ".join("null" if each is type(None) else tell_type(each) for each in kinds)
     if get_origin(annotation) is Annotated:
         base, meta = get_args(annotation)
-        if base is str:
+        if base is str and meta.pattern is not None:
             return "hex" + re.search(r"\{(\d+)\}", meta.pattern)[1]
         return "size" if (meta.ge, meta.le) == (0, MAX_IMAGE_BYTES) else tell_type(base)
     if get_origin(annotation) is tuple:

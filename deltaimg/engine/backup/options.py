@@ -10,8 +10,8 @@ from deltaimg.delta.registry import DELTA_MODES
 from deltaimg.delta.sources import SourceLimits
 from deltaimg.engine.pipeline import count_workers
 from deltaimg.errors import UsageError
-from deltaimg.format.annotation import MAX_TAGS, find_remark_problem, find_tag_problem
-from deltaimg.format.limits import MAX_DEPTH
+from deltaimg.format.annotation import find_remark_problem, find_tag_problem
+from deltaimg.format.limits import MAX_DEPTH, MAX_TAGS
 from deltaimg.model import MAX_BLOCK_BYTES, MIB, MIN_BLOCK_BYTES
 
 MATCH_BUDGET_BYTES = 256 * MIB

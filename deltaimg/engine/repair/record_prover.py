@@ -37,6 +37,7 @@ from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 
 _CACHE_BYTES = 64 * MIB
+_MAX_RECORDS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,13 @@ class RecordProver:
 
     def __init__(self, repository: Repository, index: Index) -> None:
         self.index = index
-        self._keys = repository.keys
-        self._table = SlotTable(repository, index)
-        self._reader = RecordReader(repository, self._table, find_delta_decoder)
+        self._repository, self._keys = repository, repository.keys
+        self._begin()
+
+    def _begin(self) -> None:
+        """Number records from none on: a table grows by all its records with each that is added to it."""
+        self._table = SlotTable(self._repository, self.index)
+        self._reader = RecordReader(self._repository, self._table, find_delta_decoder)
         self._caches: dict[int, RecordCache] = {}
 
     def expand(self, record_id: bytes) -> ExpandedRecord:
@@ -116,6 +121,8 @@ class RecordProver:
         entry = int(self.index.find(np.frombuffer(record_id, np.uint8).reshape(1, DIGEST_BYTES))[0])
         if entry < 0:
             raise IntegrityError(record_id.hex(), 0, "is in no pack")
+        if self._table.record_count > _MAX_RECORDS:
+            self._begin()
         block_bytes = 1 << int(self.index.entries["block_shift"][entry])
         record = self._table.add_entries(np.array([entry]))
         self._table.add_sources(record)

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from deltaimg.errors import UsageError
-from deltaimg.format.annotation import MAX_TAGS, Annotation, find_remark_problem, find_tag_problem
+from deltaimg.format.annotation import Annotation, find_remark_problem, find_tag_problem
+from deltaimg.format.limits import MAX_TAGS
 from deltaimg.repo.annotations import annotate
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository, SnapshotRef
