@@ -93,6 +93,12 @@ class SourceShrank(ImageError):
     hint = "--allow-shrink stores it, if it was made smaller on purpose"
 
 
+class SourceUnreadable(ImageError):
+    """A snapshot was stored, but parts of the image could not be read, and are zeros in it."""
+
+    exit_code = 19
+
+
 # -- snapshots ---------------------------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ def backup(
     *,
     use_holes: bool = True,
     is_direct: bool = False,
+    is_salvaging: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Store the file or device at `image_path` (`-`: the standard input) as the newest snapshot of `image`.
@@ -32,10 +33,11 @@ def backup(
     Args:
         use_holes: believe the file system about holes; otherwise read everything.
         is_direct: read past the page cache.
+        is_salvaging: back up what a failing disk still reads, with zeros for the rest: the manifest's `unreadable`.
     """
     check_image_name(image)
     options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
-    source = open_source(image_path, use_holes=use_holes, is_direct=is_direct)
+    source = open_source(image_path, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
     try:
         make_reserve(repository)
         seen = note_loss(repository, image)

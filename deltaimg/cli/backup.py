@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -19,6 +19,13 @@ from deltaimg.cli.options import (
     require_repo,
 )
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
+from deltaimg.errors import SourceUnreadable, UsageError
+
+if TYPE_CHECKING:
+    from deltaimg.format.manifest import Manifest
+
+_SHOWN = 10
+"""Extents that are listed one by one."""
 
 
 def backup(
@@ -53,6 +60,17 @@ def backup(
         bool, typer.Option("--no-holes", help="Read everything, whatever the file system says about holes.")
     ] = False,
     direct: Annotated[bool, typer.Option("--direct", help="Read past the page cache, with O_DIRECT.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Store a qcow2 file, an archive or the like as it is, not the image in it.")
+    ] = False,
+    on_read_error: Annotated[
+        str,
+        typer.Option(
+            "--on-read-error",
+            metavar="WHAT",
+            help="fail; or zero: back up the rest of a failing disk, with zeros for what it cannot read, and list that.",
+        ),
+    ] = "fail",
     allow_live: Annotated[
         bool,
         typer.Option(
@@ -113,6 +131,10 @@ def backup(
     as swap space or held by another program, or that was written to meanwhile, is refused, unless --allow-live is given.
     So is a stream that is shorter than the last snapshot, since it may have been cut short, unless --allow-shrink is given.
 
+    An image is stored flat. A qcow2 file, an archive or a compressed file is refused, with the hint how to back up what is
+    in it. A disk that fails ends the backup, unless --on-read-error zero is given: then the rest is stored, and the exit code
+    is 19.
+
     Examples:
 
         deltaimg backup /var/lib/images/vm1.raw --image vm1
@@ -133,6 +155,7 @@ def backup(
             block_bytes=None if block_size is None else parse_size(block_size),
             allow_live=allow_live,
             allow_shrink=allow_shrink,
+            stores_containers=raw,
             match_budget_bytes=parse_size(match_memory),
             delta=delta,
             delta_budget_bytes=parse_size(delta_memory),
@@ -143,28 +166,60 @@ def backup(
         )
         repository = open_repository(require_repo(repo))
         manifest = run_backup(
-            repository, image, name, options, use_holes=not no_holes, is_direct=direct, progress=terminal
+            repository,
+            image,
+            name,
+            options,
+            use_holes=not no_holes,
+            is_direct=direct,
+            is_salvaging=_is_salvaging(on_read_error),
+            progress=terminal,
         )
         if as_json:
             terminal.print_json(describe_backup(manifest))
-            return
-        done = manifest.statistics
-        kind = "full" if manifest.base is None else f"incremental on {manifest.base[:8]}"
-        terminal.remark(f"snapshot {manifest.label} ({kind})")
+        else:
+            _report(manifest, terminal, threads=options.workers)
+        _report_unreadable(manifest, image, terminal)
+
+
+def _report(manifest: Manifest, terminal: Terminal, *, threads: int) -> None:
+    done = manifest.statistics
+    kind = "full" if manifest.base is None else f"incremental on {manifest.base[:8]}"
+    terminal.remark(f"snapshot {manifest.label} ({kind})")
+    terminal.remark(
+        f"  {format_bytes(done.apparent_bytes)} image, {format_bytes(done.allocated_bytes)} allocated, "
+        f"{format_bytes(done.changed_bytes)} changed"
+    )
+    terminal.remark(
+        f"  {format_bytes(done.referenced_bytes)} deduplicated, {format_bytes(done.new_bytes)} new, "
+        f"{format_bytes(done.stored_bytes)} stored, in {format_seconds(done.duration_s)}"
+    )
+    if terminal.is_verbose:
+        rate = done.read_bytes / max(done.duration_s, 0.001)
         terminal.remark(
-            f"  {format_bytes(done.apparent_bytes)} image, {format_bytes(done.allocated_bytes)} allocated, "
-            f"{format_bytes(done.changed_bytes)} changed"
+            f"  {format_bytes(done.read_bytes)} read, {format_bytes(rate)}/s, in blocks of "
+            f"{format_bytes(manifest.block_bytes)}, by {format_count(threads, 'thread')}"
         )
-        terminal.remark(
-            f"  {format_bytes(done.referenced_bytes)} known already, {format_bytes(done.new_bytes)} new, "
-            f"{format_bytes(done.stored_bytes)} stored, in {format_seconds(done.duration_s)}"
+
+
+def _is_salvaging(on_read_error: str) -> bool:
+    if on_read_error not in ("fail", "zero"):
+        raise UsageError(f"--on-read-error '{on_read_error[:60]}' is neither 'fail' nor 'zero'")
+    return on_read_error == "zero"
+
+
+def _report_unreadable(manifest: Manifest, image: str, terminal: Terminal) -> None:
+    """List what could not be read; raises SourceUnreadable if there is something."""
+    for start, end in manifest.unreadable[:_SHOWN]:
+        terminal.warn(f"{image}: bytes {start} to {end} cannot be read, and are zeros in the snapshot")
+    if manifest.unreadable:
+        lost_bytes = sum(end - start for start, end in manifest.unreadable)
+        places = format_count(len(manifest.unreadable), "place")
+        raise SourceUnreadable(
+            image,
+            f"snapshot {manifest.label} was stored, but {format_bytes(lost_bytes)} in {places} could not be read",
+            hint=f"'deltaimg show {manifest.label} --json' lists all of them; replace the disk soon",
         )
-        if verbose:
-            rate = done.read_bytes / max(done.duration_s, 0.001)
-            terminal.remark(
-                f"  {format_bytes(done.read_bytes)} read, {format_bytes(rate)}/s, in blocks of "
-                f"{format_bytes(manifest.block_bytes)}, by {format_count(options.workers, 'thread')}"
-            )
 
 
 def _find_cache_folder(terminal: Terminal) -> str | None:

@@ -41,6 +41,7 @@ def describe_snapshot(snapshot: Snapshot, *, is_base_forgotten: bool) -> dict[st
         described |= describe_time(name, None if text is None else parse_time(text))
     described["base_forgotten"] = is_base_forgotten
     described |= describe_said(snapshot)
+    described["unreadable"] = describe_extents(manifest.unreadable)
     described["kind"] = "full" if manifest.base is None else "incremental"
     identity: dict[str, Any] = {"snapshot": manifest.id}
     return identity | described | statistics
@@ -78,7 +79,8 @@ def format_base(manifest: Manifest, *, is_forgotten: bool) -> str:
 def describe_backup(manifest: Manifest) -> dict[str, Any]:
     """Return the object that `backup --json` ends with."""
     statistics: dict[str, Any] = msgspec.to_builtins(manifest.statistics)
-    return {"snapshot": manifest.id, "image": manifest.image, "base": manifest.base} | statistics
+    described = {"snapshot": manifest.id, "image": manifest.image, "base": manifest.base} | statistics
+    return described | {"unreadable": describe_extents(manifest.unreadable)}
 
 
 def describe_extents(extents: Iterable[tuple[int, int]]) -> list[dict[str, int]]:

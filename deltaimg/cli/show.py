@@ -71,7 +71,8 @@ def show(
                 ("taken", format_moment(manifest.taken_at)),
                 (
                     "of",
-                    f"{manifest.source} on {manifest.host}" + (", while it was written to" if manifest.is_live else ""),
+                    f"{manifest.source} on {manifest.host}"
+                    + (", while it was in use or written to" if manifest.is_live else ""),
                 ),
                 ("base", format_base(manifest, is_forgotten=is_base_forgotten)),
                 ("tags", ", ".join(found.tags) or "none"),
@@ -102,11 +103,25 @@ def show(
                 ("root digest", manifest.root_digest),
             ]
         )
+        _print_unreadable(terminal, manifest, is_verbose=verbose)
         if explanation is None:
             why = "its base is forgotten" if is_base_forgotten else "a clock was set back, or its base is damaged"
             terminal.remark(f"what it stored and why is not known: {why}")
         else:
             _print_explanation(terminal, manifest, explanation, is_verbose=verbose)
+
+
+def _print_unreadable(terminal: Terminal, manifest: Manifest, *, is_verbose: bool) -> None:
+    if not manifest.unreadable:
+        return
+    lost_bytes = sum(end - start for start, end in manifest.unreadable)
+    terminal.print("")
+    terminal.print(f"{format_bytes(lost_bytes)} could not be read, and are zeros in it:")
+    shown = manifest.unreadable if is_verbose else manifest.unreadable[:_SHOWN]
+    for start, end in shown:
+        terminal.print(f"  bytes {start} to {end}")
+    if len(shown) < len(manifest.unreadable):
+        terminal.print(f"  and {format_count(len(manifest.unreadable) - len(shown), 'more place')}; -v lists all")
 
 
 def _tell_since(manifest: Manifest, *, is_forgotten: bool) -> str:

@@ -38,7 +38,8 @@ def snapshots(
 
     Apparent is the image's size, allocated what its file system had allocated of that, changed what differed from the
     snapshot before, and stored by how much the repository grew. Notes say which are full or pinned, what tags and comments
-    they have, and where the snapshot before is forgotten, since when it changed; with -v also how deep delta chains are.
+    they have, how much of the image could not be read, and where the snapshot before is forgotten, since when it changed;
+    with -v also how deep delta chains are.
 
     With -q only the names are printed, one a line. Snapshots that are known to be damaged are marked, and the exit code says
     that there are some.
@@ -131,6 +132,10 @@ def _make_row(listed: ListedSnapshot, *, is_verbose: bool) -> list[str]:
 def _make_notes(snapshot: Snapshot, listed: ListedSnapshot) -> list[str]:
     manifest = snapshot.manifest
     notes = ["full"] * (manifest.base is None) + ["live"] * manifest.is_live
+    notes += [manifest.container] * bool(manifest.container)
+    if manifest.unreadable:
+        lost_bytes = sum(end - start for start, end in manifest.unreadable)
+        notes.append(f"{format_bytes(lost_bytes)} unreadable")
     if listed.is_base_forgotten and manifest.base_taken_at is not None:
         notes.append(f"since {format_moment(manifest.base_taken_at, to_minutes=True)} (forgotten)")
     if listed.depth is not None:

@@ -45,6 +45,9 @@ MAX_DEPTH: Final = 64
 MAX_LAYERS: Final = 64
 """Maps that a manifest lists: a full one, and those that lie over it."""
 
+MAX_UNREADABLE_EXTENTS: Final = 4096
+"""Places of an image that a backup could not read, in its manifest."""
+
 MAX_BLOCKS: Final = MAX_IMAGE_BYTES // MIN_BLOCK_BYTES
 MAX_RUNS: Final = 2**28
 MAX_SLOT: Final = 2**32

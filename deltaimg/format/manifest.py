@@ -7,6 +7,7 @@ Always  a manifest lists all maps that its snapshot needs: no other manifest is 
 
 from __future__ import annotations
 
+import itertools
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -17,7 +18,13 @@ from deltaimg.errors import Malformed
 from deltaimg.format.config import Hex32, Hex64
 from deltaimg.format.documents import build_document, parse_document
 from deltaimg.format.framing import HEADER_BYTES, Kind
-from deltaimg.format.limits import MAX_LAYERS, MAX_REMARK_CHARACTERS, MAX_TAG_CHARACTERS, MAX_TAGS
+from deltaimg.format.limits import (
+    MAX_LAYERS,
+    MAX_REMARK_CHARACTERS,
+    MAX_TAG_CHARACTERS,
+    MAX_TAGS,
+    MAX_UNREADABLE_EXTENTS,
+)
 from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MAX_NAME_BYTES, MIN_BLOCK_BYTES
 
 SNAPSHOTS = "snapshots/"
@@ -33,6 +40,7 @@ Tags = Annotated[
 Remark = Annotated[str, msgspec.Meta(max_length=MAX_REMARK_CHARACTERS)]
 """A comment, or the reason of a pin."""
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_IMAGE_BYTES)]
+Extent = tuple[Size, Size]
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +79,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tags: Tags = ()
     comment: Remark = ""
     is_live: bool = False
-    """The image was written to while it was read, and the operator accepted that."""
+    """The image was in use or written to while it was read, and the operator accepted that."""
+    container: str = ""
+    """The format that the bytes are in, such as qcow2, where they were stored as they are; empty for a flat image."""
+    unreadable: Annotated[tuple[Extent, ...], msgspec.Meta(max_length=MAX_UNREADABLE_EXTENTS)] = ()
+    """What could not be read and is zeros here: [start, end) in bytes, ascending and apart."""
     source: str = ""
     host: str = ""
     software: str = ""
@@ -187,4 +199,7 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
         raise Malformed(name, HEADER_BYTES, f"its block size is {size} bytes")
     if (manifest.base is None) != (manifest.base_time is None):
         raise Malformed(name, HEADER_BYTES, "only one of base and base_time is there")
+    edges = [edge for extent in manifest.unreadable for edge in extent]
+    if edges and (edges[-1] > manifest.size_bytes or any(a >= b for a, b in itertools.pairwise(edges))):
+        raise Malformed(name, HEADER_BYTES, "its unreadable extents are not ascending, or are past its end")
     return manifest

@@ -20,6 +20,13 @@ class PrefixSource:
         self.path, self.is_sequential, self.is_device = inner.path, inner.is_sequential, inner.is_device
         self.size_bytes: int | None = None if inner.is_sequential else prefix_bytes
 
+    @property
+    def unreadable(self) -> tuple[tuple[int, int], ...]:
+        return self._inner.unreadable
+
+    def peek(self, length: int) -> bytes:
+        return self._inner.peek(min(length, self._prefix_bytes))
+
     def data_extents(self) -> npt.NDArray[np.int64]:
         extents = np.minimum(self._inner.data_extents(), self._prefix_bytes)
         return extents[extents[:, 0] < extents[:, 1]]

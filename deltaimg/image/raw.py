@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import array
 import errno
+import mmap
 import os
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import Ranges
 from deltaimg.errors import ImageError, UnsupportedImage
+from deltaimg.format.limits import MAX_UNREADABLE_EXTENTS
 from deltaimg.image.block_devices import read_device_bytes, read_sector_bytes
 from deltaimg.image.cached_reader import CachedReader
 from deltaimg.image.direct_reader import USUAL_ALIGNMENT, DirectReader
 from deltaimg.image.file_status import read_file_status
 from deltaimg.image.reader import Reader, ReadFailure
+from deltaimg.image.salvage_reader import OF_THE_MEDIUM, SalvageReader, TooMuchUnreadable
 from deltaimg.image.uses import find_writer
 from deltaimg.image.write_watch import DeviceWatch, FileWatch, WriteWatch
 from deltaimg.model import MAX_IMAGE_BYTES
@@ -28,7 +32,15 @@ class RawSource:
     is_sequential = False
     is_device = False
 
-    def __init__(self, path: str, descriptor: int, *, use_holes: bool = True, is_direct: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        descriptor: int,
+        *,
+        use_holes: bool = True,
+        is_direct: bool = False,
+        is_salvaging: bool = False,
+    ) -> None:
         """Raises OSError or ImageError; the descriptor is closed by `close` only."""
         self.path = path
         self._descriptor = descriptor
@@ -43,6 +55,9 @@ class RawSource:
             if is_direct
             else CachedReader(descriptor, size_bytes)
         )
+        self._direct_descriptor = -1
+        self._salvage = self._make_salvage_reader(self._reader, size_bytes) if is_salvaging else None
+        self._reader = self._salvage or self._reader
 
     def data_extents(self) -> npt.NDArray[np.int64]:
         size = self.size_bytes or 0
@@ -66,17 +81,25 @@ class RawSource:
             position = end
         return np.frombuffer(extents, np.int64).reshape(-1, 2) if extents else np.empty((0, 2), np.int64)
 
+    @property
+    def unreadable(self) -> tuple[tuple[int, int], ...]:
+        return self._salvage.unreadable if self._salvage else ()
+
+    def peek(self, length: int) -> bytes:
+        memory = memoryview(mmap.mmap(-1, length))
+        return bytes(memory[: self.read_into(0, memory)])
+
     def read_into(self, offset: int, buffer: memoryview) -> int:
         try:
             return self._reader.read_into(offset, buffer)
-        except ReadFailure as failure:
-            raise self._failure(f"cannot be read at byte {failure.offset}", failure.error_number) from failure
+        except (ReadFailure, TooMuchUnreadable) as failure:
+            raise self._describe(failure) from failure
 
     def reread(self, ranges: Ranges, out: memoryview) -> None:
         try:
             self._reader.reread(ranges, out)
-        except ReadFailure as failure:
-            raise self._failure(f"cannot be read at byte {failure.offset}", failure.error_number) from failure
+        except (ReadFailure, TooMuchUnreadable) as failure:
+            raise self._describe(failure) from failure
 
     def find_writer(self) -> str | None:
         return find_writer(self._descriptor)
@@ -89,6 +112,8 @@ class RawSource:
 
     def close(self) -> None:
         self._watch.close()
+        if self._direct_descriptor >= 0:
+            os.close(self._direct_descriptor)
         os.close(self._descriptor)
 
     def _make_watch(self, size_bytes: int) -> WriteWatch:
@@ -100,6 +125,32 @@ class RawSource:
     def _find_alignment(self) -> int:
         return read_file_status(self._descriptor).direct_alignment
 
+    def _make_salvage_reader(self, reader: Reader, size_bytes: int) -> SalvageReader:
+        """Return what reads around bad sectors: one by one past the page cache where that goes, else page by page."""
+        fine, granule_bytes = reader, USUAL_ALIGNMENT
+        with suppress(OSError):
+            path, flags = f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC
+            self._direct_descriptor = os.open(path, flags)
+            granule_bytes = self._find_alignment() or USUAL_ALIGNMENT
+            fine = DirectReader(self._direct_descriptor, granule_bytes)
+        return SalvageReader(
+            reader, fine, size_bytes=size_bytes, granule_bytes=granule_bytes, max_extents=MAX_UNREADABLE_EXTENTS
+        )
+
+    def _describe(self, failure: ReadFailure | TooMuchUnreadable) -> ImageError:
+        if isinstance(failure, ReadFailure):
+            error = self._failure(f"cannot be read at byte {failure.offset}", failure.error_number)
+            if failure.error_number in OF_THE_MEDIUM:
+                error.hint = "--on-read-error zero backs up the rest; ddrescue may get more out of a failing disk"
+            return error
+        lost = self.unreadable
+        lost_bytes = sum(end - start for start, end in lost)
+        return ImageError(
+            self.path,
+            f"{lost_bytes} bytes in {len(lost)} places cannot be read, and perhaps more: it may have failed as a whole",
+            hint="copy what can be read with ddrescue, and back up the copy",
+        )
+
     def _failure(self, problem: str, error_number: int | None) -> ImageError:
         return ImageError(self.path, f"{problem}: {os.strerror(error_number or 0)}")
 
@@ -109,9 +160,9 @@ class BlockDeviceSource(RawSource):
 
     is_device = True
 
-    def __init__(self, path: str, descriptor: int, *, is_direct: bool = False) -> None:
+    def __init__(self, path: str, descriptor: int, *, is_direct: bool = False, is_salvaging: bool = False) -> None:
         self.sector_bytes = read_sector_bytes(descriptor)
-        super().__init__(path, descriptor, use_holes=False, is_direct=is_direct)
+        super().__init__(path, descriptor, use_holes=False, is_direct=is_direct, is_salvaging=is_salvaging)
 
     def _make_watch(self, size_bytes: int) -> WriteWatch:
         return DeviceWatch(self._descriptor, size_bytes)

@@ -42,6 +42,15 @@ class Source(Protocol):
         """Whether it is a block device: as large as it is, whatever is on it."""
         ...
 
+    @property
+    def unreadable(self) -> tuple[tuple[int, int], ...]:
+        """[start, end) in bytes of what could not be read so far and was zeros instead, ascending and apart."""
+        ...
+
+    def peek(self, length: int) -> bytes:
+        """Return the image's first bytes, fewer only where it has fewer; a stream still has them afterwards."""
+        ...
+
     def data_extents(self) -> npt.NDArray[np.int64]:
         """Return shape (count, 2): [start, end) of what may hold data, ascending, apart, in the image; the rest are holes."""
         ...
@@ -68,12 +77,13 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def open_source(path: str, *, use_holes: bool = True, is_direct: bool = False) -> Source:
+def open_source(path: str, *, use_holes: bool = True, is_direct: bool = False, is_salvaging: bool = False) -> Source:
     """Open the image at `path`, `-` being the standard input. A named pipe is a stream, too.
 
     Args:
         use_holes: believe the file system about holes; otherwise everything is read.
         is_direct: read past the page cache (O_DIRECT).
+        is_salvaging: read zeros where a disk cannot be read, and remember where that was.
 
     Raises:
         ImageError: it cannot be opened. UnsupportedImage: it is a folder, a character device or such.
@@ -100,8 +110,8 @@ def open_source(path: str, *, use_holes: bool = True, is_direct: bool = False) -
         raise ImageError(path, "is not a possible path") from error
     try:
         if stat.S_ISBLK(mode):
-            return BlockDeviceSource(path, descriptor, is_direct=is_direct)
-        return RawSource(path, descriptor, use_holes=use_holes, is_direct=is_direct)
+            return BlockDeviceSource(path, descriptor, is_direct=is_direct, is_salvaging=is_salvaging)
+        return RawSource(path, descriptor, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
     except OSError as error:
         os.close(descriptor)
         raise ImageError(path, f"cannot be read: {os.strerror(error.errno or 0)}") from error

@@ -19,6 +19,7 @@ class StreamSource:
 
     is_sequential = True
     is_device = False
+    unreadable: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, descriptor: int, path: str = "-", *, is_owned: bool = False) -> None:
         """Args: is_owned: close the descriptor at the end."""
@@ -26,21 +27,28 @@ class StreamSource:
         self.size_bytes: int | None = None
         self._descriptor, self._is_owned = descriptor, is_owned
         self._position = 0
+        self._peeked, self._is_at_end = b"", False
         if os.isatty(descriptor):
             raise UnsupportedImage(self.path, "the standard input is a terminal", hint="pipe an image into it")
 
     def data_extents(self) -> npt.NDArray[np.int64]:
         return np.array([[0, MAX_IMAGE_BYTES]], np.int64)
 
+    def peek(self, length: int) -> bytes:
+        assert self._position == 0, "a stream is looked at before it is read"
+        memory = memoryview(bytearray(length))
+        got = self.read_into(0, memory)
+        self._peeked, self._position, self.size_bytes = bytes(memory[:got]), 0, None
+        return self._peeked
+
     def read_into(self, offset: int, buffer: memoryview) -> int:
         assert offset == self._position, "a stream is read front to back"
-        got = 0
+        got = min(len(self._peeked), len(buffer))
+        buffer[:got], self._peeked = self._peeked[:got], self._peeked[got:]
         try:
-            while got < len(buffer):
+            while got < len(buffer) and not self._is_at_end:
                 more = read_some(self._descriptor, buffer[got:])
-                if more == 0:
-                    self.size_bytes = self._position + got
-                    break
+                self._is_at_end = more == 0
                 got += more
         except OSError as error:
             raise ImageError(
@@ -48,6 +56,8 @@ class StreamSource:
                 f"cannot be read at byte {offset + got}: {describe_failure(error)}",
             ) from error
         self._position += got
+        if self._is_at_end and not self._peeked:
+            self.size_bytes = self._position
         return got
 
     def reread(self, ranges: Ranges, out: memoryview) -> None:

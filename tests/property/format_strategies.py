@@ -98,6 +98,7 @@ _FULL_MANIFESTS = st.builds(
     ),
     tags=st.lists(TEXT, max_size=3).map(tuple),
     is_live=st.booleans(),
+    container=TEXT,
     source=TEXT,
     host=TEXT,
     software=TEXT,

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.components import requires_program, run_or_skip
+from tests.support.components import requires_program, requires_root, run_or_skip, skip_without
 
 
 @contextmanager
@@ -19,13 +18,45 @@ def partition(device: str, start: int, length: int, number: int = 1) -> Iterator
     run_or_skip("addpart", requires_program("addpart"), device, str(number), str(start // 512), str(length // 512))
     path = f"{device}p{number}"
     try:
-        for _ in range(100):
-            if os.path.exists(path):
-                break
-            time.sleep(0.02)
+        _wait_for(Path(path))
         yield path
     finally:
         subprocess.run(["delpart", device, str(number)], check=True)
+
+
+@contextmanager
+def failing_file(content: Path, folder: Path, unreadable: list[tuple[int, int]]) -> Iterator[Path]:
+    """A file with the bytes of `content`, of which [start, end) cannot be read: EIO, as a failing disk says.
+
+    It is served by nbdkit and mounted by nbdfuse. A loop device on it is a failing disk.
+    """
+    requires_root()
+    folder.mkdir()
+    bad = "".join(
+        f"if [ $4 -lt {end} ] && [ $(($4 + $3)) -gt {start} ]; then echo EIO lost >&2; exit 1; fi; "
+        for start, end in unreadable
+    )
+    read = f"dd if={content} iflag=skip_bytes,count_bytes skip=$4 count=$3 bs=1M status=none"
+    command = [
+        requires_program("nbdfuse"), str(folder / "disk"), "--command", requires_program("nbdkit"), "-s", "eval",
+        f"get_size=stat -c %s {content}", f"pread={bad}{read}",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _wait_for(folder / "disk")
+            if not (folder / "disk").exists():
+                skip_without("nbdfuse", "nothing was mounted")
+            yield folder / "disk"
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=False)
+            server.wait(timeout=20)
+
+
+def _wait_for(path: Path) -> None:
+    for _ in range(200):
+        if path.exists():
+            return
+        time.sleep(0.05)
 
 
 @contextmanager

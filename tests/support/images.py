@@ -115,6 +115,7 @@ class ImageSource:
 
     is_sequential = False
     is_device = False
+    unreadable: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, image: SyntheticImage, path: str = "synthetic.raw") -> None:
         self.path = path
@@ -124,6 +125,9 @@ class ImageSource:
         self.error: BaseException = RuntimeError("the test set no error")
         self._content = bytes(image.content)
         self._extents = np.array(list(image.extents()), np.int64).reshape(-1, 2)
+
+    def peek(self, length: int) -> bytes:
+        return self._content[:length]
 
     def data_extents(self) -> np.ndarray:
         return self._extents

@@ -31,6 +31,8 @@ class BackupOptions:
     block_bytes: int | None = None
     allow_live: bool = False
     """Accept a source that is in use or written to meanwhile, and mark the snapshot."""
+    stores_containers: bool = False
+    """Store a qcow2 file, an archive or the like as it is; where the last snapshot is one, so is this."""
     allow_shrink: bool = False
     """Accept a stream that is shorter than the last snapshot, and a file or device of which nearly nothing is left."""
     match_budget_bytes: int = MATCH_BUDGET_BYTES

@@ -26,7 +26,7 @@ from deltaimg.engine.backup.new_content import NewContent
 from deltaimg.engine.backup.options import BackupOptions, check_options
 from deltaimg.engine.backup.reread_sample import find_changed_piece
 from deltaimg.engine.backup.seen import SeenImage
-from deltaimg.engine.backup.source_checks import check_size, check_unchanged, check_use
+from deltaimg.engine.backup.source_checks import check_container, check_size, check_unchanged, check_use
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.scan import Scanner, round_extents
 from deltaimg.errors import DeltaimgError, StoreError, UsageError
@@ -93,6 +93,7 @@ class _Backup:
         self._table, self._newest, self._base = find_base(self._repository, self._image, self._progress)
         is_live = check_use(self._source, self._options)
         check_size(self._source, self._newest, self._options, self._progress)
+        self._container = check_container(self._source, self._newest, self._options)
         self._block_bytes = self._choose_block_bytes()
         self._base_runs = self._base.map.runs if self._base else empty_runs()
         extents = round_extents(self._source, self._block_bytes)
@@ -199,6 +200,8 @@ class _Backup:
             tags=self._options.tags,
             comment=self._options.comment,
             is_live=is_live,
+            container=self._container,
+            unreadable=self._source.unreadable,
             source=as_text(self._source.path),
             host=as_text(socket.gethostname()),
             software=self._options.software,

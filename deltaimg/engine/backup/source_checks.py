@@ -7,6 +7,7 @@ from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.progress import Progress
 from deltaimg.errors import ImageInUse, SourceChanged, SourceShrank, UnsupportedImage
 from deltaimg.format.manifest import Manifest
+from deltaimg.image.containers import find_container
 from deltaimg.image.source import Source
 
 SUSPICIOUS_SHRINKAGE = 100
@@ -20,6 +21,24 @@ def check_use(source: Source, options: BackupOptions) -> bool:
     if writer is not None and not options.allow_live:
         raise ImageInUse(source.path, f"is {writer}, so no snapshot was made", hint=_LIVE_HINT)
     return writer is not None
+
+
+def check_container(source: Source, newest: Manifest | None, options: BackupOptions) -> str:
+    """Return the name of the format that a source's bytes are in, empty for a flat image.
+
+    Raises:
+        UnsupportedImage: a format that neither this run nor the one before was told to store as it is.
+    """
+    found = find_container(source)
+    if found is None:
+        return ""
+    if not options.stores_containers and (newest is None or newest.container != found.name):
+        raise UnsupportedImage(
+            source.path,
+            f"is in {found.name} format, not a flat image, so no snapshot was made",
+            hint=f"{found.advice}; --raw stores the file as it is",
+        )
+    return found.name
 
 
 def check_unchanged(source: Source, options: BackupOptions, changed_offset: int | None) -> bool:

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads around what a disk cannot read any more: it becomes zeros, down to the sector, and is remembered."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from bisect import bisect_left, bisect_right
+
+from deltaimg.arrays import Ranges
+from deltaimg.image.reader import Reader, ReadFailure
+
+OF_THE_MEDIUM = (
+    errno.EIO,
+    errno.ENODATA,
+    errno.EILSEQ,
+    errno.EREMOTEIO,
+    errno.ETIMEDOUT,
+    errno.EBADMSG,
+    errno.EUCLEAN,
+)
+"""What disks and file systems say of content that is lost. Of a device that has gone they say something else, too."""
+_MIN_BYTES = 1 << 26
+_MAX_SHARE = 10
+"""So many bytes may be unreadable, or one in so many: beyond it the device is more likely gone than damaged."""
+
+
+class TooMuchUnreadable(Exception):
+    """More of the image cannot be read than a backup is worth. What could not be read until then is known."""
+
+
+class ExtentSet:
+    """Extents, [start, end) in bytes, kept ascending and apart."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self.total_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def add(self, start: int, end: int) -> None:
+        """Add an extent, joined with those that it meets."""
+        first = bisect_left(self._ends, start)
+        last = bisect_right(self._starts, end)
+        if first < last:
+            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
+        self.total_bytes += end - start
+        self.total_bytes -= sum(self._ends[first:last]) - sum(self._starts[first:last])
+        self._starts[first:last] = [start]
+        self._ends[first:last] = [end]
+
+    def to_tuple(self) -> tuple[tuple[int, int], ...]:
+        """Return all extents."""
+        return tuple(zip(self._starts, self._ends, strict=True))
+
+
+class SalvageReader:
+    """Reads by `reader`; where that fails, by `fine` in pieces down to `granule_bytes`."""
+
+    def __init__(self, reader: Reader, fine: Reader, *, size_bytes: int, granule_bytes: int, max_extents: int) -> None:
+        self._reader, self._fine = reader, fine
+        self._size_bytes, self._granule_bytes = size_bytes, granule_bytes
+        self._max_extents = max_extents
+        self._lock = threading.Lock()
+        self._lost = ExtentSet()
+
+    @property
+    def unreadable(self) -> tuple[tuple[int, int], ...]:
+        """[start, end) in bytes of what reads as zeros instead of what is on the disk, ascending and apart."""
+        with self._lock:
+            return self._lost.to_tuple()
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        try:
+            return self._reader.read_into(offset, buffer)
+        except ReadFailure as failure:
+            if failure.error_number not in OF_THE_MEDIUM:
+                raise
+            got = max(0, failure.offset - offset)
+            return got + self._read_around(offset + got, buffer[got:])
+
+    def reread(self, ranges: Ranges, out: memoryview) -> None:
+        try:
+            self._reader.reread(ranges, out)
+        except ReadFailure as failure:
+            if failure.error_number not in OF_THE_MEDIUM:
+                raise
+            for offset, length, start in ranges.tolist():
+                self.read_into(offset, out[start : start + length])
+
+    def _read_around(self, offset: int, buffer: memoryview) -> int:
+        """Fill a buffer as `read_into` does, a granule at a time where reads fail, in growing pieces where they do not."""
+        granule = self._granule_bytes
+        end = min(offset + len(buffer), self._size_bytes)
+        position, step = offset, granule
+        while position < end:
+            wanted = min(step - position % granule, end - position)
+            piece = buffer[position - offset : position - offset + wanted]
+            try:
+                got = self._fine.read_into(position, piece)
+            except ReadFailure as failure:
+                if failure.error_number not in OF_THE_MEDIUM:
+                    raise
+                position = max(position, failure.offset)
+                if step == granule:
+                    lost = min(granule - position % granule, end - position)
+                    buffer[position - offset : position - offset + lost] = bytes(lost)
+                    self._note(position, position + lost)
+                    position += lost
+                step = granule
+                continue
+            position += got
+            step *= 2
+            if got < wanted:
+                break
+        return max(0, position - offset)
+
+    def _note(self, start: int, end: int) -> None:
+        with self._lock:
+            self._lost.add(start, end)
+            most_bytes = max(_MIN_BYTES, self._size_bytes // _MAX_SHARE)
+            if len(self._lost) > self._max_extents or self._lost.total_bytes > most_bytes:
+                raise TooMuchUnreadable
