@@ -6,6 +6,7 @@ Peaks are the process's own, Python and numpy included, which are some 50 MiB be
 
 from __future__ import annotations
 
+import lzma
 import os
 import subprocess
 import sys
@@ -27,12 +28,15 @@ from tests.support.program import environment
 KEY = bytes(32)
 GIB = 1 << 30
 _TELL_PEAK = """
-import atexit, re, sys
-def tell():
-    sys.stderr.write("peak " + re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-atexit.register(tell)
+import os, re, sys
+leave = os._exit
+def leave_with_peak(code):
+    peak = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
+    os.write(2, b"peak " + peak.encode())
+    leave(code)
+os._exit = leave_with_peak
 """
-"""ru_maxrss would not do: a child's begins at the size of its parent."""
+"""ru_maxrss would not do: a child's begins at the size of its parent. The program ends at once, without Python's own end."""
 _COMMAND = """
 from deltaimg.cli import main
 main()
@@ -47,6 +51,7 @@ for line in sys.argv[1:]:
         calls[name](first, second, "-", format_name=format_name)
     except DeltaimgError as error:
         print(error.exit_code, file=sys.stderr)
+os._exit(0)
 """
 
 
@@ -163,6 +168,15 @@ def windows_that_copy_from_everywhere() -> Iterable[bytes]:
     yield VCDIFF_HEAD + build_window(Window(4 * pages, VcdiffSections(b"", bytes([20]) * pages, addresses), 0, GIB)) * 4
 
 
+def windows_that_expand_to_much() -> Iterable[bytes]:
+    """Windows of some kilobytes, whose compressed sections expand to 40 MiB each: all but a window's usual 128."""
+    yield VCDIFF_HEAD[:4] + b"\1\2"
+    packers = [lzma.LZMACompressor(lzma.FORMAT_XZ, lzma.CHECK_NONE) for _ in range(3)]
+    sections = [build_number(40 * MIB) + each.compress(bytes(40 * MIB)) + each.flush() for each in packers]
+    body = build_number(4) + b"\7" + b"".join(build_number(len(each)) for each in sections) + b"".join(sections)
+    yield b"\0" + build_number(len(body)) + body
+
+
 @dataclass(frozen=True, slots=True)
 class Hostile:
     arguments: tuple[str, ...]
@@ -176,6 +190,9 @@ HOSTILE = {
     "a delta of many operations": Hostile(("patch", "deltaimg"), delta_of_single_bytes, 16, 100 * MIB),
     "many literals": Hostile(("patch", "rdiff"), literals_of_single_bytes, 0, 100 * MIB),
     "windows that make as much as they may": Hostile(("patch", "vcdiff"), windows_of_one_byte_repeated, 0, 300 * MIB),
+    "windows that expand to as much as they may": Hostile(
+        ("patch", "vcdiff"), windows_that_expand_to_much, 42, 300 * MIB
+    ),
     "windows over as much as they may": Hostile(("patch", "vcdiff"), windows_over_a_vast_segment, 0, 200 * MIB),
     "windows that touch as much as they may": Hostile(
         ("patch", "vcdiff"), windows_that_copy_from_everywhere, 0, 200 * MIB
