@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import Ranges
-from deltaimg.errors import ImageError, UnsupportedImage
+from deltaimg.errors import ImageError, SourceChanged, UnsupportedImage
 from deltaimg.format.limits import MAX_UNREADABLE_EXTENTS
 from deltaimg.image.block_devices import read_device_bytes, read_sector_bytes
 from deltaimg.image.cached_reader import CachedReader
@@ -79,6 +79,8 @@ class RawSource:
                 break
             extents.extend((start, end))
             position = end
+        if self._find_size() < size:
+            raise SourceChanged(self.path, f"has {self._find_size()} bytes, fewer than when it was opened")
         return np.frombuffer(extents, np.int64).reshape(-1, 2) if extents else np.empty((0, 2), np.int64)
 
     @property

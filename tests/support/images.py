@@ -133,7 +133,7 @@ class ImageSource:
         return self._extents
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        if self.fail_at is not None and offset + len(buffer) > self.fail_at:
+        if self.fail_at is not None and offset <= self.fail_at < offset + len(buffer):
             raise self.error
         piece = self._content[offset : offset + len(buffer)]
         buffer[: len(piece)] = piece
