@@ -8,6 +8,7 @@ so typer need not load what it has for typed values, and a bad value gets an err
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import wraps
 from importlib import import_module
@@ -18,6 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from deltaimg import __version__
+from deltaimg.cli.completion import find_completer, prepare_completion
 from deltaimg.cli.help_text import format_command, format_group, summarise
 from deltaimg.cli.interruption import describe_interruption
 from deltaimg.cli.options import Threads, move_common_options, parse_count
@@ -69,7 +71,11 @@ class Command(TyperCommand):
     """A command with help in our own layout."""
 
     def get_params(self, ctx: Any) -> Any:
-        return _keep_as_they_are(super().get_params(ctx))
+        params = _keep_as_they_are(super().get_params(ctx))
+        for param in params:
+            if completer := find_completer(self.name or "", param.name):
+                param.shell_complete = completer
+        return params
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(format_command(self, ctx))
@@ -149,6 +155,7 @@ def build_group() -> Any:
 def run() -> int:
     """Parse the command line, run the command that it names and return the exit code; raises DeltaimgError."""
     try:
+        prepare_completion(os.environ)
         arguments = move_common_options(sys.argv[1:])
         return int(build_group().main(arguments, prog_name="deltaimg", standalone_mode=False) or 0)
     except _ParserError as error:
