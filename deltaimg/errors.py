@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error a user can meet, each with the exit code the command line ends with.
+"""Every error that reaches a user, each with the exit code of the command line.
 
 Always  `str(error)` is one line that names the thing; `hint`, where there is one, says what to do next.
 Always  facts are attributes; the message is built from them once, here, and nowhere else.
@@ -7,11 +7,22 @@ Always  facts are attributes; the message is built from them once, here, and now
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator
+
+_REPAIR = "'deltaimg check' lists what is damaged, 'deltaimg repair' recovers what can be recovered"
+_RECOVER = "'deltaimg repair' recovers what parity, another copy or the image still has"
+_MAKE_AGAIN = "the file is damaged or incomplete: copy it or make it again"
+_OBJECT = re.compile(
+    r"(config|coverage)$|[0-9a-f]{32}$|the new |"
+    r"(annotations|deletions|index|locks|maps|packs|parity|quarantine|signatures|snapshots)/"
+)
+"""How names of objects in a repository begin, or of records; all else is the path of a file."""
 
 
 class DeltaimgError(Exception):
-    """The root of the family. Not raised itself."""
+    """The root of the family; not raised itself."""
 
     exit_code = 1
     retryable = False
@@ -24,7 +35,7 @@ class DeltaimgError(Exception):
 
 
 class UsageError(DeltaimgError):
-    """An option, a name or a combination of them that makes no sense."""
+    """An option, a name or a combination of them that is not valid."""
 
     exit_code = 2
 
@@ -33,7 +44,7 @@ class UsageError(DeltaimgError):
 
 
 class ImageError(DeltaimgError):
-    """An image to read from or write to cannot serve."""
+    """An image cannot be read or written."""
 
     exit_code = 10
 
@@ -43,40 +54,43 @@ class ImageError(DeltaimgError):
 
 
 class UnsupportedImage(ImageError):
-    """It is no flat file, block device or stream."""
+    """It is not a flat file, block device or stream."""
 
     exit_code = 11
 
 
 class SourceChanged(ImageError):
-    """The image was written to while it was read, so no single moment of it was seen."""
+    """The image was written to while it was read, so that what was read is not one moment of it."""
 
     exit_code = 12
+    hint = "run again while nothing writes to it, or on an LVM snapshot or a clone"
 
 
 class TargetExists(ImageError):
-    """A restore would overwrite something."""
+    """A file to be written exists, or a device to be written was not confirmed with --force."""
 
     exit_code = 13
 
 
 class TargetTooSmall(ImageError):
-    """The restored image does not fit."""
+    """There is not enough room for the image to be written."""
 
     exit_code = 14
+    hint = "choose a larger device, or a file system with more room"
 
 
 class SizeMismatch(ImageError):
-    """An image to compare with has another size than the snapshot."""
+    """An image to compare has another size than the snapshot."""
 
     exit_code = 15
+    hint = "'deltaimg show' has the size of each snapshot"
 
 
 class WrongOldFile(ImageError):
-    """A delta is for another old file than the one it was given."""
+    """A delta was made for another old file than the one that was given."""
 
     exit_code = 16
-    hint = "name the file that the signature was made of, as it was then"
+    hint = "give the file that the signature was made of, as it was then"
 
 
 class ImageInUse(ImageError):
@@ -103,23 +117,23 @@ class SourceUnreadable(ImageError):
 
 
 class SnapshotError(DeltaimgError):
-    """A snapshot cannot be named or used."""
+    """A snapshot cannot be found or used."""
 
     exit_code = 20
 
 
 class SnapshotNotFound(SnapshotError):
-    """Nothing in the repository answers to this selector."""
+    """No snapshot in the repository matches a selector."""
 
     exit_code = 21
 
     def __init__(self, selector: str, *, hint: str | None = None) -> None:
-        super().__init__(f"no snapshot matches '{selector}'", hint=hint or "'deltaimg snapshots' lists what there is")
+        super().__init__(f"no snapshot matches '{selector}'", hint=hint or "'deltaimg snapshots' lists all")
         self.selector = selector
 
 
 class AmbiguousSnapshot(SnapshotError):
-    """More than one snapshot answers to this selector."""
+    """More than one snapshot matches a selector."""
 
     exit_code = 22
 
@@ -139,7 +153,7 @@ class SnapshotIncomplete(SnapshotError):
     def __init__(self, snapshot: str, map_name: str) -> None:
         super().__init__(
             f"snapshot {snapshot} needs {map_name}, which is missing",
-            hint=f"'deltaimg repair --from COPY' brings it back; 'deltaimg forget {snapshot}' gives the snapshot up",
+            hint=f"'deltaimg repair --from COPY' restores it; 'deltaimg forget {snapshot}' drops the snapshot",
         )
         self.snapshot, self.map_name = snapshot, map_name
 
@@ -151,18 +165,18 @@ class SnapshotPinned(SnapshotError):
 
     def __init__(self, snapshot: str, reason: str) -> None:
         why = f" ({reason})" if reason else ""
-        super().__init__(f"snapshot {snapshot} is pinned{why}", hint=f"'deltaimg unpin {snapshot}' lets it go")
+        super().__init__(f"snapshot {snapshot} is pinned{why}", hint=f"'deltaimg unpin {snapshot}' allows it")
         self.snapshot, self.reason = snapshot, reason
 
 
 class LastSnapshot(SnapshotError):
-    """Forgetting what was asked for would leave nothing of an image."""
+    """Forgetting would leave no snapshot of an image."""
 
     exit_code = 25
 
     def __init__(self, image: str, count: int) -> None:
         what = "the last snapshot" if count == 1 else f"all {count} snapshots"
-        super().__init__(f"that would forget {what} of image '{image}'", hint="--force does it all the same")
+        super().__init__(f"that would forget {what} of image '{image}'", hint="--force forgets them nevertheless")
         self.image, self.count = image, count
 
 
@@ -176,20 +190,20 @@ class RepositoryError(DeltaimgError):
 
 
 class RepositoryNotFound(RepositoryError):
-    """There is no repository at this place."""
+    """There is no repository at the location."""
 
     exit_code = 31
 
     def __init__(self, location: str, problem: str | None = None, *, hint: str | None = None) -> None:
         if problem is None:
-            makes_one = f"'deltaimg init -r {location}' makes one"
-            hint = f"{hint}; if there is none yet, {makes_one}" if hint else makes_one
+            creates_one = f"'deltaimg init -r {location}' creates one"
+            hint = f"{hint}; if there is none yet, {creates_one}" if hint else creates_one
         super().__init__(f"{location}: {problem or 'there is no repository here'}", hint=hint)
         self.location, self.problem = location, problem
 
 
 class RepositoryExists(RepositoryError):
-    """`init` found something at this place."""
+    """`init` found something at the location."""
 
     exit_code = 32
 
@@ -199,7 +213,7 @@ class RepositoryExists(RepositoryError):
 
 
 class RepositoryLocked(RepositoryError):
-    """Another run is at work on the same image, or moves what all images share."""
+    """Another process works on the same image, or reorganises what all images share."""
 
     exit_code = 33
     retryable = True
@@ -216,20 +230,22 @@ class LockLost(RepositoryError):
     retryable = True
     hint = "run again; every snapshot that was committed before is intact"
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what}: another process considered this run dead and removed its lock")
+    def __init__(
+        self, what: str, problem: str = "another process considered this run dead and removed its lock"
+    ) -> None:
+        super().__init__(f"{what}: {problem}")
         self.what = what
 
 
 class ReachabilityUnknown(RepositoryError):
-    """What snapshots still need cannot be told for sure, so that nothing was deleted."""
+    """What snapshots need cannot be determined, so that nothing was deleted."""
 
     exit_code = 36
-    hint = "'deltaimg check' tells what is damaged, 'deltaimg repair' mends what can be mended"
+    hint = _REPAIR
 
     def __init__(self, problems: list[str]) -> None:
         more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
-        super().__init__(f"what is still needed cannot be told, so nothing is deleted: {problems[0]}{more}")
+        super().__init__(f"what snapshots need cannot be determined, so nothing is deleted: {problems[0]}{more}")
         self.problems = tuple(problems)
 
 
@@ -261,12 +277,14 @@ class UnsupportedFormat(RepositoryError):
 
 
 class IntegrityError(DeltaimgError):
-    """Bytes in the repository are not what they were. Names the object and where in it."""
+    """An object of the repository, a signature or a delta is damaged."""
 
     exit_code = 40
 
     def __init__(self, object_name: str, offset: int, problem: str) -> None:
-        super().__init__(f"{object_name}: {problem} (at byte {offset})")
+        """Args: object_name: its name in the repository, or the path of a file. offset: where in it, in bytes."""
+        hint = self.hint or (_REPAIR if _OBJECT.match(object_name) else _MAKE_AGAIN)
+        super().__init__(f"{object_name}: {problem} (at byte {offset})", hint=hint)
         self.object_name, self.offset, self.problem = object_name, offset, problem
 
 
@@ -281,7 +299,7 @@ class Truncated(IntegrityError):
 
 
 class Malformed(IntegrityError):
-    """A field holds what no writer would write."""
+    """A field has a value that is not valid."""
 
     exit_code = 42
 
@@ -299,24 +317,27 @@ class DigestMismatch(IntegrityError):
 
 
 class ContentDamaged(IntegrityError):
-    """A verify or restore met damaged records; carries every extent of the image that is affected."""
+    """Content of a snapshot is damaged; lists every extent that cannot be read."""
 
     exit_code = 44
 
-    def __init__(self, snapshot: str, damage: tuple[tuple[int, int, str], ...]) -> None:
+    def __init__(
+        self, snapshot: str, damage: tuple[tuple[int, int, str], ...], *, is_rest_restored: bool = False
+    ) -> None:
+        """Args: damage: [start, end) in bytes and the reason, each. is_rest_restored: by `restore --keep-going`."""
         start, end, reason = damage[0]
         more = f", and {len(damage) - 1} more extent{'s' * (len(damage) > 2)}" if len(damage) > 1 else ""
         DeltaimgError.__init__(
             self,
             f"snapshot {snapshot}{f': bytes {start} to {end}' if end > start else ''} cannot be read: {reason}{more}",
-            hint="'deltaimg restore --keep-going' saves the rest and lists what is damaged",
+            hint=_RECOVER if is_rest_restored else f"{_RECOVER}; 'deltaimg restore --keep-going' restores the rest",
         )
         self.object_name, self.offset, self.problem = snapshot, start, reason
         self.snapshot, self.damage = snapshot, damage
 
 
 class RepositoryDamaged(IntegrityError):
-    """`check` found errors, or damage is left after a `repair`."""
+    """`check` found errors, or damage remains after a `repair`."""
 
     exit_code = 48
 
@@ -326,19 +347,21 @@ class RepositoryDamaged(IntegrityError):
 
 
 class ContentDiffers(DeltaimgError):
-    """`verify --against` found an image that is not what the snapshot holds."""
+    """`verify --against` found an image that differs from the snapshot."""
 
     exit_code = 45
+    hint = "'deltaimg verify --against IMAGE --json' lists all extents that differ"
 
 
 class ParityExhausted(IntegrityError):
-    """More of a pack and its neighbours is lost than their parity can make good."""
+    """More of a pack and its neighbours is lost than their parity can recover."""
 
     exit_code = 46
+    hint = "'deltaimg repair --from COPY' takes lost content from another copy of the repository, or from the image"
 
 
 class PacksDamaged(IntegrityError):
-    """Packs cannot be read or are not what their names promise; parity was computed without them."""
+    """Packs are damaged or cannot be read; parity was computed without them."""
 
     exit_code = 47
 
@@ -347,7 +370,7 @@ class PacksDamaged(IntegrityError):
         DeltaimgError.__init__(
             self,
             f"pack {packs[0]}{more}: damaged or unreadable, and left without new parity; all others are protected",
-            hint="'deltaimg parity repair' makes good what can be, then run again",
+            hint="'deltaimg parity repair' recovers what it can; then run again",
         )
         self.object_name, self.offset, self.problem = packs[0], 0, "damaged"
         self.packs = packs
@@ -367,7 +390,7 @@ class ObjectTooLarge(IntegrityError):
 
 
 class StoreError(DeltaimgError):
-    """The place where objects are kept refuses or fails."""
+    """The store refuses or fails."""
 
     exit_code = 50
 
@@ -377,9 +400,10 @@ class StoreError(DeltaimgError):
 
 
 class ObjectNotFound(StoreError):
-    """An object that something refers to is missing."""
+    """An object is missing that something refers to."""
 
     exit_code = 51
+    hint = _REPAIR
 
     def __init__(self, object_name: str, problem: str = "is missing from the repository") -> None:
         super().__init__(object_name, problem)
@@ -389,32 +413,34 @@ class NotAnObject(ObjectNotFound):
     """Something else lies where an object of the repository belongs: a folder, a link, a device."""
 
     exit_code = 57
-    hint = "move it elsewhere; 'deltaimg repair' brings back what can be"
+    hint = "move it elsewhere; 'deltaimg repair' recovers what can be recovered"
 
     def __init__(self, object_name: str, what: str) -> None:
         super().__init__(object_name, f"is {what}, where an object of the repository belongs")
 
 
 class ObjectExists(StoreError):
-    """An object of this name is there already, and objects are never overwritten."""
+    """An object of this name exists already, and objects are never overwritten."""
 
     exit_code = 52
+    hint = "run again"
 
     def __init__(self, object_name: str) -> None:
         super().__init__(object_name, "exists already")
 
 
 class StoreFull(StoreError):
-    """No space left, or a quota is reached."""
+    """No space is left, or a quota is reached."""
 
     exit_code = 53
-    hint = "make room and run again; every committed snapshot is intact, and what already landed is used again"
+    hint = "free space and run again; every committed snapshot is intact, and what was stored already is reused"
 
 
 class StoreUnavailable(StoreError):
-    """It failed this time, and may not the next time."""
+    """The store failed, and may not fail the next time."""
 
     exit_code = 54
+    hint = "look whether the disk or share is mounted and healthy (dmesg), then run again"
     retryable = True
 
 
@@ -445,7 +471,7 @@ class NativeError(DeltaimgError):
 
 
 class XdeltaUnusable(DeltaimgError):
-    """xdelta3 is not installed, or is a build that does not work here."""
+    """xdelta3 is not installed, or does not work here."""
 
     exit_code = 71
 
@@ -533,6 +559,11 @@ class Interrupted(DeltaimgError):
         super().__init__(f"interrupted; {outcome}")
         self.signal_number, self.outcome = signal_number, outcome
         self.exit_code = 128 + signal_number
+
+
+def describe_installation(requirement: str, *, is_broken: bool = False) -> str:
+    """Return the command that installs a package, or a broken one again, where this program runs."""
+    return f"{sys.executable} -m pip install {'--force-reinstall ' * is_broken}'{requirement}'"
 
 
 def error_classes(root: type[DeltaimgError] = DeltaimgError) -> Iterator[type[DeltaimgError]]:

@@ -140,7 +140,7 @@ def _complete_snapshots(context: Any, incomplete: str) -> list[Candidate]:
     refs = _list_snapshots(context)
     image, at, _ = incomplete.partition("@")
     if not at:
-        return _complete_from(sorted({ref.image for ref in refs}))(context, incomplete)
+        return _offer(((name, None) for name in sorted({ref.image for ref in refs})), incomplete)
     own = [ref for ref in refs if ref.image == image][-_OFFERED_SNAPSHOTS:]
     newest = [(f"{image}@latest{f'~{back}' * bool(back)}", ref) for back, ref in enumerate(reversed(own))]
     named = [(ref.label, ref) for ref in reversed(own)]

@@ -49,7 +49,7 @@ def parity(
 
     'repair' reads every pack, and puts good bytes in the place of damaged and missing ones, where parity has them.
 
-    'add' and 'repair' need pyeclib: pip install 'deltaimg[parity]'.
+    'add' and 'repair' need the Python package pyeclib.
 
     Examples:
 

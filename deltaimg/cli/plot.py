@@ -13,7 +13,7 @@ import numpy as np
 from deltaimg.cli.terminal import format_bytes, format_line
 from deltaimg.engine.inspect.change_map import ChangeMap, lay_on_curve
 from deltaimg.engine.inspect.diff import Difference
-from deltaimg.errors import ImageError, TargetExists, UsageError
+from deltaimg.errors import ImageError, TargetExists, UsageError, describe_installation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def check_plot(path: str, *, is_forced: bool) -> None:
     if os.path.lexists(path) and not is_forced:
         raise TargetExists(path, "exists", hint="give another name, or --force to replace it")
     if find_spec("matplotlib") is None:
-        raise UsageError("drawing needs matplotlib", hint="pip install 'deltaimg[plots]'")
+        raise UsageError("drawing needs matplotlib", hint=describe_installation("matplotlib>=3.8"))
 
 
 def draw_difference(difference: Difference, changes: ChangeMap, path: str) -> None:

@@ -74,7 +74,7 @@ def restore(
         if damage:
             for start, end, reason in damage:
                 terminal.warn(f"bytes {start} to {end} are missing and read as zeros: {reason}")
-            raise ContentDamaged(result.manifest.label, damage)
+            raise ContentDamaged(result.manifest.label, damage, is_rest_restored=True)
         terminal.remark(
             f"{result.manifest.label} restored to {target} and proven: {format_bytes(result.manifest.size_bytes)} image, "
             f"{format_bytes(result.data_bytes)} data, in {format_seconds(result.duration_s)}"

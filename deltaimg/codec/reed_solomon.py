@@ -19,9 +19,9 @@ from typing import Any, Final
 
 from cffi import FFI
 
-from deltaimg.errors import ParityUnusable
+from deltaimg.errors import ParityUnusable, describe_installation
 
-_INSTALL: Final = "pip install 'deltaimg[parity]', or pip install pyeclib"
+_PACKAGE: Final = "pyeclib>=1.8"
 _TABLE_BYTES: Final = 32
 """Of lookup table for each element of a matrix."""
 _PIECE_BYTES: Final = 256 << 10
@@ -76,14 +76,18 @@ def load_reed_solomon() -> _Library:
     """
     path = _find_isal()
     if path is None:
-        raise ParityUnusable("parity needs pyeclib, which is not installed", hint=_INSTALL)
+        raise ParityUnusable("parity needs pyeclib, which is not installed", hint=describe_installation(_PACKAGE))
     try:
         library = _Library(path)
         works = _computes_right(library)
     except (OSError, AttributeError) as error:
-        raise ParityUnusable(f"{path} cannot be used: {error}", hint=_INSTALL) from error
+        raise ParityUnusable(
+            f"{path} cannot be used: {error}", hint=describe_installation(_PACKAGE, is_broken=True)
+        ) from error
     if not works:
-        raise ParityUnusable(f"{path} does not compute what it should", hint="pip install --force-reinstall pyeclib")
+        raise ParityUnusable(
+            f"{path} does not compute what it should", hint=describe_installation(_PACKAGE, is_broken=True)
+        )
     return library
 
 

@@ -16,13 +16,14 @@ import zstandard
 from cffi import FFI
 
 from deltaimg.codec.libzstd import expand, read_content_bytes
-from deltaimg.errors import XdeltaUnusable
+from deltaimg.errors import XdeltaUnusable, describe_installation
 from deltaimg.format.limits import MAX_RECORD_BYTES
 
 _LEVEL_SHIFT: Final = 20
 """Of the compression level in the flags; without one xdelta3 takes a tenth of its speed for little."""
 _MAX_LEVEL: Final = 9
 _ZSTD_LEVEL: Final = 3
+_PACKAGE: Final = "pyxdelta>=0.2.3,<0.3"
 _GUARD: Final = b"\xa5" * 8
 _SIZES: Final = {8: "uint64_t", 4: "uint32_t"}
 _HEADROOM_BYTES: Final = 64 << 10
@@ -84,7 +85,7 @@ def load_xdelta() -> _Library:
     """
     spec = find_spec("pyxdelta")
     if spec is None or spec.origin is None:
-        raise XdeltaUnusable("xdelta3 is not installed", hint="pip install pyxdelta, or use --delta zstd")
+        raise XdeltaUnusable("xdelta3 is not installed", hint=f"{describe_installation(_PACKAGE)}; or use --delta zstd")
     for width, size in _SIZES.items():
         ffi = FFI()
         for name in ("xd3_encode_memory", "xd3_decode_memory"):
@@ -95,11 +96,12 @@ def load_xdelta() -> _Library:
                 return library
         except (OSError, AttributeError) as error:
             raise XdeltaUnusable(
-                f"xdelta3 in {spec.origin} cannot be used: {error}", hint="pip install --force-reinstall pyxdelta"
+                f"xdelta3 in {spec.origin} cannot be used: {error}",
+                hint=describe_installation(_PACKAGE, is_broken=True),
             ) from error
     raise XdeltaUnusable(
         f"xdelta3 in {spec.origin} does not give back what it encodes",
-        hint="pip install --force-reinstall pyxdelta, or use --delta zstd",
+        hint=f"{describe_installation(_PACKAGE, is_broken=True)}; or use --delta zstd",
     )
 
 

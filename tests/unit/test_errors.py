@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import sys
 
 import pytest
 
@@ -132,3 +133,45 @@ def test_an_interruption_ends_like_the_signal(signal_number, code):
 def test_a_plain_error_survives_a_trip_between_processes():
     error = pickle.loads(pickle.dumps(errors.UsageError("no")))
     assert (type(error), str(error)) == (errors.UsageError, "no")
+
+
+REPAIRABLE = (
+    "packs/ab/abcd",
+    "maps/aa",
+    "snapshots/vm1/20261123T020304.000006Z-0123456789abcdef",
+    "config",
+    "the new index",
+    "0f" * 16,
+)
+FILES = ("/srv/old.sig", "standard input", "images/disk", "packs.delta", "config.sig")
+
+
+def test_damage_names_the_way_out_that_fits_what_is_damaged():
+    for name in REPAIRABLE:
+        for error in (errors.Truncated(name, 0, 2, 1), errors.Malformed(name, 0, "odd")):
+            assert "deltaimg repair" in error.hint, name
+    for name in FILES:
+        assert "copy it or make it again" in errors.Malformed(name, 0, "odd").hint, name
+
+
+def test_a_restore_that_kept_going_is_not_told_to_keep_going():
+    damage = ((0, 4096, "gone"),)
+    assert "--keep-going" in errors.ContentDamaged("vm1@3f9c", damage).hint
+    assert "--keep-going" not in errors.ContentDamaged("vm1@3f9c", damage, is_rest_restored=True).hint
+
+
+def test_every_error_but_those_of_usage_and_paths_says_what_to_do_next():
+    speaks_for_itself = (
+        errors.UsageError,
+        errors.ImageError,
+        errors.OutputError,
+        errors.ReaderGone,
+        errors.Interrupted,
+    )
+    for each in EXAMPLES:
+        assert each.hint or type(each) in speaks_for_itself, named(each)
+
+
+def test_packages_are_installed_where_this_program_runs():
+    command = errors.describe_installation("pyeclib>=1.8", is_broken=True)
+    assert command == f"{sys.executable} -m pip install --force-reinstall 'pyeclib>=1.8'"
