@@ -99,14 +99,14 @@ def backup(
         ),
     ] = "auto",
     delta_depth: Annotated[
-        str, typer.Option("--delta-depth", metavar="N", help="Deltas that may stand on one another, 1 to 64.")
+        str, typer.Option("--delta-depth", metavar="N", help="How many deltas may depend on one another, 1 to 64.")
     ] = "8",
     max_delta_cost: Annotated[
         str,
         typer.Option(
             "--max-delta-cost",
             metavar="N",
-            help="Bytes that a restore may decode for each that it would without deltas.",
+            help="Restore read amplification: how many times the bytes a restore may decode, for the sake of deltas.",
         ),
     ] = "2",
     delta_memory: Annotated[

@@ -8,10 +8,10 @@ from deltaimg.cli.terminal import Terminal, format_bytes
 
 
 def benchmark(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Measure what this machine can do.
+    """Measure how fast this machine can back up.
 
-    Digest, compression and, if a repository is named, its store. Takes some seconds. The slowest line is what bounds a
-    full backup here.
+    Digests, compression and, if a repository is named, its store. It takes some seconds. The slowest line limits a full
+    backup.
 
     Examples:
 

@@ -33,8 +33,8 @@ def cat(
 ) -> None:
     """Write a range of a snapshot to the standard output.
 
-    Every block is proven by its digest, and no more is read than the range needs. With --json, the bytes come as one
-    object, in base64, at most 64 MiB of them.
+    Every block is verified by its digest, and only what the range needs is read. With --json, at most 64 MiB come as one
+    object, in base64.
 
     Examples:
 
@@ -55,7 +55,7 @@ def cat(
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal, ExitStack() as stack:
         reader = stack.enter_context(open_snapshot(open_repository(require_repo(repo)), snapshot))
         if start > reader.size_bytes:
-            raise UsageError(f"offset {start} lies behind the end of the image, {reader.size_bytes}")
+            raise UsageError(f"offset {start} is past the end of the image, which has {reader.size_bytes} bytes")
         end = reader.size_bytes if wanted is None else min(reader.size_bytes, start + wanted)
         if not as_json:
             _copy(reader, start, end)

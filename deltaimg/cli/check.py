@@ -20,21 +20,20 @@ _SHOWN_NOTES = 10
 def check(
     read_packs: Annotated[
         bool,
-        typer.Option("--read-packs", help="Read packs whole, and hold their bytes against their names."),
+        typer.Option("--read-packs", help="Read packs whole, and compare their bytes with their names."),
     ] = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Tell whether a repository is whole, from its metadata.
+    """Check the structure of a repository.
 
-    Every object is held against its name and digests, and everything that it refers to is looked up: snapshots, maps,
-    records, their sources, index, signatures, and the footers of packs. Errors may cost content; warnings and notes do
-    not.
+    Every object is compared with its name and digests, and every reference is followed: snapshots, maps, records, their
+    sources, index, signatures, and the footers of packs. Errors mean that content may be lost; warnings and notes do not.
 
-    The content of records is not expanded: that is 'verify'. --read-packs finds bytes of packs that have changed.
-    Parity has a check of its own: 'deltaimg parity show --check'.
+    Metadata alone is read, unless --read-packs is given, which also finds changed bytes in packs. Decoding the content is
+    'verify'. Parity is checked by 'parity show --check'.
 
     Examples:
 
@@ -55,7 +54,7 @@ def check(
             raise RepositoryDamaged(
                 repository.store.location,
                 f"{format_count(len(errors), 'error')}; the first: {errors[0].object_name} {errors[0].problem}",
-                hint="'deltaimg repair --dry-run' tells what can be made whole",
+                hint="'deltaimg repair --dry-run' lists what can be repaired",
             )
 
 
@@ -87,7 +86,7 @@ def _print_report(terminal: Terminal, report: CheckReport) -> None:
         terminal.remark(f"{format_count(len(notes) - len(shown), 'more note')}; -v shows all")
     terminal.remark(
         f"{format_count(report.snapshots, 'snapshot')}, {format_count(sum(report.objects.values()), 'object')}, "
-        f"{format_count(report.records, 'record')} ({report.unused_records} of no snapshot): "
+        f"{format_count(report.records, 'record')} ({report.unused_records} unused): "
         f"{format_count(len(by_severity[Severity.ERROR]), 'error')}, "
         f"{format_count(len(by_severity[Severity.WARNING]), 'warning')}, {format_seconds(report.duration_s)}"
     )

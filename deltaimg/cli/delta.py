@@ -26,7 +26,7 @@ def delta(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write what makes a new file of an old one, of which only the signature is at hand.
+    """Write the delta from a signed file to a new one.
 
     Blocks are looked for where they were, then, in what did not match, at any offset. What is new is compressed (not with
     --format rdiff or vcdiff, which have no room for that). With --format vcdiff, blocks are looked for within 4 MiB of where

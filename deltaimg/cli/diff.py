@@ -20,7 +20,7 @@ def diff(
     newer: Annotated[str, typer.Argument(metavar="B", help="Another one, of the same image or not.")],
     plot: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--plot", metavar="FILE", help="Draw where the changes lie, as PNG or SVG; needs matplotlib."),
+        typer.Option("--plot", metavar="FILE", help="Draw where the changes are, as PNG or SVG; needs matplotlib."),
     ] = None,
     force: Force = False,
     repo: Repo = None,
@@ -28,9 +28,9 @@ def diff(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Tell which extents differ between two snapshots, and how much.
+    """List which extents differ between two snapshots.
 
-    Maps and digests tell; no content is read. The largest extents are shown, or all of them with -v.
+    Maps and digests are compared; no content is read. The largest extents are shown, or all of them with -v.
 
     Examples:
 

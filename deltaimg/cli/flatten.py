@@ -34,7 +34,7 @@ def flatten(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make snapshots self-contained, or bound the depth of their delta chains.
+    """Make snapshots self-contained, or bound delta depth.
 
     The delta records that a snapshot needs are stored again as literal records, under the same ids. That takes space; the next
     prune frees what is not needed any more. No snapshot's content changes.

@@ -71,15 +71,15 @@ def forget(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Forget snapshots by policy or by name. Others stay what they are.
+    """Forget snapshots by policy or by name.
 
-    Each image is looked at by itself. A snapshot that any --keep option keeps stays, and so do the newest one and those that
-    are pinned, damaged or from the future. Hours, days and so on without a snapshot do not count; while there are too few,
-    the oldest snapshot is kept.
+    A policy is applied to each image by itself. It keeps every snapshot that any --keep option selects, and always the newest
+    one and those that are pinned, damaged or from the future. Hours, days and so on without a snapshot do not count; while
+    there are too few, the oldest snapshot is kept.
 
-    Forgetting moves no data and takes no time to speak of. Space is freed by 'deltaimg prune', or with --prune.
+    Forgetting moves no data and takes a moment. 'deltaimg prune', or --prune, then frees the space.
 
-    With --dry-run, "frees" is what a prune then frees for a row of neighbours that go together.
+    With --dry-run, "frees" is what a prune would free for neighbours that are forgotten together.
 
     Examples:
 
@@ -147,7 +147,9 @@ def _parse_count(name: str, text: str) -> int:
     if text == "unlimited":
         return UNLIMITED
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise UsageError(f"--keep-{name} '{text[:60]}' is no number", hint=f"write --keep-{name} 7, or 'unlimited'")
+        raise UsageError(
+            f"--keep-{name} '{text[:60]}' is not a valid number", hint=f"write --keep-{name} 7, or 'unlimited'"
+        )
     return int(text)
 
 
@@ -160,7 +162,7 @@ def _make_policy(counts: dict[str, int], within: str | None, tags: list[str]) ->
         raise UsageError("--keep-tag has an empty tag", hint="write --keep-tag weekly, or --keep-tag weekly,offsite")
     policy = Policy(**counts, within=None if within is None else parse_span(within), tags=sets)
     if policy.is_empty:
-        raise UsageError("a policy of noughts keeps nothing", hint=_EXAMPLE)
+        raise UsageError("all --keep values are 0, so nothing would be kept", hint=_EXAMPLE)
     return policy
 
 
@@ -175,7 +177,9 @@ def _parse_zone(name: str | None) -> tzinfo | None:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise UsageError(f"'{name[:60]}' is no time zone", hint="write UTC, Europe/Berlin or the like") from error
+        raise UsageError(
+            f"'{name[:60]}' is not a valid time zone", hint="write UTC, Europe/Berlin or the like"
+        ) from error
 
 
 def _print(terminal: Terminal, found: list[Forgotten], pruned: PruneResult | None, *, is_dry_run: bool) -> None:

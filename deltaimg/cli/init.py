@@ -26,7 +26,7 @@ def init(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make a new, empty repository.
+    """Create a repository.
 
     Its folder must be empty, or not exist yet. Modes follow the umask, but nothing in it is ever open to all users.
 

@@ -28,7 +28,7 @@ FileFormat = Annotated[
         "--format",
         metavar="FORMAT",
         help=(
-            "'deltaimg' is compressed, sparse and proven; 'rdiff' and 'vcdiff' are for the rdiff and xdelta3 programs at the "
+            "'deltaimg' is compressed, sparse and verified; 'rdiff' and 'vcdiff' are for the rdiff and xdelta3 programs at the "
             "other end."
         ),
     ),
@@ -107,7 +107,7 @@ def parse_size(text: str) -> int:
     """Return the bytes that `4096`, `64K`, `1.5GiB` or the like mean, by powers of 1024; raises UsageError."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"'{text}' is no size", hint="write 65536, 64K, 1.5G or the like")
+        raise UsageError(f"'{text}' is not a valid size", hint="write 65536, 64K, 1.5G or the like")
     unit: int = 1024 ** " KMGTPE".index(match[3].upper() or " ")
     return int(match[1]) * unit + int(float(match[2] or 0) * unit)
 
@@ -116,19 +116,19 @@ def parse_percent(text: str) -> float:
     """Return the share that `5`, `0.5` or `5%` means; raises UsageError. Which shares make sense is for others to say."""
     match = _PERCENT.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"'{text}' is no percentage", hint="write 5, 0.5 or the like")
+        raise UsageError(f"'{text}' is not a valid percentage", hint="write 5, 0.5 or the like")
     return float(match[1])
 
 
 def parse_count(text: str) -> int:
     """Return the whole number that `8` means; raises UsageError. Which numbers make sense is for others to say."""
     if not _COUNT.fullmatch(text.strip()):
-        raise UsageError(f"'{text[:60]}' is no whole number", hint="write 4, 8 or the like")
+        raise UsageError(f"'{text[:60]}' is not a valid whole number", hint="write 4, 8 or the like")
     return int(text)
 
 
 def parse_ratio(text: str) -> float:
     """Return the number that `2` or `1.5` means; raises UsageError. Which numbers make sense is for others to say."""
     if not _RATIO.fullmatch(text.strip()):
-        raise UsageError(f"'{text[:60]}' is no number", hint="write 2, 1.5 or the like")
+        raise UsageError(f"'{text[:60]}' is not a valid number", hint="write 2, 1.5 or the like")
     return float(text)

@@ -32,22 +32,22 @@ def parity(
     ] = None,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Read all parity there is: 'show' counts its damage, 'add' makes it anew."),
+        typer.Option("--check", help="Read all parity: 'show' counts its damage, 'add' replaces what is damaged."),
     ] = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Protect packs against damage of the disk, and make damaged ones good again.
+    """Protect packs by parity, and recover damaged ones.
 
-    'add' writes Reed-Solomon parity for all packs that have none, or too little of it, and removes what is of no use any
-    more. Run it after each backup and each prune. It reads the packs that are new, whole, and some older ones together with
-    them; at 5 percent, up to 2.5 GiB of packs share their parity.
+    'add' writes Reed-Solomon parity for all packs that have too little of it, and removes parity that is no longer useful.
+    Run it after each backup and each prune. It reads new packs whole, and some older ones together with them; at 5 percent,
+    up to 2.5 GiB of packs share their parity.
 
-    'show' tells what is protected, and what loss each group of packs survives.
+    'show' lists what is protected, and what loss each group of packs survives.
 
-    'repair' reads every pack, and puts good bytes in the place of damaged and missing ones, where parity has them.
+    'repair' reads every pack, and recovers damaged and missing ones where there is enough parity.
 
     'add' and 'repair' need the Python package pyeclib.
 
@@ -63,12 +63,12 @@ def parity(
             wanted = 5.0 if percent is None else parse_percent(percent)
             _add(terminal, require_repo(repo), wanted, is_thorough=check)
         elif action not in ("show", "repair"):
-            raise UsageError(f"'{action}' is no action", hint="'deltaimg parity add', 'show' or 'repair'")
+            raise UsageError(f"there is no action '{action[:60]}'", hint="'deltaimg parity add', 'show' or 'repair'")
         elif percent is not None:
-            raise UsageError("--percent goes with 'add'")
+            raise UsageError("--percent is for 'parity add'")
         elif action == "repair":
             if check:
-                raise UsageError("--check goes with 'add' and 'show'")
+                raise UsageError("--check is for 'parity add' and 'parity show'")
             _repair(terminal, require_repo(repo))
         else:
             _show(terminal, require_repo(repo), is_thorough=check)
@@ -88,7 +88,7 @@ def _add(terminal: Terminal, location: str, percent: float, *, is_thorough: bool
             + (f", removed {format_bytes(added.removed_bytes)}" if added.removed_groups else "")
         )
     else:
-        terminal.remark("every pack has its parity already")
+        terminal.remark("every pack is protected already")
     _warn(terminal, added.coverage)
     if added.damaged:
         raise PacksDamaged(added.damaged)
@@ -104,10 +104,10 @@ def _repair(terminal: Terminal, location: str) -> None:
         terminal.print_json(asdict(done))
     terminal.remark(
         f"read {format_bytes(done.read_bytes)} in {format_count(done.packs, 'pack')}: "
-        f"{len(done.repaired)} made good, {len(done.failed)} beyond that"
+        f"{len(done.repaired)} repaired, {len(done.failed)} unrecoverable"
     )
     for pack in done.repaired:
-        terminal.remark(f"{pack_name(pack)}  made good")
+        terminal.remark(f"{pack_name(pack)}  repaired")
     for pack, reason in done.failed:
         terminal.warn(f"{pack_name(pack)}: {reason}")
     if done.failed:
@@ -155,14 +155,14 @@ def _show(terminal: Terminal, location: str, *, is_thorough: bool) -> None:
 
 def _warn(terminal: Terminal, coverage: ParityCoverage) -> None:
     for error in coverage.damage:
-        terminal.warn(f"{error}: what it protected is protected no more; 'parity add' protects it anew")
+        terminal.warn(f"{error}: what it protected is not protected now; 'parity add' protects it again")
     for group in coverage.groups:
         if group.damaged_parts:
             terminal.warn(
-                f"{group.name}: {format_count(group.damaged_parts, 'part')} damaged; 'parity add --check' makes it anew"
+                f"{group.name}: {format_count(group.damaged_parts, 'part')} damaged; 'parity add --check' replaces it"
             )
     for pack in coverage.lost:
-        terminal.warn(f"pack {pack} is missing; 'deltaimg parity repair' brings it back if it can")
+        terminal.warn(f"pack {pack} is missing; 'deltaimg parity repair' recovers it if it can")
 
 
 def _describe(coverage: ParityCoverage) -> dict[str, object]:

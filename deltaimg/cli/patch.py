@@ -24,7 +24,7 @@ def patch(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the new file of the old one and a delta, holes kept.
+    """Apply a delta to the old file, which gives the new one.
 
     The file gets its name once its digest is that of the file that was compared: another OLD is found, and no wrong NEW is
     left. A delta of --format rdiff has no digest: there an OLD that is merely changed is not found. One of --format
@@ -54,6 +54,6 @@ def patch(
                 }
             )
         terminal.remark(
-            f"{new}: {format_bytes(result.image_bytes)} written{' and proven' if result.is_proven else ''}, "
+            f"{new}: {format_bytes(result.image_bytes)} written{' and verified' if result.is_proven else ''}, "
             f"{format_bytes(result.copied_bytes)} of it from {old}"
         )

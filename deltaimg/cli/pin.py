@@ -19,9 +19,9 @@ def pin(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Pin a snapshot: no policy forgets it, and nobody by name, until it is unpinned.
+    """Pin a snapshot: it cannot be forgotten until unpinned.
 
-    'deltaimg snapshots' shows which are pinned. To pin one again changes its reason.
+    'deltaimg snapshots' shows which are pinned. Pinning one again changes its reason.
 
     Examples:
 

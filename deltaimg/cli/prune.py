@@ -60,7 +60,7 @@ def prune(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Delete what no snapshot needs any more, so that space comes back.
+    """Delete what no snapshot needs, and free its space.
 
     Run it after 'forget'. Packs in which nothing is needed go whole; others are repacked as far as that is worth it, and
     records of which only part is needed are stored again without the rest.

@@ -22,20 +22,22 @@ def repair(
         typer.Option(
             "--from",
             metavar="PLACE",
-            help="Where lost content may still be: another copy of this repository, or the image itself.",
+            help="Where to look for lost content: another copy of this repository, or the image itself.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Tell what would be done, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="List what would be done, and change nothing.")
+    ] = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make a damaged repository whole, as far as that goes, and tell what stays damaged.
+    """Repair a damaged repository, and list what stays damaged.
 
-    All packs are read. Packs that parity covers are made good first; an index that is lost is made anew from packs; good
-    records of damaged packs are stored again; lost ones are taken from --from. What stays damaged is moved to
-    'quarantine/', never deleted. May be run again at any time, and after any interruption.
+    All packs are read. Damaged packs are recovered from parity first; a lost index is rebuilt from packs; good records of
+    damaged packs are stored again; lost ones are taken from --from. What stays damaged is moved to 'quarantine/', never
+    deleted. It may be interrupted and run again at any time.
 
     Examples:
 
@@ -93,16 +95,16 @@ def _print_report(terminal: Terminal, report: RepairReport) -> None:
     would = "would be " if report.is_dry_run else ""
     for count, what in (
         (len(report.copied), f"{format_count(len(report.copied), 'object')} {would}taken from the copy"),
-        (len(report.recovered), f"{format_count(len(report.recovered), 'pack')} {would}made good by parity"),
+        (len(report.recovered), f"{format_count(len(report.recovered), 'pack')} {would}recovered from parity"),
         (
             report.salvaged_records,
             f"{format_count(report.salvaged_records, 'record')} {would}salvaged from damaged packs",
         ),
-        (report.remade_records, f"{format_count(report.remade_records, 'lost record')} {would}made anew"),
-        (report.indexed_packs, f"{format_count(report.indexed_packs, 'pack')} {would}indexed anew"),
+        (report.remade_records, f"{format_count(report.remade_records, 'lost record')} {would}recovered"),
+        (report.indexed_packs, f"{format_count(report.indexed_packs, 'pack')} {would}indexed again"),
         (
             len(report.quarantined),
-            f"{format_count(len(report.quarantined), 'object')} {would}put aside, in 'quarantine/'",
+            f"{format_count(len(report.quarantined), 'object')} {would}moved to 'quarantine/'",
         ),
         (report.lost_records, f"{format_count(report.lost_records, 'record')} could not be found anywhere"),
     ):

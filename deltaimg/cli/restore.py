@@ -28,12 +28,12 @@ def restore(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Restore a snapshot as a sparse image, every block verified against its digest.
+    """Restore a snapshot as a sparse image.
 
-    The image gets its name once it is verified. A file that is replaced stays until then, so both must fit; the new one gets
-    its owner, group, mode and access list. Where a file is replaced, and on devices, the content is on the disk before the
-    command ends; for a new file, --sync asks for that. A device that is mounted or in use is refused; one that is larger
-    than the image keeps what follows it.
+    Every block is verified by its digest, and the image gets its name once all are. A file that is replaced stays until then,
+    so both must fit; the new one gets its owner, group, mode and access list. Where a file is replaced, and on devices, the
+    content is on the disk before the command ends; for a new file, --sync asks for that. A device that is mounted or in use
+    is refused; one that is larger than the image keeps what follows it.
 
     Examples:
 
@@ -76,7 +76,7 @@ def restore(
                 terminal.warn(f"bytes {start} to {end} are missing and read as zeros: {reason}")
             raise ContentDamaged(result.manifest.label, damage, is_rest_restored=True)
         terminal.remark(
-            f"{result.manifest.label} restored to {target} and proven: {format_bytes(result.manifest.size_bytes)} image, "
+            f"{result.manifest.label} restored to {target} and verified: {format_bytes(result.manifest.size_bytes)} image, "
             f"{format_bytes(result.data_bytes)} data, in {format_seconds(result.duration_s)}"
         )
         if result.tail_bytes:

@@ -23,10 +23,10 @@ def show(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Tell all about one snapshot.
+    """Explain one snapshot: its content, and what it stored.
 
-    Where it came from, what it holds, what became of its blocks since its base and how the new ones are stored, where in
-    the image that came from, and what restoring it takes. All parts of the image are listed with -v.
+    Where it came from, what changed since its base, how new blocks are encoded, which parts of the image took most, and what
+    restoring it takes. With -v, all parts of the image are listed.
 
     Examples:
 
@@ -136,7 +136,7 @@ def _print_explanation(terminal: Terminal, manifest: Manifest, explanation: Expl
     plain = (
         ("same" if manifest.base else "empty", explanation.same_bytes),
         ("zeros now", explanation.zero_bytes),
-        ("known already", explanation.referenced_bytes),
+        ("deduplicated", explanation.referenced_bytes),
     )
     rows = [[name, "", format_bytes(size), "", ""] for name, size in plain]
     rows += [

@@ -37,7 +37,7 @@ def signature(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write the signature of a file: what 'deltaimg delta' needs to know of it, elsewhere.
+    """Write the signature of a file, for 'deltaimg delta'.
 
     The first of three steps that bring a new file to where an old one is, over a thin line and without a repository. The
     signature has some bytes for each block that is not zero.

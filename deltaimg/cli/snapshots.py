@@ -34,11 +34,11 @@ def snapshots(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """List snapshots, oldest first, with four sizes each.
+    """List snapshots, oldest first.
 
-    Apparent is the image's size, allocated what its file system had allocated of that, changed what differed from the
-    snapshot before, and stored by how much the repository grew. Notes say which are full or pinned, what tags and comments
-    they have, how much of the image could not be read, and where the snapshot before is forgotten, since when it changed;
+    Each has four sizes: apparent is that of the image, allocated what its file system had allocated of that, changed what
+    differs from the snapshot before, and stored by how much the repository grew. Notes say which are full or pinned, their
+    tags and comments, how much of the image could not be read, and since when a snapshot changed whose base is forgotten;
     with -v also how deep delta chains are.
 
     With -q only the names are printed, one a line. Snapshots that are known to be damaged are marked, and the exit code says

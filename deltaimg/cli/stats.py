@@ -8,7 +8,7 @@ from deltaimg.cli.terminal import Terminal, format_bytes, format_count
 
 
 def stats(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Sum up a repository: what it keeps, and what that takes.
+    """Sum up a repository: what it holds, and its size.
 
     Examples:
 

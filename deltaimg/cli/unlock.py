@@ -20,18 +20,18 @@ def unlock(
         typer.Argument(metavar="NAME", help="An image, or another name that the list shows.", show_default="list all"),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", "-f", help="Remove it though its holder may be at work: that run will fail.")
+        bool, typer.Option("--force", "-f", help="Remove it even if its holder is at work: that run will fail.")
     ] = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show who is at work in a repository; remove a lock.
+    """List who works in a repository; remove a lock.
 
-    This is hardly ever needed. A lock whose process has died is removed by whoever comes next: at once on the same host,
-    otherwise (another host, another boot, a container) after 90 seconds without a heartbeat. A damaged lock is treated as
-    that of an unknown holder. A run whose lock is removed notices before it commits, and fails.
+    Removing one is rarely needed. The lock of a process that has died is removed by the next process that needs it: at once
+    on the same host, otherwise (another host, another boot, a container) after 90 seconds without a heartbeat. A damaged
+    lock is treated as that of an unknown holder. A run whose lock was removed notices before it commits, and fails.
 
     Examples:
 
@@ -54,7 +54,7 @@ def unlock(
         if as_json:
             terminal.print_json([describe_lock(each) for each in locks])
         elif not locks:
-            terminal.print("nobody is at work")
+            terminal.print("no locks")
         else:
             terminal.print_table(
                 ("name", "owner", "host", ">process", "state", "purpose"), [_make_row(each) for each in locks]

@@ -14,9 +14,7 @@ def unpin(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Let policies decide about a pinned snapshot again.
-
-    One that is not pinned stays so.
+    """Unpin a snapshot: it can be forgotten again.
 
     Examples:
 

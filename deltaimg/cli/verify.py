@@ -25,7 +25,7 @@ def verify(
         typer.Option(
             "--percent",
             metavar="PERCENT",
-            help="Read only so much of the content: that which was not proven for the longest.",
+            help="Read only this share of the content: what was verified longest ago.",
             show_default="100",
         ),
     ] = "100",
@@ -38,11 +38,11 @@ def verify(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Prove that snapshots can be restored, without writing an image.
+    """Verify that snapshots can be restored.
 
-    Every record is read, expanded and held against the digest of each of its blocks; content that snapshots share
-    is read once. The repository remembers what was proven when, so that daily runs of '--percent 5' prove all of it within
-    20 days.
+    Every record is read and decoded, and every block compared with its digest; content that snapshots share is read once, and
+    no image is written. The repository remembers what was verified when, so that daily runs of '--percent 5' verify all of
+    it within 20 days.
 
     Examples:
 
@@ -105,14 +105,14 @@ def _verify(repository: Repository, selectors: list[str], percent: float, termin
 
 
 def _tell_coverage(coverage: CoverageSummary, damaged: int) -> str:
-    """Return since when all content is verified, or how much of it never was, and how much this run verified."""
+    """Return since when all content is verified, or how much of it is not yet, and how much this run verified."""
     today = f"{coverage.run_percent:.0f} % by this run"
     if damaged:
         return (
             f"{format_count(damaged, 'snapshot')} {'is' if damaged == 1 else 'are'} damaged; {today} of what is there"
         )
     if coverage.proven_since is None or coverage.never_percent > 0:
-        return f"{coverage.never_percent:.0f} % of all content was never verified; {today}"
+        return f"{coverage.never_percent:.0f} % of all content is not yet verified; {today}"
     return f"all content was verified since {format_moment(coverage.proven_since)}; {today}"
 
 

@@ -9,7 +9,7 @@ from deltaimg.cli.terminal import Terminal
 
 
 def version(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Print the version; -v adds the versions of what does the work.
+    """Print the version; with -v, those of libraries too.
 
     Examples:
 

@@ -118,7 +118,7 @@ def test_diff_draws_what_differs(nights: Nights, tmp_path: Path) -> None:
 def test_restore_brings_every_night_back_sparse(nights: Nights, tmp_path: Path) -> None:
     for selector, content in (("vm1@latest~1", nights.first), ("vm1", nights.second)):
         target = tmp_path / "restored"
-        assert "proven" in succeed("restore", selector, target, repo=nights.repo).text
+        assert "verified" in succeed("restore", selector, target, repo=nights.repo).text
         assert target.read_bytes() == content
         assert target.stat().st_blocks * 512 <= nights.image.stat().st_blocks * 512 + 65536
         target.unlink()

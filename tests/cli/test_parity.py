@@ -96,11 +96,11 @@ def test_damage_of_parity_is_told_and_made_good_by_check(nights: Nights) -> None
     [
         (("parity",), "ACTION"),
         (("parity", "repair", "--check"), "--check goes with 'add' and 'show'"),
-        (("parity", "remove"), "'remove' is no action"),
+        (("parity", "remove"), "there is no action 'remove'"),
         (("parity", "show", "--percent", "5"), "--percent goes with 'add'"),
         (("parity", "add", "--percent", "0.1"), "from 0.5 to 100"),
         (("parity", "add", "--percent", "101"), "from 0.5 to 100"),
-        (("parity", "add", "--percent", "some"), "'some' is no percentage"),
+        (("parity", "add", "--percent", "some"), "'some' is not a valid percentage"),
     ],
 )
 def test_what_makes_no_sense_is_refused(nights: Nights, arguments: tuple[str, ...], said: str) -> None:

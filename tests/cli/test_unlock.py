@@ -29,7 +29,7 @@ def leave_lock(repo: Path, name: str, **changes: object) -> Path:
 
 
 def test_it_lists_who_is_at_work(repo: Path) -> None:
-    assert succeed("unlock", repo=repo).text == "nobody is at work\n"
+    assert succeed("unlock", repo=repo).text == "no locks\n"
     leave_lock(repo, "vm1")
     leave_lock(repo, "vm2", pid=2**22 + 1)
     leave_lock(repo, ".maintenance", host="elsewhere.example", purpose="prune")
