@@ -25,6 +25,7 @@ from deltaimg.engine.content.record_cache import CACHE_BYTES, RecordCache
 from deltaimg.engine.content.resolved import load_resolved
 from deltaimg.engine.content.source_ranges import ReadBack
 from deltaimg.engine.content.walk import ReadSources, RecordWalk, WalkedRecords, WalkPlan, plan_walk
+from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.format.manifest import Manifest
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.index import Index, load_index
@@ -39,9 +40,9 @@ Place = Callable[[Ranges, memoryview], None]
 
 @dataclass(frozen=True, slots=True)
 class WalkedGroup:
-    """What became of a group of records: bytes of the image supplied, and extents that could not be."""
+    """What became of a group of records: how much of the plan's `decoded_bytes` it was, and extents that could not be read."""
 
-    supplied_bytes: int
+    decoded_bytes: int
     damage: tuple[DamagedExtent, ...] = ()
     damaged_records: tuple[tuple[int, str], ...] = ()
     """Record number and reason."""
@@ -171,17 +172,21 @@ class SnapshotContent:
         return SnapshotReader(self, RecordCache(self._reader, self.table, self._block_bytes, cache_bytes))
 
     @contextmanager
-    def open_in_order(self, *, workers: int | None = None) -> Iterator[SnapshotReader]:
+    def open_in_order(
+        self, *, progress: Progress | None = None, workers: int | None = None
+    ) -> Iterator[SnapshotReader]:
         """Return a reader for all of the snapshot from its start to its end.
 
         What its deltas need is expanded first and kept, so that reading on never has to expand a chain of them again.
         """
+        progress = progress or NoProgress()
         walk = RecordWalk(self._reader, self.table, self._block_bytes, self.plan().kept_slots)
         try:
             if walk.spool.size_bytes:
                 plan = self.plan(distinct(self.table.records_of(walk.spool.slots)))
-                for _ in walk.run(plan.steps, _ignore, keep_going=True, workers=workers):
-                    pass
+                progress.start("loading delta sources", plan.decoded_bytes)
+                for walked in walk.run(plan.steps, _ignore, keep_going=True, workers=workers):
+                    progress.advance(self._count_decoded(walked))
             cache = RecordCache(self._reader, self.table, self._block_bytes, gather=walk.read_sources)
             yield SnapshotReader(self, cache)
         finally:
@@ -218,8 +223,13 @@ class SnapshotContent:
         damage = [
             DamagedExtent(*extent, reason) for record, reason in walked.damaged for extent in self.extents_of(record)
         ]
-        supplied = self.bytes_of(np.array(walked.records, np.int64))
-        return WalkedGroup(supplied, tuple(damage), walked.damaged)
+        return WalkedGroup(self._count_decoded(walked), tuple(damage), walked.damaged)
+
+    def _count_decoded(self, walked: WalkedRecords[None]) -> int:
+        """Return what records expand to, those that could not be expanded included."""
+        records = [*walked.records, *(record for record, _ in walked.damaged)]
+        entries = self.table.entries[np.array(records, np.int64)]
+        return int(self.table.index.cuts.count(entries).sum()) * self._block_bytes
 
 
 def _ignore(record: int, content: memoryview, read_sources: ReadSources) -> None:

@@ -125,8 +125,8 @@ def _write_anywhere(
     """Write records as they come off the packs, each block wherever it belongs."""
     for start, end in content.zero_extents():
         target.clear(start, end - start)
-    progress.start("restoring", content.data_bytes)
     plan = content.plan(can_read_back=True)
+    progress.start("restoring", plan.decoded_bytes)
     damage: list[DamagedExtent] = []
     try:
         for walked in content.walk(
@@ -138,7 +138,7 @@ def _write_anywhere(
             spool_folder=target.folder,
         ):
             damage += walked.damage
-            progress.advance(walked.supplied_bytes)
+            progress.advance(walked.decoded_bytes)
     except (IntegrityError, ObjectNotFound) as error:
         raise name_damage(content, error) from error
     damage.sort(key=lambda extent: extent.start)
@@ -152,7 +152,6 @@ def _write_in_order(
 ) -> tuple[int, tuple[DamagedExtent, ...]]:
     """Write a stream: spans of the image one after another, read ahead on all cores."""
     size_bytes = content.manifest.size_bytes
-    progress.start("restoring", size_bytes)
 
     def read(start: int) -> tuple[int, bytes, list[DamagedExtent]]:
         if keep_going:
@@ -161,9 +160,10 @@ def _write_in_order(
 
     damage: list[DamagedExtent] = []
     with (
-        content.open_in_order(workers=workers) as reader,
+        content.open_in_order(progress=progress, workers=workers) as reader,
         OrderedPool(workers=workers, window=workers or count_workers()) as pool,
     ):
+        progress.start("restoring", size_bytes)
         for start, data, damaged in pool.map(read, range(0, size_bytes, _STREAM_SPAN_BYTES)):
             target.write(start, memoryview(data))
             progress.advance(len(data))

@@ -163,9 +163,10 @@ class _Verifier:
         is_own = np.isin(chosen, content.records)
         is_done = np.where(is_own, self._is_proven[entries[chosen]], self._is_expanded[entries[chosen]])
         fresh = chosen[~is_done]
-        self._progress.start(f"verifying {ref.label}", content.bytes_of(np.intersect1d(fresh, content.records)))
-        for walked in content.walk(content.plan(fresh), None, keep_going=True, workers=self._workers):
-            self._progress.advance(walked.supplied_bytes)
+        plan = content.plan(fresh)
+        self._progress.start(f"verifying {ref.label}", plan.decoded_bytes)
+        for walked in content.walk(plan, None, keep_going=True, workers=self._workers):
+            self._progress.advance(walked.decoded_bytes)
             self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
         self._is_proven[entries[chosen[is_own]]] = True
         self._is_expanded[entries[content.table.add_sources(fresh)]] = True
