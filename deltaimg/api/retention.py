@@ -10,8 +10,9 @@ from functools import partial
 
 from deltaimg.api.vanished import find_vanished, forget_images, refuse_vanished, remember_snapshots
 from deltaimg.engine.progress import Progress
+from deltaimg.engine.prune.attempt import ConfirmImages, accept_images
 from deltaimg.engine.prune.options import MAX_UNUSED_PERCENT, PruneOptions, Trim
-from deltaimg.engine.prune.run import ConfirmImages, PruneForecast, PruneResult, accept_images
+from deltaimg.engine.prune.run import PruneForecast, PruneResult
 from deltaimg.engine.prune.run import plan_prune as plan_prune_of
 from deltaimg.engine.prune.run import prune as prune_repository
 from deltaimg.engine.retention.annotate import change_tags, set_pin

@@ -308,10 +308,10 @@ class Catalog:
 
         self.sources[links] = self._lookup.find_best(self.entries["id"][self.sources[links]], have_all)
 
-    def count_lacking(
+    def find_lacking(
         self, entries: npt.NDArray[np.int64], firsts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
-    ) -> int:
-        """Return how many records have no copy with some of slots [first, first + count) of each of `entries`."""
+    ) -> npt.NDArray[np.int64]:
+        """Return the records that have no copy with some of slots [first, first + count) of each of `entries`."""
         asked = np.flatnonzero(~self.cuts.have(entries, firsts, counts))
         entries = np.repeat(entries[asked], counts[asked])
         slots = expand_ranges(firsts[asked], counts[asked])
@@ -320,7 +320,7 @@ class Catalog:
             return self.cuts.have(found, slots[numbers], np.ones(len(numbers), np.int64)) & self.is_good[found]
 
         found = self._lookup.find_best(self.entries["id"][entries], have)
-        return len(distinct(entries[found < 0]))
+        return distinct(entries[found < 0])
 
     def _find_usable(self) -> None:
         """Find the records that can be expanded: from any good place whose sources can be, a record having several.

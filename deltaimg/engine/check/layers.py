@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import end_blocks
+from deltaimg.arrays import distinct, end_blocks
 from deltaimg.engine.check.catalog import Catalog
 from deltaimg.engine.check.findings import FindingKind, Findings, count_records
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
@@ -22,8 +22,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS, MapObject, parse_map
 from deltaimg.model import count_blocks
 from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
-from deltaimg.repo.numbering import LayerNumbers
-from deltaimg.repo.reachability import cut_runs
+from deltaimg.repo.numbering import LayerNumbers, list_named_slots
 from deltaimg.repo.repository import Repository
 
 
@@ -106,9 +105,13 @@ class LayerCheck:
             return 0
         of_record = np.full(layer_numbers.record_count, -1, np.int64)
         of_record[used] = entries
-        records, firsts, counts = cut_runs(needed.runs, layer_numbers.first_slots, needed.layer.record_slots)
-        is_cut = self._catalog.cuts.is_cut(of_record[records])
-        return self._catalog.count_lacking(of_record[records[is_cut]], firsts[is_cut], counts[is_cut])
+        lacking = [np.empty(0, np.int64)]
+        for records, firsts, counts in list_named_slots(
+            needed.runs, layer_numbers.first_slots, layer_numbers.slot_counts
+        ):
+            is_cut = self._catalog.cuts.is_cut(of_record[records])
+            lacking.append(self._catalog.find_lacking(of_record[records[is_cut]], firsts[is_cut], counts[is_cut]))
+        return len(distinct(*lacking))
 
     def _check_length(self, node: LayerNode, layer: MapObject) -> None:
         """Compare a layer with the images of the snapshots whose newest it is."""

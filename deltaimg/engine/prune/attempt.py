@@ -28,7 +28,6 @@ from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.reachability import Reachable, mark
 from deltaimg.repo.repository import Repository
 
-
 ConfirmImages = Callable[[Collection[str]], None]
 """Is called with the images that have snapshots, and raises where others are missing, so that nothing may be deleted."""
 

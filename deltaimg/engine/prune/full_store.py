@@ -65,7 +65,9 @@ def carry_out_in_full_store(attempts: Attempts, options: PruneOptions, error: St
     if not freed and not load_deletions(attempts.repository):
         raise error
     attempts.progress.warn("there is no room to repack the rest; run prune again when there is")
-    return Outcome(plan_deletion(*look(attempts.repository, attempts.confirm_images, attempts.progress)), written, freed)
+    return Outcome(
+        plan_deletion(*look(attempts.repository, attempts.confirm_images, attempts.progress)), written, freed
+    )
 
 
 def _delete_part(attempts: Attempts) -> int:
