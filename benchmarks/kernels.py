@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast the kernels are here, and how that compares with the `blake3` package on one thread.
 
-Reads   nothing: seeded random bytes in memory.
+Reads   nothing: seeded random bytes in memory. With `--pairs FOLDER...` what `delta_pairs.py` kept there: then delta codecs are
+        compared, and nothing else is measured.
 Prints  a table, or JSON with `--json`. Rounds of all rows alternate, so that a slow moment hits each of them; every
         number is the median of its rounds. Compare ratios of one run, not speeds of two.
 """
@@ -15,9 +16,11 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import blake3
 import numpy as np
+from measuring.delta_rows import compare_codecs
 
 from deltaimg.arrays import RUN, Runs
 from deltaimg.kernels import native, reference
@@ -150,6 +153,35 @@ def runs_rows() -> list[Row]:
     ]
 
 
+def delta_rows() -> list[Row]:
+    """Records of half a MiB against as much: a table whose counters went on, and content that resembles nothing."""
+    rng = np.random.default_rng(SEED)
+    length = MIB // 2
+    rows = rng.integers(0, 256, (length // 64, 64), np.uint8)
+    changed = rows.copy()
+    changed[:, 8] += 1
+    changed[rng.random(len(rows)) < 0.1, 20:30] += 3
+    other = rng.integers(0, 256, length, np.uint8)
+    work, body = bytearray(native.delta_work_bytes(length)), memoryview(bytearray(native.delta_bound(length)))
+    made = []
+    for name, content in (("a table that changed", changed.reshape(-1)), ("nothing alike", other)):
+        bytes_used = sum(native.encode_delta(content, rows, work, body))
+        encoded, out = bytes(body[:bytes_used]), memoryview(bytearray(length))
+        made += [
+            Row(
+                f"encode_delta, {name}",
+                lambda content=content: native.encode_delta(content, rows, work, body),
+                length / 1e6,
+            ),
+            Row(
+                f"decode_delta, {name}",
+                lambda encoded=encoded, out=out: native.decode_delta(encoded, rows, out),
+                length / 1e6,
+            ),
+        ]
+    return made
+
+
 def time_rows(rows: list[Row]) -> list[Result]:
     seconds: dict[str, list[float]] = {row.name: [] for row in rows}
     for _ in range(ROUNDS):
@@ -178,9 +210,17 @@ def processor_name() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--pairs", nargs="+", type=Path, help="compare delta codecs on these folders of delta_pairs.py")
     options = parser.parse_args()
-    results = [result for rows in (digest_rows, match_rows, runs_rows) for result in time_rows(rows())]
-    machine = {
+    if options.pairs:
+        print_codecs(options.pairs, as_json=options.json)
+        return
+    results = [result for rows in (digest_rows, match_rows, runs_rows, delta_rows) for result in time_rows(rows())]
+    print_kernels(results, as_json=options.json)
+
+
+def describe_machine() -> dict[str, object]:
+    return {
         "processor": processor_name(),
         "python": platform.python_version(),
         "blake3": blake3.__version__,
@@ -189,13 +229,33 @@ def main() -> None:
         "rounds": ROUNDS,
         "seed": SEED,
     }
-    if options.json:
+
+
+def print_kernels(results: list[Result], *, as_json: bool) -> None:
+    machine = describe_machine()
+    if as_json:
         print(json.dumps({"machine": machine, "results": [asdict(result) for result in results]}, indent=1))
         return
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     for result in results:
         ratio = "" if result.ratio is None else f"{result.ratio:8.2f} x blake3"
         print(f"{result.name:72}{result.speed:10.1f} {result.unit:11}{ratio}")
+
+
+def print_codecs(folders: list[Path], *, as_json: bool) -> None:
+    """Print a row for each codec and folder: a table that docs can take, or JSON."""
+    rows = [
+        asdict(row)
+        for folder in folders
+        for literals in (False, True)
+        for row in compare_codecs(folder, literals=literals)
+    ]
+    if as_json:
+        print(json.dumps({"machine": describe_machine(), "results": rows}, indent=1))
+        return
+    print("| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join("" if value is None else str(value) for value in row.values()) + " |")
 
 
 if __name__ == "__main__":
