@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from deltaimg.codec.deltaimg_codec import DeltaimgCodec
 from deltaimg.codec.interface import Codec
 from deltaimg.codec.none import NoneCodec
 from deltaimg.codec.zstd import LEVELS, MAX_LEVEL, MIN_LEVEL, ZstdCodec
 from deltaimg.errors import UsageError
 
-_DECODERS: dict[int, Codec] = {codec.encoding_id: codec for codec in (NoneCodec(), ZstdCodec())}
+_DECODERS: dict[int, Codec] = {codec.encoding_id: codec for codec in (NoneCodec(), ZstdCodec(), DeltaimgCodec())}
 
 
 def find_decoder(encoding_id: int) -> Codec | None:

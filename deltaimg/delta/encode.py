@@ -24,6 +24,10 @@ RECORD_BYTES = MIB // 2
 """What new blocks are gathered to, of whatever size they are."""
 _WORTH_IT = 0.98
 """A record that compresses to more than this share of itself is stored as it is, and so restores at memory speed."""
+_WORTH_A_SECOND = 0.9
+"""A second codec is tried where the first makes less than this share of the content, and where it makes less than this share
+of what the first makes of a sample."""
+_SAMPLE_BYTES = 32 << 10
 _LEAST_GAIN = 0.05
 """A delta that saves less than this share of the literal is not worth the sources that a restore must have."""
 _SURELY_WORTH_SOURCES = 0.125
@@ -66,9 +70,16 @@ class Encoder:
         record_key: bytes,
         block_bytes: int,
         is_delta_forced: bool = False,
+        second_codec: Codec | None = None,
     ) -> None:
-        """Args: delta_codecs: what is tried for a record that has sources; the smallest delta is taken."""
-        self._codec, self._delta_codecs = codec, delta_codecs
+        """Make an encoder.
+
+        Args:
+            codec: what literals are encoded with.
+            delta_codecs: what is tried for a record that has sources; the smallest delta is taken.
+            second_codec: tried for literals as well, where it makes less of a sample.
+        """
+        self._codec, self._second_codec, self._delta_codecs = codec, second_codec, delta_codecs
         self._record_key, self._block_bytes = record_key, block_bytes
         self._is_delta_forced = is_delta_forced
 
@@ -107,18 +118,27 @@ class Encoder:
     def _encode_literal(
         self, content: memoryview, digests: Digests, cut: CutTable | None, scratch: memoryview
     ) -> EncodedRecord:
-        payload = self._codec.encode(content)
-        encoding_id = self._codec.encoding_id
+        payload, codec = self._encode_smaller(content)
         if len(payload) > _WORTH_IT * len(content):
-            payload, encoding_id = bytes(content), NoneCodec.encoding_id
-        else:
-            try:
-                is_right = is_equal(self._codec.decode(payload, len(content), scratch), content)
-            except ValueError:
-                is_right = False
-            if not is_right:
-                raise _refuse(self._codec.name)
-        return self._make_record(encoding_id, digests, RecordTables(cut), payload)
+            return self._make_record(NoneCodec.encoding_id, digests, RecordTables(cut), bytes(content))
+        try:
+            is_right = is_equal(codec.decode(payload, len(content), scratch), content)
+        except ValueError:
+            is_right = False
+        if not is_right:
+            raise _refuse(codec.name)
+        return self._make_record(codec.encoding_id, digests, RecordTables(cut), payload)
+
+    def _encode_smaller(self, content: memoryview) -> tuple[bytes, Codec]:
+        """Return the smaller literal, and the codec that made it."""
+        payload, second = self._codec.encode(content), self._second_codec
+        if second is None or len(payload) > _WORTH_A_SECOND * len(content):
+            return payload, self._codec
+        sample = content[:_SAMPLE_BYTES]
+        if len(second.encode(sample)) > _WORTH_A_SECOND * len(self._codec.encode(sample)):
+            return payload, self._codec
+        other = second.encode(content)
+        return (other, second) if len(other) < len(payload) else (payload, self._codec)
 
     def _encode_delta(
         self, content: memoryview, digests: Digests, sources: Sources, cut: CutTable | None, scratch: memoryview

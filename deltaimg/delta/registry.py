@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from deltaimg.codec.deltaimg_codec import DeltaimgCodec
+from deltaimg.codec.interface import Codec
 from deltaimg.delta.deltaimg_delta import DeltaimgDelta
 from deltaimg.delta.interface import DeltaCodec, DeltaCodecs
 from deltaimg.delta.xdelta import XdeltaDelta
@@ -25,6 +27,7 @@ _MAKERS: Final[dict[str, Callable[[int], DeltaCodecs]]] = {
     ),
 }
 DELTA_MODES: Final = tuple(_MAKERS)
+_SECOND_CODEC_MODES: Final = ("deltaimg", "best")
 FORCED_MODES: Final = ("zstd", "xdelta", "deltaimg")
 """Those that take a delta wherever there is one, whether a literal would be smaller or not."""
 
@@ -37,3 +40,8 @@ def find_delta_decoder(encoding_id: int) -> DeltaCodec | None:
 def make_delta_codecs(mode: str, level: int) -> DeltaCodecs:
     """Return the codecs to try for a delta, for literals of a level; none for mode `none`."""
     return _MAKERS[mode](level)
+
+
+def make_second_codec(mode: str, level: int) -> Codec | None:
+    """Return the codec that is tried for literals of a level besides zstd; None for most modes."""
+    return DeltaimgCodec(level) if mode in _SECOND_CODEC_MODES else None

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import zstandard
 
+from deltaimg.codec.deltaimg_codec import DeltaimgCodec
 from deltaimg.codec.interface import Codec
 from deltaimg.codec.none import NoneCodec
 from deltaimg.codec.registry import find_decoder, parse_level
@@ -16,7 +17,14 @@ from deltaimg.codec.zstd import LEVELS, MAX_LEVEL, MIN_LEVEL, ZstdCodec
 from deltaimg.errors import UsageError
 from deltaimg.model import MIB
 
-CODECS = [NoneCodec(), ZstdCodec(), ZstdCodec(MIN_LEVEL), ZstdCodec(MAX_LEVEL)]
+CODECS = [
+    NoneCodec(),
+    ZstdCodec(),
+    ZstdCodec(MIN_LEVEL),
+    ZstdCodec(MAX_LEVEL),
+    DeltaimgCodec(),
+    DeltaimgCodec(MAX_LEVEL),
+]
 CONTENTS = {
     "nothing": b"",
     "one byte": b"x",
@@ -91,7 +99,7 @@ def test_the_registry_decodes_what_each_encodes(codec: Codec) -> None:
 
 
 def test_unknown_encodings_have_no_decoder() -> None:
-    assert [number for number in range(256) if find_decoder(number)] == [0, 1]
+    assert [number for number in range(256) if find_decoder(number)] == [0, 1, 4]
 
 
 def test_a_bomb_is_refused_before_it_expands() -> None:

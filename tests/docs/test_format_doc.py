@@ -16,6 +16,7 @@ import zstandard
 from blake3 import blake3
 
 from deltaimg.arrays import RUN
+from deltaimg.codec.deltaimg_codec import DeltaimgCodec
 from deltaimg.codec.none import NoneCodec
 from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.deltaimg_delta import DeltaimgDelta
@@ -233,11 +234,10 @@ def test_the_columns_of_a_map_are_in_the_order_of_the_document():
 
 def test_the_table_of_encodings_is_that_of_the_codecs():
     rows = table("Record header", ["encoding", "name", "the content is"])
-    codecs = [(codec.encoding_id, codec.name) for codec in (NoneCodec, ZstdCodec)]
-    assert [(int(row["encoding"]), row["name"]) for row in rows] == [
-        *codecs,
-        *((codec.encoding_id, f"{codec.name} delta") for codec in (ZstdDelta, XdeltaDelta, DeltaimgDelta)),
-    ]
+    codecs: list[type] = [NoneCodec, ZstdCodec, DeltaimgCodec]
+    deltas: list[type] = [ZstdDelta, XdeltaDelta, DeltaimgDelta]
+    names = {codec.encoding_id: f"{codec.name} delta" for codec in deltas} | {c.encoding_id: c.name for c in codecs}
+    assert {int(row["encoding"]): row["name"] for row in rows} == names
 
 
 @pytest.mark.parametrize("row", tables("Limits")[0], ids=lambda row: row["limit"])

@@ -22,7 +22,7 @@ from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.delta.encode import Encoder, count_record_blocks
 from deltaimg.delta.interface import DeltaCodecs
 from deltaimg.delta.match import Matcher, find_candidates
-from deltaimg.delta.registry import FORCED_MODES, find_delta_decoder, make_delta_codecs
+from deltaimg.delta.registry import FORCED_MODES, find_delta_decoder, make_delta_codecs, make_second_codec
 from deltaimg.delta.sources import BEST_LIMITS, SourceLimits
 from deltaimg.engine.backup.anchor_cache import AnchorCache, open_anchor_cache
 from deltaimg.engine.backup.base import BYTES_A_KNOWN_BLOCK, load_other_content
@@ -183,6 +183,7 @@ class NewContent:
             record_key=self._repository.keys.record,
             block_bytes=self._block_bytes,
             is_delta_forced=options.delta in FORCED_MODES,
+            second_codec=make_second_codec(options.delta, options.level),
         )
         stream = RecordStream(
             self._writer,
