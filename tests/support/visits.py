@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from deltaimg.store.interface import ObjectInfo, Store
+from deltaimg.store.interface import ANY_NAME, Layout, ObjectInfo, Store
 from tests.support.wrapping import WrappedStore
 
 
@@ -30,9 +30,9 @@ class VisitedStore(WrappedStore):
         if is_due and self._is_after:
             self._visit()
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, layout: Layout = ANY_NAME) -> Iterator[ObjectInfo]:
         """List at once, so that whoever acts after it does so before anything that was listed is looked at."""
-        yield from [*super().list(prefix)]
+        yield from [*super().list(prefix, layout)]
 
     def _visit(self) -> None:
         self.has_acted = True
