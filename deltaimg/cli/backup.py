@@ -94,8 +94,9 @@ def backup(
         typer.Option(
             "--delta",
             metavar="HOW",
-            help="auto: encode new content against similar content where that is smaller; zstd, xdelta, deltaimg: wherever "
-            "there is any; best: the smallest of all, from more content, and slower; none: never.",
+            help="auto: encode new content against similar content where that is smaller, by deltaimg's own codec, and by "
+            "zstd where that leaves much; deltaimg, zstd, xdelta: by this codec, wherever there is any; best: the smallest "
+            "of all, from more content, and slower; none: never.",
         ),
     ] = "auto",
     delta_depth: Annotated[

@@ -17,7 +17,7 @@ _DECODERS: dict[int, DeltaCodec] = {codec.encoding_id: codec for codec in (ZstdD
 
 _BEST_LEVEL: Final = 9
 _MAKERS: Final[dict[str, Callable[[int], DeltaCodecs]]] = {
-    "auto": lambda level: ((ZstdDelta(level),),),
+    "auto": lambda level: ((DeltaimgDelta(level),), (ZstdDelta(level),)),
     "none": lambda _: (),
     "zstd": lambda level: ((ZstdDelta(level),),),
     "xdelta": lambda level: ((XdeltaDelta(level),),),

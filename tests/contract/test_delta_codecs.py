@@ -131,6 +131,11 @@ def test_every_mode_makes_what_can_be_decoded() -> None:
             assert type(find_delta_decoder(made.encoding_id)) is type(made)
 
 
+def test_auto_tries_zstd_only_where_its_own_delta_is_large() -> None:
+    names = [[codec.name for codec in codecs] for codecs in make_delta_codecs("auto", 3)]
+    assert names == [["deltaimg"], ["zstd"]]
+
+
 def test_the_xdelta3_program_reads_ours(tmp_path: Path) -> None:
     program = requires_program("xdelta3")
     content = CONTENTS["the source, moved and changed"]

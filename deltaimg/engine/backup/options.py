@@ -37,7 +37,8 @@ class BackupOptions:
     """Accept a stream that is shorter than the last snapshot, and a file or device of which nearly nothing is left."""
     match_budget_bytes: int = MATCH_BUDGET_BYTES
     delta: str = "auto"
-    """auto, where it is worth its time; none; zstd or xdelta, whenever something is similar; best, the smaller of these."""
+    """auto: deltaimg's own deltas, zstd's where these are large, a literal where that is smaller; none; zstd, xdelta or
+    deltaimg: wherever something is similar; best: the smallest of all."""
     delta_budget_bytes: int = DELTA_BUDGET_BYTES
     max_depth: int = DEFAULT_DEPTH
     max_delta_cost: float = DEFAULT_DELTA_COST
