@@ -11,6 +11,7 @@ Memory  16 bytes a slot whose digest was loaded, 4 bytes an index entry, 24 byte
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -210,22 +211,44 @@ class SlotTable(RecordNumbers):
     def load_digests(
         self, records: npt.NDArray[np.int64], on_damage: Callable[[DeltaimgError], None] | None = None
     ) -> None:
-        """Read the digests of `records` from their signatures; each record's id proves that they are the right ones.
+        """Read the digests of `records` from their signatures and verify them by the records' ids.
+
+        Where a signature cannot be used, those that other copies of its records have are read.
 
         Args:
-            on_damage: told of what cannot be read, which is then left out; without it the error is raised.
+            on_damage: called with the error of a signature whose records are then left out; without it the error is raised.
         """
         self._grow_digests()
         wanted = records[~self._is_loaded[records]]
-        for signature, of_signature in group_by(self.index.entries["signature"][self._entries[wanted]]):
+        errors = self._load_signatures(wanted, self._entries[wanted])
+        copy = 0
+        waiting = wanted[~self._is_loaded[wanted]]
+        while errors and len(waiting):
+            entries = self.index.find(self.index.entries["id"][self._entries[waiting]], copy)
+            waiting, entries = waiting[entries >= 0], entries[entries >= 0]
+            is_untried = ~np.isin(self.index.entries["signature"][entries], list(errors))
+            errors |= self._load_signatures(waiting[is_untried], entries[is_untried])
+            waiting = waiting[~self._is_loaded[waiting]]
+            copy += 1
+        lost = wanted[~self._is_loaded[wanted]]
+        for signature in distinct(self.index.entries["signature"][self._entries[lost]]).tolist():
+            if on_damage is None:
+                raise errors[signature]
+            on_damage(errors[signature])
+
+    def _load_signatures(
+        self, records: npt.NDArray[np.int64], entries: npt.NDArray[np.int64]
+    ) -> dict[int, DeltaimgError]:
+        """Load digests of `records` from where `entries` of theirs say; return the errors by number of signature."""
+        errors: dict[int, DeltaimgError] = {}
+        for signature, places in group_by(self.index.entries["signature"][entries]):
             name = self.index.signatures[signature]
             try:
                 content = parse_signature(self._repository.get_object(SIGNATURES, name), SIGNATURES + name)
-                self._load_records(wanted[of_signature], name, content)
+                self._load_records(records[places], self.index.entries[entries[places]], name, content)
             except (IntegrityError, ObjectNotFound) as error:
-                if on_damage is None:
-                    raise
-                on_damage(error)
+                errors[signature] = error
+        return errors
 
     @property
     def is_loaded(self) -> npt.NDArray[np.bool_]:
@@ -243,9 +266,14 @@ class SlotTable(RecordNumbers):
         """Return the object name of the pack that holds a record."""
         return pack_name(self.index.packs[int(self.index.entries["pack"][self._entries[record]])])
 
-    def _load_records(self, records: npt.NDArray[np.int64], signature: str, content: SignatureObject) -> None:
-        """Take the digests of `records`, those of one size in one go: the keyed digest of each list must be the record's id."""
-        entries = self.index.entries[self._entries[records]]
+    def _load_records(
+        self, records: npt.NDArray[np.int64], entries: npt.NDArray[Any], signature: str, content: SignatureObject
+    ) -> None:
+        """Take the digests of `records`, those of one size in one go: the keyed digest of each list must be the record's id.
+
+        Args:
+            entries: an index entry of each record.
+        """
         starts, counts = entries["first_digest"].astype(np.int64), entries["slots"].astype(np.int64)
         for count, of_size in group_by(counts):
             if int(starts[of_size].max()) + count > len(content.digests):

@@ -10,7 +10,7 @@ import pytest
 
 from deltaimg.engine.restore.run import restore
 from deltaimg.engine.restore.verify import verify
-from deltaimg.errors import ContentDamaged, DeltaimgError, IntegrityError, ObjectNotFound
+from deltaimg.errors import ContentDamaged, DeltaimgError, IntegrityError, ObjectNotFound, SnapshotIncomplete
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
@@ -61,6 +61,7 @@ def flip(data: bytes) -> bytes:
 def test_damage_is_named_and_costs_only_the_snapshots_that_need_it(tmp_path: Path, kind: str, harm: object) -> None:
     case = Damaged()
     name = case.newest(kind)
+    whole = case.store.objects[name]
     if harm is None:
         del case.store.objects[name]
     else:
@@ -70,7 +71,7 @@ def test_damage_is_named_and_costs_only_the_snapshots_that_need_it(tmp_path: Pat
         assert kind == "snapshots/"
         assert harm is None
     else:
-        with pytest.raises((IntegrityError, ObjectNotFound)) as caught:
+        with pytest.raises((IntegrityError, ObjectNotFound, SnapshotIncomplete)) as caught:
             case.restore(tmp_path / "restored", case.repository.load_manifest(ref))
         if kind != "index/" or harm is not None:
             assert name.rsplit("/", 1)[-1] in str(caught.value)
@@ -85,6 +86,13 @@ def test_damage_is_named_and_costs_only_the_snapshots_that_need_it(tmp_path: Pat
         # A damaged pack is not seen by a backup, which reads metadata only; `verify` is what finds it.
         assert_restores(case.repository, again, case.second.content)
         assert progress.messages or harm is None
+    if kind == "signatures/":
+        # Each record has two copies now: either's signature will do.
+        new = set(case.store.objects) - set(case.full_objects) - set(case.new_objects)
+        for signature in [each for each in new if each.startswith(kind)]:
+            del case.store.objects[signature]
+        case.store.objects[name] = whole
+        assert_restores(case.repository, again, case.second.content)
 
 
 def test_a_swapped_object_is_refused(tmp_path: Path) -> None:
@@ -144,7 +152,7 @@ def test_no_flipped_byte_gives_a_wrong_image(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     places = [(name, place) for name, data in store.objects.items() for place in range(len(data))]
     found = harmless = 0
-    for number, (name, place) in enumerate(chance.sample(places, min(len(places), 1500))):
+    for number, (name, place) in enumerate(chance.sample(places, min(len(places), 500))):
         original = store.objects[name]
         store.objects[name] = (
             original[:place] + bytes([original[place] ^ (1 << chance.randrange(8))]) + original[place + 1 :]

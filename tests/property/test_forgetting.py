@@ -15,6 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.restore.verify import verify
 from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.errors import LastSnapshot, SnapshotPinned
@@ -44,7 +45,10 @@ class ForgettingMachine(RuleBasedStateMachine):
     def back_up(self, edits: int) -> None:
         edit_at_random(self.image, edits)
         self.nights.append(
-            Night(back_up_image(self.repository, self.image, clock=self.clock), bytes(self.image.content))
+            Night(
+                back_up_image(self.repository, self.image, clock=self.clock, allow_shrink=True, workers=1),
+                bytes(self.image.content),
+            )
         )
 
     @rule(size=st.integers(1, MAX_BYTES))
@@ -94,7 +98,8 @@ class ForgettingMachine(RuleBasedStateMachine):
             reports = verify(self.repository, self.repository.list_snapshots(), workers=1)
             assert not any(report.damage for report in reports)
             for night in self.nights:
-                assert_restores(self.repository, self.repository.load_manifest(ref_of(night)), night.content)
+                content = SnapshotContent(self.repository, self.repository.load_manifest(ref_of(night)))
+                assert content.make_reader().read(0, len(night.content)) == night.content
 
 
 def ref_of(night: Night) -> SnapshotRef:
