@@ -124,6 +124,8 @@ class ExclusiveLock(HeldLock):
                 self._store.put(self._name, [self._data])
                 return True
             found = read_lock(self._store, self._name)
+            if found is not None and found.error is not None and not found.is_damaged:
+                raise found.error  # The store fails or refuses, or a newer deltaimg holds it.
             verdict = watch.look(found) if found else Verdict.GONE
             if found is None or verdict is Verdict.GONE:
                 removals += 1

@@ -120,18 +120,35 @@ class NeverSyncsFolders(SimulatedDisk):
     def sync_folder(self, path: str) -> None: ...
 
 
-class NamesBeforeItSyncs(LocalStore):
-    """Publishes a file, then syncs it, through the port alone."""
+class NamesBeforeItWrites(SimulatedDisk):
+    """Writes and syncs a file only once it has its name."""
 
-    def _write_temporary(self, temporary: str, parts: Parts) -> None:
-        self._late = (self._port.create(temporary), parts)
+    def create(self, path: str) -> int:
+        descriptor = super().create(path)
+        self._late = {**getattr(self, "_late", {}), path: (descriptor, [])}
+        return descriptor
 
-    def _publish(self, temporary: str, target: str) -> None:
-        descriptor, parts = self._late
-        super()._publish(temporary, target)
-        self._port.write(descriptor, parts)
-        self._port.sync(descriptor)
-        self._port.close(descriptor)
+    def write(self, descriptor: int, parts: Parts) -> None:
+        next(kept for each, kept in self._late.values() if each == descriptor).extend(parts)
+
+    def sync(self, descriptor: int) -> None: ...
+
+    def close(self, descriptor: int) -> None: ...
+
+    def link(self, source: str, target: str) -> None:
+        super().link(source, target)
+        self._write_late(source)
+
+    def rename(self, source: str, target: str) -> None:
+        super().rename(source, target)
+        self._write_late(source)
+
+    def _write_late(self, source: str) -> None:
+        if source in self._late:
+            descriptor, parts = self._late.pop(source)
+            super().write(descriptor, parts)
+            super().sync(descriptor)
+            super().close(descriptor)
 
 
 class CommitsFirst(LocalStore):
@@ -159,7 +176,7 @@ class CommitsFirst(LocalStore):
 
 @pytest.mark.parametrize(
     "mutant",
-    [{"make_disk": NeverSyncsFiles}, {"make_disk": NeverSyncsFolders}, {"make_store": NamesBeforeItSyncs},
+    [{"make_disk": NeverSyncsFiles}, {"make_disk": NeverSyncsFolders}, {"make_disk": NamesBeforeItWrites},
      {"make_store": CommitsFirst}],
     ids=["files are never synced", "folders are never synced", "names come before bytes", "manifests come before packs"],
 )  # fmt: skip

@@ -13,7 +13,6 @@ from deltaimg.repo.repository import Repository
 from deltaimg.store.local import LocalStore
 from tests.support.images import make_incompressible_image
 from tests.support.program import command, environment, succeed
-from tests.support.retention import keep_only
 
 SIZE = 1 << 20
 
@@ -37,8 +36,8 @@ def test_a_backup_of_another_process_loses_nothing_to_a_prune(tmp_path: Path) ->
         held.stdin.flush()
         wait_for(repo / "locks" / "late")
         time.sleep(1.0)
-        keep_only(repository, [])
-        found = succeed("prune", "--json", repo=repo).json
+        succeed("forget", "gone@latest", "--force", "-q", repo=repo)
+        found = succeed("prune", "--force", "--json", repo=repo).json
         assert found["freed_bytes"] == 0
         assert [lock["name"] for each in found["waiting"] for lock in each["locks"]] == ["late"]
         held.stdin.write(image.content[SIZE + SIZE // 2 :])
@@ -68,8 +67,8 @@ def test_a_dead_process_keeps_no_prune_waiting(tmp_path: Path) -> None:
         dead.kill()
         dead.wait()
     assert os.path.exists(repo / "locks" / "late")
-    keep_only(Repository.open(LocalStore(str(repo))), [])
-    found = succeed("prune", "--json", repo=repo).json
+    succeed("forget", "gone@latest", "--force", "-q", repo=repo)
+    found = succeed("prune", "--force", "--json", repo=repo).json
     assert found["waiting"] == []
     assert found["freed_bytes"] > SIZE
 

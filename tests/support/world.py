@@ -79,6 +79,7 @@ class World:
 
     def back_up(self, name: str = "vm1", **options: object) -> Manifest:
         self.clock.advance(days=1)
+        options.setdefault("allow_shrink", True)
         manifest = back_up_image(self.repository, self.images[name], name, clock=self.clock, workers=1, **options)
         self.promises.contents[manifest.id] = bytes(self.images[name].content)
         self.promises.committed |= {manifest.id}

@@ -9,7 +9,16 @@ import threading
 import msgspec
 import pytest
 
-from deltaimg.errors import LockLost, OutOfResources, RepositoryLocked, StoreError, StoreFull, StoreUnavailable
+from deltaimg.errors import (
+    LockLost,
+    OutOfResources,
+    PermissionDenied,
+    RepositoryLocked,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+    UnsupportedFormat,
+)
 from deltaimg.format.lock import HEARTBEATS, build_lock
 from deltaimg.repo import lock as lock_module
 from deltaimg.repo.lock import ExclusiveLock, ImageLock, MaintenanceLock, ReaderLock
@@ -19,6 +28,7 @@ from deltaimg.repo.lock_watch import remove_lock, remove_stale_locks
 from deltaimg.repo.repository import Repository
 from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
+from tests.golden.forge import forge_from
 from tests.support.clock import START
 from tests.support.faults import FaultyStore
 from tests.support.repositories import make_repository
@@ -446,3 +456,24 @@ def test_of_many_that_lock_at_once_one_wins(tmp_path) -> None:
     winner.check()
     winner.__exit__()
     assert not list(store.list("locks/"))
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable(NAME, "gone"), PermissionDenied(NAME, "no")])
+def test_a_lock_that_the_store_cannot_read_is_an_error_of_the_store(error: StoreError) -> None:
+    store = MemoryStore()
+    repository = make_repository(store)
+    put(repository, found(pid=2**22 + 1))
+    broken = Repository(FaultyStore(store, error, fail_at=1), repository.config)
+    with pytest.raises(type(error)):
+        take(broken).__enter__()
+    assert not list_locks(store)[0].is_damaged
+
+
+def test_a_lock_of_a_newer_version_is_not_removed() -> None:
+    store = MemoryStore()
+    repository, naps = make_repository(store), Naps()
+    store.objects[NAME] = forge_from(found().data, version=9)
+    with pytest.raises(UnsupportedFormat, match="version 9"):
+        take(repository, naps).__enter__()
+    assert not naps.slept
+    assert remove_lock(store, list_locks(store)[0]), "unlock --force can"
