@@ -27,7 +27,8 @@ from unittest.mock import patch
 import deltaimg
 from deltaimg.arrays import Digests
 from deltaimg.delta.encode import EncodedRecord, Encoder, Sources
-from deltaimg.engine.backup.source_finder import SourceFinder
+from deltaimg.engine.backup.delta_sources.choose import SourceChooser
+from deltaimg.engine.backup.delta_sources.fetch import SourceFetcher
 
 
 class Keeper:
@@ -90,7 +91,7 @@ def keeping(folder: Path, most: int) -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     pairs, literals, totals = Keeper(folder, most), Keeper(folder, most), Totals()
-    encode, choose, read = Encoder.encode, SourceFinder.choose, SourceFinder.read
+    encode, choose, read = Encoder.encode, SourceChooser.choose, SourceFetcher.fetch
 
     def encode_kept(
         encoder: Encoder, content: memoryview, digests: Digests, sources: Sources | None, *rest: Any
@@ -104,8 +105,8 @@ def keeping(folder: Path, most: int) -> Iterator[None]:
 
     with ExitStack() as patches:
         patches.enter_context(patch.object(Encoder, "encode", encode_kept))
-        patches.enter_context(patch.object(SourceFinder, "choose", totals.timed("choose_s", choose)))
-        patches.enter_context(patch.object(SourceFinder, "read", totals.timed("read_s", read)))
+        patches.enter_context(patch.object(SourceChooser, "choose", totals.timed("choose_s", choose)))
+        patches.enter_context(patch.object(SourceFetcher, "fetch", totals.timed("read_s", read)))
         yield
     (folder / "totals.json").write_text(json.dumps(totals.values) + "\n")
 

@@ -102,10 +102,10 @@ def backup(
     delta_depth: Annotated[
         str, typer.Option("--delta-depth", metavar="N", help="How many deltas may depend on one another, 1 to 64.")
     ] = "8",
-    max_delta_cost: Annotated[
+    max_read_amplification: Annotated[
         str,
         typer.Option(
-            "--max-delta-cost",
+            "--max-read-amplification",
             metavar="N",
             help="Restore read amplification: how many times the bytes a restore may decode, for the sake of deltas.",
         ),
@@ -161,7 +161,7 @@ def backup(
             delta=delta,
             delta_budget_bytes=parse_size(delta_memory),
             max_depth=parse_count(delta_depth),
-            max_delta_cost=parse_ratio(max_delta_cost),
+            max_read_amplification=parse_ratio(max_read_amplification),
             cache_folder=None if no_cache else cache_dir or _find_cache_folder(terminal),
             cache_budget_bytes=parse_size(cache_size),
         )

@@ -37,15 +37,14 @@ class Stage:
     total_bytes: int | None
     done_bytes: int = 0
     started_s: float = field(default_factory=time.monotonic)
-    head_bytes: int = field(init=False)
-    """What was done before it began."""
-
-    def __post_init__(self) -> None:
-        self.head_bytes = self.done_bytes
 
     @property
     def took_s(self) -> float:
         return time.monotonic() - self.started_s
+
+    def pause(self, duration_s: float) -> None:
+        """Leave the time that an inner stage took out of this one's rate."""
+        self.started_s += duration_s
 
     def advance(self, done_bytes: int) -> None:
         """Count more bytes as done."""
@@ -62,8 +61,8 @@ class Stage:
         elif self.done_bytes:
             parts.append(format_bytes(self.done_bytes))
         took_s = self.took_s
-        if self.done_bytes > self.head_bytes and took_s >= _FIRST_LINE_S:
-            rate = (self.done_bytes - self.head_bytes) / took_s
+        if self.done_bytes and took_s >= _FIRST_LINE_S:
+            rate = self.done_bytes / took_s
             parts.append(f"{format_bytes(rate)}/s")
             if self.total_bytes is not None and self.done_bytes < self.total_bytes:
                 parts.append(f"{format_seconds((self.total_bytes - self.done_bytes) / rate)} left")

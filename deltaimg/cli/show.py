@@ -59,7 +59,7 @@ def show(
                     "packs": layout.packs,
                     "depth": layout.depth,
                     "restore_cost": round(layout.restore_cost, 3),
-                    "delta_cost": round(layout.delta_cost, 3),
+                    "read_amplification": round(layout.read_amplification, 3),
                     "explanation": None if explanation is None else asdict(explanation),
                 }
             )
@@ -95,7 +95,7 @@ def show(
                     "restore cost",
                     f"{layout.restore_cost:.2f} bytes decoded for each byte written; "
                     + (
-                        f"{layout.delta_cost:.2f} times what it would be without deltas, up to {layout.depth} deep"
+                        f"{layout.read_amplification:.2f} times what it would be without deltas, up to {layout.depth} deep"
                         if layout.depth
                         else "no deltas"
                     ),

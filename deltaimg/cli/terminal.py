@@ -56,7 +56,7 @@ class Terminal:
 
     def __init__(self, *, as_json: bool = False, is_quiet: bool = False, is_verbose: bool = False) -> None:
         self.as_json, self.is_quiet, self.is_verbose = as_json, is_quiet, is_verbose
-        self._stage = Stage("", None)
+        self._stages: list[Stage] = []
         self._view: ProgressView | None = None
         self._ticker: Ticker | None = None
         self._logged = LoggedWarnings(self.warn)
@@ -105,20 +105,35 @@ class Terminal:
 
     # -- progress ----------------------------------------------------------------------------------------------------
 
-    def start(self, task: str, total_bytes: int | None, done_bytes: int = 0) -> None:
-        self._stage = Stage(task, total_bytes, done_bytes)
-        Terminal.stage = task
+    def start(self, task: str, total_bytes: int | None) -> None:
+        if self._stages:
+            self._stages.pop()
+        self.begin(task, total_bytes)
+
+    def begin(self, task: str, total_bytes: int | None) -> None:
+        self._stages.append(Stage(task, total_bytes))
+        self._show_stage()
+
+    def advance(self, done_bytes: int) -> None:
+        self._stages[-1].advance(done_bytes)
+        if self._ticker is not None:
+            self._ticker.tick()
+
+    def end(self) -> None:
+        ended = self._stages.pop()
+        if self._stages:
+            self._stages[-1].pause(ended.took_s)
+            self._show_stage()
+
+    def _show_stage(self) -> None:
+        """Show the innermost stage."""
+        Terminal.stage = self._stages[-1].name
         if self.is_quiet:
             return
         if self._view is None or self._ticker is None:
             self._view = open_view()
             self._ticker = Ticker(self._view)
-        self._view.begin(self._stage)
-
-    def advance(self, done_bytes: int) -> None:
-        self._stage.advance(done_bytes)
-        if self._ticker is not None:
-            self._ticker.tick()
+        self._view.begin(self._stages[-1])
 
     def warn(self, message: str) -> None:
         line = f"deltaimg: warning: {format_line(message)}"

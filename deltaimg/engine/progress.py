@@ -1,26 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a verb has come: what the engine reports and a user interface may show."""
+"""How far a verb has come: events that the engine reports and a user interface may show.
+
+Stages nest: while an inner stage runs, the one around it stands still, and goes on where it was when the inner one ends.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
 class Progress(Protocol):
     """Called from the engine's main thread only."""
 
-    def start(self, task: str, total_bytes: int | None, done_bytes: int = 0) -> None:
-        """A stage begins, or goes on where another interrupted it.
+    def start(self, task: str, total_bytes: int | None) -> None:
+        """A stage begins in place of the innermost one."""
+        ...
+
+    def begin(self, task: str, total_bytes: int | None) -> None:
+        """A stage begins, inside of the one that is running.
 
         Args:
             task: what is done, as in "backing up"; it may hold names from a repository.
-            total_bytes: how much there is to do; None when nobody knows, as with a stream.
-            done_bytes: how much of that is done already.
+            total_bytes: how much there is to do; None when that is not known, as with a stream.
         """
         ...
 
     def advance(self, done_bytes: int) -> None:
-        """So many more bytes are done."""
+        """So many more bytes of the innermost stage are done."""
+        ...
+
+    def end(self) -> None:
+        """The innermost stage ends."""
         ...
 
     def warn(self, message: str) -> None:
@@ -31,8 +43,22 @@ class Progress(Protocol):
 class NoProgress:
     """Shows nothing."""
 
-    def start(self, task: str, total_bytes: int | None, done_bytes: int = 0) -> None: ...
+    def start(self, task: str, total_bytes: int | None) -> None: ...
+
+    def begin(self, task: str, total_bytes: int | None) -> None: ...
 
     def advance(self, done_bytes: int) -> None: ...
 
+    def end(self) -> None: ...
+
     def warn(self, message: str) -> None: ...
+
+
+@contextmanager
+def stage(progress: Progress, task: str, total_bytes: int | None = None) -> Iterator[None]:
+    """Report the block as a stage."""
+    progress.begin(task, total_bytes)
+    try:
+        yield
+    finally:
+        progress.end()

@@ -49,7 +49,7 @@ def test_backup_json_ends_with_one_object_that_says_by_how_much_the_repository_g
 
 def test_backup_takes_every_option_that_bounds_deltas(nights: Nights) -> None:
     """Numbers are text that commands parse: those of two options reached the engine as text, which ended every such run."""
-    bounds = ("--delta-depth", "3", "--max-delta-cost", "1.5", "--delta-memory", "8M", "--match-memory", "8M")
+    bounds = ("--delta-depth", "3", "--max-read-amplification", "1.5", "--delta-memory", "8M", "--match-memory", "8M")
     succeed("backup", nights.image, "--image", "vm1", *bounds, "--delta", "zstd", "--no-cache", repo=nights.repo)
 
 
@@ -82,7 +82,7 @@ def test_show_explains_what_was_stored(nights: Nights) -> None:
     assert sum(kind["content_bytes"] for kind in told["stored"]) == found["new_bytes"]
     assert told["zero_bytes"] + told["referenced_bytes"] + found["new_bytes"] == found["changed_bytes"]
     assert found["restore_cost"] >= 1
-    assert found["delta_cost"] >= 1
+    assert found["read_amplification"] >= 1
     text = succeed("show", "vm1", repo=nights.repo).text
     assert "delta, zstd" in text
     assert "restore cost" in text

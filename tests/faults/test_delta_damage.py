@@ -46,7 +46,7 @@ class Chain:
         self.objects: list[list[str]] = []
         for night in range(NIGHTS):
             before = set(self.store.objects)
-            options = {"delta": mode, "cache_folder": str(folder), "max_delta_cost": 9.0}
+            options = {"delta": mode, "cache_folder": str(folder), "max_read_amplification": 9.0}
             manifest = back_up_image(self.repository, self.image, **options)
             self.nights.append((manifest, bytes(self.image.content)))
             self.objects.append(sorted(set(self.store.objects) - before))

@@ -256,7 +256,7 @@ def test_a_repair_whose_lock_was_taken_away_moves_nothing() -> None:
     harm(harmed, names_of(harmed, "packs/")[0], "flip")
 
     class Thief(Warnings):
-        def start(self, task: str, total_bytes: int | None, done_bytes: int = 0) -> None:
+        def begin(self, task: str, total_bytes: int | None) -> None:
             for each in list_locks(harmed.store):
                 remove_lock(harmed.store, each)
 

@@ -27,8 +27,13 @@ class Warnings:
         self.done_bytes = 0
         self.total_bytes: int | None = None
 
-    def start(self, task: str, total_bytes: int | None, done_bytes: int = 0) -> None:
+    def start(self, task: str, total_bytes: int | None) -> None:
+        self.begin(task, total_bytes)
+
+    def begin(self, task: str, total_bytes: int | None) -> None:
         self.done_bytes, self.total_bytes = 0, total_bytes
+
+    def end(self) -> None: ...
 
     def advance(self, done_bytes: int) -> None:
         self.done_bytes += done_bytes

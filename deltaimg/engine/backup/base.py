@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tonight's image is compared with: the newest snapshot of the image, resolved and proven, and content of others.
+"""Open the base: the newest snapshot of the image, resolved and verified; and load other content of the repository.
 
-A base that cannot be used costs a warning and a full map, never the night's backup.
+A base that cannot be used costs a warning and a full map, never the backup.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from deltaimg.arrays import Runs, empty_runs
 from deltaimg.engine.content.resolved import Resolved, load_resolved
 from deltaimg.engine.progress import Progress
 from deltaimg.errors import IntegrityError, ObjectNotFound, SnapshotError
@@ -18,16 +21,40 @@ from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 
 BYTES_A_KNOWN_BLOCK = 26
-"""Digest, a share of the hash table and of the record it is in."""
+"""Its digest, and a share of the hash table and of its record's entries."""
 
 
-def find_base(
-    repository: Repository, image: str, progress: Progress
-) -> tuple[SlotTable, Manifest | None, Resolved | None]:
-    """Return the slots in view, the newest manifest of `image` that can be read, and that snapshot if it can be a base."""
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What an image is compared with."""
+
+    table: SlotTable
+    """The slots of the base, and of what else is loaded later."""
+    newest: Manifest | None
+    """The newest snapshot of the image whose manifest can be read."""
+    resolved: Resolved | None
+    """That snapshot, if it can be a base."""
+
+    @property
+    def is_usable(self) -> bool:
+        return self.resolved is not None
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """Of the snapshot that is the base."""
+        return self.resolved.manifest if self.resolved else None
+
+    @property
+    def runs(self) -> Runs:
+        """The base's map, empty without a base."""
+        return self.resolved.map.runs if self.resolved else empty_runs()
+
+
+def open_base(repository: Repository, image: str, progress: Progress) -> Base:
+    """Load the index, and the newest snapshot of `image` that can be read."""
     table = SlotTable(repository, load_index(repository))
     for error in table.index.damage:
-        progress.warn(f"{error}; what only it knows of is stored again where it is met")
+        progress.warn(f"{error}; content that only it lists is stored again")
     for ref in reversed(repository.list_snapshots(image)):
         try:
             manifest = repository.load_manifest(ref)
@@ -37,15 +64,15 @@ def find_base(
         try:
             resolved = load_resolved(repository, manifest, table)
             _check_packs(table, resolved)
-            return table, manifest, resolved
+            return Base(table, manifest, resolved)
         except (IntegrityError, ObjectNotFound, SnapshotError) as error:
             progress.warn(f"{ref.label} cannot be a base: {error}; this snapshot gets a full map")
-            return SlotTable(repository, table.index), manifest, None
-    return table, None, None
+            return Base(SlotTable(repository, table.index), manifest, None)
+    return Base(table, None, None)
 
 
 def _check_packs(table: SlotTable, resolved: Resolved) -> None:
-    """Raise ObjectNotFound where the content of a base is not there any more: what is unchanged is then stored again."""
+    """Raise ObjectNotFound if content of a base is missing: unchanged blocks are then stored again."""
     entries = table.entries[table.used_records(resolved.map.runs)]
     entries = entries[table.index.is_lost[entries]]
     if len(entries):
@@ -54,9 +81,9 @@ def _check_packs(table: SlotTable, resolved: Resolved) -> None:
 
 
 def load_other_content(table: SlotTable, block_bytes: int, budget_bytes: int, progress: Progress) -> None:
-    """Bring the digests of other records of the repository into view, the newest first, as far as the budget goes.
+    """Load the digests of other records of the repository, the newest first, within a budget.
 
-    These are what other images store, and what an interrupted run left behind.
+    These are of other images, of earlier snapshots, and of interrupted backups.
     """
     allowed = budget_bytes // BYTES_A_KNOWN_BLOCK - table.slot_count
     entries = table.index.entries
@@ -66,6 +93,4 @@ def load_other_content(table: SlotTable, block_bytes: int, budget_bytes: int, pr
     numbers = numbers[np.cumsum(entries["slots"][numbers], dtype=np.int64) <= allowed]
     if len(numbers):
         records = table.add_entries(numbers)
-        table.load_digests(
-            records, lambda error: progress.warn(f"{error}; its content is stored again where it is met")
-        )
+        table.load_digests(records, lambda error: progress.warn(f"{error}; content of its records is stored again"))

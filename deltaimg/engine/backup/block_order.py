@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order in which changed blocks go into records: by how deep the content stands that they replace.
+"""The order of changed blocks in records: by the delta depth of the content that they replace.
 
-A delta record stands one deeper than the deepest of its sources. Blocks that change every night, gathered with their neighbours
-that had not changed for a year, would put each record upon last night's, and within a week all of them at the bound where
-content is stored as a literal again. By themselves they do so alone.
+A delta record is one deeper than its deepest source. If blocks that change in every backup shared records with
+neighbours that had not changed for a year, each record would depend on the previous backup's, and within a week all would be at
+the bound where content is stored as a literal again. Ordered by depth, only the blocks that change in every backup are.
 
 Memory  4 records of blocks for each depth.
 """
@@ -11,36 +11,17 @@ Memory  4 records of blocks for each depth.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, Digests, Runs, Slots, distinct, end_blocks
+from deltaimg.arrays import FIRST_SLOT, Runs, distinct, end_blocks
+from deltaimg.engine.backup.changed_blocks import ChangedBlocks
 from deltaimg.kernels import gather_blocks
 from deltaimg.repo.slots import SlotTable
 
 _BATCH_RECORDS = 4
-"""Of one depth, one after another: where two depths meet, a record has blocks of both."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChangedBlocks:
-    """Blocks `indexes` of `content` are blocks `blocks` of the image."""
-
-    content: memoryview
-    indexes: Slots
-    blocks: npt.NDArray[np.uint64]
-    digests: Digests
-
-    def copy(self, block_bytes: int) -> ChangedBlocks:
-        """Return the same blocks in memory of their own, and nothing else in it."""
-        content = gather_blocks(self.content, block_bytes, self.indexes)
-        return ChangedBlocks(content.data, np.arange(len(self.indexes), dtype=np.uint32), self.blocks, self.digests)
-
-    def choose(self, numbers: npt.NDArray[np.integer] | slice) -> ChangedBlocks:
-        """Return some of them."""
-        return ChangedBlocks(self.content, self.indexes[numbers], self.blocks[numbers], self.digests[numbers])
+"""Records of one depth in a row; where two depths meet, a record has blocks of both."""
 
 
 class BlockOrder:
@@ -74,7 +55,7 @@ class BlockOrder:
                 yield self._batches[depth].take()
 
     def _find_depths(self, blocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        """Return how deep the content stands that the base has at each of `blocks`, 0 where it has none."""
+        """Return the delta depth of what the base has at each of `blocks`, 0 where it has nothing."""
         depths = np.zeros(len(blocks), np.int64)
         if len(self._base_runs):
             runs = np.maximum(np.searchsorted(self._base_runs["first_block"], blocks, side="right") - 1, 0)
@@ -114,7 +95,7 @@ class _Batch:
         return count
 
     def take(self) -> ChangedBlocks:
-        """Return all that was filled in, and begin anew in the same memory."""
+        """Return all that was filled in; the next call to `fill` overwrites it."""
         blocks = np.concatenate([part.blocks for part in self._parts])
         digests = np.concatenate([part.digests for part in self._parts])
         indexes = np.arange(self._count, dtype=np.uint32)

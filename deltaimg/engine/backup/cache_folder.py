@@ -66,13 +66,9 @@ class CacheFolder:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def anchors_path(self, repository_id: str, image: str) -> str:
-        """Return the file for an image's anchors."""
-        return os.path.join(self.path, repository_id, image + ANCHORS)
-
-    def content_path(self, repository_id: str, image: str) -> str:
-        """Return the folder for contents of an image's records."""
-        return os.path.join(self.path, repository_id, image + CONTENT)
+    def open_image(self, repository_id: str, image: str) -> ImageCache:
+        """Return where an image's part is."""
+        return ImageCache(self, repository_id, image)
 
     def note_location(self, repository_id: str, location: str) -> None:
         """Remember where a repository is; raises OSError."""
@@ -192,3 +188,32 @@ def _read_location(folder: str) -> bytes | None:
 def _remove_if_empty(folder: str) -> None:
     with suppress(OSError):
         os.rmdir(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCache:
+    """One image's part of the folder; none of it need exist."""
+
+    folder: CacheFolder
+    repository_id: str
+    image: str
+
+    @property
+    def anchors_path(self) -> str:
+        """The file of the image's anchors."""
+        return os.path.join(self.folder.path, self.repository_id, self.image + ANCHORS)
+
+    @property
+    def content_path(self) -> str:
+        """The folder of content of the image's records."""
+        return os.path.join(self.folder.path, self.repository_id, self.image + CONTENT)
+
+    def list_others(self, most: int) -> list[ImageCache]:
+        """Return other images of the repository whose anchors are kept, the latest written first."""
+        found = []
+        for entry in _scan(os.path.dirname(self.anchors_path)):
+            image, suffix = os.path.splitext(entry.name)
+            if suffix == ANCHORS and image != self.image:
+                with suppress(OSError):
+                    found.append((entry.stat().st_mtime_ns, image))
+        return [ImageCache(self.folder, self.repository_id, image) for _, image in sorted(found, reverse=True)[:most]]

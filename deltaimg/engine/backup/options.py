@@ -18,7 +18,7 @@ MATCH_BUDGET_BYTES = 256 * MIB
 DELTA_BUDGET_BYTES = 256 * MIB
 CACHE_BUDGET_BYTES = 1024 * MIB
 DEFAULT_DEPTH = SourceLimits().depth
-DEFAULT_DELTA_COST = 2.0
+DEFAULT_READ_AMPLIFICATION = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class BackupOptions:
     deltaimg: wherever something is similar; best: the smallest of all."""
     delta_budget_bytes: int = DELTA_BUDGET_BYTES
     max_depth: int = DEFAULT_DEPTH
-    max_delta_cost: float = DEFAULT_DELTA_COST
+    max_read_amplification: float = DEFAULT_READ_AMPLIFICATION
     """Bytes that a restore may decode for each that it would decode without deltas; beyond it, deltas are less deep."""
     cache_folder: str | None = None
     """Where what this host knows of images is kept from run to run, as `deltaimg.find_cache_folder()` returns it for the
@@ -62,10 +62,8 @@ def check_options(options: BackupOptions) -> None:
         raise UsageError(f"delta '{options.delta[:60]}' is none of {', '.join(DELTA_MODES)}")
     if not 1 <= options.max_depth <= MAX_DEPTH:
         raise UsageError(f"deltas {options.max_depth} deep: it must be 1 to {MAX_DEPTH}")
-    if not options.max_delta_cost >= 1:
-        raise UsageError(
-            f"a delta cost of {options.max_delta_cost:g}: with deltas a restore decodes no less than without"
-        )
+    if not options.max_read_amplification >= 1:
+        raise UsageError(f"a read amplification of {options.max_read_amplification:g}: it cannot be less than 1")
     if len(options.tags) > MAX_TAGS:
         raise UsageError(f"{len(options.tags)} tags: a snapshot can have {MAX_TAGS}")
     for tag in options.tags:

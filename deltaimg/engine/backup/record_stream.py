@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gather new blocks into records, encode these on all cores, and hand them to the packs in order.
+"""Gather new blocks into records, encode these on all cores, and hand them to the pack writer in order.
 
-Memory  a record's content for each one that is being filled, encoded or waits for its turn.
+Memory  the content of each record that is being filled, is being encoded or waits for its turn.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests, Slots, runs_from_blocks
+from deltaimg.arrays import DIGEST_BYTES, Digests, runs_from_blocks
 from deltaimg.delta.encode import EncodedRecord, Encoder, count_record_blocks
-from deltaimg.delta.judge import DeltaJudge
-from deltaimg.engine.backup.source_finder import Choice, SourceFinder
+from deltaimg.engine.backup.changed_blocks import ChangedBlocks
+from deltaimg.engine.backup.delta_sources.choose import Choice
+from deltaimg.engine.backup.delta_sources.open import DeltaSources
+from deltaimg.engine.backup.delta_sources.source_records import NewRecord
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer
 from deltaimg.kernels import gather_blocks
 from deltaimg.repo.pack_writer import PackWriter
@@ -41,13 +43,10 @@ class RecordStream:
         block_bytes: int,
         first_slot: int,
         workers: int,
-        finder: SourceFinder | None = None,
-        uses_sources: bool = True,
+        delta_sources: DeltaSources | None = None,
     ) -> None:
-        """Args: finder: learns of every record; finds sources if `uses_sources`, or once it knows of images like this one."""
-        self._writer, self._encoder = writer, encoder
-        self._finder, self._uses_sources = finder, uses_sources
-        self._judge = DeltaJudge()
+        """Args: first_slot: of the first new record. delta_sources: None makes literals only."""
+        self._writer, self._encoder, self._delta_sources = writer, encoder, delta_sources
         self._block_bytes = block_bytes
         self._record_blocks = count_record_blocks(block_bytes)
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
@@ -75,22 +74,20 @@ class RecordStream:
 
     @property
     def slot_counts(self) -> npt.NDArray[np.int64]:
+        """How many slots each of them has."""
         return np.array(self._counts, np.int64)
 
-    def add(self, content: memoryview, indexes: Slots, blocks: npt.NDArray[np.uint64], digests: Digests) -> None:
-        """Take blocks `indexes` of `content`, whose digests are `digests`, in that order; all are copied.
-
-        Args:
-            blocks: the numbers of these blocks in the image.
-        """
+    def add(self, new: ChangedBlocks) -> None:
+        """Take new blocks in that order; all are copied."""
         done = 0
-        while done < len(indexes):
-            count = min(len(indexes) - done, self._record_blocks - self._filled_blocks)
+        while done < len(new.blocks):
+            part = new.choose(slice(done, done + self._record_blocks - self._filled_blocks))
+            count = len(part.blocks)
             start = self._filled_blocks * self._block_bytes
             room = self._buffer[start : start + count * self._block_bytes]
-            gather_blocks(content, self._block_bytes, indexes[done : done + count], np.frombuffer(room, np.uint8))
-            self._digests.append(digests[done : done + count].copy())
-            self._blocks.append(blocks[done : done + count].copy())
+            gather_blocks(part.content, self._block_bytes, part.indexes, np.frombuffer(room, np.uint8))
+            self._digests.append(part.digests.copy())
+            self._blocks.append(part.blocks.copy())
             self._filled_blocks += count
             done += count
             if self._filled_blocks == self._record_blocks:
@@ -115,31 +112,26 @@ class RecordStream:
         self._digests, self._blocks = [], []
 
     def _choose(self, content: memoryview, digests: Digests) -> Choice | None:
-        """Find what the record that is full now should be encoded against."""
-        if self._finder is None:
-            return None
-        if not self._uses_sources and not self._finder.find_relatives():
-            self._finder.learn(content, self._next_slot)
+        """Return what the record that is full now should be encoded against."""
+        if self._delta_sources is None:
             return None
         slots = np.arange(self._next_slot, self._next_slot + len(digests), dtype=np.uint32)
         runs = runs_from_blocks(np.concatenate(self._blocks), slots)
-        choice = self._finder.choose(content, self._encoder.name_record(digests), runs)
-        if choice is None or not self._judge.is_worth_trying(choice.share):
-            return None
-        return choice
+        return self._delta_sources.choose(content, NewRecord(self._encoder.name_record(digests), runs))
 
     def _encode(self, filled: _Filled) -> tuple[_Filled, EncodedRecord]:
-        sources = self._finder.read(filled.choice) if self._finder and filled.choice else None
+        choice, delta_sources = filled.choice, self._delta_sources
+        sources = delta_sources.fetch(choice) if delta_sources and choice else None
         scratch = self._scratch.get(len(filled.buffer))
         record = self._encoder.encode(filled.content, filled.digests, sources, scratch)
-        if self._finder and filled.choice and record.tables.sources is not None:
-            self._finder.keep(record.header.id, filled.choice, filled.content)
+        if delta_sources and choice and record.tables.sources is not None:
+            delta_sources.keep(record.header.id, choice, filled.content)
         self._free.put(filled.buffer)
         return filled, record
 
     def _give(self, filled: _Filled, record: EncodedRecord) -> None:
-        if filled.choice and record.gain is not None:
-            self._judge.learn(filled.choice.share, record.gain)
+        if self._delta_sources and filled.choice and record.gain is not None:
+            self._delta_sources.note_gain(filled.choice, record.gain)
         self._ids.append(record.header.id)
         self._counts.append(record.header.slots)
         self._writer.add(record.header, record.payload, record.digests, record.tables)

@@ -1,45 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One backup: open, compare, match, encode, store, commit.
+"""One backup, stage by stage: open base, scan, match, order, choose delta sources, encode, pack, write map, commit.
 
-Always  the manifest is stored last, once all that it needs is durable: until then the repository is as good as before.
-Always  what landed before an interruption is found and used by the next run.
+    open base               base.py            the newest snapshot of the image, resolved and verified
+    scan                    engine/scan.py     read what the source says holds data, and compare it with the base
+    match                   deduplicator.py    refer to blocks that are stored already
+    order                   block_order.py     gather changed blocks by delta depth
+    choose delta sources    delta_sources/     what each new record is encoded against
+    encode, pack            record_stream.py   records on all cores, in order into packs
+    write map               new_snapshot.py    a map layer of what changed
+    commit                  commit.py          the manifest
+
+Always  the manifest is stored last, once all that it needs is durable: until then the repository is as it was.
+Always  what was stored before an interruption is found and used by the next backup.
 """
 
 from __future__ import annotations
 
 import random
-import secrets
-import socket
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 
-import msgspec
-import numpy as np
-import numpy.typing as npt
-
-from deltaimg.arrays import Runs, empty_runs
-from deltaimg.delta.signature import root_digest
-from deltaimg.engine.backup.base import find_base
+from deltaimg.arrays import Runs
+from deltaimg.engine.backup.base import Base, open_base
+from deltaimg.engine.backup.changes import Changes
 from deltaimg.engine.backup.commit import commit_snapshot
-from deltaimg.engine.backup.new_content import NewContent
+from deltaimg.engine.backup.context import BackupContext, BackupRequest
+from deltaimg.engine.backup.new_map import NewMap
+from deltaimg.engine.backup.new_snapshot import RunStart, write_map
 from deltaimg.engine.backup.options import BackupOptions, check_options
 from deltaimg.engine.backup.reread_sample import find_changed_piece
-from deltaimg.engine.backup.seen import SeenImage
 from deltaimg.engine.backup.source_checks import check_container, check_size, check_unchanged, check_use
-from deltaimg.engine.progress import NoProgress, Progress
-from deltaimg.engine.scan import Scanner, round_extents
+from deltaimg.engine.progress import NoProgress, Progress, stage
+from deltaimg.engine.scan import Scanner, count_span_bytes, round_extents
 from deltaimg.errors import DeltaimgError, StoreError, UsageError
-from deltaimg.format.manifest import SNAPSHOTS, Manifest, Statistics, build_manifest, count_microseconds, format_time
+from deltaimg.format.manifest import SNAPSHOTS, Manifest, count_microseconds
 from deltaimg.image.source import Source
-from deltaimg.model import DEFAULT_BLOCK_BYTES, count_blocks
-from deltaimg.repo.layers import store_layers
+from deltaimg.model import DEFAULT_BLOCK_BYTES
 from deltaimg.repo.leftovers import remove_leftovers
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name
-from deltaimg.text import as_text
 
 
 def back_up(
@@ -54,205 +56,119 @@ def back_up(
     """Store `source` as the newest snapshot of `image` and return its manifest.
 
     Raises:
-        UsageError: a name, a tag or a block size that cannot be. ImageError: the source cannot be read.
+        UsageError: a name, a tag or a block size that is not valid. ImageError: the source cannot be read.
         ImageInUse, SourceChanged, SourceShrank: see `source_checks`; nothing was committed.
-        RepositoryLocked: another run is at work on it.
+        RepositoryLocked: another process works on the image.
         LockLost: another process considered this run dead; nothing was committed.
         StoreError: the repository cannot keep it; nothing was committed.
     """
     options = options or BackupOptions()
     check_image_name(image)
     check_options(options)
+    start = RunStart.now(clock)
     with ImageLock(repository, image, f"backup of {source.path}", clock()) as lock:
         # A name that the store cannot keep is refused now, not at the end.
         repository.store.make_folder(SNAPSHOTS + image)
         remove_leftovers(repository)
-        return _Backup(repository, source, image, options, progress or NoProgress(), clock, lock).run()
+        return _run(BackupRequest(repository, lock, source, image, options, progress or NoProgress(), clock), start)
 
 
-class _Backup:
-    """The state of one run."""
-
-    def __init__(
-        self,
-        repository: Repository,
-        source: Source,
-        image: str,
-        options: BackupOptions,
-        progress: Progress,
-        clock: Callable[[], datetime],
-        lock: ImageLock,
-    ) -> None:
-        self._lock = lock
-        self._repository, self._source, self._image = repository, source, image
-        self._options, self._progress, self._clock = options, progress, clock
-        self._started, self._started_at = time.monotonic(), clock()
-
-    def run(self) -> Manifest:
-        self._progress.start("loading the base", None)
-        self._table, self._newest, self._base = find_base(self._repository, self._image, self._progress)
-        is_live = check_use(self._source, self._options)
-        check_size(self._source, self._newest, self._options, self._progress)
-        self._container = check_container(self._source, self._newest, self._options)
-        self._block_bytes = self._choose_block_bytes()
-        self._base_runs = self._base.map.runs if self._base else empty_runs()
-        extents = round_extents(self._source, self._block_bytes)
-        self._seen = SeenImage(None if self._source.is_sequential else extents, self._block_bytes)
-        clock = self._clock  # Not the whole of this, which the writer would keep alive, and this the writer.
-        writer = PackWriter(self._repository, lambda: count_microseconds(clock()), check_lock=self._lock.check)
-        with writer:
-            try:
-                self._store_changes(extents, writer)
-                if self._source.is_sequential:
-                    check_size(self._source, self._newest, self._options, self._progress)
-                runs = self._seen.lay_on(self._base_runs, self._source.size_bytes or 0)
-                is_live |= check_unchanged(self._source, self._options, self._reread_sample(extents, runs))
-            except StoreError:
-                raise
-            except BaseException:
-                self._publish_landed(writer)
-                raise
-            self._progress.start("committing", None)
+def _run(request: BackupRequest, start: RunStart) -> Manifest:
+    repository, source, options, progress = request.repository, request.source, request.options, request.progress
+    with stage(progress, "loading the base"):
+        base = open_base(repository, request.image, progress)
+    is_live = check_use(source, options)
+    check_size(source, base.newest, options, progress)
+    container = check_container(source, base.newest, options)
+    context = _make_context(request, base)
+    with _open_writer(request) as writer, Changes(context, writer) as changes:
+        with _publish_if_interrupted(writer, progress):
+            _store_changes(context, changes)
+            if source.is_sequential:
+                check_size(source, base.newest, options, progress)
+            runs = context.new_map.overlay(base.runs, source.size_bytes or 0)
+            is_live |= check_unchanged(source, options, _reread_sample(context, runs))
+        with stage(progress, "committing"):
             writer.finish()
-            manifest = self._commit(runs, writer.stored_bytes, is_live=is_live)
-        self._progress.start("updating the cache", None)
-        self._new.keep_for_next_run()
-        return manifest
+            manifest = write_map(context, start, runs, writer.stored_bytes, is_live=is_live, container=container)
+            commit_snapshot(repository, request.lock, manifest, base.table, runs)
+        with stage(progress, "updating the cache"):
+            changes.keep_for_next_run()
+    return manifest
 
-    # -- the steps ---------------------------------------------------------------------------------------------------
 
-    def _store_changes(self, extents: npt.NDArray[np.int64], writer: PackWriter) -> None:
-        """Scan, match, encode and store all blocks that are not as in the base."""
-        scanner = Scanner(
-            self._source,
-            block_key=self._repository.keys.block,
-            block_bytes=self._block_bytes,
-            base_runs=self._base_runs,
-            base_digests=self._table.digests,
-            workers=self._options.workers,
+def _make_context(request: BackupRequest, base: Base) -> BackupContext:
+    block_bytes = _choose_block_bytes(request, base)
+    extents = round_extents(request.source, block_bytes)
+    new_map = NewMap(None if request.source.is_sequential else extents, block_bytes)
+    return BackupContext(request, base, block_bytes, extents, new_map)
+
+
+def _choose_block_bytes(request: BackupRequest, base: Base) -> int:
+    """Return the block size of the image's snapshots, or of the first one; raises UsageError if another was asked for."""
+    wanted = request.options.block_bytes
+    if base.newest is None:
+        return wanted or DEFAULT_BLOCK_BYTES
+    if wanted not in (None, base.newest.block_bytes):
+        raise UsageError(
+            f"image '{request.image}' has blocks of {base.newest.block_bytes} bytes since its first snapshot, not {wanted}",
+            hint="leave --block-size out, or back up under another image name",
         )
-        total = None if self._source.is_sequential else int((extents[:, 1] - extents[:, 0]).sum())
-        self._progress.start("backing up", total)
-        done_bytes = 0
-        with self._open_new_content(extents, writer) as new:
-            for span in scanner.scan(extents):
-                self._seen.note_span(span)
-                if span.content is not None:
-                    if new.take(span, span.content):
-                        self._progress.start("backing up", total, done_bytes)
-                    scanner.release(span)
-                self._progress.advance(span.read_bytes)
-                done_bytes += span.read_bytes
-            self._progress.start("storing what is left", None)
-            new.finish()
-        self._new = new
+    return base.newest.block_bytes
 
-    def _open_new_content(self, extents: npt.NDArray[np.int64], writer: PackWriter) -> NewContent:
-        return NewContent(
-            self._repository,
-            self._table,
-            self._source,
-            writer,
-            self._seen,
-            self._options,
-            image=self._image,
-            base_runs=self._base_runs if self._base else None,
-            extents=extents,
-            block_bytes=self._block_bytes,
-            progress=self._progress,
-        )
 
-    def _reread_sample(self, extents: npt.NDArray[np.int64], runs: Runs) -> int | None:
-        """Return where the source reads otherwise than before, if a sample of it does."""
-        if self._source.is_sequential:
-            return None
-        return find_changed_piece(
-            self._source,
-            extents,
-            runs,
-            self._table.digests,
-            block_key=self._repository.keys.block,
-            block_bytes=self._block_bytes,
-            chance=random.Random(),
-        )
+def _open_writer(request: BackupRequest) -> PackWriter:
+    clock = request.clock
+    return PackWriter(request.repository, lambda: count_microseconds(clock()), check_lock=request.lock.check)
 
-    def _commit(self, runs: Runs, stored_bytes: int, *, is_live: bool) -> Manifest:
-        """Store the map layer, then the manifest."""
-        size_bytes = self._source.size_bytes or 0
-        block_count = count_blocks(size_bytes, self._block_bytes)
-        base = self._base.manifest if self._base else None
-        layers = store_layers(self._repository, self._table, runs, self._base.map if self._base else None, block_count)
-        statistics = self._seen.summarise(runs, self._base_runs, size_bytes, time.monotonic() - self._started)
-        ended_at = self._clock()
-        manifest = Manifest(
-            id=secrets.token_hex(8),
-            image=self._image,
-            time=self._choose_time(ended_at),
-            base=base.id if base else None,
-            base_time=base.time if base else None,
-            size_bytes=size_bytes,
-            block_bytes=self._block_bytes,
-            maps=layers.maps,
-            root_digest=self._find_root(runs, statistics, size_bytes),
-            statistics=statistics,
-            started=format_time(self._started_at),
-            ended=format_time(ended_at),
-            tags=self._options.tags,
-            comment=self._options.comment,
-            is_live=is_live,
-            container=self._container,
-            unreadable=self._source.unreadable,
-            source=as_text(self._source.path),
-            host=as_text(socket.gethostname()),
-            software=self._options.software,
-        )
-        manifest = _settle_stored_bytes(manifest, stored_bytes + layers.stored_bytes)
-        commit_snapshot(self._repository, self._lock, manifest, self._table, runs)
-        return manifest
 
-    # -- their parts -------------------------------------------------------------------------------------------------
-
-    def _choose_block_bytes(self) -> int:
-        wanted = self._options.block_bytes
-        if self._newest is None:
-            return wanted or DEFAULT_BLOCK_BYTES
-        if wanted not in (None, self._newest.block_bytes):
-            raise UsageError(
-                f"image '{self._image}' has blocks of {self._newest.block_bytes} bytes since its first snapshot, not {wanted}",
-                hint="leave --block-size out, or back up under another image name",
-            )
-        return self._newest.block_bytes
-
-    def _find_root(self, runs: Runs, statistics: Statistics, size_bytes: int) -> str:
-        """Return the root digest of the image: the base's, where not a block of it changed."""
-        if self._base and not statistics.changed_bytes and size_bytes == self._base.manifest.size_bytes:
-            return self._base.manifest.root_digest
-        root_key = self._repository.keys.root
-        return root_digest(
-            root_key, runs, self._table.digests, size_bytes=size_bytes, block_bytes=self._block_bytes
-        ).hex()
-
-    def _choose_time(self, now: datetime) -> str:
-        """Return now, or just after the newest snapshot where the clock has gone back: order is never lost."""
-        if self._newest is not None:
-            now = max(now, self._newest.taken_at + timedelta(microseconds=1))
-        return format_time(now)
-
-    def _publish_landed(self, writer: PackWriter) -> None:
-        """Make what was stored before an interruption findable for the next run, if the store still can."""
+@contextmanager
+def _publish_if_interrupted(writer: PackWriter, progress: Progress) -> Iterator[None]:
+    """If the block ends in an error, make what was stored findable for the next backup, if the store still can."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except BaseException:
         try:
             writer.finish()
         except DeltaimgError as error:
-            self._progress.warn(f"what landed could not be indexed: {error}")
+            progress.warn(f"what was stored could not be indexed: {error}")
+        raise
 
 
-def _settle_stored_bytes(manifest: Manifest, other_bytes: int) -> Manifest:
-    """Write the growth of the repository, the manifest's own size included, into the manifest."""
-    stored = other_bytes
-    while True:
-        statistics = msgspec.structs.replace(manifest.statistics, stored_bytes=stored)
-        manifest = msgspec.structs.replace(manifest, statistics=statistics)
-        size = len(build_manifest(manifest))
-        if stored == other_bytes + size:
-            return manifest
-        stored = other_bytes + size
+def _store_changes(context: BackupContext, changes: Changes) -> None:
+    """Scan the image and store all blocks that are not as in the base."""
+    source, progress = context.source, context.progress
+    scanner = Scanner(
+        source,
+        block_key=context.repository.keys.block,
+        block_bytes=context.block_bytes,
+        base_runs=context.base.runs,
+        base_digests=context.base.table.digests,
+        workers=context.options.workers,
+    )
+    with stage(progress, "backing up", None if source.is_sequential else count_span_bytes(context.extents)):
+        for span in scanner.scan(context.extents):
+            context.new_map.note_span(span)
+            if span.content is not None:
+                changes.add(span, span.content)
+                scanner.release(span)
+            progress.advance(span.read_bytes)
+    with stage(progress, "storing what is left"):
+        changes.finish()
+
+
+def _reread_sample(context: BackupContext, runs: Runs) -> int | None:
+    """Return where the source now reads otherwise than it did, if a sample of it does."""
+    if context.source.is_sequential:
+        return None
+    return find_changed_piece(
+        context.source,
+        context.extents,
+        runs,
+        context.base.table.digests,
+        block_key=context.repository.keys.block,
+        block_bytes=context.block_bytes,
+        chance=random.Random(),
+    )

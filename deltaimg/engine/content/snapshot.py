@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from deltaimg.arrays import FIRST_SLOT, RANGE, Ranges, Runs, count_run_blocks, distinct, expand_ranges
 from deltaimg.delta.registry import find_delta_decoder
-from deltaimg.engine.content.places import SlotPlaces
 from deltaimg.engine.content.reader import SnapshotReader
 from deltaimg.engine.content.record_cache import CACHE_BYTES, RecordCache
 from deltaimg.engine.content.resolved import load_resolved
+from deltaimg.engine.content.slot_lookup import SlotLookup
 from deltaimg.engine.content.source_ranges import ReadBack
 from deltaimg.engine.content.walk import ReadSources, RecordWalk, WalkedRecords, WalkPlan, plan_walk
 from deltaimg.engine.progress import NoProgress, Progress
@@ -57,7 +57,7 @@ class SnapshotContent:
         self.resolved = load_resolved(repository, manifest, self.table)
         self.runs = self.resolved.map.runs
         self._reader = RecordReader(repository, self.table, find_delta_decoder)
-        self._places = SlotPlaces(self.runs)
+        self._places = SlotLookup(self.runs)
         self._block_bytes = manifest.block_bytes
         self._records = self.table.used_records(self.runs)
         self._closure = self.table.add_sources(self._records)

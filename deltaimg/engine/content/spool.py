@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import RANGE, Ranges, Slots, ranges_of_blocks
-from deltaimg.engine.nameless_file import open_nameless
+from deltaimg.engine.unnamed_file import open_unnamed
 from deltaimg.errors import ImageError
 from deltaimg.kernels import gather_blocks, read_ranges, write_ranges
 from deltaimg.model import MIB
@@ -75,7 +75,7 @@ class Spool:
     def _open(self) -> int:
         if self.size_bytes <= MEMORY_BYTES:
             return os.memfd_create("deltaimg-spool")
-        return open_nameless(self._folder)
+        return open_unnamed(self._folder)
 
     def _failure(self, error_number: int | None) -> ImageError:
         return ImageError(

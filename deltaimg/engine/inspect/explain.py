@@ -13,7 +13,7 @@ import numpy as np
 from deltaimg.arrays import FIRST_SLOT, Runs, count_run_blocks, empty_runs, expand_ranges
 from deltaimg.codec.registry import find_decoder
 from deltaimg.delta.registry import find_delta_decoder
-from deltaimg.engine.content.places import SlotPlaces
+from deltaimg.engine.content.slot_lookup import SlotLookup
 from deltaimg.errors import DeltaimgError
 from deltaimg.format.manifest import Manifest
 from deltaimg.kernels import overlay_runs, subtract_runs
@@ -145,7 +145,7 @@ def _find_contributors(
     region_bytes = max(MIB, block, 1 << max(0, (size - 1) // _REGIONS).bit_length())
     blocks = np.zeros(-(-size // region_bytes), np.int64)
     payload = np.zeros(len(blocks), np.float64)
-    places = SlotPlaces(runs)
+    places = SlotLookup(runs)
     for first in range(0, len(records), _PIECE_RECORDS):
         piece = records[first : first + _PIECE_RECORDS]
         counts = table.slot_counts[piece]

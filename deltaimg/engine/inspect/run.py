@@ -41,7 +41,7 @@ class SnapshotLayout:
         return self.record_bytes / self.data_bytes if self.data_bytes else 1.0
 
     @property
-    def delta_cost(self) -> float:
+    def read_amplification(self) -> float:
         """Bytes that a restore decodes for each that it would decode without deltas."""
         return self.record_bytes / self.held_bytes if self.held_bytes else 1.0
 

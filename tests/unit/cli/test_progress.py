@@ -91,11 +91,13 @@ def test_nothing_is_left_once_all_is_done(clock: Clock) -> None:
     assert stage.describe() == "10.0 MiB of 10.0 MiB, 5.0 MiB/s"
 
 
-def test_what_was_done_before_counts_for_no_speed(clock: Clock) -> None:
-    stage = Stage("backing up", 100 * MIB, 50 * MIB)
+def test_time_of_an_inner_stage_is_left_out_of_the_rate(clock: Clock) -> None:
+    stage = Stage("backing up", 100 * MIB)
     clock.now_s += 10
-    stage.advance(10 * MIB)
-    assert stage.describe() == "60.0 MiB of 100 MiB, 1.0 MiB/s, 40 s left"
+    stage.advance(50 * MIB)
+    clock.now_s += 1000
+    stage.pause(1000)
+    assert stage.describe() == "50.0 MiB of 100 MiB, 5.0 MiB/s, 10 s left"
 
 
 def test_names_from_a_repository_are_escaped(clock: Clock, said: Callable[[], list[str]]) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltaimg.engine.backup.base import find_base
-from deltaimg.engine.backup.block_order import BlockOrder, ChangedBlocks
+from deltaimg.engine.backup.base import open_base
+from deltaimg.engine.backup.block_order import BlockOrder
+from deltaimg.engine.backup.changed_blocks import ChangedBlocks
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.progress import NoProgress
 from deltaimg.repo.index import load_index
@@ -50,7 +51,7 @@ def test_hot_blocks_take_no_others_to_the_bound(tmp_path: Path) -> None:
         touched = sorted(cold[night * share : (night + 1) * share])
         for block in touched:
             touch(image, chance, range(block, block + 1))
-        manifest = back_up_image(repository, image, cache_folder=str(tmp_path), max_delta_cost=100)
+        manifest = back_up_image(repository, image, cache_folder=str(tmp_path), max_read_amplification=100)
         assert_restores(repository, manifest, bytes(image.content))
         stored.append(manifest.statistics.stored_bytes)
         depths = load_index(repository).links.depths
@@ -66,9 +67,9 @@ def test_every_block_comes_back_once_and_with_its_own_bytes() -> None:
     for _ in range(3):
         back_up_image(repository, image)
         touch(image, chance, interleave(0))
-    table, _, base = find_base(repository, "vm1", NoProgress())
-    assert base
-    order = BlockOrder(table, base.map.runs, RECORD, BLOCK)
+    base = open_base(repository, "vm1", NoProgress())
+    assert base.is_usable
+    order = BlockOrder(base.table, base.runs, RECORD, BLOCK)
     content = memoryview(bytes(image.content))
     digests = np.arange(BLOCKS * 16, dtype=np.uint32).astype(np.uint8).reshape(-1, 16)
     found: dict[int, tuple[bytes, bytes]] = {}

@@ -13,7 +13,7 @@ import pytest
 
 from deltaimg.api.cache import clean_cache, find_cache_folder, is_leftover, list_cache
 from deltaimg.engine.backup.cache_folder import CacheFolder
-from deltaimg.engine.backup.content_cache import ContentCache
+from deltaimg.engine.backup.delta_sources.content_cache import ContentCache
 from deltaimg.errors import CacheError
 from deltaimg.repo.repository import Repository
 from deltaimg.store.local import LocalStore

@@ -171,13 +171,13 @@ def rewrite_halves(image: SyntheticImage, night: int) -> None:
         image.write(block * 4096 + night % 2 * 2048, chance.randbytes(2048))
 
 
-def find_delta_costs(folder: Path, bound: float) -> list[float]:
+def find_read_amplifications(folder: Path, bound: float) -> list[float]:
     """Return what deltas cost a restore of each of eight such nights, the image being right."""
     repository, image = make_repository(), make_database()
     costs = []
     for night in range(8):
-        manifest = back_up_image(repository, image, max_delta_cost=bound, cache_folder=str(folder))
-        costs.append(inspect_snapshot(repository, manifest).delta_cost)
+        manifest = back_up_image(repository, image, max_read_amplification=bound, cache_folder=str(folder))
+        costs.append(inspect_snapshot(repository, manifest).read_amplification)
         content = bytes(image.content)
         rewrite_halves(image, night)
     assert_restores(repository, manifest, content)
@@ -185,7 +185,7 @@ def find_delta_costs(folder: Path, bound: float) -> list[float]:
 
 
 def test_deltas_cost_a_restore_hardly_more_than_their_bound(tmp_path: Path) -> None:
-    free, bound = find_delta_costs(tmp_path / "free", 100.0), find_delta_costs(tmp_path / "bound", 1.25)
+    free, bound = find_read_amplifications(tmp_path / "free", 100.0), find_read_amplifications(tmp_path / "bound", 1.25)
     assert max(free) > 2.5
     assert 1.25 <= max(bound) <= 1.5 * 1.25
     assert bound[-1] > 1
@@ -194,13 +194,13 @@ def test_deltas_cost_a_restore_hardly_more_than_their_bound(tmp_path: Path) -> N
 def test_records_that_hold_little_by_now_do_not_count_against_deltas(tmp_path: Path) -> None:
     repository, image, chance = make_repository(), make_database(), random.Random(3)
     for night in range(12):
-        manifest = back_up_image(repository, image, max_delta_cost=1.25, cache_folder=str(tmp_path))
+        manifest = back_up_image(repository, image, max_read_amplification=1.25, cache_folder=str(tmp_path))
         assert not night or manifest.statistics.stored_bytes < manifest.statistics.changed_bytes / 8
         for page in chance.sample(range(PAGES), 60):
             image.write(page * PAGE + 4096 * chance.randrange(4) + chance.randrange(3900), chance.randbytes(100))
     layout = inspect_snapshot(repository, manifest)
     assert layout.restore_cost > 1.5
-    assert layout.delta_cost < 1.25
+    assert layout.read_amplification < 1.25
 
 
 def test_a_run_leaves_nothing_in_memory(tmp_path: Path) -> None:
@@ -215,7 +215,9 @@ def test_a_run_leaves_nothing_in_memory(tmp_path: Path) -> None:
         kinds = {type(each).__name__ for each in gc.get_objects() if id(each) not in of_others}
     finally:
         gc.enable()
-    assert kinds.isdisjoint({"RecordStream", "SourceFinder", "RecordCache", "AnchorCache", "SlotTable", "Index"})
+    assert kinds.isdisjoint(
+        {"RecordStream", "SourceChooser", "SourceFetcher", "RecordCache", "AnchorCache", "SlotTable", "Index"}
+    )
 
 
 def test_explanation_accounts_for_every_block(tmp_path: Path) -> None:
@@ -284,7 +286,7 @@ def test_a_read_expands_no_record_of_a_chain_twice(
     """Many paths lead down a chain of deltas, hundreds of times as many as there are records."""
     repository, image, chance = make_repository(), make_database(), random.Random(15)
     for _ in range(16):
-        manifest = back_up_image(repository, image, cache_folder=str(tmp_path), max_delta_cost=100.0)
+        manifest = back_up_image(repository, image, cache_folder=str(tmp_path), max_read_amplification=100.0)
         content = bytes(image.content)
         update_rows(image, chance)
     snapshot = SnapshotContent(repository, manifest)
@@ -310,7 +312,7 @@ def test_every_night_of_a_chain_in_a_forced_mode_restores(tmp_path: Path, mode: 
     nights = []
     for _ in range(31):
         manifest = back_up_image(
-            repository, image, delta=mode, max_depth=6, max_delta_cost=100.0, cache_folder=str(tmp_path)
+            repository, image, delta=mode, max_depth=6, max_read_amplification=100.0, cache_folder=str(tmp_path)
         )
         nights.append((manifest, bytes(image.content)))
         for page in chance.sample(range(32), 8):

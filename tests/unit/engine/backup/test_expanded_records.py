@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltaimg.engine.backup.expanded_records import ExpandedRecords
+from deltaimg.engine.backup.delta_sources.expanded_records import ExpandedRecords
 
 BLOCK, RECORD = 4096, 4
 

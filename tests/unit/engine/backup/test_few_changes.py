@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from deltaimg.delta.match import find_candidates
-from deltaimg.engine.backup import new_content
+from deltaimg.engine.backup import changes
 from deltaimg.repo.index import load_index
 from tests.support.images import SyntheticImage, make_incompressible_image
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 
 BLOCK = 4096
 BLOCKS = 512
-MOST = new_content.FEW_BYTES // BLOCK
+MOST = changes.FEW_BYTES // BLOCK
 
 
 @pytest.fixture(autouse=True)
 def _small_images_have_few_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(new_content, "FEW_SHARE", 1)
+    monkeypatch.setattr(changes, "FEW_SHARE", 1)
 
 
 def make_image(seed: int = 1) -> SyntheticImage:
@@ -116,7 +116,7 @@ def test_none_stores_few_blocks_too() -> None:
 
 
 def test_a_small_image_has_no_few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(new_content, "FEW_SHARE", 4096)
+    monkeypatch.setattr(changes, "FEW_SHARE", 4096)
     repository, image, chance = make_repository(), make_image(), random.Random(7)
     back_up_image(repository, image)
     change_blocks(image, chance, 8)

@@ -218,7 +218,7 @@ def test_progress_is_told_in_bytes_of_a_known_sum(tmp_path: Path) -> None:
     seen: list[tuple[str, int | None, int]] = []
 
     class Stages(Warnings):
-        def start(self, task: str, total_bytes: int | None) -> None:
+        def begin(self, task: str, total_bytes: int | None) -> None:
             seen.append((task, total_bytes, 0))
 
         def advance(self, done_bytes: int) -> None:
@@ -256,7 +256,7 @@ class Interrupted(Warnings):
         super().__init__()
         self._task, self._left, self._is_in_stage = task, pieces, False
 
-    def start(self, task: str, total_bytes: int | None) -> None:
+    def begin(self, task: str, total_bytes: int | None) -> None:
         self._is_in_stage = task == self._task
 
     def advance(self, done_bytes: int) -> None:

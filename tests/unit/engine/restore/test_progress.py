@@ -21,8 +21,13 @@ class Recorded:
     def __init__(self) -> None:
         self.stages: list[tuple[str, int | None, int]] = []
 
-    def start(self, task: str, total_bytes: int | None, done_bytes: int = 0) -> None:
-        self.stages.append((task, total_bytes, done_bytes))
+    def start(self, task: str, total_bytes: int | None) -> None:
+        self.begin(task, total_bytes)
+
+    def begin(self, task: str, total_bytes: int | None) -> None:
+        self.stages.append((task, total_bytes, 0))
+
+    def end(self) -> None: ...
 
     def advance(self, done_bytes: int) -> None:
         task, total, done = self.stages[-1]

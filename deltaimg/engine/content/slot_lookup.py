@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From slots back to the image: where a map puts a stored block."""
+"""From slots back to the image: which block a map stores in a slot.
+
+Memory  24 bytes for each data run of the map.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ import numpy.typing as npt
 from deltaimg.arrays import FIRST_SLOT, Runs
 
 
-class SlotPlaces:
-    """Tells where a map has a slot; of a slot in several places, one is told, always the same."""
+class SlotLookup:
+    """Finds the block of an image that a map stores in a slot; of several such blocks always the same one."""
 
     def __init__(self, runs: Runs) -> None:
         data = runs[runs["slot"] >= FIRST_SLOT]
@@ -24,7 +27,7 @@ class SlotPlaces:
         self._blocks = (data["first_block"].astype(np.int64) + skipped)[kept]
 
     def find(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the block of the image that holds each slot, -1 where none was found."""
+        """Return the block of the image that is stored in each slot, -1 for a slot that the map does not name."""
         if not len(self._starts):
             return np.full(len(slots), -1, np.int64)
         runs = np.maximum(np.searchsorted(self._starts, slots, side="right") - 1, 0)

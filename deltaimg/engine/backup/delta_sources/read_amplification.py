@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a restore of the snapshot in the making will have to decode because of deltas, and the bound on that.
+"""Restore read amplification of the snapshot in the making: bytes that a restore decodes for each byte it writes.
 
-A delta needs its sources expanded, though the image may not have them any more, and the sources of those. While the bound
-holds, records may stand as deep as deltas may; beyond it less deep, the further beyond: what has changed most often, and
-would need most, is stored anew first.
+To decode a delta, its sources must be decoded, though the image may not need them any more, and the sources of those. While
+read amplification is within its bound, records may be as deep as delta depth allows; beyond it, the less deep the further
+beyond, so that what has changed most often, and would need most, becomes a literal again first.
 
-Memory  1 byte a record.
+Memory  1 byte for each stored record.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from deltaimg.arrays import Runs
 from deltaimg.repo.slots import SlotTable
 
 _STEEPNESS = 2
-"""At one and a half times the bound only literals are sources."""
+"""At one and a half times the bound only literals may be delta sources."""
 
 
-class DeltaCost:
-    """Counts in blocks. It does not know yet which records of the base will not be needed any more, and so counts too many."""
+class ReadAmplification:
+    """Counts in blocks. Which records of the base the image no longer needs is not known yet, so it counts too many."""
 
     def __init__(self, table: SlotTable, base_runs: Runs, bound: float) -> None:
-        """Make one for a run.
+        """Start with what the base needs.
 
         Args:
-            table: has whatever may become a source, and the sources of that.
-            bound: bytes decoded for each byte of the records that hold the image.
+            table: has whatever may become a delta source, and the sources of that.
+            bound: bytes decoded for each byte of the records that hold the image, from which on depth is reduced.
         """
         self._table, self._bound = table, bound
         used = table.used_records(base_runs)
@@ -48,12 +48,12 @@ class DeltaCost:
         self._decoded_blocks += blocks
 
     def bound_depth(self, most: int) -> int:
-        """Return how deep the next record may stand, `most` while the bound holds; literals may always be sources."""
+        """Return the delta depth allowed to the next record: `most` within the bound, never less than 1."""
         excess = max(0.0, self.ratio / self._bound - 1)
         return max(1, int(most * (1 - _STEEPNESS * excess)))
 
     def note_sources(self, records: npt.NDArray[np.int64]) -> None:
-        """Count what a restore needs besides, now that it needs `records`; those of this run are counted already."""
+        """Count what a restore must decode besides, to have `records` as sources; those of this backup are counted already."""
         old = records[records < len(self._is_needed)]
         if self._is_needed[old].all():
             return

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a scan saw of tonight's image, and the map and the sums that follow from it.
+"""The map of the new snapshot, filled in during the scan, and the statistics that follow from it.
 
-Memory  16 bytes a run of zero or changed blocks.
+Memory  16 bytes for each run of zero or changed blocks.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from deltaimg.kernels import ZERO_BLOCK, overlay_runs, subtract_runs
 from deltaimg.model import count_blocks
 
 
-class SeenImage:
-    """Filled span by span, changed blocks in any order; then asked."""
+class NewMap:
+    """Filled span by span, changed blocks in any order; complete when the scan has ended."""
 
     def __init__(self, extents: npt.NDArray[np.int64] | None, block_bytes: int) -> None:
         """Args: extents: what holds data, in whole blocks, the rest being holes; None for a stream, which has no holes."""
@@ -42,7 +42,7 @@ class SeenImage:
         self._read_bytes = self._changed_blocks = self._new_blocks = 0
 
     def note_span(self, span: ScannedSpan) -> None:
-        """Keep how much was read, and where it is zero."""
+        """Enter the zero blocks of a span, and count what was read."""
         self._read_bytes += span.read_bytes
         zeros = span.statuses[span.statuses["status"] == ZERO_BLOCK]
         if len(zeros):
@@ -52,7 +52,7 @@ class SeenImage:
             self._zero_runs.append(runs)
 
     def note_changed(self, blocks: npt.NDArray[np.uint64], slots: Slots, new_count: int) -> None:
-        """Keep where changed blocks are stored, `new_count` of them for the first time."""
+        """Enter the slots of changed blocks, `new_count` of which are new."""
         self._changed_runs.append(runs_from_blocks(blocks, slots))
         self._changed_blocks += len(blocks)
         self._new_blocks += new_count
@@ -63,8 +63,13 @@ class SeenImage:
         runs = join_runs(self._changed_runs)
         return runs[np.argsort(runs["first_block"], kind="stable")]
 
-    def lay_on(self, base_runs: Runs, size_bytes: int) -> Runs:
-        """Return the image's whole map: the base, then zeros, holes and changed blocks on top."""
+    def stored_runs(self, base_runs: Runs, first_new_slot: int) -> Runs:
+        """Return the runs of the map so far that refer to what was stored before this backup."""
+        runs = join_runs([base_runs, self.changed_runs])
+        return runs[runs["slot"] < first_new_slot]
+
+    def overlay(self, base_runs: Runs, size_bytes: int) -> Runs:
+        """Return the whole map: the base's, with zeros, holes and changed blocks laid over it."""
         block_count = count_blocks(size_bytes, self._block_bytes)
         runs = clip_runs(base_runs, 0, block_count)
         for layer in (join_runs(self._zero_runs), self._hole_runs(block_count), self.changed_runs):
@@ -72,7 +77,7 @@ class SeenImage:
         return runs
 
     def summarise(self, runs: Runs, base_runs: Runs, size_bytes: int, duration_s: float) -> Statistics:
-        """Return the sums of the run, but for what it stored."""
+        """Return the statistics of the backup, without what it stored."""
         new_zeros = subtract_runs(runs[runs["slot"] < FIRST_SLOT], base_runs)
         cleared_blocks = _count_data(base_runs) - _count_data(overlay_runs(base_runs, new_zeros))
         allocated = self._read_bytes if self._extents is None else int(np.diff(self._extents, axis=1).sum())

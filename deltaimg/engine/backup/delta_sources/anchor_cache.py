@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The anchors of an image's stored content, kept on this host from one night to the next.
+"""The anchors of an image's stored content, kept on this host from one backup to the next.
 
-A file holds the table and the list of records whose blocks it labels. It is a hint: sources are proven before they are used,
-so a file that is missing, stale or damaged makes one night's deltas larger, or costs a pass over the image, and nothing else.
+A file holds the table and the list of records whose blocks it labels. It is a hint: delta sources are verified before they are
+used, so a file that is missing, stale or damaged makes one backup's deltas larger, or costs a pass over the image, no more.
 
     file   := header table ids slots
     header := 8 bytes magic, u32 version, u32 shift, u32 block_bytes, u32 zero, u64 bucket_count, u64 record_count,
@@ -27,7 +27,7 @@ import numpy.typing as npt
 from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, Runs, Slots
 from deltaimg.delta.anchors import Anchors, plan_table
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer
-from deltaimg.engine.progress import Progress
+from deltaimg.engine.progress import Progress, stage
 from deltaimg.engine.scan import SPAN_BYTES, count_span_bytes, split_spans
 from deltaimg.image.source import Source
 from deltaimg.kernels import expand_runs
@@ -42,7 +42,7 @@ _MOST_OUTGROWN = 4
 
 
 class AnchorCache:
-    """Anchors under labels: each record that it knows has labels for its slots, one after another from 1 on."""
+    """Anchors under labels: each record in it has labels for its slots, one after another from 1 on."""
 
     def __init__(self, anchors: Anchors, ids: Digests, slot_counts: npt.NDArray[np.int64], block_bytes: int) -> None:
         self._anchors = anchors
@@ -76,14 +76,14 @@ class AnchorCache:
         self._anchors.remember(names, labels)
 
     def add_records(self, table: SlotTable) -> None:
-        """Number in `table` the records that have labels, so that what the image once had may be a source."""
+        """Add the records that have labels to `table`, so that what the image once had may be a delta source."""
         entries, index = table.index.find(self._ids), table.index
         entries = entries[entries >= 0]
         is_usable = ~(index.is_pending | index.is_lost)[entries] & (index.links.depths[entries] >= 0)
         table.add_entries(entries[is_usable])
 
     def number_slots(self, table: SlotTable, first_new_slot: int) -> None:
-        """Learn which slots the labels stand for in this run; those of new records follow both labels and slots."""
+        """Find the slots of the labels in this run; new records continue both labels and slots."""
         records = table.find_records(self._ids)
         is_usable = records >= 0
         is_usable[is_usable] = table.slot_counts[records[is_usable]] == self._slot_counts[is_usable]
@@ -92,8 +92,8 @@ class AnchorCache:
         self._first_slots[is_usable] = table.first_slots[records[is_usable]]
         self._first_new_slot = first_new_slot
 
-    def records_in_view(self) -> npt.NDArray[np.int64]:
-        """Return the numbers of those records with labels whose slots were learnt."""
+    def numbered_records(self) -> npt.NDArray[np.int64]:
+        """Return the numbers of the records with labels that the slot table has."""
         return self._records[self._records >= 0]
 
     def slots_of(self, labels: Slots) -> npt.NDArray[np.int64]:
@@ -114,8 +114,8 @@ class AnchorCache:
         self._end_label = max(self._end_label, int(labels.max(initial=0)) + 1)
         return labels.astype(np.uint32)
 
-    def knows_most_of(self, ids: Digests) -> bool:
-        """Tell whether more than half of these records have labels."""
+    def has_most_of(self, ids: Digests) -> bool:
+        """Return whether more than half of these records have labels."""
         known = {each.tobytes() for each in self._ids}
         return 2 * sum(each.tobytes() in known for each in ids) >= len(ids)
 
@@ -124,7 +124,7 @@ class AnchorCache:
     ) -> None:
         """Read the image and remember the anchors of what it has where the base has data.
 
-        What has changed since is labelled as what the base has there: the best guess, and found out when it is read.
+        What has changed since is labelled as what the base has there: a guess, which is verified when the block is read.
         """
         records = table.used_records(base_runs)
         self._ids, self._slot_counts = table.record_ids[records], table.slot_counts[records]
@@ -144,8 +144,7 @@ class AnchorCache:
             labels = np.where(slots >= FIRST_SLOT, slots + shifts[np.maximum(table.records_of(slots), 0)], 0)
             return names, labels.astype(np.uint32)[positions // self._block_bytes], end - start
 
-        progress.start("building the similarity index", count_span_bytes(extents))
-        with OrderedPool() as pool:
+        with stage(progress, "building the similarity index", count_span_bytes(extents)), OrderedPool() as pool:
             for names, labels, read_bytes in pool.map(collect, split_spans(extents, span_bytes)):
                 self.remember(names, labels)
                 progress.advance(read_bytes)

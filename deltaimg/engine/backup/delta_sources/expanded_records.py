@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of the repository that this run has expanded, in a file without a name: once more, and only some blocks are read.
+"""Stored records that this backup has expanded, in an unnamed file, so that single blocks of them can be read again.
 
-Deltas of neighbouring blocks take a few blocks each of the same records. To expand these again for each of them takes a
-quarter of a night's processor time, and to keep them in memory more of it than all the rest.
+Deltas of neighbouring blocks each need a few blocks of the same records. To expand these for each of them takes a quarter
+of a backup's processor time, and to keep them in memory takes more memory than all the rest.
 
-It is a hint: what is read may have been overwritten just now, and is to be proven. What cannot be kept is expanded again.
+It is a hint: what is read may just have been overwritten and must be verified. What cannot be kept is expanded again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import ranges_of_blocks
-from deltaimg.engine.nameless_file import open_nameless
+from deltaimg.engine.unnamed_file import open_unnamed
 from deltaimg.kernels import read_ranges
 from deltaimg.model import GIB
 
@@ -83,7 +83,7 @@ class ExpandedRecords:
             if self._descriptor < 0:
                 if self._folder is not None:
                     os.makedirs(self._folder, 0o700, exist_ok=True)
-                self._descriptor = open_nameless(self._folder)
+                self._descriptor = open_unnamed(self._folder)
             place = self._taken % self._most
             self._taken += 1
             if place == len(self._records):

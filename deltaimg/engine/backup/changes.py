@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Store the changed blocks of a backup: as few changes if the scan ends soon enough, else as many.
+
+The first changed blocks are gathered. If the scan ends with no more than these, little has to be loaded to store them
+(`few_changes`); with the first block beyond, all tables are filled (`many_changes`).
+
+Memory  up to `FEW_BYTES` of gathered blocks.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from deltaimg.delta.registry import FORCED_MODES
+from deltaimg.engine.backup.changed_blocks import ChangedBlocks, take_changed
+from deltaimg.engine.backup.context import BackupContext
+from deltaimg.engine.backup.few_changes import store_few_changes
+from deltaimg.engine.backup.many_changes import ManyChanges
+from deltaimg.engine.scan import ScannedSpan
+from deltaimg.model import KIB
+from deltaimg.repo.pack_writer import PackWriter
+
+FEW_BYTES = 256 * KIB
+FEW_SHARE = 4096
+"""So many bytes are few, or one in so many of the base if that is less: what mounting a file system changes. Deltas would save
+some tens of KiB of it."""
+
+
+class Changes:
+    """Takes the changed blocks of a backup, span by span; a context manager around its threads and files."""
+
+    def __init__(self, context: BackupContext, writer: PackWriter) -> None:
+        self._context, self._writer = context, writer
+        few_bytes = min(FEW_BYTES, context.base.table.slot_count * context.block_bytes // FEW_SHARE)
+        self._most_gathered = 0 if context.options.delta in FORCED_MODES else few_bytes // context.block_bytes
+        self._gathered: list[ChangedBlocks] = []
+        self._many: ManyChanges | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Changes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, span: ScannedSpan, content: memoryview) -> None:
+        """Take the changed blocks of a span, which are copied."""
+        changed = take_changed(span, content)
+        if self._many is None:
+            gathered = sum(len(each.blocks) for each in self._gathered)
+            if len(changed.blocks) + gathered <= self._most_gathered:
+                self._gathered.append(changed.copy(self._context.block_bytes))
+                return
+            self._many = self._stack.enter_context(ManyChanges(self._context, self._writer))
+            for each in self._gathered:
+                self._many.add(each)
+            self._gathered = []
+        self._many.add(changed)
+
+    def finish(self) -> None:
+        """Store what is left, and number the records that were made."""
+        if self._many is not None:
+            self._many.finish()
+        elif self._gathered:
+            store_few_changes(self._context, self._writer, self._gathered)
+
+    def keep_for_next_run(self) -> None:
+        """Update what this host keeps for the next backup; a failure is a warning."""
+        if self._many is not None:
+            self._many.keep_for_next_run()

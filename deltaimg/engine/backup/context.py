@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all stages of one backup work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.engine.backup.base import Base
+from deltaimg.engine.backup.new_map import NewMap
+from deltaimg.engine.backup.options import BackupOptions
+from deltaimg.engine.progress import Progress
+from deltaimg.image.source import Source
+from deltaimg.repo.lock import ImageLock
+from deltaimg.repo.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRequest:
+    """What was asked for."""
+
+    repository: Repository
+    lock: ImageLock
+    """Of the image; held until the snapshot is committed."""
+    source: Source
+    image: str
+    options: BackupOptions
+    progress: Progress
+    clock: Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class BackupContext:
+    """The request, what it is compared with, and the map that is being made."""
+
+    request: BackupRequest
+    base: Base
+    block_bytes: int
+    extents: npt.NDArray[np.int64]
+    """[start, end) in bytes, in whole blocks, of what the image source says holds data."""
+    new_map: NewMap
+
+    @property
+    def repository(self) -> Repository:
+        return self.request.repository
+
+    @property
+    def source(self) -> Source:
+        return self.request.source
+
+    @property
+    def options(self) -> BackupOptions:
+        return self.request.options
+
+    @property
+    def progress(self) -> Progress:
+        return self.request.progress

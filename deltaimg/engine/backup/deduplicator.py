@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Match changed blocks with stored content: a reference where a block is stored already, else a place in a new record."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deltaimg.delta.match import Matcher
+from deltaimg.engine.backup.changed_blocks import ChangedBlocks
+from deltaimg.engine.backup.new_map import NewMap
+from deltaimg.engine.backup.record_stream import RecordStream
+from deltaimg.repo.slots import SlotTable
+
+
+class Deduplicator:
+    """Sends new blocks into records and enters the slot of every changed block in the new map."""
+
+    def __init__(self, matcher: Matcher, stream: RecordStream, new_map: NewMap) -> None:
+        """Args: matcher: has the digests of stored content; new slots are numbered on from it."""
+        self._matcher, self.stream, self._new_map = matcher, stream, new_map
+
+    def store(self, changed: ChangedBlocks) -> None:
+        """Refer to those of the changed blocks that are stored already, and store the others; all are copied."""
+        slots_before = self._matcher.slot_count
+        slots = self._matcher.match(changed.digests)
+        is_new = slots >= slots_before
+        firsts = np.flatnonzero(is_new)[np.unique(slots[is_new], return_index=True)[1]]
+        self.stream.add(changed.choose(firsts))
+        self._new_map.note_changed(changed.blocks, slots, len(firsts))
+
+    def finish(self, table: SlotTable) -> None:
+        """Store what is left, and number the new records in `table`."""
+        self.stream.finish()
+        if table.slot_count + int(self.stream.slot_counts.sum()) != self._matcher.slot_count:
+            raise RuntimeError("the slot table has grown since new slots were numbered from its end")
+        table.add_new_records(self.stream.record_ids, self.stream.slot_counts, self._matcher.digests)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choose the delta sources of each new record: one thread's work, in the order of the records.
+
+Anchors of the record's content nominate stored blocks that have the same bytes. What the image's own records do not offer may
+be offered by those of similar images. Of the blocks that are nominated, those are chosen that are nominated most often, within
+the bounds on delta depth, on records and on bytes. The same backup makes the same choices with any number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import expand_ranges
+from deltaimg.delta.judge import DeltaJudge
+from deltaimg.delta.sources import SourceLimits, choose_slots
+from deltaimg.engine.backup.context import BackupContext
+from deltaimg.engine.backup.delta_sources.anchor_cache import AnchorCache
+from deltaimg.engine.backup.delta_sources.fetch import SourceFetcher
+from deltaimg.engine.backup.delta_sources.read_amplification import ReadAmplification
+from deltaimg.engine.backup.delta_sources.similar_images import SimilarImages
+from deltaimg.engine.backup.delta_sources.source_records import NewRecord, SourceRecords
+from deltaimg.kernels.layout import AnchorNames
+
+_MAX_LEVELS = 2
+"""Records of one backup that depend on one another. Without this bound backups are 3 % smaller, and restores slower."""
+_FEWEST_VOTES = 4
+_ENOUGH_VOTES = 0.9
+"""The share of the available votes for which the delta depth is increased."""
+_LEAST_SHARE = 0.02
+"""Of a record's anchors that must be nominated: with fewer, the delta saves less than its sources cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to encode a record against."""
+
+    slots: npt.NDArray[np.int64]
+    """Ascending."""
+    share: float
+    """The share of the record's anchors that these blocks have."""
+    depth: int
+    """The record's delta depth, if it is encoded so."""
+
+
+class SourceChooser:
+    """Chooses delta sources, and learns from every record what later ones may be encoded against."""
+
+    def __init__(
+        self,
+        context: BackupContext,
+        records: SourceRecords,
+        anchors: AnchorCache,
+        similar_images: SimilarImages,
+        fetcher: SourceFetcher,
+        limits: SourceLimits,
+    ) -> None:
+        """Make one for a backup."""
+        self._records, self._anchors, self._fetcher = records, anchors, fetcher
+        self._similar_images, self._limits = similar_images, limits
+        self._base_runs, self._new_map = context.base.runs, context.new_map
+        self._block_bytes = context.block_bytes
+        # A first full backup would become a tenth smaller by deltas within itself, and take twice as long.
+        self._uses_own_sources = context.options.delta != "auto" or context.base.is_usable
+        self._amplification = ReadAmplification(
+            records.table, context.base.runs, context.options.max_read_amplification
+        )
+        self._gain_estimate = DeltaJudge()
+        anchors.number_slots(records.table, records.first_new_slot)
+
+    def choose(self, content: memoryview, record: NewRecord) -> Choice | None:
+        """Number the next new record and return what to encode it against; None for a literal.
+
+        Args:
+            record: its runs are in the slots that it will have.
+        """
+        first_slot = int(record.runs["slot"][0])
+        names, positions = self._anchors.collect(content)
+        if not self._uses_own_sources and not self._find_similar_images():
+            self._remember(names, positions, first_slot)
+            self._records.skip()
+            return None
+        self._amplification.note_record(int(record.runs["count"].sum()))
+        slots = self._anchors.slots_of(self._anchors.find(names))
+        self._remember(names, positions, first_slot)
+        if self._find_similar_images():
+            blocks = expand_ranges(record.runs["first_block"].astype(np.int64), record.runs["count"].astype(np.int64))
+            self._ask_similar_images(names, slots, blocks[positions // self._block_bytes])
+        choice, levels = self._choose(slots[slots > 0], len(names))
+        self._records.add(record, choice.depth if choice else 0, levels)
+        if choice is None or not self._gain_estimate.is_worth_trying(choice.share):
+            return None
+        return choice
+
+    def note_gain(self, choice: Choice, gain: float) -> None:
+        """Note which share of a literal (0 to 1) was saved by encoding a record against a choice."""
+        self._gain_estimate.learn(choice.share, gain)
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _remember(self, names: AnchorNames, positions: npt.NDArray[np.uint32], first_slot: int) -> None:
+        """Enter a new record's anchors for later records and backups."""
+        self._anchors.remember(names, self._anchors.label_new(first_slot + positions // self._block_bytes))
+
+    def _find_similar_images(self) -> bool:
+        """Return whether similar images may supply delta sources; looks for them now and then until there are some."""
+        made = self._records.new_count + 1
+        if not self._similar_images and not made & (made - 1):
+            stored = self._new_map.stored_runs(self._base_runs, self._records.first_new_slot)
+            referenced = self._records.table.used_records(stored)
+            self._similar_images.choose(referenced, self._anchors.numbered_records())
+            if self._similar_images:
+                self._fetcher.look_also_in(self._similar_images.content_folders)
+        return bool(self._similar_images)
+
+    def _ask_similar_images(
+        self, names: AnchorNames, slots: npt.NDArray[np.int64], blocks: npt.NDArray[np.int64]
+    ) -> None:
+        """Fill in slots of similar images where this image has none, or only what was in the same block of the image.
+
+        The latter may be a guess, where anchors were learnt by reading the image.
+        """
+        is_open = (slots == 0) | (self._fetcher.find_in_base(slots) == blocks)
+        numbers = np.flatnonzero(is_open)
+        found = self._similar_images.find(names[numbers], self._fetcher.affordable_depths())
+        slots[numbers[found > 0]] = found[found > 0]
+
+    def _choose(self, slots: npt.NDArray[np.int64], anchors: int) -> tuple[Choice | None, int]:
+        """Return the choice, and how many records of this backup depend on one another with it.
+
+        Args:
+            slots: what the record's anchors nominate, a slot for each that nominates one. anchors: how many there are in all.
+        """
+        fewest = max(_FEWEST_VOTES, _LEAST_SHARE * anchors)
+        if len(slots) < fewest:
+            return None, 1
+        slots, votes = np.unique(slots, return_counts=True)
+        records = self._records.records_of(slots)
+        depths = self._records.depths_of(records)
+        is_allowed = (depths >= 0) & (depths <= self._choose_depth(depths, votes))
+        is_allowed &= self._records.levels_of(records) < _MAX_LEVELS
+        is_allowed &= self._fetcher.may_have(slots)
+        slots, votes, records = slots[is_allowed], votes[is_allowed], records[is_allowed]
+        known_anchors = int(votes.sum())
+        if known_anchors < fewest:
+            return None, 1
+        max_slots = max(1, self._limits.content_bytes // self._block_bytes)
+        chosen = choose_slots(slots, votes, records, self._limits.records, max_slots)
+        records = self._records.records_of(chosen)
+        self._amplification.note_sources(records)
+        depth = 1 + int(self._records.depths_of(records).max())
+        levels = 1 + int(self._records.levels_of(records).max())
+        return Choice(chosen, known_anchors / anchors, depth), levels
+
+    def _choose_depth(self, depths: npt.NDArray[np.int64], votes: npt.NDArray[np.int64]) -> int:
+        """Return the greatest delta depth of the sources of a record, given the votes for sources of each depth.
+
+        The few votes that would make the whole record deeper are not worth it. Where most of its votes are for sources at the
+        bound, shallow ones are used, or none, and its chain begins again.
+        """
+        bound = self._amplification.bound_depth(self._limits.depth)
+        by_depth = np.bincount(np.clip(depths, 0, bound), np.where(depths >= 0, votes, 0), bound + 1).cumsum()
+        if by_depth[bound - 1] < by_depth[bound] / 2:
+            return bound // 4 - 1
+        return int(np.argmax(by_depth >= _ENOUGH_VOTES * by_depth[bound - 1]))

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The delta sources of one backup: opened with what this host keeps of earlier backups, which is updated at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import Digests, count_run_blocks
+from deltaimg.codec.zstd import LEVELS
+from deltaimg.delta.encode import Sources, count_record_blocks
+from deltaimg.delta.match import Matcher
+from deltaimg.delta.registry import find_delta_decoder
+from deltaimg.delta.sources import BEST_LIMITS, SourceLimits
+from deltaimg.engine.backup.cache_folder import CacheFolder, ImageCache
+from deltaimg.engine.backup.context import BackupContext
+from deltaimg.engine.backup.delta_sources.anchor_cache import AnchorCache, open_anchor_cache
+from deltaimg.engine.backup.delta_sources.choose import Choice, SourceChooser
+from deltaimg.engine.backup.delta_sources.content_cache import ContentCache
+from deltaimg.engine.backup.delta_sources.expanded_records import ExpandedRecords
+from deltaimg.engine.backup.delta_sources.fetch import SourceFetcher
+from deltaimg.engine.backup.delta_sources.similar_images import SimilarImages
+from deltaimg.engine.backup.delta_sources.source_records import NewRecord, SourceRecords
+from deltaimg.engine.scan import count_span_bytes
+from deltaimg.repo.record_reader import RecordReader
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaSources:
+    """Chooses delta sources (one thread) and fetches them (any thread); a context manager around its files."""
+
+    _context: BackupContext
+    _chooser: SourceChooser
+    _fetcher: SourceFetcher
+    _anchors: AnchorCache
+    _contents: ContentCache
+    _expanded: ExpandedRecords
+
+    def __enter__(self) -> DeltaSources:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._expanded.close()
+
+    def choose(self, content: memoryview, record: NewRecord) -> Choice | None:
+        """Number the next new record and return what to encode it against; None for a literal."""
+        return self._chooser.choose(content, record)
+
+    def fetch(self, choice: Choice) -> Sources | None:
+        """Return the bytes of what was chosen, without what cannot be read; None if nothing can."""
+        return self._fetcher.fetch(choice.slots)
+
+    def keep(self, record_id: bytes, choice: Choice, content: memoryview) -> None:
+        """Keep the content of a new delta record for the next backup, if that could not afford to decode it."""
+        self._fetcher.keep(record_id, choice.depth, content)
+
+    def note_gain(self, choice: Choice, gain: float) -> None:
+        """Note which share of a literal (0 to 1) a delta saved; from the thread that chooses."""
+        self._chooser.note_gain(choice, gain)
+
+    def keep_for_next_run(self, new_ids: Digests, new_slot_counts: npt.NDArray[np.int64]) -> None:
+        """Keep the anchors, and trim the cache. Without it backups are slower or larger, so a failure is only a warning."""
+        cache = find_image_cache(self._context)
+        if cache is None:
+            return
+        repository, failure = self._context.repository, self._contents.failure
+        try:
+            cache.folder.note_location(cache.repository_id, repository.store.location)
+            self._anchors.save(cache.anchors_path, cache.repository_id, new_ids, new_slot_counts)
+        except OSError as error:
+            failure = error
+        cache.folder.trim(self._context.options.cache_budget_bytes)
+        if failure is not None:
+            self._context.progress.warn(
+                f"the cache in {cache.folder.path} is not up to date, which slows the next backup: {failure.strerror}"
+            )
+
+
+def find_image_cache(context: BackupContext) -> ImageCache | None:
+    """Return what this host keeps of the image; None if it keeps nothing."""
+    folder = context.options.cache_folder
+    if folder is None:
+        return None
+    return CacheFolder(folder).open_image(context.repository.config.repository_id, context.request.image)
+
+
+def load_anchors(context: BackupContext) -> AnchorCache:
+    """Load the image's anchors as this host kept them, or read the image to find them; number their records."""
+    source, table, base_runs = context.source, context.base.table, context.base.runs
+    cache = find_image_cache(context)
+    stored_bytes = count_run_blocks(base_runs) * context.block_bytes
+    anchors, is_new = open_anchor_cache(
+        None if cache is None else cache.anchors_path,
+        context.repository.config.repository_id,
+        block_bytes=context.block_bytes,
+        content_bytes=stored_bytes if source.is_sequential else count_span_bytes(context.extents),
+        budget_bytes=context.options.delta_budget_bytes,
+    )
+    base_records = table.used_records(base_runs)
+    is_up_to_date = not is_new and anchors.has_most_of(table.record_ids[base_records])
+    if len(base_records) and not is_up_to_date and not source.is_sequential:
+        anchors.learn_image(source, context.extents, base_runs, table, progress=context.progress)
+    anchors.add_records(table)
+    return anchors
+
+
+def open_delta_sources(context: BackupContext, anchors: AnchorCache, matcher: Matcher) -> DeltaSources:
+    """Return the delta sources of a backup.
+
+    Args:
+        matcher: has the digests of all slots; new records begin after the last of them.
+    """
+    options, table, block_bytes = context.options, context.base.table, context.block_bytes
+    cache, record_blocks = find_image_cache(context), count_record_blocks(context.block_bytes)
+    content_folder = None if cache is None else cache.content_path
+    contents = ContentCache(content_folder, options.cache_budget_bytes // 2)
+    expanded = ExpandedRecords(content_folder, block_bytes, record_blocks)
+    records = SourceRecords(table, matcher.slot_count, record_blocks)
+    reader = RecordReader(context.repository, table, find_delta_decoder)
+    fetcher = SourceFetcher(context, records, reader, matcher, contents, expanded)
+    similar_images = SimilarImages(cache, table, block_bytes, options.delta_budget_bytes)
+    limits = BEST_LIMITS if options.delta == "best" or options.level >= LEVELS["best"] else SourceLimits()
+    limits = replace(limits, depth=options.max_depth)
+    chooser = SourceChooser(context, records, anchors, similar_images, fetcher, limits)
+    return DeltaSources(context, chooser, fetcher, anchors, contents, expanded)

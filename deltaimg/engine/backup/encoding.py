@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The encoder that a backup's options ask for."""
+
+from __future__ import annotations
+
+from deltaimg.codec.zstd import ZstdCodec
+from deltaimg.delta.encode import Encoder
+from deltaimg.delta.interface import DeltaCodecs
+from deltaimg.delta.registry import FORCED_MODES, make_second_codec
+from deltaimg.engine.backup.context import BackupContext
+
+
+def make_encoder(context: BackupContext, delta_codecs: DeltaCodecs) -> Encoder:
+    """Return the encoder of a backup's records."""
+    options = context.options
+    return Encoder(
+        ZstdCodec(options.level),
+        delta_codecs,
+        record_key=context.repository.keys.record,
+        block_bytes=context.block_bytes,
+        is_delta_forced=options.delta in FORCED_MODES,
+        second_codec=make_second_codec(options.delta, options.level),
+    )

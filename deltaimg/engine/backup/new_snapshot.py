@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the map of a new snapshot, and make its manifest."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+
+from deltaimg.arrays import Runs
+from deltaimg.delta.signature import root_digest
+from deltaimg.engine.backup.context import BackupContext
+from deltaimg.format.manifest import Manifest, Statistics, build_manifest, format_time
+from deltaimg.model import count_blocks
+from deltaimg.repo.layers import store_layers
+from deltaimg.text import as_text
+
+
+@dataclass(frozen=True, slots=True)
+class RunStart:
+    """When a backup began."""
+
+    clock_s: float
+    """By the monotonic clock."""
+    time: datetime
+
+    @classmethod
+    def now(cls, clock: Callable[[], datetime]) -> RunStart:
+        """Return the present moment."""
+        return cls(time.monotonic(), clock())
+
+
+def write_map(
+    context: BackupContext, start: RunStart, runs: Runs, stored_bytes: int, *, is_live: bool, container: str
+) -> Manifest:
+    """Store a map layer and return the manifest that lists it, which is still to be stored.
+
+    Args:
+        runs: the whole map of the snapshot. stored_bytes: what the backup has stored so far.
+    """
+    request, base, source, options = context.request, context.base, context.source, context.options
+    size_bytes = source.size_bytes or 0
+    layers = store_layers(
+        context.repository,
+        base.table,
+        runs,
+        base.resolved.map if base.resolved else None,
+        count_blocks(size_bytes, context.block_bytes),
+    )
+    statistics = context.new_map.summarise(runs, base.runs, size_bytes, time.monotonic() - start.clock_s)
+    ended_at = request.clock()
+    manifest = Manifest(
+        id=secrets.token_hex(8),
+        image=request.image,
+        time=_choose_time(base.newest, ended_at),
+        base=base.manifest.id if base.manifest else None,
+        base_time=base.manifest.time if base.manifest else None,
+        size_bytes=size_bytes,
+        block_bytes=context.block_bytes,
+        maps=layers.maps,
+        root_digest=_find_root(context, runs, statistics, size_bytes),
+        statistics=statistics,
+        started=format_time(start.time),
+        ended=format_time(ended_at),
+        tags=options.tags,
+        comment=options.comment,
+        is_live=is_live,
+        container=container,
+        unreadable=source.unreadable,
+        source=as_text(source.path),
+        host=as_text(socket.gethostname()),
+        software=options.software,
+    )
+    return _settle_stored_bytes(manifest, stored_bytes + layers.stored_bytes)
+
+
+def _choose_time(newest: Manifest | None, now: datetime) -> str:
+    """Return now, or just after the newest snapshot where the clock has gone back: the order is never lost."""
+    if newest is not None:
+        now = max(now, newest.taken_at + timedelta(microseconds=1))
+    return format_time(now)
+
+
+def _find_root(context: BackupContext, runs: Runs, statistics: Statistics, size_bytes: int) -> str:
+    """Return the root digest of the image: the base's, where not a block of it changed."""
+    base = context.base.manifest
+    if base is not None and not statistics.changed_bytes and size_bytes == base.size_bytes:
+        return base.root_digest
+    return root_digest(
+        context.repository.keys.root,
+        runs,
+        context.base.table.digests,
+        size_bytes=size_bytes,
+        block_bytes=context.block_bytes,
+    ).hex()
+
+
+def _settle_stored_bytes(manifest: Manifest, other_bytes: int) -> Manifest:
+    """Write the growth of the repository, the manifest's own size included, into the manifest."""
+    stored = other_bytes
+    while True:
+        statistics = msgspec.structs.replace(manifest.statistics, stored_bytes=stored)
+        manifest = msgspec.structs.replace(manifest, statistics=statistics)
+        size = len(build_manifest(manifest))
+        if stored == other_bytes + size:
+            return manifest
+        stored = other_bytes + size
