@@ -37,13 +37,39 @@ def limit_workers(count: int) -> None:
     _Limit.threads = count
 
 
+class _Start:
+    """The start of a thread by the main thread, in the middle of which a signal handler must not raise anything."""
+
+    is_under_way = False
+    held: BaseException | None = None
+
+
+def raise_when_safe(error: BaseException) -> None:
+    """Raise an error from a signal handler: at once, or once a thread that is being started has started.
+
+    Raised in between, it would leave Python's own list of threads half updated, and the new thread would print a traceback.
+    """
+    if _Start.is_under_way:
+        _Start.held = error
+    else:
+        raise error
+
+
 def start_thread(function: Callable[[], None], name: str) -> threading.Thread:
     """Start a thread that does not keep the process alive; raises OutOfResources."""
     thread = threading.Thread(target=function, name=name, daemon=True)
+    is_main = threading.current_thread() is threading.main_thread()
     try:
+        _Start.is_under_way |= is_main
         thread.start()
     except RuntimeError as error:
         raise OutOfResources("threads" if _has_room_for_stack() else "memory") from error
+    finally:
+        if is_main:
+            _Start.is_under_way = False
+    if is_main and _Start.held is not None:
+        held, _Start.held = _Start.held, None
+        raise held
     return thread
 
 

@@ -17,6 +17,7 @@ from deltaimg.cli.output import flush_output, lose_output, set_up_output
 from deltaimg.cli.shortage import find_shortage
 from deltaimg.cli.terminal import format_line, print_error
 from deltaimg.errors import DeltaimgError, Interrupted, OutOfResources, ReaderGone
+from deltaimg.threads import raise_when_safe
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_DEFECT = 70
@@ -118,7 +119,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     for each in _SIGNALS:
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, signal.SIG_DFL)
-    raise Interrupted(number)
+    raise_when_safe(Interrupted(number))
 
 
 def _report(error: DeltaimgError) -> int:

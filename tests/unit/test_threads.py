@@ -9,8 +9,8 @@ import weakref
 import pytest
 
 from deltaimg.engine.pipeline import OrderedPool
-from deltaimg.errors import OutOfResources, UsageError
-from deltaimg.threads import Workers, _Limit, count_workers, limit_workers, start_thread
+from deltaimg.errors import Interrupted, OutOfResources, UsageError
+from deltaimg.threads import Workers, _Limit, count_workers, limit_workers, raise_when_safe, start_thread
 
 
 def allow_threads(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -98,3 +98,19 @@ def test_the_number_of_threads_can_be_limited(monkeypatch: pytest.MonkeyPatch) -
     for count in (0, 257):
         with pytest.raises(UsageError, match=f"{count} threads"):
             limit_workers(count)
+
+
+def test_a_signal_while_a_thread_starts_waits_until_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    started, start = [], threading.Thread.start
+
+    def start_slowly(thread: threading.Thread) -> None:
+        raise_when_safe(Interrupted(15))
+        start(thread)
+        started.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
+    with pytest.raises(Interrupted):
+        start_thread(lambda: None, "test")
+    assert len(started) == 1
+    with pytest.raises(Interrupted):
+        raise_when_safe(Interrupted(15))
