@@ -6,8 +6,9 @@ Memory  120 bytes a record at its highest, sources of delta records included; on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ _COMPARED = ("id", "payload_bytes", "slots", "encoding", "block_shift")
 """Fields that an index entry and the footer of its pack have both."""
 _SHOWN = 20
 """Damaged records of one pack that are named one by one."""
+
+
+PackDamage = Mapping[str, tuple[tuple[int, str], ...] | None]
+"""Packs that were read whole: their damaged records by offset, or None where all bytes are those that the name says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,15 @@ class Catalog:
     `is_good` both; `is_usable`, of the entry that `find` returns, whether the record can be expanded from any of its places.
     """
 
-    def __init__(self, repository: Repository, sizes: dict[str, int], findings: Findings) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        sizes: dict[str, int],
+        findings: Findings,
+        known_packs: PackDamage = MappingProxyType({}),
+    ) -> None:
         self._repository, self._sizes, self._findings = repository, sizes, findings
+        self.pack_damage = dict(known_packs)
         self.packs: list[str] = []
         self.signatures: list[str] = []
         self.index_names: list[str] = []
@@ -151,6 +163,8 @@ class Catalog:
         with OrderedPool(workers=workers) as pool:
             for state in pool.map(read, present):
                 self._judge_pack(state, order[bounds[state.number] : bounds[state.number + 1]])
+                if read_packs and not isinstance(state.error, StoreError):
+                    self.pack_damage[self.packs[state.number]] = state.damaged
                 if read_packs:
                     advance(self._sizes[self.packs[state.number]])
         self.has_place = self.is_good.copy()
@@ -167,6 +181,8 @@ class Catalog:
             error = caught
         if not is_whole or isinstance(error, StoreError):
             return _PackState(number, footer, error)
+        if name in self.pack_damage:
+            return _PackState(number, footer, error, self.pack_damage[name])
         try:
             if error is None and digest_object(store, name, size_bytes) == name.rpartition("/")[2]:
                 return _PackState(number, footer)

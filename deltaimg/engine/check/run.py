@@ -20,7 +20,7 @@ from datetime import datetime
 from types import MappingProxyType
 
 from deltaimg.engine.check.annotations import check_annotations
-from deltaimg.engine.check.catalog import Catalog
+from deltaimg.engine.check.catalog import Catalog, PackDamage
 from deltaimg.engine.check.findings import Finding, FindingKind, Findings, Severity, count_records
 from deltaimg.engine.check.layers import LayerCheck
 from deltaimg.engine.check.state import note_foreign, note_state, note_vanished
@@ -87,8 +87,15 @@ class Checker:
     """One look at a repository. `repair` goes on from what it found."""
 
     def __init__(
-        self, repository: Repository, progress: Progress, *, read_packs: bool, workers: int | None = None
+        self,
+        repository: Repository,
+        progress: Progress,
+        *,
+        read_packs: bool,
+        workers: int | None = None,
+        known_packs: PackDamage = MappingProxyType({}),
     ) -> None:
+        """Args: known_packs: packs that are not read, since it is known what is wrong with them."""
         self.repository = repository
         self.findings = Findings()
         self.manifests: dict[str, Manifest] = {}
@@ -96,6 +103,7 @@ class Checker:
         self.unknown: dict[bytes, int] = {}
         """Records that snapshots need and no index has, and the size of their blocks."""
         self._progress, self._read_packs, self._workers = progress, read_packs, workers
+        self._known_packs = known_packs
         self._started = time.monotonic()
         # Snapshots first, then what they are made of: whatever a manifest names was there before it.
         self.sizes: dict[str, int] = {}
@@ -104,7 +112,7 @@ class Checker:
 
     def check(self) -> CheckReport:
         self._progress.start("checking the index", None)
-        self.catalog = Catalog(self.repository, self.sizes, self.findings)
+        self.catalog = Catalog(self.repository, self.sizes, self.findings, self._known_packs)
         if self._read_packs:
             self._progress.start(
                 "reading packs", sum(size for name, size in self.sizes.items() if name.startswith(PACKS))

@@ -13,7 +13,6 @@ from deltaimg.arrays import group_by
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.repair.known_digests import KnownDigests
 from deltaimg.engine.repair.plan import RepairPlan, is_restored, read_index
-from deltaimg.format.framing import name_object
 from deltaimg.format.index import INDEXES, IndexObject, build_index, parse_index
 from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
 from deltaimg.repo.index_edit import select_entries
@@ -22,19 +21,16 @@ from deltaimg.repo.repository import Repository
 
 
 class IndexRepair:
-    """Writes index objects, or with `is_dry_run` only counts them."""
+    """Writes index objects."""
 
     def __init__(
         self,
         repository: Repository,
         plan: RepairPlan,
         find_digests: Callable[[bytes], KnownDigests | None],
-        *,
-        is_dry_run: bool,
     ) -> None:
         self.new_indexes = 0
         self._repository, self._plan, self._find_digests = repository, plan, find_digests
-        self._is_dry_run = is_dry_run
         self._indexed: set[bytes] = set()
 
     def index_packs(self, now_us: int) -> int:
@@ -47,7 +43,10 @@ class IndexRepair:
         return len(self._plan.scanned)
 
     def rewrite_indexes(self, checker: Checker, made: set[bytes]) -> list[str]:
-        """Replace index objects some of whose records lie elsewhere now or lost their digests; return the old ones' names.
+        """Replace index objects some of whose records lie elsewhere now, lost their digests, or are lost and not needed.
+
+        Returns:
+            the names of those that were replaced.
 
         Args:
             made: records that were stored anew by this repair.
@@ -58,24 +57,33 @@ class IndexRepair:
         suspects = np.flatnonzero(is_gone[catalog.entries["pack"]]) if len(is_gone) else np.empty(0, np.int64)
         for number, places in group_by(catalog.entries["pack"][suspects]):
             is_dead[suspects[places]] = not is_restored(self._repository, catalog.packs[number])
+        is_useless = self._find_useless(checker, is_dead | ~catalog.has_digests)
         superseded = []
         for number, name in enumerate(catalog.index_names):
             part = catalog.entries_of(number)
-            dead, blank = is_dead[part], ~is_dead[part] & ~catalog.has_digests[part]
+            dead = is_dead[part] | is_useless[part]
+            blank = ~dead & ~catalog.has_digests[part]
             if not dead.any() and not blank.any():
                 continue
             content = read_index(self._repository, name)
-            is_elsewhere = dead & self._lies_elsewhere(content.entries["id"], made)
+            is_elsewhere = is_useless[part] | (dead & self._lies_elsewhere(content.entries["id"], made))
             mended = self._give_digests(content, blank) if blank.any() else content
             if mended is None or (mended is content and not is_elsewhere.any()):
                 continue
             rest = select_entries(mended, ~is_elsewhere)
             if len(rest.entries):
                 self._put(rest)
-            if not self._is_dry_run:
-                put_aside(self._repository.store, name)
+            put_aside(self._repository.store, name)
             superseded.append(name)
         return superseded
+
+    def _find_useless(self, checker: Checker, is_bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which of the bad entries no snapshot needs: of none, while a snapshot's manifest cannot be read."""
+        refs = {ref.id for ref in (*self._repository.list_snapshots(), *self._repository.list_quarantined())}
+        if refs - checker.manifests.keys():
+            return np.zeros(len(is_bad), np.bool_)
+        useless: npt.NDArray[np.bool_] = is_bad & ~checker.is_used
+        return useless
 
     def _lies_elsewhere(self, ids: npt.NDArray[np.uint8], made: set[bytes]) -> npt.NDArray[np.bool_]:
         """Return which records are in a sound pack, or were made anew."""
@@ -121,11 +129,10 @@ class IndexRepair:
         places = [place for place, _ in new]
         digests = np.concatenate([found.digests for _, found in new])
         data = build_signature(SignatureObject(entries["id"][places], entries["slots"][places], digests))
-        return name_object([data]) if self._is_dry_run else self._repository.put_object(SIGNATURES, [data])[0]
+        return self._repository.put_object(SIGNATURES, [data])[0]
 
-    def _put(self, content: IndexObject) -> str:
-        """Store an index object and return its name."""
+    def _put(self, content: IndexObject) -> None:
         data = build_index(content)
         parse_index(data, "the new index")
         self.new_indexes += 1
-        return INDEXES + (name_object([data]) if self._is_dry_run else self._repository.put_object(INDEXES, [data])[0])
+        self._repository.put_object(INDEXES, [data])

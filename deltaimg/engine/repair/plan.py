@@ -13,6 +13,8 @@ from deltaimg.engine.check.run import Checker
 from deltaimg.engine.repair.record_prover import find_records, index_records
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.annotation import ANNOTATIONS
+from deltaimg.format.coverage import COVERAGE
+from deltaimg.format.deletion import DELETIONS
 from deltaimg.format.framing import name_object
 from deltaimg.format.index import INDEXES, IndexObject, parse_index
 from deltaimg.format.manifest import SNAPSHOTS, parse_manifest
@@ -49,6 +51,10 @@ def plan_repair(checker: Checker) -> RepairPlan:
         for name in checker.findings.names(FindingKind.DAMAGED)
         # What is said about a snapshot stays where it is: without it, a pinned one would pass for one that is not.
         if name in checker.sizes and not name.startswith(ANNOTATIONS) and _is_damaged_still(checker.repository, name)
+    }
+    # Without them a prune starts a new list, and a verify a new record: each only says what the repository would do next.
+    damaged |= {
+        name for name in checker.findings.names(FindingKind.DAMAGED) if name == COVERAGE or name.startswith(DELETIONS)
     }
     kept = _known_places(checker)
     scanned, unsound = _scan(checker)

@@ -16,9 +16,10 @@ Always  an index goes on naming records that stay lost, so that a restore can le
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 
 from deltaimg.delta.encode import EncodedRecord
 from deltaimg.engine.check.findings import FindingKind
@@ -30,6 +31,7 @@ from deltaimg.engine.repair.index import IndexRepair
 from deltaimg.engine.repair.known_digests import KnownDigests, find_digests
 from deltaimg.engine.repair.lost_records import RecordMaker, make_from_copy, make_from_image
 from deltaimg.engine.repair.plan import RepairPlan, is_restored, plan_repair
+from deltaimg.engine.repair.planned_store import PlannedStore
 from deltaimg.engine.repair.record_prover import RecordProver, read_record
 from deltaimg.engine.repair.remaining_damage import SnapshotDamage, list_damage
 from deltaimg.errors import IntegrityError, ParityExhausted, ParityUnusable, StoreError, UnsupportedFormat, UsageError
@@ -39,7 +41,7 @@ from deltaimg.image.source import Source
 from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.pack_reader import read_damaged_pack
 from deltaimg.repo.pack_writer import PackWriter
-from deltaimg.repo.parity import load_parity, recover_pack
+from deltaimg.repo.parity import load_parity
 from deltaimg.repo.quarantine import put_aside
 from deltaimg.repo.repository import Repository
 
@@ -88,7 +90,12 @@ def repair(
         raise UsageError(f"{copy.store.location} is no copy of {repository.store.location}: their ids differ")
     report = RepairReport(is_dry_run)
     if is_dry_run:
-        return _Repair(repository, copy, source, report, progress or NoProgress(), clock, lambda: None).run()
+        planned = PlannedStore(repository.store.inner)
+        try:
+            plan = Repository(planned, repository.config)
+            return _Repair(plan, copy, source, report, progress or NoProgress(), clock, lambda: None).run()
+        finally:
+            planned.close()
     with MaintenanceLock(repository, "repair", clock()) as lock:
         return _Repair(repository, copy, source, report, progress or NoProgress(), clock, lock.check).run()
 
@@ -114,16 +121,10 @@ class _Repair:
 
     def run(self) -> RepairReport:
         report = self._report
-        checker = self._check()
-        if self._copy is not None and (names := find_copies(checker, self._copy)):
-            report.copied = names
-            if not report.is_dry_run:
-                self._check_lock()
-                report.quarantined += copy_objects(self._repository, self._copy, names, self._check_lock)
-                checker = self._check()
+        checker = self._take_copies(self._check())
         report.recovered = self._recover(checker)
-        if report.recovered and not report.is_dry_run:
-            checker = self._check()
+        if report.recovered:
+            checker = self._check(checker, report.recovered)
         self._progress.start("finding what is lost", None)
         self._plan = plan_repair(checker)
         self._digests = find_digests(self._repository, self._plan.wanted_ids)
@@ -132,11 +133,22 @@ class _Repair:
         self._mend_index(checker)
         self._put_aside(self._plan.damaged)
         self._progress.start("listing what is still damaged", None)
-        if not report.is_dry_run:
-            checker = self._check(read_packs=False)
+        checker = self._check(read_packs=False)
         report.damage = list_damage(self._repository, checker)
         report.duration_s = round(time.monotonic() - self._started, 3)
         return report
+
+    def _take_copies(self, checker: Checker) -> Checker:
+        """Take from elsewhere what is whole there; return a check of what there is then."""
+        report = self._report
+        while copies := {
+            name: place for name, place in find_copies(checker, self._copy).items() if name not in report.copied
+        }:
+            self._check_lock()
+            report.quarantined += copy_objects(self._repository, copies, self._check_lock)
+            report.copied += copies
+            checker = self._check(checker, list(copies))
+        return checker
 
     def _recover(self, checker: Checker) -> list[str]:
         """Make damaged and missing packs good by parity, where there is enough; return their names."""
@@ -150,10 +162,7 @@ class _Repair:
         for name in wanted:
             pack = name.rpartition("/")[2]
             try:
-                if self._report.is_dry_run:
-                    is_done = recover_pack(self._repository, pack, parity) is not None
-                else:
-                    is_done = put_back(self._repository, pack, parity, self._check_lock)
+                is_done = put_back(self._repository, pack, parity, self._check_lock)
             except (ParityExhausted, ParityUnusable) as error:
                 self._progress.warn(str(error))
                 continue
@@ -161,8 +170,15 @@ class _Repair:
                 recovered.append(name)
         return recovered
 
-    def _check(self, *, read_packs: bool = True) -> Checker:
-        checker = Checker(self._repository, self._progress, read_packs=read_packs)
+    def _check(self, before: Checker | None = None, whole: Sequence[str] = (), *, read_packs: bool = True) -> Checker:
+        """Check the repository.
+
+        Args:
+            before: an earlier check: packs that it has read are not read again. whole: packs that are whole since then.
+        """
+        known = dict(before.catalog.pack_damage) if before else {}
+        known |= {name: None for name in whole if name.startswith(PACKS)}
+        checker = Checker(self._repository, self._progress, read_packs=read_packs, known_packs=known)
         checker.check()
         return checker
 
@@ -170,9 +186,7 @@ class _Repair:
         """Put away what is damaged, but for what has been made anew under its old name, byte for byte."""
         report = self._report
         for name in sorted(names):
-            if report.is_dry_run and name not in (*report.copied, *report.recovered):
-                report.quarantined.append(name)
-            elif not report.is_dry_run and not is_restored(self._repository, name):
+            if not is_restored(self._repository, name):
                 self._check_lock()
                 put_aside(self._repository.store, name)
                 report.quarantined.append(name)
@@ -184,21 +198,12 @@ class _Repair:
         report = self._report
         report.salvaged_records = len(plan.salvage)
         self._made: set[bytes] = set()
-        if report.is_dry_run:
-            self._made |= {record_id for places in plan.salvage.values() for record_id in places.values()}
-            self._made |= {record.header.id for record in self._find_lost(plan)}
-        else:
-            writer = PackWriter(
-                self._repository, lambda: count_microseconds(self._clock()), check_lock=self._check_lock
-            )
-            with writer:
-                for record in self._salvage(plan):
-                    writer.add(record.header, record.payload, record.digests, record.tables)
-                    self._made.add(record.header.id)
-                for record in self._find_lost(plan):
-                    writer.add(record.header, record.payload, record.digests, record.tables)
-                    self._made.add(record.header.id)
-                writer.finish()
+        writer = PackWriter(self._repository, lambda: count_microseconds(self._clock()), check_lock=self._check_lock)
+        with writer:
+            for record in chain(self._salvage(plan), self._find_lost(plan)):
+                writer.add(record.header, record.payload, record.digests, record.tables)
+                self._made.add(record.header.id)
+            writer.finish()
         salvaged = {record_id for places in plan.salvage.values() for record_id in places.values()}
         report.salvaged_records = len(salvaged & self._made)
         report.remade_records = len(self._made - salvaged)
@@ -219,9 +224,11 @@ class _Repair:
 
     def _find_lost(self, plan: RepairPlan) -> Iterator[EncodedRecord]:
         """Yield those of the lost records that the copy or the image has."""
-        maker = RecordMaker(self._repository)
         lost = dict(plan.lost)
-        if self._copy is not None and lost:
+        if not lost:
+            return
+        maker = RecordMaker(self._repository)
+        if self._copy is not None:
             self._progress.start("searching the copy", None)
             for record in make_from_copy(self._copy, dict(lost), maker):
                 lost.pop(record.header.id)
@@ -251,7 +258,7 @@ class _Repair:
     def _mend_index(self, checker: Checker) -> None:
         report = self._report
         self._check_lock()
-        mend = IndexRepair(self._repository, self._plan, self._find_digests, is_dry_run=report.is_dry_run)
+        mend = IndexRepair(self._repository, self._plan, self._find_digests)
         report.indexed_packs = mend.index_packs(count_microseconds(self._clock()))
         superseded = mend.rewrite_indexes(checker, self._made)
         report.new_indexes = mend.new_indexes
