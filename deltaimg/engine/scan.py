@@ -17,13 +17,14 @@ import numpy.typing as npt
 from deltaimg.arrays import Digests, Runs
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.errors import SourceChanged
+from deltaimg.image.extents import Bounds
 from deltaimg.image.source import Source
 from deltaimg.kernels import CHANGED, expand_runs, scan_blocks
 from deltaimg.model import MIB
 
 SPAN_BYTES = 4 * MIB
 _MAX_GAP_BYTES = MIB
-"""A hole so small is read along with the data around it; the map has it as a hole all the same."""
+"""A gap so small is read along with the data around it; the map has it as what the image source reported all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,16 @@ class Scanner:
         self._span_bytes = max(SPAN_BYTES, block_bytes)
         self._buffers: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
 
-    def scan(self, extents: npt.NDArray[np.int64]) -> Iterator[ScannedSpan]:
-        """Yield the spans of `extents` (bytes) in image order. Give each content back by `release` once done with it."""
+    def scan(self, bounds: Bounds) -> Iterator[ScannedSpan]:
+        """Yield the spans of `bounds` in image order, of a stream all that comes. Give each content back by `release`.
+
+        Args:
+            bounds: what to read, of whole blocks.
+        """
         if self._source.is_sequential:
             yield from self._scan_stream()
             return
-        spans = split_spans(extents, self._span_bytes)
+        spans = split_spans(bounds, self._span_bytes)
         with OrderedPool(workers=self._workers, window=self._workers + 1) as pool:
             yield from pool.map(self._scan_span, spans)
 
@@ -119,39 +124,29 @@ class Scanner:
             return memoryview(mmap.mmap(-1, self._span_bytes))
 
 
-def round_extents(source: Source, block_bytes: int) -> npt.NDArray[np.int64]:
-    """Return a source's data extents widened to whole blocks, those joined that then touch; a stream's as they are."""
-    extents = source.data_extents()
-    if not len(extents) or source.is_sequential:
-        return extents
-    starts = extents[:, 0] // block_bytes * block_bytes
-    ends = np.minimum(-(-extents[:, 1] // block_bytes) * block_bytes, source.size_bytes or 0)
-    return _join_near(np.stack((starts, ends), axis=1), 0)
-
-
-def _join_near(extents: npt.NDArray[np.int64], max_gap_bytes: int) -> npt.NDArray[np.int64]:
-    """Join extents that no more than `max_gap_bytes` part."""
-    breaks = np.flatnonzero(extents[1:, 0] - extents[:-1, 1] > max_gap_bytes)
+def _join_near(bounds: Bounds) -> Bounds:
+    """Join what no more than `_MAX_GAP_BYTES` part."""
+    if not len(bounds):
+        return bounds
+    breaks = np.flatnonzero(bounds[1:, 0] - bounds[:-1, 1] > _MAX_GAP_BYTES)
     firsts = np.concatenate((np.zeros(1, np.int64), breaks + 1))
-    lasts = np.concatenate((breaks, np.full(1, len(extents) - 1)))
-    return np.stack((extents[firsts, 0], extents[lasts, 1]), axis=1)
+    lasts = np.concatenate((breaks, np.full(1, len(bounds) - 1)))
+    return np.stack((bounds[firsts, 0], bounds[lasts, 1]), axis=1)
 
 
-def count_span_bytes(extents: npt.NDArray[np.int64]) -> int:
-    """Return how many bytes the spans of `extents` have: what is read, small holes included."""
-    joined = _join_near(extents, _MAX_GAP_BYTES) if len(extents) else extents
+def count_span_bytes(bounds: Bounds) -> int:
+    """Return how many bytes the spans of `bounds` have: what is read, small gaps included."""
+    joined = _join_near(bounds)
     return int((joined[:, 1] - joined[:, 0]).sum())
 
 
-def split_spans(extents: npt.NDArray[np.int64], span_bytes: int) -> Iterator[tuple[int, int]]:
+def split_spans(bounds: Bounds, span_bytes: int) -> Iterator[tuple[int, int]]:
     """Yield [start, end) in bytes of what is to be read, in order, none across a multiple of `span_bytes`.
 
     Args:
-        extents: shape (count, 2), ascending, apart, of whole blocks.
+        bounds: what is wanted, of whole blocks; small gaps are read along.
     """
-    if not len(extents):
-        return
-    for start, end in _join_near(extents, _MAX_GAP_BYTES).tolist():
+    for start, end in _join_near(bounds).tolist():
         position = start
         while position < end:
             stop = min(end, (position // span_bytes + 1) * span_bytes)

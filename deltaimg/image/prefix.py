@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
 from deltaimg.arrays import Ranges
+from deltaimg.image.extents import Extents
 from deltaimg.image.source import Source
 
 _DRAIN_BYTES = 1 << 20
@@ -27,9 +25,8 @@ class PrefixSource:
     def peek(self, length: int) -> bytes:
         return self._inner.peek(min(length, self._prefix_bytes))
 
-    def data_extents(self) -> npt.NDArray[np.int64]:
-        extents = np.minimum(self._inner.data_extents(), self._prefix_bytes)
-        return extents[extents[:, 0] < extents[:, 1]]
+    def extents(self) -> Extents:
+        return self._inner.extents().clip(self._prefix_bytes)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         left = self._prefix_bytes - offset

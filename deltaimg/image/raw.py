@@ -10,7 +10,6 @@ import os
 from contextlib import suppress
 
 import numpy as np
-import numpy.typing as npt
 
 from deltaimg.arrays import Ranges
 from deltaimg.errors import ImageError, SourceChanged, UnsupportedImage
@@ -18,6 +17,7 @@ from deltaimg.format.limits import MAX_UNREADABLE_EXTENTS
 from deltaimg.image.block_devices import read_device_bytes, read_sector_bytes
 from deltaimg.image.cached_reader import CachedReader
 from deltaimg.image.direct_reader import USUAL_ALIGNMENT, DirectReader
+from deltaimg.image.extents import DATA, HOLE, Extents
 from deltaimg.image.file_status import read_file_status
 from deltaimg.image.reader import Reader, ReadFailure
 from deltaimg.image.salvage_reader import OF_THE_MEDIUM, SalvageReader, TooMuchUnreadable
@@ -59,11 +59,11 @@ class RawSource:
         self._salvage = self._make_salvage_reader(self._reader, size_bytes) if is_salvaging else None
         self._reader = self._salvage or self._reader
 
-    def data_extents(self) -> npt.NDArray[np.int64]:
+    def extents(self) -> Extents:
         size = self.size_bytes or 0
         if not self._use_holes:
-            return np.array([[0, size]], np.int64)
-        extents = array.array("q")
+            return Extents.uniform(size)
+        data = array.array("q")
         position = 0
         while position < size:
             try:
@@ -73,15 +73,16 @@ class RawSource:
                 if error.errno == errno.ENXIO:
                     break
                 if error.errno in (errno.EINVAL, errno.EOPNOTSUPP) and position == 0:
-                    return np.array([[0, size]], np.int64)
+                    return Extents.uniform(size)
                 raise self._failure("cannot be searched for holes", error.errno) from error
             if end <= start:
                 break
-            extents.extend((start, end))
+            data.extend((start, end))
             position = end
         if self._find_size() < size:
             raise SourceChanged(self.path, f"has {self._find_size()} bytes, fewer than when it was opened")
-        return np.frombuffer(extents, np.int64).reshape(-1, 2) if extents else np.empty((0, 2), np.int64)
+        bounds = np.array(data, np.int64).reshape(-1, 2)
+        return Extents.from_bounds(bounds, size, inside=DATA, outside=HOLE)
 
     @property
     def unreadable(self) -> tuple[tuple[int, int], ...]:

@@ -8,12 +8,10 @@ import os
 import stat
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from deltaimg.arrays import Ranges
 from deltaimg.descriptors import find_descriptor, is_standard_stream
 from deltaimg.errors import ImageError, UnsupportedImage
+from deltaimg.image.extents import Extents
 from deltaimg.posix import describe_mode
 
 STREAM = "-"
@@ -51,8 +49,8 @@ class Source(Protocol):
         """Return the image's first bytes, fewer only where it has fewer; a stream still has them afterwards."""
         ...
 
-    def data_extents(self) -> npt.NDArray[np.int64]:
-        """Return shape (count, 2): [start, end) of what may hold data, ascending, apart, in the image; the rest are holes."""
+    def extents(self) -> Extents:
+        """Return what is known of the image before it is read; DATA up to MAX_IMAGE_BYTES while a stream has not ended."""
         ...
 
     def read_into(self, offset: int, buffer: memoryview) -> int:

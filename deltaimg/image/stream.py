@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
-import numpy.typing as npt
-
 from deltaimg.arrays import Ranges
 from deltaimg.descriptors import describe_failure, read_some
 from deltaimg.errors import ImageError, UnsupportedImage
+from deltaimg.image.extents import Extents
 from deltaimg.model import MAX_IMAGE_BYTES
 
 
@@ -31,8 +29,8 @@ class StreamSource:
         if os.isatty(descriptor):
             raise UnsupportedImage(self.path, "the standard input is a terminal", hint="pipe an image into it")
 
-    def data_extents(self) -> npt.NDArray[np.int64]:
-        return np.array([[0, MAX_IMAGE_BYTES]], np.int64)
+    def extents(self) -> Extents:
+        return Extents.uniform(MAX_IMAGE_BYTES if self.size_bytes is None else self.size_bytes)
 
     def peek(self, length: int) -> bytes:
         assert self._position == 0, "a stream is looked at before it is read"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from deltaimg.image.extents import DATA, HOLE, Extents
 from deltaimg.model import KIB
 
 PAGE = 4 * KIB
@@ -124,12 +125,13 @@ class ImageSource:
         self.fail_at: int | None = None
         self.error: BaseException = RuntimeError("the test set no error")
         self._content = bytes(image.content)
-        self._extents = np.array(list(image.extents()), np.int64).reshape(-1, 2)
+        data = np.array(list(image.extents()), np.int64).reshape(-1, 2)
+        self._extents = Extents.from_bounds(data, image.size_bytes, inside=DATA, outside=HOLE)
 
     def peek(self, length: int) -> bytes:
         return self._content[:length]
 
-    def data_extents(self) -> np.ndarray:
+    def extents(self) -> Extents:
         return self._extents
 
     def read_into(self, offset: int, buffer: memoryview) -> int:

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-import numpy as np
-import numpy.typing as npt
-
 from deltaimg.engine.backup.base import Base
 from deltaimg.engine.backup.new_map import NewMap
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.progress import Progress
+from deltaimg.image.extents import Bounds
 from deltaimg.image.source import Source
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository
@@ -40,8 +38,8 @@ class BackupContext:
     request: BackupRequest
     base: Base
     block_bytes: int
-    extents: npt.NDArray[np.int64]
-    """[start, end) in bytes, in whole blocks, of what the image source says holds data."""
+    to_read: Bounds
+    """What the image source reports as data, in whole blocks; of a stream everything."""
     new_map: NewMap
 
     @property

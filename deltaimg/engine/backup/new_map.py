@@ -19,13 +19,13 @@ from deltaimg.arrays import (
     Slots,
     clip_runs,
     count_run_blocks,
-    empty_runs,
     join_runs,
     runs_from_blocks,
     uniform_runs,
 )
 from deltaimg.engine.scan import ScannedSpan
 from deltaimg.format.manifest import Statistics
+from deltaimg.image.extents import Bounds, Extents, ExtentStatus
 from deltaimg.kernels import ZERO_BLOCK, overlay_runs, subtract_runs
 from deltaimg.model import count_blocks
 
@@ -33,8 +33,8 @@ from deltaimg.model import count_blocks
 class NewMap:
     """Filled span by span, changed blocks in any order; complete when the scan has ended."""
 
-    def __init__(self, extents: npt.NDArray[np.int64] | None, block_bytes: int) -> None:
-        """Args: extents: what holds data, in whole blocks, the rest being holes; None for a stream, which has no holes."""
+    def __init__(self, extents: Extents, block_bytes: int) -> None:
+        """Args: extents: of whole blocks, as the image source reported them; UNCHANGED only where the base has blocks."""
         self._extents = extents
         self._block_bytes = block_bytes
         self._zero_runs: list[Runs] = []
@@ -69,10 +69,10 @@ class NewMap:
         return runs[runs["slot"] < first_new_slot]
 
     def overlay(self, base_runs: Runs, size_bytes: int) -> Runs:
-        """Return the whole map: the base's, with zeros, holes and changed blocks laid over it."""
+        """Return the whole map: the base's, with zeros, holes, free and changed blocks laid over it."""
         block_count = count_blocks(size_bytes, self._block_bytes)
         runs = clip_runs(base_runs, 0, block_count)
-        for layer in (join_runs(self._zero_runs), self._hole_runs(block_count), self.changed_runs):
+        for layer in (join_runs(self._zero_runs), self._unread_runs(size_bytes), self.changed_runs):
             runs = overlay_runs(runs, layer)
         return runs
 
@@ -80,11 +80,11 @@ class NewMap:
         """Return the statistics of the backup, without what it stored."""
         new_zeros = subtract_runs(runs[runs["slot"] < FIRST_SLOT], base_runs)
         cleared_blocks = _count_data(base_runs) - _count_data(overlay_runs(base_runs, new_zeros))
-        allocated = self._read_bytes if self._extents is None else int(np.diff(self._extents, axis=1).sum())
+        allocated = self._extents.clip(size_bytes).count_bytes(ExtentStatus.DATA, ExtentStatus.UNCHANGED)
         block = self._block_bytes
         return Statistics(
             apparent_bytes=size_bytes,
-            allocated_bytes=min(allocated, size_bytes),
+            allocated_bytes=allocated,
             read_bytes=self._read_bytes,
             changed_bytes=(self._changed_blocks + cleared_blocks) * block,
             referenced_bytes=(self._changed_blocks - self._new_blocks) * block,
@@ -93,17 +93,24 @@ class NewMap:
             duration_s=round(duration_s, 3),
         )
 
-    def _hole_runs(self, block_count: int) -> Runs:
-        """Return the blocks between the data extents."""
-        if self._extents is None:
-            return empty_runs()
-        bounds = np.concatenate(([0], -(-self._extents.ravel() // self._block_bytes), [block_count])).reshape(-1, 2)
-        counts = bounds[:, 1] - bounds[:, 0]
-        if counts.max() > MAX_RUN_BLOCKS:
-            return join_runs([uniform_runs(start, end - start, HOLE) for start, end in bounds.tolist() if end > start])
-        holes = np.zeros(len(bounds), RUN)
-        holes["first_block"], holes["count"] = bounds[:, 0], counts
-        return holes[counts > 0]
+    def _unread_runs(self, size_bytes: int) -> Runs:
+        """Return the blocks that are in the map without having been read: holes, zeros, and holes for what is free."""
+        extents = self._extents.clip(size_bytes)
+        holes = extents.find(ExtentStatus.HOLE, ExtentStatus.FREE)
+        zeros = extents.find(ExtentStatus.ZERO)
+        runs = join_runs([_uniform_runs(holes, HOLE, self._block_bytes), _uniform_runs(zeros, ZERO, self._block_bytes)])
+        return runs[np.argsort(runs["first_block"], kind="stable")]
+
+
+def _uniform_runs(bounds: Bounds, slot: int, block_bytes: int) -> Runs:
+    """Return runs that give all blocks inside `bounds` the same hole or zero slot."""
+    blocks = -(-bounds // block_bytes)
+    counts = blocks[:, 1] - blocks[:, 0]
+    if len(counts) and counts.max() > MAX_RUN_BLOCKS:
+        return join_runs([uniform_runs(first, end - first, slot) for first, end in blocks.tolist()])
+    runs = np.empty(len(blocks), RUN)
+    runs["first_block"], runs["count"], runs["slot"] = blocks[:, 0], counts, slot
+    return runs
 
 
 def _count_data(runs: Runs) -> int:

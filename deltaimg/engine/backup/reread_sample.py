@@ -11,9 +11,9 @@ import mmap
 import random
 
 import numpy as np
-import numpy.typing as npt
 
 from deltaimg.arrays import FIRST_SLOT, Digests, Runs
+from deltaimg.image.extents import Bounds
 from deltaimg.image.source import Source
 from deltaimg.kernels import SAME, ZERO_BLOCK, expand_runs, scan_blocks
 from deltaimg.model import KIB
@@ -25,7 +25,7 @@ _PIECES = 32
 
 def find_changed_piece(
     source: Source,
-    extents: npt.NDArray[np.int64],
+    bounds: Bounds,
     runs: Runs,
     digests: Digests,
     *,
@@ -36,14 +36,14 @@ def find_changed_piece(
     """Return the offset of a block that reads otherwise than it is in the map, among those of a sample; None if there is none.
 
     Args:
-        extents: shape (count, 2), what was read, in bytes and whole blocks. runs: the image's map. digests: by slot.
+        bounds: what was read, of whole blocks. runs: the image's map. digests: by slot.
 
     Raises:
         ImageError: the source cannot be read.
     """
     piece_bytes = max(_PIECE_BYTES, block_bytes)
     buffer = memoryview(mmap.mmap(-1, piece_bytes))
-    for start, end in _choose_pieces(extents, piece_bytes, chance):
+    for start, end in _choose_pieces(bounds, piece_bytes, chance):
         if any(first < end and start < last for first, last in source.unreadable):
             continue  # a failing disk reads now this, now that
         got = source.read_into(start, buffer[: end - start])
@@ -63,9 +63,9 @@ def find_changed_piece(
     return None
 
 
-def _choose_pieces(extents: npt.NDArray[np.int64], piece_bytes: int, chance: random.Random) -> list[tuple[int, int]]:
-    """Return [start, end) of pieces of the extents, ascending: the first, where superblocks are, and others by chance."""
-    lengths = extents[:, 1] - extents[:, 0]
+def _choose_pieces(bounds: Bounds, piece_bytes: int, chance: random.Random) -> list[tuple[int, int]]:
+    """Return [start, end) of pieces of what was read, ascending: the first, where superblocks are, and others by chance."""
+    lengths = bounds[:, 1] - bounds[:, 0]
     counts = -(-lengths // piece_bytes)
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
@@ -73,6 +73,6 @@ def _choose_pieces(extents: npt.NDArray[np.int64], piece_bytes: int, chance: ran
     pieces = []
     for number in numbers:
         extent = int(np.searchsorted(ends, number, side="right"))
-        start = int(extents[extent, 0]) + (number - int(ends[extent] - counts[extent])) * piece_bytes
-        pieces.append((start, min(start + piece_bytes, int(extents[extent, 1]))))
+        start = int(bounds[extent, 0]) + (number - int(ends[extent] - counts[extent])) * piece_bytes
+        pieces.append((start, min(start + piece_bytes, int(bounds[extent, 1]))))
     return pieces

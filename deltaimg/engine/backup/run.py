@@ -32,9 +32,10 @@ from deltaimg.engine.backup.options import BackupOptions, check_options
 from deltaimg.engine.backup.reread_sample import find_changed_piece
 from deltaimg.engine.backup.source_checks import check_container, check_size, check_unchanged, check_use
 from deltaimg.engine.progress import NoProgress, Progress, stage
-from deltaimg.engine.scan import Scanner, count_span_bytes, round_extents
+from deltaimg.engine.scan import Scanner, count_span_bytes
 from deltaimg.errors import DeltaimgError, StoreError, UsageError
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, count_microseconds
+from deltaimg.image.extents import DATA
 from deltaimg.image.source import Source
 from deltaimg.model import DEFAULT_BLOCK_BYTES
 from deltaimg.repo.leftovers import remove_leftovers
@@ -99,9 +100,8 @@ def _run(request: BackupRequest, start: RunStart) -> Manifest:
 
 def _make_context(request: BackupRequest, base: Base) -> BackupContext:
     block_bytes = _choose_block_bytes(request, base)
-    extents = round_extents(request.source, block_bytes)
-    new_map = NewMap(None if request.source.is_sequential else extents, block_bytes)
-    return BackupContext(request, base, block_bytes, extents, new_map)
+    extents = request.source.extents().without_base(base.manifest.size_bytes if base.manifest else 0).align(block_bytes)
+    return BackupContext(request, base, block_bytes, extents.find(DATA), NewMap(extents, block_bytes))
 
 
 def _choose_block_bytes(request: BackupRequest, base: Base) -> int:
@@ -148,8 +148,8 @@ def _store_changes(context: BackupContext, changes: Changes) -> None:
         base_digests=context.base.table.digests,
         workers=context.options.workers,
     )
-    with stage(progress, "backing up", None if source.is_sequential else count_span_bytes(context.extents)):
-        for span in scanner.scan(context.extents):
+    with stage(progress, "backing up", None if source.is_sequential else count_span_bytes(context.to_read)):
+        for span in scanner.scan(context.to_read):
             context.new_map.note_span(span)
             if span.content is not None:
                 changes.add(span, span.content)
@@ -165,7 +165,7 @@ def _reread_sample(context: BackupContext, runs: Runs) -> int | None:
         return None
     return find_changed_piece(
         context.source,
-        context.extents,
+        context.to_read,
         runs,
         context.base.table.digests,
         block_key=context.repository.keys.block,

@@ -22,6 +22,7 @@ from deltaimg.engine.files.stitch import Op
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.errors import SourceChanged, WrongOldFile
 from deltaimg.format.delta import COPY, LITERAL, ZERO
+from deltaimg.image.extents import NOT_EMPTY
 from deltaimg.image.source import Source
 from deltaimg.image.target import Target
 from deltaimg.model import count_blocks
@@ -62,7 +63,7 @@ class Assembler:
         self._old, self._old_bytes = old, old.size_bytes or 0
         self._block_bytes = block_bytes
         self._digest = digest
-        self._extents = old.data_extents()
+        self._data = old.extents().find(*NOT_EMPTY)
         self._buffers: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
 
     def split_holes(self, op: Op) -> Iterator[Op]:
@@ -73,9 +74,9 @@ class Assembler:
                 self._old.path, f"has {self._old_bytes} bytes; the delta copies bytes {op.old_offset} to {end}"
             )
         at = op.old_offset
-        place = int(np.searchsorted(self._extents[:, 1], at, side="right"))
+        place = int(np.searchsorted(self._data[:, 1], at, side="right"))
         while at < end:
-            start, stop = self._extents[place].tolist() if place < len(self._extents) else (end, end)
+            start, stop = self._data[place].tolist() if place < len(self._data) else (end, end)
             if at < start:
                 stop = min(start, end)
                 yield Op(ZERO, stop - at)

@@ -15,8 +15,9 @@ from typing import TypeVar
 import numpy as np
 
 from deltaimg.engine.pipeline import OrderedPool, count_workers
-from deltaimg.engine.scan import round_extents, split_spans
+from deltaimg.engine.scan import split_spans
 from deltaimg.errors import SourceChanged
+from deltaimg.image.extents import NOT_EMPTY
 from deltaimg.image.source import Source
 from deltaimg.model import MIB
 
@@ -64,8 +65,9 @@ def walk_spans(
             raise SourceChanged(source.path, f"ends at byte {start + got}, earlier than when it was opened")
         return start, end, work(Span(start, end - start, buffer[:wanted], end == size)), buffer
 
+    wanted = source.extents().align(block_bytes).find(*NOT_EMPTY)
     with OrderedPool(window=count_workers() + 1) as pool:
-        for start, end, result, buffer in pool.map(read, split_spans(round_extents(source, block_bytes), span_bytes)):
+        for start, end, result, buffer in pool.map(read, split_spans(wanted, span_bytes)):
             yield start, end, result
             buffers.give_back(buffer)
 

@@ -18,9 +18,10 @@ from deltaimg.delta.encode import EncodedRecord, Encoder
 from deltaimg.engine.content.spool import Spool
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.repair.record_prover import RecordProver
-from deltaimg.engine.scan import Scanner, round_extents
+from deltaimg.engine.scan import Scanner, count_span_bytes
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
 from deltaimg.format.limits import MAX_RECORD_BYTES
+from deltaimg.image.extents import NOT_EMPTY
 from deltaimg.image.source import Source
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
@@ -105,10 +106,10 @@ def _collect(
         base_runs=empty_runs(),
         base_digests=np.zeros((2, DIGEST_BYTES), np.uint8),
     )
-    extents = round_extents(source, block_bytes)
-    total = None if source.is_sequential else int((extents[:, 1] - extents[:, 0]).sum())
+    to_read = source.extents().align(block_bytes).find(*NOT_EMPTY)
+    total = None if source.is_sequential else count_span_bytes(to_read)
     progress.start("searching the image", total)
-    for span in scanner.scan(extents):
+    for span in scanner.scan(to_read):
         if span.content is not None:
             found = _as_keys(span.digests)
             places = np.minimum(np.searchsorted(keys, found), len(keys) - 1)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from deltaimg.arrays import FIRST_SLOT, RUN, ZERO, Runs, distinct, empty_runs, end_blocks, join_runs
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.progress import NoProgress, Progress
-from deltaimg.engine.scan import ScannedSpan, Scanner, round_extents
+from deltaimg.engine.scan import ScannedSpan, Scanner, count_span_bytes
 from deltaimg.errors import (
     IntegrityError,
     ObjectNotFound,
@@ -27,6 +27,7 @@ from deltaimg.errors import (
     UnsupportedFormat,
 )
 from deltaimg.format.manifest import Manifest
+from deltaimg.image.extents import NOT_EMPTY
 from deltaimg.image.prefix import PrefixSource
 from deltaimg.image.source import Source
 from deltaimg.kernels import CHANGED, SAME, BlockStatus, overlay_runs, subtract_runs
@@ -241,11 +242,11 @@ def compare_image(
         base_runs=content.runs,
         base_digests=content.table.digests,
     )
-    extents = round_extents(source, block)
-    progress.start("comparing", None if source.is_sequential else int((extents[:, 1] - extents[:, 0]).sum()))
+    to_read = source.extents().align(block).find(*NOT_EMPTY)
+    progress.start("comparing", None if source.is_sequential else count_span_bytes(to_read))
     same, changed = [empty_runs()], [empty_runs()]
     read_bytes = 0
-    for span in scanner.scan(extents):
+    for span in scanner.scan(to_read):
         same.append(_as_runs(span, SAME))
         changed.append(_as_runs(span, CHANGED))
         scanner.release(span)

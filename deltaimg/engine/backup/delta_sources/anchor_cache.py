@@ -29,6 +29,7 @@ from deltaimg.delta.anchors import Anchors, plan_table
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer
 from deltaimg.engine.progress import Progress, stage
 from deltaimg.engine.scan import SPAN_BYTES, count_span_bytes, split_spans
+from deltaimg.image.extents import Bounds
 from deltaimg.image.source import Source
 from deltaimg.kernels import expand_runs
 from deltaimg.kernels.layout import BUCKET_PLACES, AnchorNames, AnchorTable, Buffer
@@ -120,7 +121,7 @@ class AnchorCache:
         return 2 * sum(each.tobytes() in known for each in ids) >= len(ids)
 
     def learn_image(
-        self, source: Source, extents: npt.NDArray[np.int64], base_runs: Runs, table: SlotTable, *, progress: Progress
+        self, source: Source, to_read: Bounds, base_runs: Runs, table: SlotTable, *, progress: Progress
     ) -> None:
         """Read the image and remember the anchors of what it has where the base has data.
 
@@ -144,8 +145,8 @@ class AnchorCache:
             labels = np.where(slots >= FIRST_SLOT, slots + shifts[np.maximum(table.records_of(slots), 0)], 0)
             return names, labels.astype(np.uint32)[positions // self._block_bytes], end - start
 
-        with stage(progress, "building the similarity index", count_span_bytes(extents)), OrderedPool() as pool:
-            for names, labels, read_bytes in pool.map(collect, split_spans(extents, span_bytes)):
+        with stage(progress, "building the similarity index", count_span_bytes(to_read)), OrderedPool() as pool:
+            for names, labels, read_bytes in pool.map(collect, split_spans(to_read, span_bytes)):
                 self.remember(names, labels)
                 progress.advance(read_bytes)
 

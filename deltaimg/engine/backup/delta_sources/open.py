@@ -95,13 +95,13 @@ def load_anchors(context: BackupContext) -> AnchorCache:
         None if cache is None else cache.anchors_path,
         context.repository.config.repository_id,
         block_bytes=context.block_bytes,
-        content_bytes=stored_bytes if source.is_sequential else count_span_bytes(context.extents),
+        content_bytes=stored_bytes if source.is_sequential else count_span_bytes(context.to_read),
         budget_bytes=context.options.delta_budget_bytes,
     )
     base_records = table.used_records(base_runs)
     is_up_to_date = not is_new and anchors.has_most_of(table.record_ids[base_records])
     if len(base_records) and not is_up_to_date and not source.is_sequential:
-        anchors.learn_image(source, context.extents, base_runs, table, progress=context.progress)
+        anchors.learn_image(source, context.to_read, base_runs, table, progress=context.progress)
     anchors.add_records(table)
     return anchors
 

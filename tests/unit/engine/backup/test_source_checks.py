@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.errors import ImageInUse, SourceChanged
+from deltaimg.image.extents import Extents
 from deltaimg.model import KIB, MIB
 from tests.support.images import ImageSource, SyntheticImage, make_incompressible_image, make_mixed_image
 from tests.support.repositories import assert_restores, make_repository
@@ -71,7 +71,7 @@ def test_what_uses_a_source_is_said_before_anything_is_read() -> None:
         def find_writer(self) -> str | None:
             return "mounted read-write at /srv"
 
-        def data_extents(self) -> np.ndarray:
+        def extents(self) -> Extents:
             raise AssertionError
 
     with pytest.raises(ImageInUse, match=r"is mounted read-write at /srv, so no snapshot was made"):

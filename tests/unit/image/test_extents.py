@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Extents: they cover the image, a hole is only where one was reported, and blocks of several statuses are read."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from deltaimg.image.extents import DATA, EMPTY, FREE, HOLE, NOT_EMPTY, UNCHANGED, ZERO, Extents, ExtentStatus
+
+Listed = list[tuple[int, int, ExtentStatus]]
+
+
+def extents_of(*extents: tuple[int, int, ExtentStatus]) -> Extents:
+    """Return extents that were listed one by one, without a gap."""
+    starts = np.array([start for start, _, _ in extents], np.int64)
+    statuses = np.array([status for _, _, status in extents], np.uint8)
+    return Extents(starts, statuses, extents[-1][1])
+
+
+def bytes_of(extents: Extents) -> list[ExtentStatus]:
+    """Return the status of each byte."""
+    return [status for start, end, status in extents for _ in range(start, end)]
+
+
+def test_an_image_is_data_unless_something_else_is_reported() -> None:
+    assert list(Extents.uniform(100)) == [(0, 100, DATA)]
+    assert list(Extents.uniform(0)) == []
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ([], [(0, 100, HOLE)]),
+        ([[0, 100]], [(0, 100, DATA)]),
+        ([[0, 10], [90, 100]], [(0, 10, DATA), (10, 90, HOLE), (90, 100, DATA)]),
+        ([[10, 20], [20, 30]], [(0, 10, HOLE), (10, 30, DATA), (30, 100, HOLE)]),
+    ],
+)
+def test_bounds_become_extents_without_a_gap(bounds: list[list[int]], expected: Listed) -> None:
+    array = np.array(bounds, np.int64).reshape(-1, 2)
+    assert list(Extents.from_bounds(array, 100, inside=DATA, outside=HOLE)) == expected
+
+
+def test_touching_extents_are_found_as_one() -> None:
+    extents = extents_of((0, 10, DATA), (10, 20, FREE), (20, 30, HOLE), (30, 40, ZERO), (40, 50, UNCHANGED))
+    assert extents.find(*NOT_EMPTY).tolist() == [[0, 20], [40, 50]]
+    assert extents.find(*EMPTY).tolist() == [[20, 40]]
+    assert extents.find(UNCHANGED).tolist() == [[40, 50]]
+    assert extents.count_bytes(DATA, FREE) == 20
+    assert extents.find().shape == (0, 2)
+
+
+def test_the_first_bytes_have_the_first_extents() -> None:
+    extents = extents_of((0, 10, DATA), (10, 20, HOLE), (20, 30, DATA))
+    assert list(extents.clip(15)) == [(0, 10, DATA), (10, 15, HOLE)]
+    assert list(extents.clip(10)) == [(0, 10, DATA)]
+    assert list(extents.clip(0)) == []
+    assert list(extents.clip(100)) == list(extents)
+
+
+@pytest.mark.parametrize(
+    ("base_bytes", "expected"),
+    [
+        (0, [(0, 10, HOLE), (10, 30, DATA), (30, 40, FREE)]),
+        (10, [(0, 10, HOLE), (10, 30, DATA), (30, 40, FREE)]),
+        (15, [(0, 10, HOLE), (10, 15, UNCHANGED), (15, 30, DATA), (30, 40, FREE)]),
+        (35, [(0, 10, HOLE), (10, 30, UNCHANGED), (30, 40, FREE)]),
+        (99, [(0, 10, HOLE), (10, 30, UNCHANGED), (30, 40, FREE)]),
+    ],
+)
+def test_nothing_is_unchanged_that_the_base_has_not(base_bytes: int, expected: Listed) -> None:
+    extents = extents_of((0, 10, HOLE), (10, 30, UNCHANGED), (30, 40, FREE))
+    assert list(extents.without_base(base_bytes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ((HOLE, ZERO), ZERO),
+        ((HOLE, DATA), DATA),
+        ((HOLE, FREE), DATA),
+        ((UNCHANGED, HOLE), DATA),
+        ((FREE, UNCHANGED), DATA),
+        ((HOLE, DATA, HOLE), DATA),
+        ((HOLE, ZERO, HOLE), ZERO),
+    ],
+)
+def test_a_block_of_several_statuses_is_read_unless_it_is_empty(
+    statuses: tuple[ExtentStatus, ...], expected: ExtentStatus
+) -> None:
+    listed = [(number * 10, number * 10 + 10, status) for number, status in enumerate(statuses)]
+    assert list(extents_of(*listed).align(64)) == [(0, 10 * len(statuses), expected)]
+
+
+def test_aligned_extents_are_those_of_each_block() -> None:
+    """Against a byte-by-byte count, at random."""
+    rng = random.Random(3)
+    for _ in range(300):
+        size = rng.randrange(1, 200)
+        edges = sorted({0, *(rng.randrange(size) for _ in range(rng.randrange(12))), size})
+        listed = [(a, b, rng.choice(list(ExtentStatus))) for a, b in itertools.pairwise(edges)]
+        extents, block = extents_of(*listed), rng.choice([1, 4, 8, 16])
+        per_byte, aligned = bytes_of(extents), bytes_of(extents.align(block))
+        assert len(aligned) == size
+        for start in range(0, size, block):
+            found = set(per_byte[start : start + block])
+            both = ZERO if found <= set(EMPTY) else DATA
+            assert set(aligned[start : start + block]) == (found if len(found) == 1 else {both})
+
+
+def test_extents_of_nothing_stay_so() -> None:
+    nothing = Extents.uniform(0)
+    assert list(nothing.align(4096)) == []
+    assert nothing.find(DATA).shape == (0, 2)
+    assert nothing.count_bytes(DATA) == 0
+    assert list(nothing.without_base()) == []
