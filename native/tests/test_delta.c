@@ -61,11 +61,13 @@ static void test_refusals(void)
     CHECK(dimg_decode_delta(content, 6, long_varint, 1, content, DIMG_DELTA_MAX_BYTES) == DIMG_BAD_ARGUMENT);
 }
 
-/* Bytes that resemble each other: random, copied, counted up, repeated, changed here and there. */
+/* Bytes that resemble each other: random, copied, counted up, repeated, changed here and there. Each draw is a statement of its
+ * own: C does not say which of two in one expression comes first. */
 static void make_bytes(uint8_t *bytes, size_t count, uint64_t *seed)
 {
     for (size_t at = 0; at < count;) {
-        const size_t length = 1 + next_random(seed) % (next_random(seed) % 4 == 0 ? 3000 : 40);
+        const size_t most = next_random(seed) % 4 == 0 ? 3000 : 40;
+        const size_t length = 1 + next_random(seed) % most;
         const size_t end = length < count - at ? at + length : count;
         const uint64_t kind = next_random(seed) % 6, far = next_random(seed) % 2, value = next_random(seed);
         const size_t back = at == 0 ? 0 : 1 + next_random(seed) % (far || at < 200 ? at : 200);
@@ -82,7 +84,8 @@ static void damage(uint8_t *body, size_t bytes, uint64_t *seed)
 {
     for (uint64_t changes = 1 + next_random(seed) % 3; changes > 0; changes--) {
         const size_t within = next_random(seed) % 2 && bytes > 200 ? 200 : bytes; /* the head and some operations, or all */
-        body[next_random(seed) % within] = (uint8_t)next_random(seed);
+        const size_t place = next_random(seed) % within;
+        body[place] = (uint8_t)next_random(seed);
     }
 }
 
@@ -120,14 +123,46 @@ static void test_random(void)
     uint64_t seed = 5;
     size_t refused = 0;
     for (int round = 0; round < 600; round++) {
-        const size_t source_bytes = next_random(&seed) % (next_random(&seed) % 5 == 0 ? 20 : 30000);
-        const size_t content_bytes = next_random(&seed) % (next_random(&seed) % 5 == 0 ? 40 : 20000);
+        const size_t most_source = next_random(&seed) % 5 == 0 ? 20 : 30000, most_content = next_random(&seed) % 5 == 0 ? 40 : 20000;
+        const size_t source_bytes = next_random(&seed) % most_source, content_bytes = next_random(&seed) % most_content;
         refused += try_round(source_bytes, content_bytes, &seed);
     }
     CHECK(refused > 4000);
     try_round((1 << 20) + 5, 1 << 16, &seed);          /* sources that are entered less densely */
     try_round((1 << 23) - 4096, 4097, &seed);          /* places of four bytes */
     try_round(0, 0, &seed);
+}
+
+/* The body of content after sources in `both`, from work memory that holds `before` everywhere; returns its length. */
+static size_t encode_in(const uint8_t *both, size_t source_bytes, size_t content_bytes, uint8_t *work, int before, uint8_t *body)
+{
+    size_t parts[DIMG_DELTA_PARTS], bytes = 0;
+    const size_t work_bytes = dimg_delta_work_bytes(content_bytes), bound = dimg_delta_bound(content_bytes);
+    memset(work, before, work_bytes);
+    CHECK(dimg_encode_delta(both, source_bytes, both + source_bytes, content_bytes, work, work_bytes, body, bound, parts) == DIMG_OK);
+    for (int i = 0; i < DIMG_DELTA_PARTS; i++)
+        bytes += parts[i];
+    return bytes;
+}
+
+/* Bodies are the same on every processor, whatever the work memory held before: FNV-1a of some. */
+static void test_same_bytes_everywhere(void)
+{
+    enum { BOTH = 60000 };
+    uint64_t seed = 9, digest = 0xCBF29CE484222325u;
+    const size_t bound = dimg_delta_bound(BOTH);
+    uint8_t *both = make_buffer(BOTH), *work = make_buffer(dimg_delta_work_bytes(BOTH));
+    uint8_t *body = make_buffer(bound), *again = make_buffer(bound);
+    for (size_t source_bytes = 0; source_bytes < BOTH; source_bytes += 3001) {
+        make_bytes(both, BOTH, &seed);
+        const size_t bytes = encode_in(both, source_bytes, BOTH - source_bytes, work, 0, body);
+        CHECK(encode_in(both, source_bytes, BOTH - source_bytes, work, 0xFF, again) == bytes);
+        CHECK(memcmp(body, again, bytes) == 0);
+        for (size_t i = 0; i < bytes; i++)
+            digest = (digest ^ body[i]) * 0x100000001B3u;
+    }
+    CHECK(digest == 0x385CE62F32DB7A4Eu);
+    free(both), free(work), free(body), free(again);
 }
 
 static void test_arguments(void)
@@ -149,6 +184,7 @@ int main(void)
     test_known();
     test_refusals();
     test_random();
+    test_same_bytes_everywhere();
     test_arguments();
     printf("delta\n");
     return 0;

@@ -19,10 +19,13 @@ typedef uint32_t words __attribute__((vector_size(32)));
 
 enum { STEP = 32 };
 
+/* Little-endian words, as `dimg_load32` loads them. */
 static inline words load_words(const uint8_t *bytes)
 {
     words loaded;
     memcpy(&loaded, bytes, sizeof loaded);
+    if (DIMG_BIG_ENDIAN)
+        loaded = loaded >> 24 | (loaded >> 8 & 0xFF00u) | (loaded << 8 & 0xFF0000u) | loaded << 24;
     return loaded;
 }
 

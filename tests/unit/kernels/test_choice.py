@@ -47,6 +47,19 @@ def test_without_the_extension_the_reference_is_used_with_one_warning():
     assert "C compiler" in warning
 
 
+def test_a_big_endian_processor_gets_the_reference_with_one_warning():
+    """Arrays cross into the native core as they lie in memory, and the formats' are little-endian."""
+    name, warning, count = run("import numpy, sys; sys.byteorder = 'big'\n" + SHOW).stdout.splitlines()
+    assert (name, count) == ("reference", "2")
+    assert warning.startswith("RuntimeWarning deltaimg runs without its native core (arrays are little-endian, this")
+
+
+def test_a_forced_native_fails_on_a_big_endian_processor():
+    done = run("import numpy, sys; sys.byteorder = 'big'\n" + SHOW, forced="native")
+    assert done.returncode != 0
+    assert "arrays are little-endian, this processor is not" in done.stderr
+
+
 def test_a_forced_reference_is_silent():
     assert run(SHOW, forced="reference").stdout.splitlines() == ["reference", "2"]
 
