@@ -27,7 +27,7 @@ _MAKERS: Final[dict[str, Callable[[int], DeltaCodecs]]] = {
     ),
 }
 DELTA_MODES: Final = tuple(_MAKERS)
-_SECOND_CODEC_MODES: Final = ("deltaimg", "best")
+_SECOND_CODEC_MODES: Final = ("auto", "deltaimg", "best")
 FORCED_MODES: Final = ("zstd", "xdelta", "deltaimg")
 """Those that take a delta wherever there is one, whether a literal would be smaller or not."""
 
@@ -43,5 +43,5 @@ def make_delta_codecs(mode: str, level: int) -> DeltaCodecs:
 
 
 def make_second_codec(mode: str, level: int) -> Codec | None:
-    """Return the codec that is tried for literals of a level besides zstd; None for most modes."""
+    """Return the codec that is tried for literals of a level besides zstd; None for modes of one foreign codec or of none."""
     return DeltaimgCodec(level) if mode in _SECOND_CODEC_MODES else None

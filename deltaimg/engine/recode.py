@@ -22,7 +22,7 @@ import numpy.typing as npt
 from deltaimg.arrays import DIGEST_BYTES, distinct, expand_ranges
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.delta.encode import EncodedRecord, Encoder, Sources
-from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs
+from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs, make_second_codec
 from deltaimg.engine.content.walk import ReadSources, RecordWalk, plan_walk, take_blocks
 from deltaimg.engine.pipeline import ThreadBuffer
 from deltaimg.engine.progress import Progress
@@ -129,9 +129,13 @@ class _Batch:
         self._is_chosen = np.zeros(table.record_count, np.bool_)
         self._is_chosen[chosen] = True
         level = LEVELS["default"]
-        codecs = make_delta_codecs("auto", level)
-        key = repository.keys.record
-        self._encoder = Encoder(ZstdCodec(level), codecs, record_key=key, block_bytes=self._block_bytes)
+        self._encoder = Encoder(
+            ZstdCodec(level),
+            make_delta_codecs("auto", level),
+            record_key=repository.keys.record,
+            block_bytes=self._block_bytes,
+            second_codec=make_second_codec("auto", level),
+        )
         self._reader = RecordReader(repository, table, find_delta_decoder)
         self._scratch = ThreadBuffer()
 

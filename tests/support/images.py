@@ -175,6 +175,14 @@ def make_incompressible_image(size_bytes: int, seed: int = 0) -> SyntheticImage:
     return image
 
 
+def make_rows(first: int, count: int) -> bytes:
+    """Return rows of 64 bytes with two counters: regular content, of which zstd makes far more than deltaimg's codec."""
+    chance = random.Random(first)
+    words = [chance.randbytes(48) for _ in range(40)]
+    rows = range(first, first + count)
+    return b"".join(row.to_bytes(8, "little") + (row * 1000).to_bytes(8, "little") + words[row % 40] for row in rows)
+
+
 def make_database_image(size_bytes: int, seed: int = 0) -> SyntheticImage:
     """Return an image full of pages that are alike and never equal."""
     image = SyntheticImage(size_bytes, seed)

@@ -20,7 +20,7 @@ from deltaimg.repo.record_reader import RecordReader
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.forgetting import forget_ids
-from tests.support.images import SyntheticImage, make_incompressible_image
+from tests.support.images import SyntheticImage, make_incompressible_image, make_rows
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 
 PAGE = 16384
@@ -277,6 +277,23 @@ def test_every_kind_of_delta_restores(tmp_path: Path, mode: str) -> None:
     assert made
     assert mode != "auto" or 4 in made
     assert manifest.statistics.stored_bytes < manifest.statistics.new_bytes / 4
+
+
+@pytest.mark.parametrize(("mode", "encodings"), [("auto", {0, 4}), ("none", {0, 1})])
+def test_new_regular_content_has_a_second_codec_after_the_first_backup(mode: str, encodings: set[int]) -> None:
+    repository, image = make_repository(), make_incompressible_image(4 * PAGE * PAGES)
+    back_up_image(repository, image, delta=mode)
+    image.write(PAGE * PAGES, make_rows(1_000_000, 16384))
+    manifest = back_up_image(repository, image, delta=mode)
+    assert set(load_index(repository).entries["encoding"].tolist()) == encodings
+    assert_restores(repository, manifest, image.content)
+
+
+def test_a_first_backup_spends_no_time_on_a_second_codec() -> None:
+    repository, image = make_repository(), make_database()
+    image.write(PAGE, make_rows(0, 16384))
+    back_up_image(repository, image)
+    assert set(load_index(repository).entries["encoding"].tolist()) == {0, 1}
 
 
 @pytest.mark.parametrize("cache_bytes", [1, 2**27])

@@ -8,8 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from deltaimg.codec.deltaimg_codec import DeltaimgCodec
 from deltaimg.engine import recode
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
@@ -27,7 +29,7 @@ from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
-from tests.support.images import SyntheticImage, make_incompressible_image
+from tests.support.images import SyntheticImage, make_incompressible_image, make_rows
 from tests.support.repositories import (
     Warnings,
     assert_restores,
@@ -86,6 +88,21 @@ def check_all(repository: Repository, states: list[State]) -> None:
 
 def keep(repository: Repository, states: list[State]) -> None:
     keep_only(repository, [manifest.id for manifest, _ in states])
+
+
+def test_a_literal_of_regular_content_is_cut_by_the_codec_that_made_it_small(tmp_path: Path) -> None:
+    repository, clock = make_repository(), FixedClock()
+    image = make_incompressible_image(4 << 20, seed=5)
+    states = []
+    for change in (b"", make_rows(1_000_000, 16384), make_incompressible_image(1 << 18).content):
+        image.write(1 << 20, bytes(change))
+        states.append((back_up_image(repository, image, clock=clock, cache_folder=str(tmp_path)), image.copy()))
+    keep(repository, states[2:])
+    prune_now(repository, trim=Trim.FULL, max_unused=0.0)
+    check_all(repository, states[2:])
+    index = load_index(repository)
+    is_small = index.entries["encoding"] == DeltaimgCodec.encoding_id
+    assert index.cuts.is_cut(np.flatnonzero(is_small)).any()
 
 
 # -- what it leaves ----------------------------------------------------------------------------------------------------
