@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from deltaimg.api.cache import clean_cache, find_cache_folder, list_cache
     from deltaimg.api.compare import compare, diff
     from deltaimg.api.files import delta_file, patch_file, sign_file
-    from deltaimg.api.prove import check, verify
     from deltaimg.api.repair import add_parity, repair, repair_packs, survey_parity
     from deltaimg.api.repositories import create_repository, list_locks, list_snapshots, open_repository, remove_lock
     from deltaimg.api.restore import open_snapshot, restore
     from deltaimg.api.retention import flatten, forget, forget_snapshots, pin, plan_prune, prune, tag, unpin
+    from deltaimg.api.verification import check, verify
     from deltaimg.engine.backup.options import BackupOptions
     from deltaimg.engine.content.reader import SnapshotReader
     from deltaimg.engine.progress import Progress
@@ -50,7 +50,7 @@ _HOMES = {
     "SnapshotReader": "deltaimg.engine.content.reader",
     "add_parity": "deltaimg.api.repair",
     "backup": "deltaimg.api.backup",
-    "check": "deltaimg.api.prove",
+    "check": "deltaimg.api.verification",
     "clean_cache": "deltaimg.api.cache",
     "compare": "deltaimg.api.compare",
     "create_repository": "deltaimg.api.repositories",
@@ -77,7 +77,7 @@ _HOMES = {
     "survey_parity": "deltaimg.api.repair",
     "tag": "deltaimg.api.retention",
     "unpin": "deltaimg.api.retention",
-    "verify": "deltaimg.api.prove",
+    "verify": "deltaimg.api.verification",
 }
 
 __all__ = [

@@ -15,7 +15,7 @@ _REPAIR = "'deltaimg check' lists what is damaged, 'deltaimg repair' recovers wh
 _RECOVER = "'deltaimg repair' recovers what parity, another copy or the image still has"
 _MAKE_AGAIN = "the file is damaged or incomplete: copy it or make it again"
 _OBJECT = re.compile(
-    r"(config|coverage)$|[0-9a-f]{32}$|the new |"
+    r"(config|verified)$|[0-9a-f]{32}$|the new |"
     r"(annotations|deletions|index|locks|maps|packs|parity|quarantine|signatures|snapshots)/"
 )
 """How names of objects in a repository begin, or of records; all else is the path of a file."""

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from deltaimg.engine.parity.add import ParityAdded
 from deltaimg.engine.parity.add import add_parity as add_parity_to_packs
-from deltaimg.engine.parity.coverage import ParityCoverage
-from deltaimg.engine.parity.coverage import survey_parity as survey_parity_of_packs
 from deltaimg.engine.parity.plan import MAX_PERCENT, MIN_PERCENT
+from deltaimg.engine.parity.protection import ParityProtection
+from deltaimg.engine.parity.protection import survey_parity as survey_parity_of_packs
 from deltaimg.engine.parity.repair import PacksRepaired
 from deltaimg.engine.parity.repair import repair_packs as repair_packs_by_parity
 from deltaimg.engine.progress import Progress
@@ -65,7 +65,7 @@ def add_parity(
     )
 
 
-def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityCoverage:
+def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityProtection:
     """Tell which packs have parity, and what loss each group of them survives; with `is_thorough`, read it all for damage."""
     return survey_parity_of_packs(repository, is_thorough=is_thorough)
 

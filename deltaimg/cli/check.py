@@ -40,8 +40,8 @@ def check(
         deltaimg check
         deltaimg check --read-packs --json
     """
-    from deltaimg.api.prove import check as run_check
     from deltaimg.api.repositories import open_repository
+    from deltaimg.api.verification import check as run_check
     from deltaimg.engine.check.findings import Severity
     from deltaimg.errors import RepositoryDamaged
 

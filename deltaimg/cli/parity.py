@@ -14,7 +14,7 @@ from deltaimg.errors import PacksDamaged, ParityExhausted, UsageError
 
 if TYPE_CHECKING:
     from deltaimg.engine.parity.add import ParityAdded
-    from deltaimg.engine.parity.coverage import ParityCoverage
+    from deltaimg.engine.parity.protection import ParityProtection
 
 _SHORT_NAME = len("parity/") + 12
 
@@ -89,7 +89,7 @@ def _add(terminal: Terminal, location: str, percent: float, *, is_thorough: bool
         )
     else:
         terminal.remark("every pack is protected already")
-    _warn(terminal, added.coverage)
+    _warn(terminal, added.protection)
     if added.damaged:
         raise PacksDamaged(added.damaged)
 
@@ -119,23 +119,26 @@ def _show(terminal: Terminal, location: str, *, is_thorough: bool) -> None:
     from deltaimg.api.repair import survey_parity
     from deltaimg.api.repositories import open_repository
 
-    coverage = survey_parity(open_repository(location), is_thorough=is_thorough)
-    _warn(terminal, coverage)
+    protection = survey_parity(open_repository(location), is_thorough=is_thorough)
+    _warn(terminal, protection)
     if terminal.as_json:
-        terminal.print_json(_describe(coverage))
+        terminal.print_json(_describe(protection))
         return
-    percent = 100 * coverage.parity_bytes / coverage.covered_bytes if coverage.covered_bytes else 0.0
+    percent = 100 * protection.parity_bytes / protection.protected_bytes if protection.protected_bytes else 0.0
     terminal.print_pairs(
         [
-            ("protected", f"{format_bytes(coverage.covered_bytes)} in {format_count(coverage.covered_packs, 'pack')}"),
+            (
+                "protected",
+                f"{format_bytes(protection.protected_bytes)} in {format_count(protection.protected_packs, 'pack')}",
+            ),
             (
                 "not protected",
-                f"{format_bytes(coverage.uncovered_bytes)} in {format_count(coverage.uncovered_packs, 'pack')}",
+                f"{format_bytes(protection.unprotected_bytes)} in {format_count(protection.unprotected_packs, 'pack')}",
             ),
-            ("parity", f"{format_bytes(coverage.parity_bytes)}, {percent:.1f} %"),
+            ("parity", f"{format_bytes(protection.parity_bytes)}, {percent:.1f} %"),
         ]
     )
-    if coverage.groups:
+    if protection.groups:
         terminal.print()
         rows = [
             [
@@ -147,34 +150,34 @@ def _show(terminal: Terminal, location: str, *, is_thorough: bool) -> None:
                 format_bytes(group.survives_bytes),
                 str(group.survives_packs),
             ]
-            for group in coverage.groups
+            for group in protection.groups
         ]
         columns = ("group", ">packs", ">missing", ">bytes", ">parity", ">survives", ">packs lost")
         terminal.print_table(columns, rows)
 
 
-def _warn(terminal: Terminal, coverage: ParityCoverage) -> None:
-    for error in coverage.damage:
+def _warn(terminal: Terminal, protection: ParityProtection) -> None:
+    for error in protection.damage:
         terminal.warn(f"{error}: what it protected is not protected now; 'parity add' protects it again")
-    for group in coverage.groups:
+    for group in protection.groups:
         if group.damaged_parts:
             terminal.warn(
                 f"{group.name}: {format_count(group.damaged_parts, 'part')} damaged; 'parity add --check' replaces it"
             )
-    for pack in coverage.lost:
+    for pack in protection.lost:
         terminal.warn(f"pack {pack} is missing; 'deltaimg parity repair' recovers it if it can")
 
 
-def _describe(coverage: ParityCoverage) -> dict[str, object]:
+def _describe(protection: ParityProtection) -> dict[str, object]:
     return {
-        "covered_packs": coverage.covered_packs,
-        "covered_bytes": coverage.covered_bytes,
-        "uncovered_packs": coverage.uncovered_packs,
-        "uncovered_bytes": coverage.uncovered_bytes,
-        "parity_bytes": coverage.parity_bytes,
-        "lost": list(coverage.lost),
-        "damaged_parity": [str(error) for error in coverage.damage],
-        "groups": [asdict(group) for group in coverage.groups],
+        "protected_packs": protection.protected_packs,
+        "protected_bytes": protection.protected_bytes,
+        "unprotected_packs": protection.unprotected_packs,
+        "unprotected_bytes": protection.unprotected_bytes,
+        "parity_bytes": protection.parity_bytes,
+        "lost": list(protection.lost),
+        "damaged_parity": [str(error) for error in protection.damage],
+        "groups": [asdict(group) for group in protection.groups],
     }
 
 
@@ -187,5 +190,5 @@ def _describe_added(added: ParityAdded) -> dict[str, object]:
         "removed_groups": added.removed_groups,
         "removed_bytes": added.removed_bytes,
         "damaged": list(added.damaged),
-        "protection": _describe(added.coverage),
+        "protection": _describe(added.protection),
     }

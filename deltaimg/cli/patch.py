@@ -50,10 +50,10 @@ def patch(
                     "copied_bytes": result.copied_bytes,
                     "zero_bytes": result.zero_bytes,
                     "literal_bytes": result.literal_bytes,
-                    "is_verified": result.is_proven,
+                    "is_verified": result.is_verified,
                 }
             )
         terminal.remark(
-            f"{new}: {format_bytes(result.image_bytes)} written{' and verified' if result.is_proven else ''}, "
+            f"{new}: {format_bytes(result.image_bytes)} written{' and verified' if result.is_verified else ''}, "
             f"{format_bytes(result.copied_bytes)} of it from {old}"
         )

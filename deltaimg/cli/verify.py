@@ -11,8 +11,8 @@ from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_percent, requ
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
 
 if TYPE_CHECKING:
-    from deltaimg.repo.coverage import CoverageSummary
     from deltaimg.repo.repository import Repository
+    from deltaimg.repo.verified_share import VerifiedSummary
 
 
 def verify(
@@ -64,13 +64,13 @@ def verify(
 
 
 def _verify(repository: Repository, selectors: list[str], percent: float, terminal: Terminal) -> None:
-    from deltaimg.api.prove import verify as run_verify
+    from deltaimg.api.verification import verify as run_verify
     from deltaimg.cli.describe import describe_damage, describe_time
     from deltaimg.errors import ContentDamaged
 
     results = run_verify(repository, selectors, percent=percent, progress=terminal)
     if terminal.as_json:
-        coverage = results.coverage
+        verified_share = results.verified_share
         is_damaged = any(each.damage for each in results)
         snapshots = [
             {
@@ -85,9 +85,9 @@ def _verify(repository: Repository, selectors: list[str], percent: float, termin
             for each in results
         ]
         shares: dict[str, object] = {
-            **describe_time("verified_since", None if is_damaged else coverage.proven_since),
-            "never_percent": round(coverage.never_percent, 3),
-            "run_percent": round(coverage.run_percent, 3),
+            **describe_time("verified_since", None if is_damaged else verified_share.verified_since),
+            "never_percent": round(verified_share.never_percent, 3),
+            "run_percent": round(verified_share.run_percent, 3),
         }
         terminal.print_json({"snapshots": snapshots, "verified_share": shares})
     for each in results:
@@ -98,22 +98,22 @@ def _verify(repository: Repository, selectors: list[str], percent: float, termin
         )
         for extent in each.damage:
             terminal.remark(f"  bytes {extent.start} to {extent.end}: {extent.reason}")
-    terminal.remark(_tell_coverage(results.coverage, sum(bool(each.damage) for each in results)))
+    terminal.remark(_tell_verified_share(results.verified_share, sum(bool(each.damage) for each in results)))
     for each in results:
         if each.damage:
             raise ContentDamaged(each.ref.label, tuple((d.start, d.end, d.reason) for d in each.damage))
 
 
-def _tell_coverage(coverage: CoverageSummary, damaged: int) -> str:
+def _tell_verified_share(verified_share: VerifiedSummary, damaged: int) -> str:
     """Return since when all content is verified, or how much of it is not yet, and how much this run verified."""
-    today = f"{coverage.run_percent:.0f} % by this run"
+    today = f"{verified_share.run_percent:.0f} % by this run"
     if damaged:
         return (
             f"{format_count(damaged, 'snapshot')} {'is' if damaged == 1 else 'are'} damaged; {today} of what is there"
         )
-    if coverage.proven_since is None or coverage.never_percent > 0:
-        return f"{coverage.never_percent:.0f} % of all content is not yet verified; {today}"
-    return f"all content was verified since {format_moment(coverage.proven_since)}; {today}"
+    if verified_share.verified_since is None or verified_share.never_percent > 0:
+        return f"{verified_share.never_percent:.0f} % of all content is not yet verified; {today}"
+    return f"all content was verified since {format_moment(verified_share.verified_since)}; {today}"
 
 
 def _compare(repository: Repository, selector: str, image: str, terminal: Terminal) -> None:

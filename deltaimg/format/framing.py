@@ -39,7 +39,7 @@ class Kind(Enum):
     DELETION = b"\x8bDIMGDEL"
     DELETION_LOCKS = b"\x8bDIMGDLK"
     PARITY = b"\x8bDIMGPAR"
-    COVERAGE = b"\x8bDIMGCOV"
+    VERIFIED = b"\x8bDIMGVFD"
     SUMS = b"\x8bDIMGSUM"
     DELTA = b"\x8bDIMGDLT"
 

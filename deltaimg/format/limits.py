@@ -19,7 +19,7 @@ MAX_LIST_BYTES: Final = 1 << 26
 MAX_PACK_BYTES: Final = 1 << 28
 """A pack is full at 32 MiB of payload. Headers and footer of tiny records take up to three times as much as that."""
 MAX_TABLE_BYTES: Final = 1 << 30
-"""Of a map, an index, a signature or the coverage."""
+"""Of a map, an index, a signature or `verified`."""
 MAX_PARITY_OBJECT_BYTES: Final = 1 << 29
 """Shards of up to 128 MiB, more where a single pack needs them, and two copies of the tables."""
 

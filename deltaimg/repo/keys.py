@@ -14,7 +14,6 @@ from typing import Final
 from deltaimg.errors import ObjectTooLarge
 from deltaimg.format.annotation import ANNOTATIONS, split_annotation_name
 from deltaimg.format.config import CONFIG_NAME
-from deltaimg.format.coverage import COVERAGE
 from deltaimg.format.deletion import DELETIONS, LOCKS_SUFFIX
 from deltaimg.format.framing import HEADER_BYTES, Kind
 from deltaimg.format.index import INDEXES
@@ -32,6 +31,7 @@ from deltaimg.format.map import MAPS
 from deltaimg.format.pack import PACKS
 from deltaimg.format.parity import PARITY
 from deltaimg.format.signature import SIGNATURES
+from deltaimg.format.verified import VERIFIED
 from deltaimg.repo.quarantine import QUARANTINE
 
 RESERVE: Final = "reserve"
@@ -70,7 +70,7 @@ _SELF_DESCRIBING = (Kind.PACK, Kind.PARITY)
 _DOCUMENT_BYTES = HEADER_BYTES + MAX_DOCUMENT_BYTES
 _FIXED = {
     CONFIG_NAME: ObjectKind(Kind.CONFIG, _DOCUMENT_BYTES),
-    COVERAGE: ObjectKind(Kind.COVERAGE, MAX_TABLE_BYTES),
+    VERIFIED: ObjectKind(Kind.VERIFIED, MAX_TABLE_BYTES),
     RESERVE: ObjectKind(None, MAX_PACK_BYTES),
 }
 _FOLDERS = {

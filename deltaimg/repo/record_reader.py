@@ -148,8 +148,8 @@ class RecordReader:
             raise Truncated(group.pack, offset, RECORD_HEADER_BYTES + header.payload_bytes, len(data))
         assert header.raw_bytes <= MAX_RECORD_BYTES
         payload = data[RECORD_HEADER_BYTES:]
-        is_proven = bool(self._table.is_loaded[record])
-        if not is_proven:
+        is_verified = bool(self._table.is_loaded[record])
+        if not is_verified:
             check_payload(group.pack, offset, header, payload)
         kept, payload = self._take_kept(record, group.pack, offset, header, payload)
         try:
@@ -159,7 +159,7 @@ class RecordReader:
                 content = self._expand(group.pack, offset, header, payload, scratch)
         except ValueError as error:
             raise IntegrityError(group.pack, offset, f"the record here {error}") from error
-        if is_proven:
+        if is_verified:
             self._prove(record, group.pack, offset, content, kept, 1 << header.block_shift)
         return content if kept is None else _spread(content, kept, header)
 

@@ -77,7 +77,7 @@ def test_every_verb_finds_an_image_with_an_umlaut(tmp_path: Path, variables: dic
     ):
         out = run(variables, *verb, repo=repo)
         assert b"quarantine" not in out
-    assert {name: data for name, data in read_tree(repo).items() if name != "coverage"} == before
+    assert {name: data for name, data in read_tree(repo).items() if name != "verified"} == before
     run(variables, "restore", IMAGE, target, repo=repo)
     assert target.read_bytes() == content
     run(variables, "pin", IMAGE, repo=repo)

@@ -14,10 +14,10 @@ from tests.support.program import deltaimg, fail, read_tree, succeed
 
 def test_add_protects_every_pack_and_show_tells_what_that_survives(nights: Nights) -> None:
     shown = succeed("parity", "show", "--json", repo=nights.repo).json
-    assert (shown["groups"], shown["covered_packs"]) == ([], 0)
+    assert (shown["groups"], shown["protected_packs"]) == ([], 0)
     added = succeed("parity", "add", "--percent", "10", "--json", repo=nights.repo).json
-    assert added["packs"] == shown["uncovered_packs"] > 0
-    assert added["protection"]["uncovered_packs"] == 0
+    assert added["packs"] == shown["unprotected_packs"] > 0
+    assert added["protection"]["unprotected_packs"] == 0
     (group,) = added["protection"]["groups"]
     assert 0.1 <= added["stored_bytes"] / added["read_bytes"] < 0.15
     assert group["survives_bytes"] >= 0.1 * group["pack_bytes"] - 4096

@@ -23,7 +23,7 @@ from deltaimg.delta.deltaimg_delta import DeltaimgDelta
 from deltaimg.delta.signature import root_digest
 from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
-from deltaimg.format import coverage, delta, index, pack, parity, record, signature, sums
+from deltaimg.format import delta, index, pack, parity, record, signature, sums, verified
 from deltaimg.format import map as map_format
 from deltaimg.format.annotation import Annotation
 from deltaimg.format.config import Config
@@ -55,7 +55,7 @@ STRUCTS = {
     "Record header": (record.RECORD_HEADER, 0),
     "Trailer": (pack.TRAILER, 0),
     "Index head": (index.HEAD, HEADER_BYTES),
-    "Coverage head": (coverage.HEAD, HEADER_BYTES),
+    "Verified head": (verified.HEAD, HEADER_BYTES),
     "Signature head": (signature.HEAD, HEADER_BYTES),
     "Map head": (map_format.HEAD, HEADER_BYTES),
     "Parity head": (parity.HEAD, HEADER_BYTES),
@@ -66,7 +66,7 @@ STRUCTS = {
 ROWS = {
     "Footer entry": pack.FOOTER_ENTRY,
     "Index entry": index.ENTRY,
-    "Coverage entry": coverage.ENTRY,
+    "Verified entry": verified.ENTRY,
     "Parity pack": parity.PACK_ENTRY,
 }
 DOCUMENTS = [

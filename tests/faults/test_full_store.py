@@ -116,14 +116,14 @@ def test_the_reserve_is_given_up_once_and_made_again(tmp_path: Path) -> None:
     quota = Quota(str(folder), RESERVE_BYTES + 1000)
     full = Repository(LocalStore(str(folder), quota), repository.config)
     with pytest.raises(StoreFull):
-        full.store.put("coverage", [bytes(2000)])
+        full.store.put("verified", [bytes(2000)])
     with spending_reserve(full):
-        full.store.put("coverage", [bytes(2000)])
+        full.store.put("verified", [bytes(2000)])
         assert not (folder / RESERVE).exists()
-        full.store.replace("coverage", [bytes(1_047_000)])
+        full.store.replace("verified", [bytes(1_047_000)])
         with pytest.raises(StoreFull):
             full.store.put("locks/vm1", [bytes(4000)])
-        full.store.replace("coverage", [bytes(1000)])
+        full.store.replace("verified", [bytes(1000)])
     assert (folder / RESERVE).stat().st_size == RESERVE_BYTES // 2  # the whole would pass the quota
     quota.max_bytes *= 2
     make_reserve(full)

@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 
 from deltaimg.api.compare import diff
-from deltaimg.api.prove import check, verify
 from deltaimg.api.repositories import find_snapshot, list_snapshots
 from deltaimg.api.retention import flatten, plan_prune
+from deltaimg.api.verification import check, verify
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.inspect.explain import explain_snapshot
 from deltaimg.engine.inspect.listing import describe_snapshots

@@ -24,7 +24,7 @@ PATIENT = "import time; time.sleep = lambda seconds: None; from deltaimg.cli imp
 
 READERS: dict[str, list[tuple[object, ...]]] = {
     "config": [("snapshots",), ("check",), ("repair",)],
-    "coverage": [("verify",), ("check",)],
+    "verified": [("verify",), ("check",)],
     "index": [("restore", "vm1", "TARGET"), ("check",), ("prune",), ("repair",)],
     "maps": [("restore", "vm1", "TARGET"), ("check",), ("prune",), ("show", "vm1"), ("repair",)],
     "signatures": [("restore", "vm1", "TARGET"), ("check",), ("verify",), ("repair",)],

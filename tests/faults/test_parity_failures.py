@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from deltaimg.engine.parity.coverage import survey_parity
+from deltaimg.engine.parity.protection import survey_parity
 from deltaimg.engine.parity.repair import repair_packs
 from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable
 from deltaimg.format.pack import pack_name
@@ -61,7 +61,7 @@ def test_adding_parity_survives_the_failure_of_any_store_call(
         done = protect(repository, 40)
         assert done.damaged == ()
         survey = survey_parity(repository)
-        assert (survey.uncovered_packs, survey.damage) == (0, ())
+        assert (survey.unprotected_packs, survey.damage) == (0, ())
         assert_protected(repository, packs)
 
 

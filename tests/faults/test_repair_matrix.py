@@ -58,7 +58,7 @@ def test_a_repair_without_help_loses_nothing_that_a_copy_would_have_saved(how: s
         assert not check(repository, read_packs=True).of(Severity.ERROR)
 
 
-@pytest.mark.parametrize("kind", ["deletions", "coverage"])
+@pytest.mark.parametrize("kind", ["deletions", "verified"])
 def test_what_the_repository_makes_again_by_itself_is_quarantined(kind: str, tmp_path: Path) -> None:
     repository = harmed(tmp_path, "flipped", kind)
     repair(repository)

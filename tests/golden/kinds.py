@@ -12,7 +12,6 @@ import numpy as np
 
 from deltaimg.format.annotation import build_annotation, parse_annotation
 from deltaimg.format.config import build_config, parse_config
-from deltaimg.format.coverage import build_coverage, parse_coverage
 from deltaimg.format.deletion import build_deletion, build_deletion_locks, parse_deletion, parse_deletion_locks
 from deltaimg.format.framing import SALT_BYTES, Kind, salt_object
 from deltaimg.format.index import build_index, parse_index
@@ -23,6 +22,7 @@ from deltaimg.format.pack import finish_pack, parse_pack_footer, scan_records
 from deltaimg.format.parity import ParityObject, lay_out_parity, parse_parity
 from deltaimg.format.record import RECORD_HEADER_BYTES, RecordHeader, check_payload
 from deltaimg.format.signature import build_signature, parse_signature
+from deltaimg.format.verified import build_verified, parse_verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ KINDS = {
     "manifest": KindIO(Kind.MANIFEST, build_manifest, parse_manifest),
     "index": KindIO(Kind.INDEX, salted(build_index), parse_index),
     "map": KindIO(Kind.MAP, salted(build_map), parse_map),
-    "coverage": KindIO(Kind.COVERAGE, build_coverage, parse_coverage),
+    "verified": KindIO(Kind.VERIFIED, build_verified, parse_verified),
     "signature": KindIO(Kind.SIGNATURE, salted(build_signature), parse_signature),
     "parity": KindIO(Kind.PARITY, build_salted_parity, parse_parity),
     "pack": KindIO(Kind.PACK, build_pack, parse_pack),

@@ -210,8 +210,8 @@ def signature_refusals() -> Iterator[Refusal]:
         yield Refusal("signature", reason, data, error, message)
 
 
-def coverage_refusals() -> Iterator[Refusal]:
-    """Yield coverage whose packs are no list of packs, and times that are none."""
+def verified_refusals() -> Iterator[Refusal]:
+    """Yield `verified` objects whose packs are no list of packs, and times that are none."""
     low, high = bytes(32) + bytes(8), b"\1" * 32 + bytes(8)
     late = bytes(32) + (2**53 + 1).to_bytes(8, "little")
     for reason, counts, entries, error, message in (
@@ -220,10 +220,10 @@ def coverage_refusals() -> Iterator[Refusal]:
         ("bytes-nothing-claims", (1, 0), low + high, "Malformed", "40 bytes that nothing claims"),
         ("packs-out-of-order", (2, 0), high + low, "Malformed", "out of order"),
         ("a-pack-twice", (2, 0), low + low, "Malformed", "out of order"),
-        ("proven-beyond-any-clock", (1, 0), late, "Malformed", "beyond any clock"),
+        ("time-beyond-any-clock", (1, 0), late, "Malformed", "beyond any clock"),
     ):
         body = struct.pack("<II", *counts) + entries
-        yield Refusal("coverage", reason, forge.forge_object(Kind.COVERAGE, body), error, message)
+        yield Refusal("verified", reason, forge.forge_object(Kind.VERIFIED, body), error, message)
 
 
 def map_refusals() -> Iterator[Refusal]:
@@ -360,7 +360,7 @@ def parity_refusals() -> Iterator[Refusal]:
 def all_refusals() -> list[Refusal]:
     """Return every refusal, in a fixed order."""
     families = (
-        frame_refusals, document_refusals, index_refusals, signature_refusals, coverage_refusals, map_refusals, pack_refusals,
+        frame_refusals, document_refusals, index_refusals, signature_refusals, verified_refusals, map_refusals, pack_refusals,
         parity_refusals,
     )  # fmt: skip
     return [refusal for family in families for refusal in family()]

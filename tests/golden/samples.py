@@ -12,7 +12,6 @@ import zstandard
 from deltaimg.arrays import RUN
 from deltaimg.format.annotation import Annotation
 from deltaimg.format.config import Config
-from deltaimg.format.coverage import CoverageObject
 from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import digest_bytes, name_object
@@ -25,6 +24,7 @@ from deltaimg.format.record import WHOLE_LITERAL, CutTable, RecordHeader, Record
 from deltaimg.format.signature import SignatureObject
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
+from deltaimg.format.verified import VerifiedObject
 from tests.golden.kinds import PackContent
 from tests.support.galois import parity_planes
 
@@ -174,10 +174,10 @@ SIGNATURES = {
 }
 
 
-def _coverage(proven_us: dict[int, int]) -> CoverageObject:
+def _verified(verified_us: dict[int, int]) -> VerifiedObject:
     """Return when packs whose digests are a byte repeated were verified."""
-    packs = np.frombuffer(b"".join(bytes([seed]) * 32 for seed in proven_us), np.uint8).reshape(-1, 32)
-    return CoverageObject(packs, np.array(list(proven_us.values()), np.uint64))
+    packs = np.frombuffer(b"".join(bytes([seed]) * 32 for seed in verified_us), np.uint8).reshape(-1, 32)
+    return VerifiedObject(packs, np.array(list(verified_us.values()), np.uint64))
 
 
 def record(
@@ -262,9 +262,9 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     },
     "map": {name: ("maps/" + "ab" * 32, content) for name, content in MAPS.items()},
     "parity": {name: ("parity/" + "66" * 32, content) for name, content in PARITIES.items()},
-    "coverage": {
-        "two-packs": ("coverage", _coverage({0x11: 1_795_399_384_000_005, 0x22: 0})),
-        "no-packs": ("coverage", _coverage({})),
+    "verified": {
+        "two-packs": ("verified", _verified({0x11: 1_795_399_384_000_005, 0x22: 0})),
+        "no-packs": ("verified", _verified({})),
     },
     "signature": {name: ("signatures/" + "33" * 32, content) for name, content in SIGNATURES.items()},
     "pack": {name: ("packs/11/" + "11" * 32, content) for name, content in PACKS.items()},

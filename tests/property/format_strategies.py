@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from deltaimg.arrays import RUN
 from deltaimg.format.annotation import Annotation
 from deltaimg.format.config import Config
-from deltaimg.format.coverage import CoverageObject
 from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import digest_bytes
@@ -27,6 +26,7 @@ from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
 from deltaimg.format.record import RecordHeader
 from deltaimg.format.signature import SignatureObject
 from deltaimg.format.slot_runs import SLOT_RUN
+from deltaimg.format.verified import VerifiedObject
 from tests.golden.kinds import PackContent
 
 U8, U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
@@ -222,9 +222,9 @@ def parities(draw: st.DrawFn) -> ParityObject:
     )
 
 
-def _coverage(proven_us: dict[bytes, int]) -> CoverageObject:
-    packs = np.frombuffer(b"".join(sorted(proven_us)), np.uint8).reshape(-1, 32)
-    return CoverageObject(packs, np.array([proven_us[pack] for pack in sorted(proven_us)], np.uint64))
+def _verified(verified_us: dict[bytes, int]) -> VerifiedObject:
+    packs = np.frombuffer(b"".join(sorted(verified_us)), np.uint8).reshape(-1, 32)
+    return VerifiedObject(packs, np.array([verified_us[pack] for pack in sorted(verified_us)], np.uint64))
 
 
 CONTENTS: dict[str, st.SearchStrategy[Any]] = {
@@ -236,7 +236,7 @@ CONTENTS: dict[str, st.SearchStrategy[Any]] = {
     "annotation": ANNOTATIONS,
     "index": indexes(),
     "map": maps(),
-    "coverage": st.dictionaries(st.binary(min_size=32, max_size=32), st.integers(0, 2**53), max_size=5).map(_coverage),
+    "verified": st.dictionaries(st.binary(min_size=32, max_size=32), st.integers(0, 2**53), max_size=5).map(_verified),
     "signature": signatures(),
     "pack": packs(),
     "parity": parities(),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaimg.engine.parity.coverage import survey_parity
 from deltaimg.engine.parity.plan import MAX_PERCENT, MIN_PERCENT, choose_shape
+from deltaimg.engine.parity.protection import survey_parity
 from deltaimg.errors import ParityExhausted
 from deltaimg.format.framing import name_object
 from deltaimg.format.limits import MAX_PARITY_COLUMNS

@@ -97,7 +97,7 @@ class PrunedRepositoryMachine(RepositoryMachine):
             self.prune_now(self.repository, 0.0)
             self.prune_now(self.repository, 0.0)
             left = {found.name.partition("/")[0] for found in self.repository.store.list("")}
-            assert left <= {"config", "coverage"}
+            assert left <= {"config", "verified"}
 
     # -- parts -------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from tests.support.clock import FixedClock
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
 from tests.support.repositories import assert_same_bytes, back_up_image, make_repository
 
-KINDS = ("packs", "index", "signatures", "maps", "snapshots", "annotations", "deletions", "coverage", "locks")
+KINDS = ("packs", "index", "signatures", "maps", "snapshots", "annotations", "deletions", "verified", "locks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def open_folder(folder: Path) -> Repository:
 
 def files_of(folder: Path, kind: str) -> list[Path]:
     """Return the objects of a kind, the largest first among those named by digest, the newest otherwise."""
-    if kind == "coverage":
+    if kind == "verified":
         return [folder / kind]
     found = [path for path in (folder / kind).rglob("*") if path.is_file()]
     return sorted(found, key=lambda path: (path.stat().st_size if kind == "packs" else 0, path.name), reverse=True)
@@ -217,7 +217,7 @@ def beside_those_of_another_repository(folder: Path, kind: str) -> None:
 
 @harm
 def with_a_loop_of_links(folder: Path, kind: str) -> None:
-    if kind != "coverage":
+    if kind != "verified":
         (folder / kind / "loop").symlink_to(folder / kind)
         (folder / kind / ("ab" * 32)).symlink_to(folder)
 

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from deltaimg.engine.check.findings import FindingKind, Findings, Severity
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
-from deltaimg.format.coverage import COVERAGE, parse_coverage
 from deltaimg.format.manifest import SNAPSHOTS
+from deltaimg.format.verified import VERIFIED, parse_verified
 from deltaimg.repo.deletions import load_deletions, object_names
 from deltaimg.repo.lock_holder import list_locks
 from deltaimg.repo.quarantine import QUARANTINE
@@ -43,11 +43,11 @@ def note_state(repository: Repository, findings: Findings) -> None:
             FindingKind.QUARANTINE, found.name, "was damaged and put aside by a repair; delete it once it is of no use"
         )
     try:
-        parse_coverage(repository.store.get(COVERAGE))
+        parse_verified(repository.store.get(VERIFIED))
     except ObjectNotFound:
         pass
     except (IntegrityError, StoreError, UnsupportedFormat) as error:
-        findings.add_failure(COVERAGE, error, Severity.WARNING)
+        findings.add_failure(VERIFIED, error, Severity.WARNING)
 
 
 def _note_locks(repository: Repository, findings: Findings) -> None:

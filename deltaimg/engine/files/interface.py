@@ -40,7 +40,7 @@ class PatchResult:
     copied_bytes: int
     zero_bytes: int
     literal_bytes: int
-    is_proven: bool
+    is_verified: bool
 
 
 class PatchFormat(Protocol):

@@ -149,7 +149,7 @@ class OwnFormat:
         found = root.finish(size_bytes=image_bytes, block_bytes=size)
         if found != last.root:
             raise WrongOldFile(old.path, "is not the file that the delta is for: what came of it has another digest")
-        return PatchResult(image_bytes, done[COPY], done[ZERO], done[LITERAL], is_proven=True)
+        return PatchResult(image_bytes, done[COPY], done[ZERO], done[LITERAL], is_verified=True)
 
 
 def pad_blocks(span: Span, block_bytes: int) -> memoryview:

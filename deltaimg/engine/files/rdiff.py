@@ -118,7 +118,7 @@ class RdiffFormat:
         for _, length, _ in assemble(assembler, read_ops()):
             progress.advance(length)
         done = assembler.bytes_of
-        return PatchResult(sum(done.values()), done[COPY], done[ZERO], done[LITERAL], is_proven=False)
+        return PatchResult(sum(done.values()), done[COPY], done[ZERO], done[LITERAL], is_verified=False)
 
 
 def _sum_blocks(blocks: memoryview, size: int, kind: WeakKind = WeakKind.RABIN_KARP) -> tuple[Sums, Strongs]:

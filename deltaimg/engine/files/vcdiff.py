@@ -119,7 +119,7 @@ class VcdiffFormat:
         for _, length, _ in assemble(Assembler(old, target, block_bytes=_BLOCK_BYTES), read_ops()):
             progress.advance(length)
         total = sum(bytes_of.values())
-        return PatchResult(total, bytes_of[COPY], bytes_of[ZERO], bytes_of[LITERAL], is_proven=False)
+        return PatchResult(total, bytes_of[COPY], bytes_of[ZERO], bytes_of[LITERAL], is_verified=False)
 
 
 class _Encoder:

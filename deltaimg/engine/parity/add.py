@@ -18,8 +18,8 @@ import numpy as np
 
 from deltaimg.arrays import Digests
 from deltaimg.codec.reed_solomon import ReedSolomon, load_reed_solomon
-from deltaimg.engine.parity.coverage import ParityCoverage, list_needed, survey_parity
 from deltaimg.engine.parity.plan import PackSize, choose_shape, plan_parity
+from deltaimg.engine.parity.protection import ParityProtection, list_needed, survey_parity
 from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreUnavailable
@@ -45,7 +45,7 @@ class ParityAdded:
     removed_bytes: int
     damaged: tuple[str, ...]
     """Packs that cannot be read or are not what their names promise: they were left out."""
-    coverage: ParityCoverage
+    protection: ParityProtection
 
 
 def add_parity(
@@ -99,7 +99,7 @@ class _Adder:
             removed_groups=len(removed),
             removed_bytes=sum(group.size_bytes for group in removed),
             damaged=tuple(self._damaged),
-            coverage=survey_parity(self._repository),
+            protection=survey_parity(self._repository),
         )
 
     def _protect(self, packs: Sequence[PackSize]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from deltaimg.engine.parity.coverage import list_needed
+from deltaimg.engine.parity.protection import list_needed
 from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import IntegrityError, ObjectNotFound, ParityExhausted, StoreUnavailable

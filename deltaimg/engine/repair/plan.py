@@ -13,12 +13,12 @@ from deltaimg.engine.check.run import Checker
 from deltaimg.engine.repair.record_prover import find_records, index_records
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.annotation import ANNOTATIONS
-from deltaimg.format.coverage import COVERAGE
 from deltaimg.format.deletion import DELETIONS
 from deltaimg.format.framing import name_object
 from deltaimg.format.index import INDEXES, IndexObject, parse_index
 from deltaimg.format.manifest import SNAPSHOTS, parse_manifest
 from deltaimg.format.pack import PACKS, pack_name
+from deltaimg.format.verified import VERIFIED
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import Index
 from deltaimg.repo.index_edit import select_entries
@@ -54,7 +54,7 @@ def plan_repair(checker: Checker) -> RepairPlan:
     }
     # Without them a prune starts a new list, and a verify a new record: each only says what the repository would do next.
     damaged |= {
-        name for name in checker.findings.names(FindingKind.DAMAGED) if name == COVERAGE or name.startswith(DELETIONS)
+        name for name in checker.findings.names(FindingKind.DAMAGED) if name == VERIFIED or name.startswith(DELETIONS)
     }
     kept = _known_places(checker)
     scanned, unsound = _scan(checker)

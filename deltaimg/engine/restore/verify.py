@@ -32,16 +32,16 @@ from deltaimg.image.prefix import PrefixSource
 from deltaimg.image.source import Source
 from deltaimg.kernels import CHANGED, SAME, BlockStatus, overlay_runs, subtract_runs
 from deltaimg.model import DamagedExtent
-from deltaimg.repo.coverage import Coverage, CoverageSummary
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.snapshots import load_snapshot
+from deltaimg.repo.verified_share import VerifiedShare, VerifiedSummary
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
-    """What was proven of one snapshot: records and bytes of its content, and the extents that are damaged."""
+    """What was verified of one snapshot: records and bytes of its content, and the extents that are damaged."""
 
     ref: SnapshotRef
     records: int
@@ -52,11 +52,11 @@ class VerifyResult:
 
 
 class VerifyReport(list[VerifyResult]):
-    """A result for each snapshot, and what of all content has ever been proven."""
+    """A result for each snapshot, and what share of all content was ever verified."""
 
-    def __init__(self, results: Iterable[VerifyResult], coverage: CoverageSummary) -> None:
+    def __init__(self, results: Iterable[VerifyResult], verified_share: VerifiedSummary) -> None:
         super().__init__(results)
-        self.coverage = coverage
+        self.verified_share = verified_share
 
 
 def verify(
@@ -81,7 +81,7 @@ def verify(
     """
     with ReaderLock(repository, "verify", clock()):
         verifier = _Verifier(repository, list(refs), percent, random.Random(seed), progress or NoProgress(), workers)
-        return VerifyReport(verifier.verify_all(), verifier.keep_coverage(clock()))
+        return VerifyReport(verifier.verify_all(), verifier.keep_verified_share(clock()))
 
 
 class _Verifier:
@@ -100,18 +100,18 @@ class _Verifier:
         self._progress, self._workers = progress, workers
         self._index = load_index(repository)
         count = len(self._index)
-        self._is_proven, self._is_expanded = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+        self._is_verified, self._is_expanded = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         self._is_needed, self._is_source = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         self._damaged: dict[int, str] = {}
-        self._coverage = Coverage(repository, self._index)
-        if self._coverage.damage is not None:
-            self._progress.warn(f"{self._coverage.damage}; what was proven when is noted anew from now on")
-        self._turns = np.array([chance.random() for _ in self._coverage.stored_bytes])
+        self._verified_share = VerifiedShare(repository, self._index)
+        if self._verified_share.damage is not None:
+            self._progress.warn(f"{self._verified_share.damage}; what was verified when is recorded from now on")
+        self._turns = np.array([chance.random() for _ in self._verified_share.stored_bytes])
         # Whether all needs of the repository are known at the end; what only others need cannot be told from no need at all.
         self._sees_all = set(refs) >= set(repository.list_snapshots())
-        self._packs = np.zeros(len(self._coverage.stored_bytes), np.bool_)
+        self._packs = np.zeros(len(self._verified_share.stored_bytes), np.bool_)
         if self._sees_all and percent < 100:
-            kept = distinct(self._coverage.pack_of[~self._index.is_pending])
+            kept = distinct(self._verified_share.pack_of[~self._index.is_pending])
             self._packs[self._choose(kept)] = True
 
     def verify_all(self) -> list[VerifyResult]:
@@ -148,7 +148,7 @@ class _Verifier:
         """Return the records of a snapshot, sources included, that are in the packs whose turn it is."""
         if self._percent >= 100:
             return content.closure
-        packs = self._coverage.pack_of[content.table.entries[content.closure]]
+        packs = self._verified_share.pack_of[content.table.entries[content.closure]]
         if not self._sees_all and not self._packs.any():
             return content.closure[np.isin(packs, self._choose(distinct(packs)))]
         return content.closure[self._packs[packs]]
@@ -156,20 +156,20 @@ class _Verifier:
     def _choose(self, packs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         is_among = np.zeros(len(self._turns), np.bool_)
         is_among[packs] = True
-        return self._coverage.choose(self._percent, is_among, self._turns)
+        return self._verified_share.choose(self._percent, is_among, self._turns)
 
     def _read(self, ref: SnapshotRef, content: SnapshotContent, chosen: npt.NDArray[np.int64]) -> list[DamagedExtent]:
         """Read those of the chosen records that were not read before; return all damage among the chosen."""
         entries = content.table.entries
         is_own = np.isin(chosen, content.records)
-        is_done = np.where(is_own, self._is_proven[entries[chosen]], self._is_expanded[entries[chosen]])
+        is_done = np.where(is_own, self._is_verified[entries[chosen]], self._is_expanded[entries[chosen]])
         fresh = chosen[~is_done]
         plan = content.plan(fresh)
         self._progress.start(f"verifying {ref.label}", plan.decoded_bytes)
         for walked in content.walk(plan, None, keep_going=True, workers=self._workers):
             self._progress.advance(walked.decoded_bytes)
             self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
-        self._is_proven[entries[chosen[is_own]]] = True
+        self._is_verified[entries[chosen[is_own]]] = True
         self._is_expanded[entries[content.table.add_sources(fresh)]] = True
         damaged = [record for record in chosen.tolist() if int(entries[record]) in self._damaged]
         # Where all is read, deltas that depend on a damaged record are among the damaged themselves.
@@ -181,22 +181,22 @@ class _Verifier:
         }
         return [DamagedExtent(*extent, reason) for extent, reason in sorted(damage.items())]
 
-    def keep_coverage(self, now: datetime) -> CoverageSummary:
-        """Note which packs were proven. A repository that cannot be written to is verified all the same."""
+    def keep_verified_share(self, now: datetime) -> VerifiedSummary:
+        """Record which packs were verified. A repository that cannot be written to is verified all the same."""
         self._progress.start("recording what was verified", None)
         if self._sees_all:
-            is_open = (self._is_needed & ~self._is_proven) | (self._is_source & ~self._is_needed & ~self._is_expanded)
+            is_open = (self._is_needed & ~self._is_verified) | (self._is_source & ~self._is_needed & ~self._is_expanded)
         else:
-            is_open = ~self._is_proven
+            is_open = ~self._is_verified
         is_open[list(self._damaged)] = True
         has_open = np.zeros(len(self._turns), np.bool_)
-        has_open[self._coverage.pack_of[is_open]] = True
-        self._coverage.note(~has_open, now)
+        has_open[self._verified_share.pack_of[is_open]] = True
+        self._verified_share.note(~has_open, now)
         try:
-            self._coverage.save()
+            self._verified_share.save()
         except StoreError as error:
-            self._progress.warn(f"{error}; what was proven today is not remembered")
-        return self._coverage.summarise()
+            self._progress.warn(f"{error}; what was verified by this run is not remembered")
+        return self._verified_share.summarise()
 
 
 def _since(started: float) -> float:

@@ -18,7 +18,7 @@ SNAPSHOT = "20261123T020304.000005Z-0123456789abcdef"
 OURS = [
     "annotations/vm1/0123456789abcdef-00000001",
     "config",
-    "coverage",
+    "verified",
     f"packs/ab/{DIGEST}",
     f"index/{DIGEST}",
     f"maps/{DIGEST}",

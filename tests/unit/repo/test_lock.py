@@ -111,7 +111,7 @@ def test_images_and_maintenance_do_not_keep_each_other_waiting_but_themselves() 
 
 
 @pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"process_start": 1}])
-def test_a_lock_whose_process_is_proven_dead_is_removed_at_once(change: dict[str, object]) -> None:
+def test_a_lock_whose_process_is_verified_dead_is_removed_at_once(change: dict[str, object]) -> None:
     repository, naps = make_repository(), Naps()
     put(repository, found(**change))
     with take(repository, naps):

@@ -70,8 +70,8 @@ def test_modes_follow_the_umask_and_nothing_is_open_to_everybody(
     with umask(mask):
         store = LocalStore(str(tmp_path / "repo"))
         store.put(NAME, [b"x"])
-        store.replace("coverage", [b"x"])
-        store.move("coverage", "quarantine/coverage")
+        store.replace("verified", [b"x"])
+        store.move("verified", "quarantine/verified")
     found = modes(tmp_path / "repo")
     assert {mode for name, mode in found.items() if (tmp_path / name).is_dir()} == {folder_mode}
     assert {mode for name, mode in found.items() if (tmp_path / name).is_file()} == {file_mode}
@@ -107,8 +107,8 @@ def test_a_shared_store_is_open_to_its_group_whoever_writes_with_whatever_umask(
                 store = LocalStore(str(open_folder / "repo"))
                 store.put(f"snapshots/vm{number}/a", [b"x"])
                 store.put(f"snapshots/vm0/{number}", [b"x"])
-                store.replace("coverage", [b"%d" % number])
-                store.move("coverage", f"quarantine/coverage.{number}")
+                store.replace("verified", [b"%d" % number])
+                store.move("verified", f"quarantine/verified.{number}")
                 store.put("locks/vm", [b"x"])
                 store.delete("locks/vm")
     with being(BOB):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from deltaimg.engine.parity.add import add_parity
-from deltaimg.engine.parity.coverage import survey_parity
 from deltaimg.engine.parity.plan import PackSize, _cut, largest_group, plan_parity
+from deltaimg.engine.parity.protection import survey_parity
 from deltaimg.errors import ParityExhausted
 from deltaimg.format.deletion import Deletion
 from deltaimg.format.framing import HEADER_BYTES
@@ -50,10 +50,10 @@ def test_an_existing_repository_gets_parity_and_a_lost_pack_comes_back() -> None
     second = back_up_image(repository, image)
     added = protect(repository, 60)
     assert added.packs == len(list_packs(repository))
-    assert added.coverage.uncovered_packs == 0
+    assert added.protection.unprotected_packs == 0
     for pack in list_packs(repository):
         content = repository.store.get(pack_name(pack))
-        if len(content) * 2 > added.coverage.covered_bytes:
+        if len(content) * 2 > added.protection.protected_bytes:
             continue  # more than the parity can stand for
         repository.store.delete(pack_name(pack))
         assert recover_pack(repository, pack) == content
@@ -83,7 +83,7 @@ def test_nights_of_equal_size_leave_few_groups_and_are_read_a_few_times() -> Non
     for night in range(1, 60):
         store_packs(repository, [5000], seed=night)
         read_bytes += protect(repository).read_bytes
-        assert survey_parity(repository).uncovered_packs == 0
+        assert survey_parity(repository).unprotected_packs == 0
         assert len(groups_of(repository)) <= 4
     assert read_bytes < 7 * 60 * 5200
 
@@ -151,10 +151,10 @@ def test_a_group_with_a_lost_pack_stays_whatever_else_happens() -> None:
     store.delete(pack_name(lost))
     store_packs(repository, [10_000] * 40, seed=9)
     added = protect(repository, 20)
-    assert added.coverage.lost == (lost,)
+    assert added.protection.lost == (lost,)
     assert recover_pack(repository, lost) == packs[lost]
     store.put(pack_name(lost), [packs[lost]])
-    assert protect(repository, 20).coverage.lost == ()
+    assert protect(repository, 20).protection.lost == ()
     assert all(group.parity_bytes * 5 >= group.pack_bytes for group in survey_parity(repository).groups)
 
 
@@ -172,7 +172,7 @@ def test_a_damaged_pack_is_left_out_and_its_old_parity_kept() -> None:
     assert (again.groups, again.damaged) == (0, (damaged,))
     store.objects[pack_name(damaged)] = packs[damaged]
     assert protect(repository, 30).damaged == ()
-    assert survey_parity(repository).uncovered_packs == 0
+    assert survey_parity(repository).unprotected_packs == 0
 
 
 def test_a_damaged_pack_without_parity_is_named_and_the_others_are_protected() -> None:
@@ -206,7 +206,7 @@ def test_parity_whose_tables_are_lost_twice_is_reported_and_made_anew() -> None:
     flip_byte(store, name, len(store.objects[name]) - 1)
     survey = survey_parity(repository)
     assert [name in str(error) for error in survey.damage] == [True]
-    assert survey.covered_packs == 0
+    assert survey.protected_packs == 0
     assert protect(repository).packs == len(packs)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`verify` remembers what it has proven: every part has its turn, and what is remembered is never more than was done."""
+"""`verify` remembers what it has verified: every part has its turn, and what is remembered is never more than was done."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from deltaimg.engine.restore.verify import VerifyReport, verify
 from deltaimg.errors import PermissionDenied
-from deltaimg.format.coverage import COVERAGE, CoverageObject, build_coverage, parse_coverage
+from deltaimg.format.verified import VERIFIED, VerifiedObject, build_verified, parse_verified
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
@@ -46,19 +46,19 @@ def test_daily_runs_prove_all_content_within_the_promised_days(percent: float) -
         clock.advance(days=1)
         report = run(repository, percent, clock=clock)
         assert not any(each.damage for each in report)
-        assert report.coverage.run_percent >= percent - 0.001
-    assert report.coverage.never_percent == 0
+        assert report.verified_share.run_percent >= percent - 0.001
+    assert report.verified_share.never_percent == 0
     for _ in range(days):
         clock.advance(days=1)
         report = run(repository, percent, clock=clock)
-    assert report.coverage.proven_since is not None
-    assert (clock() - report.coverage.proven_since).days < days
+    assert report.verified_share.verified_since is not None
+    assert (clock() - report.verified_share.verified_since).days < days
 
 
 def test_a_full_run_proves_all() -> None:
     repository = many_nights(3)
-    coverage = run(repository).coverage
-    assert (coverage.proven_since, coverage.never_percent, coverage.run_percent) == (START, 0, 100)
+    verified_share = run(repository).verified_share
+    assert (verified_share.verified_since, verified_share.never_percent, verified_share.run_percent) == (START, 0, 100)
 
 
 def test_damaged_content_stays_unproven_and_is_read_again_first() -> None:
@@ -73,7 +73,7 @@ def test_damaged_content_stays_unproven_and_is_read_again_first() -> None:
         clock.advance(days=40)
         reports = [run(repository, 30, clock=clock) for _ in range(4)]
         assert any(each.damage for report in reports for each in report)
-        assert reports[-1].coverage.proven_since == START
+        assert reports[-1].verified_share.verified_since == START
 
 
 def test_damage_below_a_delta_is_told_with_the_extents_that_need_it() -> None:
@@ -89,7 +89,7 @@ def test_damage_below_a_delta_is_told_with_the_extents_that_need_it() -> None:
         for some, all_of_it in zip(found, full, strict=True):
             assert {(d.start, d.end) for d in some} <= {(d.start, d.end) for d in all_of_it}
         store.objects[pack] = before
-        store.objects.pop(COVERAGE)
+        store.objects.pop(VERIFIED)
     assert first.size_bytes == 500_000
 
 
@@ -98,22 +98,22 @@ def test_some_snapshots_prove_no_more_than_themselves() -> None:
     back_up_image(repository, make_mixed_image(300_000, seed=99), "another")
     newest = repository.list_snapshots("vm1")[-1]
     report = verify(repository, [newest], clock=FixedClock(), workers=1)
-    assert report.coverage.never_percent > 0
+    assert report.verified_share.never_percent > 0
     part = verify(repository, [newest], percent=10, seed=1, clock=FixedClock(), workers=1)
     assert 0 < part[0].records <= part[0].records_total
 
 
-def test_a_damaged_coverage_begins_anew_with_a_warning() -> None:
+def test_a_damaged_object_is_started_again_with_a_warning() -> None:
     repository = many_nights(4)
     store = repository.store.inner
     assert isinstance(store, MemoryStore)
     run(repository)
-    flip(store, COVERAGE, 70)
+    flip(store, VERIFIED, 70)
     progress = Warnings()
     report = run(repository, 1, progress=progress)
-    assert any("coverage" in message for message in progress.messages)
-    assert report.coverage.never_percent > 0
-    assert len(parse_coverage(store.objects[COVERAGE]).packs)
+    assert any("verified" in message for message in progress.messages)
+    assert report.verified_share.never_percent > 0
+    assert len(parse_verified(store.objects[VERIFIED]).packs)
 
 
 def test_a_repository_that_cannot_be_written_is_verified_all_the_same() -> None:
@@ -133,10 +133,10 @@ def test_packs_that_are_gone_are_forgotten_and_times_are_no_proof() -> None:
     store = repository.store.inner
     assert isinstance(store, MemoryStore)
     gone = np.full((1, 32), 0xAB, np.uint8)
-    store.objects[COVERAGE] = build_coverage(CoverageObject(gone, np.array([5], np.uint64)))
+    store.objects[VERIFIED] = build_verified(VerifiedObject(gone, np.array([5], np.uint64)))
     report = run(repository, 1)
-    assert parse_coverage(store.objects[COVERAGE]).find(gone).tolist() == [-1]
-    assert report.coverage.run_percent > 0
+    assert parse_verified(store.objects[VERIFIED]).find(gone).tolist() == [-1]
+    assert report.verified_share.run_percent > 0
 
 
 class FlickeringStore(MemoryStore):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is everything there, and right?"""
+"""Verify content, and check the structure of a repository."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def verify(
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """Prove that snapshots (all, if none are named) can be restored, reading `percent` of their content.
+    """Verify that snapshots (all, if none are named) can be restored, reading `percent` of their content.
 
-    That is what has waited longest; the report's `coverage` tells since when all content was proven.
+    That is what was verified longest ago; the report's `verified_share` has since when all content was verified.
     """
     if not 0 < percent <= 100:
         raise UsageError(f"{percent:g} percent: it must be above 0 and at most 100")
@@ -45,7 +45,7 @@ def check(repository: Repository, *, read_packs: bool = False, progress: Progres
     """Look at the structure of a repository: every object but parity, what it refers to, and what nothing refers to.
 
     Args:
-        read_packs: read packs whole, not only their headers and footers, and hold them against their names.
+        read_packs: read packs whole, not only their headers and footers, and compare them with their names.
     """
     report = check_repository(repository, read_packs=read_packs, vanished=find_vanished(repository), progress=progress)
     remember_snapshots(repository)

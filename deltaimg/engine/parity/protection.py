@@ -40,14 +40,14 @@ class GroupState:
 
 
 @dataclass(frozen=True, slots=True)
-class ParityCoverage:
+class ParityProtection:
     """What parity there is in a repository."""
 
     groups: tuple[GroupState, ...]
-    covered_packs: int
-    covered_bytes: int
-    uncovered_packs: int
-    uncovered_bytes: int
+    protected_packs: int
+    protected_bytes: int
+    unprotected_packs: int
+    unprotected_bytes: int
     lost: tuple[str, ...]
     """Packs that the index names and the store does not have."""
     damage: tuple[DeltaimgError, ...]
@@ -58,19 +58,19 @@ class ParityCoverage:
         return sum(group.parity_bytes for group in self.groups)
 
 
-def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityCoverage:
+def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityProtection:
     """Tell what parity there is, from listings and tables; with `is_thorough`, read all parity for damage, too."""
     needed = list_needed(repository)
     parity = load_parity(repository, is_thorough=is_thorough)
     covered = {pack for group in parity.groups for pack in group.layout.packs if needed.get(pack) is not None}
     sizes = {pack: size for pack, size in needed.items() if size is not None}
-    covered_bytes = sum(sizes[pack] for pack in covered)
-    return ParityCoverage(
+    protected_bytes = sum(sizes[pack] for pack in covered)
+    return ParityProtection(
         groups=tuple(_judge(group, needed) for group in parity.groups),
-        covered_packs=len(covered),
-        covered_bytes=covered_bytes,
-        uncovered_packs=len(sizes) - len(covered),
-        uncovered_bytes=sum(sizes.values()) - covered_bytes,
+        protected_packs=len(covered),
+        protected_bytes=protected_bytes,
+        unprotected_packs=len(sizes) - len(covered),
+        unprotected_bytes=sum(sizes.values()) - protected_bytes,
         lost=tuple(pack for pack, size in needed.items() if size is None),
         damage=parity.damage,
     )

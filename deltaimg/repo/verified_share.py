@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which content was proven when: kept in the repository from one `verify` to the next.
+"""Which content was verified when: kept in the repository from one `verify` to the next.
 
-Always  this is information for people and for the choice of what to read next; a time here proves nothing about content, and
-        nothing is deleted for it. What cannot be read begins anew, what cannot be written is given up.
+Always  this is information for people, and for the choice of what to read next: nothing is trusted or deleted because of it.
+        If it cannot be read it is started again; if it cannot be written, the next `verify` reads the same content again.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
-from deltaimg.format.coverage import COVERAGE, CoverageObject, build_coverage, parse_coverage
 from deltaimg.format.manifest import count_microseconds, from_microseconds
 from deltaimg.format.record import RECORD_HEADER_BYTES
+from deltaimg.format.verified import VERIFIED, VerifiedObject, build_verified, parse_verified
 from deltaimg.repo.index import Index
 from deltaimg.repo.repository import Repository
 
@@ -24,18 +24,18 @@ NEVER = -1
 
 
 @dataclass(frozen=True, slots=True)
-class CoverageSummary:
-    """What of the repository's content was ever proven, and since when; shares by what is stored, 0 to 100."""
+class VerifiedSummary:
+    """What share of the repository's content was ever verified, and since when; shares of what is stored, 0 to 100."""
 
-    proven_since: datetime | None
-    """The oldest proof among all that was ever proven: all of that was proven since."""
+    verified_since: datetime | None
+    """The oldest time of all content that was ever verified."""
     never_percent: float
     run_percent: float
-    """Proven by this run."""
+    """Verified by this run."""
 
 
-class Coverage:
-    """The packs of an index, by number: how much is in each, and when its content was last proven."""
+class VerifiedShare:
+    """The packs of an index, by number: how much is in each, and when its content was last verified."""
 
     def __init__(self, repository: Repository, index: Index) -> None:
         self._repository = repository
@@ -49,12 +49,12 @@ class Coverage:
         self.damage: DeltaimgError | None = None
         self._digests = np.frombuffer(bytes.fromhex("".join(self._names)), np.uint8).reshape(-1, 32)
         known = self._load()
-        self._proven_us = np.full(len(self._names), NEVER, np.int64) if known is None else known.find(self._digests)
-        self._is_proven_now = np.zeros(len(self._names), np.bool_)
+        self._verified_us = np.full(len(self._names), NEVER, np.int64) if known is None else known.find(self._digests)
+        self._is_verified_now = np.zeros(len(self._names), np.bool_)
 
-    def _load(self) -> CoverageObject | None:
+    def _load(self) -> VerifiedObject | None:
         try:
-            return parse_coverage(self._repository.store.get(COVERAGE))
+            return parse_verified(self._repository.store.get(VERIFIED))
         except ObjectNotFound:
             return None
         except (IntegrityError, UnsupportedFormat, StoreError) as error:
@@ -70,31 +70,31 @@ class Coverage:
         as no new ones come before them.
 
         Args:
-            tie_break: a number for each pack, in whose order those are taken that were proven at the same time.
+            tie_break: a number for each pack, in whose order those are taken that were verified at the same time.
         """
         numbers = np.flatnonzero(among)
-        numbers = numbers[np.lexsort((tie_break[numbers], self._proven_us[numbers]))]
+        numbers = numbers[np.lexsort((tie_break[numbers], self._verified_us[numbers]))]
         reached = np.cumsum(self.stored_bytes[numbers])
         wanted = percent / 100 * (int(reached[-1]) if len(reached) else 0)
         return numbers[: int(np.searchsorted(reached, wanted, side="left")) + 1]
 
-    def note(self, is_proven: npt.NDArray[np.bool_], now: datetime) -> None:
-        """Take note of packs whose content has just been proven, all of it that any snapshot needs."""
-        self._proven_us[is_proven] = count_microseconds(now)
-        self._is_proven_now |= is_proven
+    def note(self, is_verified: npt.NDArray[np.bool_], now: datetime) -> None:
+        """Enter packs whose content has just been verified, all of it that any snapshot needs."""
+        self._verified_us[is_verified] = count_microseconds(now)
+        self._is_verified_now |= is_verified
 
     def save(self) -> None:
         """Keep it for the next run; raises StoreError. Packs that are gone are left out."""
-        is_known = self._proven_us != NEVER
-        known = CoverageObject(self._digests[is_known], self._proven_us[is_known].astype(np.uint64))
-        self._repository.store.replace(COVERAGE, [build_coverage(known)])
+        is_known = self._verified_us != NEVER
+        known = VerifiedObject(self._digests[is_known], self._verified_us[is_known].astype(np.uint64))
+        self._repository.store.replace(VERIFIED, [build_verified(known)])
 
-    def summarise(self) -> CoverageSummary:
+    def summarise(self) -> VerifiedSummary:
         total = max(1, int(self.stored_bytes.sum()))
-        is_ever = self._proven_us != NEVER
-        oldest = int(self._proven_us[is_ever].min()) if is_ever.any() else None
-        return CoverageSummary(
-            proven_since=None if oldest is None else from_microseconds(oldest),
+        is_ever = self._verified_us != NEVER
+        oldest = int(self._verified_us[is_ever].min()) if is_ever.any() else None
+        return VerifiedSummary(
+            verified_since=None if oldest is None else from_microseconds(oldest),
             never_percent=100 * int(self.stored_bytes[~is_ever].sum()) / total,
-            run_percent=100 * int(self.stored_bytes[self._is_proven_now].sum()) / total,
+            run_percent=100 * int(self.stored_bytes[self._is_verified_now].sum()) / total,
         )

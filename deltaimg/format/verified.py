@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`coverage`: when the content of each pack was last verified. Replaced whole by each `verify`; nothing depends on it.
+"""`verified`: when the content of each pack was last verified. Replaced whole by each `verify`; nothing depends on it.
 
 body    := head entries
 head    := u32 entry_count, u32 zero
@@ -17,19 +17,19 @@ import numpy.typing as npt
 
 from deltaimg.format.framing import BodyReader, Kind, frame, unframe
 
-COVERAGE: Final = "coverage"
+VERIFIED: Final = "verified"
 HEAD: Final = struct.Struct("<II")
-ENTRY: Final = np.dtype([("pack", "u1", (32,)), ("proven_us", "<u8")])
-MAX_PROVEN_US: Final = 2**53
+ENTRY: Final = np.dtype([("pack", "u1", (32,)), ("verified_us", "<u8")])
+MAX_VERIFIED_US: Final = 2**53
 """The year 2255; and what JSON and floating point still hold exactly."""
 
 
 @dataclass(frozen=True, slots=True)
-class CoverageObject:
+class VerifiedObject:
     """Packs by their digests, of shape (count, 32) and ascending, and when each was verified, in microseconds since 1970."""
 
     packs: npt.NDArray[np.uint8]
-    proven_us: npt.NDArray[np.uint64]
+    verified_us: npt.NDArray[np.uint64]
 
     def find(self, packs: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """Return for each of `packs`, of shape (count, 32), when it was verified, -1 for one that is not known."""
@@ -37,19 +37,19 @@ class CoverageObject:
             return np.full(len(packs), -1, np.int64)
         known, wanted = _as_keys(self.packs), _as_keys(packs)
         places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        return np.where(known[places] == wanted, self.proven_us[places].astype(np.int64), -1)
+        return np.where(known[places] == wanted, self.verified_us[places].astype(np.int64), -1)
 
 
-def build_coverage(content: CoverageObject) -> bytes:
-    """Return a coverage object."""
+def build_verified(content: VerifiedObject) -> bytes:
+    """Return a `verified` object."""
     entries = np.zeros(len(content.packs), ENTRY)
-    entries["pack"], entries["proven_us"] = content.packs, content.proven_us
-    return frame(Kind.COVERAGE, HEAD.pack(len(entries), 0) + entries.tobytes())
+    entries["pack"], entries["verified_us"] = content.packs, content.verified_us
+    return frame(Kind.VERIFIED, HEAD.pack(len(entries), 0) + entries.tobytes())
 
 
-def parse_coverage(data: bytes, name: str = COVERAGE) -> CoverageObject:
-    """Read a coverage object; raises IntegrityError or UnsupportedFormat."""
-    reader = BodyReader(name, unframe(Kind.COVERAGE, name, data))
+def parse_verified(data: bytes, name: str = VERIFIED) -> VerifiedObject:
+    """Read a `verified` object; raises IntegrityError or UnsupportedFormat."""
+    reader = BodyReader(name, unframe(Kind.VERIFIED, name, data))
     entry_count, reserved = reader.take_struct(HEAD)
     if reserved:
         reader.refuse("reserved bytes are not zero")
@@ -59,9 +59,9 @@ def parse_coverage(data: bytes, name: str = COVERAGE) -> CoverageObject:
     keys = _as_keys(packs)
     if bool(np.any(keys[1:] <= keys[:-1])):
         reader.refuse("its packs are out of order")
-    if entry_count and int(entries["proven_us"].max()) > MAX_PROVEN_US:
+    if entry_count and int(entries["verified_us"].max()) > MAX_VERIFIED_US:
         reader.refuse("a time lies beyond any clock")
-    return CoverageObject(packs, entries["proven_us"].astype(np.uint64))
+    return VerifiedObject(packs, entries["verified_us"].astype(np.uint64))
 
 
 def _as_keys(packs: npt.NDArray[np.uint8]) -> npt.NDArray[np.bytes_]:
