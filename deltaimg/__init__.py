@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from deltaimg.engine.progress import Progress
     from deltaimg.errors import DeltaimgError
     from deltaimg.format.manifest import Manifest
+    from deltaimg.options.prune import PruneOptions
     from deltaimg.repo.repository import Repository
     from deltaimg.repo.retention import Policy
     from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
@@ -44,6 +45,7 @@ _HOMES = {
     "DeltaimgError": "deltaimg.errors",
     "Manifest": "deltaimg.format.manifest",
     "Policy": "deltaimg.repo.retention",
+    "PruneOptions": "deltaimg.options.prune",
     "Progress": "deltaimg.engine.progress",
     "Repository": "deltaimg.repo.repository",
     "Snapshot": "deltaimg.repo.snapshots",
@@ -87,6 +89,7 @@ __all__ = [
     "Manifest",
     "Policy",
     "Progress",
+    "PruneOptions",
     "Repository",
     "Snapshot",
     "SnapshotReader",

@@ -11,7 +11,6 @@ from functools import partial
 from deltaimg.api.vanished import find_vanished, forget_images, refuse_vanished, remember_snapshots
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.prune.attempt import ConfirmImages, accept_images
-from deltaimg.engine.prune.options import MAX_UNUSED_PERCENT, PruneOptions, Trim
 from deltaimg.engine.prune.run import PruneForecast, PruneResult
 from deltaimg.engine.prune.run import plan_prune as plan_prune_of
 from deltaimg.engine.prune.run import prune as prune_repository
@@ -21,7 +20,9 @@ from deltaimg.engine.retention.flatten import flatten as flatten_snapshot
 from deltaimg.engine.retention.forget import Forgotten, MakePlan
 from deltaimg.engine.retention.forget import forget_images as forget_in_images
 from deltaimg.engine.retention.forget_choice import choose_by_name, choose_by_policy
-from deltaimg.errors import SnapshotNotFound, UsageError
+from deltaimg.errors import SnapshotNotFound
+from deltaimg.options.definition import validate
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import spending_reserve
 from deltaimg.repo.retention import Policy
@@ -97,10 +98,8 @@ def tag(repository: Repository, selector: str, *, added: Sequence[str] = (), rem
 
 def prune(
     repository: Repository,
+    options: PruneOptions | None = None,
     *,
-    max_unused_percent: float = MAX_UNUSED_PERCENT,
-    max_repack_bytes: int | None = None,
-    trim: str = Trim.AUTO.value,
     is_forced: bool = False,
     progress: Progress | None = None,
 ) -> PruneResult:
@@ -108,13 +107,10 @@ def prune(
 
     Args:
         is_forced: also where no snapshot is left, or all of an image are gone that this host has seen and not forgotten.
-        max_unused_percent: of what all packs hold may stay unused; beyond it, packs are repacked.
-        max_repack_bytes: write at most so much.
-        trim: what becomes of records of which only part is needed: 'auto' stores them again without the rest where that frees
-            enough for what it costs, 'full' wherever it frees anything, 'none' nowhere.
     """
     confirm = _confirm_images(repository, is_forced=is_forced)
-    options = _prune_options(max_unused_percent, max_repack_bytes, trim)
+    options = options or PruneOptions()
+    validate(options)
     with spending_reserve(repository):
         result = prune_repository(repository, options, confirm_images=confirm, progress=progress)
     if is_forced:
@@ -124,16 +120,15 @@ def prune(
 
 def plan_prune(
     repository: Repository,
+    options: PruneOptions | None = None,
     *,
-    max_unused_percent: float = MAX_UNUSED_PERCENT,
-    max_repack_bytes: int | None = None,
-    trim: str = Trim.AUTO.value,
     is_forced: bool = False,
     progress: Progress | None = None,
 ) -> PruneForecast:
     """Return what `prune` would do, and what an earlier one could not delete yet; nothing is changed."""
     confirm = _confirm_images(repository, is_forced=is_forced)
-    options = _prune_options(max_unused_percent, max_repack_bytes, trim)
+    options = options or PruneOptions()
+    validate(options)
     return plan_prune_of(repository, options, confirm_images=confirm, progress=progress)
 
 
@@ -157,13 +152,3 @@ def flatten(
 
 def _confirm_images(repository: Repository, *, is_forced: bool) -> ConfirmImages:
     return accept_images if is_forced else partial(refuse_vanished, repository)
-
-
-def _prune_options(max_unused_percent: float, max_repack_bytes: int | None, trim: str) -> PruneOptions:
-    if not 0 <= max_unused_percent <= 100:
-        raise UsageError(f"{max_unused_percent:g} percent unused: it must be 0 to 100")
-    try:
-        return PruneOptions(max_unused_percent / 100, max_repack_bytes, Trim(trim))
-    except ValueError:
-        names = ", ".join(each.value for each in Trim)
-        raise UsageError(f"'{trim}' is not a way to trim records", hint=f"it is one of {names}") from None

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deltaimg.cli.describe import describe_lock
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_percent, parse_size, require_repo
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
+from deltaimg.options.prune import PruneOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,34 +21,10 @@ if TYPE_CHECKING:
     from deltaimg.engine.prune.run import PruneResult
 
 
+@takes_options
 def prune(
+    options: PruneOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan, and change nothing.")] = False,
-    max_unused: Annotated[
-        str,
-        typer.Option(
-            "--max-unused",
-            metavar="PERCENT",
-            help="Leave packs alone as long as so much of them all is unused.",
-        ),
-    ] = "2",
-    max_repack: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--max-repack",
-            metavar="SIZE",
-            help="Write at most so much in this run; 0 deletes whole packs only.",
-            show_default="no bound",
-        ),
-    ] = None,
-    trim: Annotated[
-        str,
-        typer.Option(
-            "--trim",
-            metavar="HOW",
-            help="Store records again without what is not needed: auto where that frees enough for what it costs, "
-            "full wherever it frees anything, or none.",
-        ),
-    ] = "auto",
     force: Annotated[
         bool,
         typer.Option(
@@ -78,33 +56,17 @@ def prune(
     from deltaimg.api.retention import plan_prune
     from deltaimg.api.retention import prune as run_prune
 
-    share = parse_percent(max_unused)
-    most = None if max_repack is None else parse_size(max_repack)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
         if dry_run:
-            found = plan_prune(
-                repository,
-                max_unused_percent=share,
-                max_repack_bytes=most,
-                trim=trim,
-                is_forced=force,
-                progress=terminal,
-            )
+            found = plan_prune(repository, options, is_forced=force, progress=terminal)
             if as_json:
                 described = {"dry_run": True, **describe_plan(found.plan)}
                 terminal.print_json({**described, "waiting": describe_waiting(found.waiting)})
             print_plan(found.plan, terminal)
             print_waiting(found.waiting, terminal)
             return
-        result = run_prune(
-            repository,
-            max_unused_percent=share,
-            max_repack_bytes=most,
-            trim=trim,
-            is_forced=force,
-            progress=terminal,
-        )
+        result = run_prune(repository, options, is_forced=force, progress=terminal)
         if as_json:
             terminal.print_json(describe_result(result))
         print_result(result, terminal)

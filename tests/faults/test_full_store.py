@@ -17,6 +17,7 @@ from deltaimg.api.retention import forget, prune
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.errors import StoreFull
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.keys import RESERVE
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import RESERVE_BYTES, make_reserve, spending_reserve
@@ -163,7 +164,7 @@ def test_prune_frees_what_it_can_in_the_room_that_there_is(tmp_path: Path, free_
     full = Repository(LocalStore(str(folder), Quota(str(folder), before + free_bytes)), repository.config)
     heard = Warnings()
     try:
-        result = prune(full, max_unused_percent=0, progress=heard)
+        result = prune(full, PruneOptions(max_unused_percent=0), progress=heard)
     except StoreFull:
         assert not has_reserve
         assert free_bytes < 64 << 10
@@ -173,6 +174,6 @@ def test_prune_frees_what_it_can_in_the_room_that_there_is(tmp_path: Path, free_
     (ref,) = repository.list_snapshots()
     assert_restores(repository, repository.load_manifest(ref), image.content)
     assert not check(repository, read_packs=True).of(Severity.ERROR)
-    prune(repository, max_unused_percent=0)
+    prune(repository, PruneOptions(max_unused_percent=0))
     assert count_bytes(folder) < 1_400_000 + RESERVE_BYTES
     assert_restores(repository, repository.load_manifest(ref), image.content)

@@ -16,10 +16,10 @@ from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.inspect.explain import explain_snapshot
 from deltaimg.engine.inspect.listing import describe_snapshots
 from deltaimg.engine.inspect.run import inspect_repository, inspect_snapshot
-from deltaimg.engine.prune.plan import PruneOptions
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.forget import forget, forget_images
 from deltaimg.errors import SnapshotNotFound
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import Policy, plan_named, plan_policy
 from deltaimg.store.memory import MemoryStore
@@ -92,7 +92,7 @@ USES: list[Use] = [list_all, verify_all, check_all, sum_up, show, verify_one, co
 def forget_and_prune(repository: Repository, ref: SnapshotRef) -> None:
     """Do it all at once, as far as readers' locks allow."""
     forget(repository, ref.image, partial(plan_named, ids=frozenset([ref.id])), clock=FixedClock())
-    prune(repository, PruneOptions(max_unused=0), clock=FixedClock())
+    prune(repository, PruneOptions(max_unused_percent=0), clock=FixedClock())
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)

@@ -15,9 +15,9 @@ import pytest
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.run import PruneResult, prune
 from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store

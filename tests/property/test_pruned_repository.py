@@ -15,10 +15,10 @@ from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.flatten import flatten
 from deltaimg.errors import DeltaimgError, StoreUnavailable
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository, SnapshotRef
 from tests.property.test_repository import RepositoryMachine
@@ -42,7 +42,7 @@ class PrunedRepositoryMachine(RepositoryMachine):
         keep_only(self.repository, [manifest.id for manifest, _ in self.taken])
         self.check_manifests()
 
-    @rule(max_unused=st.sampled_from((0.0, 0.02, 0.5)))
+    @rule(max_unused=st.sampled_from((0.0, 2.0, 50.0)))
     def prune(self, max_unused: float) -> None:
         self.prune_now(self.repository, max_unused)
         self.check_contents()
@@ -67,7 +67,7 @@ class PrunedRepositoryMachine(RepositoryMachine):
         flatten(self.repository, ref, clock=FixedClock(), workers=1, max_depth=depth)
         self.check_contents()
 
-    @rule(name=st.sampled_from("ab"), max_unused=st.sampled_from((0.0, 0.02)))
+    @rule(name=st.sampled_from("ab"), max_unused=st.sampled_from((0.0, 2.0)))
     def back_up_while_a_prune_runs(self, name: str, max_unused: float) -> None:
         image = self.images[name]
         other = Repository(self.repository.store, self.repository.config)
@@ -102,7 +102,7 @@ class PrunedRepositoryMachine(RepositoryMachine):
     # -- parts -------------------------------------------------------------------------------------------------------
 
     def prune_now(self, repository: Repository, max_unused: float) -> None:
-        prune(repository, PruneOptions(max_unused), clock=FixedClock())
+        prune(repository, PruneOptions(max_unused_percent=max_unused), clock=FixedClock())
 
     def check_manifests(self) -> None:
         """Nothing that is there has changed."""

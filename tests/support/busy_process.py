@@ -13,10 +13,10 @@ import sys
 import time
 
 from deltaimg.api.repositories import open_repository
-from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.forget import forget
 from deltaimg.errors import LockLost, RepositoryLocked
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.retention import Policy, plan_policy
 from tests.support.clock import START
 from tests.support.images import edit_at_random, make_mixed_image
@@ -52,7 +52,7 @@ def maintain_until(end: float, repo: str, images: list[str], kept: int) -> None:
                 print("forget", flush=True)
             except RepositoryLocked:
                 print("locked", flush=True)
-        result = prune(open_repository(repo), PruneOptions(max_unused=0))
+        result = prune(open_repository(repo), PruneOptions(max_unused_percent=0))
         print("waited" if result.waiting else "prune", flush=True)
 
 

@@ -13,7 +13,6 @@ import msgspec
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.repair.run import repair
 from deltaimg.engine.retention.annotate import set_pin
@@ -22,6 +21,7 @@ from deltaimg.engine.retention.forget import forget
 from deltaimg.errors import RepositoryNotFound
 from deltaimg.format.lock import LOCKS, build_lock, parse_lock
 from deltaimg.format.manifest import Manifest
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock_waiting import LockWaiting
 from deltaimg.repo.repository import Repository, SnapshotRef
@@ -104,7 +104,7 @@ class World:
 
     def prune(self) -> None:
         """Prune to the last byte, which is what moves most."""
-        prune(self.repository, PruneOptions(max_unused=0), clock=self.clock)
+        prune(self.repository, PruneOptions(max_unused_percent=0), clock=self.clock)
         self.on_return()
 
     def flatten(self, snapshot: str) -> None:

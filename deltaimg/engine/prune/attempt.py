@@ -13,7 +13,6 @@ from deltaimg.arrays import distinct
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.prune.deletion import finish, list_for_deletion
 from deltaimg.engine.prune.needs import find_needs
-from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.plan import PrunePlan, TrimPlan, make_plan, settle
 from deltaimg.engine.prune.repack import IndexRewriter, copy_records
 from deltaimg.engine.prune.sizes import Inventory, take_inventory
@@ -21,6 +20,7 @@ from deltaimg.engine.recode import recode_records
 from deltaimg.errors import DeltaimgError, LockLost, ReachabilityUnknown, StoreError
 from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import pack_name
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import Index
 from deltaimg.repo.lock import MaintenanceLock

@@ -15,13 +15,13 @@ import numpy as np
 
 from deltaimg.arrays import distinct
 from deltaimg.engine.prune.attempt import Attempts, Outcome, look
-from deltaimg.engine.prune.options import PruneOptions, Trim
 from deltaimg.engine.prune.plan import PrunePlan, make_plan, names_chosen
 from deltaimg.engine.prune.repack import IndexRewriter
 from deltaimg.engine.prune.sizes import Inventory
 from deltaimg.errors import StoreFull
 from deltaimg.format.index import ENTRY
 from deltaimg.model import KIB, MIB
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import Index
 from deltaimg.repo.reachability import Reachable
@@ -31,7 +31,7 @@ _BUDGETS = (512 * KIB, 32 * KIB, 0)
 _MAX_PACKS = 2048
 """Each takes 67 bytes of the list of what is to be deleted."""
 _REPACK_STEPS = (256 * KIB, 2 * MIB, 16 * MIB, 128 * MIB)
-_DELETE_ONLY = PruneOptions(max_unused=1.0, max_repack_bytes=0, trim=Trim.NONE)
+_DELETE_ONLY = PruneOptions(max_unused_percent=100, max_repack_bytes=0, trim="none")
 
 
 def carry_out_in_full_store(attempts: Attempts, options: PruneOptions, error: StoreFull) -> Outcome:

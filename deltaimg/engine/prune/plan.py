@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from deltaimg.arrays import distinct
 from deltaimg.engine.prune.needs import Flags, Needs, choose_copies, find_needs
-from deltaimg.engine.prune.options import PruneOptions, Trim
 from deltaimg.engine.prune.recode_choice import RecordSizes, choose_recoded
 from deltaimg.engine.prune.sizes import (
     Inventory,
@@ -29,12 +28,13 @@ from deltaimg.engine.prune.sizes import (
     signed_bytes,
 )
 from deltaimg.format.index import ENTRY
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.index import Index
 from deltaimg.repo.reachability import Reachable
 
 MAX_INDEXES = 64
 """More of them are merged, down to half as many."""
-_LEAST_GAIN = {Trim.AUTO: 0.1, Trim.FULL: 0.0}
+_LEAST_GAIN = {"auto": 0.1, "full": 0.0}
 """Bytes that cutting or re-encoding a record must free for each byte that it decodes or writes."""
 _ABSENT_BYTES = 16
 """What a cut record has in the place of a slot: its digest."""
@@ -115,7 +115,7 @@ def make_plan(reachable: Reachable, inventory: Inventory, options: PruneOptions)
     needed |= count_packed(index.packs, index.entries["pack"], taken, is_held)
     most = options.max_repack_bytes
     repacked, unused = choose_objects(
-        inventory.packs, needed, options.max_unused, None if most is None else most - trim.written_bytes
+        inventory.packs, needed, options.max_unused_percent / 100, None if most is None else most - trim.written_bytes
     )
     if not repacked:
         return settle(reachable, inventory, options, untrimmed, frozenset(), unused)
@@ -142,7 +142,7 @@ def settle(
     held = {index.packs[number] for number in distinct(index.entries["pack"][stays]).tolist()}
     dead = tuple(name for name in inventory.packs if name not in held and name not in repacked)
     needed = count_signed(index.signatures, index.entries, stays)
-    resigned, _ = choose_objects(inventory.signatures, needed, options.max_unused)
+    resigned, _ = choose_objects(inventory.signatures, needed, options.max_unused_percent / 100)
     signatures = tuple(name for name in inventory.signatures if name not in needed or name in resigned)
     is_resigned = stays & names_chosen(index.signatures, resigned)[index.entries["signature"]]
     indexes = _choose_indexes(index, inventory, stays & ~is_resigned)
@@ -191,7 +191,7 @@ def _plan_trim(index: Index, untrimmed: TrimPlan, options: PruneOptions, sizes: 
     mapped = untrimmed.needs.mapped
     candidates = (mapped.slots > 0) & ~index.is_pending & (index.links.counts > 0)
     chosen = np.zeros(len(index), np.bool_)
-    if options.trim is not Trim.NONE and options.max_repack_bytes != 0 and candidates.any():
+    if options.trim != "none" and options.max_repack_bytes != 0 and candidates.any():
         chosen, payload = choose_recoded(index, mapped, candidates, sizes, _LEAST_GAIN[options.trim])
     if not chosen.any():
         return untrimmed, chosen
@@ -207,7 +207,7 @@ def _find_cuts(
     absent_bytes = _ABSENT_BYTES * (index.entries["slots"] - needed)
     after = np.minimum(sizes.payload * (needed / sizes.slots) + absent_bytes, sizes.payload)
     is_cut = (needs.slots > 0) & (needed < sizes.slots) & (index.links.counts == 0) & ~index.is_pending
-    if options.trim is Trim.NONE:
+    if options.trim == "none":
         is_cut[:] = False
     else:
         freed = sizes.payload - after

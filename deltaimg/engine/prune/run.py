@@ -17,9 +17,9 @@ from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.prune.attempt import Attempts, ConfirmImages, accept_images, look
 from deltaimg.engine.prune.deletion import Waiting, finish, list_waiting
 from deltaimg.engine.prune.full_store import carry_out_in_full_store
-from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.plan import PrunePlan, make_plan
 from deltaimg.errors import StoreFull
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.annotations import remove_orphans
 from deltaimg.repo.leftovers import remove_all_leftovers
 from deltaimg.repo.lock import MaintenanceLock

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from deltaimg.engine.prune.plan import PruneOptions
 from deltaimg.engine.prune.run import prune
 from deltaimg.errors import LockLost
 from deltaimg.format.deletion import Deletion, DeletionLocks, build_deletion
 from deltaimg.format.framing import SALT_BYTES
 from deltaimg.format.map import MAPS
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import list_orphaned_locks, load_deletions, put_deletion, record_locks
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
@@ -39,7 +39,7 @@ def with_pending_deletions() -> tuple[Repository, MemoryStore]:
     kept = back_up_image(repository, make_incompressible_image(300_000, seed=2), "kept")
     keep_only(repository, [kept.id])
     with ReaderLock(repository, "restore", START):
-        assert prune(repository, PruneOptions(max_unused=0)).freed_bytes == 0
+        assert prune(repository, PruneOptions(max_unused_percent=0)).freed_bytes == 0
     return repository, store
 
 
@@ -66,7 +66,7 @@ def test_a_damaged_list_stops_no_backup_and_the_next_prune_moves_it_to_quarantin
     image = make_incompressible_image(300_000, seed=1)
     manifest = back_up_image(repository, image, "new")
     progress = Warnings()
-    prune(repository, PruneOptions(max_unused=0), progress=progress)
+    prune(repository, PruneOptions(max_unused_percent=0), progress=progress)
     assert [name in message for message in progress.messages] == [True]
     assert f"quarantine/{name}" in store.objects
     assert not load_deletions(repository)
@@ -79,7 +79,7 @@ def test_what_a_damaged_list_named_is_deleted_once_a_prune_lists_it_again() -> N
     repository, store = with_pending_deletions()
     damage_list(store, "flipped")
     before = sum(map(len, store.objects.values()))
-    assert prune(repository, PruneOptions(max_unused=0)).freed_bytes > 200_000
+    assert prune(repository, PruneOptions(max_unused_percent=0)).freed_bytes > 200_000
     assert sum(map(len, store.objects.values())) < before - 200_000
 
 
@@ -89,9 +89,9 @@ def test_locks_of_a_list_that_cannot_be_read_are_recorded_again(how: str) -> Non
     (name,) = [name for name in store.objects if name.endswith("-locks")]
     store.objects[name] = DAMAGE[how](store.objects[name])
     with ReaderLock(repository, "restore", START) as reader:
-        assert prune(repository, PruneOptions(max_unused=0)).freed_bytes == 0
+        assert prune(repository, PruneOptions(max_unused_percent=0)).freed_bytes == 0
         assert load_deletions(repository)[0].waits_for == {reader.token}
-    assert prune(repository, PruneOptions(max_unused=0)).freed_bytes > 200_000
+    assert prune(repository, PruneOptions(max_unused_percent=0)).freed_bytes > 200_000
 
 
 def test_the_first_record_of_locks_counts() -> None:
@@ -119,7 +119,7 @@ def test_names_that_no_prune_gives_are_left_alone() -> None:
 
 def test_a_prune_that_loses_its_lock_while_its_list_appears_takes_the_list_back() -> None:
     repository, store = with_pending_deletions()
-    prune(repository, PruneOptions(max_unused=0))
+    prune(repository, PruneOptions(max_unused_percent=0))
     keep_only(repository, [])
 
     class LosesLock(HookedStore):

@@ -15,7 +15,6 @@ import pytest
 
 from deltaimg.engine.check.findings import Finding, FindingKind, Severity
 from deltaimg.engine.check.run import check
-from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.run import prune
 from deltaimg.errors import StoreUnavailable
 from deltaimg.format.framing import name_object
@@ -24,6 +23,7 @@ from deltaimg.format.manifest import build_manifest
 from deltaimg.format.map import MapObject, build_map, parse_map
 from deltaimg.format.pack import pack_name
 from deltaimg.format.record import RECORD_HEADER_BYTES
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.store.memory import MemoryStore
 from tests.golden.kinds import KINDS
@@ -301,7 +301,7 @@ def test_a_prune_that_died_anywhere_leaves_no_error() -> None:
         dead = StoreUnavailable("x", "gone")
         faulty = FaultyStore(store, dead, fail_at=call, is_lasting=True)
         with suppress(StoreUnavailable):
-            prune(Repository(faulty, past.config), PruneOptions(max_unused=0), clock=FixedClock())
+            prune(Repository(faulty, past.config), PruneOptions(max_unused_percent=0), clock=FixedClock())
         assert errors_of(Repository(store, past.config)) == []
         if not faulty.has_failed:
             break

@@ -10,12 +10,12 @@ import pytest
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.engine.prune.options import PruneOptions
 from deltaimg.engine.prune.run import PruneResult, plan_prune, prune
 from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.errors import LockLost, ReachabilityUnknown, RepositoryLocked, StoreUnavailable
 from deltaimg.format.deletion import LOCKS_SUFFIX
 from deltaimg.format.manifest import Manifest
+from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import MaintenanceLock, ReaderLock
@@ -111,7 +111,7 @@ def test_a_pack_that_is_half_used_is_repacked() -> None:
 def test_packs_are_left_alone_below_the_bound_of_unused_bytes() -> None:
     repository = make_repository()
     kept, content = make_half_used(repository)
-    result = prune_now(repository, max_unused=0.6)
+    result = prune_now(repository, max_unused_percent=60)
     assert not result.plan.repacked_packs
     assert result.plan.unused_bytes > 0.9 * SIZE
     check_all(repository, {kept.id: content})

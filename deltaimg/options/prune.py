@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of `prune`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deltaimg.options.definition import option
+from deltaimg.options.values import SIZE, choice, percent
+
+TRIM_MODES = ("auto", "none", "full")
+
+
+@dataclass(frozen=True, slots=True)
+class PruneOptions:
+    """How far a prune goes to free space."""
+
+    max_unused_percent: float = option(
+        2.0, percent(0, 100), "Leave packs alone as long as so much of them all is unused.", "--max-unused"
+    )
+    max_repack_bytes: int | None = option(
+        None,
+        SIZE,
+        "Write at most so much in this run; 0 deletes whole packs only.",
+        "--max-repack",
+        default_text="no bound",
+    )
+    trim: str = option(
+        "auto",
+        choice(TRIM_MODES, "HOW"),
+        "Store records again without what is not needed: auto where that frees enough for what it costs, full wherever it "
+        "frees anything, or none.",
+    )
