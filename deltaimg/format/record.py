@@ -3,7 +3,7 @@
 
     record  := header payload
     payload := cut? sources? encoded
-    cut     := u16 run_count, u16 first slot and u16 slots of each run, a 16-byte digest for each absent slot
+    cut     := the runs of slots that are there, as `slot_runs` codes them, a 16-byte digest for each absent slot
 
 A record's id names all of its slots. A *cut* record lacks some of them, which nothing needed any more: its payload begins
 with the runs of slots that are there and the digests of those that are not, so that its id can be verified without a signature.
@@ -23,7 +23,7 @@ from deltaimg.arrays import DIGEST_BYTES, Digests, expand_ranges
 from deltaimg.errors import DigestMismatch, Malformed, Truncated, UnsupportedFormat
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.limits import MAX_BLOCK_SHIFT, MAX_RECORD_BYTES, MAX_SOURCE_RECORDS, MIN_BLOCK_SHIFT
-from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns, find_runs_problem
+from deltaimg.format.slot_runs import SlotRuns, build_runs, find_runs_problem, parse_runs
 from deltaimg.format.sources import SourceTable, build_sources, parse_sources
 
 RECORD_HEADER: Final = struct.Struct("<4sBBHI16sIHBBHH16s8s")
@@ -150,11 +150,8 @@ def build_tables(tables: RecordTables) -> bytes:
     """Return the bytes that stand before the encoded blocks."""
     cut = b""
     if tables.cut is not None:
-        cut = b"".join((
-            len(tables.cut.runs).to_bytes(2, "little"),
-            tables.cut.runs.tobytes(),
-            tables.cut.absent_digests.tobytes(),
-        ))  # fmt: skip
+        run_counts = np.array([len(tables.cut.runs)], np.uint16)
+        cut = build_runs(run_counts, tables.cut.runs) + tables.cut.absent_digests.tobytes()
     return cut + (build_sources(tables.sources) if tables.sources is not None else b"")
 
 
@@ -177,17 +174,18 @@ def parse_tables(name: str, offset: int, header: RecordHeader, payload: memoryvi
 
 def parse_cut(name: str, offset: int, header: RecordHeader, payload: memoryview) -> tuple[CutTable, memoryview]:
     """Return the table that the payload of a cut record begins with, and what follows it; raises Malformed."""
-    run_count = int.from_bytes(payload[:2], "little")
-    runs_end = 2 + SLOT_RUN.itemsize * run_count
-    end = runs_end + DIGEST_BYTES * header.absent
-    if end > len(payload):
-        raise Malformed(name, offset, "the record here is cut into more runs than there is room for")
-    runs = np.frombuffer(payload, SLOT_RUN, run_count, 2)
-    if problem := find_runs_problem(np.array([run_count], np.uint16), runs, are_apart=True):
+    try:
+        run_counts, runs, rest = parse_runs(payload, 1)
+    except ValueError as error:
+        raise Malformed(name, offset, f"of the cut record here {error}") from error
+    if problem := find_runs_problem(run_counts, runs, are_apart=True):
         raise Malformed(name, offset, f"of the cut record here {problem}")
+    digests_end = DIGEST_BYTES * header.absent
+    if digests_end > len(rest):
+        raise Malformed(name, offset, "the record here lacks more slots than there is room for")
     kept = int(runs["count"].sum(dtype=np.uint64))
     last = int(runs["first_slot"][-1]) + int(runs["count"][-1])
     if kept != header.slots - header.absent or last > header.slots:
         raise Malformed(name, offset, f"the record here has {kept} slots up to {last}, and its header says otherwise")
-    digests = np.frombuffer(payload, np.uint8, DIGEST_BYTES * header.absent, runs_end).reshape(-1, DIGEST_BYTES)
-    return CutTable(runs, digests), payload[end:]
+    digests = np.frombuffer(rest, np.uint8, digests_end).reshape(-1, DIGEST_BYTES)
+    return CutTable(runs, digests), rest[digests_end:]

@@ -3,10 +3,9 @@
 
 Stands at the start of the record's payload, so that the record names what it needs itself:
 
-    sources    := ids run_counts runs
-    ids        := a 16-byte record id for each source record, as many as the record's header says
-    run_counts := u16 runs of each source record
-    runs       := u16 first_slot, u16 slot_count for each run, record after record
+    sources := ids runs
+    ids     := a 16-byte record id for each source record, as many as the record's header says
+    runs    := the slots taken from each of these, as `slot_runs` codes them
 
 The blocks of all runs, one after another, are what the rest of the payload is decoded against.
 """
@@ -21,7 +20,7 @@ import numpy.typing as npt
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.errors import Malformed
 from deltaimg.format.limits import MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS
-from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns, find_runs_problem
+from deltaimg.format.slot_runs import SlotRuns, build_runs, parse_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class SourceTable:
 
 def build_sources(table: SourceTable) -> bytes:
     """Return the bytes that stand before a delta."""
-    return table.ids.tobytes() + table.run_counts.astype("<u2").tobytes() + table.runs.tobytes()
+    return table.ids.tobytes() + build_runs(table.run_counts, table.runs)
 
 
 def parse_sources(
@@ -52,20 +51,17 @@ def parse_sources(
         record_count: of source records, as the record's header says.
 
     Raises:
-        Malformed: they pass the payload, or `find_runs_problem` finds one.
+        Malformed: they pass the payload, or are no runs of so many records.
     """
-    fixed_bytes = (DIGEST_BYTES + 2) * record_count
-    if record_count > MAX_SOURCE_RECORDS or fixed_bytes > len(payload):
+    ids_end = DIGEST_BYTES * record_count
+    if record_count > MAX_SOURCE_RECORDS or ids_end > len(payload):
         raise Malformed(name, offset, "the record here has more sources than there is room for")
-    ids = np.frombuffer(payload, np.uint8, DIGEST_BYTES * record_count).reshape(record_count, DIGEST_BYTES)
-    run_counts = np.frombuffer(payload, "<u2", record_count, DIGEST_BYTES * record_count)
-    run_count = int(run_counts.sum(dtype=np.uint64))
-    delta_offset = fixed_bytes + SLOT_RUN.itemsize * run_count
-    if delta_offset > len(payload):
-        raise Malformed(name, offset, "the record here has more sources than there is room for")
-    table = SourceTable(ids, run_counts, np.frombuffer(payload, SLOT_RUN, run_count, fixed_bytes))
-    if problem := find_runs_problem(run_counts, table.runs):
-        raise Malformed(name, offset, f"of the sources of the record here {problem}")
+    ids = np.frombuffer(payload, np.uint8, ids_end).reshape(record_count, DIGEST_BYTES)
+    try:
+        run_counts, runs, delta = parse_runs(payload[ids_end:], record_count)
+    except ValueError as error:
+        raise Malformed(name, offset, f"of the sources of the record here {error}") from error
+    table = SourceTable(ids, run_counts, runs)
     if table.slot_count * block_bytes > MAX_SOURCE_BYTES:
         raise Malformed(name, offset, f"the record here has sources of more than {MAX_SOURCE_BYTES} bytes")
-    return table, payload[delta_offset:]
+    return table, delta

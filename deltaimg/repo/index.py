@@ -208,6 +208,8 @@ class Links:
     def table_of(self, entry: int) -> bytes:
         """Return the table of sources that an entry's record must begin with, empty for one that stands alone."""
         first, last = int(self.starts[entry]), int(self.starts[entry + 1])
+        if first == last:
+            return b""
         run_starts = self.run_starts[first : last + 1]
         ids = self._lookup.ids[self.entries[first:last]]
         counts = np.diff(run_starts).astype(np.uint16)

@@ -176,6 +176,38 @@ def test_a_reader_made_of_the_document_finds_records_from_the_end_of_a_pack():
         assert data[start : start + found["payload_bytes"]] == payload
 
 
+def read_runs(data: bytes) -> tuple[list[list[tuple[int, int]]], bytes]:
+    """Return the runs of each record, as first slot and slots, and what follows them, by "Runs of slots" alone."""
+    run_count = int.from_bytes(data[:2], "little")
+    tokens, words = data[2 : 2 + run_count], data[2 + run_count :]
+    gaps, counts = [token // 4 % 32 for token in tokens], [token % 4 for token in tokens]
+    for values, longest in ((gaps, 31), (counts, 3)):
+        for place, value in enumerate(values):
+            if value == longest:
+                values[place], words = value + int.from_bytes(words[:2], "little"), words[2:]
+    records, end = [[]], 0
+    for token, gap, count in zip(tokens, gaps, counts, strict=True):
+        records[-1].append((end + gap, count + 1))
+        end += gap + count + 1
+        if token >= 128:
+            records, end = [*records, []], 0
+    return records[:-1], words
+
+
+def test_a_reader_made_of_the_document_finds_the_sources_of_a_delta_and_the_slots_of_a_cut_record():
+    data = (dump.GOLDEN / "pack" / "delta-record.bin").read_bytes()
+    payload = SAMPLES["pack"]["delta-record"][1].records[0][1]
+    assert payload in data
+    assert payload[:32] == b"\xa1" * 16 + b"\xa2" * 16
+    runs, encoded = read_runs(payload[32:])
+    assert runs == [[(2, 2), (64, 10), (75, 3)], [(31, 67)]]
+    assert zstandard.decompress(encoded) == bytes(5) + bytes(range(256)) * 16
+    payload = SAMPLES["pack"]["cut-record"][1].records[0][1]
+    runs, rest = read_runs(payload)
+    assert runs == [[(0, 1), (3, 1)]]
+    assert rest[:32] == b"\xd1" * 16 + b"\xd2" * 16
+
+
 def test_a_reader_made_of_the_document_finds_tables_and_planes_of_parity_from_both_ends():
     data = (dump.GOLDEN / "parity" / "two-stripes.bin").read_bytes()
     twin_bytes = read_fields("Parity trailer", data, len(data) - 16)["twin_bytes"]

@@ -212,6 +212,25 @@ PACKS = {
             ),
         ],
     ),
+    # Runs with short and long gaps, of few and of many slots, from two records.
+    "delta-record": PackContent(
+        None,
+        [
+            record(
+                0xA4,
+                zstandard.compress(bytes(5) + bytes(range(256)) * 16),
+                encoding=4,
+                slots=1,
+                tables=RecordTables(
+                    sources=SourceTable(
+                        ids(0xA1, 0xA2),
+                        np.array([3, 1], np.uint16),
+                        np.array([(2, 2), (64, 10), (75, 3), (31, 67)], SLOT_RUN),
+                    )
+                ),
+            ),
+        ],
+    ),
     "no-records": PackContent(None, []),
 }
 

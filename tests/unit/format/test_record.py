@@ -53,8 +53,6 @@ def test_tables_come_back_with_what_follows_them(runs, is_delta, rest):
     ("runs", "problem"),
     [
         ([(0, 1), (1, 1)], "overlap or are out of order"),
-        ([(4, 1), (0, 1)], "overlap or are out of order"),
-        ([(0, 0)], "is empty"),
         ([(0, 3)], "has 3 slots up to 3"),
         ([(15, 2)], "has 2 slots up to 17"),
     ],
@@ -66,7 +64,7 @@ def test_tables_that_are_not_what_the_header_promises_are_refused(runs, problem)
         parse_tables("packs/x", 64, make_header(tables, payload), memoryview(payload))
 
 
-@pytest.mark.parametrize("length", [0, 1, 2, 5, 6 + 16 * 14 - 1])
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 3 + 16 * 14 - 1])
 def test_tables_that_pass_the_payload_are_refused(length):
     tables = RecordTables(cut_of(np.array([(0, 2)], SLOT_RUN)))
     payload = build_tables(tables)[:length]
