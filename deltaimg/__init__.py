@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from deltaimg.engine.progress import Progress
     from deltaimg.errors import DeltaimgError
     from deltaimg.format.manifest import Manifest
+    from deltaimg.options.parity import ParityOptions
     from deltaimg.options.prune import PruneOptions
+    from deltaimg.options.restore import RestoreOptions
+    from deltaimg.options.verify import VerifyOptions
     from deltaimg.repo.repository import Repository
     from deltaimg.repo.retention import Policy
     from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
@@ -44,12 +47,15 @@ _HOMES = {
     "DamagedSnapshot": "deltaimg.repo.snapshots",
     "DeltaimgError": "deltaimg.errors",
     "Manifest": "deltaimg.format.manifest",
+    "ParityOptions": "deltaimg.options.parity",
     "Policy": "deltaimg.repo.retention",
-    "PruneOptions": "deltaimg.options.prune",
     "Progress": "deltaimg.engine.progress",
+    "PruneOptions": "deltaimg.options.prune",
     "Repository": "deltaimg.repo.repository",
+    "RestoreOptions": "deltaimg.options.restore",
     "Snapshot": "deltaimg.repo.snapshots",
     "SnapshotReader": "deltaimg.engine.content.reader",
+    "VerifyOptions": "deltaimg.options.verify",
     "add_parity": "deltaimg.api.repair",
     "backup": "deltaimg.api.backup",
     "check": "deltaimg.api.verification",
@@ -87,12 +93,15 @@ __all__ = [
     "DamagedSnapshot",
     "DeltaimgError",
     "Manifest",
+    "ParityOptions",
     "Policy",
     "Progress",
     "PruneOptions",
     "Repository",
+    "RestoreOptions",
     "Snapshot",
     "SnapshotReader",
+    "VerifyOptions",
     "__version__",
     "add_parity",
     "backup",

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 from deltaimg.engine.parity.add import ParityAdded
 from deltaimg.engine.parity.add import add_parity as add_parity_to_packs
-from deltaimg.engine.parity.plan import MAX_PERCENT, MIN_PERCENT
 from deltaimg.engine.parity.protection import ParityProtection
 from deltaimg.engine.parity.protection import survey_parity as survey_parity_of_packs
 from deltaimg.engine.parity.repair import PacksRepaired
@@ -16,8 +15,9 @@ from deltaimg.engine.parity.repair import repair_packs as repair_packs_by_parity
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.repair.run import RepairReport
 from deltaimg.engine.repair.run import repair as repair_repository
-from deltaimg.errors import UsageError
 from deltaimg.image.source import open_source
+from deltaimg.options.definition import validate
+from deltaimg.options.parity import DEFAULT_PERCENT, ParityOptions
 from deltaimg.repo.repository import Repository
 from deltaimg.store.local import LocalStore
 
@@ -48,18 +48,23 @@ def repair(
 
 
 def add_parity(
-    repository: Repository, *, percent: float = 5.0, is_thorough: bool = False, progress: Progress | None = None
+    repository: Repository,
+    options: ParityOptions | None = None,
+    *,
+    is_thorough: bool = False,
+    progress: Progress | None = None,
 ) -> ParityAdded:
-    """Protect all packs by Reed-Solomon parity of `percent` of their size, reading those only that have too little of it.
+    """Protect all packs by Reed-Solomon parity, reading only those that have too little of it.
 
     Args:
-        is_thorough: read all parity that there is, and make anew what is damaged of it.
+        is_thorough: read all parity that there is, and replace what is damaged.
 
     Raises:
         ParityUnusable: pyeclib, which computes it, is not installed.
     """
-    if not MIN_PERCENT <= percent <= MAX_PERCENT:
-        raise UsageError(f"{percent:g} percent of parity: it must be from {MIN_PERCENT:g} to {MAX_PERCENT:g}")
+    options = options or ParityOptions()
+    validate(options)
+    percent = DEFAULT_PERCENT if options.percent is None else options.percent
     return add_parity_to_packs(
         repository, percent, clock=lambda: datetime.now(UTC), is_thorough=is_thorough, progress=progress
     )

@@ -15,6 +15,7 @@ from deltaimg.engine.restore.run import RestoreResult
 from deltaimg.engine.restore.run import restore as restore_manifest
 from deltaimg.errors import UsageError
 from deltaimg.image.target import STDOUT
+from deltaimg.options.restore import RestoreOptions
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 
@@ -23,19 +24,12 @@ def restore(
     repository: Repository,
     selector: str,
     target_path: str,
+    options: RestoreOptions | None = None,
     *,
-    is_forced: bool = False,
-    keep_going: bool = False,
-    is_synced: bool = False,
     progress: Progress | None = None,
 ) -> RestoreResult:
-    """Write a snapshot to a new sparse file, a block device (with `is_forced`) or the standard output (`-`).
-
-    Args:
-        is_forced: replace an existing file, write to a device.
-        keep_going: restore what can be read of a damaged snapshot; the result lists the rest.
-        is_synced: wait until a new file is on the disk; always so for devices and replaced files.
-    """
+    """Write a snapshot to a new sparse file, a block device (with `is_forced`) or the standard output (`-`)."""
+    options = options or RestoreOptions()
     if not target_path:
         raise UsageError("the target has no name")
     _refuse_in_repository(repository, target_path)
@@ -43,9 +37,9 @@ def restore(
         repository,
         find_snapshot(repository, selector).manifest,
         target_path,
-        is_forced=is_forced,
-        keep_going=keep_going,
-        is_synced=is_synced,
+        is_forced=options.is_forced,
+        keep_going=options.keep_going,
+        is_synced=options.is_synced,
         progress=progress,
     )
 

@@ -11,7 +11,9 @@ from deltaimg.engine.check.run import check as check_repository
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.restore.verify import VerifyReport
 from deltaimg.engine.restore.verify import verify as verify_snapshots
-from deltaimg.errors import SnapshotNotFound, UsageError
+from deltaimg.errors import SnapshotNotFound
+from deltaimg.options.definition import validate
+from deltaimg.options.verify import VerifyOptions
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import select_snapshot
 
@@ -19,20 +21,20 @@ from deltaimg.repo.selector import select_snapshot
 def verify(
     repository: Repository,
     selectors: Sequence[str] = (),
+    options: VerifyOptions | None = None,
     *,
-    percent: float = 100.0,
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """Verify that snapshots (all, if none are named) can be restored, reading `percent` of their content.
+    """Verify that snapshots (all, if none are named) can be restored.
 
-    That is what was verified longest ago; the report's `verified_share` has since when all content was verified.
+    The report's `verified_share` has since when all content was verified.
     """
-    if not 0 < percent <= 100:
-        raise UsageError(f"{percent:g} percent: it must be above 0 and at most 100")
+    options = options or VerifyOptions()
+    validate(options)
     refs = [select_snapshot(repository, each) for each in selectors]
     refs = refs or sorted({*repository.list_snapshots(), *repository.list_quarantined()})
-    report = verify_snapshots(repository, refs, percent=percent, seed=seed, progress=progress)
+    report = verify_snapshots(repository, refs, percent=options.percent, seed=seed, progress=progress)
     if selectors:
         verified = {each.ref for each in report}
         for ref in refs:

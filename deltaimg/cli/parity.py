@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_percent, require_repo
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count
 from deltaimg.errors import PacksDamaged, ParityExhausted, UsageError
+from deltaimg.options.parity import ParityOptions
 
 if TYPE_CHECKING:
     from deltaimg.engine.parity.add import ParityAdded
@@ -19,17 +21,10 @@ if TYPE_CHECKING:
 _SHORT_NAME = len("parity/") + 12
 
 
+@takes_options
 def parity(
     action: Annotated[str, typer.Argument(metavar="ACTION", help="'add', 'show' or 'repair'.")],
-    percent: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--percent",
-            metavar="PERCENT",
-            help="Parity to add, of the size of what it protects: 0.5 to 100.",
-            show_default="5",
-        ),
-    ] = None,
+    options: ParityOptions,
     check: Annotated[
         bool,
         typer.Option("--check", help="Read all parity: 'show' counts its damage, 'add' replaces what is damaged."),
@@ -60,11 +55,10 @@ def parity(
     """
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         if action == "add":
-            wanted = 5.0 if percent is None else parse_percent(percent)
-            _add(terminal, require_repo(repo), wanted, is_thorough=check)
+            _add(terminal, require_repo(repo), options, is_thorough=check)
         elif action not in ("show", "repair"):
             raise UsageError(f"there is no action '{action[:60]}'", hint="'deltaimg parity add', 'show' or 'repair'")
-        elif percent is not None:
+        elif options.percent is not None:
             raise UsageError("--percent is for 'parity add'")
         elif action == "repair":
             if check:
@@ -74,11 +68,11 @@ def parity(
             _show(terminal, require_repo(repo), is_thorough=check)
 
 
-def _add(terminal: Terminal, location: str, percent: float, *, is_thorough: bool) -> None:
+def _add(terminal: Terminal, location: str, options: ParityOptions, *, is_thorough: bool) -> None:
     from deltaimg.api.repair import add_parity
     from deltaimg.api.repositories import open_repository
 
-    added = add_parity(open_repository(location), percent=percent, is_thorough=is_thorough, progress=terminal)
+    added = add_parity(open_repository(location), options, is_thorough=is_thorough, progress=terminal)
     if terminal.as_json:
         terminal.print_json(_describe_added(added))
     elif added.groups or added.removed_groups:

@@ -7,22 +7,19 @@ from typing import Annotated
 
 import typer
 
+from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, check_output, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_seconds
+from deltaimg.options.restore import RestoreOptions
 
 
+@takes_options
 def restore(
     snapshot: Snapshot,
     target: Annotated[
         str, typer.Argument(metavar="TARGET", help="New file, block device, or '-' for the standard output.")
     ],
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Replace an existing file; write to a block device.")
-    ] = False,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Restore what can be read of a damaged snapshot, and list the rest.")
-    ] = False,
-    sync: Annotated[bool, typer.Option("--sync", help="Wait until a new file is on the disk.")] = False,
+    options: RestoreOptions,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -51,9 +48,7 @@ def restore(
             open_repository(require_repo(repo)),
             snapshot,
             target,
-            is_forced=force,
-            keep_going=keep_going,
-            is_synced=sync,
+            options,
             progress=terminal,
         )
         damage = tuple((each.start, each.end, each.reason) for each in result.damage)

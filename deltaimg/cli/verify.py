@@ -7,28 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_percent, require_repo
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
+from deltaimg.options.verify import VerifyOptions
 
 if TYPE_CHECKING:
     from deltaimg.repo.repository import Repository
     from deltaimg.repo.verified_share import VerifiedSummary
 
 
+@takes_options
 def verify(
+    options: VerifyOptions,
     snapshot: Annotated[
         list[str] | None,
         typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or an id; all if none is named."),
     ] = None,
-    percent: Annotated[
-        str,
-        typer.Option(
-            "--percent",
-            metavar="PERCENT",
-            help="Read only this share of the content: what was verified longest ago.",
-            show_default="100",
-        ),
-    ] = "100",
     against: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--against", metavar="IMAGE", help="Compare an image with the snapshot instead."),
@@ -56,19 +51,19 @@ def verify(
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
         if against is None:
-            _verify(repository, snapshot or [], parse_percent(percent), terminal)
+            _verify(repository, snapshot or [], options, terminal)
             return
         if len(snapshot or []) != 1:
             raise UsageError("--against takes exactly one snapshot", hint="deltaimg verify vm1 --against IMAGE")
         _compare(repository, (snapshot or [])[0], against, terminal)
 
 
-def _verify(repository: Repository, selectors: list[str], percent: float, terminal: Terminal) -> None:
+def _verify(repository: Repository, selectors: list[str], options: VerifyOptions, terminal: Terminal) -> None:
     from deltaimg.api.verification import verify as run_verify
     from deltaimg.cli.describe import describe_damage, describe_time
     from deltaimg.errors import ContentDamaged
 
-    results = run_verify(repository, selectors, percent=percent, progress=terminal)
+    results = run_verify(repository, selectors, options, progress=terminal)
     if terminal.as_json:
         verified_share = results.verified_share
         is_damaged = any(each.damage for each in results)

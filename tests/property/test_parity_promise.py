@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaimg.engine.parity.plan import MAX_PERCENT, MIN_PERCENT, choose_shape
+from deltaimg.engine.parity.plan import choose_shape
 from deltaimg.engine.parity.protection import survey_parity
 from deltaimg.errors import ParityExhausted
 from deltaimg.format.framing import name_object
 from deltaimg.format.limits import MAX_PARITY_COLUMNS
 from deltaimg.format.pack import pack_name
 from deltaimg.format.parity import TRAILER
+from deltaimg.options.parity import MAX_PERCENT, MIN_PERCENT
 from deltaimg.repo.parity import load_parity, recover_pack
 from tests.support.parity import overwrite, protect, repository_of_packs
 

@@ -16,7 +16,6 @@ from deltaimg.format.limits import MAX_PARITY_COLUMNS
 from deltaimg.model import KIB, MIB
 from deltaimg.repo.parity import ParityGroup
 
-MIN_PERCENT, MAX_PERCENT = 0.5, 100.0
 MAX_PARITY_BYTES = 128 * MIB
 """Of the planes of one object, which are made in memory."""
 MAX_GROUP_BYTES = 8192 * MIB
