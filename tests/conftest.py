@@ -24,6 +24,15 @@ from tests.support.clock import FixedClock
 from tests.support.components import loop_device, required_components, small_tmpfs
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what fixtures of whole modules make out of the tester's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what the program caches and remembers on a host out of the tester's home, and of other tests."""

@@ -13,6 +13,7 @@ _OUTCOMES = {
     "forget": "snapshots are either forgotten or unchanged; the next run continues",
     "pin": "the snapshot is either pinned or unchanged",
     "unpin": "the snapshot is either unpinned or unchanged",
+    "tag": "the tags are either changed or as they were",
     "prune": "every snapshot is intact; the next run finishes the job",
     "flatten": "every snapshot is intact; the next run continues with those that are not yet flat",
     "parity": "what was protected still is; the next run continues",

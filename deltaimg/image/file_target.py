@@ -104,4 +104,4 @@ class FileTarget(DescriptorTarget):
         )
 
     def _fail_to_grow(self, size_bytes: int) -> ImageError:
-        return TargetTooSmall(self.path, f"its file system cannot hold a file of {size_bytes} bytes")
+        return TargetTooSmall(self.path, f"no file of {size_bytes} bytes can be made here")

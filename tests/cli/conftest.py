@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +24,35 @@ class Nights:
     second: bytes
 
 
-@pytest.fixture
-def nights(tmp_path: Path) -> Nights:
-    repo, path = tmp_path / "repo", tmp_path / "vm1.raw"
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    """What each test gets a copy of; never to be changed. Beside it is what the host keeps of it."""
+    folder = tmp_path_factory.mktemp("nights")
+    repo, path = folder / "repo", folder / "vm1.raw"
     image: SyntheticImage = make_mixed_image(2_000_001, seed=4)
-    succeed("init", "-r", repo)
-    image.save(path)
     first = bytes(image.content)
-    succeed("backup", path, "--image", "vm1", "--tag", "one", "-r", repo, "-q")
-    edit_at_random(image)
-    image.save(path)
-    succeed("backup", path, "--image", "vm1", "-r", repo, "-q")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        succeed("init", "-r", repo)
+        image.save(path)
+        succeed("backup", path, "--image", "vm1", "--tag", "one", "-r", repo, "-q")
+        edit_at_random(image)
+        image.save(path)
+        succeed("backup", path, "--image", "vm1", "-r", repo, "-q")
     return Nights(repo, path, first, bytes(image.content))
+
+
+@pytest.fixture
+def nights(made_once: Nights, own_cache: None, tmp_path: Path) -> Nights:
+    folder = made_once.repo.parent
+    places = {
+        "repo": tmp_path / "repo",
+        "vm1.raw": tmp_path / "vm1.raw",
+        "cache/.": os.environ["XDG_CACHE_HOME"],
+        "state/.": os.environ["XDG_STATE_HOME"],
+    }
+    for name, place in places.items():
+        # Holes, modes and times as well.
+        subprocess.run(["cp", "-a", folder / name, place], check=True)
+    return Nights(tmp_path / "repo", tmp_path / "vm1.raw", made_once.first, made_once.second)

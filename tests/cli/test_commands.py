@@ -29,6 +29,7 @@ BACKUP_KEYS = {
     "new_bytes",
     "stored_bytes",
     "duration_s",
+    "unreadable",
 }
 
 
@@ -84,7 +85,7 @@ def test_show_explains_what_was_stored(nights: Nights) -> None:
     assert found["restore_cost"] >= 1
     assert found["read_amplification"] >= 1
     text = succeed("show", "vm1", repo=nights.repo).text
-    assert "delta, zstd" in text
+    assert "delta, deltaimg" in text
     assert "restore cost" in text
 
 

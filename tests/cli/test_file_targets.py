@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deltaimg.api.files import delta_file, sign_file
+from deltaimg.errors import OutOfResources, OutputError
 from tests.support.components import small_tmpfs
 from tests.support.images import make_mixed_image
 from tests.support.program import command, environment, fail, succeed
@@ -57,14 +58,16 @@ def test_a_full_disk_is_said_to_be_full_and_keeps_nothing(
             assert not list(disk.iterdir())
 
 
-def test_a_limit_of_the_size_of_files_is_met_as_a_full_disk_is(tmp_path: Path, old: Path, new: Path) -> None:
+def test_a_limit_of_the_size_of_files_is_named_and_keeps_nothing(tmp_path: Path, old: Path, new: Path) -> None:
     delta, made = make_delta(old, new, "deltaimg"), tmp_path / "made"
     done = subprocess.run(
         ["sh", "-c", 'ulimit -f 500 && exec "$@"', "sh", *command("patch", old, delta, made)],
         capture_output=True, text=True, env=environment(None), check=False, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 14, done.stderr
-    assert "cannot hold a file of" in done.stderr
+    assert done.returncode == OutOfResources.exit_code, done.stderr
+    assert f"{made}: no file of 1048576 bytes can be made" in done.stderr
+    assert "larger than is allowed" in done.stderr
+    assert "ulimit -f" in done.stderr
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("made")]
 
 
@@ -76,8 +79,8 @@ def test_a_standard_output_that_takes_no_more_is_an_error(old: Path, new: Path, 
             command("patch", "--format", format_name, old, delta, "-"),
             stdout=full, stderr=subprocess.PIPE, text=True, env=environment(None), check=False, timeout=60,
         )  # fmt: skip
-    assert done.returncode == 14, done.stderr
-    assert "standard output: no space left" in done.stderr
+    assert done.returncode == OutputError.exit_code, done.stderr
+    assert "standard output: cannot be written: No space left on device" in done.stderr
 
 
 @pytest.mark.parametrize("format_name", FORMATS)

@@ -90,7 +90,7 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(nights: Nights) -> N
         (2, ("vm1~1", "--time-zone", "UTC"), "--time-zone makes sense with a --keep option"),
         (2, ("--keep-last", "some"), "'some' is not a valid number"),
         (2, ("--keep-last", "-1"), "'-1' is not a valid number"),
-        (2, ("--keep-last", "0"), "keeps nothing"),
+        (2, ("--keep-last", "0"), "all --keep values are 0"),
         (2, ("--keep-last", "9999999999"), "is not a valid number"),
         (2, ("--keep-within", "30"), "is no span of time"),
         (2, ("--keep-within", "0d"), "is no span of time"),

@@ -12,10 +12,12 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pytest
 
+from deltaimg.errors import RepositoryLocked
 from deltaimg.format.lock import build_lock
 from deltaimg.repo.lock_holder import describe_process
 from tests.cli.conftest import Nights
-from tests.support.program import deltaimg, succeed
+from tests.support.measured import measured_program
+from tests.support.program import succeed
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202egnp\u2066\u200b\x9b31m\r$x^{"
 FORBIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -23,27 +25,32 @@ FORBIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u
 
 @pytest.fixture
 def hostile(nights: Nights, tmp_path: Path) -> Nights:
-    """A repository with hostile text wherever a writer may put any: path of a source, owner, host and purpose of a lock."""
+    """A repository with hostile text wherever a writer may put any: path of a source, owner, host and purpose of a lock.
+
+    The lock of `vm1` is that of a living process, so that whoever wants it is refused at once. That of `vm2`, which no
+    writer of ours made, counts as damaged.
+    """
     image = tmp_path / f"image{HOSTILE.replace('/', '')}"
     image.write_bytes(nights.first)
     succeed("backup", image, "--image", "vm$_{1}^", "-q", repo=nights.repo)
     lock = describe_process("0123456789abcdef", HOSTILE, datetime.now(UTC))
-    lock = msgspec.structs.replace(lock, owner=HOSTILE, host=HOSTILE)
     (nights.repo / "locks").mkdir(exist_ok=True)
     (nights.repo / "locks" / "vm1").write_bytes(build_lock(lock))
+    lock = msgspec.structs.replace(lock, owner=HOSTILE, host=HOSTILE, purpose=HOSTILE)
+    (nights.repo / "locks" / "vm2").write_bytes(build_lock(lock))
     return nights
 
 
 def test_no_command_prints_it_as_it_is(hostile: Nights, tmp_path: Path) -> None:
-    commands = [
+    refused = [("forget", "vm1~1"), ("backup", hostile.image, "--image", "vm1"), ("tag", "add", "vm1", "x")]
+    commands: list[tuple[object, ...]] = [
         ("snapshots",),
         ("show", "vm$_{1}^"),
         ("show", "vm$_{1}^", "--json"),
         ("unlock",),
         ("unlock", "--json"),
         ("unlock", HOSTILE),
-        ("forget", "vm1~1"),
-        ("backup", hostile.image, "--image", "vm1"),
+        *refused,
         ("backup", hostile.image, "--image", HOSTILE),
         ("backup", tmp_path / f"missing{HOSTILE}", "--image", "a"),
         ("restore", HOSTILE, tmp_path / "x"),
@@ -54,9 +61,11 @@ def test_no_command_prints_it_as_it_is(hostile: Nights, tmp_path: Path) -> None:
         ("snapshots", f"--{HOSTILE}"),
         ("backup", hostile.image, "-i", "a", "--compression", HOSTILE),
     ]
-    for words in commands:
-        run = deltaimg(*words, repo=hostile.repo)
-        for text in (run.text, run.err):
+    with measured_program() as program:
+        runs = [(words, program.run(*words, repo=hostile.repo)) for words in commands]
+    for words, run in runs:
+        assert run.code == RepositoryLocked.exit_code or words not in refused, words
+        for text in (run.out, run.err):
             assert not FORBIDDEN.search(text), (words, text)
         if "--json" in words:
             json.loads(run.out)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ import pytest
 
 from deltaimg.cli.app import COMMANDS
 from tests.cli.conftest import Nights
-from tests.support.program import deltaimg, succeed
+from tests.support.measured import measured_program
+from tests.support.program import deltaimg
 
 DOCUMENTED = set(re.findall(r"`(\w+)`", (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text()))
 NAMED_BY_DATA = {"objects", "commands", "snapshots"}
@@ -80,12 +82,12 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         ("help", "backup"),
     ]
     found: dict[str, list[Any]] = {name: [] for name in COMMANDS}
-    for words in runs:
-        run = succeed(
-            *words, "--json", repo=None if words[0] in ("signature", "delta", "patch", "cache", "help") else repo
-        )
-        assert len(run.out.splitlines()) == 1, words
-        found[str(words[0])].append(run.json)
+    without_repo = ("signature", "delta", "patch", "cache", "help")
+    with measured_program() as program:
+        for words in runs:
+            run = program.run(*words, "--json", repo=None if words[0] in without_repo else repo)
+            assert (run.code, len(run.out.splitlines())) == (0, 1), (words, run.err)
+            found[str(words[0])].append(json.loads(run.out))
     return found
 
 

@@ -40,6 +40,7 @@ ARGUMENTS = {
     "cat": ("vm1",),
     "pin": ("vm1",),
     "unpin": ("vm1",),
+    "tag": ("add", "vm1", "weekly"),
     "flatten": ("vm1",),
     "forget": ("--keep-last", "1"),
     "parity": ("show",),

@@ -54,7 +54,7 @@ class MeasuredProgram:
     def run(
         self,
         *arguments: object,
-        repo: Path,
+        repo: Path | None,
         settings: dict[str, str] | None = None,
         most_bytes: int | None = None,
         timeout_s: int = 60,
@@ -69,7 +69,7 @@ class MeasuredProgram:
         assert self._process.stdout is not None
         wanted = {
             "arguments": [*map(str, arguments)],
-            "settings": {"DELTAIMG_REPO": str(repo)} | (settings or {}),
+            "settings": ({"DELTAIMG_REPO": str(repo)} if repo else {}) | (settings or {}),
             "most_bytes": most_bytes,
             "timeout_s": timeout_s,
         }
@@ -83,11 +83,11 @@ class MeasuredProgram:
 
 
 @contextmanager
-def measured_program() -> Iterator[MeasuredProgram]:
-    """Start the process that forks, for as long as it is wanted."""
+def measured_program(*flags: str, settings: dict[str, str] | None = None) -> Iterator[MeasuredProgram]:
+    """Start the process that forks, for as long as it is wanted; Python itself gets `flags`, its environment `settings`."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.measured"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=environment(None), cwd=Path(__file__).parents[2],
+        [sys.executable, *flags, "-m", "tests.support.measured"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, encoding="ascii", env=environment(None) | (settings or {}), cwd=Path(__file__).parents[2],
     ) as process:  # fmt: skip
         yield MeasuredProgram(process)
         process.communicate("")
