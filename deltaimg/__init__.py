@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deltaimg.api.backup import backup
+    from deltaimg.api.backup import backup, plan_backup
     from deltaimg.api.cache import clean_cache, find_cache_folder, list_cache
     from deltaimg.api.compare import compare, diff
     from deltaimg.api.files import delta_file, patch_file, sign_file
@@ -75,6 +75,7 @@ _HOMES = {
     "open_snapshot": "deltaimg.api.restore",
     "patch_file": "deltaimg.api.files",
     "pin": "deltaimg.api.retention",
+    "plan_backup": "deltaimg.api.backup",
     "plan_prune": "deltaimg.api.retention",
     "prune": "deltaimg.api.retention",
     "remove_lock": "deltaimg.api.repositories",
@@ -122,6 +123,7 @@ __all__ = [
     "open_snapshot",
     "patch_file",
     "pin",
+    "plan_backup",
     "plan_prune",
     "prune",
     "remove_lock",

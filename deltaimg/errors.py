@@ -80,7 +80,7 @@ class TargetTooSmall(ImageError):
 
 
 class SizeMismatch(ImageError):
-    """An image to compare has another size than the snapshot."""
+    """An image has another size than the snapshot it is compared with, or than --size says."""
 
     exit_code = 15
     hint = "'deltaimg show' has the size of each snapshot"
@@ -529,6 +529,17 @@ class CacheError(DeltaimgError):
     def __init__(self, folder: str, problem: str) -> None:
         super().__init__(f"{folder}: the cache cannot be changed: {problem}", hint="check owner and mode of the folder")
         self.folder = folder
+
+
+class CommandFailed(DeltaimgError):
+    """The command whose output was to be backed up failed; no snapshot was made."""
+
+    exit_code = 77
+    hint = "see what the command said, and run again"
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.name, self.problem = name, problem
 
 
 class OutputError(DeltaimgError):

@@ -7,11 +7,13 @@ import dataclasses
 
 from deltaimg import __version__
 from deltaimg.api.vanished import note_loss, remember_snapshots
+from deltaimg.engine.backup.forecast import BackupForecast, forecast_backup
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.progress import Progress
 from deltaimg.format.manifest import Manifest
-from deltaimg.image.source import open_source
+from deltaimg.image.command import CommandSource
+from deltaimg.image.source import Source, open_source
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name
@@ -23,6 +25,7 @@ def backup(
     image: str,
     options: BackupOptions | None = None,
     *,
+    is_command: bool = False,
     use_holes: bool = True,
     is_direct: bool = False,
     is_salvaging: bool = False,
@@ -31,13 +34,16 @@ def backup(
     """Store the file or device at `image_path` (`-`: the standard input) as the newest snapshot of `image`.
 
     Args:
-        use_holes: believe the file system about holes; otherwise read everything.
+        is_command: `image_path` is a command for the shell, whose output is the image; its exit status counts.
+        use_holes: trust the file system about holes; otherwise read everything.
         is_direct: read past the page cache.
         is_salvaging: back up what a failing disk still reads, with zeros for the rest: the manifest's `unreadable`.
     """
     check_image_name(image)
     options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
-    source = open_source(image_path, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
+    source = _open(
+        image_path, is_command=is_command, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging
+    )
     try:
         make_reserve(repository)
         seen = note_loss(repository, image)
@@ -51,3 +57,31 @@ def backup(
         return manifest
     finally:
         source.close()
+
+
+def plan_backup(
+    repository: Repository,
+    image_path: str,
+    image: str,
+    options: BackupOptions | None = None,
+    *,
+    is_command: bool = False,
+    use_holes: bool = True,
+    is_direct: bool = False,
+    is_salvaging: bool = False,
+    progress: Progress | None = None,
+) -> BackupForecast:
+    """Return what `backup` would store, but for how small new content becomes; nothing is stored."""
+    source = _open(
+        image_path, is_command=is_command, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging
+    )
+    try:
+        return forecast_backup(repository, source, image, options, progress=progress)
+    finally:
+        source.close()
+
+
+def _open(path: str, *, is_command: bool, use_holes: bool, is_direct: bool, is_salvaging: bool) -> Source:
+    if is_command:
+        return CommandSource(path)
+    return open_source(path, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)

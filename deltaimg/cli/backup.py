@@ -16,12 +16,14 @@ from deltaimg.cli.options import (
     parse_count,
     parse_ratio,
     parse_size,
+    parse_time,
     require_repo,
 )
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 from deltaimg.errors import SourceUnreadable, UsageError
 
 if TYPE_CHECKING:
+    from deltaimg.engine.backup.forecast import BackupForecast
     from deltaimg.format.manifest import Manifest
 
 _SHOWN = 10
@@ -29,10 +31,37 @@ _SHOWN = 10
 
 
 def backup(
-    image: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="Raw image, block device or pipe; '-' is the standard input.")
-    ],
     name: Annotated[str, typer.Option("--image", "-i", metavar="NAME", help="Name of the image in the repository.")],
+    image: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(
+            metavar="IMAGE", help="Raw image, block device or pipe; '-' is the standard input.", show_default=False
+        ),
+    ] = None,
+    command: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--stdin-from-command",
+            metavar="COMMAND",
+            help="Back up what this shell command prints, if it ends with exit status 0.",
+        ),
+    ] = None,
+    size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--size", metavar="SIZE", help="Refuse an image or stream that is shorter or longer."),
+    ] = None,
+    taken: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--time",
+            metavar="TIME",
+            help="When the image was saved, as 2026-11-23 or 2026-11-23T02:30. Import older images first.",
+            show_default="now",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Say what would be stored, and store nothing.")
+    ] = False,
     comment: Annotated[
         str,
         typer.Option("--comment", metavar="TEXT", help="A remark about the snapshot, for people.", show_default=False),
@@ -140,14 +169,17 @@ def backup(
 
         deltaimg backup /var/lib/images/vm1.raw --image vm1
         deltaimg backup /dev/vg0/vm1-snap --image vm1 --tag nightly
-        ssh host cat /dev/vg0/vm2-snap | deltaimg backup - --image vm2 -c best
+        deltaimg backup --image vm2 --stdin-from-command 'ssh host cat /dev/vg0/vm2'
+        deltaimg backup old.raw --image vm1 --time 2024-05-01 --dry-run
     """
     from deltaimg.api.backup import backup as run_backup
+    from deltaimg.api.backup import plan_backup
     from deltaimg.api.repositories import open_repository
     from deltaimg.cli.describe import describe_backup
     from deltaimg.codec.registry import parse_level
     from deltaimg.engine.backup.options import BackupOptions
 
+    source = _choose_source(image, command)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         options = BackupOptions(
             tags=tuple(tag or ()),
@@ -157,6 +189,8 @@ def backup(
             allow_live=allow_live,
             allow_shrink=allow_shrink,
             stores_containers=raw,
+            expected_bytes=None if size is None else parse_size(size),
+            taken_at=None if taken is None else parse_time(taken),
             match_budget_bytes=parse_size(match_memory),
             delta=delta,
             delta_budget_bytes=parse_size(delta_memory),
@@ -166,21 +200,52 @@ def backup(
             cache_budget_bytes=parse_size(cache_size),
         )
         repository = open_repository(require_repo(repo))
-        manifest = run_backup(
-            repository,
-            image,
-            name,
-            options,
-            use_holes=not no_holes,
-            is_direct=direct,
-            is_salvaging=_is_salvaging(on_read_error),
-            progress=terminal,
-        )
+        opened = {
+            "is_command": command is not None,
+            "use_holes": not no_holes,
+            "is_direct": direct,
+            "is_salvaging": _is_salvaging(on_read_error),
+        }
+        if dry_run:
+            planned = plan_backup(repository, source, name, options, progress=terminal, **opened)
+            _report_forecast(planned, name, terminal)
+            _warn_of_unreadable(planned.unreadable, image or "command", terminal)
+            return
+        manifest = run_backup(repository, source, name, options, progress=terminal, **opened)
         if as_json:
             terminal.print_json(describe_backup(manifest))
         else:
             _report(manifest, terminal, threads=options.workers)
-        _report_unreadable(manifest, image, terminal)
+        _report_unreadable(manifest, image or "command", terminal)
+
+
+def _choose_source(image: str | None, command: str | None) -> str:
+    """Return the path or the command that is to be backed up, of which there must be one; raises UsageError."""
+    if image is not None and command is not None:
+        raise UsageError("IMAGE and --stdin-from-command cannot both be given", hint="leave one of them out")
+    source = command if image is None else image
+    if source is None:
+        raise UsageError("no image to back up was given", hint="give IMAGE, '-', or --stdin-from-command")
+    return source
+
+
+def _report_forecast(planned: BackupForecast, image: str, terminal: Terminal) -> None:
+    from deltaimg.cli.describe import describe_forecast
+
+    if terminal.as_json:
+        terminal.print_json(describe_forecast(planned, image))
+        return
+    found = planned.statistics
+    kind = "full" if planned.base is None else f"incremental on {planned.base.id[:8]}"
+    terminal.print(f"would store a snapshot of {image} ({kind})")
+    terminal.print(
+        f"  {format_bytes(found.apparent_bytes)} image, {format_bytes(found.allocated_bytes)} allocated, "
+        f"{format_bytes(found.changed_bytes)} changed"
+    )
+    terminal.print(
+        f"  {format_bytes(found.referenced_bytes)} deduplicated, {format_bytes(found.new_bytes)} new before compression, "
+        f"compared in {format_seconds(found.duration_s)}"
+    )
 
 
 def _report(manifest: Manifest, terminal: Terminal, *, threads: int) -> None:
@@ -209,10 +274,14 @@ def _is_salvaging(on_read_error: str) -> bool:
     return on_read_error == "zero"
 
 
+def _warn_of_unreadable(extents: tuple[tuple[int, int], ...], image: str, terminal: Terminal) -> None:
+    for start, end in extents[:_SHOWN]:
+        terminal.warn(f"{image}: bytes {start} to {end} cannot be read, and are zeros in the snapshot")
+
+
 def _report_unreadable(manifest: Manifest, image: str, terminal: Terminal) -> None:
     """List what could not be read; raises SourceUnreadable if there is something."""
-    for start, end in manifest.unreadable[:_SHOWN]:
-        terminal.warn(f"{image}: bytes {start} to {end} cannot be read, and are zeros in the snapshot")
+    _warn_of_unreadable(manifest.unreadable, image, terminal)
     if manifest.unreadable:
         lost_bytes = sum(end - start for start, end in manifest.unreadable)
         places = format_count(len(manifest.unreadable), "place")

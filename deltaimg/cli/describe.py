@@ -19,6 +19,9 @@ from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 if TYPE_CHECKING:
     from deltaimg.engine.inspect.listing import ListedSnapshot
 
+if TYPE_CHECKING:
+    from deltaimg.engine.backup.forecast import BackupForecast
+
 
 def describe_time(name: str, moment: datetime | None) -> dict[str, object]:
     """Return a moment as two fields: to the second, as RFC 3339 and `jq` have it, and `<name>_exact`, to the microsecond."""
@@ -81,6 +84,15 @@ def describe_backup(manifest: Manifest) -> dict[str, Any]:
     statistics: dict[str, Any] = msgspec.to_builtins(manifest.statistics)
     described = {"snapshot": manifest.id, "image": manifest.image, "base": manifest.base} | statistics
     return described | {"unreadable": describe_extents(manifest.unreadable)}
+
+
+def describe_forecast(planned: BackupForecast, image: str) -> dict[str, Any]:
+    """Return the object that `backup --dry-run --json` ends with: as of a backup, but for what is only known afterwards."""
+    statistics: dict[str, Any] = msgspec.to_builtins(planned.statistics)
+    del statistics["stored_bytes"]
+    base = None if planned.base is None else planned.base.id
+    described = {"dry_run": True, "image": image, "base": base} | statistics
+    return described | {"unreadable": describe_extents(planned.unreadable)}
 
 
 def describe_extents(extents: Iterable[tuple[int, int]]) -> list[dict[str, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Optional
 
 import typer
@@ -132,3 +133,16 @@ def parse_ratio(text: str) -> float:
     if not _RATIO.fullmatch(text.strip()):
         raise UsageError(f"'{text[:60]}' is not a valid number", hint="write 2, 1.5 or the like")
     return float(text)
+
+
+def parse_time(text: str) -> datetime:
+    """Return the moment that `2026-11-23` or `2026-11-23T02:30` means; raises UsageError.
+
+    It is of the local time zone, unless it names another, as `2026-11-23T02:30Z` does.
+    """
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"'{text[:60]}' is not a valid date or time", hint="write 2026-11-23, 2026-11-23T02:30 or 2026-11-23T02:30Z"
+        ) from error

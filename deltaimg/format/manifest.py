@@ -62,7 +62,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     id: SnapshotId
     image: str
     time: str
-    """When it was taken, moved just behind the snapshot before it where the clock had gone back: sorts as text."""
+    """When it was taken, or the earlier time it was given; moved just behind the snapshot before it where the clock had gone
+    back. Sorts as text."""
     base: SnapshotId | None
     """The snapshot that the image was compared with. For people: nothing of it is needed, and it may be forgotten."""
     base_time: str | None

@@ -7,9 +7,9 @@ oldest snapshot as well, so that history grows as long as the policy allows.
 
 Always  the newest snapshot stays under any policy, and so does one that is pinned, damaged, or from the future.
 Always  order is that of the times in the manifests, which a clock that goes back cannot disturb.
-Always  a snapshot belongs to the moment at which its backup ended, by the clock of its host. Where such moments contradict the
-        order, a clock was ahead for some or behind for others, and nobody can tell which: both are tried, and what either
-        keeps stays. So a wrong date takes no good snapshot's place.
+Always  a snapshot belongs to the moment at which its backup ended, by the clock of its host, or to the earlier time that it was
+        given. Where such moments contradict the order, a clock was ahead for some or behind for others, and nobody can tell
+        which: both are tried, and what either keeps stays. So a wrong date takes no good snapshot's place.
 Always  as long as moments agree with the order, what the policy keeps does not depend on which of the others are gone already:
         an interrupted run can be run again.
 Source  the rules are those of restic's `forget`, so that a policy means the same in both.
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from deltaimg.errors import LastSnapshot, SnapshotPinned, UsageError
+from deltaimg.format.manifest import Manifest
 from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
@@ -123,7 +124,7 @@ def plan_policy(
     ordered = sorted(snapshots, key=lambda each: each.ref)
     rules: list[dict[str, None]] = [_find_own_rules(each, policy) for each in ordered]
     dated = [
-        _Dated(each, max(each.manifest.ended_at, _EARLIEST), found)
+        _Dated(each, max(_find_moment(each.manifest), _EARLIEST), found)
         for each, found in zip(ordered, rules, strict=True)
         if isinstance(each, Snapshot)
     ]
@@ -200,6 +201,11 @@ _PERIODS: dict[str, Callable[[datetime], object]] = {
 def _place(local: datetime, zone: tzinfo | None, fold: int) -> datetime:
     """Return the moment of a local time; where it comes twice or not at all, `fold` says by which offset."""
     return local.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+
+
+def _find_moment(manifest: Manifest) -> datetime:
+    """Return when a backup ended by its clock, or the earlier time that the snapshot was given."""
+    return min(manifest.ended_at, manifest.taken_at)
 
 
 def _find_own_rules(snapshot: AnySnapshot, policy: Policy) -> dict[str, None]:

@@ -13,9 +13,10 @@ import numpy as np
 from deltaimg.arrays import Runs, empty_runs
 from deltaimg.engine.content.resolved import Resolved, load_resolved
 from deltaimg.engine.progress import Progress
-from deltaimg.errors import IntegrityError, ObjectNotFound, SnapshotError
+from deltaimg.errors import IntegrityError, ObjectNotFound, SnapshotError, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.pack import pack_name
+from deltaimg.model import DEFAULT_BLOCK_BYTES
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
@@ -48,6 +49,18 @@ class Base:
     def runs(self) -> Runs:
         """The base's map, empty without a base."""
         return self.resolved.map.runs if self.resolved else empty_runs()
+
+
+def choose_block_bytes(newest: Manifest | None, image: str, wanted: int | None) -> int:
+    """Return the block size of the image's snapshots, or of the first one; raises UsageError if another was asked for."""
+    if newest is None:
+        return wanted or DEFAULT_BLOCK_BYTES
+    if wanted not in (None, newest.block_bytes):
+        raise UsageError(
+            f"image '{image}' has blocks of {newest.block_bytes} bytes since its first snapshot, not {wanted}",
+            hint="leave --block-size out, or back up under another image name",
+        )
+    return newest.block_bytes
 
 
 def open_base(repository: Repository, image: str, progress: Progress) -> Base:

@@ -34,3 +34,12 @@ class Deduplicator:
         if table.slot_count + int(self.stream.slot_counts.sum()) != self._matcher.slot_count:
             raise RuntimeError("the slot table has grown since new slots were numbered from its end")
         table.add_new_records(self.stream.record_ids, self.stream.slot_counts, self._matcher.digests)
+
+
+def learn_stored_blocks(table: SlotTable) -> Matcher:
+    """Return a matcher for every block whose digest is loaded and whose content is there."""
+    matcher = Matcher(table.digests, table.slot_count)
+    firsts, counts = table.present_runs(np.flatnonzero(table.is_loaded))
+    for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
+        matcher.learn(first, count)
+    return matcher

@@ -11,18 +11,16 @@ from contextlib import ExitStack
 import numpy as np
 
 from deltaimg.delta.encode import count_record_blocks
-from deltaimg.delta.match import Matcher
 from deltaimg.delta.registry import make_delta_codecs
 from deltaimg.engine.backup.base import load_other_content
 from deltaimg.engine.backup.block_order import BlockOrder
 from deltaimg.engine.backup.changed_blocks import ChangedBlocks
 from deltaimg.engine.backup.context import BackupContext
-from deltaimg.engine.backup.deduplicator import Deduplicator
+from deltaimg.engine.backup.deduplicator import Deduplicator, learn_stored_blocks
 from deltaimg.engine.backup.delta_sources.open import DeltaSources, load_anchors, open_delta_sources
 from deltaimg.engine.backup.encoding import make_encoder
 from deltaimg.engine.backup.record_stream import RecordStream
 from deltaimg.repo.pack_writer import PackWriter
-from deltaimg.repo.slots import SlotTable
 
 
 class ManyChanges:
@@ -35,7 +33,9 @@ class ManyChanges:
         load_other_content(table, context.block_bytes, options.match_budget_bytes, context.progress)
         delta_codecs = make_delta_codecs(options.delta, options.level)
         anchors = load_anchors(context) if delta_codecs else None
-        matcher = _make_matcher(table)
+        # Whatever may become a delta source later must be numbered now: new slots follow the last of these.
+        table.add_sources(np.flatnonzero(table.index.links.depths[table.entries] >= 0))
+        matcher = learn_stored_blocks(table)
         self._delta_sources: DeltaSources | None = None
         with ExitStack() as stack:
             if anchors is not None:
@@ -78,14 +78,3 @@ class ManyChanges:
         if self._delta_sources is not None:
             stream = self._deduplicator.stream
             self._delta_sources.keep_for_next_run(stream.record_ids, stream.slot_counts)
-
-
-def _make_matcher(table: SlotTable) -> Matcher:
-    """Return a matcher for every block whose digest is loaded."""
-    # Whatever may become a delta source later must be numbered now: new slots follow the last of these.
-    table.add_sources(np.flatnonzero(table.index.links.depths[table.entries] >= 0))
-    matcher = Matcher(table.digests, table.slot_count)
-    firsts, counts = table.present_runs(np.flatnonzero(table.is_loaded))
-    for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
-        matcher.learn(first, count)
-    return matcher

@@ -57,7 +57,7 @@ def write_map(
     manifest = Manifest(
         id=secrets.token_hex(8),
         image=request.image,
-        time=_choose_time(base.newest, ended_at),
+        time=_choose_time(base.newest, options.taken_at or ended_at),
         base=base.manifest.id if base.manifest else None,
         base_time=base.manifest.time if base.manifest else None,
         size_bytes=size_bytes,
@@ -79,11 +79,11 @@ def write_map(
     return _settle_stored_bytes(manifest, stored_bytes + layers.stored_bytes)
 
 
-def _choose_time(newest: Manifest | None, now: datetime) -> str:
-    """Return now, or just after the newest snapshot where the clock has gone back: the order is never lost."""
+def _choose_time(newest: Manifest | None, moment: datetime) -> str:
+    """Return `moment`, or just after the newest snapshot where the clock has gone back: the order is never lost."""
     if newest is not None:
-        now = max(now, newest.taken_at + timedelta(microseconds=1))
-    return format_time(now)
+        moment = max(moment, newest.taken_at + timedelta(microseconds=1))
+    return format_time(moment)
 
 
 def _find_root(context: BackupContext, runs: Runs, statistics: Statistics, size_bytes: int) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from deltaimg.codec.zstd import LEVELS
 from deltaimg.delta.registry import DELTA_MODES
@@ -33,6 +34,10 @@ class BackupOptions:
     """Accept a source that is in use or written to meanwhile, and mark the snapshot."""
     stores_containers: bool = False
     """Store a qcow2 file, an archive or the like as it is; where the last snapshot is one, so is this."""
+    expected_bytes: int | None = None
+    """Refuse an image that is shorter or longer."""
+    taken_at: datetime | None = None
+    """The time that the snapshot gets, for images that were saved earlier; now if None."""
     allow_shrink: bool = False
     """Accept a stream that is shorter than the last snapshot, and a file or device of which nearly nothing is left."""
     match_budget_bytes: int = MATCH_BUDGET_BYTES

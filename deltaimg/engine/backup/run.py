@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from deltaimg.arrays import Runs
-from deltaimg.engine.backup.base import Base, open_base
+from deltaimg.engine.backup.base import Base, choose_block_bytes, open_base
 from deltaimg.engine.backup.changes import Changes
 from deltaimg.engine.backup.commit import commit_snapshot
 from deltaimg.engine.backup.context import BackupContext, BackupRequest
@@ -30,14 +30,21 @@ from deltaimg.engine.backup.new_map import NewMap
 from deltaimg.engine.backup.new_snapshot import RunStart, write_map
 from deltaimg.engine.backup.options import BackupOptions, check_options
 from deltaimg.engine.backup.reread_sample import find_changed_piece
-from deltaimg.engine.backup.source_checks import check_container, check_size, check_unchanged, check_use
+from deltaimg.engine.backup.source_checks import (
+    check_container,
+    check_length_so_far,
+    check_size,
+    check_time,
+    check_unchanged,
+    check_use,
+    count_total_bytes,
+)
 from deltaimg.engine.progress import NoProgress, Progress, stage
-from deltaimg.engine.scan import Scanner, count_span_bytes
-from deltaimg.errors import DeltaimgError, StoreError, UsageError
+from deltaimg.engine.scan import Scanner
+from deltaimg.errors import DeltaimgError, StoreError
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, count_microseconds
 from deltaimg.image.extents import DATA
 from deltaimg.image.source import Source
-from deltaimg.model import DEFAULT_BLOCK_BYTES
 from deltaimg.repo.leftovers import remove_leftovers
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
@@ -78,6 +85,7 @@ def _run(request: BackupRequest, start: RunStart) -> Manifest:
     repository, source, options, progress = request.repository, request.source, request.options, request.progress
     with stage(progress, "loading the base"):
         base = open_base(repository, request.image, progress)
+    check_time(base.newest, options, start.time)
     is_live = check_use(source, options)
     check_size(source, base.newest, options, progress)
     container = check_container(source, base.newest, options)
@@ -99,22 +107,9 @@ def _run(request: BackupRequest, start: RunStart) -> Manifest:
 
 
 def _make_context(request: BackupRequest, base: Base) -> BackupContext:
-    block_bytes = _choose_block_bytes(request, base)
+    block_bytes = choose_block_bytes(base.newest, request.image, request.options.block_bytes)
     extents = request.source.extents().without_base(base.manifest.size_bytes if base.manifest else 0).align(block_bytes)
     return BackupContext(request, base, block_bytes, extents.find(DATA), NewMap(extents, block_bytes))
-
-
-def _choose_block_bytes(request: BackupRequest, base: Base) -> int:
-    """Return the block size of the image's snapshots, or of the first one; raises UsageError if another was asked for."""
-    wanted = request.options.block_bytes
-    if base.newest is None:
-        return wanted or DEFAULT_BLOCK_BYTES
-    if wanted not in (None, base.newest.block_bytes):
-        raise UsageError(
-            f"image '{request.image}' has blocks of {base.newest.block_bytes} bytes since its first snapshot, not {wanted}",
-            hint="leave --block-size out, or back up under another image name",
-        )
-    return base.newest.block_bytes
 
 
 def _open_writer(request: BackupRequest) -> PackWriter:
@@ -148,13 +143,16 @@ def _store_changes(context: BackupContext, changes: Changes) -> None:
         base_digests=context.base.table.digests,
         workers=context.options.workers,
     )
-    with stage(progress, "backing up", None if source.is_sequential else count_span_bytes(context.to_read)):
+    done_bytes = 0
+    with stage(progress, "backing up", count_total_bytes(source, context.to_read, context.options)):
         for span in scanner.scan(context.to_read):
             context.new_map.note_span(span)
             if span.content is not None:
                 changes.add(span, span.content)
                 scanner.release(span)
             progress.advance(span.read_bytes)
+            done_bytes += span.read_bytes
+            check_length_so_far(source, done_bytes, context.options)
     with stage(progress, "storing what is left"):
         changes.finish()
 

@@ -3,15 +3,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.progress import Progress
-from deltaimg.errors import ImageInUse, SourceChanged, SourceShrank, UnsupportedImage
+from deltaimg.engine.scan import count_span_bytes
+from deltaimg.errors import ImageInUse, SizeMismatch, SourceChanged, SourceShrank, UnsupportedImage, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.containers import find_container
 from deltaimg.image.source import Source
 
+_FIRST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
 SUSPICIOUS_SHRINKAGE = 100
 """A file or device that lost all but so much of itself is refused, as a wrong path would be."""
+_SIZE_HINT = "the image was cut short, or --size is of another one"
 _LIVE_HINT = "back up an LVM snapshot or a clone of it, or accept an inconsistent copy with --allow-live"
 
 
@@ -58,13 +66,18 @@ def check_unchanged(source: Source, options: BackupOptions, changed_offset: int 
 def check_size(source: Source, newest: Manifest | None, options: BackupOptions, progress: Progress) -> None:
     """Warn of a file or device that shrank; raises SourceShrank for a stream that did, or where nearly nothing is left.
 
-    Raises UnsupportedImage where there is nothing at all. A stream whose size is not known yet is accepted.
+    An expected size is compared instead: raises SizeMismatch. Raises UnsupportedImage where there is nothing at all. A
+    stream whose size is not known yet is accepted.
     """
     size_bytes = source.size_bytes
     if size_bytes == 0:
         hint = "the program before the pipe may have failed: see what it said" if source.is_sequential else None
         raise UnsupportedImage(source.path, "the stream is empty" if source.is_sequential else "is empty", hint=hint)
-    if newest is None or size_bytes is None or size_bytes >= newest.size_bytes or options.allow_shrink:
+    if size_bytes is not None and options.expected_bytes not in (None, size_bytes):
+        problem = f"has {size_bytes} bytes, not {options.expected_bytes}; no snapshot was made"
+        raise SizeMismatch(source.path, problem, hint=_SIZE_HINT)
+    is_expected = options.allow_shrink or options.expected_bytes is not None
+    if newest is None or size_bytes is None or size_bytes >= newest.size_bytes or is_expected:
         return
     problem = f"has {size_bytes} bytes, fewer than the {newest.size_bytes} of snapshot {newest.label}"
     if source.is_sequential:
@@ -72,3 +85,29 @@ def check_size(source: Source, newest: Manifest | None, options: BackupOptions, 
     if size_bytes * SUSPICIOUS_SHRINKAGE <= newest.size_bytes:
         raise SourceShrank(source.path, f"{problem}: it may be the wrong one, so no snapshot was made")
     progress.warn(f"{source.path}: {problem}; if it was not made smaller on purpose, something is wrong with it")
+
+
+def check_length_so_far(source: Source, read_bytes: int, options: BackupOptions) -> None:
+    """Raise SizeMismatch as soon as a stream is longer than expected: its end may never come."""
+    expected = options.expected_bytes
+    if source.is_sequential and expected is not None and read_bytes > expected:
+        raise SizeMismatch(source.path, f"has more than {expected} bytes; no snapshot was made", hint=_SIZE_HINT)
+
+
+def count_total_bytes(source: Source, extents: npt.NDArray[np.int64], options: BackupOptions) -> int | None:
+    """Return how much there is to read; None where that is not known."""
+    return options.expected_bytes if source.is_sequential else count_span_bytes(extents)
+
+
+def check_time(newest: Manifest | None, options: BackupOptions, now: datetime) -> None:
+    """Refuse a time for the snapshot that is not between the newest one's and now; raises UsageError."""
+    wanted = options.taken_at
+    if wanted is None:
+        return
+    if not _FIRST_TIME <= wanted <= now:
+        raise UsageError(f"{wanted.isoformat()} is not a time between 1970 and now")
+    if newest is not None and wanted <= newest.taken_at:
+        raise UsageError(
+            f"{wanted.isoformat()} is not after snapshot {newest.label} of {newest.taken_at.isoformat()}",
+            hint="import older images first, each under its time, or under an image name of its own",
+        )

@@ -309,6 +309,17 @@ def test_a_clock_set_right_during_a_run_dates_its_snapshot_by_the_end() -> None:
         assert not plan_policy([first, Snapshot(manifest)], policy, now=NOW, zone=UTC).forgotten
 
 
+def test_an_image_that_was_imported_under_its_time_counts_on_that_day() -> None:
+    """All imports end on one day; each counted there, so that a policy kept two of them."""
+    history = [
+        Snapshot(msgspec.structs.replace(each.manifest, started=format_time(NOW), ended=format_time(NOW)))
+        for each in days_of(30)
+    ]
+    for policy in (Policy(daily=7), Policy(within=Span(days=7))):
+        imported, as_taken = (plan_policy(each, policy, now=NOW, zone=UTC) for each in (history, days_of(30)))
+        assert kept_days(imported) == kept_days(as_taken)
+
+
 def test_a_clock_that_lost_its_date_forgets_nothing() -> None:
     plan = plan_policy(days_of(30), Policy(last=1), now=datetime(1970, 1, 1, tzinfo=UTC))
     assert not plan.forgotten
