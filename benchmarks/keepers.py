@@ -38,6 +38,10 @@ class Keeper(Peer):
         """Forget these nights, all that were not marked as kept."""
 
     @abstractmethod
+    def forget_all_but(self, state: Path, kept: int, backups: int) -> Command:
+        """Forget all of so many backups but the newest `kept`."""
+
+    @abstractmethod
     def prune(self, state: Path, *, may_repack: bool) -> Command:
         """Give back what no night needs; without repacking only what can be deleted whole."""
 
@@ -99,6 +103,9 @@ class Deltaimg(Keeper):
     def forget(self, state: Path, nights: Sequence[int]) -> Command:  # noqa: ARG002 - those that have no mark
         return self.on(state, "forget", IMAGE_NAME, "--keep-tag", "keep")
 
+    def forget_all_but(self, state: Path, kept: int, backups: int) -> Command:  # noqa: ARG002 - it counts them itself
+        return self.on(state, "forget", IMAGE_NAME, "--keep-last", str(kept))
+
     def prune(self, state: Path, *, may_repack: bool) -> Command:
         return self.on(state, "prune", *(() if may_repack else ("--max-repack", "0")))
 
@@ -139,6 +146,9 @@ class Restic(Keeper):
 
     def forget(self, state: Path, nights: Sequence[int]) -> Command:  # noqa: ARG002 - those that have no mark
         return self.on(state, "forget", "--keep-tag", "keep")
+
+    def forget_all_but(self, state: Path, kept: int, backups: int) -> Command:  # noqa: ARG002 - it counts them itself
+        return self.on(state, "forget", "--group-by", "", "--keep-last", str(kept))
 
     def prune(self, state: Path, *, may_repack: bool) -> Command:
         return self.on(state, "prune", *(() if may_repack else ("--max-repack-size", "0")))
@@ -197,6 +207,9 @@ class Borg(Keeper):
 
     def forget(self, state: Path, nights: Sequence[int]) -> Command:
         return self.on(state, "delete", str(state / "repo"), *(f"night{night}" for night in nights))
+
+    def forget_all_but(self, state: Path, kept: int, backups: int) -> Command:
+        return self.forget(state, range(backups - kept))
 
     def prune(self, state: Path, *, may_repack: bool) -> Command:
         return self.on(state, "compact", *(() if may_repack else ("--threshold", "99")), str(state / "repo"))

@@ -8,8 +8,9 @@ Reads   `DIR/NAME-nightN.raw`; never changes them.
 Writes  `DIR/trial/` (emptied at the end), `benchmarks/results/DATE-GUEST.csv` and `.json` (machine and versions), after
         each step; rows measured earlier on the same day stay there, so that a campaign can be run in parts.
 Rows    the guest's nights (full, ordinary, upgrade, quiet, repack, new-data, release), all peers; restore (of the first
-        and the last of these); verify (all that is stored then); and deltaimg's own: digest, start-up, chain, deep (of
-        the mariadb guest), memory. Without --rows: all that the guest has but memory (30 GiB of disk).
+        and the last of these); verify (all that is stored then); forget (all but two, and prune); and deltaimg's own:
+        digest, start-up, chain, deep (of the mariadb guest), memory. Without --rows: all that the guest has but memory
+        (30 GiB of disk).
 Always  whatever cannot be run is reported: a missing peer, a failed command, a restore that is not equal.
 """
 
@@ -38,7 +39,7 @@ from peers import PEERS, USUAL_PEERS, install_missing
 
 _OWN_ROWS = ("digest", "start-up", "chain", "deep", "memory")
 _ALL_ROWS = tuple(dict.fromkeys(row for guest in NIGHTS_OF for row in rows_of(guest)))
-_ROWS = (*_ALL_ROWS, "restore", "verify", *_OWN_ROWS)
+_ROWS = (*_ALL_ROWS, "restore", "verify", "forget", *_OWN_ROWS)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -62,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
 def rows_for(guest: str) -> tuple[str, ...]:
     """The rows that can be measured on a guest."""
     here = {"digest": "quiet" in rows_of(guest), "deep": guest in MORE_NIGHTS}
-    return tuple(row for row in (*rows_of(guest), "restore", "verify", *_OWN_ROWS) if here.get(row, True))
+    return tuple(row for row in (*rows_of(guest), "restore", "verify", "forget", *_OWN_ROWS) if here.get(row, True))
 
 
 def measure_all(setting: Setting, peers: Sequence[Peer], given: argparse.Namespace) -> Iterator[list[Measurement]]:
@@ -71,7 +72,7 @@ def measure_all(setting: Setting, peers: Sequence[Peer], given: argparse.Namespa
     campaign = Campaign(setting, peers)
     if nights:
         yield campaign.run_nights(given.rows)
-    elif "restore" in given.rows or "verify" in given.rows:
+    elif {"restore", "verify", "forget"} & set(given.rows):
         nights = [0, len(setting.rows) - 1]
         campaign.run_nights([setting.rows[night] for night in nights])
     if "restore" in given.rows:
@@ -79,6 +80,8 @@ def measure_all(setting: Setting, peers: Sequence[Peer], given: argparse.Namespa
         yield campaign.run_restores(sorted(restored), nights[-1])
     if "verify" in given.rows:
         yield campaign.run_verifies(nights[-1])
+    if "forget" in given.rows:
+        yield campaign.run_forget(nights[-1])
     deltaimg = next((peer for peer in peers if isinstance(peer, Deltaimg)), None)
     if deltaimg:
         yield from measure_own(setting, deltaimg, given.rows)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guest.nights import rows_of
+from keepers import Keeper
 from peer import Night, Peer
 
 from measuring.files import allocated_bytes, are_equal, copy_tree, remove, stored_bytes, warm
-from measuring.process import Command, CommandError, measure
+from measuring.process import Command, CommandError, add_samples, measure
 from measuring.results import Measurement
 
 
@@ -89,6 +90,33 @@ class Campaign:
                     self._prove(peer, found.setdefault((row, peer.name), one), command)
             say(f"verify, repetition {repetition + 1} done")
         return list(found.values())
+
+    def run_forget(self, tip: int, kept: int = 2) -> list[Measurement]:
+        """Let each keeper forget all backups but the newest few and free the space: two commands, one sum of both."""
+        found: list[Measurement] = []
+        for peer in self._peers:
+            if not isinstance(peer, Keeper):
+                continue
+            state, aside = self._setting.state(peer), self._aside(peer)
+            copy_tree(state, aside)
+            one = Measurement(self._setting.guest, "forget", "all but two", tip, peer.name, self._versions[peer.name])
+            commands = (peer.forget_all_but(state, kept, tip + 1), peer.prune(state, may_repack=True))
+            one.command = " && ".join(str(command) for command in commands)
+            for repetition in range(self._setting.runs):
+                if repetition:
+                    copy_tree(aside, state)
+                warm(state)
+                try:
+                    one.add(add_samples([measure(command) for command in commands]))
+                except CommandError as failure:
+                    one.note = f"failed: {str(failure)[-300:]}"
+                    break
+                one.stored_bytes.append(stored_bytes(state / "repo"))
+            copy_tree(aside, state)
+            remove(aside)
+            found.append(one)
+            say(f"forget by {peer.name} done")
+        return found
 
     def _prove(self, peer: Peer, into: Measurement, command: Command) -> None:
         warm(self._setting.state(peer))

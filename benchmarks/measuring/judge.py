@@ -97,7 +97,7 @@ def judge(measurements: Sequence[Measurement], rows: Sequence[str]) -> list[Verd
         for rivals, name, factor in _RESTORE_MUSTS:
             must = Must(row, f"restore time, {name}", "wall_s", rivals, factor, task="restore")
             verdicts.append(table.against(must))
-    verdicts += [*_judge_verify(table, rows[-1]), *_judge_chain(table)]
+    verdicts += [*_judge_verify(table, rows[-1]), *_judge_forget(table), *_judge_chain(table)]
     if MORE_NIGHTS.get(measurements[0].guest if measurements else ""):
         verdicts += _judge_deep(table)
     return [*verdicts, *_judge_memory(table), *_judge_start_up(table)]
@@ -163,6 +163,12 @@ def _judge_verify(table: _Table, last_row: str) -> list[Verdict]:
     tip = table.median("verify", "tip", _OURS, "wall_s")
     restore = table.median("restore", last_row, _OURS, "wall_s")
     return [*verdicts, Verdict("verify", "time of the newest night, of its restore", tip, restore, 1.0, "s")]
+
+
+def _judge_forget(table: _Table) -> list[Verdict]:
+    """Of a full backup: what is given up must not cost what it took to store."""
+    ours, full = (table.median(*where, _OURS, "wall_s") for where in (("forget", "all but two"), ("backup", "full")))
+    return [Verdict("forget", "time of forget and prune, of a full backup", ours, full, 0.5, "s")]
 
 
 def _judge_deep(table: _Table) -> list[Verdict]:

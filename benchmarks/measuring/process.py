@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,3 +72,16 @@ def measure(command: Command) -> Sample:
     if cost["exit_code"] != 0:
         raise CommandError(f"{command}: exit {cost['exit_code']}\n{output[-1000:]}{errors[-2000:]}")
     return Sample(cost["wall_s"], cost["cpu_s"], cost["peak_bytes"], sync_s, load, output, cost["read_bytes"])
+
+
+def add_samples(samples: Sequence[Sample]) -> Sample:
+    """Return what commands cost that ran one after another; the peak is the largest one's."""
+    return Sample(
+        wall_s=sum(one.wall_s for one in samples),
+        cpu_s=sum(one.cpu_s for one in samples),
+        peak_bytes=max(one.peak_bytes for one in samples),
+        sync_s=sum(one.sync_s for one in samples),
+        load=samples[0].load,
+        output="".join(one.output for one in samples),
+        read_bytes=sum(one.read_bytes for one in samples),
+    )
