@@ -322,15 +322,24 @@ class ContentDamaged(IntegrityError):
     exit_code = 44
 
     def __init__(
-        self, snapshot: str, damage: tuple[tuple[int, int, str], ...], *, is_rest_restored: bool = False
+        self,
+        snapshot: str,
+        damage: tuple[tuple[int, int, str], ...],
+        *,
+        is_rest_restored: bool = False,
+        is_whole: bool = False,
     ) -> None:
-        """Args: damage: [start, end) in bytes and the reason, each. is_rest_restored: by `restore --keep-going`."""
+        """Args: damage: [start, end) in bytes and the reason, each. is_rest_restored: by `restore --keep-going`.
+
+        is_whole: nothing of the snapshot can be read.
+        """
         start, end, reason = damage[0]
         more = f", and {len(damage) - 1} more extent{'s' * (len(damage) > 2)}" if len(damage) > 1 else ""
+        is_rest_left = not is_rest_restored and not is_whole
         DeltaimgError.__init__(
             self,
             f"snapshot {snapshot}{f': bytes {start} to {end}' if end > start else ''} cannot be read: {reason}{more}",
-            hint=_RECOVER if is_rest_restored else f"{_RECOVER}; 'deltaimg restore --keep-going' restores the rest",
+            hint=f"{_RECOVER}; 'deltaimg restore --keep-going' restores the rest" if is_rest_left else _RECOVER,
         )
         self.object_name, self.offset, self.problem = snapshot, start, reason
         self.snapshot, self.damage = snapshot, damage

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
+from deltaimg.api.repositories import open_repository
 from deltaimg.engine.parity.add import ParityAdded
 from deltaimg.engine.parity.add import add_parity as add_parity_to_packs
 from deltaimg.engine.parity.protection import ParityProtection
@@ -13,13 +14,36 @@ from deltaimg.engine.parity.protection import survey_parity as survey_parity_of_
 from deltaimg.engine.parity.repair import PacksRepaired
 from deltaimg.engine.parity.repair import repair_packs as repair_packs_by_parity
 from deltaimg.engine.progress import Progress
+from deltaimg.engine.repair.config import open_like
 from deltaimg.engine.repair.run import RepairReport
 from deltaimg.engine.repair.run import repair as repair_repository
+from deltaimg.errors import IntegrityError, NotAnObject, RepositoryNotFound
 from deltaimg.image.source import open_source
 from deltaimg.options.definition import validate
 from deltaimg.options.parity import DEFAULT_PERCENT, ParityOptions
+from deltaimg.processes import name_own_process
 from deltaimg.repo.repository import Repository
+from deltaimg.store.address import parse_address
 from deltaimg.store.local import LocalStore
+
+
+def open_for_repair(location: str, from_path: str | None = None) -> Repository:
+    """Open a repository also where its `config` is damaged or missing, if `from_path` is another copy of it.
+
+    `repair` with the same `from_path` then puts the copy's `config` in place.
+    """
+    try:
+        return open_repository(location)
+    except (IntegrityError, RepositoryNotFound, NotAnObject) as error:
+        folder = parse_address(location)
+        if from_path is not None and os.path.isdir(from_path) and os.path.isdir(folder):
+            copy = Repository.open(LocalStore(from_path))
+            repository = open_like(LocalStore(folder, writer=name_own_process), copy)
+            if repository is not None:
+                return repository
+        if isinstance(error, IntegrityError) or error.hint is None:
+            error.hint = "'deltaimg repair --from COPY' takes it from another copy of the repository"
+        raise
 
 
 def repair(

@@ -12,6 +12,7 @@ from deltaimg.cli.terminal import Terminal, format_count, format_seconds
 
 if TYPE_CHECKING:
     from deltaimg.engine.repair.run import RepairReport
+    from deltaimg.model import DamagedExtent
 
 _SHOWN = 20
 
@@ -45,12 +46,12 @@ def repair(
         deltaimg repair --from /mnt/offsite/repo
         deltaimg repair --from /dev/vg0/vm1-snap
     """
+    from deltaimg.api.repair import open_for_repair
     from deltaimg.api.repair import repair as run_repair
-    from deltaimg.api.repositories import open_repository
     from deltaimg.errors import RepositoryDamaged
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repository(require_repo(repo))
+        repository = open_for_repair(require_repo(repo), from_path)
         report = run_repair(repository, from_path, is_dry_run=dry_run, progress=terminal)
         _print_report(terminal, report)
         if report.damage:
@@ -58,9 +59,7 @@ def repair(
                 repository.store.location,
                 f"{format_count(len(report.damage), 'snapshot')} {_choose_verb(len(report.damage), dry_run)} damaged: "
                 f"{', '.join(each.ref.label for each in report.damage[:5])}{', …' if len(report.damage) > 5 else ''}",
-                hint="'deltaimg restore --keep-going' saves what is not"
-                if from_path
-                else "'repair --from' takes what is lost from the image or from another copy of the repository",
+                hint=_suggest_next(report, has_source=from_path is not None),
             )
 
 
@@ -115,7 +114,7 @@ def _print_report(terminal: Terminal, report: RepairReport) -> None:
             terminal.remark(f"  {name}")
     if report.damage:
         rows = [
-            [each.ref.label, str(extent.start), str(extent.end), extent.reason]
+            [each.ref.label, *_name_place(extent), extent.reason]
             for each in report.damage
             for extent in (each.extents if terminal.is_verbose else each.extents[:_SHOWN])
         ]
@@ -125,6 +124,19 @@ def _print_report(terminal: Terminal, report: RepairReport) -> None:
             terminal.print(f"{format_count(hidden, 'more extent')}; -v shows all")
     state = "damaged, see above" if report.damage else "no snapshot is damaged"
     terminal.remark(f"{state}; {format_seconds(report.duration_s)}")
+
+
+def _name_place(extent: DamagedExtent) -> tuple[str, str]:
+    """Return the two columns of where damage is; of a snapshot whose size is not known it is everywhere."""
+    return (str(extent.start), str(extent.end)) if extent.end > extent.start else ("all", "")
+
+
+def _suggest_next(report: RepairReport, *, has_source: bool) -> str:
+    if not has_source:
+        return "'deltaimg repair --from PLACE' takes what is lost from the image or from another copy of the repository"
+    if all(each.is_whole for each in report.damage):
+        return "another copy may have it; 'deltaimg forget' removes a snapshot that is lost for good"
+    return "'deltaimg restore --keep-going' restores what is not damaged"
 
 
 def _choose_verb(count: int, is_dry_run: bool) -> str:

@@ -92,11 +92,16 @@ def _verify(repository: Repository, selectors: list[str], options: VerifyOptions
             f"{format_count(each.records_total, 'record')}, {format_seconds(each.duration_s)}"
         )
         for extent in each.damage:
-            terminal.remark(f"  bytes {extent.start} to {extent.end}: {extent.reason}")
+            what = f"bytes {extent.start} to {extent.end}" if extent.end > extent.start else "all of it"
+            terminal.remark(f"  {what}: {extent.reason}")
     terminal.remark(_tell_verified_share(results.verified_share, sum(bool(each.damage) for each in results)))
     for each in results:
         if each.damage:
-            raise ContentDamaged(each.ref.label, tuple((d.start, d.end, d.reason) for d in each.damage))
+            raise ContentDamaged(
+                each.ref.label,
+                tuple((d.start, d.end, d.reason) for d in each.damage),
+                is_whole=not each.records_total,
+            )
 
 
 def _tell_verified_share(verified_share: VerifiedSummary, damaged: int) -> str:

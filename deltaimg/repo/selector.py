@@ -32,20 +32,17 @@ def check_image_name(name: str) -> str:
     return name
 
 
-def select_snapshot(repository: Repository, selector: str, *, with_quarantined: bool = False) -> SnapshotRef:
-    """Return the snapshot that `selector` means.
+def select_snapshot(repository: Repository, selector: str) -> SnapshotRef:
+    """Return the snapshot that `selector` means, also if its damaged manifest is in quarantine.
 
-    Args:
-        with_quarantined: also one whose damaged manifest a repair has moved to quarantine.
+    A repair must not change what `latest` means: who asks for a snapshot that is damaged is told so, and gets no older one.
 
     Raises:
         SnapshotNotFound, AmbiguousSnapshot, UsageError.
     """
     image, at, moment = selector.rpartition("@")
     of_image = check_image_name(image) if at else None
-    refs = repository.list_snapshots(of_image)
-    if with_quarantined:
-        refs = sorted({*refs, *repository.list_quarantined(of_image)})
+    refs = sorted({*repository.list_snapshots(of_image), *repository.list_quarantined(of_image)})
     if not at:
         return _select_without_image(refs, selector)
     if not refs:

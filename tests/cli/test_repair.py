@@ -36,6 +36,37 @@ def test_repair_from_a_copy_from_the_image_and_from_nothing(nights: Nights, tmp_
     succeed("verify", "-q", repo=nights.repo)
 
 
+def test_a_config_comes_back_from_a_copy(nights: Nights, tmp_path: Path) -> None:
+    copy, config = tmp_path / "copy", nights.repo / "config"
+    shutil.copytree(nights.repo, copy)
+    config.unlink()
+    assert "repair --from COPY" in deltaimg("repair", repo=nights.repo).err
+    assert "1 object taken from the copy" in succeed("repair", "--from", copy, repo=nights.repo).text
+    assert config.read_bytes() == (copy / "config").read_bytes()
+
+
+def test_whoever_asks_for_a_damaged_snapshot_gets_no_older_one(nights: Nights, tmp_path: Path) -> None:
+    """A repair moves the newest manifest to quarantine: `latest` still means that snapshot."""
+    newest = max((nights.repo / "snapshots" / "vm1").iterdir())
+    newest.write_bytes(newest.read_bytes()[:100])
+    out = tmp_path / "out"
+    assert newest.name in fail(41, "restore", "vm1", out, repo=nights.repo)
+    succeed("stats", repo=nights.repo)
+    fail(RepositoryDamaged.exit_code, "repair", repo=nights.repo)
+    for verb in (("restore", "vm1", out), ("cat", "vm1"), ("diff", "vm1@latest~1", "vm1"), ("tag", "add", "vm1", "x")):
+        run = deltaimg(*verb, repo=nights.repo)
+        assert run.code == 40, verb
+        assert newest.name in run.err, verb
+    assert not out.exists()
+    succeed("stats", repo=nights.repo)
+    run = deltaimg("verify", repo=nights.repo)
+    assert run.code == 44
+    assert "all of it: " in run.err + run.text
+    assert "--keep-going" not in run.err
+    succeed("forget", "vm1@latest", "--force", repo=nights.repo)
+    succeed("verify", repo=nights.repo)
+
+
 def test_a_copy_of_another_repository_is_refused(nights: Nights, tmp_path: Path) -> None:
     succeed("init", "-r", tmp_path / "other")
     assert "no copy of" in fail(2, "repair", "--from", tmp_path / "other", repo=nights.repo)

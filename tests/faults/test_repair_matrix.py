@@ -6,13 +6,17 @@ A lost manifest is as good as a forgotten one where nothing lies in its place an
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from deltaimg.api.repair import open_for_repair
+from deltaimg.api.repair import repair as api_repair
 from deltaimg.engine.check.findings import FindingKind, Severity
 from deltaimg.engine.check.run import check
-from deltaimg.engine.repair.run import repair
+from deltaimg.engine.repair.run import RepairReport, repair
+from deltaimg.errors import DeltaimgError, UsageError
 from tests.support.damage import HARMS, KINDS, assert_has_all, describe_deeds, harmed, make_original, open_folder
 
 GONE = {("missing", "snapshots"), ("renamed_in_capitals", "snapshots")}
@@ -65,3 +69,35 @@ def test_what_the_repository_makes_again_by_itself_is_quarantined(kind: str, tmp
     found = check(repository, read_packs=True).findings
     assert not [each for each in found if each.kind is FindingKind.DAMAGED and each.object_name.startswith(kind)]
     assert [each for each in found if each.kind is FindingKind.QUARANTINE and f"quarantine/{kind}" in each.object_name]
+
+
+@pytest.mark.parametrize("how", ["truncated", "emptied", "missing", "replaced_by_foreign", "dangling_link", "folder"])
+def test_a_config_comes_back_from_a_copy_and_from_no_other_repository(how: str, tmp_path: Path) -> None:
+    original, repo = make_original(), tmp_path / "repo"
+    shutil.copytree(original.folder, repo)
+    config = repo / "config"
+    good = config.read_bytes()
+    config.unlink()
+    if how == "folder":
+        config.mkdir()
+    elif how == "dangling_link":
+        config.symlink_to(repo / "nowhere")
+    elif how != "missing":
+        foreign = (original.other / "config").read_bytes()
+        config.write_bytes({"truncated": good[:70], "emptied": b"", "replaced_by_foreign": foreign}[how])
+    if how == "replaced_by_foreign":
+        # It is a good config, by which all else is damaged: nobody can tell but whoever knows the copy.
+        with pytest.raises(UsageError, match="config"):
+            repair_at(str(repo), str(original.folder))
+        return
+    with pytest.raises(DeltaimgError):
+        repair_at(str(repo), str(original.other))
+    report = repair_at(str(repo), str(original.folder))
+    assert report.copied[0] == "config"
+    assert config.read_bytes() == good
+    assert not config.is_symlink()
+    assert_has_all(open_folder(repo))
+
+
+def repair_at(location: str, from_path: str) -> RepairReport:
+    return api_repair(open_for_repair(location, from_path), from_path)

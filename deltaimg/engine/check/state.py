@@ -55,7 +55,8 @@ def _note_locks(repository: Repository, findings: Findings) -> None:
         if found.error is not None:
             findings.add_failure(found.name, found.error, Severity.WARNING)
         elif found.is_dead:
-            findings.add_warning(FindingKind.LOCK, found.name, f"was left by {found.describe()}, which is dead")
+            problem = f"was left by {found.describe()}, which is dead; the next run that needs it removes it"
+            findings.add_note(FindingKind.LOCK, found.name, problem)
         else:
             findings.add_note(FindingKind.LOCK, found.name, f"is held by {found.describe()}")
 

@@ -50,7 +50,7 @@ def copy_objects(repository: Repository, copies: Copies, check_lock: Callable[[]
     aside = []
     for name, copy in copies.items():
         data = copy.store.get(name)
-        if _keep_aside(repository, name, data):
+        if keep_what_is_replaced(repository, name, data):
             aside.append(name)
         check_lock()
         if isinstance(repository.store.inner, PlannedStore) and copy is not repository:
@@ -60,7 +60,7 @@ def copy_objects(repository: Repository, copies: Copies, check_lock: Callable[[]
     return aside
 
 
-def _keep_aside(repository: Repository, name: str, data: bytes) -> bool:
+def keep_what_is_replaced(repository: Repository, name: str, data: bytes) -> bool:
     """Keep the bytes of an object that is to be replaced by `data`; return whether there was anything to keep."""
     try:
         found = repository.store.get(name)

@@ -26,6 +26,7 @@ from deltaimg.engine.check.findings import FindingKind
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.parity.repair import put_back
 from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.repair.config import is_config_whole, restore_config
 from deltaimg.engine.repair.copies import copy_objects, find_copies
 from deltaimg.engine.repair.index import IndexRepair
 from deltaimg.engine.repair.known_digests import KnownDigests, find_digests
@@ -35,6 +36,7 @@ from deltaimg.engine.repair.planned_store import PlannedStore
 from deltaimg.engine.repair.record_prover import RecordProver, read_record
 from deltaimg.engine.repair.remaining_damage import SnapshotDamage, list_damage
 from deltaimg.errors import IntegrityError, ParityExhausted, ParityUnusable, StoreError, UnsupportedFormat, UsageError
+from deltaimg.format.config import CONFIG_NAME
 from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import PACKS
 from deltaimg.image.source import Source
@@ -87,7 +89,10 @@ def repair(
         UsageError: the copy is of another repository. RepositoryLocked: somebody prunes or repairs. StoreError.
     """
     if copy is not None and copy.config.repository_id != repository.config.repository_id:
-        raise UsageError(f"{copy.store.location} is no copy of {repository.store.location}: their ids differ")
+        raise UsageError(
+            f"{copy.store.location} is no copy of {repository.store.location}: the ids in their 'config' differ",
+            hint="if another repository's 'config' was put there, copy the right one back",
+        )
     report = RepairReport(is_dry_run)
     if is_dry_run:
         planned = PlannedStore(repository.store.inner)
@@ -121,6 +126,10 @@ class _Repair:
 
     def run(self) -> RepairReport:
         report = self._report
+        if self._copy is not None and not is_config_whole(self._repository):
+            report.copied.append(CONFIG_NAME)
+            if restore_config(self._repository, self._copy, self._check_lock):
+                report.quarantined.append(CONFIG_NAME)
         checker = self._take_copies(self._check())
         report.recovered = self._recover(checker)
         if report.recovered:

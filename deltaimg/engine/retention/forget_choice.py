@@ -46,6 +46,6 @@ def choose_by_name(repository: Repository, selectors: Sequence[str], *, is_force
                 f"'{selector}' is an image, and no single snapshot of it",
                 hint=f"'{selector}@latest' is its newest; to forget by policy, add --keep-daily 7 or the like",
             )
-        ref = select_snapshot(repository, selector, with_quarantined=True)
+        ref = select_snapshot(repository, selector)
         named.setdefault(ref.image, set()).add(ref.id)
     return {image: partial(plan_named, ids=frozenset(ids), is_forced=is_forced) for image, ids in sorted(named.items())}
