@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from deltaimg.engine.repair.planned_store import PlannedStore
 from deltaimg.errors import ObjectExists, ObjectNotFound, StoreError
 from deltaimg.store.interface import Store
+from deltaimg.store.local import LocalStore
+from deltaimg.store.memory import MemoryStore
 
 IMPOSSIBLE_NAMES = [
     "",
@@ -22,6 +27,18 @@ IMPOSSIBLE_NAMES = [
     "packs/",
     "a\0b",
 ]
+
+
+@pytest.fixture(params=["memory", "local", "planned"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Each kind of store in turn, empty."""
+    if request.param == "planned":
+        planned = PlannedStore(LocalStore(str(tmp_path / "repository")))
+        yield planned
+        planned.close()
+        assert not (tmp_path / "repository").exists(), "a plan changes nothing"
+    else:
+        yield MemoryStore() if request.param == "memory" else LocalStore(str(tmp_path / "repository"))
 
 
 def names(store: Store, prefix: str = "") -> list[str]:

@@ -14,9 +14,17 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from deltaimg.errors import ObjectExists, ObjectNotFound, ObjectTooLarge
+from deltaimg.errors import (
+    IntegrityError,
+    NotAnObject,
+    ObjectExists,
+    ObjectNotFound,
+    ObjectTooLarge,
+    StoreError,
+    UnsupportedFormat,
+)
 from deltaimg.format.framing import HEADER_BYTES
-from deltaimg.format.pack import PACKS, count_tail_bytes
+from deltaimg.format.pack import PACKS, count_tail_bytes, parse_pack_footer
 from deltaimg.store.interface import (
     ANY_NAME,
     Confirm,
@@ -56,7 +64,7 @@ class PlannedStore:
         self._changed: dict[str, _Spooled | _Elsewhere] = {}
         self._removed: set[str] = set()
         self._spool = tempfile.TemporaryFile(prefix="deltaimg-dry-run-")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def close(self) -> None:
         """Forget the changes."""
@@ -66,9 +74,10 @@ class PlannedStore:
 
     def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         confirm()
-        if self._has(check_object_name(name)):
-            raise ObjectExists(name)
-        return self._keep(name, parts, only_ends=name.startswith(PACKS))
+        with self._lock:
+            if self._has(check_object_name(name)):
+                raise ObjectExists(name)
+            return self._keep(name, parts, only_ends=name.startswith(PACKS))
 
     def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         confirm()
@@ -79,11 +88,12 @@ class PlannedStore:
         self._changed[name] = _Elsewhere(size_bytes, store, name)
 
     def move(self, name: str, new_name: str) -> None:
-        if self._has(new_name):
+        check_object_name(name)
+        if self._has(check_object_name(new_name)):
             raise ObjectExists(new_name)
         changed = self._changed.pop(name, None)
         if changed is None:
-            if name in self._removed:
+            if name in self._removed or not self._is_there(name):
                 raise ObjectNotFound(name)
             folder = name[: name.rfind("/") + 1]
             size_bytes = next((found.size_bytes for found in self._inner.list(folder) if found.name == name), None)
@@ -94,7 +104,7 @@ class PlannedStore:
             self._changed[new_name] = changed
 
     def delete(self, name: str) -> None:
-        self._changed.pop(name, None)
+        self._changed.pop(check_object_name(name), None)
         self._removed.add(name)
 
     def delete_exactly(self, name: str, data: bytes) -> bool:
@@ -133,7 +143,7 @@ class PlannedStore:
     def list(self, prefix: str, layout: Layout = ANY_NAME) -> Iterator[ObjectInfo]:
         check_prefix(prefix)
         found = {each.name: each for each in self._inner.list(prefix, layout) if each.name not in self._removed}
-        for name, changed in self._changed.items():
+        for name, changed in list(self._changed.items()):
             if name.startswith(prefix) and layout.has_object(name):
                 found[name] = ObjectInfo(name, changed.size_bytes)
         yield from (found[name] for name in sorted(found))
@@ -143,18 +153,23 @@ class PlannedStore:
     def _has(self, name: str) -> bool:
         if name in self._changed:
             return True
-        if name in self._removed:
-            return False
+        return name not in self._removed and self._is_there(name)
+
+    def _is_there(self, name: str) -> bool:
+        """Tell whether the store below has something of this name, if only in an object's place."""
+        check_object_name(name)
         try:
             self._inner.get_range(name, 0, 1)
-        except ObjectNotFound:
-            return False
+        except ObjectNotFound as error:
+            return isinstance(error, NotAnObject)
+        except StoreError:
+            return True
         return True
 
     def _keep(self, name: str, parts: Parts, *, only_ends: bool) -> int:
         data = b"".join(parts)
         kept = _Spooled(len(data))
-        tail = len(data) - count_tail_bytes(data) if only_ends else 0
+        tail = len(data) - _count_end_bytes(name, data) if only_ends else 0
         spans = [(0, HEADER_BYTES), (tail, len(data))] if tail > HEADER_BYTES else [(0, len(data))]
         with self._lock:
             for start, end in spans:
@@ -173,3 +188,12 @@ class PlannedStore:
                     self._spool.seek(place + first - offset)
                     data[first - start : last - start] = self._spool.read(last - first)
         return bytes(data)
+
+
+def _count_end_bytes(name: str, data: bytes) -> int:
+    """Return how long footer and trailer of a pack are; all of what is no pack."""
+    try:
+        parse_pack_footer(name, data)
+    except (IntegrityError, UnsupportedFormat):
+        return len(data)
+    return count_tail_bytes(data)
