@@ -55,9 +55,9 @@ def _refuse_in_repository(repository: Repository, target_path: str) -> None:
 def open_snapshot(repository: Repository, selector: str) -> SnapshotReader:
     """Return a reader for any offset of a snapshot. Close it, or use it as a context manager: a prune waits for readers."""
     manifest = find_snapshot(repository, selector).manifest
-    lock = ReaderLock(repository, f"reading {manifest.label}", datetime.now(UTC))
     with ExitStack() as stack:
-        stack.enter_context(lock)
+        lock = stack.enter_context(ReaderLock(repository, f"reading {manifest.label}", datetime.now(UTC)))
         reader = SnapshotContent(repository, manifest).make_reader()
-        reader.release_at_end(stack.pop_all().close)
+        stack.pop_all()
+        reader.hold(lock)
     return reader

@@ -23,7 +23,19 @@ from typing import Self
 
 import msgspec
 
-from deltaimg.errors import LockLost, NotAnObject, ObjectExists, OutOfResources, RepositoryLocked, StoreError
+from deltaimg.errors import (
+    DeltaimgError,
+    IntegrityError,
+    LockLost,
+    NotAnObject,
+    ObjectExists,
+    ObjectNotFound,
+    OutOfResources,
+    ReachabilityUnknown,
+    RepositoryLocked,
+    SnapshotError,
+    StoreError,
+)
 from deltaimg.format.lock import HEARTBEATS, LOCKS, MAINTENANCE_LOCK, READER_LOCKS, Lock, build_lock
 from deltaimg.repo.lock_holder import FoundLock, describe_process, held_tokens, read_lock
 from deltaimg.repo.lock_waiting import POLL_S, RENEW_S
@@ -33,6 +45,8 @@ from deltaimg.threads import start_thread
 
 _RELEASE_TRIES = 3
 _MAX_REMOVALS = 10
+_PERHAPS_LOST = (SnapshotError, IntegrityError, ObjectNotFound, ObjectExists, ReachabilityUnknown)
+"""What a run may meet once others have considered it dead."""
 
 
 class HeldLock(ABC):
@@ -54,12 +68,31 @@ class HeldLock(ABC):
             if self._take():
                 self._start_heart()
         except BaseException:
-            self._release()  # A lock that could not be written may have been made all the same.
+            self.release()  # A lock that could not be written may have been made all the same.
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._release()
+    def __exit__(self, kind: object = None, error: BaseException | None = None, trace: object = None) -> None:
+        try:
+            if isinstance(error, _PERHAPS_LOST):
+                self._check_after(error)
+            elif error is None:
+                self._check_at_end()
+        finally:
+            self.release()
+
+    def _check_at_end(self) -> None:
+        """Raise LockLost if what this run has done may not count any more; nothing by default."""
+        return
+
+    def _check_after(self, error: DeltaimgError) -> None:
+        """Raise LockLost in the place of an error that the loss may have caused: others delete what this run relied on."""
+        try:
+            self.check()
+        except LockLost as lost:
+            raise lost from error
+        except StoreError:
+            return  # Nothing is known about the lock, and the error stands.
 
     @property
     def holder(self) -> Lock:
@@ -98,7 +131,7 @@ class HeldLock(ABC):
                     return
                 self._store.replace(HEARTBEATS + self.token, [build_lock(beat)])
 
-    def _release(self) -> None:
+    def release(self) -> None:
         """Remove our lock. A failure is no reason to fail what is done: whoever comes next finds the lock of a dead run."""
         self._ended.set()
         if self._heart is not None:
@@ -161,20 +194,32 @@ class MaintenanceLock(ExclusiveLock):
     def __init__(self, repository: Repository, purpose: str, now: datetime) -> None:
         super().__init__(repository, MAINTENANCE_LOCK, "the repository", purpose, now)
 
+    def _check_at_end(self) -> None:
+        with suppress(StoreError):  # Nothing is known about the lock, and what was done is done.
+            self.check()
+
 
 class ReaderLock(HeldLock):
-    """Makes a prune leave alone what this run may read. Where it cannot be written, reading goes on without it."""
+    """Makes a prune leave alone what this run may read. Where it cannot be written, reading goes on without it.
+
+    What is found missing or damaged once the lock is lost may have been deleted by a prune: it is no damage.
+    """
 
     def __init__(self, repository: Repository, purpose: str, now: datetime) -> None:
-        super().__init__(repository, "", "the repository", purpose, now)
+        super().__init__(repository, "", purpose, purpose, now)
         self._name = READER_LOCKS + self.token
+        self._is_taken = False
+
+    def check(self) -> None:
+        """Raise LockLost if there was a lock, and another process has removed it: to be called before damage is reported."""
+        if self._is_taken:
+            super().check()
 
     def _take(self) -> bool:
-        try:
+        with suppress(StoreError):
             self._store.put(self._name, [self._data])
-        except StoreError:
-            return False
-        return True
+            self._is_taken = True
+        return self._is_taken
 
     def _start_heart(self) -> None:
         with suppress(

@@ -17,7 +17,7 @@ from deltaimg.engine.retention.forget import forget
 from deltaimg.errors import LockLost, ReachabilityUnknown, StoreFull
 from deltaimg.repo.lock_holder import list_locks
 from deltaimg.repo.lock_watch import remove_lock
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import plan_named
 from deltaimg.store.interface import Confirm, Parts, always
 from deltaimg.store.memory import MemoryStore
@@ -57,6 +57,26 @@ def test_what_a_backup_indexes_after_a_prune_took_its_packs_is_used_by_nobody(ca
     assert_restores(repository, manifest, image_of(1).content)
     prune(repository)
     assert_restores(repository, manifest, image_of(1).content)
+
+
+@pytest.mark.parametrize("folder", ["packs/", "signatures/"])
+def test_an_index_of_what_is_gone_is_a_note_and_the_next_prune_removes_it(folder: str) -> None:
+    """A backup whose lock was removed had indexed it; `check` called that an error."""
+    repository = make_repository()
+    kept = back_up_image(repository, image_of(2), "kept")
+    before = {found.name for found in repository.store.list("")}
+    gone = back_up_image(repository, image_of(1), "gone")
+    repository.remove_snapshot(SnapshotRef.of(gone))
+    lost = [found.name for found in repository.store.list(folder) if found.name not in before]
+    for name in lost:
+        repository.store.delete(name)
+    report = check(repository, read_packs=True)
+    assert not report.of(Severity.ERROR)
+    assert any(f"names {lost[0]}, which is gone" in each.problem for each in report.of(Severity.NOTE))
+    prune(repository)
+    assert not [each for each in check(repository).of(Severity.NOTE) if "gone" in each.problem]
+    assert {found.name.partition("/")[0] for found in repository.store.list("index/")} == {"index"}
+    assert_restores(repository, kept, image_of(2).content)
 
 
 def test_what_a_prune_indexes_after_another_took_its_packs_hides_nothing() -> None:

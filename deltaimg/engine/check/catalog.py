@@ -86,6 +86,8 @@ class Catalog:
         self._firsts: list[int] = []
         self._pack_numbers: dict[str, int] = {}
         self._signature_numbers: dict[str, int] = {}
+        self._missing: list[tuple[str, npt.NDArray[np.int64], str]] = []
+        """Packs and signatures that are not there, their entries, and what their index object says of them."""
         self._sources: list[_Sources] = []
         self._fill([name for name in sizes if name.startswith(INDEXES)])
         self.is_good = np.ones(len(self.entries), np.bool_)
@@ -151,10 +153,7 @@ class Catalog:
                 present.append(number)
                 continue
             self.is_good[entries] = False
-            where = self.index_of(int(entries[0])) if len(entries) else "an index object"
-            self._findings.add_error(
-                FindingKind.MISSING, name, f"is missing; {where} lists {count_records(len(entries))} in it"
-            )
+            self._missing.append((name, entries, "lists {} in it"))
 
         def read(number: int) -> _PackState:
             offsets = self.entries["offset"][order[bounds[number] : bounds[number + 1]]].astype(np.int64)
@@ -245,12 +244,7 @@ class Catalog:
             name = SIGNATURES + digest
             if name not in self._sizes:
                 self.has_digests[entries] = False
-                where = self.index_of(int(entries[0])) if len(entries) else "an index object"
-                self._findings.add_error(
-                    FindingKind.MISSING,
-                    name,
-                    f"is missing; {where} looks in it for the digests of {count_records(len(entries))}",
-                )
+                self._missing.append((name, entries, "looks in it for the digests of {}"))
                 continue
             try:
                 digests = parse_signature(self._repository.get_object(SIGNATURES, digest), name).digests
@@ -375,6 +369,23 @@ class Catalog:
             for index, members in self._by_index(entries[is_used[entries]]):
                 self._findings.add_error(
                     FindingKind.CONTRADICTORY, index, f"{count_records(len(members))} of it {problem}"
+                )
+
+    def report_missing(self, is_used: npt.NDArray[np.bool_]) -> None:
+        """Report missing packs and signatures: an error where snapshots need what they held.
+
+        Otherwise a run that was considered dead has indexed what a prune deleted, which costs nothing.
+        """
+        for name, entries, problem in self._missing:
+            where = self.index_of(int(entries[0])) if len(entries) else name
+            if is_used[entries].any():
+                records = problem.format(count_records(len(entries)))
+                self._findings.add_error(FindingKind.MISSING, name, f"is missing; {where} {records}")
+            else:
+                self._findings.add_note(
+                    FindingKind.ORPHAN,
+                    where,
+                    f"names {name}, which is gone; no snapshot needs it, and a prune removes this",
                 )
 
     def _by_index(self, entries: npt.NDArray[np.int64]) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 
 from deltaimg.engine.check.annotations import check_annotations
@@ -32,6 +32,8 @@ from deltaimg.format.manifest import SNAPSHOTS, Manifest, split_object_name
 from deltaimg.format.map import MAPS
 from deltaimg.format.pack import PACKS
 from deltaimg.format.signature import SIGNATURES
+from deltaimg.repo.deletions import load_deletions
+from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository, SnapshotRef
 
 _FOLDERS = (SNAPSHOTS, ANNOTATIONS, MAPS, INDEXES, SIGNATURES, PACKS)
@@ -71,15 +73,20 @@ def check(
         vanished: images that have lost snapshots without a forget, and when these were last seen.
 
     Raises:
-        StoreError: the repository cannot be listed. What a single object meets is a finding.
+        StoreError: the repository cannot be listed. What a single object meets is a finding. LockLost: others considered this
+            run dead, and what it found wrong may have been deleted by a prune.
     """
     progress = progress or NoProgress()
-    for _ in range(_ATTEMPTS):
-        run = Checker(repository, progress, read_packs=read_packs, workers=workers)
-        note_vanished(vanished, run.findings)
-        report = run.check()
-        if not report.of(Severity.ERROR) or not run.has_changed():
-            break
+    with ReaderLock(repository, "check", datetime.now(UTC)) as lock:
+        for _ in range(_ATTEMPTS):
+            run = Checker(repository, progress, read_packs=read_packs, workers=workers, own_token=lock.token)
+            note_vanished(vanished, run.findings)
+            report = run.check()
+            if not report.of(Severity.ERROR):
+                break
+            lock.check()
+            if not run.has_changed():
+                break
     return report
 
 
@@ -94,8 +101,9 @@ class Checker:
         read_packs: bool,
         workers: int | None = None,
         known_packs: PackDamage = MappingProxyType({}),
+        own_token: str = "",
     ) -> None:
-        """Args: known_packs: packs that are not read, since it is known what is wrong with them."""
+        """Args: known_packs: not read, as their damage is known. own_token: of this run's lock, which is no finding."""
         self.repository = repository
         self.findings = Findings()
         self.manifests: dict[str, Manifest] = {}
@@ -103,8 +111,10 @@ class Checker:
         self.unknown: dict[bytes, int] = {}
         """Records that snapshots need and no index has, and the size of their blocks."""
         self._progress, self._read_packs, self._workers = progress, read_packs, workers
-        self._known_packs = known_packs
+        self._known_packs, self._own_token = known_packs, own_token
         self._started = time.monotonic()
+        # What a prune lists from now on waits for this run; what it has listed may go at any time.
+        self.pending = load_deletions(repository)
         # Snapshots first, then what they are made of: whatever a manifest names was there before it.
         self.sizes: dict[str, int] = {}
         for folder in _FOLDERS:
@@ -128,12 +138,13 @@ class Checker:
         self.is_used, self.unknown = layers.is_used, layers.unknown
         self.catalog.add_sources(self.is_used)
         self.catalog.report_sources(self.is_used)
+        self.catalog.report_missing(self.is_used)
         self._note_orphans()
         if self._names(MAPS) and not self._names(SNAPSHOTS):
             problem = "no snapshot is there, but maps are: is a disk not mounted? Or a first backup was interrupted"
             self.findings.add_warning(FindingKind.MISSING, SNAPSHOTS, problem)
         self._check_annotations()
-        note_state(self.repository, self.findings)
+        note_state(self.repository, self.findings, self.pending, self._own_token)
         note_foreign(self.repository, self.findings)
         return CheckReport(
             findings=tuple(self.findings.found),

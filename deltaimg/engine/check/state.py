@@ -10,7 +10,7 @@ from deltaimg.engine.check.findings import FindingKind, Findings, Severity
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.manifest import SNAPSHOTS
 from deltaimg.format.verified import VERIFIED, parse_verified
-from deltaimg.repo.deletions import load_deletions, object_names
+from deltaimg.repo.deletions import PendingDeletion, load_deletions, object_names
 from deltaimg.repo.lock_holder import list_locks
 from deltaimg.repo.quarantine import QUARANTINE
 from deltaimg.repo.repository import Repository
@@ -31,9 +31,15 @@ def note_vanished(vanished: Mapping[str, datetime], findings: Findings) -> None:
         findings.add_error(FindingKind.MISSING, f"{SNAPSHOTS}{image}/", problem)
 
 
-def note_state(repository: Repository, findings: Findings) -> None:
-    """Note locks, unfinished work and quarantined objects; none of it is an error."""
-    _note_locks(repository, findings)
+def note_state(repository: Repository, findings: Findings, pending: list[PendingDeletion], own_token: str) -> None:
+    """Note locks, unfinished work and quarantined objects; none of it is an error.
+
+    Args:
+        pending: what was pending deletion before anything was looked at. own_token: of the lock of this run.
+    """
+    for listed in pending:
+        findings.excuse(set(object_names(listed.objects)))
+    _note_locks(repository, findings, own_token)
     _note_deletions(repository, findings)
     for each in repository.store.list_unfinished():
         problem = f"{each.size_bytes} bytes of an object that is being written, or of a run that died"
@@ -50,8 +56,10 @@ def note_state(repository: Repository, findings: Findings) -> None:
         findings.add_failure(VERIFIED, error, Severity.WARNING)
 
 
-def _note_locks(repository: Repository, findings: Findings) -> None:
+def _note_locks(repository: Repository, findings: Findings, own_token: str) -> None:
     for found in list_locks(repository.store):
+        if found.token == own_token:
+            continue
         if found.error is not None:
             findings.add_failure(found.name, found.error, Severity.WARNING)
         elif found.is_dead:

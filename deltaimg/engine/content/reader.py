@@ -7,7 +7,6 @@ Memory  what is asked for, and up to 64 expanded records besides the cache.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,7 @@ from deltaimg.repo.numbering import cut_at_records
 
 if TYPE_CHECKING:
     from deltaimg.engine.content.snapshot import SnapshotContent
+    from deltaimg.repo.lock import ReaderLock
 
 _READ_TOGETHER = 64
 """Records that a read expands and holds at once."""
@@ -30,6 +30,7 @@ class SnapshotReader:
 
     def __init__(self, content: SnapshotContent, cache: RecordCache) -> None:
         self._content, self._cache = content, cache
+        self._lock: ReaderLock | None = None
         self._finalizer: weakref.finalize[[], SnapshotReader] | None = None
 
     def __enter__(self) -> SnapshotReader:
@@ -38,12 +39,13 @@ class SnapshotReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def release_at_end(self, release: Callable[[], object]) -> None:
-        """Have `release` called once, when the reader is closed or nobody has it any more."""
-        self._finalizer = weakref.finalize(self, release)
+    def hold(self, lock: ReaderLock) -> None:
+        """Hold a lock that is taken until the reader is closed or nobody has it any more."""
+        self._lock = lock
+        self._finalizer = weakref.finalize(self, lock.release)
 
     def close(self) -> None:
-        """Let go of what the reader keeps from being deleted."""
+        """Release the lock, so that a prune may delete what was read."""
         if self._finalizer is not None:
             self._finalizer()
 
@@ -55,7 +57,8 @@ class SnapshotReader:
         """Return `length` bytes from `offset`, fewer only at the end of the image; every block is proven.
 
         Raises:
-            UsageError: a negative offset or length. IntegrityError, StoreError: what is asked for cannot be read.
+            UsageError: a negative offset or length. IntegrityError, StoreError: what is asked for cannot be read. LockLost: it
+            may have been deleted since the reader's lock was removed.
         """
         return self._read(offset, length, None)
 
@@ -88,6 +91,8 @@ class SnapshotReader:
             try:
                 content = contents[record] if record in contents else self._cache.get(record)
             except (IntegrityError, ObjectNotFound) as error:
+                if self._lock is not None:
+                    self._lock.check()
                 if damage is None:
                     extent = self._content.extents_of(record)[0]
                     raise ContentDamaged(self._content.manifest.label, ((*extent, str(error)),)) from error

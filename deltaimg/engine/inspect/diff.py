@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.kernels import expand_runs, overlay_runs, subtract_runs
 from deltaimg.model import count_blocks
 from deltaimg.repo.index import load_index
+from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 
@@ -42,9 +44,10 @@ def diff_snapshots(repository: Repository, older: Manifest, newer: Manifest) -> 
             f"{older.label} has blocks of {older.block_bytes} bytes and {newer.label} of {newer.block_bytes}"
         )
     block = older.block_bytes
-    table = SlotTable(repository, load_index(repository))
     block_count = count_blocks(max(older.size_bytes, newer.size_bytes), block)
-    runs = [_extend(load_resolved(repository, each, table).map.runs, block_count) for each in (older, newer)]
+    with ReaderLock(repository, f"diff of {older.label} and {newer.label}", datetime.now(UTC)):
+        table = SlotTable(repository, load_index(repository))
+        runs = [_extend(load_resolved(repository, each, table).map.runs, block_count) for each in (older, newer)]
     blocks = _differing_blocks(runs[0], runs[1], table.digests)
     size = max(older.size_bytes, newer.size_bytes)
     extents = tuple((start * block, min(end * block, size)) for start, end in blocks)

@@ -19,7 +19,7 @@ import numpy as np
 from deltaimg.arrays import Digests
 from deltaimg.codec.reed_solomon import ReedSolomon, load_reed_solomon
 from deltaimg.engine.parity.plan import PackSize, choose_shape, plan_parity
-from deltaimg.engine.parity.protection import ParityProtection, list_needed, survey_parity
+from deltaimg.engine.parity.protection import ParityProtection, list_needed, measure_protection
 from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreUnavailable
@@ -99,7 +99,7 @@ class _Adder:
             removed_groups=len(removed),
             removed_bytes=sum(group.size_bytes for group in removed),
             damaged=tuple(self._damaged),
-            protection=survey_parity(self._repository),
+            protection=measure_protection(self._repository),
         )
 
     def _protect(self, packs: Sequence[PackSize]) -> None:

@@ -7,6 +7,7 @@ Reads   the tables of all parity objects, the index, and the names and sizes of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from deltaimg.errors import DeltaimgError
 from deltaimg.format.pack import PACKS
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import load_index
+from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.parity import ParityGroup, load_parity
 from deltaimg.repo.repository import Repository
 
@@ -60,6 +62,15 @@ class ParityProtection:
 
 def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityProtection:
     """Tell what parity there is, from listings and tables; with `is_thorough`, read all parity for damage, too."""
+    with ReaderLock(repository, "parity show", datetime.now(UTC)) as lock:
+        protection = measure_protection(repository, is_thorough=is_thorough)
+        if protection.damage or protection.lost:
+            lock.check()
+    return protection
+
+
+def measure_protection(repository: Repository, *, is_thorough: bool = False) -> ParityProtection:
+    """Return the same, for runs that hold a lock already."""
     needed = list_needed(repository)
     parity = load_parity(repository, is_thorough=is_thorough)
     covered = {pack for group in parity.groups for pack in group.layout.packs if needed.get(pack) is not None}
@@ -81,10 +92,11 @@ def list_needed(repository: Repository) -> dict[str, int | None]:
 
     Packs that nothing names are what an unfinished backup left; where the index is damaged, nobody knows, and all count.
     """
+    # Before the index: what is listed later waits for this run's lock.
+    pending = {pack for each in load_deletions(repository) for pack in each.objects.packs}
     index = load_index(repository)
     sizes = {found.name.rpartition("/")[2]: found.size_bytes for found in repository.store.list(PACKS)}
     named = [*dict.fromkeys(index.packs), *(sorted(sizes) if index.damage else ())]
-    pending = {pack for each in load_deletions(repository) for pack in each.objects.packs}
     return {pack: sizes.get(pack) for pack in named if pack not in pending}
 
 

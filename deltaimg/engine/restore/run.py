@@ -58,11 +58,13 @@ def restore(
 
     Raises:
         ImageError: the target cannot be used; see `open_target`. SnapshotError, IntegrityError, StoreError: the snapshot
-        cannot be read; nothing is left behind at the target, unless it is a device or a stream.
+        cannot be read. LockLost: others considered this run dead, and something was deleted meanwhile. Nothing is left behind
+        at the target, unless it is a device or a stream.
     """
-    with ReaderLock(repository, f"restore of {manifest.label}", datetime.now(UTC)):
+    with ReaderLock(repository, f"restore of {manifest.label}", datetime.now(UTC)) as lock:
         return _restore(
             repository,
+            lock,
             manifest,
             open_target(target_path, manifest.size_bytes, is_forced=is_forced, is_synced=is_synced),
             keep_going=keep_going,
@@ -73,6 +75,7 @@ def restore(
 
 def _restore(
     repository: Repository,
+    lock: ReaderLock,
     manifest: Manifest,
     target: Target,
     *,
@@ -94,6 +97,8 @@ def _restore(
             read_bytes, damage = _write_anywhere(
                 content, target, keep_going=keep_going, progress=progress, workers=workers
             )
+        if damage:
+            lock.check()
         progress.start("waiting for the disk", None)
         target.commit()
     except BaseException:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -78,9 +77,14 @@ def verify(
 
     A snapshot whose manifest, map or digests are damaged is damaged as a whole, and so is one whose manifest is in quarantine;
     the others are verified all the same. One that is forgotten meanwhile has no result.
+
+    Raises:
+        LockLost: others considered this run dead, and something that it reads was deleted meanwhile.
     """
-    with ReaderLock(repository, "verify", clock()):
-        verifier = _Verifier(repository, list(refs), percent, random.Random(seed), progress or NoProgress(), workers)
+    with ReaderLock(repository, "verify", clock()) as lock:
+        verifier = _Verifier(
+            repository, lock, list(refs), percent, random.Random(seed), progress or NoProgress(), workers
+        )
         return VerifyReport(verifier.verify_all(), verifier.keep_verified_share(clock()))
 
 
@@ -90,13 +94,14 @@ class _Verifier:
     def __init__(
         self,
         repository: Repository,
+        lock: ReaderLock,
         refs: list[SnapshotRef],
         percent: float,
         chance: random.Random,
         progress: Progress,
         workers: int | None,
     ) -> None:
-        self._repository, self._refs, self._percent = repository, refs, percent
+        self._repository, self._lock, self._refs, self._percent = repository, lock, refs, percent
         self._progress, self._workers = progress, workers
         self._index = load_index(repository)
         count = len(self._index)
@@ -118,8 +123,12 @@ class _Verifier:
         """Return a result for each snapshot, but for those that are forgotten meanwhile."""
         results = []
         for ref in self._refs:
-            with suppress(SnapshotNotFound):
+            try:
                 results.append(self._verify(ref))
+            except SnapshotNotFound as error:
+                self._lock.check()
+                self._sees_all = False
+                self._progress.warn(f"{error}: it was forgotten just now")
         return results
 
     def _verify(self, ref: SnapshotRef) -> VerifyResult:
@@ -133,6 +142,7 @@ class _Verifier:
         except SnapshotNotFound:
             raise
         except (SnapshotError, IntegrityError, ObjectNotFound, UnsupportedFormat) as error:
+            self._lock.check()
             self._sees_all = False
             return VerifyResult(ref, 0, 0, 0, _since(started), (DamagedExtent(0, size_bytes, str(error)),))
         entries = content.table.entries
@@ -169,6 +179,8 @@ class _Verifier:
         for walked in content.walk(plan, None, keep_going=True, workers=self._workers):
             self._progress.advance(walked.decoded_bytes)
             self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
+        if self._damaged:
+            self._lock.check()
         self._is_verified[entries[chosen[is_own]]] = True
         self._is_expanded[entries[content.table.add_sources(fresh)]] = True
         damaged = [record for record in chosen.tolist() if int(entries[record]) in self._damaged]
@@ -227,7 +239,8 @@ def compare_image(
     """
     progress = progress or NoProgress()
     started = time.monotonic()
-    content = SnapshotContent(repository, manifest)
+    with ReaderLock(repository, f"comparison with {manifest.label}", datetime.now(UTC)):
+        content = SnapshotContent(repository, manifest)  # All that is needed of the repository is read here.
     if not source.is_sequential:
         _check_size(source, manifest)
     writer = source.find_writer()

@@ -221,7 +221,7 @@ def test_a_run_waits_for_a_living_holder_as_long_as_it_was_asked_to() -> None:
         assert len(told) == 1
         assert "waiting for process" in told[0]
         assert "backup of a.raw" in told[0]
-        naps.acts[len(naps.slept) + 4] = first.__exit__
+        naps.acts[len(naps.slept) + 4] = first.release
         with ImageLock(repository, "vm1", "x", START) as second:
             second.check()
     assert naps.seconds == 28
@@ -277,7 +277,7 @@ def test_releasing_a_lost_lock_leaves_the_new_holders_alone() -> None:
         second = take(repository)
         second.__enter__()
     second.check()
-    second.__exit__()
+    second.release()
     assert names(repository) == []
 
 
@@ -402,7 +402,7 @@ def test_of_two_that_remove_a_stale_lock_the_second_leaves_the_lock_of_the_first
     with pytest.raises(RepositoryLocked, match=r"backup of b\.raw"):
         take(slow).__enter__()
     winner.check()
-    winner.__exit__()
+    winner.release()
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -454,7 +454,7 @@ def test_of_many_that_lock_at_once_one_wins(tmp_path) -> None:
     (winner,) = (lock for lock in outcomes if lock)
     assert len(outcomes) == 8
     winner.check()
-    winner.__exit__()
+    winner.release()
     assert not list(store.list("locks/"))
 
 
