@@ -7,8 +7,9 @@ Memory  67 bytes a record, 8 a link to a source and 4 a run of one: about 180 MB
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +27,7 @@ from deltaimg.format.index import (
     parse_index,
 )
 from deltaimg.format.limits import MAX_DEPTH
+from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable, build_sources
@@ -98,6 +100,14 @@ class Index:
     def first_entry_since(self, moment_us: int) -> int:
         """Return the number of the first entry of the index objects made at or after a moment, in microseconds since 1970."""
         return int(self._firsts[bisect_left(self.created_us, moment_us)])
+
+    def order_after(self, clock: Callable[[], datetime]) -> Callable[[], int]:
+        """Return a clock for new index objects, in microseconds since 1970: they are newer than all of these, whatever it says.
+
+        Of a record in several places the newest is found, which may have been stored because another is damaged.
+        """
+        newest = max(self.created_us, default=0)
+        return lambda: max(count_microseconds(clock()), newest + 1)
 
     def find(self, record_ids: Digests, place: int = 0) -> npt.NDArray[np.int64]:
         """Return the entry number of each id, -1 for one that no index object has; `place` as in `RecordLookup.find`."""

@@ -42,7 +42,7 @@ from deltaimg.engine.backup.source_checks import (
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.scan import Scanner
 from deltaimg.errors import DeltaimgError, StoreError
-from deltaimg.format.manifest import SNAPSHOTS, Manifest, count_microseconds
+from deltaimg.format.manifest import SNAPSHOTS, Manifest
 from deltaimg.image.extents import DATA
 from deltaimg.image.source import Source
 from deltaimg.repo.leftovers import remove_leftovers
@@ -90,7 +90,7 @@ def _run(request: BackupRequest, start: RunStart) -> Manifest:
     check_size(source, base.newest, options, progress)
     container = check_container(source, base.newest, options)
     context = _make_context(request, base)
-    with _open_writer(request) as writer, Changes(context, writer) as changes:
+    with _open_writer(request, base) as writer, Changes(context, writer) as changes:
         with _publish_if_interrupted(writer, progress):
             _store_changes(context, changes)
             if source.is_sequential:
@@ -100,7 +100,7 @@ def _run(request: BackupRequest, start: RunStart) -> Manifest:
         with stage(progress, "committing"):
             writer.finish()
             manifest = write_map(context, start, runs, writer.stored_bytes, is_live=is_live, container=container)
-            commit_snapshot(repository, request.lock, manifest, base.table, runs)
+            commit_snapshot(repository, request.lock, manifest)
         with stage(progress, "updating the cache"):
             changes.keep_for_next_run()
     return manifest
@@ -112,9 +112,9 @@ def _make_context(request: BackupRequest, base: Base) -> BackupContext:
     return BackupContext(request, base, block_bytes, extents.find(DATA), NewMap(extents, block_bytes))
 
 
-def _open_writer(request: BackupRequest) -> PackWriter:
-    clock = request.clock
-    return PackWriter(request.repository, lambda: count_microseconds(clock()), check_lock=request.lock.check)
+def _open_writer(request: BackupRequest, base: Base) -> PackWriter:
+    now_us = base.table.index.order_after(request.clock)
+    return PackWriter(request.repository, now_us, check_lock=request.lock.check)
 
 
 @contextmanager

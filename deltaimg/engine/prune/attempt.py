@@ -18,7 +18,6 @@ from deltaimg.engine.prune.repack import IndexRewriter, copy_records
 from deltaimg.engine.prune.sizes import Inventory, take_inventory
 from deltaimg.engine.recode import recode_records
 from deltaimg.errors import DeltaimgError, LockLost, ReachabilityUnknown, StoreError
-from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import pack_name
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import load_deletions
@@ -86,12 +85,6 @@ def look(repository: Repository, confirm_images: ConfirmImages, progress: Progre
     return reachable, inventory
 
 
-def _make_clock(reachable: Reachable, clock: Callable[[], datetime]) -> Callable[[], int]:
-    """Return a clock for index objects: what they say must count as newer than what they replace, whatever the time is."""
-    newest = max(reachable.index.created_us, default=0)
-    return lambda: max(count_microseconds(clock()), newest + 1)
-
-
 def _check_packs(repository: Repository, reachable: Reachable, inventory: Inventory) -> None:
     """Refuse to go on where a pack that snapshots need is missing."""
     index = reachable.index
@@ -116,7 +109,7 @@ def _replace(
     """Write what takes the place of what goes; return the plan without what could not be read, and the bytes written."""
     index = reachable.index
     damage = _Damage(index, progress)
-    with PackWriter(repository, _make_clock(reachable, clock), check_lock=lock.check) as writer:
+    with PackWriter(repository, index.order_after(clock), check_lock=lock.check) as writer:
         try:
             if not plan.trim.is_empty:
                 recode_records(

@@ -207,8 +207,8 @@ class _Repair:
         report = self._report
         report.salvaged_records = len(plan.salvage)
         self._made: set[bytes] = set()
-        writer = PackWriter(self._repository, lambda: count_microseconds(self._clock()), check_lock=self._check_lock)
-        with writer:
+        now_us = plan.index.order_after(self._clock)
+        with PackWriter(self._repository, now_us, check_lock=self._check_lock) as writer:
             for record in chain(self._salvage(plan), self._find_lost(plan)):
                 writer.add(record.header, record.payload, record.digests, record.tables)
                 self._made.add(record.header.id)

@@ -22,7 +22,7 @@ from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.recode import recode_records
 from deltaimg.errors import UsageError
 from deltaimg.format.limits import MAX_DEPTH
-from deltaimg.format.manifest import Manifest, count_microseconds
+from deltaimg.format.manifest import Manifest
 from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
@@ -106,8 +106,8 @@ def _recode(
     if not len(records):
         return 0
     index = table.index
-
-    with PackWriter(repository, lambda: count_microseconds(clock()), check_lock=check_lock) as writer:
+    now_us = index.order_after(clock)
+    with PackWriter(repository, now_us, check_lock=check_lock) as writer:
         recode_records(repository, index, table.entries[records], _AsLiterals(index), writer, progress, workers=workers)
         writer.finish()
     return writer.stored_bytes
