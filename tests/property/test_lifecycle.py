@@ -20,6 +20,7 @@ from deltaimg.errors import (
 )
 from deltaimg.store.memory import MemoryStore
 from tests.support.faults import FaultyStore
+from tests.support.frozen import FrozenStore, remove_all_locks
 from tests.support.images import PAGE, SyntheticImage
 from tests.support.visits import VisitedStore
 from tests.support.world import World, assert_promises, reboot
@@ -104,6 +105,26 @@ class LifecycleMachine(RuleBasedStateMachine):
                 self.tolerate(other)
 
         with self.world.on(VisitedStore(self.store, call, meanwhile, is_after=is_after)):
+            self.tolerate(act)
+        assert_promises(self.store, self.world.promises)
+
+    @rule(
+        verb=st.sampled_from(VERBS), name=names, others=st.lists(st.tuples(st.sampled_from(VERBS), names), max_size=3),
+        moment=st.integers(0, 150), data=st.data(),
+    )  # fmt: skip
+    def do_and_freeze_while_others_remove_the_lock_and_go_on(
+        self, verb: str, name: str, others: list[tuple[str, str]], moment: int, data: st.DataObject
+    ) -> None:
+        act = self.choose(verb, name, data)
+        chosen = [self.choose(*other, data) for other in others]
+
+        def meanwhile() -> None:
+            remove_all_locks(self.store)
+            with self.world.on(self.store):
+                for other in chosen:
+                    self.tolerate(other)
+
+        with self.world.on(FrozenStore(self.store, moment, meanwhile)):
             self.tolerate(act)
         assert_promises(self.store, self.world.promises)
 
