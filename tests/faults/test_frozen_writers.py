@@ -67,7 +67,7 @@ def act(verb: str, world: World, copy: MemoryStore) -> None:
         world.back_up("vm1")
     elif verb == "forget":
         world.forget(snapshots[:1])
-    elif verb in ("flatten", "pin"):
+    elif verb in ("flatten", "pin", "tag"):
         getattr(world, verb)(snapshots[-1])
     elif verb == "prune":
         world.prune()
@@ -80,7 +80,7 @@ def act(verb: str, world: World, copy: MemoryStore) -> None:
 
 
 MAINTENANCE = ("prune", "repair", "parity add", "parity repair")
-VERBS = ("backup", "forget", "flatten", "pin", *MAINTENANCE)
+VERBS = ("backup", "forget", "flatten", "pin", "tag", *MAINTENANCE)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -26,7 +26,7 @@ from tests.support.visits import VisitedStore
 from tests.support.world import World, assert_promises, reboot
 
 MAX_BYTES = 60 * PAGE
-VERBS = ("back_up", "forget", "prune", "flatten", "pin")
+VERBS = ("back_up", "forget", "prune", "flatten", "pin", "tag")
 DEAD = StoreUnavailable("x", "the test took it away")
 names = st.sampled_from(("vm1", "vm2"))
 offsets = st.integers(0, MAX_BYTES)

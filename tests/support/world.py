@@ -15,7 +15,7 @@ from deltaimg.engine.check.run import check
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.repair.run import repair
-from deltaimg.engine.retention.annotate import set_pin
+from deltaimg.engine.retention.annotate import change_tags, set_pin
 from deltaimg.engine.retention.flatten import flatten
 from deltaimg.engine.retention.forget import forget
 from deltaimg.errors import RepositoryNotFound
@@ -119,6 +119,11 @@ class World:
         self.promises.pins[ref.id] = frozenset((before, after))
         set_pin(self.repository, ref, after, clock=self.clock)
         self.promises.pins[ref.id] = frozenset((after,))
+        self.on_return()
+
+    def tag(self, snapshot: str) -> None:
+        """Give a snapshot one more tag; what else was said of it must stay."""
+        change_tags(self.repository, self.find(snapshot), added=[f"day-{self.clock.now:%j}"], clock=self.clock)
         self.on_return()
 
     def is_pinned(self, ref: SnapshotRef) -> bool:
