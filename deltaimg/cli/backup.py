@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from deltaimg.cli.lock_wait import LockWait, open_to_lock
 from deltaimg.cli.options import (
     CacheDir,
     Json,
@@ -17,7 +18,6 @@ from deltaimg.cli.options import (
     parse_ratio,
     parse_size,
     parse_time,
-    require_repo,
 )
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 from deltaimg.errors import SourceUnreadable, UsageError
@@ -147,6 +147,7 @@ def backup(
         str, typer.Option("--cache-size", metavar="SIZE", help="What all images together may take there.")
     ] = "1G",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing on this host.")] = False,
+    lock_wait: LockWait = None,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -174,7 +175,6 @@ def backup(
     """
     from deltaimg.api.backup import backup as run_backup
     from deltaimg.api.backup import plan_backup
-    from deltaimg.api.repositories import open_repository
     from deltaimg.cli.describe import describe_backup
     from deltaimg.codec.registry import parse_level
     from deltaimg.engine.backup.options import BackupOptions
@@ -199,7 +199,7 @@ def backup(
             cache_folder=None if no_cache else cache_dir or _find_cache_folder(terminal),
             cache_budget_bytes=parse_size(cache_size),
         )
-        repository = open_repository(require_repo(repo))
+        repository = open_to_lock(repo, lock_wait, terminal)
         opened = {
             "is_command": command is not None,
             "use_holes": not no_holes,

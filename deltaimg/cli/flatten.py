@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_count, require_repo
+from deltaimg.cli.lock_wait import LockWait, open_to_lock
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_count
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def flatten(
             show_default="0, no deltas at all",
         ),
     ] = None,
+    lock_wait: LockWait = None,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -44,7 +46,6 @@ def flatten(
         deltaimg flatten vm1@latest
         deltaimg flatten --all --max-depth 4
     """
-    from deltaimg.api.repositories import open_repository
     from deltaimg.api.retention import flatten as run_flatten
     from deltaimg.errors import UsageError
 
@@ -54,7 +55,7 @@ def flatten(
         raise UsageError("--all needs --max-depth", hint="deltaimg flatten --all --max-depth 4")
     depth = 0 if max_depth is None else parse_count(max_depth)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repository(require_repo(repo))
+        repository = open_to_lock(repo, lock_wait, terminal)
         results = run_flatten(repository, snapshot or (), max_depth=depth, progress=terminal)
         if as_json:
             terminal.print_json([describe_flattened(each) for each in results])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.lock_wait import LockWait, open_to_lock
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def forget(
         bool, typer.Option("--force", "-f", help="Forget the named snapshots though nothing is left of an image.")
     ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Prune afterwards, which frees the space.")] = False,
+    lock_wait: LockWait = None,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -87,7 +89,6 @@ def forget(
         deltaimg forget vm1 vm2 --keep-within 30d --keep-tag release --prune
         deltaimg forget vm1@2026-11-23 vm1@3f9c01
     """
-    from deltaimg.api.repositories import open_repository
     from deltaimg.api.retention import forget as forget_by_policy
     from deltaimg.api.retention import forget_snapshots
     from deltaimg.api.retention import prune as run_prune
@@ -120,10 +121,10 @@ def forget(
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         if has_rule:
             policy, zone = _make_policy(counts, within, tags or []), _parse_zone(time_zone)
-            repository = open_repository(require_repo(repo))
+            repository = open_to_lock(repo, lock_wait, terminal)
             found = forget_by_policy(repository, policy, names or [], zone=zone, is_dry_run=dry_run, progress=terminal)
         else:
-            repository = open_repository(require_repo(repo))
+            repository = open_to_lock(repo, lock_wait, terminal)
             found = forget_snapshots(repository, names or [], is_forced=force, is_dry_run=dry_run, progress=terminal)
         # What was forgotten by force may go, also where nothing is left; what has vanished may not.
         pruned = (

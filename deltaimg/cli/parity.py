@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deltaimg.cli.lock_wait import LockWait, open_to_lock
 from deltaimg.cli.option_parameters import takes_options
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count
 from deltaimg.errors import PacksDamaged, ParityExhausted, UsageError
 from deltaimg.options.parity import ParityOptions
@@ -17,6 +18,7 @@ from deltaimg.options.parity import ParityOptions
 if TYPE_CHECKING:
     from deltaimg.engine.parity.add import ParityAdded
     from deltaimg.engine.parity.protection import ParityProtection
+    from deltaimg.repo.repository import Repository
 
 _SHORT_NAME = len("parity/") + 12
 
@@ -29,6 +31,7 @@ def parity(
         bool,
         typer.Option("--check", help="Read all parity: 'show' counts its damage, 'add' replaces what is damaged."),
     ] = False,
+    lock_wait: LockWait = None,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -55,7 +58,7 @@ def parity(
     """
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         if action == "add":
-            _add(terminal, require_repo(repo), options, is_thorough=check)
+            _add(terminal, open_to_lock(repo, lock_wait, terminal), options, is_thorough=check)
         elif action not in ("show", "repair"):
             raise UsageError(f"there is no action '{action[:60]}'", hint="'deltaimg parity add', 'show' or 'repair'")
         elif options.percent is not None:
@@ -63,16 +66,15 @@ def parity(
         elif action == "repair":
             if check:
                 raise UsageError("--check is for 'parity add' and 'parity show'")
-            _repair(terminal, require_repo(repo))
+            _repair(terminal, open_to_lock(repo, lock_wait, terminal))
         else:
-            _show(terminal, require_repo(repo), is_thorough=check)
+            _show(terminal, open_to_lock(repo, lock_wait, terminal), is_thorough=check)
 
 
-def _add(terminal: Terminal, location: str, options: ParityOptions, *, is_thorough: bool) -> None:
+def _add(terminal: Terminal, repository: Repository, options: ParityOptions, *, is_thorough: bool) -> None:
     from deltaimg.api.repair import add_parity
-    from deltaimg.api.repositories import open_repository
 
-    added = add_parity(open_repository(location), options, is_thorough=is_thorough, progress=terminal)
+    added = add_parity(repository, options, is_thorough=is_thorough, progress=terminal)
     if terminal.as_json:
         terminal.print_json(_describe_added(added))
     elif added.groups or added.removed_groups:
@@ -88,12 +90,11 @@ def _add(terminal: Terminal, location: str, options: ParityOptions, *, is_thorou
         raise PacksDamaged(added.damaged)
 
 
-def _repair(terminal: Terminal, location: str) -> None:
+def _repair(terminal: Terminal, repository: Repository) -> None:
     from deltaimg.api.repair import repair_packs
-    from deltaimg.api.repositories import open_repository
     from deltaimg.format.pack import pack_name
 
-    done = repair_packs(open_repository(location), progress=terminal)
+    done = repair_packs(repository, progress=terminal)
     if terminal.as_json:
         terminal.print_json(asdict(done))
     terminal.remark(
@@ -109,11 +110,10 @@ def _repair(terminal: Terminal, location: str) -> None:
         raise ParityExhausted(pack_name(pack), 0, reason)
 
 
-def _show(terminal: Terminal, location: str, *, is_thorough: bool) -> None:
+def _show(terminal: Terminal, repository: Repository, *, is_thorough: bool) -> None:
     from deltaimg.api.repair import survey_parity
-    from deltaimg.api.repositories import open_repository
 
-    protection = survey_parity(open_repository(location), is_thorough=is_thorough)
+    protection = survey_parity(repository, is_thorough=is_thorough)
     _warn(terminal, protection)
     if terminal.as_json:
         terminal.print_json(_describe(protection))

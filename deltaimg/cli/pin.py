@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
+from deltaimg.cli.lock_wait import LockWait, open_to_lock
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose
 from deltaimg.cli.terminal import Terminal
 
 
 def pin(
     snapshot: Snapshot,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for people.", show_default=False)] = "",
+    lock_wait: LockWait = None,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -27,12 +29,11 @@ def pin(
 
         deltaimg pin vm1@2026-11-23 --reason 'before the upgrade'
     """
-    from deltaimg.api.repositories import open_repository
     from deltaimg.api.retention import pin as pin_snapshot
     from deltaimg.cli.describe import describe_said
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        found = pin_snapshot(open_repository(require_repo(repo)), snapshot, reason)
+        found = pin_snapshot(open_to_lock(repo, lock_wait, terminal), snapshot, reason)
         if as_json:
             terminal.print_json(describe_said(found))
         terminal.remark(f"pinned {found.label}")

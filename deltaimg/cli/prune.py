@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deltaimg.cli.describe import describe_lock
+from deltaimg.cli.lock_wait import LockWait, open_to_lock
 from deltaimg.cli.option_parameters import takes_options
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 from deltaimg.options.prune import PruneOptions
 
@@ -33,6 +34,7 @@ def prune(
             help="Also where no snapshot is left, or all of an image are gone that this host has seen and not forgotten.",
         ),
     ] = False,
+    lock_wait: LockWait = None,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -52,12 +54,11 @@ def prune(
         deltaimg prune --max-unused 10 --max-repack 20G
         deltaimg prune --trim full
     """
-    from deltaimg.api.repositories import open_repository
     from deltaimg.api.retention import plan_prune
     from deltaimg.api.retention import prune as run_prune
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repository(require_repo(repo))
+        repository = open_to_lock(repo, lock_wait, terminal)
         if dry_run:
             found = plan_prune(repository, options, is_forced=force, progress=terminal)
             if as_json:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from deltaimg.cli.lock_wait import LockWait, make_lock_waiting
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_count, format_seconds
 
@@ -29,6 +30,7 @@ def repair(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="List what would be done, and change nothing.")
     ] = False,
+    lock_wait: LockWait = None,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -51,7 +53,9 @@ def repair(
     from deltaimg.errors import RepositoryDamaged
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        waiting = make_lock_waiting(lock_wait, terminal)
         repository = open_for_repair(require_repo(repo), from_path)
+        repository.lock_waiting = waiting
         report = run_repair(repository, from_path, is_dry_run=dry_run, progress=terminal)
         _print_report(terminal, report)
         if report.damage:

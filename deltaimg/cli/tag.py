@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
+from deltaimg.cli.lock_wait import LockWait, open_to_lock
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose
 from deltaimg.cli.terminal import Terminal
 from deltaimg.errors import UsageError
 
@@ -21,6 +22,7 @@ def tag(
     tags: Annotated[
         list[str] | None, typer.Argument(metavar="TAG", help="Tags, for people and for 'forget --keep-tag'.")
     ] = None,
+    lock_wait: LockWait = None,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -36,7 +38,6 @@ def tag(
         deltaimg tag add vm1@latest weekly offsite
         deltaimg tag remove vm1@2026-11-23 weekly
     """
-    from deltaimg.api.repositories import open_repository
     from deltaimg.api.retention import tag as change_tags
     from deltaimg.cli.describe import describe_said
 
@@ -45,7 +46,7 @@ def tag(
     if not tags:
         raise UsageError("no tag is named", hint=_EXAMPLE)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repository(require_repo(repo))
+        repository = open_to_lock(repo, lock_wait, terminal)
         changes = {"added" if action == "add" else "removed": tags}
         found = change_tags(repository, snapshot, **changes)
         if as_json:

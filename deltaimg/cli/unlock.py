@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.lock_wait import open_to_lock
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def unlock(
         deltaimg unlock vm1
         deltaimg unlock .maintenance --force
     """
-    from deltaimg.api.repositories import list_locks, open_repository, remove_lock
+    from deltaimg.api.repositories import list_locks, remove_lock
     from deltaimg.cli.describe import describe_lock
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repository(require_repo(repo))
+        repository = open_to_lock(repo, None, terminal)
         if name is not None:
             removed = remove_lock(repository, name, is_forced=force)
             if as_json:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
+from deltaimg.cli.lock_wait import LockWait, open_to_lock
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose
 from deltaimg.cli.terminal import Terminal
 
 
 def unpin(
     snapshot: Snapshot,
+    lock_wait: LockWait = None,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -20,12 +22,11 @@ def unpin(
 
         deltaimg unpin vm1@2026-11-23
     """
-    from deltaimg.api.repositories import open_repository
     from deltaimg.api.retention import unpin as unpin_snapshot
     from deltaimg.cli.describe import describe_said
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        found = unpin_snapshot(open_repository(require_repo(repo)), snapshot)
+        found = unpin_snapshot(open_to_lock(repo, lock_wait, terminal), snapshot)
         if as_json:
             terminal.print_json(describe_said(found))
         terminal.remark(f"unpinned {found.label}")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import secrets
 import threading
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from typing import Self
 
@@ -150,6 +150,11 @@ class ExclusiveLock(HeldLock):
     """Held by one at a time. Waits for another holder as long as the repository's `lock_waiting` says."""
 
     def _take(self) -> bool:
+        with ExitStack() as shown:
+            return self._take_in_turn(shown)
+
+    def _take_in_turn(self, shown: ExitStack) -> bool:
+        """Write the lock once nobody else holds it. Args: shown: what tells people for whom this run waits."""
         watch = HolderWatch(self._store, self._waiting)
         waited_s, told, removals = 0.0, "", 0
         while removals < _MAX_REMOVALS:
@@ -169,7 +174,8 @@ class ExclusiveLock(HeldLock):
                 raise RepositoryLocked(self._what, found.describe(), hint=_advise(found))
             if told != found.token:
                 told = found.token
-                self._waiting.notify(f"waiting for {found.describe()}")
+                shown.close()
+                shown.enter_context(self._waiting.show(f"waiting for {found.describe()}"))
             self._waiting.sleep(POLL_S)
             waited_s += POLL_S
         raise RepositoryLocked(self._what, "other processes that come and go")

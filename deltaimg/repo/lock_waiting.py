@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 RENEW_S = 20.0
@@ -22,6 +23,6 @@ class LockWaiting:
     """For a lock whose holder is at work; 0: not at all."""
     patience_s: float = PATIENCE_S
     """For a sign of life of a holder that may be dead; 0: it counts as alive."""
-    notify: Callable[[str], None] = lambda _: None
-    """Called with what is waited for, once for each."""
+    show: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
+    """Called with what is waited for, once for each; entered for as long as that takes, in the thread that waits."""
     sleep: Callable[[float], None] = time.sleep

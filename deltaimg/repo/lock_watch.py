@@ -9,6 +9,7 @@ Clocks are never compared, and time counts by the looks that were taken: a watch
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
 
@@ -73,6 +74,11 @@ class HolderWatch:
 
 def remove_stale_locks(store: Store, locks: list[FoundLock], waiting: LockWaiting) -> list[FoundLock]:
     """Remove those of `locks` whose holders are dead, and return those that are held. All are watched at once."""
+    with ExitStack() as shown:
+        return _watch_all(store, locks, waiting, shown)
+
+
+def _watch_all(store: Store, locks: list[FoundLock], waiting: LockWaiting, shown: ExitStack) -> list[FoundLock]:
     watch = HolderWatch(store, waiting)
     held: list[FoundLock] = []
     undecided, is_told = locks, False
@@ -83,7 +89,7 @@ def remove_stale_locks(store: Store, locks: list[FoundLock], waiting: LockWaitin
             remove_lock(store, each)
         undecided = [each for each, verdict in verdicts if verdict is Verdict.UNDECIDED]
         if undecided and not is_told:
-            waiting.notify(f"watching for a sign of life of {undecided[0].describe()}")
+            shown.enter_context(waiting.show(f"watching for a sign of life of {undecided[0].describe()}"))
             is_told = True
         if undecided:
             waiting.sleep(POLL_S)

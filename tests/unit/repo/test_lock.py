@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
 import pytest
@@ -55,6 +57,20 @@ class Naps:
         return sum(self.slept)
 
 
+def show_in(told: list[str]) -> Callable[[str], AbstractContextManager[None]]:
+    """Return what keeps account of for whom a run waits, and when that ended."""
+
+    @contextmanager
+    def show(text: str) -> Iterator[None]:
+        told.append(text)
+        try:
+            yield
+        finally:
+            told.append("done")
+
+    return show
+
+
 def found(name: str = NAME, **changes: object) -> FoundLock:
     """Return a lock of this process, changed so."""
     lock = msgspec.structs.replace(describe_process("f00d", "backup of a.raw", START), **changes)
@@ -68,7 +84,7 @@ def put(repository: Repository, lock: FoundLock) -> None:
 def take(repository: Repository, naps: Naps | None = None, **waiting: float) -> ExclusiveLock:
     """Return a lock to enter, on an image of which another run may be at work."""
     told: list[str] = []
-    repository.lock_waiting = LockWaiting(sleep=naps or Naps(), **{"patience_s": 10.0} | waiting, notify=told.append)
+    repository.lock_waiting = LockWaiting(sleep=naps or Naps(), **{"patience_s": 10.0} | waiting, show=show_in(told))
     return ImageLock(repository, "vm1", "backup of b.raw", START)
 
 
@@ -214,11 +230,11 @@ def test_without_patience_a_lock_of_elsewhere_is_held() -> None:
 def test_a_run_waits_for_a_living_holder_as_long_as_it_was_asked_to() -> None:
     repository, naps, told = make_repository(), Naps(), []
     with ImageLock(repository, "vm1", "backup of a.raw", START) as first:
-        repository.lock_waiting = LockWaiting(wait_s=20, sleep=naps, notify=told.append)
+        repository.lock_waiting = LockWaiting(wait_s=20, sleep=naps, show=show_in(told))
         with pytest.raises(RepositoryLocked, match=r"backup of a\.raw"):
             ImageLock(repository, "vm1", "x", START).__enter__()
         assert naps.seconds == 20
-        assert len(told) == 1
+        assert told[1:] == ["done"]
         assert "waiting for process" in told[0]
         assert "backup of a.raw" in told[0]
         naps.acts[len(naps.slept) + 4] = first.release

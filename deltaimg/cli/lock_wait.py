@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`--lock-wait`: how long a command waits for the locks of others, and how it says so."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from deltaimg.cli.options import require_repo
+from deltaimg.errors import UsageError
+
+if TYPE_CHECKING:
+    from deltaimg.cli.terminal import Terminal
+    from deltaimg.repo.lock_waiting import LockWaiting
+    from deltaimg.repo.repository import Repository
+
+LockWait = Annotated[
+    Optional[str],  # noqa: UP045  typer reads this at run time
+    typer.Option(
+        "--lock-wait",
+        metavar="TIME",
+        envvar="DELTAIMG_LOCK_WAIT",
+        help="Wait so long for a process that holds the lock: 90s, 10m, 2h.",
+        show_default="do not wait",
+    ),
+]
+
+_TIME = re.compile(r"(\d{1,9})([smh]?)", re.ASCII)
+_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def open_to_lock(repo: str | None, lock_wait: str | None, terminal: Terminal) -> Repository:
+    """Open the repository for a command that takes locks or removes them; waiting for others is shown as a stage."""
+    from deltaimg.api.repositories import open_repository
+
+    waiting = make_lock_waiting(lock_wait, terminal)
+    repository = open_repository(require_repo(repo))
+    repository.lock_waiting = waiting
+    return repository
+
+
+def make_lock_waiting(lock_wait: str | None, terminal: Terminal) -> LockWaiting:
+    """Return what the locks of a repository wait for, and show in the terminal; raises UsageError for what is no time."""
+    from deltaimg.engine.progress import stage
+    from deltaimg.repo.lock_waiting import LockWaiting
+
+    wait_s = 0 if lock_wait is None else parse_wait(lock_wait)
+    return LockWaiting(wait_s=wait_s, show=partial(stage, terminal))
+
+
+def parse_wait(text: str) -> int:
+    """Return the seconds that `90`, `90s`, `10m` or `2h` means; raises UsageError."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"'{text[:60]}' is not a valid time", hint="write 90s, 10m, 2h or the like")
+    return int(match[1]) * _UNIT_S[match[2]]
