@@ -72,6 +72,7 @@ class ObjectFiles:
     def move(self, path: str, target: str) -> None:
         """Give a file a name that must not exist, durably, before it loses the one that it has."""
         self._folders.make(os.path.dirname(target))
+        moved = self._port.stat(path)
         try:
             self.publish_new(path, target)
         except OSError as error:
@@ -80,17 +81,20 @@ class ObjectFiles:
             self._copy(path, target)
         self._port.sync_folder(os.path.dirname(target))
         with suppress(FileNotFoundError):
-            self._port.unlink(path)
-        self._port.sync_folder(os.path.dirname(path))
+            self._remove_if(path, lambda aside: os.path.samestat(self._port.stat(aside), moved))
 
     def delete_exactly(self, path: str, data: bytes) -> bool:
-        """Remove a file if it holds this, durably; return whether it did.
+        """Remove a file if it holds this, durably; return whether it did."""
+        return self._remove_if(path, lambda aside: self._port.read(aside, 0, len(data) + 1) == data)
 
-        Another may have taken its name since it was last read: whatever has the name is taken away at once, and looked at then.
+    def _remove_if(self, path: str, is_wanted: Callable[[str], bool]) -> bool:
+        """Remove the file that is found under a name if it is the one that is wanted, durably; return whether it was.
+
+        Another may have taken the name since anybody looked: whatever has it is taken away at once, looked at, and given back.
         """
         aside = self._choose_temporary(os.path.dirname(path))
         self._port.rename(path, aside)
-        is_same = self._port.read(aside, 0, len(data) + 1) == data
+        is_same = is_wanted(aside)
         if not is_same:
             with suppress(FileExistsError):
                 self.publish_new(aside, path)

@@ -94,7 +94,36 @@ def test_a_moved_object_has_its_new_name_durably_before_it_loses_the_old_one(tmp
     store.put("quarantine/other", [b""])
     port.steps.clear()
     store.move(NAME, "quarantine/" + "ab" * 32)
-    assert port.steps == ["link", "sync quarantine", "unlink", "sync ab"]
+    assert port.steps == ["link", "sync quarantine", "rename", "unlink", "sync ab"]
+
+
+@pytest.mark.parametrize("step", ["link", "rename"])
+def test_what_took_the_name_of_an_object_while_it_was_moved_stays(tmp_path: Path, step: str) -> None:
+    """A repair that was frozen there removed the good object that another had put in the place of a damaged one."""
+
+    class Frozen(FilePort):
+        is_armed = False
+
+        def link(self, source: str, target: str) -> None:
+            self._freeze("link")
+            super().link(source, target)
+
+        def rename(self, source: str, target: str) -> None:
+            self._freeze("rename")
+            super().rename(source, target)
+
+        def _freeze(self, name: str) -> None:
+            if self.is_armed and name == step:
+                self.is_armed = False
+                LocalStore(str(tmp_path)).replace(NAME, [b"good"])
+
+    port = Frozen()
+    store = LocalStore(str(tmp_path), port)
+    store.put(NAME, [b"damaged"])
+    port.is_armed = True
+    store.move(NAME, "quarantine/" + "ab" * 32)
+    assert not port.is_armed
+    assert store.get(NAME) == b"good"
 
 
 def test_what_a_put_leaves_is_the_object_alone(tmp_path: Path) -> None:
