@@ -10,6 +10,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deltaimg.model import DamagedExtent
 
 _REPAIR = "'deltaimg check' lists what is damaged, 'deltaimg repair' recovers what can be recovered"
 _RECOVER = "'deltaimg repair' recovers what parity, another copy or the image still has"
@@ -281,10 +285,15 @@ class IntegrityError(DeltaimgError):
 
     exit_code = 40
 
-    def __init__(self, object_name: str, offset: int, problem: str) -> None:
-        """Args: object_name: its name in the repository, or the path of a file. offset: where in it, in bytes."""
-        hint = self.hint or (_REPAIR if _OBJECT.match(object_name) else _MAKE_AGAIN)
-        super().__init__(f"{object_name}: {problem} (at byte {offset})", hint=hint)
+    def __init__(
+        self, object_name: str, offset: int, problem: str, *, message: str | None = None, hint: str | None = None
+    ) -> None:
+        """Args: object_name: its name in the repository, or the path of a file. offset: where in it, in bytes.
+
+        message: instead of the one made of these. hint: instead of the one that suits the object.
+        """
+        hint = hint or self.hint or (_REPAIR if _OBJECT.match(object_name) else _MAKE_AGAIN)
+        super().__init__(message or f"{object_name}: {problem} (at byte {offset})", hint=hint)
         self.object_name, self.offset, self.problem = object_name, offset, problem
 
 
@@ -324,24 +333,26 @@ class ContentDamaged(IntegrityError):
     def __init__(
         self,
         snapshot: str,
-        damage: tuple[tuple[int, int, str], ...],
+        damage: tuple[DamagedExtent, ...],
         *,
         is_rest_restored: bool = False,
         is_whole: bool = False,
     ) -> None:
-        """Args: damage: [start, end) in bytes and the reason, each. is_rest_restored: by `restore --keep-going`.
+        """Args: damage: one extent at least, ascending. is_rest_restored: by `restore --keep-going`.
 
         is_whole: nothing of the snapshot can be read.
         """
-        start, end, reason = damage[0]
+        first = damage[0]
+        where = f": bytes {first.start} to {first.end}" if first.end > first.start else ""
         more = f", and {len(damage) - 1} more extent{'s' * (len(damage) > 2)}" if len(damage) > 1 else ""
         is_rest_left = not is_rest_restored and not is_whole
-        DeltaimgError.__init__(
-            self,
-            f"snapshot {snapshot}{f': bytes {start} to {end}' if end > start else ''} cannot be read: {reason}{more}",
+        super().__init__(
+            snapshot,
+            first.start,
+            first.reason,
+            message=f"snapshot {snapshot}{where} cannot be read: {first.reason}{more}",
             hint=f"{_RECOVER}; 'deltaimg restore --keep-going' restores the rest" if is_rest_left else _RECOVER,
         )
-        self.object_name, self.offset, self.problem = snapshot, start, reason
         self.snapshot, self.damage = snapshot, damage
 
 
@@ -351,8 +362,7 @@ class RepositoryDamaged(IntegrityError):
     exit_code = 48
 
     def __init__(self, location: str, problem: str, *, hint: str) -> None:
-        DeltaimgError.__init__(self, f"{location}: {problem}", hint=hint)
-        self.object_name, self.offset, self.problem = location, 0, problem
+        super().__init__(location, 0, problem, message=f"{location}: {problem}", hint=hint)
 
 
 class ContentDiffers(DeltaimgError):
@@ -376,12 +386,13 @@ class PacksDamaged(IntegrityError):
 
     def __init__(self, packs: tuple[str, ...]) -> None:
         more = f", and {len(packs) - 1} more" if len(packs) > 1 else ""
-        DeltaimgError.__init__(
-            self,
-            f"pack {packs[0]}{more}: damaged or unreadable, and left without new parity; all others are protected",
+        super().__init__(
+            packs[0],
+            0,
+            "damaged",
+            message=f"pack {packs[0]}{more}: damaged or unreadable, and left without new parity; all others are protected",
             hint="'deltaimg parity repair' recovers what it can; then run again",
         )
-        self.object_name, self.offset, self.problem = packs[0], 0, "damaged"
         self.packs = packs
 
 

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -19,12 +22,25 @@ MAX_NAME_BYTES = 200
 """Room for a suffix below the 255 bytes that file systems allow."""
 
 
-@dataclass(frozen=True, slots=True)
-class DamagedExtent:
+Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_IMAGE_BYTES)]
+"""A number of bytes, or an offset."""
+
+
+class Extent(msgspec.Struct, frozen=True, order=True, array_like=True, forbid_unknown_fields=True):
+    """Bytes [start, end) of an image. A manifest has it as a list of two numbers."""
+
+    start: Size
+    end: Size
+
+    @property
+    def length(self) -> int:
+        """How many bytes it has."""
+        return self.end - self.start
+
+
+class DamagedExtent(Extent, frozen=True, order=True):
     """Bytes [start, end) of a snapshot that cannot be read, and why."""
 
-    start: int
-    end: int
     reason: str
 
 

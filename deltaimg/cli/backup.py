@@ -25,6 +25,7 @@ from deltaimg.errors import SourceUnreadable, UsageError
 if TYPE_CHECKING:
     from deltaimg.engine.backup.forecast import BackupForecast
     from deltaimg.format.manifest import Manifest
+    from deltaimg.model import Extent
 
 _SHOWN = 10
 """Extents that are listed one by one."""
@@ -274,16 +275,16 @@ def _is_salvaging(on_read_error: str) -> bool:
     return on_read_error == "zero"
 
 
-def _warn_of_unreadable(extents: tuple[tuple[int, int], ...], image: str, terminal: Terminal) -> None:
-    for start, end in extents[:_SHOWN]:
-        terminal.warn(f"{image}: bytes {start} to {end} cannot be read, and are zeros in the snapshot")
+def _warn_of_unreadable(extents: tuple[Extent, ...], image: str, terminal: Terminal) -> None:
+    for lost in extents[:_SHOWN]:
+        terminal.warn(f"{image}: bytes {lost.start} to {lost.end} cannot be read, and are zeros in the snapshot")
 
 
 def _report_unreadable(manifest: Manifest, image: str, terminal: Terminal) -> None:
     """List what could not be read; raises SourceUnreadable if there is something."""
     _warn_of_unreadable(manifest.unreadable, image, terminal)
     if manifest.unreadable:
-        lost_bytes = sum(end - start for start, end in manifest.unreadable)
+        lost_bytes = sum(extent.length for extent in manifest.unreadable)
         places = format_count(len(manifest.unreadable), "place")
         raise SourceUnreadable(
             image,

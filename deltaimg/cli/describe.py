@@ -11,7 +11,7 @@ import msgspec
 
 from deltaimg.cli.terminal import format_moment
 from deltaimg.format.manifest import Manifest, is_time, parse_time
-from deltaimg.model import DamagedExtent
+from deltaimg.model import DamagedExtent, Extent
 from deltaimg.repo.lock_holder import FoundLock
 from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
@@ -95,9 +95,9 @@ def describe_forecast(planned: BackupForecast, image: str) -> dict[str, Any]:
     return described | {"unreadable": describe_extents(planned.unreadable)}
 
 
-def describe_extents(extents: Iterable[tuple[int, int]]) -> list[dict[str, int]]:
-    """Return extents, [start, end) in bytes, as JSON objects."""
-    return [{"start": start, "end": end} for start, end in extents]
+def describe_extents(extents: Iterable[Extent]) -> list[dict[str, int]]:
+    """Return extents as JSON objects."""
+    return [{"start": each.start, "end": each.end} for each in extents]
 
 
 def describe_damage(extents: Iterable[DamagedExtent]) -> list[dict[str, int | str]]:

@@ -72,7 +72,7 @@ def diff(
         )
         shown = found.extents
         if len(shown) > _SHOWN and not verbose:
-            shown = tuple(sorted(sorted(shown, key=lambda extent: extent[0] - extent[1])[:_SHOWN]))
+            shown = tuple(sorted(sorted(shown, key=lambda extent: -extent.length)[:_SHOWN]))
             terminal.print(f"the {_SHOWN} largest:")
-        rows = [[str(start), str(end), format_bytes(end - start)] for start, end in shown]
+        rows = [[str(each.start), str(each.end), format_bytes(each.length)] for each in shown]
         terminal.print_table((">from byte", ">to byte", ">size"), rows)

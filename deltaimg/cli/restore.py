@@ -51,8 +51,7 @@ def restore(
             options,
             progress=terminal,
         )
-        damage = tuple((each.start, each.end, each.reason) for each in result.damage)
-        if as_json and not damage:
+        if as_json and not result.damage:
             terminal.print_json(
                 {
                     "snapshot": result.manifest.id,
@@ -66,10 +65,10 @@ def restore(
                     "damage": [],
                 }
             )
-        if damage:
-            for start, end, reason in damage:
-                terminal.warn(f"bytes {start} to {end} are missing and read as zeros: {reason}")
-            raise ContentDamaged(result.manifest.label, damage, is_rest_restored=True)
+        if result.damage:
+            for lost in result.damage:
+                terminal.warn(f"bytes {lost.start} to {lost.end} are missing and read as zeros: {lost.reason}")
+            raise ContentDamaged(result.manifest.label, result.damage, is_rest_restored=True)
         terminal.remark(
             f"{result.manifest.label} restored to {target} and verified: {format_bytes(result.manifest.size_bytes)} image, "
             f"{format_bytes(result.data_bytes)} data, in {format_seconds(result.duration_s)}"

@@ -114,12 +114,12 @@ def show(
 def _print_unreadable(terminal: Terminal, manifest: Manifest, *, is_verbose: bool) -> None:
     if not manifest.unreadable:
         return
-    lost_bytes = sum(end - start for start, end in manifest.unreadable)
+    lost_bytes = sum(extent.length for extent in manifest.unreadable)
     terminal.print("")
     terminal.print(f"{format_bytes(lost_bytes)} could not be read, and are zeros in it:")
     shown = manifest.unreadable if is_verbose else manifest.unreadable[:_SHOWN]
-    for start, end in shown:
-        terminal.print(f"  bytes {start} to {end}")
+    for lost in shown:
+        terminal.print(f"  bytes {lost.start} to {lost.end}")
     if len(shown) < len(manifest.unreadable):
         terminal.print(f"  and {format_count(len(manifest.unreadable) - len(shown), 'more place')}; -v lists all")
 

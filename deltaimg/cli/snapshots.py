@@ -134,7 +134,7 @@ def _make_notes(snapshot: Snapshot, listed: ListedSnapshot) -> list[str]:
     notes = ["full"] * (manifest.base is None) + ["live"] * manifest.is_live
     notes += [manifest.container] * bool(manifest.container)
     if manifest.unreadable:
-        lost_bytes = sum(end - start for start, end in manifest.unreadable)
+        lost_bytes = sum(extent.length for extent in manifest.unreadable)
         notes.append(f"{format_bytes(lost_bytes)} unreadable")
     if listed.is_base_forgotten and manifest.base_taken_at is not None:
         notes.append(f"since {format_moment(manifest.base_taken_at, to_minutes=True)} (forgotten)")

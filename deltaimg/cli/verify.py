@@ -97,11 +97,7 @@ def _verify(repository: Repository, selectors: list[str], options: VerifyOptions
     terminal.remark(_tell_verified_share(results.verified_share, sum(bool(each.damage) for each in results)))
     for each in results:
         if each.damage:
-            raise ContentDamaged(
-                each.ref.label,
-                tuple((d.start, d.end, d.reason) for d in each.damage),
-                is_whole=not each.records_total,
-            )
+            raise ContentDamaged(each.ref.label, each.damage, is_whole=not each.records_total)
 
 
 def _tell_verified_share(verified_share: VerifiedSummary, damaged: int) -> str:
@@ -122,7 +118,7 @@ def _compare(repository: Repository, selector: str, image: str, terminal: Termin
     from deltaimg.errors import ContentDiffers
 
     found = compare(repository, selector, image, progress=terminal)
-    differing_bytes = sum(end - start for start, end in found.differing)
+    differing_bytes = sum(extent.length for extent in found.differing)
     if terminal.as_json:
         terminal.print_json(
             {
@@ -136,10 +132,10 @@ def _compare(repository: Repository, selector: str, image: str, terminal: Termin
             }
         )
     if found.differing:
-        start, end = found.differing[0]
+        first = found.differing[0]
         raise ContentDiffers(
             f"{image}: differs from snapshot {found.manifest.label} in {differing_bytes} bytes, "
-            f"first at {start} to {end}"
+            f"first at {first.start} to {first.end}"
         )
     terminal.remark(f"{image} is {found.manifest.label}, byte for byte")
     if found.tail_bytes:

@@ -25,7 +25,7 @@ from deltaimg.format.limits import (
     MAX_TAGS,
     MAX_UNREADABLE_EXTENTS,
 )
-from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MAX_NAME_BYTES, MIN_BLOCK_BYTES
+from deltaimg.model import MAX_BLOCK_BYTES, MAX_NAME_BYTES, MIN_BLOCK_BYTES, Extent, Size
 
 SNAPSHOTS = "snapshots/"
 TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
@@ -39,8 +39,6 @@ Tags = Annotated[
 ]
 Remark = Annotated[str, msgspec.Meta(max_length=MAX_REMARK_CHARACTERS)]
 """A comment, or the reason of a pin."""
-Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_IMAGE_BYTES)]
-Extent = tuple[Size, Size]
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,7 +198,7 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
         raise Malformed(name, HEADER_BYTES, f"its block size is {size} bytes")
     if (manifest.base is None) != (manifest.base_time is None):
         raise Malformed(name, HEADER_BYTES, "only one of base and base_time is there")
-    edges = [edge for extent in manifest.unreadable for edge in extent]
+    edges = [edge for extent in manifest.unreadable for edge in (extent.start, extent.end)]
     if edges and (edges[-1] > manifest.size_bytes or any(a >= b for a, b in itertools.pairwise(edges))):
         raise Malformed(name, HEADER_BYTES, "its unreadable extents are not ascending, or are past its end")
     return manifest

@@ -6,6 +6,7 @@ from __future__ import annotations
 from deltaimg.arrays import Ranges
 from deltaimg.image.extents import Extents
 from deltaimg.image.source import Source
+from deltaimg.model import Extent
 
 _DRAIN_BYTES = 1 << 20
 
@@ -19,7 +20,7 @@ class PrefixSource:
         self.size_bytes: int | None = None if inner.is_sequential else prefix_bytes
 
     @property
-    def unreadable(self) -> tuple[tuple[int, int], ...]:
+    def unreadable(self) -> tuple[Extent, ...]:
         return self._inner.unreadable
 
     def peek(self, length: int) -> bytes:

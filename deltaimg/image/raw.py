@@ -23,7 +23,7 @@ from deltaimg.image.reader import Reader, ReadFailure
 from deltaimg.image.salvage_reader import OF_THE_MEDIUM, SalvageReader, TooMuchUnreadable
 from deltaimg.image.uses import find_writer
 from deltaimg.image.write_watch import DeviceWatch, FileWatch, WriteWatch
-from deltaimg.model import MAX_IMAGE_BYTES
+from deltaimg.model import MAX_IMAGE_BYTES, Extent
 
 
 class RawSource:
@@ -85,7 +85,7 @@ class RawSource:
         return Extents.from_bounds(bounds, size, inside=DATA, outside=HOLE)
 
     @property
-    def unreadable(self) -> tuple[tuple[int, int], ...]:
+    def unreadable(self) -> tuple[Extent, ...]:
         return self._salvage.unreadable if self._salvage else ()
 
     def peek(self, length: int) -> bytes:
@@ -147,7 +147,7 @@ class RawSource:
                 error.hint = "--on-read-error zero backs up the rest; ddrescue may get more out of a failing disk"
             return error
         lost = self.unreadable
-        lost_bytes = sum(end - start for start, end in lost)
+        lost_bytes = sum(extent.length for extent in lost)
         return ImageError(
             self.path,
             f"{lost_bytes} bytes in {len(lost)} places cannot be read, and perhaps more: it may have failed as a whole",

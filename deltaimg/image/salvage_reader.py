@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 
 from deltaimg.arrays import Ranges
 from deltaimg.image.reader import Reader, ReadFailure
+from deltaimg.model import Extent
 
 OF_THE_MEDIUM = (
     errno.EIO,
@@ -30,7 +31,7 @@ class TooMuchUnreadable(Exception):
 
 
 class ExtentSet:
-    """Extents, [start, end) in bytes, kept ascending and apart."""
+    """Extents, kept ascending and apart."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
@@ -51,9 +52,9 @@ class ExtentSet:
         self._starts[first:last] = [start]
         self._ends[first:last] = [end]
 
-    def to_tuple(self) -> tuple[tuple[int, int], ...]:
+    def to_tuple(self) -> tuple[Extent, ...]:
         """Return all extents."""
-        return tuple(zip(self._starts, self._ends, strict=True))
+        return tuple(map(Extent, self._starts, self._ends))
 
 
 class SalvageReader:
@@ -67,8 +68,8 @@ class SalvageReader:
         self._lost = ExtentSet()
 
     @property
-    def unreadable(self) -> tuple[tuple[int, int], ...]:
-        """[start, end) in bytes of what reads as zeros instead of what is on the disk, ascending and apart."""
+    def unreadable(self) -> tuple[Extent, ...]:
+        """What reads as zeros instead of what is on the disk, ascending and apart."""
         with self._lock:
             return self._lost.to_tuple()
 

@@ -12,6 +12,7 @@ from deltaimg.arrays import Ranges
 from deltaimg.descriptors import find_descriptor, is_standard_stream
 from deltaimg.errors import ImageError, UnsupportedImage
 from deltaimg.image.extents import Extents
+from deltaimg.model import Extent
 from deltaimg.posix import describe_mode
 
 STREAM = "-"
@@ -41,8 +42,8 @@ class Source(Protocol):
         ...
 
     @property
-    def unreadable(self) -> tuple[tuple[int, int], ...]:
-        """[start, end) in bytes of what could not be read so far and was zeros instead, ascending and apart."""
+    def unreadable(self) -> tuple[Extent, ...]:
+        """What could not be read so far and was zeros instead, ascending and apart."""
         ...
 
     def peek(self, length: int) -> bytes:

@@ -9,7 +9,7 @@ from deltaimg.arrays import Ranges
 from deltaimg.descriptors import describe_failure, read_some
 from deltaimg.errors import ImageError, UnsupportedImage
 from deltaimg.image.extents import Extents
-from deltaimg.model import MAX_IMAGE_BYTES
+from deltaimg.model import MAX_IMAGE_BYTES, Extent
 
 
 class StreamSource:
@@ -17,7 +17,7 @@ class StreamSource:
 
     is_sequential = True
     is_device = False
-    unreadable: tuple[tuple[int, int], ...] = ()
+    unreadable: tuple[Extent, ...] = ()
 
     def __init__(self, descriptor: int, path: str = "-", *, is_owned: bool = False) -> None:
         """Args: is_owned: close the descriptor at the end."""

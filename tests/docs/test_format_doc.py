@@ -32,7 +32,7 @@ from deltaimg.format.framing import HEADER, HEADER_BYTES, VERSION, Kind
 from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import Manifest, Statistics
 from deltaimg.kernels import digest_blocks, digest_buffer
-from deltaimg.model import MAX_IMAGE_BYTES
+from deltaimg.model import MAX_IMAGE_BYTES, Extent
 from deltaimg.repo.repository import Keys
 from tests.docs import dump
 from tests.docs.doc_tables import (
@@ -234,6 +234,8 @@ def tell_type(annotation: Any) -> str:
         if base is str and meta.pattern is not None:
             return "hex" + re.search(r"\{(\d+)\}", meta.pattern)[1]
         return "size" if (meta.ge, meta.le) == (0, MAX_IMAGE_BYTES) else tell_type(base)
+    if annotation is Extent:
+        return "list of size"
     if get_origin(annotation) is tuple:
         return f"list of {tell_type(get_args(annotation)[0])}"
     names = {str: "text", int: "integer", float: "number", bool: "boolean", Statistics: "object"}

@@ -139,7 +139,7 @@ def extents_on(chain: Chain, pack: str) -> list[tuple[int, int]]:
             firsts, _ = content.table.source_slots(record)
             if lost.intersection(content.table.records_of(firsts).tolist()):
                 lost.add(record)
-    return join(extent for record in lost for extent in content.extents_of(record))
+    return join((extent.start, extent.end) for record in lost for extent in content.extents_of(record))
 
 
 def join(extents: object) -> list[tuple[int, int]]:

@@ -89,7 +89,7 @@ def document_refusals() -> Iterator[Refusal]:
             {
                 "id": "aa", "base": "00000000000000AA", "base_time": 5, "maps": ["ab" * 32 + "\n"], "root_digest": "cd" * 32,
                 "size_bytes": 2**60 + 1, "block_bytes": 4096.5, "statistics": {}, "started": 5, "ended": None, "tags": "weekly",
-                "comment": None, "is_live": "yes", "container": None, "unreadable": [[1, 2, 3]],
+                "comment": None, "is_live": "yes", "container": None, "unreadable": [[1, -2]],
             },
         ),
         ("annotation", {"snapshot": "aa", "number": 0, "time": 5, "pinned": False, "tags": "weekly", "comment": None}),
@@ -113,6 +113,7 @@ def document_refusals() -> Iterator[Refusal]:
         ("unreadable-overlapping", {"unreadable": [[0, 512], [511, 1024]]}, "its unreadable extents are not ascending"),
         ("unreadable-empty", {"unreadable": [[512, 512]]}, "its unreadable extents are not ascending"),
         ("unreadable-too-many", {"unreadable": [[n * 2, n * 2 + 1] for n in range(4097)]}, "$.unreadable"),
+        ("unreadable-of-three", {"unreadable": [[1, 2, 3]]}, "at most length 2"),
         ("no-maps", {"maps": []}, "$.maps"),
         ("too-many-maps", {"maps": [f"{number:064x}" for number in range(65)]}, "$.maps"),
         ("of-a-map-twice", {"maps": ["ab" * 32] * 2}, "lists a map twice"),

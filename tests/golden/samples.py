@@ -25,6 +25,7 @@ from deltaimg.format.signature import SignatureObject
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
 from deltaimg.format.verified import VerifiedObject
+from deltaimg.model import Extent
 from tests.golden.kinds import PackContent
 from tests.support.galois import parity_planes
 
@@ -92,7 +93,7 @@ INCREMENTAL = msgspec.structs.replace(
     comment="die Uhr ging nach",
     is_live=True,
     container="qcow2",
-    unreadable=((512, 1024), (8192, 40961)),
+    unreadable=(Extent(512, 1024), Extent(8192, 40961)),
     source="/dev/vg0/vm1",
     host="hyper1",
     software="deltaimg 0.1.0",

@@ -102,7 +102,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         old, new = old.ljust(size, b"\0"), new.ljust(size, b"\0")
         expected = {at for at in range(0, size, PAGE) if old[at : at + PAGE] != new[at : at + PAGE]}
         found = diff_snapshots(self.repository, older, newer).extents
-        assert {at for start, end in found for at in range(start, end, PAGE)} == expected
+        assert {at for each in found for at in range(each.start, each.end, PAGE)} == expected
 
     @invariant()
     def snapshots_are_in_order(self) -> None:

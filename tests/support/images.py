@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from deltaimg.image.extents import DATA, HOLE, Extents
-from deltaimg.model import KIB
+from deltaimg.model import KIB, Extent
 
 PAGE = 4 * KIB
 
@@ -116,7 +116,7 @@ class ImageSource:
 
     is_sequential = False
     is_device = False
-    unreadable: tuple[tuple[int, int], ...] = ()
+    unreadable: tuple[Extent, ...] = ()
 
     def __init__(self, image: SyntheticImage, path: str = "synthetic.raw") -> None:
         self.path = path

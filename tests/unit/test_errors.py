@@ -10,8 +10,10 @@ import sys
 import pytest
 
 from deltaimg import errors
-from deltaimg.errors import DeltaimgError, error_classes
+from deltaimg.errors import DeltaimgError, IntegrityError, error_classes
+from deltaimg.model import DamagedExtent
 
+GONE = DamagedExtent(0, 4096, "gone")
 EXAMPLES: list[DeltaimgError] = [
     errors.UsageError("--jobs is 0", hint="give a positive number"),
     errors.ImageError("/dev/sda", "cannot be read"),
@@ -25,7 +27,7 @@ EXAMPLES: list[DeltaimgError] = [
     errors.Truncated("maps/ab", 64, 100, 80),
     errors.Malformed("maps/ab", 64, "its counts are absurd"),
     errors.DigestMismatch("packs/ab", 4096, "the record here", b"\1" * 16, b"\2" * 16),
-    errors.ContentDamaged("vm1@3f9c", ((0, 4096, "gone"), (8192, 12288, "gone"))),
+    errors.ContentDamaged("vm1@3f9c", (GONE, GONE)),
     errors.ParityExhausted("packs/ab", 0, "4 shards of one stripe are lost"),
     errors.PacksDamaged(("ab", "cd")),
     errors.ObjectTooLarge("maps/ab", 5_000_000_000, 1_048_640),
@@ -96,7 +98,10 @@ def test_damage_is_always_placed(error):
         (errors.Truncated("maps/ab", 64, 100, 80), ["maps/ab", "100 bytes needed", "80 found", "at byte 64"]),
         (errors.DigestMismatch("packs/ab", 9, "it", b"\1" * 16, b"\2" * 16), ["0101010101010101", "0202020202020202"]),
         (errors.SnapshotIncomplete("vm1@3f9c", "maps/00aa"), ["vm1@3f9c", "maps/00aa"]),
-        (errors.ContentDamaged("vm1@3f", ((0, 4096, "gone"),) * 3), ["bytes 0 to 4096", "gone", "and 2 more extents"]),
+        (
+            errors.ContentDamaged("vm1@3f", (DamagedExtent(0, 4096, "gone"),) * 3),
+            ["bytes 0 to 4096", "gone", "and 2 more extents"],
+        ),
         (errors.RepositoryLocked("image 'vm1'", "process 1"), ["image 'vm1'", "process 1"]),
     ],
     ids=lambda each: named(each) if isinstance(each, DeltaimgError) else "",
@@ -156,7 +161,7 @@ def test_damage_names_the_way_out_that_fits_what_is_damaged():
 
 
 def test_a_restore_that_kept_going_is_not_told_to_keep_going():
-    damage = ((0, 4096, "gone"),)
+    damage = (GONE,)
     assert "--keep-going" in errors.ContentDamaged("vm1@3f9c", damage).hint
     assert "--keep-going" not in errors.ContentDamaged("vm1@3f9c", damage, is_rest_restored=True).hint
 
@@ -176,3 +181,12 @@ def test_every_error_but_those_of_usage_and_paths_says_what_to_do_next():
 def test_packages_are_installed_where_this_program_runs():
     command = errors.describe_installation("pyeclib>=1.8", is_broken=True)
     assert command == f"{sys.executable} -m pip install --force-reinstall 'pyeclib>=1.8'"
+
+
+def test_an_integrity_error_names_the_object_and_where_in_it() -> None:
+    for error in EXAMPLES:
+        if isinstance(error, IntegrityError):
+            assert error.object_name in str(error)
+            assert error.offset >= 0
+            assert error.problem
+            assert error.hint

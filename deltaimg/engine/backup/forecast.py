@@ -29,6 +29,7 @@ from deltaimg.engine.scan import Scanner
 from deltaimg.format.manifest import Manifest, Statistics
 from deltaimg.image.extents import DATA
 from deltaimg.image.source import Source
+from deltaimg.model import Extent
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name
@@ -42,8 +43,8 @@ class BackupForecast:
     """Of the snapshot that it would be compared with, None for a full one."""
     statistics: Statistics
     """All but what would be stored, which is 0 here."""
-    unreadable: tuple[tuple[int, int], ...]
-    """What could not be read: [start, end) in bytes, ascending and apart."""
+    unreadable: tuple[Extent, ...]
+    """What could not be read, ascending and apart."""
 
 
 def forecast_backup(

@@ -44,7 +44,7 @@ def find_changed_piece(
     piece_bytes = max(_PIECE_BYTES, block_bytes)
     buffer = memoryview(mmap.mmap(-1, piece_bytes))
     for start, end in _choose_pieces(bounds, piece_bytes, chance):
-        if any(first < end and start < last for first, last in source.unreadable):
+        if any(lost.start < end and start < lost.end for lost in source.unreadable):
             continue  # a failing disk reads now this, now that
         got = source.read_into(start, buffer[: end - start])
         if got < end - start:

@@ -95,7 +95,8 @@ class SnapshotReader:
                     self._lock.check()
                 if damage is None:
                     extent = self._content.extents_of(record)[0]
-                    raise ContentDamaged(self._content.manifest.label, ((*extent, str(error)),)) from error
+                    damaged = DamagedExtent(extent.start, extent.end, str(error))
+                    raise ContentDamaged(self._content.manifest.label, (damaged,)) from error
                 damage += [
                     DamagedExtent(at * block, min((at + count) * block, end), str(error))
                     for at, count, _ in of_record.tolist()

@@ -27,7 +27,7 @@ from deltaimg.engine.content.source_ranges import ReadBack
 from deltaimg.engine.content.walk import ReadSources, RecordWalk, WalkedRecords, WalkPlan, plan_walk
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.format.manifest import Manifest
-from deltaimg.model import DamagedExtent
+from deltaimg.model import DamagedExtent, Extent
 from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.numbering import cut_at_records
 from deltaimg.repo.record_reader import RecordReader
@@ -133,23 +133,23 @@ class SnapshotContent:
         finally:
             walk.close()
 
-    def zero_extents(self) -> Iterator[tuple[int, int]]:
-        """Yield [start, end) in bytes of everything that reads as zeros, ascending, joined."""
+    def zero_extents(self) -> Iterator[Extent]:
+        """Yield everything that reads as zeros, ascending, what touches joined."""
         empty = self.runs[self.runs["slot"] < FIRST_SLOT]
         open_start = open_end = 0
         for first, count in zip(empty["first_block"].tolist(), empty["count"].tolist(), strict=True):
             start = first * self._block_bytes
             if start != open_end:
                 if open_end > open_start:
-                    yield open_start, open_end
+                    yield Extent(open_start, open_end)
                 open_start = start
             open_end = min(start + count * self._block_bytes, self.manifest.size_bytes)
         if open_end > open_start:
-            yield open_start, open_end
+            yield Extent(open_start, open_end)
 
-    def extents_of(self, record: int) -> list[tuple[int, int]]:
-        """Return [start, end) in bytes of the image for each stretch that a record supplies."""
-        return [(offset, offset + length) for offset, length, _ in self._ranges_of(record).tolist()]
+    def extents_of(self, record: int) -> list[Extent]:
+        """Return the extents of the image that a record supplies, in the order of its slots."""
+        return [Extent(offset, offset + length) for offset, length, _ in self._ranges_of(record).tolist()]
 
     def dependents_of(self, lost: Iterable[int]) -> dict[int, int]:
         """Return which records of the snapshot cannot be expanded without some of its closure, and for each one of these."""
@@ -221,7 +221,9 @@ class SnapshotContent:
 
     def _report(self, walked: WalkedRecords[None]) -> WalkedGroup:
         damage = [
-            DamagedExtent(*extent, reason) for record, reason in walked.damaged for extent in self.extents_of(record)
+            DamagedExtent(each.start, each.end, reason)
+            for record, reason in walked.damaged
+            for each in self.extents_of(record)
         ]
         return WalkedGroup(self._count_decoded(walked), tuple(damage), walked.damaged)
 

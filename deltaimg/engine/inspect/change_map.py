@@ -40,7 +40,7 @@ def map_changes(repository: Repository, difference: Difference, cell_count: int)
     starts, ends = data["first_block"].astype(np.int64), end_blocks(data).astype(np.int64)
     block = newer.block_bytes
     extents = np.stack((starts * block, np.minimum(ends * block, newer.size_bytes)), axis=1)
-    changed = np.array(difference.extents, np.int64).reshape(-1, 2)
+    changed = np.array([(each.start, each.end) for each in difference.extents], np.int64).reshape(-1, 2)
     return ChangeMap(size, cover_cells(changed, size, cell_count), cover_cells(extents, size, cell_count))
 
 

@@ -14,7 +14,7 @@ from deltaimg.engine.content.resolved import load_resolved
 from deltaimg.errors import UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.kernels import expand_runs, overlay_runs, subtract_runs
-from deltaimg.model import count_blocks
+from deltaimg.model import Extent, count_blocks
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
@@ -25,11 +25,11 @@ _PIECE_BLOCKS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Extents [start, end) in bytes whose content differs, ascending, and their sum."""
+    """Extents whose content differs, ascending and apart, and how many bytes they have."""
 
     older: Manifest
     newer: Manifest
-    extents: tuple[tuple[int, int], ...]
+    extents: tuple[Extent, ...]
     differing_bytes: int
 
 
@@ -50,8 +50,8 @@ def diff_snapshots(repository: Repository, older: Manifest, newer: Manifest) -> 
         runs = [_extend(load_resolved(repository, each, table).map.runs, block_count) for each in (older, newer)]
     blocks = _differing_blocks(runs[0], runs[1], table.digests)
     size = max(older.size_bytes, newer.size_bytes)
-    extents = tuple((start * block, min(end * block, size)) for start, end in blocks)
-    return Difference(older, newer, extents, sum(end - start for start, end in extents))
+    extents = tuple(Extent(start * block, min(end * block, size)) for start, end in blocks)
+    return Difference(older, newer, extents, sum(extent.length for extent in extents))
 
 
 def _extend(runs: Runs, block_count: int) -> Runs:

@@ -78,17 +78,20 @@ def _describe(
         for record in lost.tolist()
     }
     extents = sorted(
-        (*extent, reasons[record]) for each, record in affected.items() for extent in content.extents_of(each)
+        DamagedExtent(each.start, each.end, reasons[cause])
+        for record, cause in affected.items()
+        for each in content.extents_of(record)
     )
-    return SnapshotDamage(ref, False, tuple(DamagedExtent(*each) for each in _join(extents)))
+    return SnapshotDamage(ref, False, _join(extents))
 
 
-def _join(extents: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Join extents that touch."""
-    joined: list[tuple[int, int, str]] = []
-    for start, end, reason in extents:
-        if joined and joined[-1][1] >= start:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]), joined[-1][2])
+def _join(extents: list[DamagedExtent]) -> tuple[DamagedExtent, ...]:
+    """Join extents that touch, with the reason of the first."""
+    joined: list[DamagedExtent] = []
+    for each in extents:
+        if joined and joined[-1].end >= each.start:
+            last = joined[-1]
+            joined[-1] = DamagedExtent(last.start, max(each.end, last.end), last.reason)
         else:
-            joined.append((start, end, reason))
-    return joined
+            joined.append(each)
+    return tuple(joined)

@@ -128,8 +128,8 @@ def _write_anywhere(
     content: SnapshotContent, target: Target, *, keep_going: bool, progress: Progress, workers: int | None
 ) -> tuple[int, tuple[DamagedExtent, ...]]:
     """Write records as they come off the packs, each block wherever it belongs."""
-    for start, end in content.zero_extents():
-        target.clear(start, end - start)
+    for extent in content.zero_extents():
+        target.clear(extent.start, extent.length)
     plan = content.plan(can_read_back=True)
     progress.start("restoring", plan.decoded_bytes)
     damage: list[DamagedExtent] = []
@@ -148,7 +148,7 @@ def _write_anywhere(
         raise name_damage(content, error) from error
     damage.sort(key=lambda extent: extent.start)
     for extent in damage:
-        target.clear(extent.start, extent.end - extent.start)
+        target.clear(extent.start, extent.length)
     return plan.read_bytes, tuple(damage)
 
 
@@ -186,7 +186,8 @@ def name_damage(content: SnapshotContent, error: IntegrityError | ObjectNotFound
     if isinstance(error, IntegrityError):
         is_hit &= entries["offset"] == error.offset
     affected = content.dependents_of(np.flatnonzero(is_hit).tolist())
-    damage = {(start, end, str(error)) for record in affected for start, end in content.extents_of(record)}
-    return ContentDamaged(
-        content.manifest.label, tuple(sorted(damage)) or ((0, content.manifest.size_bytes, str(error)),)
-    )
+    damage = [
+        DamagedExtent(each.start, each.end, str(error)) for record in affected for each in content.extents_of(record)
+    ]
+    everything = DamagedExtent(0, content.manifest.size_bytes, str(error))
+    return ContentDamaged(content.manifest.label, tuple(sorted(damage)) or (everything,))

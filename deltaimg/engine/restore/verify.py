@@ -30,7 +30,7 @@ from deltaimg.image.extents import NOT_EMPTY
 from deltaimg.image.prefix import PrefixSource
 from deltaimg.image.source import Source
 from deltaimg.kernels import CHANGED, SAME, BlockStatus, overlay_runs, subtract_runs
-from deltaimg.model import DamagedExtent
+from deltaimg.model import DamagedExtent, Extent
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository, SnapshotRef
@@ -186,12 +186,11 @@ class _Verifier:
         damaged = [record for record in chosen.tolist() if int(entries[record]) in self._damaged]
         # Where all is read, deltas that depend on a damaged record are among the damaged themselves.
         affected = dict.fromkeys(damaged) if self._percent >= 100 else content.dependents_of(damaged)
-        damage = {
-            extent: self._damaged[int(entries[record if cause is None else cause])]
+        return sorted(
+            DamagedExtent(each.start, each.end, self._damaged[int(entries[record if cause is None else cause])])
             for record, cause in affected.items()
-            for extent in content.extents_of(record)
-        }
-        return [DamagedExtent(*extent, reason) for extent, reason in sorted(damage.items())]
+            for each in content.extents_of(record)
+        )
 
     def keep_verified_share(self, now: datetime) -> VerifiedSummary:
         """Record which packs were verified. A repository that cannot be written to is verified all the same."""
@@ -217,14 +216,14 @@ def _since(started: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ComparedImage:
-    """How an image differs from a snapshot: extents in bytes, ascending.
+    """How an image differs from a snapshot; extents ascend, and may touch.
 
     `tail_bytes` follow the image on a larger device or in a longer stream, and were not compared.
     """
 
     manifest: Manifest
     read_bytes: int
-    differing: tuple[tuple[int, int], ...]
+    differing: tuple[Extent, ...]
     tail_bytes: int
     duration_s: float
 
@@ -273,7 +272,7 @@ def compare_image(
     differing = overlay_runs(missing, join_runs(changed))
     starts = (differing["first_block"] * np.uint64(block)).tolist()
     ends = (end_blocks(differing) * np.uint64(block)).tolist()
-    extents_found = tuple((start, min(end, manifest.size_bytes)) for start, end in zip(starts, ends, strict=True))
+    extents_found = tuple(Extent(start, min(end, manifest.size_bytes)) for start, end in zip(starts, ends, strict=True))
     return ComparedImage(manifest, read_bytes, extents_found, tail_bytes, _since(started))
 
 

@@ -18,7 +18,7 @@ from deltaimg.errors import ImageError
 from deltaimg.image.reader import ReadFailure
 from deltaimg.image.salvage_reader import ExtentSet, SalvageReader, TooMuchUnreadable
 from deltaimg.image.source import open_source
-from deltaimg.model import KIB, MIB
+from deltaimg.model import KIB, MIB, Extent
 from tests.support.components import loop_device
 from tests.support.devices import failing_file
 
@@ -43,6 +43,10 @@ class FailingReader:
     def reread(self, ranges: np.ndarray, out: memoryview) -> None:
         for offset, length, start in ranges.tolist():
             self.read_into(offset, out[start : start + length])
+
+
+def in_pairs(extents: tuple[Extent, ...]) -> list[tuple[int, int]]:
+    return [(extent.start, extent.end) for extent in extents]
 
 
 def make(reader: FailingReader, granule_bytes: int = 512, max_extents: int = 100) -> SalvageReader:
@@ -77,7 +81,7 @@ def test_what_is_lost_is_the_granules_that_fail_and_nothing_else(
         for at in np.flatnonzero(is_lost).tolist():
             expected[at] = 0
         found = np.zeros(len(content), np.bool_)
-        for start, end in salvage.unreadable:
+        for start, end in in_pairs(salvage.unreadable):
             found[start:end] = True
             assert start < end <= len(content)
         assert made == expected
@@ -126,7 +130,7 @@ def test_too_many_places_or_bytes_are_given_up() -> None:
             is_given_up = True
             break
     assert is_given_up
-    ((start, end),) = salvage.unreadable
+    ((start, end),) = in_pairs(salvage.unreadable)
     assert (1 << 30) // 10 <= end - start <= (1 << 30) // 10 + 2 * MIB
 
 
@@ -140,7 +144,7 @@ def test_a_set_of_extents_joins_what_meets(seed: int) -> None:
             extents.add(start, end)
             covered[start:end] = True
         edges = np.flatnonzero(np.diff(np.concatenate(([False], covered, [False])).astype(np.int8))).reshape(-1, 2)
-        assert extents.to_tuple() == tuple(map(tuple, edges.tolist()))
+        assert in_pairs(extents.to_tuple()) == list(map(tuple, edges.tolist()))
         assert extents.total_bytes == int(covered.sum())
         assert len(extents) == len(edges)
 
@@ -170,12 +174,14 @@ def test_a_failing_disk_is_read_around_sector_by_sector(tmp_path: Path, kind: st
         stack.callback(source.close)
         memory = memoryview(mmap.mmap(-1, 3 * MIB))
         assert source.read_into(0, memory) == 3 * MIB
-        lost_bytes = sum(end - start for start, end in source.unreadable)
-        assert all(any(start <= first and last <= end for start, end in source.unreadable) for first, last in BAD)
+        lost_bytes = sum(extent.length for extent in source.unreadable)
+        assert all(
+            any(start <= first and last <= end for start, end in in_pairs(source.unreadable)) for first, last in BAD
+        )
         # FUSE reads whole pages where it goes through the cache.
         assert lost_bytes <= sum(end - start for start, end in BAD) + (0 if sector_bytes == 512 else 8192) + 3 * 4096
         expected = bytearray(content)
-        for start, end in source.unreadable:
+        for start, end in in_pairs(source.unreadable):
             expected[start:end] = bytes(end - start)
         assert bytes(memory) == expected
         out = np.empty(8192, np.uint8)

@@ -240,4 +240,4 @@ def test_a_real_file_goes_through_nights_and_back_with_its_holes(tmp_path: Path)
         for block in range(-(-len(old) // PAGE))
         if old[block * PAGE :][:PAGE] != image.content[block * PAGE :][:PAGE]
     }
-    assert {block for start, end in found.differing for block in range(start // PAGE, -(-end // PAGE))} == expected
+    assert {block for each in found.differing for block in range(each.start // PAGE, -(-each.end // PAGE))} == expected
