@@ -18,6 +18,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.model import Extent
+
 Bounds = npt.NDArray[np.int64]
 """Shape (count, 2): [start, end) in bytes, ascending, no two overlap or touch."""
 
@@ -42,6 +44,12 @@ EMPTY: Final = (HOLE, ZERO)
 """What reads as zeros without being read."""
 NOT_EMPTY: Final = (DATA, FREE, UNCHANGED)
 """What must be read by whoever needs the content of all bytes and has no base."""
+
+
+class ImageExtent(Extent, frozen=True):
+    """Bytes [start, end) of an image, and what is known of them."""
+
+    status: ExtentStatus
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,10 +79,10 @@ class Extents:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __iter__(self) -> Iterator[tuple[int, int, ExtentStatus]]:
-        """Yield start, end and status of each extent."""
+    def __iter__(self) -> Iterator[ImageExtent]:
+        """Yield each extent."""
         for start, end, status in zip(self.starts.tolist(), self._ends().tolist(), self.statuses.tolist(), strict=True):
-            yield start, end, ExtentStatus(status)
+            yield ImageExtent(start, end, ExtentStatus(status))
 
     def find(self, *statuses: ExtentStatus) -> Bounds:
         """Return where the image has one of `statuses`, extents that touch joined."""

@@ -104,13 +104,13 @@ def test_extents_cover_the_image_and_holes_are_zeros(opened: Opened) -> None:
     extents = opened.source.extents()
     assert extents.size_bytes == (MAX_IMAGE_BYTES if opened.source.is_sequential else opened.image.size_bytes)
     end = 0
-    for start, next_end, status in extents:
-        assert (start, status) == (end, status)
-        assert start < next_end
-        assert status in (DATA, HOLE)
-        if status == HOLE:
-            assert not any(opened.image.content[start:next_end])
-        end = next_end
+    for each in extents:
+        assert each.start == end
+        assert each.start < each.end
+        assert each.status in (DATA, HOLE)
+        if each.status == HOLE:
+            assert not any(opened.image.content[each.start : each.end])
+        end = each.end
     assert end == extents.size_bytes
 
 

@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads of a snapshot at any offset.
+"""Reads of a snapshot at any offset, as servers of block devices (NBD, FUSE) need them.
 
-Memory  what is asked for, and up to 64 expanded records besides the cache.
+Reads      the records that a read needs, through the cache; nothing for `extents`.
+Memory     8 bytes a run of the map, the cache, and for each read up to 64 expanded records.
+Invariant  any number of threads may read at once: what is shared is either never changed or, the cache, under a lock.
 """
 
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs
+from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs, group_by
 from deltaimg.engine.content.record_cache import RecordCache
 from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound, UsageError
+from deltaimg.image.extents import ExtentStatus, ImageExtent
+from deltaimg.kernels.layout import Buffer
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.numbering import cut_at_records
 
@@ -23,13 +29,20 @@ if TYPE_CHECKING:
 
 _READ_TOGETHER = 64
 """Records that a read expands and holds at once."""
+_STATUS_OF_SLOT: Final = np.array([ExtentStatus.HOLE, ExtentStatus.ZERO, ExtentStatus.DATA], np.uint8)
+"""By slot; all data slots have the status of the first."""
 
 
 class SnapshotReader:
-    """Reads a snapshot at any offset; any number of threads may use one. A context manager, for `open_snapshot`'s lock."""
+    """Reads a snapshot at any offset; any number of threads may use one. A context manager, for `open_snapshot`'s lock.
+
+    A read of any size and alignment is right; one that begins and ends with records is the cheapest, since records are expanded
+    whole, and the latest are kept.
+    """
 
     def __init__(self, content: SnapshotContent, cache: RecordCache) -> None:
         self._content, self._cache = content, cache
+        self._first_blocks = np.ascontiguousarray(content.runs["first_block"])
         self._lock: ReaderLock | None = None
         self._finalizer: weakref.finalize[[], SnapshotReader] | None = None
 
@@ -51,66 +64,122 @@ class SnapshotReader:
 
     @property
     def size_bytes(self) -> int:
+        """The size of the image."""
         return self._content.manifest.size_bytes
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset`, fewer only at the end of the image; every block is proven.
+        """Return `length` bytes from `offset`, fewer only at the end of the image; every block is verified.
 
         Raises:
             UsageError: a negative offset or length. IntegrityError, StoreError: what is asked for cannot be read. LockLost: it
             may have been deleted since the reader's lock was removed.
         """
-        return self._read(offset, length, None)
+        buffer = self._allocate(offset, length)
+        self._fill(offset, buffer, None)
+        return bytes(buffer)
+
+    def read_into(self, offset: int, buffer: Buffer) -> int:
+        """Fill `buffer` from `offset` and return how many bytes there were, fewer only at the end of the image.
+
+        Every block is verified. Bytes are copied once, from the expanded record to `buffer`, which is not kept; what is in it
+        after an error, or beyond the end of the image, is not defined.
+
+        Args:
+            buffer: writable and contiguous, such as a bytearray, an mmap or a numpy array.
+
+        Raises:
+            UsageError: a negative offset, or a buffer that cannot be written to. IntegrityError, StoreError: what is asked for
+            cannot be read.
+        """
+        try:
+            view = memoryview(buffer).cast("B")
+        except TypeError as error:
+            raise UsageError(f"cannot read into this buffer: {error}") from error
+        if view.readonly:
+            raise UsageError("cannot read into a read-only buffer")
+        return self._fill(offset, view, None)
 
     def read_what_is_left(self, offset: int, length: int) -> tuple[bytes, list[DamagedExtent]]:
-        """Return the same with zeros where it cannot be read, and which extents those are; raises StoreError for others."""
+        """Return the same as `read` with zeros where it cannot be read, and which extents those are; raises StoreError."""
         damage: list[DamagedExtent] = []
-        return self._read(offset, length, damage), sorted(damage, key=lambda extent: extent.start)
+        buffer = self._allocate(offset, length)
+        self._fill(offset, buffer, damage)
+        return bytes(buffer), sorted(damage)
 
-    def _read(self, offset: int, length: int, damage: list[DamagedExtent] | None) -> bytes:
+    def extents(self, start: int = 0, end: int | None = None) -> Iterator[ImageExtent]:
+        """Yield what the snapshot holds of bytes [start, end): data, holes and zeros; nothing is read from the store.
+
+        They ascend without a gap, neighbours have different statuses; the first begins at `start`, and the last ends at `end`,
+        or with the image where that is earlier.
+
+        Raises:
+            UsageError: a negative start, or an end before it.
+        """
+        end = self.size_bytes if end is None else end
+        if not 0 <= start <= end:
+            raise UsageError(f"bytes {start} to {end} are no part of an image")
+        return self._find_extents(start, min(end, self.size_bytes))
+
+    def _find_extents(self, start: int, end: int) -> Iterator[ImageExtent]:
+        if end <= start:
+            return
+        runs = self._find_runs(start, end)
+        statuses = _STATUS_OF_SLOT[np.minimum(runs["slot"], FIRST_SLOT)]
+        firsts = np.flatnonzero(np.concatenate(([True], statuses[1:] != statuses[:-1])))
+        starts = (runs["first_block"][firsts] * np.uint64(self._content.manifest.block_bytes)).tolist()
+        starts[0] = start
+        for at, stop, status in zip(starts, [*starts[1:], end], statuses[firsts].tolist(), strict=True):
+            yield ImageExtent(at, stop, ExtentStatus(status))
+
+    def _allocate(self, offset: int, length: int) -> memoryview:
+        """Return memory for what the image has of `length` bytes from `offset`."""
         if offset < 0 or length < 0:
             raise UsageError(f"cannot read {length} bytes at {offset}")
-        end = min(offset + length, self.size_bytes)
-        if end <= offset:
-            return b""
-        block = self._content.manifest.block_bytes
-        first, last = offset // block, -(-end // block)
-        buffer = memoryview(bytearray((last - first) * block))
-        clipped = clip_runs(self._content.runs, first, last)
-        table = self._content.table
-        data = clipped[clipped["slot"] >= FIRST_SLOT]
-        pieces = cut_at_records(table, data, self._content.manifest.object_name)
-        pieces = pieces[np.argsort(pieces["slot"], kind="stable")]
-        records, starts = np.unique(table.records_of(pieces["slot"]), return_index=True)
-        bounds = [*starts.tolist(), len(pieces)]
-        contents: dict[int, memoryview] = {}
-        for number, record in enumerate(records.tolist()):
-            if number % _READ_TOGETHER == 0:
-                contents = self._get_together(records[number : number + _READ_TOGETHER].tolist())
-            of_record = pieces[bounds[number] : bounds[number + 1]]
-            try:
-                content = contents[record] if record in contents else self._cache.get(record)
-            except (IntegrityError, ObjectNotFound) as error:
-                if self._lock is not None:
-                    self._lock.check()
-                if damage is None:
-                    extent = self._content.extents_of(record)[0]
-                    damaged = DamagedExtent(extent.start, extent.end, str(error))
-                    raise ContentDamaged(self._content.manifest.label, (damaged,)) from error
-                damage += [
-                    DamagedExtent(at * block, min((at + count) * block, end), str(error))
-                    for at, count, _ in of_record.tolist()
-                ]
-                continue
-            self._place(of_record, int(table.first_slots[record]), content, buffer, first)
-        return bytes(buffer[offset - first * block : end - first * block])
+        return memoryview(bytearray(max(0, min(length, self.size_bytes - offset))))
 
-    def _place(self, pieces: Runs, first_slot: int, content: memoryview, buffer: memoryview, first_block: int) -> None:
-        """Copy the pieces that a record supplies into a buffer that begins at `first_block`."""
+    def _fill(self, offset: int, buffer: memoryview, damage: list[DamagedExtent] | None) -> int:
+        """Fill a buffer; note what cannot be read in `damage` and make it zeros, or raise if that is None."""
+        if offset < 0:
+            raise UsageError(f"cannot read {len(buffer)} bytes at {offset}")
+        end = min(offset + len(buffer), self.size_bytes)
+        if end <= offset:
+            return 0
+        window = _Window(offset, buffer[: end - offset], self._content.manifest.block_bytes)
+        runs = self._find_runs(offset, end)
+        is_data = runs["slot"] >= FIRST_SLOT
+        for first, count, _ in runs[~is_data].tolist():
+            window.clear(first, count)
+        groups = self._group_by_record(runs[is_data])
+        for start in range(0, len(groups), _READ_TOGETHER):
+            together = groups[start : start + _READ_TOGETHER]
+            contents = self._get_together([record for record, _ in together])
+            for record, pieces in together:
+                try:
+                    content = contents[record] if record in contents else self._cache.get(record)
+                except (IntegrityError, ObjectNotFound) as error:
+                    if damage is None:
+                        raise self._describe_damage(record, error) from error
+                    damage += [window.clear_damaged(first, count, str(error)) for first, count, _ in pieces.tolist()]
+                    continue
+                first_slot = int(self._content.table.first_slots[record])
+                for first, count, slot in pieces.tolist():
+                    window.copy(first, count, content, slot - first_slot)
+        return end - offset
+
+    def _find_runs(self, start: int, end: int) -> Runs:
+        """Return the runs of the map in the blocks that bytes [start, end), not empty, touch: two binary searches."""
         block = self._content.manifest.block_bytes
-        for at, count, slot in pieces.tolist():
-            within, start = (slot - first_slot) * block, (at - first_block) * block
-            buffer[start : start + count * block] = content[within : within + count * block]
+        first, last = start // block, -(-end // block)
+        low = int(np.searchsorted(self._first_blocks, np.uint64(first), side="right")) - 1
+        high = int(np.searchsorted(self._first_blocks, np.uint64(last), side="left"))
+        return clip_runs(self._content.runs[max(0, low) : high], first, last)
+
+    def _group_by_record(self, runs: Runs) -> list[tuple[int, Runs]]:
+        """Return each record that data runs are in, and the pieces of them that it supplies, none across two records."""
+        table = self._content.table
+        pieces = cut_at_records(table, runs, self._content.manifest.object_name)
+        pieces = pieces[np.argsort(pieces["slot"], kind="stable")]
+        return [(record, pieces[places]) for record, places in group_by(table.records_of(pieces["slot"]))]
 
     def _get_together(self, records: list[int]) -> dict[int, memoryview]:
         """Return the content of records; of none, if one of them cannot be read: then each is asked for by itself."""
@@ -118,3 +187,39 @@ class SnapshotReader:
             return self._cache.get_together(records)
         except (IntegrityError, ObjectNotFound):
             return {}
+
+    def _describe_damage(self, record: int, error: IntegrityError | ObjectNotFound) -> ContentDamaged:
+        """Return the error that names the first extent of the image that needs a record which cannot be read."""
+        extent = self._content.extents_of(record)[0]
+        damaged = DamagedExtent(extent.start, extent.end, str(error))
+        return ContentDamaged(self._content.manifest.label, (damaged,))
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Memory for the bytes of an image from `offset` on; blocks that are partly outside of it are cut."""
+
+    offset: int
+    buffer: memoryview
+    block_bytes: int
+
+    def copy(self, first_block: int, block_count: int, content: memoryview, content_block: int) -> None:
+        """Copy blocks of a record's content, from its block `content_block` on, to where they belong."""
+        start, end = self._clip(first_block, block_count)
+        shift = (content_block - first_block) * self.block_bytes
+        self.buffer[start - self.offset : end - self.offset] = content[start + shift : end + shift]
+
+    def clear(self, first_block: int, block_count: int) -> None:
+        """Make blocks zeros."""
+        start, end = self._clip(first_block, block_count)
+        np.frombuffer(self.buffer, np.uint8)[start - self.offset : end - self.offset] = 0
+
+    def clear_damaged(self, first_block: int, block_count: int, reason: str) -> DamagedExtent:
+        """Make blocks zeros, and return them as an extent."""
+        self.clear(first_block, block_count)
+        return DamagedExtent(*self._clip(first_block, block_count), reason)
+
+    def _clip(self, first_block: int, block_count: int) -> tuple[int, int]:
+        """Return [start, end) in bytes of the image of the part of some blocks that is inside."""
+        start, end = first_block * self.block_bytes, (first_block + block_count) * self.block_bytes
+        return max(start, self.offset), min(end, self.offset + len(self.buffer))

@@ -15,7 +15,7 @@ import pytest
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.errors import ImageError, SourceChanged, UnsupportedImage
-from deltaimg.image.extents import DATA, HOLE
+from deltaimg.image.extents import DATA, HOLE, ImageExtent
 from deltaimg.image.raw import BlockDeviceSource
 from deltaimg.image.source import Source, open_source
 from deltaimg.image.stream import StreamSource
@@ -126,7 +126,7 @@ def test_an_image_that_is_one_hole_has_no_extents(folder: Path) -> None:
     with open(folder / "image.raw", "wb") as file:
         file.truncate(image.size_bytes)
     source = open_source(str(folder / "image.raw"))
-    assert list(source.extents()) == [(0, image.size_bytes, HOLE)]
+    assert list(source.extents()) == [ImageExtent(0, image.size_bytes, HOLE)]
     repository = make_repository()
     manifest = back_up(repository, source, "vm1")
     assert (manifest.statistics.read_bytes, manifest.statistics.allocated_bytes) == (0, 0)
