@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import expand_ranges
-from deltaimg.delta.judge import DeltaJudge
+from deltaimg.delta.delta_gain import DeltaGainEstimate
 from deltaimg.delta.sources import SourceLimits, choose_slots
 from deltaimg.engine.backup.context import BackupContext
 from deltaimg.engine.backup.delta_sources.anchor_cache import AnchorCache
@@ -67,7 +67,7 @@ class SourceChooser:
         self._amplification = ReadAmplification(
             records.table, context.base.runs, context.options.max_read_amplification
         )
-        self._gain_estimate = DeltaJudge()
+        self._gain_estimate = DeltaGainEstimate()
         anchors.number_slots(records.table, records.first_new_slot)
 
     def choose(self, content: memoryview, record: NewRecord) -> Choice | None:
