@@ -34,7 +34,7 @@ class DeltaResult:
 
 @dataclass(frozen=True, slots=True)
 class PatchResult:
-    """What was written, in bytes, and whether a digest vouches for it."""
+    """What was written, in bytes, and whether it was verified by a digest of the whole."""
 
     image_bytes: int
     copied_bytes: int

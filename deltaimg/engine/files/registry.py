@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
+from deltaimg.engine.files.deltaimg_format import DeltaimgFormat
 from deltaimg.engine.files.interface import DirectFormat, PatchFormat, SignatureFormat
-from deltaimg.engine.files.own import OwnFormat
 from deltaimg.engine.files.rdiff import RdiffFormat
 from deltaimg.engine.files.vcdiff import VcdiffFormat
 from deltaimg.errors import UsageError
 
-SIGNATURE_FORMATS: dict[str, SignatureFormat] = {each.name: each for each in (OwnFormat(), RdiffFormat())}
+SIGNATURE_FORMATS: dict[str, SignatureFormat] = {each.name: each for each in (DeltaimgFormat(), RdiffFormat())}
 DIRECT_FORMATS: dict[str, DirectFormat] = {each.name: each for each in (VcdiffFormat(),)}
 FORMATS: dict[str, PatchFormat] = {**SIGNATURE_FORMATS, **DIRECT_FORMATS}
 
