@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Anchors: where similar content may be found. A position is an anchor when the bytes there say so, whatever their place in
- * a block; the 32 bytes from it on name it. A table remembers for each name the slot that holds it.
+ * Anchors: where similar content may be found. The bytes at a position decide whether it is an anchor, whatever their place
+ * in a block; the 32 bytes from it on name it. A table remembers for each name the slot that holds it.
  *
  * The table is buckets of 8 places, a cache line each: a place is the low half of a name and a slot. A full bucket forgets one
  * of its places for a newcomer, so the table never grows and forgets evenly: with too little memory, sources are missed.
  *
- * Always  What the table says is a hint: 32 bits of a name are compared. Threads may find while one inserts: places are read and
- *         written whole. */
+ * Always  An answer of the table is a hint: 32 bits of a name are compared. Threads may find while one inserts: places are read
+ *         and written whole.
+ * Source  Sampling positions by their content, so that equal content is sampled equally wherever it is: U. Manber, "Finding
+ *         Similar Files in a Large File System" (USENIX Winter 1994). */
 #include <string.h>
 
 #include "../../include/dimg.h"

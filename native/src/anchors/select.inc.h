@@ -5,7 +5,7 @@
  *   SELECT_ANCHORS  name of the function to define (see anchors.h)
  *   LANE_MASK(hits) bit i: lane i of a vector of words that are all ones or zero
  *
- * Every position is judged by the 8 bytes from it on, with two multiplications, so that neighbours do not wait for each
+ * Whether a position is one follows from the 8 bytes from it on, by two multiplications, so that neighbours do not wait for each
  * other as they do in a rolling hash: 32 positions are four vectors of 8, one for each remainder by 4. */
 #pragma GCC diagnostic ignored "-Wpsabi" /* no vector leaves this file */
 

@@ -7,6 +7,8 @@
  * equal differences: bytes that repeat, which zstd finds. That is why operations are rows and not columns, and why the result is
  * smaller than a zstd frame with the sources as its history, which codes each of its sequences by itself.
  *
+ * Source  Differences to a source in place of new bytes: C. Percival, "Naive Differences of Executable Code" (2003), bsdiff.
+ *
  * Always  Linear in content and sources, whatever they are: one candidate a position; what an extension runs over is copied, but
  *         for at most MAX_LATER tries at ENOUGH bytes; a stretch without matches is passed over in growing steps. */
 #include "streams.h"

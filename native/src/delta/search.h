@@ -7,7 +7,8 @@
  * every position without the table: in data of regular layout (pages of databases, tables of programs) most of what is equal
  * lies there, often in pieces too short for the table.
  *
- * Always  8 bytes can be read at every position that is searched, and at every candidate. */
+ * Always  8 bytes can be read at every position that is searched, and at every candidate.
+ * Source  The latest distances: RFC 8878 (zstd), section 3.1.1.5, "Repeat Offsets". */
 #ifndef DIMG_DELTA_SEARCH_H
 #define DIMG_DELTA_SEARCH_H
 

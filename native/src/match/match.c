@@ -6,7 +6,8 @@
  * place names half of that.
  *
  * Always  A hit counts only when all 16 bytes agree. Slots in the table are checked against the number of digests: a table
- *         that does not belong to these digests gives BAD_SLOT, never a read outside of them. */
+ *         that does not belong to these digests gives BAD_SLOT, never a read outside of them.
+ * Source  D. Knuth, "The Art of Computer Programming", vol. 3, section 6.4, algorithm L. */
 #include <string.h>
 
 #include "../../include/dimg.h"

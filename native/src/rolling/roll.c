@@ -10,7 +10,9 @@
  * than ten steps; repeated blocks are one entry. What remains to an adversary are windows that share a weak sum with an old
  * block and nothing else, each of which costs a strong sum: these are paid from an allowance.
  *
- * Always  A match counts only when the strong sums agree. Entries name blocks that exist, or the call fails. */
+ * Always  A match counts only when the strong sums agree. Entries name blocks that exist, or the call fails.
+ * Source  A. Tridgell, "Efficient Algorithms for Sorting and Synchronization" (1999), chapter 3: the weak sum first, the strong one
+ *         where it agrees. The filter is that of B. Bloom, "Space/Time Trade-offs in Hash Coding" (1970), with one bit a sum. */
 #include <string.h>
 
 #include "../../include/dimg.h"

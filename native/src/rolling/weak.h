@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The weak sums: what they are of a window, how they roll by a byte, and the filter that knows them.
+ * The weak sums: what they are of a window, how they roll by a byte, and the filter of those of the old blocks.
  *
  * A polynomial of bytes b[0..n) is M^n + b[0] * M^(n-1) + ... + b[n-1] modulo 2^32: the sum before the first byte is 1, so that
  * zeros of different lengths differ. A byte that leaves takes M^n * (b + M - 1) with it.
  *
- * Sources  librsync's documentation for its two sums; pyrsync2 for its. */
+ * Source  The polynomial: R. Karp, M. Rabin, "Efficient randomized pattern-matching algorithms" (1987). The sums that others define:
+ *         librsync's src/rollsum.h and src/rabinkarp.h, and pyrsync2's. */
 #ifndef DIMG_ROLLING_WEAK_H
 #define DIMG_ROLLING_WEAK_H
 

@@ -7,7 +7,9 @@
  *         A survey and an application go the same way through the same code: what passed the one passes the other.
  *
  * A copy may begin in the source segment and end in the target (the RFC allows it, xdelta3 does not make it), and it may overlap
- * what it makes: then it repeats itself. */
+ * what it makes: then it repeats itself.
+ *
+ * Source  RFC 3284, sections 4.3 (windows), 5.3 (addresses) and 5.6 (the default code table). */
 #include <string.h>
 
 #include "../../include/dimg.h"
