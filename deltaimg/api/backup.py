@@ -13,7 +13,8 @@ from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.progress import Progress
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.command import CommandSource
-from deltaimg.image.source import Source, open_source
+from deltaimg.image.open_source import open_source
+from deltaimg.image.source import ImageSource
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name
@@ -81,7 +82,7 @@ def plan_backup(
         source.close()
 
 
-def _open(path: str, *, is_command: bool, use_holes: bool, is_direct: bool, is_salvaging: bool) -> Source:
+def _open(path: str, *, is_command: bool, use_holes: bool, is_direct: bool, is_salvaging: bool) -> ImageSource:
     if is_command:
         return CommandSource(path)
     return open_source(path, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)

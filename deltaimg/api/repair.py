@@ -18,7 +18,7 @@ from deltaimg.engine.repair.config import open_like
 from deltaimg.engine.repair.run import RepairReport
 from deltaimg.engine.repair.run import repair as repair_repository
 from deltaimg.errors import IntegrityError, NotAnObject, RepositoryNotFound
-from deltaimg.image.source import open_source
+from deltaimg.image.open_source import open_source
 from deltaimg.options.definition import validate
 from deltaimg.options.parity import DEFAULT_PERCENT, ParityOptions
 from deltaimg.processes import name_own_process

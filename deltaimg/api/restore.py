@@ -14,7 +14,7 @@ from deltaimg.engine.progress import Progress
 from deltaimg.engine.restore.run import RestoreResult
 from deltaimg.engine.restore.run import restore as restore_manifest
 from deltaimg.errors import UsageError
-from deltaimg.image.target import STDOUT
+from deltaimg.image.open_target import STDOUT
 from deltaimg.options.restore import RestoreOptions
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository

@@ -18,7 +18,7 @@ from deltaimg.arrays import Digests, Runs
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.errors import SourceChanged
 from deltaimg.image.extents import Bounds
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.kernels import CHANGED, expand_runs, scan_blocks
 from deltaimg.model import MIB
 
@@ -44,7 +44,7 @@ class Scanner:
 
     def __init__(
         self,
-        source: Source,
+        source: ImageSource,
         *,
         block_key: bytes,
         block_bytes: int,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 
 HEAD_BYTES: Final = 4096
 _FOOTER_BYTES: Final = 512
@@ -81,7 +81,7 @@ _BZIP2_BLOCKS: Final = (b"1AY&SY", b"\x17rE8P\x90")
 _AT_THE_END: Final = (Container("VHD", b"conectix"), Container("DMG", b"koly\0\0\0\x04"))
 
 
-def find_container(source: Source) -> Container | None:
+def find_container(source: ImageSource) -> Container | None:
     """Return the format that a source is in, by its first bytes, and its last where it is no stream; None for a flat image.
 
     Raises:
@@ -97,7 +97,7 @@ def find_container(source: Source) -> Container | None:
     return next((each for each in _AT_THE_END if footer.startswith(each.magic)), None)
 
 
-def _read_footer(source: Source) -> bytes:
+def _read_footer(source: ImageSource) -> bytes:
     memory = memoryview(mmap.mmap(-1, HEAD_BYTES))[:_FOOTER_BYTES]
     start = max(0, (source.size_bytes or 0) - _FOOTER_BYTES)
     return bytes(memory[: source.read_into(start, memory)])

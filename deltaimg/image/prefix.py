@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from deltaimg.arrays import Ranges
 from deltaimg.image.extents import Extents
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.model import Extent
 
 _DRAIN_BYTES = 1 << 20
@@ -14,7 +14,7 @@ _DRAIN_BYTES = 1 << 20
 class PrefixSource:
     """The first `prefix_bytes` of `inner`, which has as many at least, unless it is a stream."""
 
-    def __init__(self, inner: Source, prefix_bytes: int) -> None:
+    def __init__(self, inner: ImageSource, prefix_bytes: int) -> None:
         self._inner, self._prefix_bytes = inner, prefix_bytes
         self.path, self.is_sequential, self.is_device = inner.path, inner.is_sequential, inner.is_device
         self.size_bytes: int | None = None if inner.is_sequential else prefix_bytes

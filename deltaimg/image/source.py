@@ -1,25 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a backup reads from: a raw file, a block device or a stream, behind one face."""
+"""What every image source promises: a raw file, a block device, a stream. `open_source` makes them.
+
+tests/contract/test_image_sources.py holds every source to this.
+"""
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from typing import Protocol
 
 from deltaimg.arrays import Ranges
-from deltaimg.descriptors import find_descriptor, is_standard_stream
-from deltaimg.errors import ImageError, UnsupportedImage
 from deltaimg.image.extents import Extents
 from deltaimg.model import Extent
-from deltaimg.posix import describe_mode
-
-STREAM = "-"
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """An image to read. Every method may raise ImageError."""
+
+    # -- properties: set when it is opened, but for the size of a stream ------------------------------------------------
 
     @property
     def path(self) -> str:
@@ -27,41 +24,26 @@ class Source(Protocol):
         ...
 
     @property
-    def size_bytes(self) -> int | None:
-        """The image's size; None while a stream has not ended."""
-        ...
-
-    @property
     def is_sequential(self) -> bool:
-        """Whether it must be read once, front to back."""
+        """Whether it must be read once, front to back, by one thread; else any thread may read at any offset."""
         ...
 
     @property
     def is_device(self) -> bool:
-        """Whether it is a block device: as large as it is, whatever is on it."""
+        """Whether it is a block device, whose size says nothing about what is on it."""
         ...
 
     @property
-    def unreadable(self) -> tuple[Extent, ...]:
-        """What could not be read so far and was zeros instead, ascending and apart."""
+    def size_bytes(self) -> int | None:
+        """The image's size; None while a stream has not ended."""
         ...
 
-    def peek(self, length: int) -> bytes:
-        """Return the image's first bytes, fewer only where it has fewer; a stream still has them afterwards."""
-        ...
+    # -- what is known without reading -----------------------------------------------------------------------------------
 
     def extents(self) -> Extents:
-        """Return what is known of the image before it is read; DATA up to MAX_IMAGE_BYTES while a stream has not ended."""
-        ...
+        """Return what is known of the image before it is read, as of now; DATA up to MAX_IMAGE_BYTES while a stream lasts.
 
-    def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill `buffer` from `offset`; return how many bytes there were, fewer only at the image's end."""
-        ...
-
-    def reread(self, ranges: Ranges, out: memoryview) -> None:
-        """Fill parts of `out` again with what was read before, as far as it still can be; any thread.
-
-        Of a sequential source nothing can.
+        What the source does not report as something else is DATA, and must be read.
         """
         ...
 
@@ -73,58 +55,32 @@ class Source(Protocol):
         """Return how the image was changed since it was opened, in words that follow its name; None if it was not."""
         ...
 
-    def close(self) -> None: ...
+    # -- reading ---------------------------------------------------------------------------------------------------------
 
+    def peek(self, length: int) -> bytes:
+        """Return the image's first bytes, fewer only where it has fewer. A stream still has them; call it before reading."""
+        ...
 
-def open_source(path: str, *, use_holes: bool = True, is_direct: bool = False, is_salvaging: bool = False) -> Source:
-    """Open the image at `path`, `-` being the standard input. A named pipe is a stream, too.
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset` and return how many bytes there were, fewer only at the image's end; holes are zeros.
 
-    Args:
-        use_holes: believe the file system about holes; otherwise everything is read.
-        is_direct: read past the page cache (O_DIRECT).
-        is_salvaging: read zeros where a disk cannot be read, and remember where that was.
+        The buffer is not kept. Of a stream `offset` must be where the last read ended.
+        """
+        ...
 
-    Raises:
-        ImageError: it cannot be opened. UnsupportedImage: it is a folder, a character device or such.
-    """
-    from deltaimg.image.raw import BlockDeviceSource, RawSource
-    from deltaimg.image.stream import StreamSource
+    def reread(self, ranges: Ranges, out: memoryview) -> None:
+        """Fill the parts of `out` that `ranges` name with what is there now; any thread.
 
-    if is_standard_stream(path, 0):
-        return StreamSource(0)
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_DIRECT if is_direct else 0)
-    try:
-        mode = os.stat(path).st_mode
-        if is_stream(path, mode):
-            return StreamSource(_open_stream(path), path, is_owned=True)
-        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-            hint = None if find_descriptor(path) is None else "'-' is the standard input"
-            raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a disk image or block device", hint=hint)
-        descriptor = os.open(path, flags)
-    except OSError as error:
-        if is_direct and error.errno == errno.EINVAL:
-            raise ImageError(path, "its file system has no direct I/O", hint="run again without --direct") from error
-        raise ImageError(path, f"cannot be read: {os.strerror(error.errno or 0)}") from error
-    except ValueError as error:
-        raise ImageError(path, "is not a possible path") from error
-    try:
-        if stat.S_ISBLK(mode):
-            return BlockDeviceSource(path, descriptor, is_direct=is_direct, is_salvaging=is_salvaging)
-        return RawSource(path, descriptor, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
-    except OSError as error:
-        os.close(descriptor)
-        raise ImageError(path, f"cannot be read: {os.strerror(error.errno or 0)}") from error
-    except BaseException:
-        os.close(descriptor)
-        raise
+        For content that was read before and may have changed: the caller verifies it. What cannot be read again, of a stream
+        everything, is left as it is in `out`.
+        """
+        ...
 
+    @property
+    def unreadable(self) -> tuple[Extent, ...]:
+        """What could not be read so far, and was zeros instead: ascending and apart. Empty unless it was opened to salvage."""
+        ...
 
-def is_stream(path: str, mode: int) -> bool:
-    """Return whether what has this mode can be opened as a stream: a named pipe, or a socket of this process's own."""
-    return stat.S_ISFIFO(mode) or (stat.S_ISSOCK(mode) and find_descriptor(path) is not None)
-
-
-def _open_stream(path: str) -> int:
-    """Open a named pipe, which waits until somebody writes to it; raises OSError."""
-    number = find_descriptor(path)
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if number is None else os.dup(number)
+    def close(self) -> None:
+        """Close it. Nothing else may be called afterwards."""
+        ...

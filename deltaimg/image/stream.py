@@ -34,10 +34,10 @@ class StreamSource:
 
     def peek(self, length: int) -> bytes:
         assert self._position == 0, "a stream is looked at before it is read"
-        memory = memoryview(bytearray(length))
+        memory = memoryview(bytearray(max(length, len(self._peeked))))
         got = self.read_into(0, memory)
         self._peeked, self._position, self.size_bytes = bytes(memory[:got]), 0, None
-        return self._peeked
+        return self._peeked[:length]
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         assert offset == self._position, "a stream is read front to back"

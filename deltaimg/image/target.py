@@ -1,30 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a restore writes to: a new sparse file, a block device, or a stream, behind one face.
+"""What every image target promises: a new sparse file, a block device, a stream. `open_target` makes them.
 
-A file gets its name only once its content is verified. A symbolic link is followed to a block device, since /dev/vg0/vm1 is
-one, and to a stream, since /dev/stdout is one; never to a file.
+tests/contract/test_image_targets.py holds every target to this.
 """
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import Protocol
 
 from deltaimg.arrays import Ranges
-from deltaimg.descriptors import find_descriptor, is_standard_stream
-from deltaimg.errors import ImageError, TargetExists, UnsupportedImage
-from deltaimg.image.device_target import DeviceTarget
-from deltaimg.image.file_target import FileTarget
-from deltaimg.image.source import is_stream
-from deltaimg.image.stream_target import StreamTarget, open_stream_target
-from deltaimg.posix import describe_mode
-
-STDOUT = "-"
 
 
-class Target(Protocol):
-    """A place for a restored image. Every method may raise ImageError."""
+class ImageTarget(Protocol):
+    """Where an image is written to. Every method may raise ImageError, TargetTooSmall where there is no more room.
+
+    It ends with `commit` or `abort`; afterwards only `abort` may be called, and does nothing.
+    """
+
+    # -- properties ------------------------------------------------------------------------------------------------------
 
     @property
     def path(self) -> str:
@@ -33,17 +26,12 @@ class Target(Protocol):
 
     @property
     def is_sequential(self) -> bool:
-        """Whether it must be written once, front to back."""
+        """Whether it must be written once, front to back, by one thread."""
         ...
 
     @property
     def folder(self) -> str | None:
-        """Where what a restore must keep for a while may lie; None if the target has no such place."""
-        ...
-
-    @property
-    def warnings(self) -> list[str]:
-        """What a user should know of the target; more may come with the commit."""
+        """Where a restore may keep temporary files; None if the target has no such place."""
         ...
 
     @property
@@ -51,81 +39,48 @@ class Target(Protocol):
         """Size of a block device, which may be larger than the image; None for all else."""
         ...
 
-    def find_free_bytes(self) -> int | None:
-        """Return how many bytes there is room for; None where that does not matter or cannot be told."""
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know of the target; more may come with the commit."""
         ...
 
+    def find_free_bytes(self) -> int | None:
+        """Return how many bytes there is room for; None where that does not matter or is not known."""
+        ...
+
+    # -- writing: any thread, any order, each byte at most once, unless it is sequential -----------------------------------
+
     def write(self, offset: int, data: memoryview) -> None:
-        """Put `data` at `offset`; any thread, any order, unless sequential."""
+        """Write `data` at `offset`; it is not kept. If sequential, `offset` must be where the last write ended."""
         ...
 
     def write_ranges(self, ranges: Ranges, data: memoryview) -> None:
-        """Put many parts of `data` where they belong; any thread, not if sequential."""
+        """Write the parts of `data` that `ranges` name to their offsets; not if sequential."""
         ...
 
     def read_back(self, ranges: Ranges, out: memoryview) -> None:
-        """Fill parts of `out` with what was written before; any thread, not if sequential."""
+        """Fill the parts of `out` that `ranges` name with what was written before; not if sequential."""
         ...
 
     def clear(self, offset: int, length: int) -> None:
-        """Make `length` bytes from `offset` read as zeros, as holes where the target can."""
+        """Make `length` bytes from `offset` read as zeros, as holes where the target has any. What is never written is not
+        cleared on a device: whoever writes an image clears its holes.
+        """
         ...
 
     def grow(self, size_bytes: int) -> None:
-        """The image turns out to have at least `size_bytes`; for images whose size is known last."""
+        """Have room for `size_bytes` at least; for images whose size is known last."""
         ...
 
+    # -- the end ---------------------------------------------------------------------------------------------------------
+
     def commit(self) -> None:
-        """The image is complete and verified: give it its name."""
+        """Make the image appear: it is complete and verified. A file gets its name now, in one step; a device is synced.
+
+        Raises TargetExists if a file of that name appeared meanwhile; the image is gone then, as after `abort`.
+        """
         ...
 
     def abort(self) -> None:
-        """Leave nothing behind that could be taken for an image."""
+        """Give up, and leave nothing behind that could be taken for an image; never raises."""
         ...
-
-
-def open_target(path: str, size_bytes: int, *, is_forced: bool = False, is_synced: bool = False) -> Target:
-    """Open the place that `path` names for an image of `size_bytes`, `-` being the standard output.
-
-    Args:
-        is_forced: replace an existing file, write to a block device.
-        is_synced: wait at the end until the image is on the disk; always so for a device, and where a file is replaced.
-
-    Raises:
-        TargetExists: something is there and `is_forced` is not set, or it is a symbolic link to a file.
-        TargetTooSmall: a block device or file system smaller than the image. ImageInUse: a device that something else uses.
-        ImageError: it cannot be written.
-    """
-    if is_standard_stream(path, 1):
-        return StreamTarget(1)
-    try:
-        is_link = stat.S_ISLNK(os.lstat(path).st_mode)
-        mode = os.stat(path).st_mode if is_link else os.lstat(path).st_mode
-    except FileNotFoundError:
-        _refuse_link(path)
-        return FileTarget(path, size_bytes, is_replacing=False, is_synced=is_synced)
-    except OSError as error:
-        _refuse_link(path)
-        raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
-    except ValueError as error:
-        raise ImageError(path, "is not a possible path") from error
-    if stat.S_ISBLK(mode):
-        if not is_forced:
-            raise TargetExists(path, "is a block device", hint="--force overwrites it")
-        return DeviceTarget(path, size_bytes)
-    if is_stream(path, mode):
-        return open_stream_target(path)
-    _refuse_link(path)
-    if not stat.S_ISREG(mode):
-        raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a place for a new file")
-    if not is_forced:
-        raise TargetExists(path, "exists", hint="--force replaces it, in one step, once all is written")
-    return FileTarget(path, size_bytes, is_replacing=True, is_synced=True)
-
-
-def _refuse_link(path: str) -> None:
-    """Raise TargetExists for a symbolic link: who may make links in a folder would choose what is overwritten."""
-    if os.path.islink(path):
-        is_descriptor = find_descriptor(path) is not None
-        hint = "'-' is the standard output" if is_descriptor else f"name what it points to: {os.path.realpath(path)}"
-        raise TargetExists(path, "is a symbolic link, which is followed only to a block device", hint=hint)

@@ -21,7 +21,7 @@ from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START
 from tests.support.faults import FaultyStore
-from tests.support.images import ImageSource, SyntheticImage, edit_at_random, make_mixed_image
+from tests.support.images import SyntheticImage, SyntheticSource, edit_at_random, make_mixed_image
 from tests.support.repositories import Warnings, assert_restores, back_up_image, make_repository
 
 FOLDERS = ("packs/", "index/", "signatures/", "maps/", "snapshots/")
@@ -140,15 +140,15 @@ def test_the_live_image_gives_back_records_whose_blocks_it_still_has(how: str) -
     newest = names_of(original, "packs/")[-1]
     repository = copy_of(original)
     harm(repository, newest, how)
-    dry = repair(repository, source=ImageSource(image), is_dry_run=True)
-    report = repair(repository, source=ImageSource(image))
+    dry = repair(repository, source=SyntheticSource(image), is_dry_run=True)
+    report = repair(repository, source=SyntheticSource(image))
     assert report.remade_records == dry.remade_records == 1
     assert report.lost_records == 0
     assert report.damage == ()
     assert_whole(repository)
     other = copy_of(original)
     harm(other, newest, how)
-    report = repair(other, source=ImageSource(make_mixed_image(100_000, seed=77)))
+    report = repair(other, source=SyntheticSource(make_mixed_image(100_000, seed=77)))
     assert report.lost_records == 1
     assert [each.ref.id for each in report.damage] == [nights[-1][0].id]
 
@@ -167,7 +167,7 @@ def test_the_good_records_of_a_damaged_pack_are_salvaged_and_the_lost_one_is_nam
     assert f"quarantine/{pack}" in objects_of(repository)
     lost = sum(extent.end - extent.start for extent in report.damage[0].extents)
     assert 0 < lost <= 512 * 1024
-    report = repair(repository, source=ImageSource(image))
+    report = repair(repository, source=SyntheticSource(image))
     assert report.damage == ()
     assert_restores(repository, manifest, image.content)
 

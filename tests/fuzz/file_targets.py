@@ -31,8 +31,9 @@ from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable, build_sources, parse_sources
 from deltaimg.format.sums import build_sums, parse_sums
 from deltaimg.format.vcdiff import VCDIFF_HEAD, Window, build_window, parse_vcdiff
-from deltaimg.image.source import Source, open_source
-from deltaimg.image.target import StreamTarget
+from deltaimg.image.open_source import open_source
+from deltaimg.image.source import ImageSource
+from deltaimg.image.stream_target import StreamTarget
 from deltaimg.kernels import native, reference_delta, reference_vcdiff
 from tests.fuzz.harness import fingerprint
 from tests.golden import forge
@@ -188,7 +189,7 @@ def _file_of(content: bytes | bytearray) -> Iterator[str]:
 
 
 @contextmanager
-def _image_of(content: bytes) -> Iterator[Source]:
+def _image_of(content: bytes) -> Iterator[ImageSource]:
     with _file_of(content) as path:
         source = open_source(path)
         try:

@@ -19,7 +19,7 @@ PAGE = 4 * KIB
 
 
 class SyntheticImage:
-    """Bytes and holes that tests edit; saved as a sparse file, or read in place by `ImageSource`."""
+    """Bytes and holes that tests edit; saved as a sparse file, or read in place by `SyntheticSource`."""
 
     def __init__(self, size_bytes: int, seed: int = 0) -> None:
         self.random = random.Random(seed)
@@ -111,8 +111,8 @@ class SyntheticImage:
             self.allocated[first:end] = bytes([value]) * (end - first)
 
 
-class ImageSource:
-    """A `Source` over a `SyntheticImage`, without a file. `is_changed` and `fail_at` are for tests to set."""
+class SyntheticSource:
+    """An `ImageSource` over a `SyntheticImage`, without a file. `is_changed` and `fail_at` are for tests to set."""
 
     is_sequential = False
     is_device = False

@@ -16,7 +16,7 @@ from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
-from tests.support.images import ImageSource, SyntheticImage
+from tests.support.images import SyntheticImage, SyntheticSource
 
 
 class Warnings:
@@ -61,7 +61,7 @@ def back_up_image(
     options.setdefault("workers", 2)
     return back_up(
         repository,
-        ImageSource(image),
+        SyntheticSource(image),
         name,
         BackupOptions(**options),  # type: ignore[arg-type]
         clock=clock,

@@ -10,7 +10,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.snapshots import DamagedSnapshot, load_snapshots
 from deltaimg.store.interface import Store
-from tests.support.images import ImageSource, SyntheticImage
+from tests.support.images import SyntheticImage, SyntheticSource
 from tests.support.wrapping import WrappedStore
 
 
@@ -32,7 +32,7 @@ def keep_only(repository: Repository, kept: Iterable[str]) -> None:
             repository.remove_snapshot(ref)
 
 
-class PausedSource(ImageSource):
+class PausedSource(SyntheticSource):
     """An image whose backup is held half way, lock and all, while `meanwhile` runs, once."""
 
     def __init__(self, image: SyntheticImage, meanwhile: Callable[[], object]) -> None:

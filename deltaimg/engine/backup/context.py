@@ -12,7 +12,7 @@ from deltaimg.engine.backup.new_map import NewMap
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.progress import Progress
 from deltaimg.image.extents import Bounds
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository
 
@@ -24,7 +24,7 @@ class BackupRequest:
     repository: Repository
     lock: ImageLock
     """Of the image; held until the snapshot is committed."""
-    source: Source
+    source: ImageSource
     image: str
     options: BackupOptions
     progress: Progress
@@ -47,7 +47,7 @@ class BackupContext:
         return self.request.repository
 
     @property
-    def source(self) -> Source:
+    def source(self) -> ImageSource:
         return self.request.source
 
     @property

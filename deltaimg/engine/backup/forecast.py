@@ -28,7 +28,7 @@ from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.scan import Scanner
 from deltaimg.format.manifest import Manifest, Statistics
 from deltaimg.image.extents import DATA
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.model import Extent
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
@@ -49,7 +49,7 @@ class BackupForecast:
 
 def forecast_backup(
     repository: Repository,
-    source: Source,
+    source: ImageSource,
     image: str,
     options: BackupOptions | None = None,
     *,
@@ -79,7 +79,12 @@ def forecast_backup(
 
 
 def _compare(
-    repository: Repository, source: Source, base: Base, block_bytes: int, options: BackupOptions, progress: Progress
+    repository: Repository,
+    source: ImageSource,
+    base: Base,
+    block_bytes: int,
+    options: BackupOptions,
+    progress: Progress,
 ) -> NewMap:
     """Scan the image, and match what is not as in the base with all that is stored."""
     load_other_content(base.table, block_bytes, options.match_budget_bytes, progress)

@@ -14,7 +14,7 @@ import numpy as np
 
 from deltaimg.arrays import FIRST_SLOT, Digests, Runs
 from deltaimg.image.extents import Bounds
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.kernels import SAME, ZERO_BLOCK, expand_runs, scan_blocks
 from deltaimg.model import KIB
 
@@ -24,7 +24,7 @@ _PIECES = 32
 
 
 def find_changed_piece(
-    source: Source,
+    source: ImageSource,
     bounds: Bounds,
     runs: Runs,
     digests: Digests,

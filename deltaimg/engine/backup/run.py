@@ -44,7 +44,7 @@ from deltaimg.engine.scan import Scanner
 from deltaimg.errors import DeltaimgError, StoreError
 from deltaimg.format.manifest import SNAPSHOTS, Manifest
 from deltaimg.image.extents import DATA
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.repo.leftovers import remove_leftovers
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
@@ -54,7 +54,7 @@ from deltaimg.repo.selector import check_image_name
 
 def back_up(
     repository: Repository,
-    source: Source,
+    source: ImageSource,
     image: str,
     options: BackupOptions | None = None,
     *,

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import numpy as np
-import numpy.typing as npt
-
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.scan import count_span_bytes
 from deltaimg.errors import ImageInUse, SizeMismatch, SourceChanged, SourceShrank, UnsupportedImage, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.containers import find_container
-from deltaimg.image.source import Source
+from deltaimg.image.extents import Bounds
+from deltaimg.image.source import ImageSource
 
 _FIRST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
 SUSPICIOUS_SHRINKAGE = 100
@@ -23,7 +21,7 @@ _SIZE_HINT = "the image was cut short, or --size is of another one"
 _LIVE_HINT = "back up an LVM snapshot or a clone of it, or accept an inconsistent copy with --allow-live"
 
 
-def check_use(source: Source, options: BackupOptions) -> bool:
+def check_use(source: ImageSource, options: BackupOptions) -> bool:
     """Return whether something may write to the source meanwhile; raises ImageInUse where that is not allowed."""
     writer = source.find_writer()
     if writer is not None and not options.allow_live:
@@ -31,7 +29,7 @@ def check_use(source: Source, options: BackupOptions) -> bool:
     return writer is not None
 
 
-def check_container(source: Source, newest: Manifest | None, options: BackupOptions) -> str:
+def check_container(source: ImageSource, newest: Manifest | None, options: BackupOptions) -> str:
     """Return the name of the format that a source's bytes are in, empty for a flat image.
 
     Raises:
@@ -49,7 +47,7 @@ def check_container(source: Source, newest: Manifest | None, options: BackupOpti
     return found.name
 
 
-def check_unchanged(source: Source, options: BackupOptions, changed_offset: int | None) -> bool:
+def check_unchanged(source: ImageSource, options: BackupOptions, changed_offset: int | None) -> bool:
     """Return whether the source was written to during the run; raises SourceChanged where that is not allowed.
 
     Args:
@@ -63,7 +61,7 @@ def check_unchanged(source: Source, options: BackupOptions, changed_offset: int 
     return change is not None
 
 
-def check_size(source: Source, newest: Manifest | None, options: BackupOptions, progress: Progress) -> None:
+def check_size(source: ImageSource, newest: Manifest | None, options: BackupOptions, progress: Progress) -> None:
     """Warn of a file or device that shrank; raises SourceShrank for a stream that did, or where nearly nothing is left.
 
     An expected size is compared instead: raises SizeMismatch. Raises UnsupportedImage where there is nothing at all. A
@@ -87,16 +85,16 @@ def check_size(source: Source, newest: Manifest | None, options: BackupOptions, 
     progress.warn(f"{source.path}: {problem}; if it was not made smaller on purpose, something is wrong with it")
 
 
-def check_length_so_far(source: Source, read_bytes: int, options: BackupOptions) -> None:
+def check_length_so_far(source: ImageSource, read_bytes: int, options: BackupOptions) -> None:
     """Raise SizeMismatch as soon as a stream is longer than expected: its end may never come."""
     expected = options.expected_bytes
     if source.is_sequential and expected is not None and read_bytes > expected:
         raise SizeMismatch(source.path, f"has more than {expected} bytes; no snapshot was made", hint=_SIZE_HINT)
 
 
-def count_total_bytes(source: Source, extents: npt.NDArray[np.int64], options: BackupOptions) -> int | None:
+def count_total_bytes(source: ImageSource, to_read: Bounds, options: BackupOptions) -> int | None:
     """Return how much there is to read; None where that is not known."""
-    return options.expected_bytes if source.is_sequential else count_span_bytes(extents)
+    return options.expected_bytes if source.is_sequential else count_span_bytes(to_read)
 
 
 def check_time(newest: Manifest | None, options: BackupOptions, now: datetime) -> None:

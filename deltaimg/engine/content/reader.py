@@ -88,8 +88,7 @@ class SnapshotReader:
             buffer: writable and contiguous, such as a bytearray, an mmap or a numpy array.
 
         Raises:
-            UsageError: a negative offset, or a buffer that cannot be written to. IntegrityError, StoreError: what is asked for
-            cannot be read.
+            UsageError: a negative offset, or a buffer that cannot be written to. IntegrityError, StoreError, LockLost: as `read`.
         """
         try:
             view = memoryview(buffer).cast("B")
@@ -157,6 +156,8 @@ class SnapshotReader:
                 try:
                     content = contents[record] if record in contents else self._cache.get(record)
                 except (IntegrityError, ObjectNotFound) as error:
+                    if self._lock is not None:
+                        self._lock.check()
                     if damage is None:
                         raise self._describe_damage(record, error) from error
                     damage += [window.clear_damaged(first, count, str(error)) for first, count, _ in pieces.tolist()]

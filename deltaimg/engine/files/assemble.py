@@ -23,8 +23,8 @@ from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.errors import SourceChanged, WrongOldFile
 from deltaimg.format.delta import COPY, LITERAL, ZERO
 from deltaimg.image.extents import NOT_EMPTY
-from deltaimg.image.source import Source
-from deltaimg.image.target import Target
+from deltaimg.image.source import ImageSource
+from deltaimg.image.target import ImageTarget
 from deltaimg.model import count_blocks
 
 _MAX_PIECE_OPS = 4096
@@ -55,7 +55,12 @@ class Assembler:
     """Makes pieces of a new file from an old one."""
 
     def __init__(
-        self, old: Source, target: Target, *, block_bytes: int, digest: Callable[[memoryview], Digests] | None = None
+        self,
+        old: ImageSource,
+        target: ImageTarget,
+        *,
+        block_bytes: int,
+        digest: Callable[[memoryview], Digests] | None = None,
     ) -> None:
         self.target = target
         self.span_bytes = choose_span_bytes(block_bytes)

@@ -28,8 +28,8 @@ from deltaimg.engine.progress import Progress
 from deltaimg.errors import UsageError, WrongOldFile
 from deltaimg.format.delta import COPY, LITERAL, ZERO
 from deltaimg.format.sums import MAX_BLOCK_BYTES, MIN_BLOCK_BYTES
-from deltaimg.image.source import Source
-from deltaimg.image.target import Target
+from deltaimg.image.source import ImageSource
+from deltaimg.image.target import ImageTarget
 from deltaimg.kernels import Sums, WeakKind, digest_blocks, weak_sums
 
 
@@ -41,7 +41,9 @@ class DeltaimgFormat:
 
     # -- signature ---------------------------------------------------------------------------------------------------
 
-    def sign(self, old: Source, signature: Output, *, block_bytes: int | None, progress: Progress) -> SignatureResult:
+    def sign(
+        self, old: ImageSource, signature: Output, *, block_bytes: int | None, progress: Progress
+    ) -> SignatureResult:
         block_bytes = block_bytes or choose_block_bytes(old.size_bytes)
         if not MIN_BLOCK_BYTES <= block_bytes <= MAX_BLOCK_BYTES or block_bytes & (block_bytes - 1):
             raise UsageError(
@@ -65,7 +67,7 @@ class DeltaimgFormat:
 
     # -- delta -------------------------------------------------------------------------------------------------------
 
-    def make_delta(self, signature: Input, new: Source, delta: Output, *, progress: Progress) -> DeltaResult:
+    def make_delta(self, signature: Input, new: ImageSource, delta: Output, *, progress: Progress) -> DeltaResult:
         progress.start("reading the signature", None)
         old = OldSignature.read(signature)
         progress.start("comparing", new.size_bytes)
@@ -87,7 +89,7 @@ class DeltaimgFormat:
 
     # -- patch -------------------------------------------------------------------------------------------------------
 
-    def patch(self, old: Source, delta: Input, target: Target, *, progress: Progress) -> PatchResult:
+    def patch(self, old: ImageSource, delta: Input, target: ImageTarget, *, progress: Progress) -> PatchResult:
         parts = DeltaReader(delta)
         if old.size_bytes != parts.old_bytes:
             raise WrongOldFile(

@@ -8,8 +8,8 @@ from typing import ClassVar, Protocol
 
 from deltaimg.engine.files.streams import Input, Output
 from deltaimg.engine.progress import Progress
-from deltaimg.image.source import Source
-from deltaimg.image.target import Target
+from deltaimg.image.source import ImageSource
+from deltaimg.image.target import ImageTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class PatchFormat(Protocol):
     name: ClassVar[str]
     summary: ClassVar[str]
 
-    def patch(self, old: Source, delta: Input, target: Target, *, progress: Progress) -> PatchResult:
+    def patch(self, old: ImageSource, delta: Input, target: ImageTarget, *, progress: Progress) -> PatchResult:
         """Write the new file to `target`, and leave it to the caller to commit it. WrongOldFile: `old` is not that file."""
         ...
 
@@ -59,7 +59,7 @@ class PatchFormat(Protocol):
 class DirectFormat(PatchFormat, Protocol):
     """Compares the files themselves."""
 
-    def compare(self, old: Source, new: Source, delta: Output, *, progress: Progress) -> DeltaResult:
+    def compare(self, old: ImageSource, new: ImageSource, delta: Output, *, progress: Progress) -> DeltaResult:
         """Write what makes `new` of `old`."""
         ...
 
@@ -67,10 +67,12 @@ class DirectFormat(PatchFormat, Protocol):
 class SignatureFormat(PatchFormat, Protocol):
     """Compares a file with the signature of another."""
 
-    def sign(self, old: Source, signature: Output, *, block_bytes: int | None, progress: Progress) -> SignatureResult:
+    def sign(
+        self, old: ImageSource, signature: Output, *, block_bytes: int | None, progress: Progress
+    ) -> SignatureResult:
         """Write the signature of `old`; blocks of a size that fits the image, where none is given. UsageError: a bad size."""
         ...
 
-    def make_delta(self, signature: Input, new: Source, delta: Output, *, progress: Progress) -> DeltaResult:
+    def make_delta(self, signature: Input, new: ImageSource, delta: Output, *, progress: Progress) -> DeltaResult:
         """Write what makes `new` of the file that `signature` is of."""
         ...

@@ -7,7 +7,7 @@ Writes     the same. A delta is not what the `rdiff` program would write byte fo
 Memory     of a delta: 8 bytes a block of the old file beside its strong sum, and some 20 for the index.
 Invariant  none for the result: a delta carries no digest of the new file. An old file that is not the one that was signed is
            noticed only where it is too short.
-Source     librsync, doc/formats.md; the rsync algorithm (Tridgell, 1999).
+ImageSource     librsync, doc/formats.md; the rsync algorithm (Tridgell, 1999).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from deltaimg.format.rdiff import (
     parse_rdiff_delta,
     parse_rdiff_signature,
 )
-from deltaimg.image.source import Source
-from deltaimg.image.target import Target
+from deltaimg.image.source import ImageSource
+from deltaimg.image.target import ImageTarget
 
 _ZERO_BLOCK_BYTES = 4096
 _HOLE_ROWS = 1 << 16
@@ -50,7 +50,9 @@ class RdiffFormat:
 
     # -- signature ---------------------------------------------------------------------------------------------------
 
-    def sign(self, old: Source, signature: Output, *, block_bytes: int | None, progress: Progress) -> SignatureResult:
+    def sign(
+        self, old: ImageSource, signature: Output, *, block_bytes: int | None, progress: Progress
+    ) -> SignatureResult:
         size = block_bytes or choose_block_bytes(old.size_bytes)
         if not 1 <= size <= MAX_BLOCK_BYTES:
             raise UsageError(f"a block size of {size} bytes", hint="1 to 64M, for the format 'rdiff'")
@@ -79,7 +81,7 @@ class RdiffFormat:
 
     # -- delta -------------------------------------------------------------------------------------------------------
 
-    def make_delta(self, signature: Input, new: Source, delta: Output, *, progress: Progress) -> DeltaResult:
+    def make_delta(self, signature: Input, new: ImageSource, delta: Output, *, progress: Progress) -> DeltaResult:
         progress.start("reading the signature", None)
         search = RdiffSearch(parse_rdiff_signature(signature.read, signature.name))
         progress.start("comparing", new.size_bytes)
@@ -98,7 +100,7 @@ class RdiffFormat:
 
     # -- patch -------------------------------------------------------------------------------------------------------
 
-    def patch(self, old: Source, delta: Input, target: Target, *, progress: Progress) -> PatchResult:
+    def patch(self, old: ImageSource, delta: Input, target: ImageTarget, *, progress: Progress) -> PatchResult:
         def read_ops() -> Iterator[Op]:
             for command in parse_rdiff_delta(delta.read, delta.name):
                 if isinstance(command, Copy):

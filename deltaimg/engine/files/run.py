@@ -15,8 +15,10 @@ from deltaimg.engine.files.streams import Input, Output
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import SourceChanged, UsageError
 from deltaimg.image.block_devices import identify, share_storage, stat_quietly
-from deltaimg.image.source import STREAM, Source, is_stream, open_source
-from deltaimg.image.target import STDOUT, Target, open_target
+from deltaimg.image.open_source import STREAM, is_stream, open_source
+from deltaimg.image.open_target import STDOUT, open_target
+from deltaimg.image.source import ImageSource
+from deltaimg.image.target import ImageTarget
 
 
 def sign(
@@ -117,14 +119,14 @@ def _refuse_overwriting(target: str, *read: str) -> None:
             )
 
 
-def _refuse_changed(source: Source) -> None:
+def _refuse_changed(source: ImageSource) -> None:
     change = source.find_change()
     if change is not None:
         raise SourceChanged(source.path, change, hint="freeze it first, or stop its guest")
 
 
 @contextmanager
-def _source(path: str, progress: Progress) -> Iterator[Source]:
+def _source(path: str, progress: Progress) -> Iterator[ImageSource]:
     source = open_source(path)
     try:
         writer = source.find_writer()
@@ -136,7 +138,7 @@ def _source(path: str, progress: Progress) -> Iterator[Source]:
 
 
 @contextmanager
-def _seekable_source(path: str, progress: Progress) -> Iterator[Source]:
+def _seekable_source(path: str, progress: Progress) -> Iterator[ImageSource]:
     found = stat_quietly(path)
     if path == STREAM or (found is not None and is_stream(path, found.st_mode)):
         name = "the standard input" if path == STREAM else f"{path}, a pipe"
@@ -149,8 +151,8 @@ def _seekable_source(path: str, progress: Progress) -> Iterator[Source]:
 
 @contextmanager
 def _target(
-    path: str, sources: list[Source], progress: Progress, *, is_forced: bool, is_synced: bool = False
-) -> Iterator[Target]:
+    path: str, sources: list[ImageSource], progress: Progress, *, is_forced: bool, is_synced: bool = False
+) -> Iterator[ImageTarget]:
     """Open a target; commit it at the end, if none of the sources was written to meanwhile, or leave nothing behind."""
     target = open_target(path, 0, is_forced=is_forced, is_synced=is_synced)
     try:

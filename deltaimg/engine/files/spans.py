@@ -18,7 +18,7 @@ from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.engine.scan import split_spans
 from deltaimg.errors import SourceChanged
 from deltaimg.image.extents import NOT_EMPTY
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.model import MIB
 
 SPAN_BYTES = 4 * MIB
@@ -42,7 +42,7 @@ def choose_span_bytes(block_bytes: int) -> int:
 
 
 def walk_spans(
-    source: Source, work: Callable[[Span], Result], *, block_bytes: int, overlap_bytes: int = 0
+    source: ImageSource, work: Callable[[Span], Result], *, block_bytes: int, overlap_bytes: int = 0
 ) -> Iterator[tuple[int, int, Result]]:
     """Yield start, end and what `work` made of each span, in order; what lies between them is a hole.
 
@@ -90,7 +90,7 @@ class _Buffers:
 
 
 def _walk_stream(
-    source: Source, work: Callable[[Span], Result], span_bytes: int, buffers: _Buffers
+    source: ImageSource, work: Callable[[Span], Result], span_bytes: int, buffers: _Buffers
 ) -> Iterator[tuple[int, int, Result]]:
     """A stream is read by one, worked on by many."""
 

@@ -9,8 +9,8 @@ import os
 from deltaimg.descriptors import StandardInput, describe_failure
 from deltaimg.errors import ImageError, Malformed, Truncated
 from deltaimg.format.framing import HEADER_BYTES, Kind, parse_header
-from deltaimg.image.source import STREAM
-from deltaimg.image.target import Target
+from deltaimg.image.open_source import STREAM
+from deltaimg.image.target import ImageTarget
 
 _BUFFER_BYTES = 1 << 20
 _MAX_OBJECT_BYTES = 1 << 26
@@ -69,7 +69,7 @@ class Input:
 class Output:
     """Writes to a target from front to back, and counts."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: ImageTarget) -> None:
         self._target = target
         self.written_bytes = 0
 

@@ -9,7 +9,7 @@ Writes     a VCDIFF stream; to patch, the new file through an image target.
 Memory     of a delta: a span and three of the old file for each span in flight. Of a patch: see `vcdiff_decoder.py`.
 Invariant  each window has an Adler-32, by which a wrong or changed old file is found, but not one that was forged. A delta
            that was cut short is found if deltaimg made it from a file, since it then says the file's length.
-Source     RFC 3284, "The VCDIFF Generic Differencing and Compression Data Format"; xdelta3's extensions.
+ImageSource     RFC 3284, "The VCDIFF Generic Differencing and Compression Data Format"; xdelta3's extensions.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from deltaimg.engine.files.vcdiff_encoder import WindowEncoder
 from deltaimg.engine.progress import Progress
 from deltaimg.format.delta import COPY, LITERAL, ZERO
 from deltaimg.format.vcdiff import Window, build_vcdiff_head, build_window, empty_window, parse_vcdiff, run_of_zeros
-from deltaimg.image.source import Source
-from deltaimg.image.target import Target
+from deltaimg.image.source import ImageSource
+from deltaimg.image.target import ImageTarget
 
 _BLOCK_BYTES = 4096
 _MAX_ZERO_BYTES = 8 << 20
@@ -43,7 +43,7 @@ class VcdiffFormat:
     name: ClassVar[str] = "vcdiff"
     summary: ClassVar[str] = "for the xdelta3 program at the other end; made from both files, without a signature"
 
-    def compare(self, old: Source, new: Source, delta: Output, *, progress: Progress) -> DeltaResult:
+    def compare(self, old: ImageSource, new: ImageSource, delta: Output, *, progress: Progress) -> DeltaResult:
         load_xdelta()
         delta.write(build_vcdiff_head(new.size_bytes))
         progress.start("comparing", new.size_bytes)
@@ -77,7 +77,7 @@ class VcdiffFormat:
             write(empty_window())
         return DeltaResult(image_bytes, bytes_of[COPY], bytes_of[ZERO], bytes_of[LITERAL], delta.written_bytes)
 
-    def patch(self, old: Source, delta: Input, target: Target, *, progress: Progress) -> PatchResult:
+    def patch(self, old: ImageSource, delta: Input, target: ImageTarget, *, progress: Progress) -> PatchResult:
         decoder = WindowDecoder(old, delta.name)
         bytes_of = {ZERO: 0, COPY: 0, LITERAL: 0}
 

@@ -4,7 +4,7 @@
 Reads      windows, and of the old file the pages that they copy from.
 Memory     windows in work and what they make, 128 MiB at most, but for a single window that needs more; 96 MiB of pages.
 Invariant  a window's content has the checksum that the window says, where it says one, before it is written.
-Source     RFC 3284; the instructions are carried out by the native core (native/src/vcdiff).
+ImageSource     RFC 3284; the instructions are carried out by the native core (native/src/vcdiff).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.errors import Malformed, NativeError, SourceChanged, UnsupportedFormat, WrongOldFile
 from deltaimg.format.delta import LITERAL, ZERO
 from deltaimg.format.vcdiff import Window
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.kernels import VCDIFF_PAGE_BYTES, apply_vcdiff, survey_vcdiff
 
 _MAX_HELD_BYTES = 128 << 20
@@ -41,7 +41,7 @@ _PROBLEMS = {
 class WindowDecoder:
     """Makes content of windows; many threads at once."""
 
-    def __init__(self, old: Source, name: str) -> None:
+    def __init__(self, old: ImageSource, name: str) -> None:
         self._old, self._old_bytes = old, old.size_bytes or 0
         self._name = name
         self._large = threading.Lock()

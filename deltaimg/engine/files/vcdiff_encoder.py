@@ -3,7 +3,7 @@
 
 Reads      the old file: the span's place, and 4 MiB before and behind it.
 Memory     for each span in flight, itself and three of the old file.
-Source     RFC 3284; xdelta3 (`delta/xdelta.py`).
+ImageSource     RFC 3284; xdelta3 (`delta/xdelta.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from deltaimg.engine.files.spans import SPAN_BYTES, Span
 from deltaimg.engine.files.vcdiff_checksum import with_adler
 from deltaimg.errors import SourceChanged
 from deltaimg.format.vcdiff import Window, copy_of, parse_vcdiff, run_of_zeros
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.kernels import is_equal, is_zero
 
 _AROUND_BYTES = SPAN_BYTES
@@ -27,7 +27,7 @@ _LEVEL = 3
 class WindowEncoder:
     """Makes windows of spans; many threads at once."""
 
-    def __init__(self, old: Source) -> None:
+    def __init__(self, old: ImageSource) -> None:
         self._old, self._old_bytes = old, old.size_bytes or 0
 
     def encode(self, span: Span) -> list[Window]:

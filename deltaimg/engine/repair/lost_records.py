@@ -22,7 +22,7 @@ from deltaimg.engine.scan import Scanner, count_span_bytes
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
 from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.image.extents import NOT_EMPTY
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
 
@@ -62,7 +62,7 @@ def make_from_copy(copy: Repository, wanted: dict[bytes, int], maker: RecordMake
 
 def make_from_image(
     repository: Repository,
-    source: Source,
+    source: ImageSource,
     wanted: dict[bytes, Digests],
     block_bytes: int,
     maker: RecordMaker,
@@ -91,7 +91,7 @@ def make_from_image(
 
 def _collect(
     repository: Repository,
-    source: Source,
+    source: ImageSource,
     keys: npt.NDArray[np.bytes_],
     spool: Spool,
     block_bytes: int,

@@ -39,7 +39,7 @@ from deltaimg.errors import IntegrityError, ParityExhausted, ParityUnusable, Sto
 from deltaimg.format.config import CONFIG_NAME
 from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import PACKS
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.pack_reader import read_damaged_pack
 from deltaimg.repo.pack_writer import PackWriter
@@ -75,7 +75,7 @@ def repair(
     repository: Repository,
     *,
     copy: Repository | None = None,
-    source: Source | None = None,
+    source: ImageSource | None = None,
     is_dry_run: bool = False,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -112,7 +112,7 @@ class _Repair:
         self,
         repository: Repository,
         copy: Repository | None,
-        source: Source | None,
+        source: ImageSource | None,
         report: RepairReport,
         progress: Progress,
         clock: Callable[[], datetime],

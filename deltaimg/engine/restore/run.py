@@ -19,7 +19,8 @@ from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.pack import pack_name
-from deltaimg.image.target import Target, open_target
+from deltaimg.image.open_target import open_target
+from deltaimg.image.target import ImageTarget
 from deltaimg.model import MIB, DamagedExtent
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
@@ -77,7 +78,7 @@ def _restore(
     repository: Repository,
     lock: ReaderLock,
     manifest: Manifest,
-    target: Target,
+    target: ImageTarget,
     *,
     keep_going: bool,
     progress: Progress,
@@ -117,7 +118,7 @@ def _restore(
     )
 
 
-def _warn_of_shortage(target: Target, data_bytes: int, progress: Progress) -> None:
+def _warn_of_shortage(target: ImageTarget, data_bytes: int, progress: Progress) -> None:
     """Say early what may not fit. No error: a file system that compresses may hold more than it has room for."""
     free_bytes = target.find_free_bytes()
     if free_bytes is not None and free_bytes < data_bytes:
@@ -125,7 +126,7 @@ def _warn_of_shortage(target: Target, data_bytes: int, progress: Progress) -> No
 
 
 def _write_anywhere(
-    content: SnapshotContent, target: Target, *, keep_going: bool, progress: Progress, workers: int | None
+    content: SnapshotContent, target: ImageTarget, *, keep_going: bool, progress: Progress, workers: int | None
 ) -> tuple[int, tuple[DamagedExtent, ...]]:
     """Write records as they come off the packs, each block wherever it belongs."""
     for extent in content.zero_extents():
@@ -153,7 +154,7 @@ def _write_anywhere(
 
 
 def _write_in_order(
-    content: SnapshotContent, target: Target, *, keep_going: bool, progress: Progress, workers: int | None
+    content: SnapshotContent, target: ImageTarget, *, keep_going: bool, progress: Progress, workers: int | None
 ) -> tuple[int, tuple[DamagedExtent, ...]]:
     """Write a stream: spans of the image one after another, read ahead on all cores."""
     size_bytes = content.manifest.size_bytes

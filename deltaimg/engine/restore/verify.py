@@ -28,7 +28,7 @@ from deltaimg.errors import (
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.extents import NOT_EMPTY
 from deltaimg.image.prefix import PrefixSource
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.kernels import CHANGED, SAME, BlockStatus, overlay_runs, subtract_runs
 from deltaimg.model import DamagedExtent, Extent
 from deltaimg.repo.index import load_index
@@ -229,7 +229,7 @@ class ComparedImage:
 
 
 def compare_image(
-    repository: Repository, manifest: Manifest, source: Source, *, progress: Progress | None = None
+    repository: Repository, manifest: Manifest, source: ImageSource, *, progress: Progress | None = None
 ) -> ComparedImage:
     """Digest an image and compare it, block by block, with what a snapshot holds.
 
@@ -285,7 +285,7 @@ def _as_runs(span: ScannedSpan, status: BlockStatus) -> Runs:
     return runs
 
 
-def _check_size(source: Source, manifest: Manifest) -> None:
+def _check_size(source: ImageSource, manifest: Manifest) -> None:
     size_bytes = source.size_bytes or 0
     is_larger_place = size_bytes > manifest.size_bytes and (source.is_device or source.is_sequential)
     if size_bytes != manifest.size_bytes and not is_larger_place:

@@ -17,7 +17,7 @@ import pytest
 import zstandard
 
 from deltaimg.image.containers import find_container
-from deltaimg.image.source import open_source
+from deltaimg.image.open_source import open_source
 from deltaimg.image.stream import StreamSource
 from deltaimg.model import MIB
 from tests.support.components import requires_program, run_or_skip

@@ -13,7 +13,7 @@ import pytest
 
 from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
-from deltaimg.image.source import open_source
+from deltaimg.image.open_source import open_source
 from deltaimg.model import KIB, MIB
 from tests.support.components import skip_without
 from tests.support.images import make_incompressible_image

@@ -16,8 +16,9 @@ from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.errors import ImageError, SourceChanged, UnsupportedImage
 from deltaimg.image.extents import DATA, HOLE, ImageExtent
+from deltaimg.image.open_source import open_source
 from deltaimg.image.raw import BlockDeviceSource
-from deltaimg.image.source import Source, open_source
+from deltaimg.image.source import ImageSource
 from deltaimg.image.stream import StreamSource
 from deltaimg.model import GIB, KIB, MIB, TIB
 from tests.support.components import as_ordinary_user, requires_root, skip_without
@@ -205,7 +206,7 @@ class Meddling:
 
     is_sequential = False
 
-    def __init__(self, inner: Source, meddle: Callable[[], None]) -> None:
+    def __init__(self, inner: ImageSource, meddle: Callable[[], None]) -> None:
         self._inner, self._meddle = inner, meddle
         self._is_done = False
 

@@ -15,9 +15,9 @@ import pytest
 
 from deltaimg.arrays import RANGE
 from deltaimg.errors import ImageError
+from deltaimg.image.open_source import open_source
 from deltaimg.image.reader import ReadFailure
 from deltaimg.image.salvage_reader import ExtentSet, SalvageReader, TooMuchUnreadable
-from deltaimg.image.source import open_source
 from deltaimg.model import KIB, MIB, Extent
 from tests.support.components import loop_device
 from tests.support.devices import failing_file

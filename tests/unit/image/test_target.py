@@ -22,8 +22,8 @@ from deltaimg.errors import (
 )
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.file_target import FileTarget
+from deltaimg.image.open_target import open_target
 from deltaimg.image.stream_target import StreamTarget
-from deltaimg.image.target import open_target
 from deltaimg.model import KIB, MIB
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
@@ -300,7 +300,7 @@ def test_a_stream_gets_every_byte_in_order(
     tmp_path: Path, repository: Repository, manifest: Manifest, image: SyntheticImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open(tmp_path / "out", "wb") as file:
-        monkeypatch.setattr("deltaimg.image.target.StreamTarget", lambda _: StreamTarget(file.fileno()))
+        monkeypatch.setattr("deltaimg.image.open_target.StreamTarget", lambda _: StreamTarget(file.fileno()))
         restore(repository, manifest, "-")
     assert_same_bytes((tmp_path / "out").read_bytes(), image.content)
 

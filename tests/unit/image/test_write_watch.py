@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.image.source import Source, open_source
+from deltaimg.image.open_source import open_source
+from deltaimg.image.source import ImageSource
 from deltaimg.model import MIB
 from tests.support.components import requires_program, run_or_skip
 from tests.support.devices import make_ext4, mounted, partition
@@ -22,7 +23,7 @@ BYTES = 4 * MIB
 
 
 @contextmanager
-def watched(path: str | Path, *, is_direct: bool = False) -> Iterator[Source]:
+def watched(path: str | Path, *, is_direct: bool = False) -> Iterator[ImageSource]:
     source = open_source(str(path), is_direct=is_direct)
     try:
         yield source

@@ -10,7 +10,7 @@ from deltaimg.engine.backup.run import back_up
 from deltaimg.repo.keys import find_kind, has_folder, is_named_by_digest
 from tests.golden.kinds import KINDS
 from tests.support.clock import FixedClock
-from tests.support.images import ImageSource, make_mixed_image
+from tests.support.images import SyntheticSource, make_mixed_image
 from tests.support.repositories import make_repository
 
 DIGEST = "ab" * 32
@@ -94,7 +94,7 @@ def test_a_folder_of_others_is_not_looked_into(name: str) -> None:
 
 def test_all_that_a_backup_writes_has_a_name_of_ours() -> None:
     repository = make_repository()
-    back_up(repository, ImageSource(make_mixed_image(500_000)), "vm1", BackupOptions(workers=1), clock=FixedClock())
+    back_up(repository, SyntheticSource(make_mixed_image(500_000)), "vm1", BackupOptions(workers=1), clock=FixedClock())
     names = list(repository.store.inner.objects)  # type: ignore[attr-defined]
     assert {name.partition("/")[0] for name in names} == {"config", "packs", "index", "maps", "signatures", "snapshots"}
     assert all(find_kind(name) for name in names)

@@ -30,7 +30,7 @@ from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer
 from deltaimg.engine.progress import Progress, stage
 from deltaimg.engine.scan import SPAN_BYTES, count_span_bytes, split_spans
 from deltaimg.image.extents import Bounds
-from deltaimg.image.source import Source
+from deltaimg.image.source import ImageSource
 from deltaimg.kernels import expand_runs
 from deltaimg.kernels.layout import BUCKET_PLACES, AnchorNames, AnchorTable, Buffer
 from deltaimg.repo.slots import SlotTable
@@ -121,7 +121,7 @@ class AnchorCache:
         return 2 * sum(each.tobytes() in known for each in ids) >= len(ids)
 
     def learn_image(
-        self, source: Source, to_read: Bounds, base_runs: Runs, table: SlotTable, *, progress: Progress
+        self, source: ImageSource, to_read: Bounds, base_runs: Runs, table: SlotTable, *, progress: Progress
     ) -> None:
         """Read the image and remember the anchors of what it has where the base has data.
 

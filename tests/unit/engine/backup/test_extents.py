@@ -11,14 +11,14 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.image.extents import DATA, FREE, HOLE, UNCHANGED, ZERO, Extents, ExtentStatus
 from deltaimg.model import MIB
 from deltaimg.repo.repository import Repository
-from tests.support.images import ImageSource, SyntheticImage
+from tests.support.images import SyntheticImage, SyntheticSource
 from tests.support.repositories import assert_restores, make_repository
 
 SIZE_BYTES = 10 * MIB + 512
 BOUNDS = [0, 2 * MIB, 4 * MIB, 6 * MIB, 8 * MIB, SIZE_BYTES]
 
 
-class TrackedSource(ImageSource):
+class TrackedSource(SyntheticSource):
     """A source that reports a status for each fifth of its image, and refuses to be read where it need not be."""
 
     def __init__(self, image: SyntheticImage, *statuses: ExtentStatus) -> None:
@@ -39,13 +39,13 @@ def make_image(seed: int) -> SyntheticImage:
     return image
 
 
-def run(repository: Repository, source: ImageSource) -> Manifest:
+def run(repository: Repository, source: SyntheticSource) -> Manifest:
     return back_up(repository, source, "vm1", BackupOptions(workers=2))
 
 
 def test_only_data_is_read_and_the_map_has_the_rest_as_reported() -> None:
     repository, first, second = make_repository(), make_image(1), make_image(2)
-    run(repository, ImageSource(first))
+    run(repository, SyntheticSource(first))
     manifest = run(repository, TrackedSource(second, DATA, HOLE, ZERO, FREE, UNCHANGED))
     expected = bytearray(second.content)
     expected[2 * MIB : 8 * MIB] = bytes(6 * MIB)
@@ -66,7 +66,7 @@ def test_an_image_that_grew_is_read_where_its_base_ends() -> None:
     repository, image = make_repository(), make_image(4)
     small = SyntheticImage(3 * MIB + 512, seed=4)
     small.write(0, bytes(image.content[: small.size_bytes]))
-    run(repository, ImageSource(small))
+    run(repository, SyntheticSource(small))
     manifest = run(repository, TrackedSource(image, *[UNCHANGED] * 5))
     assert_restores(repository, manifest, image.content)
     assert manifest.statistics.read_bytes == SIZE_BYTES - 3 * MIB

@@ -19,8 +19,8 @@ from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.images import (
-    ImageSource,
     SyntheticImage,
+    SyntheticSource,
     edit_at_random,
     make_incompressible_image,
     make_mixed_image,
@@ -149,7 +149,7 @@ def test_an_image_written_to_meanwhile_is_refused_or_marked() -> None:
     image = make_mixed_image(1 << 20)
     from deltaimg.engine.backup.run import back_up
 
-    source = ImageSource(image)
+    source = SyntheticSource(image)
     source.is_changed = True
     with pytest.raises(SourceChanged) as caught:
         back_up(repository, source, "vm1", clock=FixedClock())
@@ -163,7 +163,7 @@ def test_an_interrupted_run_is_used_by_the_next() -> None:
     """Twelve megabytes were stored, then the source failed: the next run stores the rest only."""
     repository = make_repository()
     image = make_incompressible_image(16 << 20)
-    source = ImageSource(image)
+    source = SyntheticSource(image)
     source.fail_at, source.error = 12 << 20, KeyboardInterrupt()
     from deltaimg.engine.backup.run import back_up
 

@@ -10,11 +10,11 @@ from deltaimg.engine.backup.run import back_up
 from deltaimg.errors import ImageInUse, SourceChanged
 from deltaimg.image.extents import Extents
 from deltaimg.model import KIB, MIB
-from tests.support.images import ImageSource, SyntheticImage, make_incompressible_image, make_mixed_image
+from tests.support.images import SyntheticImage, SyntheticSource, make_incompressible_image, make_mixed_image
 from tests.support.repositories import assert_restores, make_repository
 
 
-class Forgetful(ImageSource):
+class Forgetful(SyntheticSource):
     """A source whose bytes are others once it was read to its end, and which says nothing of that."""
 
     def __init__(self, image: SyntheticImage, later: SyntheticImage) -> None:
@@ -61,13 +61,13 @@ def test_an_image_that_stays_as_it_is_reads_the_same_again(size_bytes: int, bloc
     image = make_mixed_image(size_bytes, seed=2)
     for step in range(3):
         options = BackupOptions(workers=2, block_bytes=block_bytes)
-        manifest = back_up(repository, ImageSource(image), "vm1", options)
+        manifest = back_up(repository, SyntheticSource(image), "vm1", options)
         assert_restores(repository, manifest, image.content)
         image.write(step * 10_000 % size_bytes, b"changed")
 
 
 def test_what_uses_a_source_is_said_before_anything_is_read() -> None:
-    class Used(ImageSource):
+    class Used(SyntheticSource):
         def find_writer(self) -> str | None:
             return "mounted read-write at /srv"
 

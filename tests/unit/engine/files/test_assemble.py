@@ -12,7 +12,7 @@ import pytest
 from deltaimg.engine.files.assemble import Assembler, assemble
 from deltaimg.engine.files.stitch import Op
 from deltaimg.format.delta import COPY, LITERAL, ZERO
-from deltaimg.image.source import open_source
+from deltaimg.image.open_source import open_source
 from tests.fuzz.file_targets import MemoryTarget
 
 OLD = random.Random(4).randbytes(10_000) + bytes(20_000) + b"end"

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a path to an image source: a regular file, a block device, or a stream."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from deltaimg.descriptors import find_descriptor, is_standard_stream
+from deltaimg.errors import ImageError, UnsupportedImage
+from deltaimg.image.raw import BlockDeviceSource, RawSource
+from deltaimg.image.source import ImageSource
+from deltaimg.image.stream import StreamSource
+from deltaimg.posix import describe_mode
+
+STREAM = "-"
+
+
+def open_source(
+    path: str, *, use_holes: bool = True, is_direct: bool = False, is_salvaging: bool = False
+) -> ImageSource:
+    """Open the image at `path`, `-` being the standard input. A named pipe is a stream, too.
+
+    Args:
+        use_holes: take the holes that the file system reports; otherwise everything is read.
+        is_direct: read past the page cache (O_DIRECT).
+        is_salvaging: read zeros where a disk cannot be read, and list those extents as `unreadable`.
+
+    Raises:
+        ImageError: it cannot be opened. UnsupportedImage: it is a folder, a character device or such.
+    """
+    if is_standard_stream(path, 0):
+        return StreamSource(0)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_DIRECT if is_direct else 0)
+    try:
+        mode = os.stat(path).st_mode
+        if is_stream(path, mode):
+            return StreamSource(_open_stream(path), path, is_owned=True)
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            hint = None if find_descriptor(path) is None else "'-' is the standard input"
+            raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a disk image or block device", hint=hint)
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if is_direct and error.errno == errno.EINVAL:
+            raise ImageError(path, "its file system has no direct I/O", hint="run again without --direct") from error
+        raise ImageError(path, f"cannot be read: {os.strerror(error.errno or 0)}") from error
+    except ValueError as error:
+        raise ImageError(path, "is not a possible path") from error
+    try:
+        if stat.S_ISBLK(mode):
+            return BlockDeviceSource(path, descriptor, is_direct=is_direct, is_salvaging=is_salvaging)
+        return RawSource(path, descriptor, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
+    except OSError as error:
+        os.close(descriptor)
+        raise ImageError(path, f"cannot be read: {os.strerror(error.errno or 0)}") from error
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def is_stream(path: str, mode: int) -> bool:
+    """Return whether what has this mode can be opened as a stream: a named pipe, or a socket of this process's own."""
+    return stat.S_ISFIFO(mode) or (stat.S_ISSOCK(mode) and find_descriptor(path) is not None)
+
+
+def _open_stream(path: str) -> int:
+    """Open a named pipe, which waits until somebody writes to it; raises OSError."""
+    number = find_descriptor(path)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if number is None else os.dup(number)
