@@ -88,7 +88,7 @@ class SnapshotReader:
             buffer: writable and contiguous, such as a bytearray, an mmap or a numpy array.
 
         Raises:
-            UsageError: a negative offset, or a buffer that cannot be written to. IntegrityError, StoreError, LockLost: as `read`.
+            UsageError: a negative offset, or a buffer that cannot be written to. Other errors: as `read`.
         """
         try:
             view = memoryview(buffer).cast("B")
