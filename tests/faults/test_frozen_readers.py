@@ -25,7 +25,7 @@ from deltaimg.repo.lock_watch import remove_lock
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START
-from tests.support.images import ImageSource, make_mixed_image
+from tests.support.images import SyntheticSource, make_mixed_image
 from tests.support.repositories import assert_same_bytes, back_up_image, make_repository
 from tests.support.retention import keep_only
 from tests.support.visits import VisitedStore
@@ -82,7 +82,7 @@ class Scene:
         assert diff_snapshots(repository, self.older, self.newer).differing_bytes > 0
 
     def compare(self, repository: Repository) -> None:
-        assert not compare_image(repository, self.newer, ImageSource(self.image)).differing
+        assert not compare_image(repository, self.newer, SyntheticSource(self.image)).differing
 
     def show_parity(self, repository: Repository) -> None:
         protection = survey_parity(repository, is_thorough=True)
