@@ -23,14 +23,15 @@ from numpy.typing import NDArray
 from deltaimg.api.repositories import open_repository
 from deltaimg.arrays import FIRST_SLOT, RUN, Digests
 from deltaimg.format.framing import HEADER_BYTES, Kind, build_header, digest_bytes
-from deltaimg.format.index import ENTRY, INDEXES, IndexObject, SourceLinks, build_index, no_links
+from deltaimg.format.index import ENTRY, IndexObject, SourceLinks, no_links
 from deltaimg.format.limits import MAX_LAYERS
 from deltaimg.format.manifest import Manifest, Statistics, format_time
-from deltaimg.format.map import MAPS, MapObject, build_map
+from deltaimg.format.map import MapObject
 from deltaimg.format.pack import FOOTER_ENTRY, TRAILER, TRAILER_MAGIC, pack_name
 from deltaimg.format.record import RECORD_HEADER_BYTES
-from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
+from deltaimg.format.signature import SignatureObject
 from deltaimg.format.slot_runs import SLOT_RUN
+from deltaimg.repo.object_kinds import INDEX, MAP, SIGNATURE
 from deltaimg.repo.repository import Repository
 
 BLOCK_BYTES = 4096
@@ -89,7 +90,7 @@ class _Maker:
         self, image: str, base: Manifest | None, blocks: int, records: Digests, runs: NDArray[Any]
     ) -> Manifest:
         slots = np.full(len(records), _SLOTS, np.uint16)
-        name, _ = self._repository.put_object(MAPS, [build_map(MapObject(blocks, records, slots, runs))])
+        name, _ = self._repository.objects.put_new(MAP, MapObject(blocks, records, slots, runs))
         size, changed = blocks * BLOCK_BYTES, len(records) * _SLOTS * BLOCK_BYTES
         said = Statistics(
             apparent_bytes=size, allocated_bytes=size, read_bytes=size, changed_bytes=changed, referenced_bytes=0,
@@ -117,8 +118,7 @@ class _Maker:
         ids = b"".join(blake3(whole[at : at + step], key=key).digest(16) for at in range(0, len(whole), step))
         record_ids = np.frombuffer(ids, np.uint8).reshape(count, 16)
         slots = np.full(count, _SLOTS, np.uint16)
-        signature = build_signature(SignatureObject(record_ids, slots, digests))
-        signature_name, _ = self._repository.put_object(SIGNATURES, [signature])
+        signature_name, _ = self._repository.objects.put_new(SIGNATURE, SignatureObject(record_ids, slots, digests))
         entries = np.zeros(count, ENTRY)
         entries["id"], entries["slots"], entries["block_shift"] = record_ids, _SLOTS, 12
         entries["encoding"] = 1 if sources is None else 2
@@ -134,7 +134,7 @@ class _Maker:
         links = no_links(count) if sources is None else self._link(count, sources)
         created_us = int(self._now.timestamp() * 1_000_000)
         index = IndexObject(created_us, tuple(packs), (signature_name,), entries, links)
-        self._repository.put_object(INDEXES, [build_index(index)])
+        self._repository.objects.put_new(INDEX, index)
         return record_ids
 
     def _add_pack(self, entries: NDArray[Any]) -> str:

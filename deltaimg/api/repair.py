@@ -14,7 +14,6 @@ from deltaimg.engine.parity.protection import survey_parity as survey_parity_of_
 from deltaimg.engine.parity.repair import PacksRepaired
 from deltaimg.engine.parity.repair import repair_packs as repair_packs_by_parity
 from deltaimg.engine.progress import Progress
-from deltaimg.engine.repair.config import open_like
 from deltaimg.engine.repair.run import RepairReport
 from deltaimg.engine.repair.run import repair as repair_repository
 from deltaimg.errors import IntegrityError, NotAnObject, RepositoryNotFound
@@ -38,7 +37,7 @@ def open_for_repair(location: str, from_path: str | None = None) -> Repository:
         folder = parse_address(location)
         if from_path is not None and os.path.isdir(from_path) and os.path.isdir(folder):
             copy = Repository.open(LocalStore(from_path))
-            repository = open_like(LocalStore(folder, writer=name_own_process), copy)
+            repository = Repository.open_like(LocalStore(folder, writer=name_own_process), copy)
             if repository is not None:
                 return repository
         if isinstance(error, IntegrityError) or error.hint is None:

@@ -76,7 +76,7 @@ def find_snapshot(repository: Repository, selector: str) -> Snapshot:
 
 def list_locks(repository: Repository) -> list[FoundLock]:
     """Return the locks in a repository: of who is at work, of who died there, and those that cannot be read."""
-    return find_locks(repository.store)
+    return find_locks(repository.objects)
 
 
 def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -> FoundLock:
@@ -88,12 +88,12 @@ def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -
     Raises:
         UsageError: there is no such lock. RepositoryLocked: its holder is alive.
     """
-    found = next((each for each in find_locks(repository.store) if each.label == name), None)
+    found = next((each for each in find_locks(repository.objects) if each.label == name), None)
     if found is None:
         raise UsageError(f"there is no lock '{name[:60]}'", hint="'deltaimg unlock' lists what there is")
     if is_forced:
-        remove_found_lock(repository.store, found)
-    elif remove_stale_locks(repository.store, [found], repository.lock_waiting):
+        remove_found_lock(repository.objects, found)
+    elif remove_stale_locks(repository.objects, [found], repository.lock_waiting):
         raise RepositoryLocked(f"'{name}'", found.describe(), hint="wait until it is done, or remove it with --force")
     return found
 

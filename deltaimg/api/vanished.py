@@ -42,7 +42,7 @@ def find_vanished(repository: Repository) -> dict[str, datetime]:
 
 def refuse_vanished(repository: Repository, images: Collection[str]) -> None:
     """Raise SnapshotsVanished where others than `images` had snapshots, or where there is content and no snapshot at all."""
-    location = repository.store.location
+    location = repository.objects.location
     vanished = host_memory.find_vanished(
         repository.config.repository_id, {*images, *(ref.image for ref in repository.list_quarantined())}
     )
@@ -50,5 +50,5 @@ def refuse_vanished(repository: Repository, images: Collection[str]) -> None:
         image, seen = next(iter(vanished.items()))
         more = f" (and {len(vanished) - 1} more images)" if len(vanished) > 1 else ""
         raise SnapshotsVanished(location, f"image '{image}'{more} had snapshots on {seen:%Y-%m-%d} that are not there")
-    if not images and any(any(repository.store.list(folder)) for folder in (PACKS, MAPS)):
+    if not images and any(any(repository.objects.list(folder)) for folder in (PACKS, MAPS)):
         raise SnapshotsVanished(location, "there is content, and not a single snapshot that needs it")

@@ -22,9 +22,9 @@ def benchmark(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, ve
     from deltaimg.engine.inspect.benchmark import measure_machine
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        store = open_repository(repo).store if repo else None
+        objects = open_repository(repo).objects if repo else None
         measured = []
-        for each in measure_machine(store):
+        for each in measure_machine(objects):
             measured.append(each)
             terminal.print(f"{each.what:<18} {format_bytes(each.bytes_per_s) + '/s':>12}  {each.detail}")
         if as_json:

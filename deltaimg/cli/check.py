@@ -52,7 +52,7 @@ def check(
         _print_report(terminal, report)
         if errors:
             raise RepositoryDamaged(
-                repository.store.location,
+                repository.objects.location,
                 f"{format_count(len(errors), 'error')}; the first: {errors[0].object_name} {errors[0].problem}",
                 hint="'deltaimg repair --dry-run' lists what can be repaired",
             )

@@ -60,7 +60,7 @@ def repair(
         _print_report(terminal, report)
         if report.damage:
             raise RepositoryDamaged(
-                repository.store.location,
+                repository.objects.location,
                 f"{format_count(len(report.damage), 'snapshot')} {_choose_verb(len(report.damage), dry_run)} damaged: "
                 f"{', '.join(each.ref.label for each in report.damage[:5])}{', …' if len(report.damage) > 5 else ''}",
                 hint=_suggest_next(report, has_source=from_path is not None),

@@ -72,7 +72,7 @@ def snapshots(
                 terminal.print(each.snapshot.label)
         else:
             terminal.print_table(_COLUMNS, [_make_row(each, is_verbose=verbose) for each in listed])
-        _report_damage(repository.store.location, listed)
+        _report_damage(repository.objects.location, listed)
 
 
 def _choose(

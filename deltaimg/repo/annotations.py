@@ -24,15 +24,10 @@ from deltaimg.errors import (
     RepositoryLocked,
     UnsupportedFormat,
 )
-from deltaimg.format.annotation import (
-    ANNOTATIONS,
-    Annotation,
-    build_annotation,
-    parse_annotation,
-    split_annotation_name,
-)
+from deltaimg.format.annotation import ANNOTATIONS, Annotation, split_annotation_name
 from deltaimg.format.manifest import Manifest, format_time
 from deltaimg.repo.lock import ImageLock
+from deltaimg.repo.object_kinds import ANNOTATION
 from deltaimg.repo.repository import Repository, SnapshotRef
 
 _TRIES = 3
@@ -57,7 +52,7 @@ NOTHING_SAID = Said(None, None)
 def list_annotations(repository: Repository, image: str | None = None) -> AnnotationNames:
     """Return what annotations there are, of the snapshots of one image or of all."""
     names: AnnotationNames = defaultdict(list)
-    for found in repository.store.list(ANNOTATIONS if image is None else f"{ANNOTATIONS}{image}/"):
+    for found in repository.objects.list(ANNOTATIONS if image is None else f"{ANNOTATIONS}{image}/"):
         if parts := split_annotation_name(found.name):
             names[parts[:2]].append(found.name)
     return names
@@ -103,10 +98,8 @@ def annotate(
         holder = lock.holder
         number = 1 + max((_number_of(name) for name in names), default=0)
         after = replace(after, number=number, time=format_time(now), owner=holder.owner, host=holder.host)
-        data = build_annotation(after)
-        parse_annotation(data, after.object_name)
         try:
-            repository.store.put(after.object_name, [data], lock.check)
+            repository.objects.put(ANNOTATION, after.object_name, after, lock.check)
         except ObjectExists:
             lock.check()
             continue  # somebody who has lost the lock since wrote it just now
@@ -124,13 +117,13 @@ def remove_orphans(repository: Repository, confirm: Callable[[], None]) -> int:
     Args:
         confirm: raises if the lock is lost.
     """
-    found = [(each, split_annotation_name(each.name)) for each in repository.store.list(ANNOTATIONS)]
+    found = [(each, split_annotation_name(each.name)) for each in repository.objects.list(ANNOTATIONS)]
     known = {(ref.image, ref.id) for ref in (*repository.list_snapshots(), *repository.list_quarantined())}
     freed = 0
     for each, parts in found:
         if parts is not None and parts[:2] not in known:
             confirm()
-            repository.store.delete(each.name)
+            repository.objects.delete(each.name)
             freed += each.size_bytes
     return freed
 
@@ -138,7 +131,7 @@ def remove_orphans(repository: Repository, confirm: Callable[[], None]) -> int:
 def remove_annotations(repository: Repository, names: list[str]) -> None:
     """Remove annotations in the order given: the newest of a snapshot last, so that what is said does not go back."""
     for name in names:
-        repository.store.delete(name)
+        repository.objects.delete(name)
 
 
 def _say_nothing(manifest: Manifest) -> Annotation:
@@ -162,7 +155,7 @@ def _load(repository: Repository, names: list[str]) -> Said:
     error: DeltaimgError | None = None
     for name in reversed(names):
         try:
-            return Said(parse_annotation(repository.store.get(name), name), error)
+            return Said(repository.objects.get(ANNOTATION, name), error)
         except (IntegrityError, UnsupportedFormat) as problem:
             error = error or problem
     return Said(None, error)
@@ -173,5 +166,5 @@ def _withdraw_if_lost(repository: Repository, lock: ImageLock, annotation: Annot
     try:
         lock.check()
     except LockLost:
-        repository.store.delete(annotation.object_name)
+        repository.objects.delete(annotation.object_name)
         raise

@@ -19,15 +19,12 @@ from deltaimg.format.deletion import (
     LOCKS_SUFFIX,
     Deletion,
     DeletionLocks,
-    build_deletion,
-    build_deletion_locks,
-    parse_deletion,
-    parse_deletion_locks,
 )
 from deltaimg.format.index import INDEXES
 from deltaimg.format.map import MAPS
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES
+from deltaimg.repo.object_kinds import DELETION, DELETION_LOCKS
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Confirm
 
@@ -62,7 +59,7 @@ def load_deletions(
     pending = []
     for name in _list_names(repository):
         try:
-            objects = _read(repository, name, parse_deletion)
+            objects = repository.objects.get(DELETION, name)
             pending.append(PendingDeletion(objects, _load_locks(repository, name)))
         except ObjectNotFound:
             continue  # carried out meanwhile
@@ -73,7 +70,7 @@ def load_deletions(
 
 def list_orphaned_locks(repository: Repository) -> list[str]:
     """Return the names of recorded locks whose list is gone."""
-    names = [found.name for found in repository.store.list(DELETIONS)]
+    names = [found.name for found in repository.objects.list(DELETIONS)]
     return [name for name in names if name.endswith(LOCKS_SUFFIX) and name.removesuffix(LOCKS_SUFFIX) not in names]
 
 
@@ -89,7 +86,7 @@ def object_names(deletion: Deletion) -> list[str]:
 
 def put_deletion(repository: Repository, deletion: Deletion, confirm: Confirm) -> None:
     """Store a list: once this returns it is durable, and no run that begins now refers to what is listed."""
-    repository.store.put(deletion.object_name, [build_deletion(deletion)], confirm)
+    repository.objects.put(DELETION, deletion.object_name, deletion, confirm)
 
 
 def record_locks(repository: Repository, locks: DeletionLocks, confirm: Confirm) -> frozenset[str]:
@@ -100,35 +97,28 @@ def record_locks(repository: Repository, locks: DeletionLocks, confirm: Confirm)
     """
     for _ in range(2):
         with suppress(ObjectExists):
-            repository.store.put(locks.object_name, [build_deletion_locks(locks)], confirm)
+            repository.objects.put(DELETION_LOCKS, locks.object_name, locks, confirm)
             return frozenset(locks.waits_for)
         recorded = _load_locks(repository, DELETIONS + locks.id)
         if recorded is not None:
             return recorded
-        repository.store.delete(locks.object_name)  # damaged
+        repository.objects.delete(locks.object_name)  # damaged
     raise StoreError(locks.object_name, "another run is changing it", hint="run again")
 
 
 def remove_deletion(repository: Repository, deletion: Deletion) -> None:
     """Remove a list that was carried out, after the locks that it waited for: a list alone is simply carried out again."""
-    repository.store.delete(deletion.object_name + LOCKS_SUFFIX)
-    repository.store.delete(deletion.object_name)
+    repository.objects.delete(deletion.object_name + LOCKS_SUFFIX)
+    repository.objects.delete(deletion.object_name)
 
 
 def _list_names(repository: Repository) -> list[str]:
-    found = [each.name for each in repository.store.list(DELETIONS)]
+    found = [each.name for each in repository.objects.list(DELETIONS)]
     return [name for name in found if _LIST_NAME.fullmatch(name)]
 
 
 def _load_locks(repository: Repository, name: str) -> frozenset[str] | None:
     """Return the locks that the list `name` waits for, None where they are not recorded or cannot be read back."""
     with suppress(ObjectNotFound, *_DAMAGE):
-        return frozenset(_read(repository, name + LOCKS_SUFFIX, parse_deletion_locks).waits_for)
+        return frozenset(repository.objects.get(DELETION_LOCKS, name + LOCKS_SUFFIX).waits_for)
     return None
-
-
-def _read(repository: Repository, name: str, parse: Callable[[bytes, str], _Document]) -> _Document:
-    """Read an object, once more if it seems damaged: a disk may have read it wrongly."""
-    with suppress(IntegrityError):
-        return parse(repository.store.get(name), name)
-    return parse(repository.store.get(name), name)

@@ -24,7 +24,6 @@ from deltaimg.format.index import (
     IndexObject,
     SourceLinks,
     no_links,
-    parse_index,
 )
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.manifest import count_microseconds
@@ -34,6 +33,7 @@ from deltaimg.format.sources import SourceTable, build_sources
 from deltaimg.memory import check_room
 from deltaimg.repo.cut_slots import CutSlots
 from deltaimg.repo.deletions import load_deletions
+from deltaimg.repo.object_kinds import INDEX
 from deltaimg.repo.record_lookup import RecordLookup
 from deltaimg.repo.repository import Repository
 
@@ -344,7 +344,7 @@ def load_index(repository: Repository, without: Collection[str] = ()) -> Index:
             break
     # Listed after the index objects: what these name was stored before them.
     named = {pack for each in objects.values() for pack in each.packs}
-    missing = named - {found.name.rpartition("/")[2] for found in repository.store.list(PACKS)} if named else named
+    missing = named - {found.name.rpartition("/")[2] for found in repository.objects.list(PACKS)} if named else named
     return Index(objects, tuple(damage.values()), pending, missing)
 
 
@@ -352,7 +352,7 @@ def _read_indexes(
     repository: Repository, objects: dict[str, IndexObject], without: Collection[str]
 ) -> dict[str, DeltaimgError]:
     """Add to `objects` those that are listed; return by name what those that cannot be read meet."""
-    listed = [found.name.removeprefix(INDEXES) for found in repository.store.list(INDEXES)]
+    listed = [found.name.removeprefix(INDEXES) for found in repository.objects.list(INDEXES)]
     room = _EntryRoom()
     damage: dict[str, DeltaimgError] = {}
     taken_bytes = sum(content.memory_bytes for content in objects.values())
@@ -360,7 +360,7 @@ def _read_indexes(
         if name in objects or name in without:
             continue
         try:
-            content = parse_index(repository.get_object(INDEXES, name), INDEXES + name)
+            content = repository.objects.get(INDEX, INDEX.name_of(name))
         except (IntegrityError, ObjectNotFound) as error:
             damage[name] = error
             continue

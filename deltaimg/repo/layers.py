@@ -17,11 +17,12 @@ from deltaimg.arrays import FIRST_SLOT, Runs, empty_runs, end_blocks
 from deltaimg.errors import IntegrityError, ObjectNotFound, SnapshotIncomplete
 from deltaimg.format.limits import MAX_LAYERS
 from deltaimg.format.manifest import Manifest
-from deltaimg.format.map import MAPS, MapObject, build_map, parse_map
+from deltaimg.format.map import MapObject, build_map, parse_map
 from deltaimg.kernels import overlay_runs, subtract_runs
 from deltaimg.model import count_blocks
 from deltaimg.repo.cover import Cover
 from deltaimg.repo.numbering import LayerNumbers, RecordNumbers, renumber_runs
+from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 
@@ -61,7 +62,7 @@ def resolve_map(repository: Repository, manifest: Manifest, table: SlotTable) ->
     cover, runs = Cover.nothing(), empty_runs()
     sizes: list[int] = []
     for digest in reversed(manifest.maps):
-        name, data = MAPS + digest, _load_layer(repository, manifest, digest)
+        name, data = MAP.name_of(digest), _load_layer(repository, manifest, digest)
         layer = parse_map(data, name)
         if not sizes and layer.block_count != block_count:
             raise IntegrityError(name, 0, f"is of another size than snapshot {manifest.label}")
@@ -105,13 +106,13 @@ def is_whole(runs: Runs, block_count: int) -> bool:
 
 def _load_layer(repository: Repository, manifest: Manifest, digest: str) -> bytes:
     try:
-        return repository.get_object(MAPS, digest)
+        return repository.objects.get_verified(MAP.name_of(digest))
     except ObjectNotFound as error:
-        raise SnapshotIncomplete(manifest.label, MAPS + digest) from error
+        raise SnapshotIncomplete(manifest.label, MAP.name_of(digest)) from error
 
 
 def _put_layer(repository: Repository, below: tuple[str, ...], data: bytes) -> NewLayers:
-    name, stored_bytes = repository.put_object(MAPS, [data])
+    name, stored_bytes = repository.objects.put_named(MAP, [data])
     return NewLayers((*below, name), stored_bytes)
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from deltaimg.processes import is_named_dead, is_of_here
-from deltaimg.repo.keys import BENCHMARKS
 from deltaimg.repo.lock_holder import FoundLock, list_locks
 from deltaimg.repo.lock_watch import remove_stale_locks
+from deltaimg.repo.object_kinds import BENCHMARKS
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Unfinished
 
@@ -52,11 +52,11 @@ class _Writers:
 
 def remove_leftovers(repository: Repository) -> int:
     """Remove what processes of this place that are dead were putting; return how many bytes that freed."""
-    found = list(repository.store.list_unfinished())
+    found = list(repository.objects.list_unfinished())
     if not found:
         return 0
     # Where other hosts reach the store, a copy of this machine may hold what looks like a dead process's lock.
-    held = [each for each in list_locks(repository.store) if repository.store.is_shared or not each.is_dead]
+    held = [each for each in list_locks(repository.objects) if repository.objects.is_shared or not each.is_dead]
     return _remove(repository, found, _Writers.of(held), oldest_s=0)
 
 
@@ -65,15 +65,15 @@ def remove_all_leftovers(repository: Repository, now: datetime) -> int:
 
     Locks of those that left something are watched for a sign of life. What nobody holds a lock for goes after `MAX_AGE`.
     """
-    for sample in list(repository.store.list(BENCHMARKS)):
-        repository.store.delete(sample.name)
-    found = list(repository.store.list_unfinished())
+    for sample in list(repository.objects.list(BENCHMARKS)):
+        repository.objects.delete(sample.name)
+    found = list(repository.objects.list_unfinished())
     if not found:
         return 0
-    locks, writers = list_locks(repository.store), {each.writer for each in found}
+    locks, writers = list_locks(repository.objects), {each.writer for each in found}
     concerned = [each for each in locks if each.holder in writers]
     others = [each for each in locks if each.holder not in writers]
-    held = remove_stale_locks(repository.store, concerned, repository.lock_waiting)
+    held = remove_stale_locks(repository.objects, concerned, repository.lock_waiting)
     known = _Writers.of([*others, *held], concerned)
     return _remove(repository, found, known, (now - MAX_AGE).timestamp())
 
@@ -81,5 +81,5 @@ def remove_all_leftovers(repository: Repository, now: datetime) -> int:
 def _remove(repository: Repository, found: list[Unfinished], writers: _Writers, oldest_s: float) -> int:
     dead = [each for each in found if writers.has_died(each, oldest_s)]
     for each in dead:
-        repository.store.remove_unfinished(each.name)
+        repository.objects.remove_unfinished(each.name)
     return sum(each.size_bytes for each in dead)

@@ -55,7 +55,7 @@ class HeldLock(ABC):
     def __init__(self, repository: Repository, name: str, what: str, purpose: str, now: datetime) -> None:
         """Args: what: the thing that is locked, for messages. purpose: for whoever finds the lock."""
         self.token = secrets.token_hex(8)
-        self._store, self._waiting = repository.store, repository.lock_waiting
+        self._objects, self._waiting = repository.objects, repository.lock_waiting
         self._name, self._what = name, what
         self._lock = describe_process(self.token, purpose, now)
         self._data = build_lock(self._lock)
@@ -116,7 +116,7 @@ class HeldLock(ABC):
             raise OutOfResources(error.what, f"renewing the lock of {self._what}") from error
 
     def _is_ours(self) -> bool:
-        found = read_lock(self._store, self._name)
+        found = read_lock(self._objects, self._name)
         if found is not None and isinstance(found.error, StoreError):
             raise found.error  # The store fails; nothing is known about the lock.
         return found is not None and found.lock is not None and found.token == self.token
@@ -129,7 +129,7 @@ class HeldLock(ABC):
             with suppress(StoreError):
                 if not self._is_ours():
                     return
-                self._store.replace(HEARTBEATS + self.token, [build_lock(beat)])
+                self._objects.replace_bytes(HEARTBEATS + self.token, [build_lock(beat)])
 
     def release(self) -> None:
         """Remove our lock. A failure is no reason to fail what is done: whoever comes next finds the lock of a dead run."""
@@ -139,10 +139,10 @@ class HeldLock(ABC):
             self._heart = None
         for _ in range(_RELEASE_TRIES):
             with suppress(StoreError):
-                self._store.delete_exactly(self._name, self._data)
+                self._objects.delete_exactly(self._name, self._data)
                 break
         with suppress(StoreError):
-            self._store.delete(HEARTBEATS + self.token)
+            self._objects.delete(HEARTBEATS + self.token)
         held_tokens.discard(self.token)
 
 
@@ -155,20 +155,20 @@ class ExclusiveLock(HeldLock):
 
     def _take_in_turn(self, shown: ExitStack) -> bool:
         """Write the lock once nobody else holds it. Args: shown: what tells people for whom this run waits."""
-        watch = HolderWatch(self._store, self._waiting)
+        watch = HolderWatch(self._objects, self._waiting)
         waited_s, told, removals = 0.0, "", 0
         while removals < _MAX_REMOVALS:
             with suppress(ObjectExists, NotAnObject):
-                self._store.put(self._name, [self._data])
+                self._objects.put_bytes(self._name, [self._data])
                 return True
-            found = read_lock(self._store, self._name)
+            found = read_lock(self._objects, self._name)
             if found is not None and found.error is not None and not found.is_damaged:
                 raise found.error  # The store fails or refuses, or a newer deltaimg holds it.
             verdict = watch.look(found) if found else Verdict.GONE
             if found is None or verdict is Verdict.GONE:
                 removals += 1
                 if found is not None:
-                    remove_lock(self._store, found)
+                    remove_lock(self._objects, found)
                 continue
             if verdict is Verdict.HELD and waited_s >= self._waiting.wait_s:
                 raise RepositoryLocked(self._what, found.describe(), hint=_advise(found))
@@ -223,7 +223,7 @@ class ReaderLock(HeldLock):
 
     def _take(self) -> bool:
         with suppress(StoreError):
-            self._store.put(self._name, [self._data])
+            self._objects.put_bytes(self._name, [self._data])
             self._is_taken = True
         return self._is_taken
 

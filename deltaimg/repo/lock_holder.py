@@ -18,7 +18,7 @@ from deltaimg.format.limits import MAX_LOCK_BYTES
 from deltaimg.format.lock import HEARTBEATS, LOCKS, READER_LOCKS, Lock, parse_lock
 from deltaimg.format.manifest import format_time
 from deltaimg.processes import Place, find_place, is_dead, name_process, read_own_start
-from deltaimg.store.interface import Store
+from deltaimg.repo.objects import Objects
 from deltaimg.text import as_text
 
 held_tokens: set[str] = set()
@@ -85,11 +85,11 @@ class FoundLock:
         return f"process {self.lock.pid} of {self.lock.owner}{where}, {self.lock.purpose}, since {self.lock.created}"
 
 
-def read_lock(store: Store, name: str) -> FoundLock | None:
+def read_lock(objects: Objects, name: str) -> FoundLock | None:
     """Return the lock of this name, None if there is none."""
     data = b""
     try:
-        data = store.get_range(name, 0, MAX_LOCK_BYTES + 1)
+        data = objects.get_range(name, 0, MAX_LOCK_BYTES + 1)
         return FoundLock(name, data, parse_lock(data, name))
     except NotAnObject as error:
         return FoundLock(name, data, None, error)
@@ -99,32 +99,32 @@ def read_lock(store: Store, name: str) -> FoundLock | None:
         return FoundLock(name, data, None, error)
 
 
-def list_locks(store: Store) -> list[FoundLock]:
+def list_locks(objects: Objects) -> list[FoundLock]:
     """Return all locks, damaged ones included, heartbeats left out."""
-    return _read_all(store, _list_names(store))
+    return _read_all(objects, _list_names(objects))
 
 
-def list_lone_heartbeats(store: Store) -> list[str]:
+def list_lone_heartbeats(objects: Objects) -> list[str]:
     """Return the tokens of heartbeats that belong to no lock which can be read."""
-    names = _list_names(store)
-    known = {each.token for each in _read_all(store, names) if each.lock is not None}
+    names = _list_names(objects)
+    known = {each.token for each in _read_all(objects, names) if each.lock is not None}
     beating = [name.removeprefix(HEARTBEATS) for name in names if name.startswith(HEARTBEATS)]
     return [token for token in beating if token not in known]
 
 
-def read_heartbeat(store: Store, token: str) -> bytes:
+def read_heartbeat(objects: Objects, token: str) -> bytes:
     """Return the bytes of a heartbeat, none if there is none or it cannot be read."""
-    with suppress(StoreError):
-        return store.get_range(HEARTBEATS + token, 0, MAX_LOCK_BYTES)
+    with suppress(StoreError, IntegrityError):
+        return objects.get_range(HEARTBEATS + token, 0, MAX_LOCK_BYTES)
     return b""
 
 
-def _list_names(store: Store) -> list[str]:
-    return [found.name for found in store.list(LOCKS)]
+def _list_names(objects: Objects) -> list[str]:
+    return [found.name for found in objects.list(LOCKS)]
 
 
-def _read_all(store: Store, names: list[str]) -> list[FoundLock]:
-    found = [read_lock(store, name) for name in names if not name.startswith(HEARTBEATS)]
+def _read_all(objects: Objects, names: list[str]) -> list[FoundLock]:
+    found = [read_lock(objects, name) for name in names if not name.startswith(HEARTBEATS)]
     return [each for each in found if each is not None]
 
 

@@ -18,7 +18,7 @@ from deltaimg.format.limits import MAX_LOCK_BYTES
 from deltaimg.format.lock import HEARTBEATS
 from deltaimg.repo.lock_holder import FoundLock, list_lone_heartbeats, read_heartbeat, read_lock
 from deltaimg.repo.lock_waiting import POLL_S, RENEW_S, LockWaiting
-from deltaimg.store.interface import Store
+from deltaimg.repo.objects import Objects
 
 _QUIET_S = 2 * RENEW_S + POLL_S
 
@@ -41,13 +41,13 @@ class _Watched:
 class HolderWatch:
     """Looks at locks again and again, every `POLL_S` seconds, until it is known whether their holders live."""
 
-    def __init__(self, store: Store, waiting: LockWaiting) -> None:
-        self._store, self._waiting = store, waiting
+    def __init__(self, objects: Objects, waiting: LockWaiting) -> None:
+        self._objects, self._waiting = objects, waiting
         self._watched: dict[str, _Watched] = {}
 
     def look(self, found: FoundLock) -> Verdict:
         """Look at the signs of life of a lock's holder once."""
-        if found.is_dead and not self._store.is_shared:
+        if found.is_dead and not self._objects.is_shared:
             return Verdict.GONE
         patience_s = min(_QUIET_S, self._waiting.patience_s) if found.is_dead else self._waiting.patience_s
         can_be_gone = found.is_dead or found.is_damaged or (found.lock is not None and not found.is_local)
@@ -66,43 +66,43 @@ class HolderWatch:
     def _read_signs(self, found: FoundLock) -> object:
         """Return what changes while the holder of a lock lives."""
         if found.lock is not None:
-            return read_heartbeat(self._store, found.token)
+            return read_heartbeat(self._objects, found.token)
         # Its token is unknown: any heartbeat without a lock may be its.
-        beating = list_lone_heartbeats(self._store)
-        return found.data, [(token, read_heartbeat(self._store, token)) for token in beating]
+        beating = list_lone_heartbeats(self._objects)
+        return found.data, [(token, read_heartbeat(self._objects, token)) for token in beating]
 
 
-def remove_stale_locks(store: Store, locks: list[FoundLock], waiting: LockWaiting) -> list[FoundLock]:
+def remove_stale_locks(objects: Objects, locks: list[FoundLock], waiting: LockWaiting) -> list[FoundLock]:
     """Remove those of `locks` whose holders are dead, and return those that are held. All are watched at once."""
     with ExitStack() as shown:
-        return _watch_all(store, locks, waiting, shown)
+        return _watch_all(objects, locks, waiting, shown)
 
 
-def _watch_all(store: Store, locks: list[FoundLock], waiting: LockWaiting, shown: ExitStack) -> list[FoundLock]:
-    watch = HolderWatch(store, waiting)
+def _watch_all(objects: Objects, locks: list[FoundLock], waiting: LockWaiting, shown: ExitStack) -> list[FoundLock]:
+    watch = HolderWatch(objects, waiting)
     held: list[FoundLock] = []
     undecided, is_told = locks, False
     while undecided:
         verdicts = [(each, watch.look(each)) for each in undecided]
         held += [each for each, verdict in verdicts if verdict is Verdict.HELD]
         for each in (each for each, verdict in verdicts if verdict is Verdict.GONE):
-            remove_lock(store, each)
+            remove_lock(objects, each)
         undecided = [each for each, verdict in verdicts if verdict is Verdict.UNDECIDED]
         if undecided and not is_told:
             shown.enter_context(waiting.show(f"watching for a sign of life of {undecided[0].describe()}"))
             is_told = True
         if undecided:
             waiting.sleep(POLL_S)
-            found = [read_lock(store, each.name) for each in undecided]
+            found = [read_lock(objects, each.name) for each in undecided]
             undecided = [now for now, was in zip(found, undecided, strict=True) if now and now.token == was.token]
     return held
 
 
-def remove_lock(store: Store, found: FoundLock) -> bool:
+def remove_lock(objects: Objects, found: FoundLock) -> bool:
     """Remove exactly this lock, and its heartbeat; return whether it was there. Its holder will notice before it commits."""
     if isinstance(found.error, StoreError) or len(found.data) > MAX_LOCK_BYTES:
-        store.delete(found.name)  # Its bytes are not known.
+        objects.delete(found.name)  # Its bytes are not known.
         return True
-    is_removed = store.delete_exactly(found.name, found.data)
-    store.delete(HEARTBEATS + found.token)
+    is_removed = objects.delete_exactly(found.name, found.data)
+    objects.delete(HEARTBEATS + found.token)
     return is_removed

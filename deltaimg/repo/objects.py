@@ -1,32 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A repository's objects in a store: the one place through which all of them are listed, read and written.
+"""The objects of a repository: the one place where they enter and leave its store. Nothing above `repo/` uses a store.
 
-Always  what has a name that no writer of ours makes is not listed. The first such thing is warned of, once.
+Always  names that deltaimg never writes are neither listed nor read nor written. The first one in a listing is warned of.
 Always  nothing is read that is larger than its kind allows, or, beyond `_UNSEEN_BYTES`, than its header says.
+Always  `get` returns what an object says only after its digest, header and checksum were compared; `put` parses what it built
+        before it stores it.
+Whole objects pass `_take_in` and `_give_out` and nothing else does: encryption of objects belongs there, that of records into
+`get_range` and what builds packs.
+Memory  an object's bytes and what is parsed of them.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from deltaimg.errors import ObjectNotFound, ObjectTooLarge, StoreFull
-from deltaimg.format.framing import HEADER_BYTES, Kind, parse_header
+from deltaimg.errors import IntegrityError, ObjectNotFound, ObjectTooLarge, StoreFull
+from deltaimg.format.framing import HEADER_BYTES, SALT_BYTES, Kind, name_object, parse_header, salt_object
 from deltaimg.memory import check_room
 from deltaimg.model import MIB
-from deltaimg.repo.keys import RESERVE, check_size, find_kind, has_folder
-from deltaimg.store.interface import (
-    ANY_NAME,
-    Confirm,
-    KeepsUnfinished,
-    Layout,
-    ObjectInfo,
-    Parts,
-    Store,
-    Unfinished,
-    always,
-)
+from deltaimg.repo.keys import check_digest, check_size, expect_kind, find_kind, has_folder
+from deltaimg.repo.object_kinds import RESERVE_NAME, Content, ObjectKind
+from deltaimg.store.interface import Confirm, KeepsUnfinished, Layout, ObjectInfo, Parts, Store, Unfinished, always
+from deltaimg.store.planned import PlannedStore
 
 _UNSEEN_BYTES = MIB
 """An object of at most so many bytes is read without a look at its header."""
@@ -36,80 +34,171 @@ _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 
-def own_layout(note_foreign: Callable[[str, str], None]) -> Layout:
+def repository_layout(note_foreign: Callable[[str, str], None]) -> Layout:
     """Return the layout of a store that holds a repository."""
     return Layout(lambda name: find_kind(name) is not None, has_folder, note_foreign)
 
 
 class Objects:
-    """A store of one repository. Itself a store, so that what wraps stores can wrap it."""
+    """The objects of one repository; any number of threads may use them. Every method may raise StoreError."""
 
-    def __init__(self, inner: Store) -> None:
-        self.inner = inner
-        self.location = inner.location
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.foreign: dict[str, str] = {}
-        """What listings came across that is not ours, and what it is, such as `a file`; a thousand of them at most."""
+        """What listings met that is not deltaimg's, and what it is, such as `a file`; a thousand at most."""
         self.spends_reserve = False
         """Whether the reserve is given up when the store is full: while something is done that frees room."""
-        self._layout = own_layout(self._note_foreign)
+        self._layout = repository_layout(self._note_foreign)
+
+    @property
+    def location(self) -> str:
+        """Where the store is, as the user named it."""
+        return self.store.location
 
     @property
     def is_shared(self) -> bool:
-        return self.inner.is_shared
+        """Whether other hosts may reach the store, too; True where that is unknown."""
+        return self.store.is_shared
 
-    def list(self, prefix: str, layout: Layout = ANY_NAME) -> Iterator[ObjectInfo]:
-        for found in self.inner.list(prefix, self._layout):
-            if layout.has_object(found.name):
-                yield found
+    # -- content -----------------------------------------------------------------------------------------------------
 
-    def get(self, name: str, max_bytes: int | None = None) -> bytes:
-        kind = find_kind(name)
-        if kind is None:
-            return self.inner.get(name, max_bytes)
-        limit = kind.max_bytes if max_bytes is None else min(max_bytes, kind.max_bytes)
-        if kind.magic is None or kind.is_read_in_pieces or limit <= _UNSEEN_BYTES:
-            return self.inner.get(name, limit)
+    def get(self, kind: ObjectKind[Content], name: str) -> Content:
+        """Return what an object says.
+
+        Raises:
+            ObjectNotFound: there is none. IntegrityError, UnsupportedFormat: it is damaged, or of a newer version.
+        """
+
+        def parse(data: bytes) -> Content:
+            if kind.is_named_by_digest:
+                check_digest(name, data)
+            return kind.parse(data, name)
+
+        return self._read_twice(name, parse)
+
+    def put(self, kind: ObjectKind[Content], name: str, content: Content, confirm: Confirm = always) -> int:
+        """Store an object of a name of its own, durably, and return its size; raises as `Store.put`."""
+        return self.put_bytes(name, [_build(kind, content, name)], confirm)
+
+    def replace(self, kind: ObjectKind[Content], name: str, content: Content, confirm: Confirm = always) -> int:
+        """As `put`, in the place of what has the name, if anything does."""
+        return self.replace_bytes(name, [_build(kind, content, name)], confirm)
+
+    def put_new(self, kind: ObjectKind[Content], content: Content) -> tuple[str, int]:
+        """Store an object that is named by its digest; return the digest and the object's size."""
+        assert kind.magic is not None
+        return self.put_named(kind, [_build(kind, content, f"the new {kind.magic.name.lower()}")])
+
+    # -- bytes -------------------------------------------------------------------------------------------------------
+
+    def put_named(self, kind: ObjectKind[Content], parts: Parts, *, salt: bytes | None = None) -> tuple[str, int]:
+        """Store an object that was built already under the digest of its bytes; return that digest and its size.
+
+        Args:
+            salt: of `SALT_BYTES`, for tests; random where not given, so that a name never comes back after it was deleted.
+        """
+        salted = salt_object(parts, secrets.token_bytes(SALT_BYTES) if salt is None else salt)
+        digest = name_object(salted)
+        return digest, self.put_bytes(kind.name_of(digest), salted)
+
+    def get_verified(self, name: str) -> bytes:
+        """Return a whole object that is named by the digest of its bytes; raises DigestMismatch."""
+
+        def check(data: bytes) -> bytes:
+            check_digest(name, data)
+            return data
+
+        return self._read_twice(name, check)
+
+    def get_bytes(self, name: str) -> bytes:
+        """Return a whole object, whatever is in it; raises ObjectNotFound or ObjectTooLarge."""
+        kind = expect_kind(name)
+        if kind.magic is None or kind.is_read_in_pieces or kind.max_bytes <= _UNSEEN_BYTES:
+            return self._take_in(name, kind.max_bytes)
         try:
-            return self.inner.get(name, _UNSEEN_BYTES)
+            return self._take_in(name, _UNSEEN_BYTES)
         except ObjectTooLarge as error:
-            if error.size_bytes > limit:
-                raise ObjectTooLarge(name, error.size_bytes, limit) from None
-        size_bytes = min(limit, self._measure(kind.magic, name))
+            if error.size_bytes > kind.max_bytes:
+                raise ObjectTooLarge(name, error.size_bytes, kind.max_bytes) from None
+        size_bytes = min(kind.max_bytes, self._measure(kind.magic, name))
         check_room(name, size_bytes)
-        return self.inner.get(name, size_bytes)
+        return self._take_in(name, size_bytes)
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
-        return self.inner.get_range(name, offset, length)
+        """Return `length` bytes from `offset`, fewer only where the object ends; raises ObjectNotFound."""
+        expect_kind(name)
+        return self.store.get_range(name, offset, length)
 
-    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        _check_size(name, parts)
-        return self._find_room(lambda: self.inner.put(name, parts, confirm))
+    def put_bytes(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
+        """Store an object that was built already; otherwise as `put`."""
+        return self._give_out(self.store.put, name, parts, confirm)
 
-    def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        _check_size(name, parts)
-        return self._find_room(lambda: self.inner.replace(name, parts, confirm))
+    def replace_bytes(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
+        """Store an object that was built already; otherwise as `replace`."""
+        return self._give_out(self.store.replace, name, parts, confirm)
+
+    def take_from(self, other: Objects, name: str, data: bytes, confirm: Confirm = always) -> None:
+        """Put an object of another repository, of which `data` was read, in the place of what has its name."""
+        if isinstance(self.store, PlannedStore) and other is not self:
+            confirm()
+            self.store.borrow(name, other.store, len(data))
+        else:
+            self.replace_bytes(name, [data], confirm)
+
+    # -- names -------------------------------------------------------------------------------------------------------
+
+    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
+        """Yield the objects in a folder, given with its slash, or all of them, in order of name."""
+        return self.store.list(folder, self._layout)
 
     def move(self, name: str, new_name: str) -> None:
-        self.inner.move(name, new_name)
+        """Give an object another name, durably; raises ObjectNotFound, or ObjectExists where the new one is taken."""
+        self.store.move(name, new_name)
 
     def delete(self, name: str) -> None:
+        """Remove an object, durably; one that is not there is no error."""
         # On a file system that writes beside what it has, even that takes room.
-        self._find_room(lambda: self.inner.delete(name))
+        self._find_room(lambda: self.store.delete(name))
 
     def delete_exactly(self, name: str, data: bytes) -> bool:
-        return self.inner.delete_exactly(name, data)
+        """Remove an object if it has these bytes, durably; return whether it had."""
+        return self.store.delete_exactly(name, data)
 
     def make_folder(self, name: str) -> None:
-        self.inner.make_folder(name)
+        """Make sure that objects can be put into a folder; raises NameNotKept if they cannot."""
+        self.store.make_folder(name)
 
     def list_unfinished(self) -> Iterator[Unfinished]:
         """Yield what is being put now, or was when its process ended, if the store can tell."""
-        if isinstance(self.inner, KeepsUnfinished):
-            yield from self.inner.list_unfinished(self._layout)
+        if isinstance(self.store, KeepsUnfinished):
+            yield from self.store.list_unfinished(self._layout)
 
     def remove_unfinished(self, name: str) -> None:
-        if isinstance(self.inner, KeepsUnfinished):
-            self.inner.remove_unfinished(name)
+        """Remove what is left of a process that is dead; what cannot be removed stays."""
+        if isinstance(self.store, KeepsUnfinished):
+            self.store.remove_unfinished(name)
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _take_in(self, name: str, max_bytes: int) -> bytes:
+        return self.store.get(name, max_bytes)
+
+    def _give_out(self, write: Callable[[str, Parts, Confirm], int], name: str, parts: Parts, confirm: Confirm) -> int:
+        """Write an object, unless no reader would read it."""
+        assert find_kind(name) is not None, f"{name} is no name of a repository's object"
+        check_size(name, sum(len(part) for part in parts))
+        return self._find_room(lambda: write(name, parts, confirm))
+
+    def _read_twice(self, name: str, parse: Callable[[bytes], _Result]) -> _Result:
+        """Return what `parse` makes of an object, read again before it counts as damaged: a read may fail without an error."""
+        data = self.get_bytes(name)
+        try:
+            return parse(data)
+        except IntegrityError:
+            again = self.get_bytes(name)
+            if again == data:
+                raise
+        return parse(again)
 
     def _find_room(self, act: Callable[[], _Result]) -> _Result:
         """Do something that takes room, in the room of the reserve where there is no other; raises StoreFull."""
@@ -119,10 +208,10 @@ class Objects:
             if not self.spends_reserve:
                 raise
             try:
-                self.inner.get_range(RESERVE, 0, 1)
+                self.store.get_range(RESERVE_NAME, 0, 1)
             except ObjectNotFound:
                 raise error from None
-            self.inner.delete(RESERVE)
+            self.store.delete(RESERVE_NAME)
             return act()
 
     def _note_foreign(self, name: str, what: str) -> None:
@@ -137,11 +226,12 @@ class Objects:
 
     def _measure(self, magic: Kind, name: str) -> int:
         """Return how long an object says it is; raises IntegrityError where its header is damaged."""
-        header = parse_header(magic, name, self.inner.get_range(name, 0, HEADER_BYTES))
+        header = parse_header(magic, name, self.store.get_range(name, 0, HEADER_BYTES))
         return HEADER_BYTES + header.body_bytes
 
 
-def _check_size(name: str, parts: Parts) -> None:
-    """Refuse to write what no reader would read."""
-    assert find_kind(name) is not None, f"{name} is no name of a repository's object"
-    check_size(name, sum(len(part) for part in parts))
+def _build(kind: ObjectKind[Content], content: Content, name: str) -> bytes:
+    """Return an object that was parsed again after it was built."""
+    data = kind.build(content)
+    kind.parse(data, name)
+    return data

@@ -17,25 +17,25 @@ from deltaimg.format.pack import count_tail_bytes, parse_pack_ends
 from deltaimg.format.record import RECORD_HEADER_BYTES, check_payload, parse_record_header
 from deltaimg.model import KIB, MIB
 from deltaimg.repo.keys import check_size
-from deltaimg.store.interface import Store
+from deltaimg.repo.objects import Objects
 
 _TAIL_BYTES = 16 * KIB
 """Footers of packs of 32 MiB are mostly shorter."""
 _PIECE_BYTES = 4 * MIB
 
 
-def load_footer(store: Store, name: str, size_bytes: int) -> npt.NDArray[Any]:
+def load_footer(objects: Objects, name: str, size_bytes: int) -> npt.NDArray[Any]:
     """Return the footer of a pack, having read nothing but both its ends; raises StoreError or as `parse_pack_ends`."""
     check_size(name, size_bytes)
-    head = store.get_range(name, 0, HEADER_BYTES)
+    head = objects.get_range(name, 0, HEADER_BYTES)
     tail_bytes = min(size_bytes, _TAIL_BYTES)
-    tail = store.get_range(name, size_bytes - tail_bytes, tail_bytes)
+    tail = objects.get_range(name, size_bytes - tail_bytes, tail_bytes)
     if tail_bytes < (needed := min(size_bytes, count_tail_bytes(tail))):
-        tail = store.get_range(name, size_bytes - needed, needed)
+        tail = objects.get_range(name, size_bytes - needed, needed)
     return parse_pack_ends(name, head, tail, size_bytes)
 
 
-def digest_object(store: Store, name: str, size_bytes: int) -> str:
+def digest_object(objects: Objects, name: str, size_bytes: int) -> str:
     """Return the digest that an object should be named by, having held no more than a few MiB of it.
 
     Raises:
@@ -44,13 +44,13 @@ def digest_object(store: Store, name: str, size_bytes: int) -> str:
     check_size(name, size_bytes)
     hasher = blake3()
     for offset in range(0, size_bytes, _PIECE_BYTES):
-        hasher.update(store.get_range(name, offset, min(_PIECE_BYTES, size_bytes - offset)))
+        hasher.update(objects.get_range(name, offset, min(_PIECE_BYTES, size_bytes - offset)))
     return hasher.hexdigest()
 
 
-def read_damaged_pack(store: Store, name: str) -> bytes:
+def read_damaged_pack(objects: Objects, name: str) -> bytes:
     """Return a pack for what is still good in it: all of it, or as much as any pack can have."""
-    return store.get_range(name, 0, MAX_PACK_BYTES)
+    return objects.get_range(name, 0, MAX_PACK_BYTES)
 
 
 def find_damaged_records(name: str, data: bytes, offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, str]]:

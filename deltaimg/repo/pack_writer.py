@@ -21,11 +21,12 @@ import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.format.cut_entries import list_cuts
-from deltaimg.format.index import ENTRY, INDEXES, IndexObject, build_index, link_sources, parse_index
-from deltaimg.format.pack import PACKS, finish_pack
+from deltaimg.format.index import ENTRY, IndexObject, link_sources
+from deltaimg.format.pack import finish_pack
 from deltaimg.format.record import WHOLE_LITERAL, RecordHeader, RecordTables
-from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
+from deltaimg.format.signature import SignatureObject
 from deltaimg.model import MIB
+from deltaimg.repo.object_kinds import INDEX, PACK, SIGNATURE, Content, ObjectKind
 from deltaimg.repo.repository import Repository
 from deltaimg.threads import Workers
 
@@ -115,7 +116,7 @@ class PackWriter:
         tables: list[RecordTables],
     ) -> None:
         parts, footer = finish_pack(records)
-        digest, size_bytes = self._repository.put_object(PACKS, parts)
+        digest, size_bytes = self._repository.objects.put_named(PACK, parts)
         self.stored_bytes += size_bytes
         self._unindexed.append(_StoredPack(digest, footer, np.concatenate(digests), tables))
         self._unindexed_bytes += size_bytes
@@ -133,17 +134,15 @@ class PackWriter:
         entries["pack"] = np.repeat(np.arange(len(footers)), [len(footer) for footer in footers])
         entries["first_digest"] = np.cumsum(entries["slots"], dtype=np.uint64) - entries["slots"]
         digests = np.concatenate([pack.digests for pack in self._unindexed]).reshape(-1, DIGEST_BYTES)
-        signature = self._put(SIGNATURES, build_signature(SignatureObject(entries["id"], entries["slots"], digests)))
+        signature = self._put(SIGNATURE, SignatureObject(entries["id"], entries["slots"], digests))
         packs = tuple(pack.name for pack in self._unindexed)
         tables = [each for pack in self._unindexed for each in pack.tables]
         links, cuts = link_sources([each.sources for each in tables]), list_cuts([each.cut for each in tables])
-        index = build_index(IndexObject(self._now_us(), packs, (signature,), entries, links, cuts))
-        parse_index(index, "the new index")
         self._check_lock()
-        self._put(INDEXES, index)
+        self._put(INDEX, IndexObject(self._now_us(), packs, (signature,), entries, links, cuts))
         self._unindexed, self._unindexed_bytes = [], 0
 
-    def _put(self, folder: str, data: bytes) -> str:
-        digest, size_bytes = self._repository.put_object(folder, [data])
+    def _put(self, kind: ObjectKind[Content], content: Content) -> str:
+        digest, size_bytes = self._repository.objects.put_new(kind, content)
         self.stored_bytes += size_bytes
         return digest

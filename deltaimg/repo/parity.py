@@ -82,7 +82,7 @@ def load_parity(repository: Repository, *, is_thorough: bool = False) -> ParityG
         is_thorough: read the objects whole, and count what is damaged of each.
     """
     groups, damage = [], []
-    for found in list(repository.store.list(PARITY)):
+    for found in list(repository.objects.list(PARITY)):
         try:
             check_size(found.name, found.size_bytes)
             tables = _load_tables(repository, found.name, found.size_bytes)
@@ -98,15 +98,15 @@ def _load_tables(repository: Repository, name: str, size_bytes: int) -> ParityTa
         return _tables_at(repository, name, 0, size_bytes)
     except (IntegrityError, StoreUnavailable):
         with suppress(IntegrityError):
-            end = repository.store.get_range(name, max(0, size_bytes - TRAILER.size), TRAILER.size)
+            end = repository.objects.get_range(name, max(0, size_bytes - TRAILER.size), TRAILER.size)
             return _tables_at(repository, name, parse_trailer(name, end, size_bytes), size_bytes)
         raise
 
 
 def _tables_at(repository: Repository, name: str, offset: int, size_bytes: int) -> ParityTables:
-    front = repository.store.get_range(name, offset, FRONT_BYTES)
+    front = repository.objects.get_range(name, offset, FRONT_BYTES)
     length = measure_tables(name, front, size_bytes)
-    return parse_tables(name, repository.store.get_range(name, offset, length), size_bytes)
+    return parse_tables(name, repository.objects.get_range(name, offset, length), size_bytes)
 
 
 def _count_damage(repository: Repository, name: str, size_bytes: int, tables: ParityTables) -> int:
@@ -119,7 +119,7 @@ def _count_damage(repository: Repository, name: str, size_bytes: int, tables: Pa
         expected = tables.digests[tables.data_shards + first :][: min(step, tables.parity_shards - first)]
         content = bytearray(len(expected) * tables.shard_bytes)
         with suppress(StoreUnavailable):
-            found = repository.store.get_range(name, tables.planes_offset + first * tables.shard_bytes, len(content))
+            found = repository.objects.get_range(name, tables.planes_offset + first * tables.shard_bytes, len(content))
             content[: len(found)] = found
         damaged += int(np.any(digest_shards(content, tables.shard_bytes) != expected, axis=1).sum())
     return damaged
@@ -131,7 +131,7 @@ def _has_trailer(repository: Repository, name: str, size_bytes: int, tables: Par
     if size_bytes != offset + TRAILER.size:
         return False
     try:
-        end = repository.store.get_range(name, offset, TRAILER.size)
+        end = repository.objects.get_range(name, offset, TRAILER.size)
         return parse_trailer(name, end, size_bytes) == offset - tables.planes_offset
     except (IntegrityError, StoreUnavailable):
         return False
@@ -175,7 +175,7 @@ class GroupReader:
     """Reads shards of a group by number, and computes those that are lost."""
 
     def __init__(self, repository: Repository, group: ParityGroup) -> None:
-        self._store, self._name = repository.store, group.name
+        self._objects, self._name = repository.objects, group.name
         self._tables = tables = _load_tables(repository, group.name, group.size_bytes)
         self._pack_ends = np.cumsum(tables.pack_shards)
         self._code = ReedSolomon(tables.data_columns, tables.parity_columns)
@@ -297,7 +297,7 @@ class GroupReader:
     def _read_into(self, room: memoryview, name: str, offset: int) -> bool:
         """Fill `room` from an object, as far as that goes; tell whether the store could."""
         try:
-            found = self._store.get_range(name, offset, len(room))
+            found = self._objects.get_range(name, offset, len(room))
         except StoreUnavailable:
             return False
         room[: len(found)] = found

@@ -7,20 +7,19 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from deltaimg.errors import ObjectExists, ObjectNotFound, StoreError
-from deltaimg.store.interface import Store
+from deltaimg.repo.keys import QUARANTINE
+from deltaimg.repo.objects import Objects
 
-QUARANTINE = "quarantine/"
 
-
-def put_aside(store: Store, name: str) -> None:
+def put_aside(objects: Objects, name: str) -> None:
     """Move a damaged object to `quarantine/`, under another name where its own is taken there."""
     with suppress(ObjectNotFound):
-        _name_aside(name, lambda aside: store.move(name, aside))
+        _name_aside(name, lambda aside: objects.move(name, aside))
 
 
-def keep_aside(store: Store, name: str, data: bytes) -> None:
+def keep_aside(objects: Objects, name: str, data: bytes) -> None:
     """Keep the bytes of a damaged object under `quarantine/`, the object itself staying where it is."""
-    _name_aside(name, lambda aside: store.put(aside, [data]))
+    _name_aside(name, lambda aside: objects.put_bytes(aside, [data]))
 
 
 def _name_aside(name: str, give: Callable[[str], object]) -> None:

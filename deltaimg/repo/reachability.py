@@ -24,10 +24,11 @@ import numpy.typing as npt
 from deltaimg.arrays import distinct, expand_ranges
 from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, UnsupportedFormat
 from deltaimg.format.manifest import Manifest
-from deltaimg.format.map import MAPS, MapObject, parse_map
+from deltaimg.format.map import MAPS, MapObject
 from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
 from deltaimg.repo.numbering import LayerNumbers, list_named_slots
+from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slot_copies import SlotPieces, place_slots
 
@@ -166,7 +167,7 @@ def _mark(repository: Repository, manifests: list[Manifest], without: Collection
 
     def load(node: LayerNode) -> MapObject | None:
         try:
-            return parse_map(repository.get_object(MAPS, node.digest), MAPS + node.digest)
+            return repository.objects.get(MAP, MAP.name_of(node.digest))
         except (IntegrityError, UnsupportedFormat, ObjectNotFound) as error:
             problems.append(_name_problem(node.find_snapshot(), error))
             return None

@@ -88,13 +88,13 @@ class RecordReader:
 
     def fetch(self, group: ReadGroup) -> memoryview:
         """Return the bytes of a group, fewer only where the pack is truncated; raises StoreError, that of a second try."""
-        store, length = self._repository.store, group.end - group.offset
+        objects, length = self._repository.objects, group.end - group.offset
         try:
-            return memoryview(store.get_range(group.pack, group.offset, length))
+            return memoryview(objects.get_range(group.pack, group.offset, length))
         except StoreError as error:
             if not error.retryable:
                 raise
-            return memoryview(store.get_range(group.pack, group.offset, length))
+            return memoryview(objects.get_range(group.pack, group.offset, length))
 
     def expand(
         self,

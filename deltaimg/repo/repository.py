@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A repository: a store, its config, and the checks that every object passes on its way in and out."""
+"""A repository: its objects, its config, and its snapshots by name."""
 
 from __future__ import annotations
 
 import re
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 from blake3 import blake3
 
 from deltaimg.errors import (
-    DigestMismatch,
-    Malformed,
     NotAnObject,
     ObjectExists,
     ObjectNotFound,
@@ -21,23 +20,15 @@ from deltaimg.errors import (
     RepositoryNotFound,
 )
 from deltaimg.format.config import CONFIG_NAME, Config, build_config, parse_config
-from deltaimg.format.framing import SALT_BYTES, name_object, salt_object
-from deltaimg.format.manifest import (
-    SNAPSHOTS,
-    Manifest,
-    build_manifest,
-    format_time,
-    parse_manifest,
-    parse_time,
-    split_object_name,
-)
-from deltaimg.format.pack import PACKS, pack_name
+from deltaimg.format.manifest import SNAPSHOTS, Manifest, format_time, parse_time, split_object_name
+from deltaimg.format.map import MAPS
+from deltaimg.format.pack import PACKS
+from deltaimg.repo.keys import QUARANTINE
 from deltaimg.repo.lock_waiting import LockWaiting
-from deltaimg.repo.objects import Objects, own_layout
-from deltaimg.repo.quarantine import QUARANTINE
-from deltaimg.store.interface import Confirm, Parts, Store, always
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+from deltaimg.repo.object_kinds import MANIFEST
+from deltaimg.repo.objects import Objects, repository_layout
+from deltaimg.store.interface import Confirm, Store, always
+from deltaimg.store.planned import PlannedStore
 
 _LITTER = re.compile(
     r"\.(DS_Store|nfs.*|_.*|Trash.*|Spotlight-V100|fseventsd|snapshots?|directory)|lost\+found|@eaDir|#recycle|#snapshot"
@@ -91,7 +82,7 @@ class Repository:
     """An open repository. Methods may raise StoreError, IntegrityError and UnsupportedFormat."""
 
     def __init__(self, store: Store, config: Config) -> None:
-        self.store = store if isinstance(store, Objects) else Objects(store)
+        self.objects = Objects(store)
         self.config = config
         self.keys = Keys.derive(config.digest_key_bytes)
         self.lock_waiting = LockWaiting()
@@ -125,52 +116,49 @@ class Repository:
     @classmethod
     def open(cls, store: Store) -> Repository:
         """Open the repository in `store`; raises RepositoryNotFound when it holds none."""
-        objects = store if isinstance(store, Objects) else Objects(store)
         try:
-            data = objects.get(CONFIG_NAME)
+            data = Objects(store).get_bytes(CONFIG_NAME)
         except NotAnObject:
             raise
         except ObjectNotFound as error:
             problem = "is not a repository: it has no 'config'" if any(_list_content(store)) else None
             raise RepositoryNotFound(store.location, problem) from error
-        return cls(objects, parse_config(data, f"{store.location}/{CONFIG_NAME}"))
+        return cls(store, parse_config(data, f"{store.location}/{CONFIG_NAME}"))
 
-    # -- write-once objects, named by content ------------------------------------------------------------------------
+    @classmethod
+    def open_like(cls, store: Store, copy: Repository) -> Repository | None:
+        """Open a repository by the config of another copy of it; None where the two have no object in common.
 
-    def put_object(self, folder: str, parts: Parts, *, salt: bytes | None = None) -> tuple[str, int]:
-        """Keep an object under the digest of its bytes; return that digest and the object's size.
-
-        Args:
-            salt: of `SALT_BYTES`, for tests; random where not given, so that a name never comes back after it was deleted.
+        Names are digests of salted bytes, so that two repositories never have one in common by chance.
         """
-        salted = salt_object(parts, secrets.token_bytes(SALT_BYTES) if salt is None else salt)
-        digest = name_object(salted)
-        return digest, self.store.put(pack_name(digest) if folder == PACKS else folder + digest, salted)
+        found = cls(store, copy.config)
+        for folder in (MAPS, PACKS):
+            names = {each.name for each in copy.objects.list(folder)}
+            if any(each.name in names for each in found.objects.list(folder)):
+                return found
+        return None
 
-    def get_object(self, folder: str, digest: str) -> bytes:
-        """Return the object of this name, which must be the digest of its bytes; raises DigestMismatch."""
-        name = folder + digest
-        for _ in range(2):  # Once more before it counts as damage: a read may have failed without saying so.
-            data = self.store.get(name)
-            found = name_object([data])
-            if found == digest:
-                return data
-        if not _DIGEST.fullmatch(digest):
-            raise Malformed(name, 0, "is not named as an object is")
-        raise DigestMismatch(name, 0, "the object", bytes.fromhex(digest), bytes.fromhex(found))
+    @contextmanager
+    def plan_changes(self) -> Iterator[Repository]:
+        """Yield this repository as it would be after changes that are made to what is yielded; the store is only read."""
+        planned = PlannedStore(self.objects.store)
+        try:
+            yield Repository(planned, self.config)
+        finally:
+            planned.close()
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
     def list_snapshots(self, image: str | None = None) -> list[SnapshotRef]:
         """Return what snapshots there are, of one image or of all, oldest first within an image."""
         prefix = SNAPSHOTS if image is None else f"{SNAPSHOTS}{image}/"
-        names = (split_object_name(found.name) for found in self.store.list(prefix))
+        names = (split_object_name(found.name) for found in self.objects.list(prefix))
         return sorted(SnapshotRef(*parts) for parts in names if parts is not None)
 
     def list_quarantined(self, image: str | None = None) -> dict[SnapshotRef, list[str]]:
         """Return the snapshots whose damaged manifests a repair has moved to quarantine, and the names of these there."""
         found: dict[SnapshotRef, list[str]] = {}
-        for each in self.store.list(QUARANTINE + (SNAPSHOTS if image is None else f"{SNAPSHOTS}{image}/")):
+        for each in self.objects.list(QUARANTINE + (SNAPSHOTS if image is None else f"{SNAPSHOTS}{image}/")):
             name = each.name.removeprefix(QUARANTINE)
             # A second one of the same name has a number behind it.
             parts = split_object_name(name) or split_object_name(name.rpartition(".")[0])
@@ -180,7 +168,7 @@ class Repository:
 
     def load_manifest(self, ref: SnapshotRef) -> Manifest:
         """Return the manifest of a snapshot; raises ObjectNotFound if it is not there, IntegrityError or UnsupportedFormat."""
-        return parse_manifest(self.store.get(ref.object_name), ref.object_name)
+        return self.objects.get(MANIFEST, ref.object_name)
 
     def has_snapshot(self, ref: SnapshotRef) -> bool:
         """Tell whether a snapshot is there now."""
@@ -188,18 +176,16 @@ class Repository:
 
     def remove_snapshot(self, ref: SnapshotRef) -> None:
         """Remove a snapshot's manifest: from then on it does not exist."""
-        self.store.delete(ref.object_name)
+        self.objects.delete(ref.object_name)
 
     def commit(self, manifest: Manifest, confirm: Confirm = always) -> int:
         """Store a manifest: the commit. Return its size."""
-        data = build_manifest(manifest)
-        parse_manifest(data, manifest.object_name)
-        return self.store.put(manifest.object_name, [data], confirm)
+        return self.objects.put(MANIFEST, manifest.object_name, manifest, confirm)
 
 
 def _list_content(store: Store) -> Iterator[str]:
     """Yield the objects of a repository in a store, `config` first, then what else there is in it."""
     foreign: list[str] = []
-    names = [found.name for found in store.list("", own_layout(lambda name, _what: foreign.append(name)))]
+    names = [found.name for found in store.list("", repository_layout(lambda name, _what: foreign.append(name)))]
     yield from sorted(names, key=lambda name: name != CONFIG_NAME)
     yield from (name for name in foreign if _LITTER.fullmatch(name.partition("/")[0]) is None)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from deltaimg.errors import ObjectNotFound, StoreError, StoreFull
 from deltaimg.model import KIB, MIB
-from deltaimg.repo.keys import RESERVE
+from deltaimg.repo.object_kinds import RESERVE, RESERVE_NAME
 from deltaimg.repo.repository import Repository
 
 RESERVE_BYTES = MIB
@@ -27,14 +27,14 @@ def make_reserve(repository: Repository) -> None:
         there, size_bytes = _measure(repository), RESERVE_BYTES
         while size_bytes >= max(_SMALLEST_BYTES, there + 1):
             with suppress(StoreFull):
-                repository.store.replace(RESERVE, [secrets.token_bytes(size_bytes)])
+                repository.objects.replace(RESERVE, RESERVE_NAME, secrets.token_bytes(size_bytes))
                 return
             size_bytes //= 2
 
 
 def _measure(repository: Repository) -> int:
     try:
-        return len(repository.store.get(RESERVE))
+        return len(repository.objects.get(RESERVE, RESERVE_NAME))
     except ObjectNotFound:
         return 0
 
@@ -42,9 +42,9 @@ def _measure(repository: Repository) -> int:
 @contextmanager
 def spending_reserve(repository: Repository) -> Iterator[None]:
     """Within, the reserve is given up when the store is full."""
-    repository.store.spends_reserve = True
+    repository.objects.spends_reserve = True
     try:
         yield
     finally:
-        repository.store.spends_reserve = False
+        repository.objects.spends_reserve = False
         make_reserve(repository)

@@ -28,11 +28,12 @@ from deltaimg.arrays import (
 )
 from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, ObjectNotFound
 from deltaimg.format.pack import pack_name
-from deltaimg.format.signature import SIGNATURES, SignatureObject, parse_signature
+from deltaimg.format.signature import SIGNATURES, SignatureObject
 from deltaimg.kernels import digest_blocks, digest_buffer, overlay_runs
 from deltaimg.memory import check_room
 from deltaimg.repo.index import Index
 from deltaimg.repo.numbering import RecordNumbers, cut_at_records, renumber_runs
+from deltaimg.repo.object_kinds import SIGNATURE
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slot_copies import SlotPieces, place_slots
 
@@ -244,7 +245,7 @@ class SlotTable(RecordNumbers):
         for signature, places in group_by(self.index.entries["signature"][entries]):
             name = self.index.signatures[signature]
             try:
-                content = parse_signature(self._repository.get_object(SIGNATURES, name), SIGNATURES + name)
+                content = self._repository.objects.get(SIGNATURE, SIGNATURE.name_of(name))
                 self._load_records(records[places], self.index.entries[entries[places]], name, content)
             except (IntegrityError, ObjectNotFound) as error:
                 errors[signature] = error

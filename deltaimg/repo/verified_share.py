@@ -16,8 +16,9 @@ import numpy.typing as npt
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.manifest import count_microseconds, from_microseconds
 from deltaimg.format.record import RECORD_HEADER_BYTES
-from deltaimg.format.verified import VERIFIED, VerifiedObject, build_verified, parse_verified
+from deltaimg.format.verified import VerifiedObject
 from deltaimg.repo.index import Index
+from deltaimg.repo.object_kinds import VERIFIED, VERIFIED_NAME
 from deltaimg.repo.repository import Repository
 
 NEVER = -1
@@ -54,7 +55,7 @@ class VerifiedShare:
 
     def _load(self) -> VerifiedObject | None:
         try:
-            return parse_verified(self._repository.store.get(VERIFIED))
+            return self._repository.objects.get(VERIFIED, VERIFIED_NAME)
         except ObjectNotFound:
             return None
         except (IntegrityError, UnsupportedFormat, StoreError) as error:
@@ -87,7 +88,7 @@ class VerifiedShare:
         """Keep it for the next run; raises StoreError. Packs that are gone are left out."""
         is_known = self._verified_us != NEVER
         known = VerifiedObject(self._digests[is_known], self._verified_us[is_known].astype(np.uint64))
-        self._repository.store.replace(VERIFIED, [build_verified(known)])
+        self._repository.objects.replace(VERIFIED, VERIFIED_NAME, known)
 
     def summarise(self) -> VerifiedSummary:
         total = max(1, int(self.stored_bytes.sum()))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.engine.repair.planned_store import PlannedStore
 from deltaimg.errors import ObjectExists, ObjectNotFound, StoreError
 from deltaimg.store.interface import Store
 from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
+from deltaimg.store.planned import PlannedStore
 
 IMPOSSIBLE_NAMES = [
     "",

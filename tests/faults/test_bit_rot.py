@@ -31,7 +31,7 @@ def small_repository() -> tuple[Repository, dict[str, bytes], list[tuple[Manifes
     nights = [(back_up_image(repository, image), bytes(image.content))]
     image.write(8200, b"and another one")
     nights.append((back_up_image(repository, image), bytes(image.content)))
-    objects: dict[str, bytes] = repository.store.inner.objects  # type: ignore[attr-defined]
+    objects: dict[str, bytes] = repository.objects.store.objects  # type: ignore[attr-defined]
     return repository, objects, nights
 
 

@@ -36,7 +36,7 @@ def make_history(store: Store) -> History:
 def copy_history(history: History) -> History:
     """Return the same nights in a store of their own, in memory."""
     store = MemoryStore()
-    inner = history.repository.store.inner
+    inner = history.repository.objects.store
     assert isinstance(inner, MemoryStore)
     store.objects.update(inner.objects)
     return History(Repository(store, history.repository.config), history.nights, history.image)
@@ -70,7 +70,7 @@ def check_after_failure(store: Store, history: History, seen: set[tuple[object, 
     forget_ids(repository, [history.nights[place].id for place in GONE])
     assert {ref.id for ref in repository.list_snapshots()} == kept
     prune(repository)
-    assert not list(repository.store.list("annotations/"))
+    assert not list(repository.objects.store.list("annotations/"))
     back_up_image(repository, history.image)
     assert not any(each.damage for each in verify(repository, repository.list_snapshots(), workers=1))
 
@@ -82,7 +82,7 @@ def test_a_forget_survives_the_failure_of_any_store_call(error: StoreError, afte
     seen: set[tuple[object, bool]] = set()
     while True:
         history = copy_history(template)
-        inner = history.repository.store.inner
+        inner = history.repository.objects.store
         faulty = FaultyStore(inner, error, fail_at=number, after_effect=after_effect)
         met = try_forget(history, Repository(faulty, history.repository.config))
         if not faulty.has_failed:

@@ -18,7 +18,7 @@ from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.errors import StoreFull
 from deltaimg.options.prune import PruneOptions
-from deltaimg.repo.keys import RESERVE
+from deltaimg.repo.object_kinds import RESERVE_NAME
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import RESERVE_BYTES, make_reserve, spending_reserve
 from deltaimg.repo.retention import Policy
@@ -73,7 +73,7 @@ def test_forget_and_prune_run_on_a_full_disk(make_tmpfs: Callable[[int], Path]) 
     assert prune(repository).freed_bytes > 3_900_000
     (ref,) = repository.list_snapshots()
     assert_restores(repository, repository.load_manifest(ref), image.content)
-    assert (folder / "repo" / RESERVE).stat().st_size == RESERVE_BYTES
+    assert (folder / "repo" / RESERVE_NAME).stat().st_size == RESERVE_BYTES
     back_up_image(repository, make_incompressible_image(100_000, seed=9), "another")
 
 
@@ -95,19 +95,19 @@ def test_no_other_verb_takes_the_reserve(make_tmpfs: Callable[[int], Path]) -> N
     for _ in range(3):
         with pytest.raises(StoreFull):
             back_up_image(repository, make_incompressible_image(10_000, seed=9), "another")
-    assert (folder / "repo" / RESERVE).stat().st_size == RESERVE_BYTES
+    assert (folder / "repo" / RESERVE_NAME).stat().st_size == RESERVE_BYTES
 
 
 def test_the_reserve_is_as_large_as_there_is_room_for(make_tmpfs: Callable[[int], Path]) -> None:
     folder = make_tmpfs(1 << 20)
     repository = make_repository(LocalStore(str(folder / "repo")))
     make_reserve(repository)
-    small = (folder / "repo" / RESERVE).stat().st_size
+    small = (folder / "repo" / RESERVE_NAME).stat().st_size
     assert RESERVE_BYTES // 4 <= small < RESERVE_BYTES
     shutil.copytree(folder / "repo", folder.with_name("larger"))
     larger = Repository(LocalStore(str(folder.with_name("larger"))), repository.config)
     make_reserve(larger)
-    assert (folder.with_name("larger") / RESERVE).stat().st_size == RESERVE_BYTES
+    assert (folder.with_name("larger") / RESERVE_NAME).stat().st_size == RESERVE_BYTES
 
 
 def test_the_reserve_is_given_up_once_and_made_again(tmp_path: Path) -> None:
@@ -117,18 +117,18 @@ def test_the_reserve_is_given_up_once_and_made_again(tmp_path: Path) -> None:
     quota = Quota(str(folder), RESERVE_BYTES + 1000)
     full = Repository(LocalStore(str(folder), quota), repository.config)
     with pytest.raises(StoreFull):
-        full.store.put("verified", [bytes(2000)])
+        full.objects.put_bytes("verified", [bytes(2000)])
     with spending_reserve(full):
-        full.store.put("verified", [bytes(2000)])
-        assert not (folder / RESERVE).exists()
-        full.store.replace("verified", [bytes(1_047_000)])
+        full.objects.put_bytes("verified", [bytes(2000)])
+        assert not (folder / RESERVE_NAME).exists()
+        full.objects.replace_bytes("verified", [bytes(1_047_000)])
         with pytest.raises(StoreFull):
-            full.store.put("locks/vm1", [bytes(4000)])
-        full.store.replace("verified", [bytes(1000)])
-    assert (folder / RESERVE).stat().st_size == RESERVE_BYTES // 2  # the whole would pass the quota
+            full.objects.put_bytes("locks/vm1", [bytes(4000)])
+        full.objects.replace_bytes("verified", [bytes(1000)])
+    assert (folder / RESERVE_NAME).stat().st_size == RESERVE_BYTES // 2  # the whole would pass the quota
     quota.max_bytes *= 2
     make_reserve(full)
-    assert (folder / RESERVE).stat().st_size == RESERVE_BYTES
+    assert (folder / RESERVE_NAME).stat().st_size == RESERVE_BYTES
 
 
 def make_worn_history(repository: Repository) -> SyntheticImage:
@@ -159,7 +159,7 @@ def test_prune_frees_what_it_can_in_the_room_that_there_is(tmp_path: Path, free_
     image = make_worn_history(repository)
     forget(repository, KEEP_ONE)
     if not has_reserve:
-        (folder / RESERVE).unlink()
+        (folder / RESERVE_NAME).unlink()
     before = count_bytes(folder)
     full = Repository(LocalStore(str(folder), Quota(str(folder), before + free_bytes)), repository.config)
     heard = Warnings()

@@ -98,13 +98,13 @@ def forget_and_prune(repository: Repository, ref: SnapshotRef) -> None:
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
 def test_a_snapshot_that_goes_while_it_is_listed_is_left_out(use: Use) -> None:
     past, ref = make_past()
-    counting = FaultyStore(past.store, SnapshotNotFound("x"))
+    counting = FaultyStore(past.objects.store, SnapshotNotFound("x"))
     use(Repository(counting, past.config), ref)
     named = use in (show, verify_one, compare)
     calls = sorted({call for call in counting.calls if call.split()[0] in ("get", "get_range", "list")})
     for call in calls:
         store = MemoryStore()
-        store.objects = dict(past.store.inner.objects)  # type: ignore[attr-defined]
+        store.objects = dict(past.objects.store.objects)  # type: ignore[attr-defined]
         others = Repository(store, past.config)
         hooked = HookedStore(store, call, partial(forget_and_prune, others, ref))
         try:
@@ -116,7 +116,7 @@ def test_a_snapshot_that_goes_while_it_is_listed_is_left_out(use: Use) -> None:
 def test_flattening_all_passes_over_a_snapshot_that_goes_before_its_turn() -> None:
     past, ref = make_past()
     later = past.list_snapshots()[2]
-    hooked = HookedStore(past.store.inner, "put locks/vm1", partial(forget_and_prune, past, later))
+    hooked = HookedStore(past.objects.store, "put locks/vm1", partial(forget_and_prune, past, later))
     results = flatten(Repository(hooked, past.config), max_depth=1)
     assert len(results) == 3
     assert ref.id in {each.manifest.id for each in results}

@@ -28,13 +28,13 @@ from tests.support.retention import HookedStore
 
 def take_for_dead(repository: Repository) -> None:
     """Do what others do once they have watched all locks stand still."""
-    for each in list_locks(repository.store):
-        remove_lock(repository.store, each)
+    for each in list_locks(repository.objects):
+        remove_lock(repository.objects, each)
 
 
 def hooked(repository: Repository, call: str, act: Callable[[], object]) -> Repository:
     """Return the repository as a process sees it that sleeps just before `call`."""
-    return Repository(HookedStore(repository.store, call, act), repository.config)
+    return Repository(HookedStore(repository.objects.store, call, act), repository.config)
 
 
 def image_of(seed: int) -> SyntheticImage:
@@ -64,18 +64,18 @@ def test_an_index_of_what_is_gone_is_a_note_and_the_next_prune_removes_it(folder
     """A backup whose lock was removed had indexed it; `check` called that an error."""
     repository = make_repository()
     kept = back_up_image(repository, image_of(2), "kept")
-    before = {found.name for found in repository.store.list("")}
+    before = {found.name for found in repository.objects.store.list("")}
     gone = back_up_image(repository, image_of(1), "gone")
     repository.remove_snapshot(SnapshotRef.of(gone))
-    lost = [found.name for found in repository.store.list(folder) if found.name not in before]
+    lost = [found.name for found in repository.objects.store.list(folder) if found.name not in before]
     for name in lost:
-        repository.store.delete(name)
+        repository.objects.store.delete(name)
     report = check(repository, read_packs=True)
     assert not report.of(Severity.ERROR)
     assert any(f"names {lost[0]}, which is gone" in each.problem for each in report.of(Severity.NOTE))
     prune(repository)
     assert not [each for each in check(repository).of(Severity.NOTE) if "gone" in each.problem]
-    assert {found.name.partition("/")[0] for found in repository.store.list("index/")} == {"index"}
+    assert {found.name.partition("/")[0] for found in repository.objects.store.list("index/")} == {"index"}
     assert_restores(repository, kept, image_of(2).content)
 
 
@@ -179,8 +179,8 @@ def test_content_that_a_disk_lost_is_stored_again_by_the_next_backup() -> None:
     repository = make_repository()
     image = image_of(1)
     back_up_image(repository, image)
-    for name in [found.name for found in repository.store.list("packs/")]:
-        repository.store.delete(name)
+    for name in [found.name for found in repository.objects.store.list("packs/")]:
+        repository.objects.store.delete(name)
     edit_at_random(image)
     assert_restores(repository, back_up_image(repository, image), image.content)
 
@@ -190,9 +190,9 @@ def test_a_repair_that_dies_between_two_steps_leaves_a_manifest_under_its_name()
     repository = make_repository()
     manifest = back_up_image(repository, image_of(1))
     copy = MemoryStore()
-    copy.objects = dict(repository.store.inner.objects)  # type: ignore[attr-defined]
-    good = repository.store.get(manifest.object_name)
-    repository.store.replace(manifest.object_name, [good[:-1] + b"?"])
+    copy.objects = dict(repository.objects.store.objects)  # type: ignore[attr-defined]
+    good = repository.objects.store.get(manifest.object_name)
+    repository.objects.store.replace(manifest.object_name, [good[:-1] + b"?"])
 
     def fill_up() -> None:
         raise StoreFull("snapshots/vm1", "no space")
@@ -207,11 +207,11 @@ def test_a_repair_that_dies_between_two_steps_leaves_a_manifest_under_its_name()
 def test_nothing_is_pruned_while_a_damaged_manifest_lies_in_quarantine() -> None:
     repository = make_repository()
     manifest = back_up_image(repository, image_of(1))
-    good = repository.store.get(manifest.object_name)
-    repository.store.replace(manifest.object_name, [good[:-1] + b"?"])
+    good = repository.objects.store.get(manifest.object_name)
+    repository.objects.store.replace(manifest.object_name, [good[:-1] + b"?"])
     repair(repository)
     with pytest.raises(ReachabilityUnknown, match=r"quarantine/snapshots/.* is a damaged manifest in quarantine"):
         prune(repository)
-    repository.store.put(manifest.object_name, [good])
+    repository.objects.store.put(manifest.object_name, [good])
     prune(repository)
     assert_restores(repository, manifest, image_of(1).content)

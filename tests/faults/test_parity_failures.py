@@ -37,9 +37,9 @@ def count_calls() -> int:
 def assert_protected(repository: Repository, packs: dict[str, bytes]) -> None:
     """Lose one pack after another; each comes back."""
     for pack, content in packs.items():
-        repository.store.delete(pack_name(pack))
+        repository.objects.store.delete(pack_name(pack))
         assert recover_pack(repository, pack) == content
-        repository.store.put(pack_name(pack), [content])
+        repository.objects.store.put(pack_name(pack), [content])
 
 
 @pytest.mark.parametrize("is_lasting", [False, True], ids=["once", "from then on"])

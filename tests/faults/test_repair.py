@@ -43,12 +43,12 @@ def make_nights(size_bytes: int = 300_000) -> tuple[Repository, list[tuple[Manif
 
 def copy_of(repository: Repository) -> Repository:
     store = MemoryStore()
-    store.objects = dict(repository.store.inner.objects)  # type: ignore[attr-defined]
+    store.objects = dict(repository.objects.store.objects)  # type: ignore[attr-defined]
     return Repository(store, repository.config)
 
 
 def objects_of(repository: Repository) -> dict[str, bytes]:
-    return repository.store.inner.objects  # type: ignore[attr-defined, no-any-return]
+    return repository.objects.store.objects  # type: ignore[attr-defined, no-any-return]
 
 
 def harm(repository: Repository, name: str, how: str) -> None:
@@ -197,7 +197,7 @@ def test_a_repair_that_fails_at_any_call_is_run_again(after_effect: bool, reques
     broken = copy_of(original)
     break_much(broken)
     error = StoreUnavailable("x", "gone")
-    counting = FaultyStore(copy_of(broken).store, error)
+    counting = FaultyStore(copy_of(broken).objects.store, error)
     assert repair(Repository(counting, original.config)).damage == ()
     is_long = request.config.getoption("--long")
     # What only reads cannot leave anything half done; those calls are tried in the long run.
@@ -205,11 +205,13 @@ def test_a_repair_that_fails_at_any_call_is_run_again(after_effect: bool, reques
     assert len(changing) > 8
     for number in range(len(counting.calls)) if is_long else changing:
         repository = copy_of(broken)
-        faulty = FaultyStore(repository.store, error, fail_at=number, after_effect=after_effect, is_lasting=True)
+        faulty = FaultyStore(
+            repository.objects.store, error, fail_at=number, after_effect=after_effect, is_lasting=True
+        )
         with suppress(StoreUnavailable):
             repair(Repository(faulty, original.config))
         for name in names_of(repository, "locks/"):
-            repository.store.delete(name)  # its owner, this process, lives on
+            repository.objects.store.delete(name)  # its owner, this process, lives on
         report = repair(repository)
         assert report.damage == (), counting.calls[number]
         assert_whole(repository)
@@ -257,8 +259,8 @@ def test_a_repair_whose_lock_was_taken_away_moves_nothing() -> None:
 
     class Thief(Warnings):
         def begin(self, task: str, total_bytes: int | None) -> None:
-            for each in list_locks(harmed.store):
-                remove_lock(harmed.store, each)
+            for each in list_locks(harmed.objects):
+                remove_lock(harmed.objects, each)
 
     before = dict(objects_of(harmed))
     with pytest.raises(LockLost):

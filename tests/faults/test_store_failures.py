@@ -53,7 +53,7 @@ def try_back_up(repository: Repository, image: SyntheticImage) -> DeltaimgError 
 def count_store_calls() -> int:
     _, second = two_nights()
     repository, _ = repository_with_one_night(MemoryStore())
-    counting = FaultyStore(repository.store, StoreFull("x", "full"))
+    counting = FaultyStore(repository.objects.store, StoreFull("x", "full"))
     back_up_image(Repository(counting, repository.config), second)
     return len(counting.calls)
 

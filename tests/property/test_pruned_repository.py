@@ -50,13 +50,15 @@ class PrunedRepositoryMachine(RepositoryMachine):
     @rule(call=st.integers(0, 120), after_effect=st.booleans())
     def prune_until_the_store_fails(self, call: int, after_effect: bool) -> None:
         error = StoreUnavailable("x", "gone")
-        faulty = FaultyStore(self.repository.store, error, fail_at=call, after_effect=after_effect, is_lasting=True)
+        faulty = FaultyStore(
+            self.repository.objects.store, error, fail_at=call, after_effect=after_effect, is_lasting=True
+        )
         try:
             self.prune_now(Repository(faulty, self.repository.config), 0.0)
         except DeltaimgError as met:
             if met is not error:
                 raise
-        self.repository.store.delete("locks/.maintenance")  # its owner, this process, lives on
+        self.repository.objects.store.delete("locks/.maintenance")  # its owner, this process, lives on
         self.check_contents()
 
     @precondition(lambda self: self.taken)
@@ -70,7 +72,7 @@ class PrunedRepositoryMachine(RepositoryMachine):
     @rule(name=st.sampled_from("ab"), max_unused=st.sampled_from((0.0, 2.0)))
     def back_up_while_a_prune_runs(self, name: str, max_unused: float) -> None:
         image = self.images[name]
-        other = Repository(self.repository.store, self.repository.config)
+        other = Repository(self.repository.objects.store, self.repository.config)
         source = PausedSource(image, lambda: self.prune_now(other, max_unused))
         manifest = back_up(self.repository, source, name, BackupOptions(workers=1), clock=FixedClock())
         self.taken.append((manifest, bytes(image.content)))
@@ -96,7 +98,7 @@ class PrunedRepositoryMachine(RepositoryMachine):
             keep_only(self.repository, [])
             self.prune_now(self.repository, 0.0)
             self.prune_now(self.repository, 0.0)
-            left = {found.name.partition("/")[0] for found in self.repository.store.list("")}
+            left = {found.name.partition("/")[0] for found in self.repository.objects.store.list("")}
             assert left <= {"config", "verified"}
 
     # -- parts -------------------------------------------------------------------------------------------------------

@@ -45,9 +45,9 @@ def store_cut(repository: Repository, kept: Mapping[int, Sequence[int]], *, bloc
 def remove_index_objects(repository: Repository, index: Index) -> None:
     """Take away the index objects that `index` was loaded from, with the packs and signatures that only they name."""
     for name in index.names:
-        repository.store.delete(INDEXES + name)
+        repository.objects.store.delete(INDEXES + name)
     left = load_index(repository)
     for pack in set(index.packs) - set(left.packs):
-        repository.store.delete(pack_name(pack))
+        repository.objects.store.delete(pack_name(pack))
     for signature in set(index.signatures) - set(left.signatures):
-        repository.store.delete(SIGNATURES + signature)
+        repository.objects.store.delete(SIGNATURES + signature)

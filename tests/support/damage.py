@@ -52,7 +52,7 @@ def _build(folder: Path, seed: int) -> tuple[dict[str, bytes], SyntheticImage]:
     for number in (1, 2):
         put_deletion(repository, Deletion(id=f"{number:016x}", created="x", packs=(f"{number:064x}",)), always)
     for name in ("vm1", "vm2"):
-        repository.store.put(f"locks/{name}", [b"not a lock"])
+        repository.objects.store.put(f"locks/{name}", [b"not a lock"])
     return content, image
 
 

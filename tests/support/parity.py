@@ -34,7 +34,7 @@ def store_packs(repository: Repository, sizes: list[int], seed: int, *, started_
 
 def list_packs(repository: Repository) -> list[str]:
     """Return the digests of all packs."""
-    return [found.name.rpartition("/")[2] for found in repository.store.list(PACKS)]
+    return [found.name.rpartition("/")[2] for found in repository.objects.store.list(PACKS)]
 
 
 def repository_of_packs(sizes: list[int], seed: int) -> tuple[Repository, MemoryStore, dict[str, bytes]]:

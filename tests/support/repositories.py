@@ -92,4 +92,4 @@ def assert_same_bytes(found: bytes | bytearray, expected: bytes | bytearray) -> 
 
 def count_stored_bytes(repository: Repository) -> int:
     """Return the size of everything in a repository."""
-    return sum(found.size_bytes for found in repository.store.list(""))
+    return sum(found.size_bytes for found in repository.objects.store.list(""))

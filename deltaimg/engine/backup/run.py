@@ -76,7 +76,7 @@ def back_up(
     start = RunStart.now(clock)
     with ImageLock(repository, image, f"backup of {source.path}", clock()) as lock:
         # A name that the store cannot keep is refused now, not at the end.
-        repository.store.make_folder(SNAPSHOTS + image)
+        repository.objects.make_folder(SNAPSHOTS + image)
         remove_leftovers(repository)
         return _run(BackupRequest(repository, lock, source, image, options, progress or NoProgress(), clock), start)
 

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable
 
 from deltaimg.engine.check.findings import FindingKind, Findings, Severity
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
-from deltaimg.format.annotation import parse_annotation, split_annotation_name
+from deltaimg.format.annotation import split_annotation_name
+from deltaimg.repo.object_kinds import ANNOTATION
 from deltaimg.repo.repository import Repository, SnapshotRef
 
 
@@ -31,7 +32,7 @@ def check_annotations(
             findings.add_note(FindingKind.UNFINISHED, name, "a newer one counts; the next change removes it")
             continue
         try:
-            parse_annotation(repository.store.get(name), name)
+            repository.objects.get(ANNOTATION, name)
             has_newer.add((image, snapshot))
         except ObjectNotFound:
             continue

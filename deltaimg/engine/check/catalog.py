@@ -19,14 +19,15 @@ from deltaimg.engine.check.findings import FindingKind, Findings, count_records
 from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.cut_entries import CutEntries
-from deltaimg.format.index import ENTRY, INDEXES, IndexObject, parse_index
+from deltaimg.format.index import ENTRY, INDEXES, IndexObject
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.pack import pack_name
-from deltaimg.format.signature import SIGNATURES, parse_signature
+from deltaimg.format.signature import SIGNATURES
 from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns
 from deltaimg.kernels import digest_buffer
 from deltaimg.memory import check_room
 from deltaimg.repo.cut_slots import CutSlots
+from deltaimg.repo.object_kinds import INDEX, SIGNATURE
 from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_footer, read_damaged_pack
 from deltaimg.repo.record_lookup import RecordLookup
 from deltaimg.repo.repository import Repository
@@ -103,7 +104,7 @@ class Catalog:
         cuts: list[tuple[int, CutEntries]] = []
         for name in names:
             try:
-                content = parse_index(self._repository.get_object(INDEXES, name.removeprefix(INDEXES)), name)
+                content = self._repository.objects.get(INDEX, name)
             except ObjectNotFound:
                 continue  # It went away since it was listed; the check begins anew.
             except (IntegrityError, StoreError, UnsupportedFormat) as error:
@@ -170,12 +171,12 @@ class Catalog:
         return sum(self._sizes[self.packs[number]] for number in present) if read_packs else 0
 
     def _read_pack(self, number: int, offsets: npt.NDArray[np.int64], *, is_whole: bool) -> _PackState:
-        name, store = self.packs[number], self._repository.store
+        name, objects = self.packs[number], self._repository.objects
         size_bytes = self._sizes[name]
         error: DeltaimgError | None = None
         footer = None
         try:
-            footer = load_footer(store, name, size_bytes)
+            footer = load_footer(objects, name, size_bytes)
         except (IntegrityError, StoreError, UnsupportedFormat) as caught:
             error = caught
         if not is_whole or isinstance(error, StoreError):
@@ -183,9 +184,9 @@ class Catalog:
         if name in self.pack_damage:
             return _PackState(number, footer, error, self.pack_damage[name])
         try:
-            if error is None and digest_object(store, name, size_bytes) == name.rpartition("/")[2]:
+            if error is None and digest_object(objects, name, size_bytes) == name.rpartition("/")[2]:
                 return _PackState(number, footer)
-            damaged = tuple(find_damaged_records(name, read_damaged_pack(store, name), distinct(offsets)))
+            damaged = tuple(find_damaged_records(name, read_damaged_pack(objects, name), distinct(offsets)))
         except StoreError as caught:
             return _PackState(number, footer, caught)
         return _PackState(number, footer, error, damaged)
@@ -247,7 +248,7 @@ class Catalog:
                 self._missing.append((name, entries, "looks in it for the digests of {}"))
                 continue
             try:
-                digests = parse_signature(self._repository.get_object(SIGNATURES, digest), name).digests
+                digests = self._repository.objects.get(SIGNATURE, name).digests
             except (IntegrityError, StoreError, UnsupportedFormat) as error:
                 self._findings.add_failure(name, error)
                 self.has_digests[entries] = False

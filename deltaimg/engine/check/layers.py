@@ -19,10 +19,11 @@ from deltaimg.engine.check.catalog import Catalog
 from deltaimg.engine.check.findings import FindingKind, Findings, count_records
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
 from deltaimg.format.manifest import Manifest
-from deltaimg.format.map import MAPS, MapObject, parse_map
+from deltaimg.format.map import MAPS, MapObject
 from deltaimg.model import count_blocks
 from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
 from deltaimg.repo.numbering import LayerNumbers, list_named_slots
+from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.repository import Repository
 
 
@@ -57,7 +58,7 @@ class LayerCheck:
             return None
         try:
             if name in self._sizes:
-                return parse_map(self._repository.get_object(MAPS, node.digest), name)
+                return self._repository.objects.get(MAP, name)
             self._findings.add_error(FindingKind.MISSING, name, f"is missing; {_tell_labels(node)} needs it")
         except (IntegrityError, StoreError, UnsupportedFormat) as error:
             self._findings.add_failure(name, error)

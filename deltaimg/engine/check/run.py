@@ -118,7 +118,7 @@ class Checker:
         # Snapshots first, then what they are made of: whatever a manifest names was there before it.
         self.sizes: dict[str, int] = {}
         for folder in _FOLDERS:
-            self.sizes |= {found.name: found.size_bytes for found in repository.store.list(folder)}
+            self.sizes |= {found.name: found.size_bytes for found in repository.objects.list(folder)}
 
     def check(self) -> CheckReport:
         self._progress.start("checking the index", None)
@@ -158,7 +158,9 @@ class Checker:
 
     def has_changed(self) -> bool:
         """Tell whether an object came or went since the listing, other than locks."""
-        return {found.name for folder in _FOLDERS for found in self.repository.store.list(folder)} != self.sizes.keys()
+        return {
+            found.name for folder in _FOLDERS for found in self.repository.objects.list(folder)
+        } != self.sizes.keys()
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
@@ -209,7 +211,7 @@ class Checker:
         for name in sorted(self._names(folder) - set(named)):
             self.findings.add_note(FindingKind.ORPHAN, name, problem)
             try:
-                self.repository.get_object(folder, name.removeprefix(folder))
+                self.repository.objects.get_verified(name)
             except ObjectNotFound:
                 continue
             except (IntegrityError, StoreError, UnsupportedFormat) as error:

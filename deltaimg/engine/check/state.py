@@ -9,18 +9,18 @@ from datetime import datetime
 from deltaimg.engine.check.findings import FindingKind, Findings, Severity
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.manifest import SNAPSHOTS
-from deltaimg.format.verified import VERIFIED, parse_verified
 from deltaimg.repo.deletions import PendingDeletion, load_deletions, object_names
+from deltaimg.repo.keys import QUARANTINE
 from deltaimg.repo.lock_holder import list_locks
-from deltaimg.repo.quarantine import QUARANTINE
+from deltaimg.repo.object_kinds import VERIFIED, VERIFIED_NAME
 from deltaimg.repo.repository import Repository
 
 
 def note_foreign(repository: Repository, findings: Findings) -> None:
     """Warn of what is no object of a repository, in every folder of it."""
-    for _ in repository.store.list(""):
+    for _ in repository.objects.list(""):
         pass
-    for name, what in sorted(repository.store.foreign.items()):
+    for name, what in sorted(repository.objects.foreign.items()):
         findings.add_warning(FindingKind.FOREIGN, name, f"{what} that is not deltaimg's, and is left alone")
 
 
@@ -41,23 +41,23 @@ def note_state(repository: Repository, findings: Findings, pending: list[Pending
         findings.excuse(set(object_names(listed.objects)))
     _note_locks(repository, findings, own_token)
     _note_deletions(repository, findings)
-    for each in repository.store.list_unfinished():
+    for each in repository.objects.list_unfinished():
         problem = f"{each.size_bytes} bytes of an object that is being written, or of a run that died"
         findings.add_note(FindingKind.UNFINISHED, each.name, problem)
-    for found in repository.store.list(QUARANTINE):
+    for found in repository.objects.list(QUARANTINE):
         findings.add_warning(
             FindingKind.QUARANTINE, found.name, "was damaged and put aside by a repair; delete it once it is of no use"
         )
     try:
-        parse_verified(repository.store.get(VERIFIED))
+        repository.objects.get(VERIFIED, VERIFIED_NAME)
     except ObjectNotFound:
         pass
     except (IntegrityError, StoreError, UnsupportedFormat) as error:
-        findings.add_failure(VERIFIED, error, Severity.WARNING)
+        findings.add_failure(VERIFIED_NAME, error, Severity.WARNING)
 
 
 def _note_locks(repository: Repository, findings: Findings, own_token: str) -> None:
-    for found in list_locks(repository.store):
+    for found in list_locks(repository.objects):
         if found.token == own_token:
             continue
         if found.error is not None:

@@ -15,8 +15,8 @@ from deltaimg import kernels
 from deltaimg.codec.zstd import LEVELS, ZstdCodec
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.model import KIB, MIB
-from deltaimg.repo.keys import BENCHMARKS
-from deltaimg.store.interface import Store
+from deltaimg.repo.object_kinds import BENCHMARK, BENCHMARKS
+from deltaimg.repo.objects import Objects
 
 _ROUNDS = 5
 _SAMPLE_BYTES = 32 * MIB
@@ -31,7 +31,7 @@ class Measurement:
     detail: str
 
 
-def measure_machine(store: Store | None) -> Iterator[Measurement]:
+def measure_machine(objects: Objects | None) -> Iterator[Measurement]:
     """Yield the speed of each stage of a backup on this machine, the store's last, if there is one to try."""
     workers = count_workers()
     sample = make_sample(_SAMPLE_BYTES)
@@ -45,8 +45,8 @@ def measure_machine(store: Store | None) -> Iterator[Measurement]:
     )
     for name in ("fast", "default", "best"):
         yield from _measure_codec(name, sample if name != "best" else sample[: 4 * MIB], workers)
-    if store is not None:
-        yield from _measure_store(store, sample)
+    if objects is not None:
+        yield from _measure_store(objects, sample)
 
 
 def make_sample(size_bytes: int) -> memoryview:
@@ -89,14 +89,14 @@ def _measure_codec(name: str, sample: memoryview, workers: int) -> Iterator[Meas
         yield Measurement("expand", speed, "one core")
 
 
-def _measure_store(store: Store, sample: memoryview) -> Iterator[Measurement]:
+def _measure_store(objects: Objects, sample: memoryview) -> Iterator[Measurement]:
     """Write, read and remove one object; what is written is durable, as in a backup."""
     name = f"{BENCHMARKS}{secrets.token_hex(8)}"
     try:
         started = time.perf_counter()
-        store.put(name, [sample])
+        objects.put_bytes(name, [sample])
         yield Measurement("store, write", len(sample) / (time.perf_counter() - started), "one object, synced")
-        speed = _measure(lambda: store.get(name), len(sample))
+        speed = _measure(lambda: objects.get(BENCHMARK, name), len(sample))
         yield Measurement("store, read", speed, "from the page cache, where there is one")
     finally:
-        store.delete(name)
+        objects.delete(name)

@@ -19,8 +19,8 @@ from deltaimg.format.map import MAPS
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES
 from deltaimg.repo.index import Index, load_index
+from deltaimg.repo.keys import QUARANTINE
 from deltaimg.repo.layers import resolve_map
-from deltaimg.repo.quarantine import QUARANTINE
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
@@ -66,12 +66,12 @@ class _Look:
 
     def __init__(self, repository: Repository, *, with_depth: bool) -> None:
         self._repository, self._with_depth = repository, with_depth
-        self._maps = {found.name for found in repository.store.list(MAPS)}
+        self._maps = {found.name for found in repository.objects.list(MAPS)}
         self._index: Index = load_index(repository)
-        there = {found.name.removeprefix(SIGNATURES) for found in repository.store.list(SIGNATURES)}
+        there = {found.name.removeprefix(SIGNATURES) for found in repository.objects.list(SIGNATURES)}
         self._is_signed = np.array([name in there for name in self._index.signatures], np.bool_)
         has_lost = bool(self._index.is_lost.any() or self._index.damage or not self._is_signed.all())
-        self._looks_closer = with_depth or has_lost or any(repository.store.list(QUARANTINE))
+        self._looks_closer = with_depth or has_lost or any(repository.objects.list(QUARANTINE))
 
     def examine(self, manifest: Manifest) -> tuple[int | None, str | None]:
         """Return how deep a snapshot's delta chains are, if that was asked for, and what is wrong with it."""

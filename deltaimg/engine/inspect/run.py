@@ -93,7 +93,7 @@ def inspect_repository(repository: Repository) -> RepositoryTotals:
     """Count all objects of a repository; raises IntegrityError for a damaged index."""
     objects: Counter[str] = Counter()
     stored: Counter[str] = Counter()
-    for found in repository.store.list(""):
+    for found in repository.objects.list(""):
         kind = found.name.partition("/")[0]
         objects[kind] += 1
         stored[kind] += found.size_bytes

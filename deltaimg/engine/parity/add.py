@@ -25,8 +25,9 @@ from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreUnavailable
 from deltaimg.format.framing import name_object
 from deltaimg.format.pack import pack_name
-from deltaimg.format.parity import PARITY, ParityTables, digest_shards, lay_out_parity, parse_tables
+from deltaimg.format.parity import ParityTables, digest_shards, lay_out_parity, parse_tables
 from deltaimg.repo.lock import MaintenanceLock
+from deltaimg.repo.object_kinds import PARITY
 from deltaimg.repo.parity import load_parity
 from deltaimg.repo.repository import Repository
 
@@ -90,7 +91,7 @@ class _Adder:
         removed = [group for group in plan.superseded if self._damaged.keys().isdisjoint(group.layout.packs)]
         for group in removed:
             self._check_lock()
-            self._repository.store.delete(group.name)
+            self._repository.objects.delete(group.name)
         return ParityAdded(
             groups=self._groups,
             packs=self._packs,
@@ -108,7 +109,7 @@ class _Adder:
             object_parts = self._compute(packs)
             if object_parts is not None:
                 self._check_lock()
-                _, size_bytes = self._repository.put_object(PARITY, object_parts)
+                _, size_bytes = self._repository.objects.put_named(PARITY, object_parts)
                 self._stored_bytes += size_bytes
                 self._groups += 1
                 self._packs += len(packs)
@@ -153,7 +154,7 @@ class _Adder:
     def _read(self, shard_bytes: int, pack: PackSize) -> tuple[memoryview, Digests] | None:
         """Return a pack and the digests of its shards; None if it cannot be read or is not what its name promises."""
         try:
-            data = self._repository.store.get(pack_name(pack.digest))
+            data = self._repository.objects.get_bytes(pack_name(pack.digest))
         except (IntegrityError, ObjectNotFound, StoreUnavailable):
             return None
         if len(data) != pack.size_bytes or name_object([data]) != pack.digest:

@@ -95,7 +95,7 @@ def list_needed(repository: Repository) -> dict[str, int | None]:
     # Before the index: what is listed later waits for this run's lock.
     pending = {pack for each in load_deletions(repository) for pack in each.objects.packs}
     index = load_index(repository)
-    sizes = {found.name.rpartition("/")[2]: found.size_bytes for found in repository.store.list(PACKS)}
+    sizes = {found.name.rpartition("/")[2]: found.size_bytes for found in repository.objects.list(PACKS)}
     named = [*dict.fromkeys(index.packs), *(sorted(sizes) if index.damage else ())]
     return {pack: sizes.get(pack) for pack in named if pack not in pending}
 

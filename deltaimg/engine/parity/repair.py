@@ -85,12 +85,12 @@ def put_back(repository: Repository, pack: str, parity: ParityGroups, check: Cal
     if content is None:
         return False
     check()
-    repository.store.replace(pack_name(pack), [content])
+    repository.objects.replace_bytes(pack_name(pack), [content])
     return True
 
 
 def _is_good(repository: Repository, pack: str) -> bool:
     try:
-        return name_object([repository.store.get(pack_name(pack))]) == pack
+        return name_object([repository.objects.get_bytes(pack_name(pack))]) == pack
     except (IntegrityError, ObjectNotFound, StoreUnavailable):
         return False

@@ -91,7 +91,7 @@ def _check_packs(repository: Repository, reachable: Reachable, inventory: Invent
     numbers = distinct(index.entries["pack"][reachable.is_live]).tolist()
     missing = {pack_name(index.packs[number]) for number in numbers if index.packs[number] not in inventory.packs}
     if missing:
-        missing -= {found.name for found in repository.store.list("packs/")}
+        missing -= {found.name for found in repository.objects.list("packs/")}
     if missing:
         raise ReachabilityUnknown([f"{name} is missing, and snapshots need it" for name in sorted(missing)])
 

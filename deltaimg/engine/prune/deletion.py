@@ -87,8 +87,8 @@ def find_held(repository: Repository, lists: Iterable[PendingDeletion], waiting:
     A lock that cannot be read may be one that was recorded when it still could.
     """
     awaited = {token for each in lists for token in each.waits_for or ()}
-    found = [each for each in list_locks(repository.store) if each.token in awaited or each.lock is None]
-    return remove_stale_locks(repository.store, found, waiting) if awaited else []
+    found = [each for each in list_locks(repository.objects) if each.token in awaited or each.lock is None]
+    return remove_stale_locks(repository.objects, found, waiting) if awaited else []
 
 
 def finish(repository: Repository, lock: MaintenanceLock, progress: Progress) -> int:
@@ -102,14 +102,14 @@ def finish(repository: Repository, lock: MaintenanceLock, progress: Progress) ->
     due = [each.objects for each in lists if not _is_awaited(each, held)]
     if not due:
         return 0
-    sizes = {found.name: found.size_bytes for found in repository.store.list("")}
+    sizes = {found.name: found.size_bytes for found in repository.objects.list("")}
     needed = _find_needed_names(repository, due)
     freed = 0
     for deletion in due:
         for name in object_names(deletion):
             if name in sizes and name not in needed:
                 lock.check()
-                repository.store.delete(name)
+                repository.objects.delete(name)
                 freed += sizes.pop(name)
         lock.check()
         remove_deletion(repository, deletion)
@@ -119,7 +119,7 @@ def finish(repository: Repository, lock: MaintenanceLock, progress: Progress) ->
 def list_waiting(repository: Repository) -> list[Waiting]:
     """Return what is pending deletion and still there."""
     waiting_for_nobody = replace(repository.lock_waiting, patience_s=0)
-    sizes = {found.name: found.size_bytes for found in repository.store.list("")}
+    sizes = {found.name: found.size_bytes for found in repository.objects.list("")}
     waiting = []
     for pending in load_deletions(repository):
         names = [name for name in object_names(pending.objects) if name in sizes]
@@ -142,12 +142,12 @@ def _load_sound(repository: Repository, lock: MaintenanceLock, progress: Progres
         lock.check()
         progress.warn(f"{error}; what it listed is not deleted now")
         with suppress(StoreError):
-            put_aside(repository.store, name)
+            put_aside(repository.objects, name)
 
     pending = load_deletions(repository, set_aside)
     for name in list_orphaned_locks(repository):
         lock.check()
-        repository.store.delete(name)
+        repository.objects.delete(name)
     return pending
 
 
@@ -155,7 +155,7 @@ def _record_locks(repository: Repository, lock: MaintenanceLock, pending: Pendin
     """Record the locks that are held for a list that is durable and has none yet."""
     if pending.waits_for is not None:
         return pending
-    tokens = tuple(found.token for found in list_locks(repository.store) if found.token != lock.token)
+    tokens = tuple(found.token for found in list_locks(repository.objects) if found.token != lock.token)
     locks = DeletionLocks(id=pending.id, waits_for=tokens)
     return PendingDeletion(pending.objects, record_locks(repository, locks, lock.check))
 

@@ -17,7 +17,7 @@ from deltaimg.engine.progress import Progress
 from deltaimg.engine.prune.plan import MAX_INDEXES
 from deltaimg.engine.prune.sizes import payload_bytes
 from deltaimg.errors import IntegrityError, Malformed, ObjectNotFound
-from deltaimg.format.index import INDEXES, IndexObject, build_index, parse_index
+from deltaimg.format.index import IndexObject
 from deltaimg.format.record import (
     RECORD_HEADER_BYTES,
     CutTable,
@@ -27,9 +27,10 @@ from deltaimg.format.record import (
     parse_record_header,
     parse_tables,
 )
-from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
+from deltaimg.format.signature import SignatureObject
 from deltaimg.model import MIB
 from deltaimg.repo.index import Index
+from deltaimg.repo.object_kinds import INDEX, SIGNATURE, Content, ObjectKind
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.record_reader import ReadGroup, group_reads
 from deltaimg.repo.repository import Repository
@@ -91,7 +92,7 @@ def _batches(index: Index, moved: npt.NDArray[np.int64]) -> Iterator[npt.NDArray
 
 
 def _copy_group(repository: Repository, table: SlotTable, group: ReadGroup, writer: PackWriter) -> None:
-    fetched = memoryview(repository.store.get_range(group.pack, group.offset, group.end - group.offset))
+    fetched = memoryview(repository.objects.get_range(group.pack, group.offset, group.end - group.offset))
     index = table.index
     copies = []
     for record in group.records.tolist():
@@ -161,9 +162,7 @@ class IndexRewriter:
                 names[number], copied["first_digest"][number] = places[entry]
         signatures, copied["signature"] = _renumber(names)
         links, cuts = index.links.extract(entries), index.cuts.extract(entries)
-        data = build_index(IndexObject(created_us, packs, signatures, copied, links, cuts))
-        parse_index(data, "the new index")
-        self._put(INDEXES, data)
+        self._put(INDEX, IndexObject(created_us, packs, signatures, copied, links, cuts))
 
     def _sign(self, entries: npt.NDArray[np.int64]) -> dict[int, tuple[str, int]]:
         """Write the digests of records to new signatures; return for each entry the signature, and the place in it."""
@@ -176,13 +175,13 @@ class IndexRewriter:
             firsts, counts = table.first_slots[records], table.slot_counts[records]
             digests = table.digests[int(firsts[0]) : int(firsts[-1] + counts[-1])].reshape(-1, DIGEST_BYTES)
             content = SignatureObject(table.record_ids[records], counts.astype(np.uint16), digests)
-            name = self._put(SIGNATURES, build_signature(content))
+            name = self._put(SIGNATURE, content)
             for entry, place in zip(piece.tolist(), (firsts - firsts[0]).tolist(), strict=True):
                 places[entry] = name, place
         return places
 
-    def _put(self, folder: str, data: bytes) -> str:
-        digest, size_bytes = self._repository.put_object(folder, [data])
+    def _put(self, kind: ObjectKind[Content], content: Content) -> str:
+        digest, size_bytes = self._repository.objects.put_new(kind, content)
         self.stored_bytes += size_bytes
         return digest
 

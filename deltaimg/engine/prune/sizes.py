@@ -53,7 +53,7 @@ def take_inventory(repository: Repository, pending: Iterable[PendingDeletion]) -
     gone = {name for each in lists for name in (*each.packs, *each.indexes, *each.signatures, *each.maps)}
     sizes: dict[str, dict[str, int]] = {kind: {} for kind in _KINDS}
     total = 0
-    for found in repository.store.list(""):
+    for found in repository.objects.list(""):
         total += found.size_bytes
         kind, digest = found.name.partition("/")[0] + "/", found.name.rpartition("/")[2]
         if kind in sizes and digest not in gone:

@@ -8,15 +8,14 @@ from contextlib import suppress
 
 from deltaimg.engine.check.findings import FindingKind
 from deltaimg.engine.check.run import Checker
-from deltaimg.engine.repair.planned_store import PlannedStore
 from deltaimg.errors import DeltaimgError, IntegrityError, NotAnObject, StoreError, UnsupportedFormat
 from deltaimg.format.annotation import ANNOTATIONS, parse_annotation, split_annotation_name
-from deltaimg.format.framing import name_object
 from deltaimg.format.manifest import SNAPSHOTS, parse_manifest
 from deltaimg.format.map import MAPS
 from deltaimg.repo.annotations import list_annotations
-from deltaimg.repo.keys import find_kind, is_named_by_digest
-from deltaimg.repo.quarantine import QUARANTINE, keep_aside, put_aside
+from deltaimg.repo.keys import QUARANTINE, find_kind, has_own_digest, is_named_by_digest
+from deltaimg.repo.object_kinds import MANIFEST
+from deltaimg.repo.quarantine import keep_aside, put_aside
 from deltaimg.repo.repository import Repository
 
 Copies = dict[str, Repository]
@@ -49,29 +48,26 @@ def copy_objects(repository: Repository, copies: Copies, check_lock: Callable[[]
     """
     aside = []
     for name, copy in copies.items():
-        data = copy.store.get(name)
+        data = copy.objects.get_bytes(name)
         if keep_what_is_replaced(repository, name, data):
             aside.append(name)
         check_lock()
-        if isinstance(repository.store.inner, PlannedStore) and copy is not repository:
-            repository.store.inner.borrow(name, copy.store, len(data))
-        else:
-            repository.store.replace(name, [data], check_lock)
+        repository.objects.take_from(copy.objects, name, data, check_lock)
     return aside
 
 
 def keep_what_is_replaced(repository: Repository, name: str, data: bytes) -> bool:
     """Keep the bytes of an object that is to be replaced by `data`; return whether there was anything to keep."""
     try:
-        found = repository.store.get(name)
+        found = repository.objects.get_bytes(name)
     except NotAnObject:
-        put_aside(repository.store, name)
+        put_aside(repository.objects, name)
         return True
     except DeltaimgError:
         return False
     if found == data:
         return False
-    keep_aside(repository.store, name, found)
+    keep_aside(repository.objects, name, found)
     return True
 
 
@@ -112,7 +108,7 @@ def _list_maps(checker: Checker, copy: Repository, name: str) -> Iterator[str]:
     """Yield the maps that a snapshot of the copy lists, that are not here and are whole there."""
     if not name.startswith(SNAPSHOTS):
         return
-    for each in (MAPS + digest for digest in parse_manifest(copy.store.get(name), name).maps):
+    for each in (MAPS + digest for digest in copy.objects.get(MANIFEST, name).maps):
         if each not in checker.sizes and _is_whole(copy, each):
             yield each
 
@@ -126,12 +122,12 @@ def _can_be_copied(name: str) -> bool:
 def _is_whole(copy: Repository, name: str) -> bool:
     """Tell whether a repository has an object as its name says that it was written."""
     with suppress(IntegrityError, StoreError, UnsupportedFormat):
-        data = copy.store.get(name)
+        data = copy.objects.get_bytes(name)
         if name.startswith(SNAPSHOTS):
             parse_manifest(data, name)
             return True
         if name.startswith(ANNOTATIONS):
             parse_annotation(data, name)
             return True
-        return name_object([data]) == name.rpartition("/")[2]
+        return has_own_digest(name, data)
     return False

@@ -13,9 +13,10 @@ from deltaimg.arrays import group_by
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.repair.known_digests import KnownDigests
 from deltaimg.engine.repair.plan import RepairPlan, is_restored, read_index
-from deltaimg.format.index import INDEXES, IndexObject, build_index, parse_index
-from deltaimg.format.signature import SIGNATURES, SignatureObject, build_signature
+from deltaimg.format.index import IndexObject
+from deltaimg.format.signature import SignatureObject
 from deltaimg.repo.index_edit import select_entries
+from deltaimg.repo.object_kinds import INDEX, SIGNATURE
 from deltaimg.repo.quarantine import put_aside
 from deltaimg.repo.repository import Repository
 
@@ -73,7 +74,7 @@ class IndexRepair:
             rest = select_entries(mended, ~is_elsewhere)
             if len(rest.entries):
                 self._put(rest)
-            put_aside(self._repository.store, name)
+            put_aside(self._repository.objects, name)
             superseded.append(name)
         return superseded
 
@@ -128,11 +129,9 @@ class IndexRepair:
     def _put_signature(self, entries: npt.NDArray[np.void], new: list[tuple[int, KnownDigests]]) -> str:
         places = [place for place, _ in new]
         digests = np.concatenate([found.digests for _, found in new])
-        data = build_signature(SignatureObject(entries["id"][places], entries["slots"][places], digests))
-        return self._repository.put_object(SIGNATURES, [data])[0]
+        content = SignatureObject(entries["id"][places], entries["slots"][places], digests)
+        return self._repository.objects.put_new(SIGNATURE, content)[0]
 
     def _put(self, content: IndexObject) -> None:
-        data = build_index(content)
-        parse_index(data, "the new index")
         self.new_indexes += 1
-        self._repository.put_object(INDEXES, [data])
+        self._repository.objects.put_new(INDEX, content)

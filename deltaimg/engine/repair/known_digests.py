@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
-from deltaimg.format.signature import SIGNATURES, parse_signature
+from deltaimg.format.signature import SIGNATURES
 from deltaimg.kernels import digest_buffer
+from deltaimg.repo.object_kinds import SIGNATURE
 from deltaimg.repo.repository import Repository
 
 
@@ -24,10 +25,10 @@ class KnownDigests:
 def find_digests(repository: Repository, wanted: set[bytes]) -> dict[bytes, KnownDigests]:
     """Return the digests of those of the records `wanted` that a signature has; their ids prove them."""
     found: dict[bytes, KnownDigests] = {}
-    for listed in list(repository.store.list(SIGNATURES)):
+    for listed in list(repository.objects.list(SIGNATURES)):
         name = listed.name.removeprefix(SIGNATURES)
         try:
-            content = parse_signature(repository.get_object(SIGNATURES, name), listed.name)
+            content = repository.objects.get(SIGNATURE, listed.name)
         except (IntegrityError, StoreError, UnsupportedFormat):
             continue
         first = 0

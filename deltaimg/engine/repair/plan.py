@@ -15,13 +15,14 @@ from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, Unsuppor
 from deltaimg.format.annotation import ANNOTATIONS
 from deltaimg.format.deletion import DELETIONS
 from deltaimg.format.framing import name_object
-from deltaimg.format.index import INDEXES, IndexObject, parse_index
+from deltaimg.format.index import INDEXES, IndexObject
 from deltaimg.format.manifest import SNAPSHOTS, parse_manifest
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.format.verified import VERIFIED
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import Index
 from deltaimg.repo.index_edit import select_entries
+from deltaimg.repo.object_kinds import INDEX
 from deltaimg.repo.pack_reader import read_damaged_pack
 from deltaimg.repo.repository import Repository
 
@@ -73,7 +74,7 @@ def plan_repair(checker: Checker) -> RepairPlan:
 def _is_damaged_still(repository: Repository, name: str) -> bool:
     """Read an object once more before it is put aside: a single read that went wrong must not cost a good manifest."""
     try:
-        data = repository.store.get(name)
+        data = repository.objects.get_bytes(name)
         if name.startswith(SNAPSHOTS):
             parse_manifest(data, name)
             return False
@@ -87,13 +88,13 @@ def _is_damaged_still(repository: Repository, name: str) -> bool:
 def is_restored(repository: Repository, name: str) -> bool:
     """Tell whether an object that was damaged or missing is there, byte for byte as it was written."""
     try:
-        return name_object([repository.store.get(name)]) == name.rpartition("/")[2]
+        return name_object([repository.objects.get_bytes(name)]) == name.rpartition("/")[2]
     except (StoreError, IntegrityError):
         return False
 
 
 def read_index(repository: Repository, name: str) -> IndexObject:
-    return parse_index(repository.get_object(INDEXES, name.removeprefix(INDEXES)), name)
+    return repository.objects.get(INDEX, name)
 
 
 def _known_places(checker: Checker) -> list[IndexObject]:
@@ -110,7 +111,7 @@ def _scan(checker: Checker) -> tuple[list[IndexObject], list[IndexObject]]:
 
     Packs that no index names are a run's that died, or about to be deleted, unless some of the index is lost.
     """
-    catalog, store = checker.catalog, checker.repository.store
+    catalog, objects = checker.catalog, checker.repository.objects
     pending = {pack_name(pack) for each in load_deletions(checker.repository) for pack in each.objects.packs}
     names = {catalog.packs[number] for number in distinct(catalog.entries["pack"][~catalog.has_place]).tolist()}
     names &= checker.sizes.keys()
@@ -120,7 +121,7 @@ def _scan(checker: Checker) -> tuple[list[IndexObject], list[IndexObject]]:
     sound: list[IndexObject] = []
     unsound: list[IndexObject] = []
     for name in sorted(names):
-        data = read_damaged_pack(store, name)
+        data = read_damaged_pack(objects, name)
         digest = name.rpartition("/")[2]
         records = list(find_records(name, data))
         content = index_records(digest, records)

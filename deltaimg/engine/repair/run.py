@@ -32,7 +32,6 @@ from deltaimg.engine.repair.index import IndexRepair
 from deltaimg.engine.repair.known_digests import KnownDigests, find_digests
 from deltaimg.engine.repair.lost_records import RecordMaker, make_from_copy, make_from_image
 from deltaimg.engine.repair.plan import RepairPlan, is_restored, plan_repair
-from deltaimg.engine.repair.planned_store import PlannedStore
 from deltaimg.engine.repair.record_prover import RecordProver, read_record
 from deltaimg.engine.repair.remaining_damage import SnapshotDamage, list_damage
 from deltaimg.errors import IntegrityError, ParityExhausted, ParityUnusable, StoreError, UnsupportedFormat, UsageError
@@ -90,17 +89,13 @@ def repair(
     """
     if copy is not None and copy.config.repository_id != repository.config.repository_id:
         raise UsageError(
-            f"{copy.store.location} is no copy of {repository.store.location}: the ids in their 'config' differ",
+            f"{copy.objects.location} is no copy of {repository.objects.location}: the ids in their 'config' differ",
             hint="if another repository's 'config' was put there, copy the right one back",
         )
     report = RepairReport(is_dry_run)
     if is_dry_run:
-        planned = PlannedStore(repository.store.inner)
-        try:
-            plan = Repository(planned, repository.config)
-            return _Repair(plan, copy, source, report, progress or NoProgress(), clock, lambda: None).run()
-        finally:
-            planned.close()
+        with repository.plan_changes() as planned:
+            return _Repair(planned, copy, source, report, progress or NoProgress(), clock, lambda: None).run()
     with MaintenanceLock(repository, "repair", clock()) as lock:
         return _Repair(repository, copy, source, report, progress or NoProgress(), clock, lock.check).run()
 
@@ -197,7 +192,7 @@ class _Repair:
         for name in sorted(names):
             if not is_restored(self._repository, name):
                 self._check_lock()
-                put_aside(self._repository.store, name)
+                put_aside(self._repository.objects, name)
                 report.quarantined.append(name)
 
     # -- records -----------------------------------------------------------------------------------------------------
@@ -221,7 +216,7 @@ class _Repair:
     def _salvage(self, plan: RepairPlan) -> Iterator[EncodedRecord]:
         """Yield the good records of damaged packs, as they are, but for those that are in a sound pack too."""
         for pack, places in plan.salvage.items():
-            data = memoryview(read_damaged_pack(self._repository.store, pack))
+            data = memoryview(read_damaged_pack(self._repository.objects, pack))
             for offset, record_id in places.items():
                 try:
                     record = read_record(pack, offset, data)

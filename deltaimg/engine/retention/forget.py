@@ -122,4 +122,4 @@ def _remove_remains(repository: Repository, image: str, refs: Sequence[SnapshotR
     for ref in refs:
         remove_annotations(repository, annotations.get((ref.image, ref.id), []))
         for name in quarantined.get(ref, ()):
-            repository.store.delete(name)
+            repository.objects.delete(name)

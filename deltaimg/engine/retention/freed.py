@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.format.manifest import Manifest
-from deltaimg.format.map import MAPS, MapObject, parse_map
+from deltaimg.format.map import MapObject
 from deltaimg.repo.index import Index, load_index
 from deltaimg.repo.layer_tree import LayerNode, grow_trees, walk_layers
+from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.reachability import SlotBits, find_pieces
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import ForgetPlan
@@ -122,7 +123,7 @@ def _find_needed(
     """Yield for each layer the stretches of slots that snapshots need of it: entries, first slots there, lengths."""
 
     def load(node: LayerNode) -> MapObject:
-        return parse_map(repository.get_object(MAPS, node.digest), MAPS + node.digest)
+        return repository.objects.get(MAP, MAP.name_of(node.digest))
 
     for needed in walk_layers(roots, load):
         for pieces in find_pieces(index, needed):

@@ -51,11 +51,11 @@ def manifest(repository: Repository, image: SyntheticImage) -> Manifest:
 
 def damage_pack(repository: Repository) -> None:
     """Flip a bit in the middle of the only pack."""
-    assert isinstance(repository.store.inner, MemoryStore)
-    name = next(name for name in repository.store.inner.objects if name.startswith("packs/"))
-    data = bytearray(repository.store.inner.objects[name])
+    assert isinstance(repository.objects.store, MemoryStore)
+    name = next(name for name in repository.objects.store.objects if name.startswith("packs/"))
+    data = bytearray(repository.objects.store.objects[name])
     data[len(data) // 2] ^= 1
-    repository.store.inner.objects[name] = bytes(data)
+    repository.objects.store.objects[name] = bytes(data)
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------

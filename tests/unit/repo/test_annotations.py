@@ -23,7 +23,7 @@ from tests.support.retention import HookedStore
 
 def make_history() -> tuple[History, MemoryStore, SnapshotRef]:
     history = make_nights(2)
-    store = history.repository.store.inner
+    store = history.repository.objects.store
     assert isinstance(store, MemoryStore)
     return history, store, history.repository.list_snapshots()[0]
 

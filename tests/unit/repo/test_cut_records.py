@@ -14,10 +14,11 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.repair.run import repair
 from deltaimg.errors import IntegrityError
 from deltaimg.format.cut_entries import no_cuts
-from deltaimg.format.index import INDEXES, build_index, parse_index
+from deltaimg.format.index import INDEXES, parse_index
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.signature import SIGNATURES
 from deltaimg.repo.index import load_index
+from deltaimg.repo.object_kinds import INDEX
 from deltaimg.repo.repository import Repository
 from tests.support.clock import FixedClock
 from tests.support.cutting import remove_index_objects, store_cut
@@ -137,8 +138,8 @@ def test_copies_with_different_slots_are_used_side_by_side() -> None:
 def test_digests_and_index_are_made_again_from_packs() -> None:
     repository, image, kept, _ = make_scene()
     for folder in (INDEXES, SIGNATURES):
-        for found in list(repository.store.list(folder)):
-            repository.store.delete(found.name)
+        for found in list(repository.objects.store.list(folder)):
+            repository.objects.store.delete(found.name)
     assert check(repository).of(Severity.ERROR)
     report = repair(repository, clock=FixedClock())
     assert not report.damage
@@ -150,10 +151,10 @@ def test_digests_and_index_are_made_again_from_packs() -> None:
 
 def test_an_index_that_tells_other_slots_than_its_pack_is_found_out() -> None:
     repository, _, _, _ = make_scene()
-    (name,) = (found.name for found in repository.store.list(INDEXES))
-    content = parse_index(repository.store.get(name), name)
-    repository.store.delete(name)
-    repository.put_object(INDEXES, [build_index(replace(content, cuts=no_cuts()))])
+    (name,) = (found.name for found in repository.objects.store.list(INDEXES))
+    content = parse_index(repository.objects.store.get(name), name)
+    repository.objects.store.delete(name)
+    repository.objects.put_new(INDEX, replace(content, cuts=no_cuts()))
     found = check(repository).of(Severity.ERROR)
     assert any("do not lie in packs/" in finding.problem for finding in found)
 
@@ -183,7 +184,7 @@ def test_a_delta_whose_sources_were_cut_away_is_an_error_to_check_and_to_readers
     store_cut(repository, {literal: range(10, PAGES)})
     assert not check(repository).of(Severity.ERROR)
     assert_restores(repository, delta, bytes(image.content))  # the whole copy is there still
-    repository.store.delete(INDEXES + index.names[int(index.object_of[literal])])
+    repository.objects.store.delete(INDEXES + index.names[int(index.object_of[literal])])
     problems = [each.problem for each in check(repository).of(Severity.ERROR)]
     assert "1 record of it need sources that no index has" in problems
     with pytest.raises(IntegrityError, match="needs sources that the index does not have"):

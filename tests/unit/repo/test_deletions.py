@@ -13,6 +13,7 @@ from deltaimg.format.map import MAPS
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import list_orphaned_locks, load_deletions, put_deletion, record_locks
 from deltaimg.repo.lock import ReaderLock
+from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import always
 from deltaimg.store.memory import MemoryStore
@@ -51,12 +52,12 @@ def damage_list(store: MemoryStore, how: str) -> str:
 
 def test_equal_content_never_has_the_same_name_twice_unless_a_test_gives_the_salt() -> None:
     repository = make_repository()
-    first, _ = repository.put_object(MAPS, [bytes(64)])
-    repository.store.delete(MAPS + first)
-    assert repository.put_object(MAPS, [bytes(64)])[0] != first
-    named = repository.put_object(MAPS, [bytes(64)], salt=bytes(SALT_BYTES))[0]
-    repository.store.delete(MAPS + named)
-    assert repository.put_object(MAPS, [bytes(64)], salt=bytes(SALT_BYTES))[0] == named
+    first, _ = repository.objects.put_named(MAP, [bytes(64)])
+    repository.objects.store.delete(MAPS + first)
+    assert repository.objects.put_named(MAP, [bytes(64)])[0] != first
+    named = repository.objects.put_named(MAP, [bytes(64)], salt=bytes(SALT_BYTES))[0]
+    repository.objects.store.delete(MAPS + named)
+    assert repository.objects.put_named(MAP, [bytes(64)], salt=bytes(SALT_BYTES))[0] == named
 
 
 @pytest.mark.parametrize("how", DAMAGE)

@@ -95,10 +95,10 @@ def test_a_folder_of_others_is_not_looked_into(name: str) -> None:
 def test_all_that_a_backup_writes_has_a_name_of_ours() -> None:
     repository = make_repository()
     back_up(repository, SyntheticSource(make_mixed_image(500_000)), "vm1", BackupOptions(workers=1), clock=FixedClock())
-    names = list(repository.store.inner.objects)  # type: ignore[attr-defined]
+    names = list(repository.objects.store.objects)  # type: ignore[attr-defined]
     assert {name.partition("/")[0] for name in names} == {"config", "packs", "index", "maps", "signatures", "snapshots"}
     assert all(find_kind(name) for name in names)
-    assert sorted(found.name for found in repository.store.list("")) == sorted(names)
+    assert sorted(found.name for found in repository.objects.store.list("")) == sorted(names)
 
 
 def test_every_kind_of_the_format_has_names_and_a_bound() -> None:

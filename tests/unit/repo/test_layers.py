@@ -63,7 +63,7 @@ def test_no_other_manifest_is_needed() -> None:
         image.write_random(0, 10_000)
         manifests.append(back_up_image(repository, image))
     for each in manifests[:-1]:
-        repository.store.delete(each.object_name)
+        repository.objects.store.delete(each.object_name)
     assert_restores(repository, manifests[-1], image.content)
 
 
@@ -87,7 +87,7 @@ def test_a_missing_layer_is_named_with_the_snapshot() -> None:
     back_up_image(repository, image)
     image.write_random(0, 10_000)
     second = back_up_image(repository, image)
-    repository.store.delete(MAPS + second.maps[0])
+    repository.objects.store.delete(MAPS + second.maps[0])
     with pytest.raises(SnapshotIncomplete, match=f"{second.label} needs maps/{second.maps[0]}"):
         resolve(repository, second)
 
@@ -114,15 +114,15 @@ def test_a_record_that_newer_layers_cover_may_be_gone() -> None:
     image.write_random(0, 1 << 20)
     second = back_up_image(repository, image, delta="none", clock=FixedClock(START + timedelta(days=1)))
     assert len(second.maps) == 2
-    indexes = {name: parse_index(repository.store.get(name), name) for name in list_names(repository, "index/")}
-    repository.store.delete(min(indexes, key=lambda name: indexes[name].created_us))
+    indexes = {name: parse_index(repository.objects.store.get(name), name) for name in list_names(repository, "index/")}
+    repository.objects.store.delete(min(indexes, key=lambda name: indexes[name].created_us))
     assert_restores(repository, second, image.content)
     with pytest.raises(IntegrityError, match="which no index has"):
         resolve(repository, first)
 
 
 def list_names(repository: Repository, folder: str) -> list[str]:
-    return [found.name for found in repository.store.list(folder)]
+    return [found.name for found in repository.objects.store.list(folder)]
 
 
 # -- covers and trees, against plain Python -----------------------------------------------------------------------------

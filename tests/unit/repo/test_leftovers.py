@@ -17,10 +17,10 @@ import pytest
 from deltaimg.errors import LockLost
 from deltaimg.format.lock import HEARTBEATS, LOCKS, build_lock
 from deltaimg.processes import name_own_process
-from deltaimg.repo.keys import BENCHMARKS
 from deltaimg.repo.leftovers import MAX_AGE, remove_all_leftovers, remove_leftovers
 from deltaimg.repo.lock_holder import FoundLock, describe_process
 from deltaimg.repo.lock_waiting import LockWaiting
+from deltaimg.repo.object_kinds import BENCHMARKS
 from deltaimg.repo.repository import Repository
 from deltaimg.store.file_port import FilePort
 from deltaimg.store.local import LocalStore
@@ -40,8 +40,8 @@ def repository(tmp_path: Path) -> Repository:
 
 def leave(repository: Repository, writer: str, *, age: timedelta = timedelta(0), folder: str = "packs/ab") -> Path:
     """Leave an unfinished file as `writer` would."""
-    repository.store.make_folder(folder)
-    path = Path(repository.store.location) / folder / f".put-{writer}-0123456789ab"
+    repository.objects.store.make_folder(folder)
+    path = Path(repository.objects.store.location) / folder / f".put-{writer}-0123456789ab"
     path.write_bytes(b"half of it")
     moment = (NOW - age).timestamp()
     os.utime(path, (moment, moment))
@@ -90,10 +90,10 @@ def test_what_may_be_alive_elsewhere_stays_for_an_hour(repository: Repository, w
 def test_what_a_host_left_stays_as_long_as_a_lock_of_that_host_stands(repository: Repository) -> None:
     here = describe_process("0123456789abcdef", "backup", NOW)
     lock = msgspec.structs.replace(here, host="elsewhere", pid=5, process_start=6)
-    repository.store.put(f"{LOCKS}vm1", [build_lock(lock)])
+    repository.objects.store.put(f"{LOCKS}vm1", [build_lock(lock)])
     left = leave(repository, FoundLock("", b"", msgspec.structs.replace(lock, pid=7)).holder, age=10 * MAX_AGE)
     assert remove_all_leftovers(repository, NOW) == 0
-    repository.store.delete(f"{LOCKS}vm1")
+    repository.objects.store.delete(f"{LOCKS}vm1")
     assert remove_all_leftovers(repository, NOW) == 10
     assert not left.exists()
 
@@ -103,7 +103,7 @@ def test_what_a_host_that_died_left_goes_with_its_lock(repository: Repository, i
     """The lock is watched; its holder shows a sign of life, or the lock and what it left are removed at once."""
     here = describe_process("0123456789abcdef", "backup", NOW)
     lock = msgspec.structs.replace(here, host="elsewhere", pid=5, process_start=6)
-    repository.store.put(f"{LOCKS}vm1", [build_lock(lock)])
+    repository.objects.store.put(f"{LOCKS}vm1", [build_lock(lock)])
     left = leave(repository, FoundLock("", b"", lock).holder)
     beats = 0
 
@@ -111,12 +111,12 @@ def test_what_a_host_that_died_left_goes_with_its_lock(repository: Repository, i
         nonlocal beats
         beats += 1
         if is_alive:
-            repository.store.replace(f"{HEARTBEATS}{lock.token}", [b"%d" % beats])
+            repository.objects.store.replace(f"{HEARTBEATS}{lock.token}", [b"%d" % beats])
 
     repository.lock_waiting = LockWaiting(patience_s=10, sleep=sleep)
     assert remove_all_leftovers(repository, NOW) == (0 if is_alive else 10)
     assert left.exists() is is_alive
-    assert any(each.name == f"{LOCKS}vm1" for each in repository.store.list(LOCKS)) is is_alive
+    assert any(each.name == f"{LOCKS}vm1" for each in repository.objects.store.list(LOCKS)) is is_alive
     assert beats > 0
 
 
@@ -126,17 +126,17 @@ def test_a_run_whose_file_was_taken_away_is_told_that_it_was_considered_dead(rep
             os.unlink(source)
             super().link(source, target)
 
-    store = LocalStore(repository.store.location, Frozen(), writer=name_own_process)
+    store = LocalStore(repository.objects.store.location, Frozen(), writer=name_own_process)
     with pytest.raises(LockLost, match=r"another process considered this run dead"):
         store.put("maps/" + "ab" * 32, [b"whole"])
-    assert [each.name for each in repository.store.list("")] == ["config"]
+    assert [each.name for each in repository.objects.store.list("")] == ["config"]
 
 
 def test_what_a_killed_benchmark_left_goes_with_the_next_prune(repository: Repository) -> None:
-    repository.store.put(f"{BENCHMARKS}0123456789abcdef", [b"sample"])
+    repository.objects.store.put(f"{BENCHMARKS}0123456789abcdef", [b"sample"])
     assert remove_leftovers(repository) == 0
     remove_all_leftovers(repository, NOW)
-    assert [each.name for each in repository.store.list("")] == ["config"]
+    assert [each.name for each in repository.objects.store.list("")] == ["config"]
 
 
 def test_what_is_left_is_no_object_and_check_notes_it(repository: Repository) -> None:
@@ -144,7 +144,7 @@ def test_what_is_left_is_no_object_and_check_notes_it(repository: Repository) ->
     from deltaimg.engine.check.run import check
 
     left = leave(repository, writer_of(NO_SUCH_PROCESS, 1))
-    assert [each.name for each in repository.store.list("")] == ["config"]
+    assert [each.name for each in repository.objects.store.list("")] == ["config"]
     report = check(repository)
     assert [each.severity for each in report.findings] == [Severity.NOTE]
     assert report.findings[0].object_name.endswith(left.name)
@@ -183,18 +183,18 @@ def test_a_living_writer_is_left_alone_in_a_container_as_well(repository: Reposi
     """In a PID namespace of its own, its number was that of nobody: any command took its files away."""
     requires_root()
     unshare = (requires_program("unshare"), "--pid", "--fork", "--mount-proc") if has_namespace else ()
-    with stuck_writer(repository.store.location, *unshare) as process:
-        assert len(list(repository.store.list_unfinished())) == 1
+    with stuck_writer(repository.objects.store.location, *unshare) as process:
+        assert len(list(repository.objects.store.list_unfinished())) == 1
         assert remove_leftovers(repository) == 0
         assert remove_all_leftovers(repository, NOW) == 0
         out, _ = process.communicate("\n", timeout=30)
         assert out == "stored\n"
-    assert repository.store.get("maps/" + "ab" * 32) == b"whole"
+    assert repository.objects.store.get("maps/" + "ab" * 32) == b"whole"
 
 
 def test_a_killed_writer_costs_the_next_run_nothing(repository: Repository) -> None:
-    with stuck_writer(repository.store.location) as process:
+    with stuck_writer(repository.objects.store.location) as process:
         process.kill()
-    assert len(list(repository.store.list_unfinished())) == 1
+    assert len(list(repository.objects.store.list_unfinished())) == 1
     assert remove_leftovers(repository) == 5
-    assert list(repository.store.list_unfinished()) == []
+    assert list(repository.objects.store.list_unfinished()) == []

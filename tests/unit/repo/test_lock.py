@@ -78,7 +78,7 @@ def found(name: str = NAME, **changes: object) -> FoundLock:
 
 
 def put(repository: Repository, lock: FoundLock) -> None:
-    repository.store.put(lock.name, [lock.data])
+    repository.objects.store.put(lock.name, [lock.data])
 
 
 def take(repository: Repository, naps: Naps | None = None, **waiting: float) -> ExclusiveLock:
@@ -89,13 +89,13 @@ def take(repository: Repository, naps: Naps | None = None, **waiting: float) -> 
 
 
 def names(repository: Repository) -> list[str]:
-    return [each.name for each in repository.store.list("locks/")]
+    return [each.name for each in repository.objects.store.list("locks/")]
 
 
 def beat_of(repository: Repository, holder: FoundLock, renewals: int) -> None:
     assert holder.lock is not None
     beat = msgspec.structs.replace(holder.lock, renewals=renewals)
-    repository.store.replace(HEARTBEATS + holder.token, [build_lock(beat)])
+    repository.objects.store.replace(HEARTBEATS + holder.token, [build_lock(beat)])
 
 
 def test_a_lock_is_there_while_it_is_held_and_no_longer() -> None:
@@ -103,7 +103,7 @@ def test_a_lock_is_there_while_it_is_held_and_no_longer() -> None:
     with ImageLock(repository, "vm1", "backup of a.raw", START) as lock:
         lock.check()
         assert names(repository) == [NAME]
-        assert list_locks(repository.store)[0].token == lock.token
+        assert list_locks(repository.objects)[0].token == lock.token
     assert names(repository) == []
 
 
@@ -116,10 +116,10 @@ def test_images_and_maintenance_do_not_keep_each_other_waiting_but_themselves() 
         ReaderLock(repository, "restore", START),
         ReaderLock(repository, "restore", START),
     ):
-        assert len(list_locks(repository.store)) == 5
+        assert len(list_locks(repository.objects)) == 5
         with pytest.raises(RepositoryLocked, match="the repository is locked by process"):
             MaintenanceLock(repository, "repair", START).__enter__()
-        assert len(list_locks(repository.store)) == 5
+        assert len(list_locks(repository.objects)) == 5
     assert names(repository) == []
 
 
@@ -131,7 +131,7 @@ def test_a_lock_whose_process_is_verified_dead_is_removed_at_once(change: dict[s
     repository, naps = make_repository(), Naps()
     put(repository, found(**change))
     with take(repository, naps):
-        locks = [each.lock for each in list_locks(repository.store)]
+        locks = [each.lock for each in list_locks(repository.objects)]
         assert [lock.purpose for lock in locks if lock] == ["backup of b.raw"]
     assert not naps.slept
 
@@ -202,7 +202,7 @@ def test_a_lock_that_this_process_failed_to_remove_is_left_behind_not_held() -> 
         pass
     assert names(repository) == [NAME], "the release failed"
     assert lock.token not in held_tokens
-    assert list_locks(store)[0].is_dead
+    assert list_locks(repository.objects)[0].is_dead
     with take(repository) as again:
         again.check()
 
@@ -212,7 +212,7 @@ def test_watching_many_locks_takes_no_longer_than_watching_one() -> None:
     locks = [found(f"locks/vm{number}", host="other", token=f"{number}") for number in range(5)]
     for lock in locks:
         put(repository, lock)
-    assert remove_stale_locks(repository.store, locks, LockWaiting(patience_s=6.0, sleep=naps)) == []
+    assert remove_stale_locks(repository.objects, locks, LockWaiting(patience_s=6.0, sleep=naps)) == []
     assert naps.seconds == 6
     assert names(repository) == []
 
@@ -221,7 +221,7 @@ def test_without_patience_a_lock_of_elsewhere_is_held() -> None:
     repository = make_repository()
     lock = found(host="other")
     put(repository, lock)
-    assert remove_stale_locks(repository.store, [lock], LockWaiting(patience_s=0)) == [lock]
+    assert remove_stale_locks(repository.objects, [lock], LockWaiting(patience_s=0)) == [lock]
 
 
 # -- waiting for a lock ------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_a_holder_beats_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     with ImageLock(repository, "vm1", "x", START) as lock:
         beats = set()
         while len(beats) < 3:
-            beats.add(repository.store.get(HEARTBEATS + lock.token) if len(names(repository)) == 2 else None)
+            beats.add(repository.objects.store.get(HEARTBEATS + lock.token) if len(names(repository)) == 2 else None)
     assert names(repository) == []
 
 
@@ -272,7 +272,7 @@ def test_a_lock_that_was_removed_stays_removed_and_its_holder_is_told(monkeypatc
     monkeypatch.setattr(lock_module, "RENEW_S", 0.01)
     repository = make_repository()
     with ImageLock(repository, "vm1", "x", START) as lock:
-        assert remove_lock(repository.store, list_locks(repository.store)[0])
+        assert remove_lock(repository.objects, list_locks(repository.objects)[0])
         with pytest.raises(LockLost, match=r"image 'vm1': another process considered this run dead"):
             lock.check()
         with take(repository) as other:
@@ -289,7 +289,7 @@ def test_releasing_a_lost_lock_leaves_the_new_holders_alone() -> None:
     repository = make_repository()
     first = take(repository)
     with first:
-        remove_lock(repository.store, list_locks(repository.store)[0])
+        remove_lock(repository.objects, list_locks(repository.objects)[0])
         second = take(repository)
         second.__enter__()
     second.check()
@@ -300,7 +300,7 @@ def test_releasing_a_lost_lock_leaves_the_new_holders_alone() -> None:
 def test_a_damaged_lock_is_lost() -> None:
     repository = make_repository()
     with take(repository) as lock:
-        repository.store.replace(NAME, [b"torn"])
+        repository.objects.store.replace(NAME, [b"torn"])
         with pytest.raises(LockLost):
             lock.check()
 
@@ -341,7 +341,7 @@ def test_a_damaged_lock_is_that_of_an_unknown_holder_watched_and_then_removed(ho
     store = MemoryStore()
     repository, naps = make_repository(store), Naps()
     store.objects[NAME] = DAMAGE[how](found().data)
-    (shown,) = list_locks(store)
+    (shown,) = list_locks(repository.objects)
     assert shown.is_damaged
     assert "an unknown process; the lock cannot be read" in shown.describe()
     with take(repository, naps) as lock:
@@ -401,7 +401,7 @@ def test_files_that_others_leave_in_the_folder_are_no_locks() -> None:
     repository = make_repository(store)
     for name in (".nfs0001", ".DS_Store", ".reader-x", "vm1~"):
         store.objects[f"locks/{name}"] = b"x"
-    assert list_locks(repository.store) == []
+    assert list_locks(repository.objects) == []
 
 
 # -- two at once -------------------------------------------------------------------------------------------------------

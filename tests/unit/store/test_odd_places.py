@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deltaimg.errors import ObjectExists, ObjectNotFound, ObjectTooLarge, StoreError, StoreUnavailable
-from deltaimg.repo.objects import own_layout
+from deltaimg.repo.objects import repository_layout
 from deltaimg.store.file_port import FilePort
 from deltaimg.store.interface import ANY_NAME
 from deltaimg.store.local import LocalStore
@@ -93,7 +93,7 @@ def test_a_folder_whose_disk_is_not_mounted_is_not_an_empty_one(repo: Path, tmp_
     (tmp_path / "disk").rename(tmp_path / "unplugged")
     store = LocalStore(str(repo))
     for act in (
-        lambda: list(store.list("", own_layout(lambda *_: None))),
+        lambda: list(store.list("", repository_layout(lambda *_: None))),
         lambda: list(store.list(f"{folder}/")),
         lambda: store.get(f"{folder}/one"),
         lambda: store.get_range(f"{folder}/one", 0, 1),

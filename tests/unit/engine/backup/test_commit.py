@@ -49,8 +49,8 @@ class HookedStore(MemoryStore):
 
 
 def lose_lock(repository: Repository) -> None:
-    for each in list_locks(repository.store):
-        remove_lock(repository.store, each)
+    for each in list_locks(repository.objects):
+        remove_lock(repository.objects, each)
 
 
 def test_a_backup_that_was_taken_for_dead_commits_nothing() -> None:

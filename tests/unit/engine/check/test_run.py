@@ -161,7 +161,7 @@ def test_what_no_repository_holds_is_a_warning() -> None:
 def change_manifest(repository: Repository, which: int, **changes: object) -> None:
     manifest = list_manifests(repository)[which]
     changed = msgspec.structs.replace(manifest, **changes)
-    repository.store.inner.objects[manifest.object_name] = build_manifest(changed)  # type: ignore[attr-defined]
+    repository.objects.store.objects[manifest.object_name] = build_manifest(changed)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_every_bad_golden_object_is_found(case: str) -> None:
 
 
 def name_a_map(repository: Repository, data: bytes) -> str:
-    name = put_named(repository.store.inner, "maps/", data)  # type: ignore[arg-type]
+    name = put_named(repository.objects.store, "maps/", data)  # type: ignore[arg-type]
     change_manifest(repository, 0, maps=(name.removeprefix("maps/"),))
     return name
 
@@ -299,7 +299,7 @@ def test_a_prune_that_died_anywhere_leaves_no_error() -> None:
     keep_only(past, [last.id])
     for call in range(1000):
         store = MemoryStore()
-        store.objects = dict(past.store.inner.objects)  # type: ignore[attr-defined]
+        store.objects = dict(past.objects.store.objects)  # type: ignore[attr-defined]
         dead = StoreUnavailable("x", "gone")
         faulty = FaultyStore(store, dead, fail_at=call, is_lasting=True)
         with suppress(StoreUnavailable):

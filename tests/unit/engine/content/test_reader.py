@@ -141,7 +141,7 @@ def test_damage_is_named_and_the_rest_is_still_read() -> None:
     repository, image = make_repository(), SyntheticImage(4 * MIB, seed=9)
     image.write_random(0, 4 * MIB)
     manifest = back_up_image(repository, image)
-    store = repository.store.inner
+    store = repository.objects.store
     assert isinstance(store, MemoryStore)
     name = next(name for name in store.objects if name.startswith("packs/"))
     data = bytearray(store.objects[name])

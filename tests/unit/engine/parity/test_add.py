@@ -20,6 +20,7 @@ from deltaimg.format.pack import pack_name
 from deltaimg.format.parity import PARITY
 from deltaimg.model import KIB, MIB
 from deltaimg.repo.deletions import put_deletion
+from deltaimg.repo.object_kinds import INDEX
 from deltaimg.repo.parity import load_parity, recover_pack
 from deltaimg.repo.repository import Repository
 from deltaimg.store.file_port import FilePort
@@ -37,8 +38,8 @@ def groups_of(repository: Repository) -> list[set[str]]:
 
 def forget_index(repository: Repository) -> None:
     """Remove all index objects, as a prune does that replaces them."""
-    for found in list(repository.store.list(INDEXES)):
-        repository.store.delete(found.name)
+    for found in list(repository.objects.store.list(INDEXES)):
+        repository.objects.store.delete(found.name)
 
 
 def test_an_existing_repository_gets_parity_and_a_lost_pack_comes_back() -> None:
@@ -52,12 +53,12 @@ def test_an_existing_repository_gets_parity_and_a_lost_pack_comes_back() -> None
     assert added.packs == len(list_packs(repository))
     assert added.protection.unprotected_packs == 0
     for pack in list_packs(repository):
-        content = repository.store.get(pack_name(pack))
+        content = repository.objects.store.get(pack_name(pack))
         if len(content) * 2 > added.protection.protected_bytes:
             continue  # more than the parity can stand for
-        repository.store.delete(pack_name(pack))
+        repository.objects.store.delete(pack_name(pack))
         assert recover_pack(repository, pack) == content
-        repository.store.put(pack_name(pack), [content])
+        repository.objects.store.put(pack_name(pack), [content])
     assert_restores(repository, first, before)
     assert_restores(repository, second, bytes(image.content))
 
@@ -111,16 +112,16 @@ def test_packs_that_prune_deleted_weaken_a_group_until_it_is_made_anew() -> None
     strong = survey_parity(repository).groups[0]
     gone, *left = list(packs)
     forget_index(repository)
-    repository.store.delete(pack_name(gone))
+    repository.objects.store.delete(pack_name(gone))
     _index_again(repository, left)
     weak = survey_parity(repository).groups[0]
     assert weak.gone_packs == 1
     assert weak.survives_packs == strong.survives_packs - 1 >= 1
     # What is left of the group stays recoverable all the while.
-    content = repository.store.get(pack_name(left[0]))
-    repository.store.delete(pack_name(left[0]))
+    content = repository.objects.store.get(pack_name(left[0]))
+    repository.objects.store.delete(pack_name(left[0]))
     assert recover_pack(repository, left[0]) == content
-    repository.store.put(pack_name(left[0]), [content])
+    repository.objects.store.put(pack_name(left[0]), [content])
     renewed = protect(repository, 40)
     assert (renewed.packs, renewed.removed_groups) == (5, 1)
     assert groups_of(repository) == [set(left)]
@@ -279,7 +280,7 @@ def test_sectors_that_cannot_be_read_are_made_good(tmp_path: Path) -> None:
     repository = make_repository(LocalStore(str(tmp_path / "repo")))
     packs = store_packs(repository, [90_000] * 3, seed=17)
     protect(repository, 10)
-    contents = {pack: repository.store.get(pack_name(pack)) for pack in packs}
+    contents = {pack: repository.objects.store.get(pack_name(pack)) for pack in packs}
     path = str(tmp_path / "repo" / pack_name(packs[1]))
     store = LocalStore(str(tmp_path / "repo"), BadSectors(path, 20_000, 24_096))
     broken = Repository(store, repository.config)
@@ -316,6 +317,6 @@ def _index_again(repository: Repository, packs: list[str]) -> None:
     """Write an index that names `packs` only."""
     import numpy as np
 
-    from deltaimg.format.index import ENTRY, IndexObject, build_index, no_links
+    from deltaimg.format.index import ENTRY, IndexObject, no_links
 
-    repository.put_object(INDEXES, [build_index(IndexObject(1, tuple(packs), (), np.empty(0, ENTRY), no_links(0)))])
+    repository.objects.put_new(INDEX, IndexObject(1, tuple(packs), (), np.empty(0, ENTRY), no_links(0)))

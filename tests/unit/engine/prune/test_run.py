@@ -35,7 +35,7 @@ def prune_now(repository: Repository, **options: object) -> PruneResult:
 
 
 def names(repository: Repository, kind: str) -> set[str]:
-    return {found.name for found in repository.store.list(kind)}
+    return {found.name for found in repository.objects.store.list(kind)}
 
 
 def two_images(repository: Repository) -> tuple[SyntheticImage, Manifest, SyntheticImage, Manifest]:
@@ -139,7 +139,7 @@ def test_a_plan_says_beforehand_what_comes_back() -> None:
 def test_a_plan_reads_neither_packs_nor_signatures() -> None:
     repository = make_repository()
     make_half_used(repository)
-    counting = FaultyStore(repository.store, StoreUnavailable("x", "gone"))
+    counting = FaultyStore(repository.objects.store, StoreUnavailable("x", "gone"))
     plan_prune(Repository(counting, repository.config), PruneOptions())
     read = [call for call in counting.calls if call.startswith("get")]
     assert read
@@ -164,12 +164,12 @@ def test_index_objects_do_not_become_more_and_more(monkeypatch: pytest.MonkeyPat
 
 def test_what_a_dead_backup_left_behind_goes() -> None:
     repository = make_repository()
-    broken = FaultyStore(repository.store, StoreUnavailable("x", "gone"), fail_at=None)
+    broken = FaultyStore(repository.objects.store, StoreUnavailable("x", "gone"), fail_at=None)
     image = make_incompressible_image(SIZE, seed=5)
     back_up_image(Repository(broken, repository.config), image, "a")
     at = next(number for number, call in enumerate(broken.calls) if call.startswith("put index/"))
     again = make_repository()
-    broken = FaultyStore(again.store, StoreUnavailable("x", "gone"), fail_at=at)
+    broken = FaultyStore(again.objects.store, StoreUnavailable("x", "gone"), fail_at=at)
     with pytest.raises(StoreUnavailable):
         back_up_image(Repository(broken, again.config), image, "a")
     assert names(again, "packs/")
@@ -186,15 +186,15 @@ def test_nothing_is_deleted_where_what_is_needed_cannot_be_told(kind: str, harm:
     repository = make_repository()
     _, kept, _, _ = two_images(repository)
     keep_only(repository, [kept.id])
-    assert isinstance(repository.store.inner, MemoryStore)
+    assert isinstance(repository.objects.store, MemoryStore)
     victim = f"maps/{kept.maps[0]}" if kind == "maps/" else next(iter(sorted(names(repository, kind))))
     if kind == "index/":
         entries = {name: load_index(repository) for name in names(repository, kind)}
         assert len(entries) == 2
     if harm == "damaged":
-        repository.store.inner.objects[victim] = repository.store.inner.objects[victim][:-1] + b"?"
+        repository.objects.store.objects[victim] = repository.objects.store.objects[victim][:-1] + b"?"
     else:
-        del repository.store.inner.objects[victim]
+        del repository.objects.store.objects[victim]
     if harm == "missing" and kind != "maps/":
         return  # a snapshot less, and an index less: the one is forgotten, the other is for the next test
     before = names(repository, "")
@@ -208,8 +208,8 @@ def test_nothing_is_deleted_where_what_is_needed_cannot_be_told(kind: str, harm:
 def test_nothing_is_deleted_where_something_needed_is_missing(kind: str) -> None:
     repository = make_repository()
     two_images(repository)
-    assert isinstance(repository.store.inner, MemoryStore)
-    del repository.store.inner.objects[next(iter(sorted(names(repository, kind))))]
+    assert isinstance(repository.objects.store, MemoryStore)
+    del repository.objects.store.objects[next(iter(sorted(names(repository, kind))))]
     before = names(repository, "")
     with pytest.raises(ReachabilityUnknown):
         prune_now(repository)
@@ -220,10 +220,10 @@ def test_a_damaged_record_is_not_copied_and_its_pack_stays() -> None:
     repository = make_repository()
     kept, _ = make_half_used(repository)
     pack = next(iter(names(repository, "packs/")))
-    assert isinstance(repository.store.inner, MemoryStore)
-    damaged = bytearray(repository.store.inner.objects[pack])
+    assert isinstance(repository.objects.store, MemoryStore)
+    damaged = bytearray(repository.objects.store.objects[pack])
     damaged[SIZE // 4] ^= 1
-    repository.store.inner.objects[pack] = bytes(damaged)
+    repository.objects.store.objects[pack] = bytes(damaged)
     prune_now(repository)
     assert pack in names(repository, "packs/")
     SnapshotContent(repository, kept).make_reader().read(SIZE // 2 + PAGE, PAGE)
@@ -241,13 +241,13 @@ def test_two_prunes_do_not_meet() -> None:
 def test_a_prune_that_lost_its_lock_deletes_nothing() -> None:
     repository = make_repository()
     make_half_used(repository)
-    assert isinstance(repository.store.inner, MemoryStore)
+    assert isinstance(repository.objects.store, MemoryStore)
     packs = names(repository, "packs/")
 
     def steal() -> None:
-        repository.store.delete("locks/.maintenance")
+        repository.objects.store.delete("locks/.maintenance")
 
-    hooked = Repository(HookedStore(repository.store, "put index/", steal), repository.config)
+    hooked = Repository(HookedStore(repository.objects.store, "put index/", steal), repository.config)
     with pytest.raises(LockLost):
         prune_now(hooked)
     assert packs <= names(repository, "packs/")
@@ -301,7 +301,7 @@ def test_a_backup_may_commit_what_was_listed_for_deletion_while_it_ran() -> None
 def test_a_backup_may_be_between_its_packs_and_their_index_while_a_prune_runs() -> None:
     for call in ("put signatures/", "put index/", "put maps/", "put snapshots/"):
         repository, image = make_repository(), make_incompressible_image(SIZE, seed=6)
-        hooked = HookedStore(repository.store, call, lambda repository=repository: prune_now(repository))
+        hooked = HookedStore(repository.objects.store, call, lambda repository=repository: prune_now(repository))
         manifest = back_up_image(Repository(hooked, repository.config), image, "a")
         for _ in range(3):
             check_all(repository, {manifest.id: bytes(image.content)})
@@ -371,7 +371,7 @@ def test_layers_that_snapshots_list_stay_whatever_is_forgotten_between_them() ->
 
 def _die_before_locks_are_recorded(repository: Repository) -> None:
     at = next(number for number, call in enumerate(_calls_of_prune()) if LOCKS_SUFFIX in call)
-    broken = FaultyStore(repository.store, StoreUnavailable("x", "gone"), fail_at=at)
+    broken = FaultyStore(repository.objects.store, StoreUnavailable("x", "gone"), fail_at=at)
     with pytest.raises(StoreUnavailable):
         prune_now(Repository(broken, repository.config))
     assert load_deletions(repository)[0].waits_for is None
@@ -399,6 +399,6 @@ def _calls_of_prune() -> list[str]:
     repository = make_repository()
     _, kept, _, _ = two_images(repository)
     keep_only(repository, [kept.id])
-    counting = FaultyStore(repository.store, StoreUnavailable("x", "gone"))
+    counting = FaultyStore(repository.objects.store, StoreUnavailable("x", "gone"))
     prune_now(Repository(counting, repository.config))
     return counting.calls

@@ -146,13 +146,15 @@ def test_neither_maps_nor_manifests_change(tmp_path: Path) -> None:
     repository, states = make_states(tmp_path)
     keep(repository, states[-1:])
     prune_now(repository, trim="none")
-    assert isinstance(repository.store.inner, MemoryStore)
+    assert isinstance(repository.objects.store, MemoryStore)
     before = {
-        name: data for name, data in repository.store.inner.objects.items() if name.startswith(("maps/", "snapshots/"))
+        name: data
+        for name, data in repository.objects.store.objects.items()
+        if name.startswith(("maps/", "snapshots/"))
     }
     result = prune_now(repository, **FULL)
     assert len(result.plan.trim.entries)
-    assert before.items() <= repository.store.inner.objects.items()
+    assert before.items() <= repository.objects.store.objects.items()
 
 
 def test_a_plan_says_beforehand_what_trimming_frees(tmp_path: Path) -> None:
@@ -350,12 +352,12 @@ def back_up_paused(repository: Repository, image: SyntheticImage, name: str, mea
 def test_what_cannot_be_read_stays_and_costs_nothing_else(tmp_path: Path, which: int) -> None:
     repository, states = make_states(tmp_path)
     keep(repository, [states[0], states[-1]])
-    packs = sorted(found.name for found in repository.store.list("packs/"))
+    packs = sorted(found.name for found in repository.objects.store.list("packs/"))
     pack = packs[which * len(packs) // 4]
-    assert isinstance(repository.store.inner, MemoryStore)
-    damaged = bytearray(repository.store.inner.objects[pack])
+    assert isinstance(repository.objects.store, MemoryStore)
+    damaged = bytearray(repository.objects.store.objects[pack])
     damaged[64 + 100] ^= 1
-    repository.store.inner.objects[pack] = bytes(damaged)
+    repository.objects.store.objects[pack] = bytes(damaged)
     before = restorable(repository)
     progress = Warnings()
     prune_now(repository, progress, **FULL)

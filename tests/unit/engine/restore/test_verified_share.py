@@ -63,7 +63,7 @@ def test_a_full_run_proves_all() -> None:
 
 def test_damaged_content_stays_unproven_and_is_read_again_first() -> None:
     repository = many_nights()
-    store = repository.store.inner
+    store = repository.objects.store
     assert isinstance(store, MemoryStore)
     run(repository)
     pack = [name for name in store.objects if name.startswith("packs/")][3]
@@ -78,7 +78,7 @@ def test_damaged_content_stays_unproven_and_is_read_again_first() -> None:
 
 def test_damage_below_a_delta_is_told_with_the_extents_that_need_it() -> None:
     repository = many_nights(3)
-    store = repository.store.inner
+    store = repository.objects.store
     assert isinstance(store, MemoryStore)
     first = repository.load_manifest(repository.list_snapshots()[0])
     for pack in [name for name in store.objects if name.startswith("packs/")]:
@@ -105,7 +105,7 @@ def test_some_snapshots_prove_no_more_than_themselves() -> None:
 
 def test_a_damaged_object_is_started_again_with_a_warning() -> None:
     repository = many_nights(4)
-    store = repository.store.inner
+    store = repository.objects.store
     assert isinstance(store, MemoryStore)
     run(repository)
     flip(store, VERIFIED, 70)
@@ -118,19 +118,19 @@ def test_a_damaged_object_is_started_again_with_a_warning() -> None:
 
 def test_a_repository_that_cannot_be_written_is_verified_all_the_same() -> None:
     repository = many_nights(2)
-    counting = FaultyStore(repository.store, PermissionDenied("x", "read only"))
+    counting = FaultyStore(repository.objects.store, PermissionDenied("x", "read only"))
     run(Repository(counting, repository.config))
     writes = {number for number, call in enumerate(counting.calls) if call.split()[0] in ("put", "replace", "delete")}
     progress = Warnings()
     for number in writes:
-        faulty = FaultyStore(repository.store, PermissionDenied("x", "read only"), fail_at=number)
+        faulty = FaultyStore(repository.objects.store, PermissionDenied("x", "read only"), fail_at=number)
         assert not run(Repository(faulty, repository.config), progress=progress)[0].damage
     assert any("not remembered" in message for message in progress.messages)
 
 
 def test_packs_that_are_gone_are_forgotten_and_times_are_no_proof() -> None:
     repository = many_nights(2)
-    store = repository.store.inner
+    store = repository.objects.store
     assert isinstance(store, MemoryStore)
     gone = np.full((1, 32), 0xAB, np.uint8)
     store.objects[VERIFIED] = build_verified(VerifiedObject(gone, np.array([5], np.uint64)))
@@ -153,6 +153,6 @@ class FlickeringStore(MemoryStore):
 def test_what_reads_right_the_second_time_is_no_damage() -> None:
     repository = many_nights(2)
     flickering = FlickeringStore()
-    flickering.objects = repository.store.inner.objects  # type: ignore[attr-defined]
+    flickering.objects = repository.objects.store.objects  # type: ignore[attr-defined]
     report = run(Repository(flickering, repository.config))
     assert not any(each.damage for each in report)

@@ -119,9 +119,9 @@ def test_a_flatten_survives_the_failure_of_any_store_call(
     nights: tuple[Repository, list[tuple[Manifest, bytes]]], mode: str, seed: int
 ) -> None:
     repository, taken = nights
-    assert isinstance(repository.store.inner, MemoryStore)
-    objects = dict(repository.store.inner.objects)
-    counting = FaultyStore(repository.store, StoreUnavailable("x", "gone"))
+    assert isinstance(repository.objects.store, MemoryStore)
+    objects = dict(repository.objects.store.objects)
+    counting = FaultyStore(repository.objects.store, StoreUnavailable("x", "gone"))
     flatten_now(Repository(counting, repository.config), taken[-1][0])
     assert len(counting.calls) > 30
     for number in range(random.Random(seed).randrange(5), len(counting.calls), 5):

@@ -23,7 +23,7 @@ from tests.support.retention import HookedStore
 
 
 def objects_of(history: History) -> dict[str, bytes]:
-    store = history.repository.store.inner
+    store = history.repository.objects.store
     assert isinstance(store, MemoryStore)
     return store.objects
 
@@ -51,7 +51,7 @@ def test_all_that_is_not_forgotten_is_the_same_and_restores() -> None:
 def test_forgetting_removes_manifests_and_touches_nothing_else() -> None:
     history = make_nights(6)
     before = dict(objects_of(history))
-    watched = FaultyStore(history.repository.store, StoreUnavailable("x", "gone"))
+    watched = FaultyStore(history.repository.objects.store, StoreUnavailable("x", "gone"))
     going = [history.nights[place] for place in (2, 3)]
     forget_ids(Repository(watched, history.repository.config), [night.id for night in going])
     assert before.keys() - objects_of(history).keys() == {night.manifest.object_name for night in going}
@@ -133,7 +133,7 @@ def test_a_policy_keeps_what_is_damaged() -> None:
 
 def test_a_manifest_in_quarantine_goes_with_its_snapshot() -> None:
     history = make_nights(3)
-    store, name = history.repository.store, history.nights[1].manifest.object_name
+    store, name = history.repository.objects.store, history.nights[1].manifest.object_name
     store.move(name, f"quarantine/{name}")
     store.put(f"quarantine/{name}.2", [b"an older one"])
     forget_ids(history.repository, [history.nights[1].id])
@@ -174,7 +174,7 @@ def test_nobody_else_works_on_the_image_meanwhile() -> None:
 
 def test_a_lost_lock_ends_it_before_the_next_removal() -> None:
     history = make_nights(4)
-    store = history.repository.store
+    store = history.repository.objects.store
     hooked = HookedStore(store, "delete snapshots/", lambda: store.delete("locks/vm1"))
     with pytest.raises(LockLost):
         forget_ids(Repository(hooked, history.repository.config), [night.id for night in history.nights[:3]])
@@ -199,7 +199,7 @@ def test_at_every_moment_all_that_is_listed_restores_and_a_second_run_finishes()
         history = make_nights(7, size_bytes=120_000)
         set_pin(history.repository, history.repository.list_snapshots()[2], "why", clock=FixedClock())
         set_pin(history.repository, history.repository.list_snapshots()[2], None, clock=FixedClock())
-        return history, FaultyStore(history.repository.store, StoreUnavailable("x", "gone"))
+        return history, FaultyStore(history.repository.objects.store, StoreUnavailable("x", "gone"))
 
     history, counting = make()
     forget_ids(Repository(counting, history.repository.config), [history.nights[place].id for place in places])
@@ -208,7 +208,7 @@ def test_at_every_moment_all_that_is_listed_restores_and_a_second_run_finishes()
     for number in changes:
         for after_effect in (False, True):
             history, _ = make()
-            inner = history.repository.store.inner
+            inner = history.repository.objects.store
             faulty = FaultyStore(
                 inner, StoreUnavailable("x", "gone"), fail_at=number, after_effect=after_effect, is_lasting=True
             )

@@ -103,7 +103,7 @@ def test_a_chain_longer_than_its_layers_is_counted_once() -> None:
 
 def test_a_plan_of_what_cannot_be_told_says_so_and_is_made_all_the_same() -> None:
     history = make_nights(3)
-    store = history.repository.store.inner
+    store = history.repository.objects.store
     assert isinstance(store, MemoryStore)
     name = MAPS + history.nights[2].manifest.maps[-1]
     store.objects[name] = store.objects[name][:-1]
