@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from deltaimg.engine.backup.cache_folder import CachedImage, CacheFolder
 from deltaimg.errors import CacheError, DeltaimgError
 from deltaimg.repo.repository import Repository
-from deltaimg.store.local import LocalStore
+from deltaimg.store.open import open_store
 
 
 def find_cache_folder() -> str | None:
@@ -29,7 +29,8 @@ def is_leftover(cached: CachedImage) -> bool:
     if cached.location is None:
         return True
     try:
-        return Repository.open(LocalStore(cached.location)).config.repository_id != cached.repository_id
+        with Repository.open(open_store(cached.location)) as found:
+            return found.config.repository_id != cached.repository_id
     except DeltaimgError:
         return True
 

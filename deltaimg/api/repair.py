@@ -22,8 +22,7 @@ from deltaimg.options.definition import validate
 from deltaimg.options.parity import DEFAULT_PERCENT, ParityOptions
 from deltaimg.processes import name_own_process
 from deltaimg.repo.repository import Repository
-from deltaimg.store.address import parse_address
-from deltaimg.store.local import LocalStore
+from deltaimg.store.open import open_store
 
 
 def open_for_repair(location: str, from_path: str | None = None) -> Repository:
@@ -34,10 +33,11 @@ def open_for_repair(location: str, from_path: str | None = None) -> Repository:
     try:
         return open_repository(location)
     except (IntegrityError, RepositoryNotFound, NotAnObject) as error:
-        folder = parse_address(location)
-        if from_path is not None and os.path.isdir(from_path) and os.path.isdir(folder):
-            copy = Repository.open(LocalStore(from_path))
-            repository = Repository.open_like(LocalStore(folder, writer=name_own_process), copy)
+        store = open_store(location, writer=name_own_process)
+        folder = store.properties.folder
+        if from_path is not None and os.path.isdir(from_path) and (folder is None or os.path.isdir(folder)):
+            with Repository.open(open_store(from_path)) as copy:
+                repository = Repository.open_like(store, copy)
             if repository is not None:
                 return repository
         if isinstance(error, IntegrityError) or error.hint is None:
@@ -61,8 +61,8 @@ def repair(
     if from_path is None:
         return repair_repository(repository, is_dry_run=is_dry_run, progress=progress)
     if os.path.isdir(from_path):
-        copy = Repository.open(LocalStore(from_path))
-        return repair_repository(repository, copy=copy, is_dry_run=is_dry_run, progress=progress)
+        with Repository.open(open_store(from_path)) as copy:
+            return repair_repository(repository, copy=copy, is_dry_run=is_dry_run, progress=progress)
     source = open_source(from_path)
     try:
         return repair_repository(repository, source=source, is_dry_run=is_dry_run, progress=progress)

@@ -7,7 +7,9 @@ import grp
 import logging
 import os
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 from deltaimg import __version__
 from deltaimg.api.vanished import remember_snapshots
@@ -22,44 +24,41 @@ from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name, select_snapshot
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot, load_snapshot, load_snapshots
 from deltaimg.store.absent import explain_absence, find_unmounted
-from deltaimg.store.address import parse_address
-from deltaimg.store.local import LocalStore
+from deltaimg.store.interface import HasGroups, Store
+from deltaimg.store.open import open_store
 
 _log = logging.getLogger(__name__)
 
 
 def create_repository(location: str, *, group: str | int | None = None) -> Repository:
-    """Make a new, empty repository in the folder `location`, which must be empty or not exist.
+    """Make a new, empty repository at `location`, which must be empty or not exist.
 
     Args:
         group: name or number of a group whose members all may write to it, whatever their umask says.
     """
-    folder = parse_address(location)
-    if _is_no_folder(folder):
+    store = open_store(location, writer=name_own_process)
+    folder = store.properties.folder
+    if folder is not None and _is_no_folder(folder):
         raise RepositoryExists(location, "is not a folder")
-    number = None if group is None else _find_group(group)
-    if (unmounted := find_unmounted(folder)) is not None:
+    share = _plan_share(store, group)
+    if folder is not None and (unmounted := find_unmounted(folder)) is not None:
         _log.warning("%s is not mounted: the repository is made on the disk below it", unmounted)
-    store = LocalStore(folder, writer=name_own_process)
-    repository = Repository.create(
-        store,
-        created=datetime.now(UTC),
-        software=f"deltaimg {__version__}",
-        prepare=lambda: None if number is None else store.share(number),
-    )
+    repository = Repository.create(store, created=datetime.now(UTC), software=f"deltaimg {__version__}", prepare=share)
     make_reserve(repository)
     return repository
 
 
 def open_repository(location: str) -> Repository:
-    """Open the repository in the folder `location`."""
-    folder = parse_address(location)
-    if _is_no_folder(folder):
+    """Open the repository at `location`: the path of a folder, or a URL, as `store.open` has them."""
+    store = open_store(location, writer=name_own_process)
+    folder = store.properties.folder
+    if folder is not None and _is_no_folder(folder):
         raise RepositoryNotFound(location, "is not a folder, so not a repository")
     try:
-        return Repository.open(LocalStore(folder, writer=name_own_process))
+        return Repository.open(store)
     except RepositoryNotFound as error:
-        raise RepositoryNotFound(location, error.problem, hint=explain_absence(folder)) from error
+        hint = None if folder is None else explain_absence(folder)
+        raise RepositoryNotFound(location, error.problem, hint=hint) from error
 
 
 def list_snapshots(repository: Repository, image: str | None = None) -> list[Snapshot | DamagedSnapshot]:
@@ -96,6 +95,16 @@ def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -
     elif remove_stale_locks(repository.objects, [found], repository.lock_waiting):
         raise RepositoryLocked(f"'{name}'", found.describe(), hint="wait until it is done, or remove it with --force")
     return found
+
+
+def _plan_share(store: Store, group: str | int | None) -> Callable[[], None]:
+    """Return what lets a group write to a store, once it is known to be empty; raises UsageError where that cannot be."""
+    if group is None:
+        return lambda: None
+    number = _find_group(group)
+    if not isinstance(store, HasGroups):
+        raise UsageError(f"{store.location}: no group of this host can own what is there")
+    return partial(store.share, number)
 
 
 def _find_group(group: str | int) -> int:

@@ -46,9 +46,11 @@ def restore(
 
 def _refuse_in_repository(repository: Repository, target_path: str) -> None:
     """Raise UsageError for a target among the repository's own files."""
-    folder = os.path.realpath(repository.objects.location)
-    parent = os.path.realpath(os.path.dirname(os.path.abspath(target_path)))
-    if target_path != STDOUT and os.path.isdir(folder) and os.path.commonpath([folder, parent]) == folder:
+    folder = repository.objects.properties.folder
+    if target_path == STDOUT or folder is None or not os.path.isdir(folder):
+        return
+    folder, parent = os.path.realpath(folder), os.path.realpath(os.path.dirname(os.path.abspath(target_path)))
+    if os.path.commonpath([folder, parent]) == folder:
         raise UsageError(f"{target_path} is in the repository that is restored from", hint="name a place outside of it")
 
 

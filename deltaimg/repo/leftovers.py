@@ -56,7 +56,8 @@ def remove_leftovers(repository: Repository) -> int:
     if not found:
         return 0
     # Where other hosts reach the store, a copy of this machine may hold what looks like a dead process's lock.
-    held = [each for each in list_locks(repository.objects) if repository.objects.is_shared or not each.is_dead]
+    is_shared = repository.objects.properties.is_shared
+    held = [each for each in list_locks(repository.objects) if is_shared or not each.is_dead]
     return _remove(repository, found, _Writers.of(held), oldest_s=0)
 
 

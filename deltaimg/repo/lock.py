@@ -41,6 +41,7 @@ from deltaimg.repo.lock_holder import FoundLock, describe_process, held_tokens, 
 from deltaimg.repo.lock_waiting import POLL_S, RENEW_S
 from deltaimg.repo.lock_watch import HolderWatch, Verdict, remove_lock
 from deltaimg.repo.repository import Repository
+from deltaimg.store.retry import retry
 from deltaimg.threads import start_thread
 
 _RELEASE_TRIES = 3
@@ -137,10 +138,8 @@ class HeldLock(ABC):
         if self._heart is not None:
             self._heart.join()
             self._heart = None
-        for _ in range(_RELEASE_TRIES):
-            with suppress(StoreError):
-                self._objects.delete_exactly(self._name, self._data)
-                break
+        with suppress(StoreError):
+            retry(lambda: self._objects.delete_exactly(self._name, self._data), _RELEASE_TRIES)
         with suppress(StoreError):
             self._objects.delete(HEARTBEATS + self.token)
         held_tokens.discard(self.token)

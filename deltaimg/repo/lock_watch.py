@@ -47,7 +47,7 @@ class HolderWatch:
 
     def look(self, found: FoundLock) -> Verdict:
         """Look at the signs of life of a lock's holder once."""
-        if found.is_dead and not self._objects.is_shared:
+        if found.is_dead and not self._objects.properties.is_shared:
             return Verdict.GONE
         patience_s = min(_QUIET_S, self._waiting.patience_s) if found.is_dead else self._waiting.patience_s
         can_be_gone = found.is_dead or found.is_damaged or (found.lock is not None and not found.is_local)

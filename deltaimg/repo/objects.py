@@ -23,7 +23,17 @@ from deltaimg.memory import check_room
 from deltaimg.model import MIB
 from deltaimg.repo.keys import check_digest, check_size, expect_kind, find_kind, has_folder
 from deltaimg.repo.object_kinds import RESERVE_NAME, Content, ObjectKind
-from deltaimg.store.interface import Confirm, KeepsUnfinished, Layout, ObjectInfo, Parts, Store, Unfinished, always
+from deltaimg.store.interface import (
+    Confirm,
+    KeepsUnfinished,
+    Layout,
+    ObjectInfo,
+    Parts,
+    Store,
+    StoreProperties,
+    Unfinished,
+    always,
+)
 from deltaimg.store.planned import PlannedStore
 
 _UNSEEN_BYTES = MIB
@@ -56,9 +66,13 @@ class Objects:
         return self.store.location
 
     @property
-    def is_shared(self) -> bool:
-        """Whether other hosts may reach the store, too; True where that is unknown."""
-        return self.store.is_shared
+    def properties(self) -> StoreProperties:
+        """What holds for all of the store."""
+        return self.store.properties
+
+    def close(self) -> None:
+        """Let go of connections; no other call may follow."""
+        self.store.close()
 
     # -- content -----------------------------------------------------------------------------------------------------
 

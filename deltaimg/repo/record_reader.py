@@ -31,6 +31,7 @@ from deltaimg.kernels import digest_blocks, is_equal
 from deltaimg.model import KIB, MIB
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
+from deltaimg.store.retry import retry
 
 READ_BYTES = 2 * MIB
 _MAX_GAP_BYTES = 64 * KIB
@@ -89,12 +90,7 @@ class RecordReader:
     def fetch(self, group: ReadGroup) -> memoryview:
         """Return the bytes of a group, fewer only where the pack is truncated; raises StoreError, that of a second try."""
         objects, length = self._repository.objects, group.end - group.offset
-        try:
-            return memoryview(objects.get_range(group.pack, group.offset, length))
-        except StoreError as error:
-            if not error.retryable:
-                raise
-            return memoryview(objects.get_range(group.pack, group.offset, length))
+        return memoryview(retry(lambda: objects.get_range(group.pack, group.offset, length)))
 
     def expand(
         self,

@@ -87,6 +87,16 @@ class Repository:
         self.keys = Keys.derive(config.digest_key_bytes)
         self.lock_waiting = LockWaiting()
 
+    def __enter__(self) -> Repository:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of connections to the store; nothing that was stored is lost without it."""
+        self.objects.close()
+
     @classmethod
     def create(
         cls, store: Store, *, created: datetime, software: str, prepare: Callable[[], None] = lambda: None

@@ -44,6 +44,16 @@ ANY_NAME = Layout(lambda _name: True, lambda _name: True, lambda _name, _what: N
 """Of a store whose user takes every name."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoreProperties:
+    """What holds for all of a store, now."""
+
+    is_shared: bool
+    """Whether other hosts may reach it, too; True where that is unknown."""
+    folder: str | None = None
+    """The folder of this host that it is, as the user named it; None for another kind of store."""
+
+
 class Store(Protocol):
     """Keeps objects under names such as `packs/ab/abcd…`. Every method may raise StoreError."""
 
@@ -53,8 +63,12 @@ class Store(Protocol):
         ...
 
     @property
-    def is_shared(self) -> bool:
-        """Whether other hosts may reach the store, too; True where that is unknown."""
+    def properties(self) -> StoreProperties:
+        """What holds for all of it. Asked again, as a mount may change it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections; no other call may follow. Twice is no error, and nothing that was put is lost without it."""
         ...
 
     def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
@@ -129,6 +143,15 @@ class Unfinished:
     """Who writes it, as the store was told; empty where it was not."""
     modified_s: float
     """When it was last written to, in seconds since 1970, by the clock of the file system."""
+
+
+@runtime_checkable
+class HasGroups(Protocol):
+    """A store whose objects can be a group's of this host."""
+
+    def share(self, group: int) -> None:
+        """Make the store, and let a group write to it and to all that is made in it; raises PermissionDenied."""
+        ...
 
 
 @runtime_checkable

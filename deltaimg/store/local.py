@@ -29,6 +29,7 @@ from deltaimg.store.interface import (
     Layout,
     ObjectInfo,
     Parts,
+    StoreProperties,
     Unfinished,
     always,
     check_object_name,
@@ -54,8 +55,11 @@ class LocalStore:
             self._folders.share(group)
 
     @property
-    def is_shared(self) -> bool:
-        return not is_on_one_host(self._root)
+    def properties(self) -> StoreProperties:
+        return StoreProperties(is_shared=not is_on_one_host(self._root), folder=self.location)
+
+    def close(self) -> None:
+        """Do nothing: no file stays open between calls."""
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from deltaimg.store.interface import (
     Layout,
     ObjectInfo,
     Parts,
+    StoreProperties,
     always,
     check_object_name,
     check_prefix,
@@ -28,6 +29,13 @@ class MemoryStore:
         self.location = location
         self.objects: dict[str, bytes] = {}
         self._put_lock = threading.Lock()
+
+    @property
+    def properties(self) -> StoreProperties:
+        return StoreProperties(is_shared=self.is_shared)
+
+    def close(self) -> None:
+        """Keep everything: another `Repository` may open the same store."""
 
     def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         data = b"".join(parts)

@@ -32,6 +32,7 @@ from deltaimg.store.interface import (
     ObjectInfo,
     Parts,
     Store,
+    StoreProperties,
     always,
     check_object_name,
     check_prefix,
@@ -60,14 +61,18 @@ class PlannedStore:
 
     def __init__(self, inner: Store) -> None:
         self._inner = inner
-        self.location, self.is_shared = inner.location, inner.is_shared
+        self.location = inner.location
         self._changed: dict[str, _Spooled | _Elsewhere] = {}
         self._removed: set[str] = set()
         self._spool = tempfile.TemporaryFile(prefix="deltaimg-dry-run-")
         self._lock = threading.RLock()
 
+    @property
+    def properties(self) -> StoreProperties:
+        return self._inner.properties
+
     def close(self) -> None:
-        """Forget the changes."""
+        """Forget the changes. The store below stays open."""
         self._spool.close()
 
     # -- writing -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
-from deltaimg.store.interface import ANY_NAME, Confirm, Layout, ObjectInfo, Parts, Store, always
+from deltaimg.store.interface import ANY_NAME, Confirm, Layout, ObjectInfo, Parts, Store, StoreProperties, always
 
 
 class WrappedStore(ABC):
@@ -17,8 +17,11 @@ class WrappedStore(ABC):
         self.inner, self.location = inner, inner.location
 
     @property
-    def is_shared(self) -> bool:
-        return self.inner.is_shared
+    def properties(self) -> StoreProperties:
+        return self.inner.properties
+
+    def close(self) -> None:
+        self.inner.close()
 
     @abstractmethod
     def around(self, call: str) -> AbstractContextManager[None]:

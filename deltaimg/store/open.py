@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what users write after `-r` to the store that it means, through a table of schemes.
+
+    /srv/backup, backup, ./s3:backup     a folder of this host
+    file:///srv/backup                   the same, as a URL
+
+Always  `sftp://host/path`, `s3:bucket`, `host:/path` and the like never become folders of that name. A folder with a colon
+        in the first part of its name is given as `./s3:bucket`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from deltaimg.errors import UsageError
+from deltaimg.store.interface import Store
+from deltaimg.store.local import LocalStore
+
+Writer = Callable[[], str]
+"""Returns who puts objects now, as `file_names.make_temporary_name` takes it."""
+OpenStore = Callable[[str, Writer], Store]
+"""Returns the store of a location of one scheme, without reading or writing anything; raises UsageError for a location that is
+not valid."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def open_store(location: str, *, writer: Writer = lambda: "") -> Store:
+    """Return the store at `location`. Nothing is read or written; raises UsageError where it is no location of a store."""
+    if not location or "\0" in location:
+        raise UsageError("no repository named" if not location else "the repository's name has a zero byte in it")
+    named = _SCHEME.match(location)
+    scheme = named[1].lower() if named else ""
+    if scheme in SCHEMES:
+        return SCHEMES[scheme](location, writer)
+    raise UsageError(
+        f"{location}: there are no repositories of kind '{scheme}://'",
+        hint=f"{_list_schemes()}; a folder of this very name is './{location}'",
+    )
+
+
+def _open_folder(location: str, writer: Writer) -> Store:
+    first = location.partition("/")[0]
+    if ":" in first or location.startswith("\\\\"):
+        raise UsageError(
+            f"{location}: looks like an address; a repository is a folder of this machine",
+            hint=f"mount that place, and name the folder; a folder of this very name is './{location}'",
+        )
+    if first.startswith("~"):
+        raise UsageError(
+            f"{location}: '~' was not expanded: only a shell does that, and only at the beginning of a word",
+            hint=f"write out the path; a folder of this very name is './{location}'",
+        )
+    return LocalStore(location, writer=writer)
+
+
+def _open_file_url(location: str, writer: Writer) -> Store:
+    """Open a URL as RFC 8089 has it: no host or `localhost`, and an absolute path, whose odd bytes are written as %XX."""
+    url = urlsplit(location)
+    path = unquote(url.path, errors="surrogateescape")
+    if url.netloc not in ("", "localhost") or not path.startswith("/") or url.query or url.fragment or "\0" in path:
+        raise UsageError(f"{location}: is no folder of this host", hint="write file:///path, or the path alone")
+    return LocalStore(path, writer=writer)
+
+
+def _list_schemes() -> str:
+    urls = ", ".join(f"{scheme}://" for scheme in SCHEMES if scheme)
+    return (
+        f"mount that place, and name the folder; a repository is the path of a folder, or a URL that begins with {urls}"
+    )
+
+
+SCHEMES: Final[Mapping[str, OpenStore]] = {"": _open_folder, "file": _open_file_url}
+"""By what is before `://`, in lower case; empty for a location that is no URL."""
