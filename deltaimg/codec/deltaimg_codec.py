@@ -19,7 +19,9 @@ class DeltaimgCodec:
         self.level = choose_delta_level(level)
 
     def encode(self, data: bytes | memoryview) -> bytes:
+        """Return a delta body without sources, as a zstd frame."""
         return encode_body(data, b"", self.level)
 
     def decode(self, payload: bytes | memoryview, raw_bytes: int, scratch: memoryview | None = None) -> memoryview:
+        """Return exactly `raw_bytes` bytes, in `scratch` if that is given; raises ValueError for anything else."""
         return decode_body(payload, b"", raw_bytes, scratch)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """libzstd's own functions, with contexts and memory that each thread keeps from one record to the next.
 
-The classes of python-zstandard make a context, its tables and a copy of the history anew for every delta, and a buffer for
+The classes of python-zstandard make a new context, its tables and a copy of the history for every delta, and a buffer for
 every frame. Its wheel has a second compiled module with all functions of libzstd in it; where that is missing, as it may be
 in builds from source, the classes do the same work.
 
@@ -40,7 +40,11 @@ class Parameters:
 def compress(content: bytes | memoryview, parameters: Parameters, history: memoryview | None = None) -> bytes:
     """Return one frame, with its content size and no checksum, that expands to `content` after `history`."""
     kept = _contexts()
-    return _compress_anew(content, parameters, history) if kept is None else kept.compress(content, parameters, history)
+    return (
+        _compress_by_classes(content, parameters, history)
+        if kept is None
+        else kept.compress(content, parameters, history)
+    )
 
 
 def compress_parts(parts: Sequence[memoryview], parameters: Parameters) -> bytes:
@@ -51,7 +55,7 @@ def compress_parts(parts: Sequence[memoryview], parameters: Parameters) -> bytes
     """
     filled = [part for part in parts if len(part)]
     kept = _contexts()
-    return _compress_parts_anew(filled, parameters) if kept is None else kept.compress_parts(filled, parameters)
+    return _compress_parts_by_classes(filled, parameters) if kept is None else kept.compress_parts(filled, parameters)
 
 
 def read_content_bytes(payload: bytes | memoryview) -> int:
@@ -72,7 +76,9 @@ def expand(payload: bytes | memoryview, content: memoryview, history: memoryview
     if read_content_bytes(payload) != len(content):
         raise ValueError(f"does not expand to {len(content)} bytes")
     try:
-        filled = _expand_anew(payload, content, history) if kept is None else kept.expand(payload, content, history)
+        filled = (
+            _expand_by_classes(payload, content, history) if kept is None else kept.expand(payload, content, history)
+        )
     except zstandard.ZstdError as error:
         raise ValueError(f"cannot be expanded: {error}") from error
     if filled != len(content):
@@ -162,14 +168,14 @@ class _Contexts(threading.local):
 
 @cache
 def _contexts() -> _Contexts | None:
-    """Return the contexts of whoever asks; None where the module is missing or is another than we know."""
+    """Return the contexts, one set for each thread; None where the module is missing or has other functions."""
     try:
         return _Contexts(import_module("zstandard._cffi"))
     except (ImportError, AttributeError):
         return None
 
 
-def _compress_anew(content: bytes | memoryview, parameters: Parameters, history: memoryview | None) -> bytes:
+def _compress_by_classes(content: bytes | memoryview, parameters: Parameters, history: memoryview | None) -> bytes:
     """The same by python-zstandard's classes."""
     source_bytes = len(content) + (len(history) if history else 0)
     compressor = _make_compressor(parameters, source_bytes, history)
@@ -177,7 +183,7 @@ def _compress_anew(content: bytes | memoryview, parameters: Parameters, history:
     return encoded
 
 
-def _compress_parts_anew(parts: Sequence[memoryview], parameters: Parameters) -> bytes:
+def _compress_parts_by_classes(parts: Sequence[memoryview], parameters: Parameters) -> bytes:
     """The same by python-zstandard's classes."""
     total = sum(map(len, parts))
     compressor = _make_compressor(parameters, total).compressobj(size=total)
@@ -208,7 +214,7 @@ def _make_compressor(
     return zstandard.ZstdCompressor(compression_params=chosen, dict_data=_as_history(history))
 
 
-def _expand_anew(payload: bytes | memoryview, content: memoryview, history: memoryview | None) -> int:
+def _expand_by_classes(payload: bytes | memoryview, content: memoryview, history: memoryview | None) -> int:
     """The same by python-zstandard's classes."""
     expander = zstandard.ZstdDecompressor(
         dict_data=_as_history(history), max_window_size=MAX_WINDOW_BYTES

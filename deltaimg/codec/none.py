@@ -13,9 +13,11 @@ class NoneCodec:
     name: ClassVar[str] = "none"
 
     def encode(self, data: bytes | memoryview) -> bytes:
+        """Return a copy."""
         return bytes(data)
 
     def decode(self, payload: bytes | memoryview, raw_bytes: int, scratch: memoryview | None = None) -> memoryview:
+        """Return `payload` itself; raises ValueError if it does not have `raw_bytes` bytes."""
         del scratch  # nothing to expand
         if len(payload) != raw_bytes:
             raise ValueError(f"{len(payload)} bytes, not {raw_bytes}")

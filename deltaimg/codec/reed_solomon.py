@@ -102,7 +102,7 @@ def _find_isal() -> str | None:
 
 
 def _computes_right(library: _Library) -> bool:
-    """Tell whether the parity of two bytes over two columns is what it is on paper."""
+    """Return whether the parity of two bytes over two columns is what was worked out by hand."""
     made = [bytearray(64), bytearray(64)]
     tables = library.make_tables(2, 2, _parity_rows(library, 2, 2))
     library.combine(tables, [b"\x53" * 64, b"\xca" * 64], made)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What changed, and against what it is stored."""
+"""Finding what changed, choosing delta sources, encoding records."""

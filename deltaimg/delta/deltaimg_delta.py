@@ -19,9 +19,11 @@ class DeltaimgDelta:
         self.level = choose_delta_level(level)
 
     def encode(self, content: memoryview, sources: memoryview) -> bytes:
+        """Return a delta body as a zstd frame."""
         return encode_body(content, sources, self.level)
 
     def decode(
         self, payload: memoryview, sources: memoryview, raw_bytes: int, scratch: memoryview | None = None
     ) -> memoryview:
+        """Return exactly `raw_bytes` bytes, in `scratch` if that is given; raises ValueError for anything else."""
         return decode_body(payload, sources, raw_bytes, scratch)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a record of a run of new blocks, and prove that it can be read back before anything is stored."""
+"""Encode a run of new blocks as a record, decode it again and compare, before anything is stored."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find content that is stored already: every changed block becomes a reference where its digest is known.
+"""Find content that is stored already: every changed block whose digest is in the table becomes a reference.
 
-Reads   digests of changed blocks in image order, and those of the slots that were learnt.
+Reads   digests of changed blocks in image order, and those of the slots that were added.
 Memory  16 bytes a slot for its digest, 4.6 to 9.2 for its place in the hash table.
-Always  equal means equal in 16 bytes of keyed BLAKE3; which slot is found depends on the order of learning only.
+Always  equal means equal in 16 bytes of keyed BLAKE3; which slot is found depends only on the order in which they were added.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from deltaimg.kernels import insert_slots, match_digests
 _MIN_CAPACITY = 1 << 12
 
 _HINT_MASK = np.uint32((1 << 20) - 1)
-"""A table of so many bits stays in a processor's cache, and lets one in a thousand pass for a thousand blocks asked."""
+"""A table of so many bits stays in a processor's cache; with a thousand wanted digests one in a thousand others passes."""
 
 
 def find_candidates(known: Digests, wanted: Digests) -> npt.NDArray[np.int64]:
@@ -36,7 +36,7 @@ def _hints(digests: Digests) -> npt.NDArray[np.uint32]:
 
 
 class Matcher:
-    """Knows digests by slot, and gives new slots to those that it does not know."""
+    """Digests by slot, and new slots for digests that are not among them. Not thread-safe."""
 
     def __init__(self, digests: Digests, slot_count: int) -> None:
         self.digests = digests

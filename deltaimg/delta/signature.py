@@ -41,7 +41,7 @@ def root_digest(key: bytes, runs: Runs, digests: Digests, *, size_bytes: int, bl
 
 
 class RootHasher:
-    """The same root digest of an image whose blocks come by in order, digest by digest; those in gaps are zero."""
+    """The same root digest for blocks that are added in order; those in gaps are zero."""
 
     def __init__(self, key: bytes) -> None:
         self._hasher = blake3(key=key)

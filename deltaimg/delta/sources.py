@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose what a run of new blocks is encoded against: the blocks that share most with it, wherever they are.
+"""Choose the delta sources of a run of new blocks: the blocks that share most with it, wherever they are.
 
 Anchors of the new content vote for the slots that hold the same bytes. The records with most votes are taken, within what a
 reader may be asked to decode for one record, and of those the slots with most votes, in order of slot.
@@ -20,7 +20,7 @@ class SourceLimits:
     """What one delta record may draw on."""
 
     depth: int = 8
-    """Delta records that stand on one another; the next is a literal again."""
+    """Maximum delta chain depth; the next record is a literal again."""
     records: int = 64
     """Records that a random read of one record must decode besides it."""
     content_bytes: int = 2 * MIB

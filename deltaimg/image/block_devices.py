@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel tells about a block device: its size and sectors, its name, what it lies on and what lies on it.
+"""A block device as the kernel describes it: size and sectors, name, what it lies on and what lies on it.
 
 Reads  the device by ioctl, and sysfs: `/sys/dev/block/MAJOR:MINOR` with `holders/`, `slaves/`, `partition`, `loop/`, `dm/`
        (Documentation/ABI/stable/sysfs-block). Where sysfs is not mounted, a device simply has no relations.
@@ -49,7 +49,7 @@ class BlockDevice:
 
     @property
     def path(self) -> str:
-        """Return the name that people know it by: `/dev/mapper/vg0-vm1`, `/dev/sda1`."""
+        """Return its usual name: `/dev/mapper/vg0-vm1`, `/dev/sda1`."""
         mapped = _read(self.folder / "dm" / "name")
         return f"/dev/mapper/{mapped}" if mapped else f"/dev/{self.folder.name.replace('!', '/')}"
 
@@ -133,7 +133,7 @@ def share_storage(first: str | int, second: str | int) -> bool:
 
 
 def stat_quietly(path: str | int | None) -> os.stat_result | None:
-    """Return what a path names, links followed; None where that cannot be told."""
+    """Return what a path names, links followed; None where that is not known."""
     try:
         return None if path is None else os.stat(path)
     except (OSError, ValueError):

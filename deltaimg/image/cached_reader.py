@@ -28,6 +28,7 @@ class CachedReader:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset`, and drop from the page cache what was not in it before; raises ReadFailure."""
         ours = self._cache.find_absent(offset, offset + len(buffer))
         got = 0
         if not ours:
@@ -48,6 +49,7 @@ class CachedReader:
         return got
 
     def reread(self, ranges: Ranges, out: memoryview) -> None:
+        """Fill parts of `out` again, from the page cache where it has them; raises ReadFailure."""
         while len(ranges):
             cached = 0
             if self._asks_cache:

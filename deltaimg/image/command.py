@@ -37,6 +37,7 @@ class CommandSource(StreamSource):
         super().__init__(self._process.stdout.fileno(), name)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Read as of a stream; at its end, wait for the command. Raises CommandFailed if it did not succeed."""
         got = super().read_into(offset, buffer)
         if got < len(buffer):
             self._expect_success()

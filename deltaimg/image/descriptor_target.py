@@ -26,17 +26,20 @@ class DescriptorTarget:
         self._descriptor = descriptor
 
     def read_back(self, ranges: Ranges, out: memoryview) -> None:
+        """Fill the parts of `out` that `ranges` name; raises ImageError where that fails or the file ends early."""
         failed = read_ranges(self._descriptor, ranges, out)
         if failed is not None:
             why = os.strerror(failed.error_number) if failed.error_number else "it ends early, though more was written"
             raise ImageError(self.path, f"cannot be read at byte {ranges['offset'][failed.number]}: {why}")
 
     def write_ranges(self, ranges: Ranges, data: memoryview) -> None:
+        """Write the parts of `data` that `ranges` name; raises TargetTooSmall or ImageError."""
         failed = write_ranges(self._descriptor, ranges, data, _WRITE_BYTES)
         if failed is not None:
             raise self._fail_to_write(int(ranges["offset"][failed.number]), OSError(failed.error_number, ""))
 
     def write(self, offset: int, data: memoryview) -> None:
+        """Write all of `data` at `offset`; raises TargetTooSmall or ImageError."""
         try:
             while len(data):
                 written = os.pwrite(self._descriptor, data[:_WRITE_BYTES], offset)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A block device as a target. It is held exclusively, so that nothing that is mounted or in use is ever written to."""
+"""A block device as a target. It is opened exclusively, so that a device that is mounted or in use is never written to."""
 
 from __future__ import annotations
 
@@ -36,16 +36,20 @@ class DeviceTarget(DescriptorTarget):
 
     @property
     def device_bytes(self) -> int | None:
+        """The size of the device."""
         return self._device_bytes
 
     def find_free_bytes(self) -> int | None:
+        """Return None: its size was compared with the image's when it was opened."""
         return None
 
     def grow(self, size_bytes: int) -> None:
+        """Raise TargetTooSmall if the device has fewer than `size_bytes`."""
         if size_bytes > self._device_bytes:
             raise TargetTooSmall(self.path, f"has {self._device_bytes} bytes; the image needs {size_bytes} at least")
 
     def clear(self, offset: int, length: int) -> None:
+        """Deallocate a stretch, or write zeros where the device cannot; raises ImageError."""
         if self._can_punch and _punch(self._descriptor, offset, length):
             return
         self._can_punch = False
@@ -53,6 +57,7 @@ class DeviceTarget(DescriptorTarget):
             self.write(start, memoryview(_ZERO_BUFFER)[: offset + length - start])
 
     def commit(self) -> None:
+        """Wait until all is on the disk, and close it; raises ImageError."""
         try:
             os.fsync(self._descriptor)
             self._close()
@@ -60,18 +65,19 @@ class DeviceTarget(DescriptorTarget):
             raise describe_write_failure(self.path, 0, error) from error
 
     def abort(self) -> None:
+        """Close it; what was written stays."""
         with suppress(OSError):
             self._close()
 
     def _close(self) -> None:
-        """Close the descriptor, once: its number may be somebody else's afterwards."""
+        """Close the descriptor, once: its number may be used again afterwards."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
 
 def _open_exclusively(path: str) -> int:
-    """Open a device so that nobody else can mount it meanwhile; raises ImageError."""
+    """Open a device so that it cannot be mounted meanwhile; raises ImageError."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
     except OSError as error:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads past the page cache (O_DIRECT). It takes aligned offsets, lengths and memory: what is not aligned goes by a detour."""
+"""Reads past the page cache (O_DIRECT). Offsets, lengths and memory must be aligned; anything else is copied through
+aligned memory."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from deltaimg.arrays import Ranges
 from deltaimg.image.reader import ReadFailure
 
 USUAL_ALIGNMENT = 4096
-"""What all but unusual disks and file systems are content with."""
+"""Enough for all but unusual disks and file systems."""
 _DETOUR_BYTES = 1 << 20
 
 
@@ -24,6 +25,7 @@ class DirectReader:
         self._descriptor, self._alignment = descriptor, alignment
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset`, without a copy where both and the length are aligned; raises ReadFailure."""
         if not len(buffer):
             return 0
         address = int(np.frombuffer(buffer, np.uint8).ctypes.data)
@@ -36,6 +38,7 @@ class DirectReader:
         return got + self._read_by_detour(offset + got, buffer[got:])
 
     def reread(self, ranges: Ranges, out: memoryview) -> None:
+        """Fill parts of `out` again, one by one; raises ReadFailure."""
         for offset, length, start in ranges.tolist():
             self.read_into(offset, out[start : start + length])
 

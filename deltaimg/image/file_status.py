@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file system tells of an open file: size and times as they are now, and how O_DIRECT must be aligned.
+"""The status of an open file: size and times as they are now, and how O_DIRECT must be aligned.
 
-Python has no statx(2). It asks the server where a network file system would answer from its memory (AT_STATX_FORCE_SYNC), and
-tells what O_DIRECT needs (STATX_DIOALIGN, Linux 6.1). Where the C library or kernel lacks it, fstat has to do.
+Python has no statx(2). It asks the server where a network file system would answer from its cache (AT_STATX_FORCE_SYNC), and
+returns what O_DIRECT needs (STATX_DIOALIGN, Linux 6.1). Where the C library or kernel lacks it, fstat has to do.
 """
 
 from __future__ import annotations

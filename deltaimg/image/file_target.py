@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sparse file as a target. It gets its name, and what an old file of that name hands on to it, once it is complete."""
+"""A sparse file as a target. It gets its name, and the attributes of an old file of that name, once it is complete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deltaimg.posix import sync_folder
 
 _NEW_MODE = 0o666
 _SECRET_MODE = 0o600
-"""Of a file that replaces another, until it gets that one's mode: nobody reads it who could not read the old one."""
+"""Of a file that replaces another, until it gets that one's mode: users who cannot read the old file cannot read it."""
 
 
 class FileTarget(DescriptorTarget):
@@ -41,6 +41,7 @@ class FileTarget(DescriptorTarget):
             raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
 
     def find_free_bytes(self) -> int | None:
+        """Return what is free in the file system for this user, None where it does not say."""
         try:
             found = os.fstatvfs(self._descriptor)
         except OSError:
@@ -51,6 +52,7 @@ class FileTarget(DescriptorTarget):
         """Nothing to do: the file is new."""
 
     def grow(self, size_bytes: int) -> None:
+        """Make the file at least `size_bytes` long, the rest a hole; raises TargetTooSmall or ImageError."""
         try:
             if os.fstat(self._descriptor).st_size < size_bytes:
                 os.ftruncate(self._descriptor, size_bytes)
@@ -58,6 +60,7 @@ class FileTarget(DescriptorTarget):
             raise self._fail_to_grow(size_bytes) from error
 
     def commit(self) -> None:
+        """Give the file its name and, if it replaces another, that one's attributes; raises TargetExists or ImageError."""
         try:
             if self._is_replacing:
                 self._replace()
@@ -71,6 +74,7 @@ class FileTarget(DescriptorTarget):
             self._file.close()
 
     def abort(self) -> None:
+        """Close the file, which has no name; nothing is left of it."""
         self._file.close()
 
     def _publish(self) -> None:

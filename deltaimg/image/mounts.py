@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is mounted and what is swapped to, as /proc tells (proc(5), `/proc/pid/mountinfo` and `/proc/swaps`).
+"""What is mounted and what is swapped to, from /proc (proc(5), `/proc/pid/mountinfo` and `/proc/swaps`).
 
 Whether the kernel may write is a property of the whole file system, not of one mount: a read-only bind mount of a writable file
 system does not count as read-only.

@@ -2,8 +2,8 @@
 """Which pages of a file the page cache holds, so that reading an image leaves the cache as it was.
 
 Python's os has no call for it: mincore(2) through ctypes, on a mapping that is never touched, which costs some 50 microseconds
-for 2 MiB. It has to be asked before anything is read: RWF_NOWAIT, which also tells, starts to read as it does so. It tells the
-truth to whoever owns or may write the file; to others it says that all is cached.
+for 2 MiB. It is asked before anything is read: RWF_NOWAIT would answer, too, but starts reading. Only the owner of
+a file, or who may write to it, gets the true answer; for others everything is reported as cached.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _LibC:
 
 
 class PageCache:
-    """What is cached of one open file or block device; any number of threads may ask."""
+    """The cached pages of one open file or block device; any number of threads may use it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -41,7 +41,7 @@ class PageCache:
     def find_absent(self, start: int, end: int) -> list[tuple[int, int]]:
         """Return [start, end) of the stretches around bytes [start, end) that are not cached, in whole pages.
 
-        None where nobody can say.
+        None where that is not known.
         """
         first = start // _PAGE_BYTES * _PAGE_BYTES
         pages = self._ask(first, -(-(end - first) // _PAGE_BYTES))
@@ -52,7 +52,7 @@ class PageCache:
         return [(first + a * _PAGE_BYTES, first + b * _PAGE_BYTES) for a, b in edges.reshape(-1, 2).tolist()]
 
     def drop(self, stretches: list[tuple[int, int]]) -> None:
-        """Let go of pages that nobody has written to or mapped."""
+        """Drop pages that are neither dirty nor mapped."""
         for start, end in stretches:
             os.posix_fadvise(self._descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
 

@@ -21,15 +21,19 @@ class PrefixSource:
 
     @property
     def unreadable(self) -> tuple[Extent, ...]:
+        """What could not be read of the inner source so far."""
         return self._inner.unreadable
 
     def peek(self, length: int) -> bytes:
+        """Return the first bytes, at most those of the prefix."""
         return self._inner.peek(min(length, self._prefix_bytes))
 
     def extents(self) -> Extents:
+        """Return the inner source's extents, cut at the end of the prefix."""
         return self._inner.extents().clip(self._prefix_bytes)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset`, as far as the prefix goes."""
         left = self._prefix_bytes - offset
         got = self._inner.read_into(offset, buffer[:left]) if left > 0 else 0
         if self.is_sequential and (got == left or self._inner.size_bytes is not None):
@@ -45,13 +49,17 @@ class PrefixSource:
         return max(0, (self._inner.size_bytes or 0) - self._prefix_bytes)
 
     def reread(self, ranges: Ranges, out: memoryview) -> None:
+        """Fill parts of `out` again; all of them are inside the prefix."""
         self._inner.reread(ranges, out)
 
     def find_writer(self) -> str | None:
+        """Return what may write to the inner source."""
         return self._inner.find_writer()
 
     def find_change(self) -> str | None:
+        """Return how the inner source was changed."""
         return self._inner.find_change()
 
     def close(self) -> None:
+        """Close the inner source."""
         self._inner.close()

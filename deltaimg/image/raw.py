@@ -60,6 +60,11 @@ class RawSource:
         self._reader = self._salvage or self._reader
 
     def extents(self) -> Extents:
+        """Return data and holes as the file system reports them now; all data where it reports none.
+
+        Raises:
+            SourceChanged: it has become shorter. ImageError: it cannot be searched for holes.
+        """
         size = self.size_bytes or 0
         if not self._use_holes:
             return Extents.uniform(size)
@@ -86,34 +91,41 @@ class RawSource:
 
     @property
     def unreadable(self) -> tuple[Extent, ...]:
+        """What a salvaging source could not read so far; empty for others."""
         return self._salvage.unreadable if self._salvage else ()
 
     def peek(self, length: int) -> bytes:
+        """Return the first bytes."""
         memory = memoryview(mmap.mmap(-1, length))
         return bytes(memory[: self.read_into(0, memory)])
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset`, any thread; raises ImageError, naming the byte that cannot be read."""
         try:
             return self._reader.read_into(offset, buffer)
         except (ReadFailure, TooMuchUnreadable) as failure:
             raise self._describe(failure) from failure
 
     def reread(self, ranges: Ranges, out: memoryview) -> None:
+        """Fill parts of `out` again, any thread; raises ImageError."""
         try:
             self._reader.reread(ranges, out)
         except (ReadFailure, TooMuchUnreadable) as failure:
             raise self._describe(failure) from failure
 
     def find_writer(self) -> str | None:
+        """Return what uses the file or device and may write to it; None if nothing is known to."""
         return find_writer(self._descriptor)
 
     def find_change(self) -> str | None:
+        """Return how it was changed since it was opened; None if it was not. Raises ImageError."""
         try:
             return self._watch.find_change()
         except OSError as error:
             raise self._failure("cannot be looked at again", error.errno) from error
 
     def close(self) -> None:
+        """Close the descriptor."""
         self._watch.close()
         if self._direct_descriptor >= 0:
             os.close(self._direct_descriptor)

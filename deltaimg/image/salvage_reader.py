@@ -20,14 +20,14 @@ OF_THE_MEDIUM = (
     errno.EBADMSG,
     errno.EUCLEAN,
 )
-"""What disks and file systems say of content that is lost. Of a device that has gone they say something else, too."""
+"""The errors for content that is lost on the medium. A device that has disappeared gives others as well."""
 _MIN_BYTES = 1 << 26
 _MAX_SHARE = 10
-"""So many bytes may be unreadable, or one in so many: beyond it the device is more likely gone than damaged."""
+"""Up to so many bytes may be unreadable, or one byte in so many; beyond that the device has more likely failed as a whole."""
 
 
 class TooMuchUnreadable(Exception):
-    """More of the image cannot be read than a backup is worth. What could not be read until then is known."""
+    """More of the image cannot be read than a backup is worth. What could not be read until then is in `unreadable`."""
 
 
 class ExtentSet:
@@ -74,6 +74,7 @@ class SalvageReader:
             return self._lost.to_tuple()
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset`, zeros where the medium fails; raises ReadFailure otherwise, or TooMuchUnreadable."""
         try:
             return self._reader.read_into(offset, buffer)
         except ReadFailure as failure:
@@ -83,6 +84,7 @@ class SalvageReader:
             return got + self._read_around(offset + got, buffer[got:])
 
     def reread(self, ranges: Ranges, out: memoryview) -> None:
+        """Fill parts of `out` again, zeros where the medium fails now; raises as `read_into`."""
         try:
             self._reader.reread(ranges, out)
         except ReadFailure as failure:

@@ -30,9 +30,11 @@ class StreamSource:
             raise UnsupportedImage(self.path, "the standard input is a terminal", hint="pipe an image into it")
 
     def extents(self) -> Extents:
+        """Return one extent of data: nothing is known of a stream."""
         return Extents.uniform(MAX_IMAGE_BYTES if self.size_bytes is None else self.size_bytes)
 
     def peek(self, length: int) -> bytes:
+        """Return the first bytes, which stay to be read; only before the first read."""
         assert self._position == 0, "a stream is looked at before it is read"
         memory = memoryview(bytearray(max(length, len(self._peeked))))
         got = self.read_into(0, memory)
@@ -40,6 +42,7 @@ class StreamSource:
         return self._peeked[:length]
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` with what comes next, waiting for it; fewer bytes only at the end. Raises ImageError."""
         assert offset == self._position, "a stream is read front to back"
         got = min(len(self._peeked), len(buffer))
         buffer[:got], self._peeked = self._peeked[:got], self._peeked[got:]
@@ -59,15 +62,18 @@ class StreamSource:
         return got
 
     def reread(self, ranges: Ranges, out: memoryview) -> None:
-        """Nothing to do: what went by is gone."""
+        """Do nothing: a stream cannot be read again."""
 
     def find_writer(self) -> str | None:
+        """Return None: what writes to a stream makes the image."""
         return None
 
     def find_change(self) -> str | None:
+        """Return None: a stream is read once."""
         return None
 
     def close(self) -> None:
+        """Close the descriptor, if it is the source's own."""
         if self._is_owned:
             self._is_owned = False
             os.close(self._descriptor)

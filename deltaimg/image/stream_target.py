@@ -30,9 +30,11 @@ class StreamTarget:
             raise UnsupportedImage(self.path, "the standard output is a terminal", hint="send it to a file or a pipe")
 
     def find_free_bytes(self) -> int | None:
+        """Return None: how much fits is not known."""
         return None
 
     def write(self, offset: int, data: memoryview) -> None:
+        """Write all of `data`, which must follow what was written before; raises ImageError, ReaderGone or OutputError."""
         if not self._is_owned:
             write_output(data, self._descriptor)
             return
@@ -42,12 +44,15 @@ class StreamTarget:
             raise describe_write_failure(self.path, offset, error) from error
 
     def write_ranges(self, ranges: Ranges, data: memoryview) -> None:
+        """Raise ImageError: a stream is written in order."""
         raise ImageError(self.path, f"a stream is written in order, not {len(data)} bytes in {len(ranges)} ranges")
 
     def read_back(self, ranges: Ranges, out: memoryview) -> None:
+        """Raise ImageError: a stream cannot be read again."""
         raise ImageError(self.path, f"a stream cannot be read again: {len(out)} bytes in {len(ranges)} ranges")
 
     def clear(self, offset: int, length: int) -> None:
+        """Write `length` zeros."""
         for start in range(offset, offset + length, len(_ZERO_BUFFER)):
             self.write(start, memoryview(_ZERO_BUFFER)[: offset + length - start])
 
@@ -55,6 +60,7 @@ class StreamTarget:
         """A stream ends where it ends."""
 
     def commit(self) -> None:
+        """Close the descriptor, if it is the target's own; raises ImageError."""
         try:
             self._close()
         except OSError as error:
@@ -72,7 +78,7 @@ class StreamTarget:
 
 
 def open_stream_target(path: str) -> StreamTarget:
-    """Open a named pipe, which waits until somebody reads it, or one of this process's own, such as /dev/stdout."""
+    """Open a named pipe, which waits for a reader, or one of this process's own, such as /dev/stdout."""
     number = find_descriptor(path)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC) if number is None else os.dup(number)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file that gets its name only once it is whole.
+"""A file that gets its name only once it is complete.
 
 Until then it has none (O_TMPFILE), so that nothing is left of a process that was killed. Where the file system cannot do that,
 and for the moment in which another file is replaced, it has the name `NAME.HOST-RANDOM.partial` and is locked (flock) as long
-as its process lives: the next run that writes to the same place removes those of its host that nobody holds locked.
+as its process lives: the next run that writes to the same place removes those of its host that are not locked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PARTIAL = "{name}.{host}-{random}.partial"
 
 
 class TemporaryFile:
-    """A new, empty file in the folder of `path`. Its descriptor is for others to write to, and closed at the end."""
+    """A new, empty file in the folder of `path`. Callers write to its descriptor, which `close` closes."""
 
     def __init__(self, path: str, mode: int) -> None:
         """Args: mode: of which the umask takes away, as for any new file. Raises OSError."""
@@ -31,7 +31,7 @@ class TemporaryFile:
         self._name = os.path.basename(path)
         self._folder = os.open(self.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._partial: str | None = None
-        """The name that it has meanwhile."""
+        """Its temporary name, if it has one."""
         try:
             self._remove_leftovers()
             self.descriptor = self._open_unnamed(mode)
@@ -147,7 +147,7 @@ class TemporaryFile:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file that is ours; False where another process holds it. Without locks nobody takes it for a leftover, either."""
+    """Lock a file of this process; False where another one holds it. Without locks no leftover is ever removed."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -158,5 +158,5 @@ def _lock(descriptor: int) -> bool:
 
 
 def _name_host() -> str:
-    """Return what tells this host from others that write to the same folder, whose locks need not be seen here."""
+    """Return a name for this host, to tell its files from those of others in the same folder, whose locks may be invisible."""
     return hashlib.blake2b(socket.gethostname().encode(errors="surrogateescape"), digest_size=4).hexdigest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who else uses a file or block device, and might write to it.
+"""What else uses a file or block device, and might write to it.
 
 Counted      a file system that is mounted from it or from something that lies on it (partitions, device-mapper, md, loop
              devices), swap space, anything that holds a device exclusively (O_EXCL: a mount elsewhere, ZFS, an export).
@@ -106,7 +106,7 @@ def _as_clause(name: str) -> str:
 
 
 def _is_held(descriptor: int) -> bool:
-    """Return whether somebody holds a block device exclusively, as mounts, device-mapper, md, ZFS and mkfs do."""
+    """Return whether a block device is held exclusively, as by mounts, device-mapper, md, ZFS and mkfs."""
     try:
         os.close(os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Was a file or device written to since some moment? So far as the kernel tells; reading it never counts.
+"""Whether a file or device was written to since some moment, as far as the kernel records it. Reading never counts.
 
-A file      has the times of its inode: of its content (mtime), and of any change (ctime), which nobody can put back. A write
+A file      has the times of its inode: of its content (mtime), and of any change (ctime), which cannot be set back. A write
             through a memory map that began earlier may be missing from both.
 A device    counts what is written and discarded through this host, in sysfs (Documentation/block/stat.rst). What waits in the
             page cache is written out first, so that it is counted. Writes of other hosts, and of this one past the device
@@ -34,7 +34,9 @@ class WriteWatch(Protocol):
         """Return what happened, in words that follow a name; None if nothing did. Raises OSError."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close what was opened to watch; not the descriptor."""
+        ...
 
 
 class FileWatch:
@@ -46,6 +48,7 @@ class FileWatch:
         self._before = _settle(descriptor)
 
     def find_change(self) -> str | None:
+        """Return how size or times differ from before, in words that follow a name; None if they do not. Raises OSError."""
         before, now = self._before, read_file_status(self._descriptor)
         if now.size_bytes != self._size_bytes:
             return f"{_RESIZED}, from {self._size_bytes} to {now.size_bytes} bytes"
@@ -56,7 +59,7 @@ class FileWatch:
         return None
 
     def close(self) -> None:
-        """Leave the descriptor to whoever opened it."""
+        """Do nothing: the descriptor belongs to the caller."""
 
 
 class DeviceWatch:
@@ -77,6 +80,7 @@ class DeviceWatch:
             self._backing = FileWatch(self._backing_file, os.fstat(self._backing_file).st_size)
 
     def find_change(self) -> str | None:
+        """Return how size or counters differ from before, or the file under a loop device; None if they do not."""
         size_bytes = read_device_bytes(self._descriptor)
         if size_bytes != self._size_bytes:
             return f"{_RESIZED}, from {self._size_bytes} to {size_bytes} bytes"
@@ -86,7 +90,7 @@ class DeviceWatch:
         return None if change is None else f"lies on a file that {change}"
 
     def close(self) -> None:
-        """Let go of the file behind a loop device."""
+        """Close the file behind a loop device."""
         if self._backing_file is not None:
             os.close(self._backing_file)
             self._backing_file = self._backing = None

@@ -113,7 +113,7 @@ ANCHOR_WINDOW = 32
 
 
 VCDIFF_PAGE_BYTES = 4096
-"""The unit in which a survey tells what a window copies from."""
+"""The unit in which a survey reports what a window copies from."""
 
 MAX_DELTA_BYTES = 1 << 25
 """Of the sources and the content of a delta together."""

@@ -130,10 +130,12 @@ def _count_blocks(function: str, key: bytes, source_bytes: int, block_bytes: int
 
 
 def digest_buffer(data: Buffer, key: bytes | None = None, out_bytes: int = 32, *, path: str | None = None) -> bytes:
+    """Return the BLAKE3 digest of at most 1 MiB, keyed if there is a key of 32 bytes; `out_bytes` of it, 1 to 32."""
     return _digest(_path_number(path), key, data, out_bytes)
 
 
 def digest_blocks(key: bytes, data: Buffer, block_bytes: int, *, path: str | None = None) -> Digests:
+    """Return the keyed digest of each block, shape (count, 16); those of zero blocks are zero."""
     source = _in(data)
     block_count = _count_blocks("digest_blocks", key, len(source), block_bytes)
     digests = np.empty((block_count, DIGEST_BYTES), np.uint8)
@@ -145,6 +147,11 @@ def digest_blocks(key: bytes, data: Buffer, block_bytes: int, *, path: str | Non
 def scan_blocks(
     key: bytes, data: Buffer, block_bytes: int, base_slots: Slots, digests: Digests, *, path: str | None = None
 ) -> tuple[Digests, StatusRuns]:
+    """Return the digests of blocks, shape (count, 16), and `STATUS_RUN`s that compare them with the base's.
+
+    Args:
+        base_slots: of each block in the base. digests: the base's, by slot.
+    """
     source = _in(data)
     block_count = _count_blocks("scan_blocks", key, len(source), block_bytes)
     _demand("scan_blocks", len(base_slots) == block_count)
@@ -161,16 +168,19 @@ def scan_blocks(
 
 
 def is_zero(data: Buffer) -> bool:
+    """Return whether all bytes are zero."""
     source = _in(data)
     return bool(lib.dimg_is_zero(source, len(source)))
 
 
 def is_equal(a: Buffer, b: Buffer) -> bool:
+    """Return whether two buffers have the same bytes; of different lengths they have not."""
     left, right = _in(a), _in(b)
     return len(left) == len(right) and bool(lib.dimg_is_equal(left, right, len(left)))
 
 
 def gather_blocks(data: Buffer, block_bytes: int, indexes: Slots, out: Octets | None = None) -> Octets:
+    """Return blocks by their numbers, one after another; in `out` if that is given."""
     _demand("gather_blocks", block_bytes > 0)
     source = _in(data)
     _demand("gather_blocks", len(source) % block_bytes == 0)
@@ -187,6 +197,7 @@ def gather_blocks(data: Buffer, block_bytes: int, indexes: Slots, out: Octets | 
 
 
 def expand_runs(runs: Runs, first_block: int, block_count: int) -> Slots:
+    """Return the slot of each of `block_count` blocks; a hole where no run is."""
     _demand("expand_runs", first_block >= 0 and block_count >= 0 and first_block + block_count < 2**64)
     source, count = _runs_in(runs)
     slots = np.empty(block_count, np.uint32)
@@ -206,14 +217,17 @@ def _combine(function: str, first: Runs, second: Runs, capacity: int) -> Runs:
 
 
 def overlay_runs(base: Runs, over: Runs) -> Runs:
+    """Return both maps as one, `over` where they overlap; neighbours that continue each other become one run."""
     return _combine("overlay_runs", base, over, len(base) + 2 * len(over))
 
 
 def subtract_runs(runs: Runs, base: Runs) -> Runs:
+    """Return the parts of `runs` whose blocks have another slot, or none, in `base`."""
     return _combine("subtract_runs", runs, base, len(runs) + len(base))
 
 
 def insert_slots(table: Slots, digests: Digests, digest_count: int, first_slot: int, count: int) -> None:
+    """Enter slots [first_slot, first_slot + count) into a match table; of equal digests the first stays."""
     _demand("insert_slots", table.dtype == np.uint32 and 0 <= digest_count <= len(digests))
     _demand("insert_slots", 0 <= first_slot < 2**32 and count >= 0)
     known, _ = _digests_in("insert_slots", digests)
@@ -222,6 +236,7 @@ def insert_slots(table: Slots, digests: Digests, digest_count: int, first_slot: 
 
 
 def match_digests(table: Slots, digests: Digests, digest_count: int, wanted: Digests) -> tuple[Slots, int]:
+    """Return a slot for each of `wanted`, and the new count of digests; unknown ones are appended to `digests`."""
     _demand("match_digests", table.dtype == np.uint32 and digest_count >= 0)
     _demand("match_digests", digests.dtype == np.uint8 and digests.ndim == 2 and digests.shape[1] == DIGEST_BYTES)
     asked, asked_count = _digests_in("match_digests", wanted)
@@ -241,6 +256,7 @@ def _demand_blocks(function: str, source_bytes: int, block_bytes: int) -> int:
 
 
 def weak_sums(kind: WeakKind, data: Buffer, block_bytes: int) -> Sums:
+    """Return the weak sum of each block, shape (count,), uint64; all blocks are whole."""
     source = _in(data)
     count = _demand_blocks("weak_sums", len(source), block_bytes)
     sums = np.empty(count, np.uint64)
@@ -249,6 +265,7 @@ def weak_sums(kind: WeakKind, data: Buffer, block_bytes: int) -> Sums:
 
 
 def fill_filter(kind: WeakKind, weaks: Sums, filter_bits: int) -> Slots:
+    """Return 2 ** filter_bits bits in words of 32, two of them set for each weak sum."""
     _demand("fill_filter", 8 <= filter_bits <= 27 and weaks.dtype == np.uint64)
     bits = np.zeros(1 << (filter_bits - 5), np.uint32)
     sums = ffi.from_buffer("uint64_t[]", np.ascontiguousarray(weaks))
@@ -265,14 +282,21 @@ def _strong_blocks(function: str, digest_bytes: int, data: Buffer, block_bytes: 
 
 
 def blake2b_blocks(data: Buffer, block_bytes: int) -> Octets:
+    """Return the unkeyed BLAKE2b digest of each block, shape (count, 32); blocks have any size, all the same."""
     return _strong_blocks("blake2b_blocks", 32, data, block_bytes)
 
 
 def md5_blocks(data: Buffer, block_bytes: int) -> Octets:
+    """Return the MD5 of each block, shape (count, 16); blocks have any size, all the same."""
     return _strong_blocks("md5_blocks", 16, data, block_bytes)
 
 
 def match_blocks(index: BlockIndex, data: Buffer, stretches: Sums, first_position: int = 0) -> BlockMatches:
+    """Return `BLOCK_MATCH`es of old blocks in `data`, ascending, no two overlap.
+
+    Args:
+        stretches: shape (count, 2), [start, end) in bytes: where to search. first_position: of `data` in the file.
+    """
     source = _in(data)
     _demand("match_blocks", stretches.dtype == np.uint64 and stretches.ndim == 2 and stretches.shape[1] == 2)
     _demand(
@@ -324,6 +348,7 @@ def _count_buckets(function: str, table: AnchorTable) -> int:
 
 
 def collect_anchors(data: Buffer, shift: int) -> tuple[AnchorNames, Slots]:
+    """Return names and positions in bytes of the anchors of a buffer, ascending by position."""
     source = _in(data)
     capacity = len(source) // ANCHOR_DISTANCE
     names, positions = np.empty(capacity, np.uint64), np.empty(capacity, np.uint32)
@@ -336,6 +361,7 @@ def collect_anchors(data: Buffer, shift: int) -> tuple[AnchorNames, Slots]:
 
 
 def insert_anchors(table: AnchorTable, names: AnchorNames, slots: Slots) -> None:
+    """Enter a slot for each name; a slot of 0 is passed over, and a full bucket forgets an older one."""
     _demand("insert_anchors", len(names) == len(slots))
     buckets = _count_buckets("insert_anchors", table)
     places = ffi.from_buffer("uint64_t[]", table, require_writable=True)
@@ -343,6 +369,7 @@ def insert_anchors(table: AnchorTable, names: AnchorNames, slots: Slots) -> None
 
 
 def find_anchors(table: AnchorTable, names: AnchorNames) -> Slots:
+    """Return the slot that was entered for each name, or 0; a hint, since only 32 bits of a name are compared."""
     buckets = _count_buckets("find_anchors", table)
     slots = np.empty(len(names), np.uint32)
     status = lib.dimg_find_anchors(
@@ -362,6 +389,7 @@ def _vcdiff_sections(sections: VcdiffSections) -> tuple[Any, tuple[Any, ...]]:
 
 
 def survey_vcdiff(sections: VcdiffSections, segment_bytes: int, target_bytes: int) -> Octets:
+    """Return for each page of the source segment whether a window copies from it; raises NativeError for a bad window."""
     _demand("survey_vcdiff", 0 <= segment_bytes < 2**62 and 0 <= target_bytes < 2**62)
     parts, held = _vcdiff_sections(sections)
     pages = np.zeros(-(-segment_bytes // VCDIFF_PAGE_BYTES), np.uint8)
@@ -373,6 +401,11 @@ def survey_vcdiff(sections: VcdiffSections, segment_bytes: int, target_bytes: in
 def apply_vcdiff(
     sections: VcdiffSections, source: Buffer, out: memoryview, segment_bytes: int, places: Slots | None = None
 ) -> None:
+    """Fill `out` with what a window makes; raises NativeError for a bad window.
+
+    Args:
+        places: for each page of the segment its place among the pages in `source`; without it, all are there in order.
+    """
     _demand("apply_vcdiff", 0 <= segment_bytes < 2**62)
     _demand("apply_vcdiff", places is None or len(places) == -(-segment_bytes // VCDIFF_PAGE_BYTES))
     parts, held = _vcdiff_sections(sections)
@@ -384,14 +417,17 @@ def apply_vcdiff(
 
 
 def delta_work_bytes(content_bytes: int) -> int:
+    """Return how much memory `encode_delta` needs for so much content and so many sources."""
     return int(lib.dimg_delta_work_bytes(content_bytes))
 
 
 def delta_bound(content_bytes: int) -> int:
+    """Return how long the body of a delta of so much content may be."""
     return int(lib.dimg_delta_bound(content_bytes))
 
 
 def encode_delta(content: Buffer, sources: Buffer, work: Buffer, body: memoryview) -> tuple[int, ...]:
+    """Fill `body`, of `delta_bound` bytes, with a delta body; return the lengths of its parts."""
     made, base, memory = _in(content), _in(sources), ffi.from_buffer("uint8_t[]", work, require_writable=True)
     out, part_bytes = ffi.from_buffer("uint8_t[]", body, require_writable=True), ffi.new("size_t[]", DELTA_PARTS)
     status = lib.dimg_encode_delta(base, len(base), made, len(made), memory, len(memory), out, len(out), part_bytes)
@@ -400,16 +436,23 @@ def encode_delta(content: Buffer, sources: Buffer, work: Buffer, body: memoryvie
 
 
 def decode_delta(body: Buffer, sources: Buffer, out: memoryview) -> None:
+    """Fill `out` with what a body makes of the sources; raises NativeError for a body that is not valid."""
     encoded, base, content = _in(body), _in(sources), ffi.from_buffer("uint8_t[]", out, require_writable=True)
     _check("decode_delta", lib.dimg_decode_delta(base, len(base), encoded, len(encoded), content, len(content)))
 
 
 def read_ranges(descriptor: int, ranges: Ranges, out: Buffer, *, only_cached: bool = False) -> FailedRange | None:
+    """Fill `out` from ranges of a file; return the first that could not be read whole, None if there is none.
+
+    Args:
+        only_cached: read nothing that is not in the page cache (RWF_NOWAIT).
+    """
     memory = ffi.from_buffer("uint8_t[]", out, require_writable=True)
     return _move("read_ranges", descriptor, ranges, int(only_cached), memory)
 
 
 def write_ranges(descriptor: int, ranges: Ranges, data: Buffer, most_bytes: int) -> FailedRange | None:
+    """Write ranges of a file from `data`, at most `most_bytes` at a time; return the first that failed, None if none did."""
     _demand("write_ranges", most_bytes > 0)
     return _move("write_ranges", descriptor, ranges, most_bytes, _in(data))
 

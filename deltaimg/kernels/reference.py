@@ -113,6 +113,7 @@ def _demand(function: str, is_good: bool, status: str = "BAD_ARGUMENT") -> None:
 
 
 def digest_buffer(data: Buffer, key: bytes | None = None, out_bytes: int = 32) -> bytes:
+    """Return the BLAKE3 digest of at most 1 MiB, keyed if there is a key of 32 bytes; `out_bytes` of it, 1 to 32."""
     view = view_octets(data)
     _demand("digest_buffer", 0 <= out_bytes <= MAX_DIGEST_BYTES and (key is None or len(key) == KEY_BYTES))
     _demand("digest_buffer", len(view) <= MAX_BLOCK_BYTES)
@@ -120,6 +121,7 @@ def digest_buffer(data: Buffer, key: bytes | None = None, out_bytes: int = 32) -
 
 
 def digest_blocks(key: bytes, data: Buffer, block_bytes: int) -> Digests:
+    """Return the keyed digest of each block, shape (count, 16); those of zero blocks are zero."""
     view = view_octets(data)
     _demand("digest_blocks", len(key) == KEY_BYTES and 0 < block_bytes <= MAX_BLOCK_BYTES)
     _demand("digest_blocks", block_bytes % CHUNK_BYTES == 0 and len(view) % block_bytes == 0)
@@ -136,6 +138,11 @@ def digest_blocks(key: bytes, data: Buffer, block_bytes: int) -> Digests:
 def scan_blocks(
     key: bytes, data: Buffer, block_bytes: int, base_slots: Slots, digests: Digests
 ) -> tuple[Digests, StatusRuns]:
+    """Return the digests of blocks, shape (count, 16), and `STATUS_RUN`s that compare them with the base's.
+
+    Args:
+        base_slots: of each block in the base. digests: the base's, by slot.
+    """
     found = digest_blocks(key, data, block_bytes)
     _demand("scan_blocks", len(base_slots) == len(found))
     _demand("scan_blocks", not len(base_slots) or int(base_slots.max()) < len(digests), "BAD_SLOT")
@@ -149,14 +156,17 @@ def scan_blocks(
 
 
 def is_zero(data: Buffer) -> bool:
+    """Return whether all bytes are zero."""
     return not np.frombuffer(view_octets(data), np.uint8).any()
 
 
 def is_equal(a: Buffer, b: Buffer) -> bool:
+    """Return whether two buffers have the same bytes; of different lengths they have not."""
     return view_octets(a) == view_octets(b)
 
 
 def gather_blocks(data: Buffer, block_bytes: int, indexes: Slots, out: Octets | None = None) -> Octets:
+    """Return blocks by their numbers, one after another; in `out` if that is given."""
     view = view_octets(data)
     _demand("gather_blocks", block_bytes > 0 and len(view) % block_bytes == 0)
     blocks = np.frombuffer(view, np.uint8).reshape(-1, block_bytes)
@@ -207,6 +217,7 @@ def _merge(pieces: Iterator[_Piece]) -> Runs:
 
 
 def expand_runs(runs: Runs, first_block: int, block_count: int) -> Slots:
+    """Return the slot of each of `block_count` blocks; a hole where no run is."""
     end_block = first_block + block_count
     _demand("expand_runs", first_block >= 0 and block_count >= 0 and end_block <= _U64)
     slots = np.full(block_count, HOLE, np.uint32)
@@ -240,11 +251,13 @@ def _split_both(first: list[_Piece], second: list[_Piece]) -> tuple[dict[int, _P
 
 
 def overlay_runs(base: Runs, over: Runs) -> Runs:
+    """Return both maps as one, `over` where they overlap; neighbours that continue each other become one run."""
     under, above = _split_both(_read_runs("overlay_runs", base), _read_runs("overlay_runs", over))
     return _merge(piece for _, piece in sorted({**under, **above}.items()))
 
 
 def subtract_runs(runs: Runs, base: Runs) -> Runs:
+    """Return the parts of `runs` whose blocks have another slot, or none, in `base`."""
     kept, under = _split_both(_read_runs("subtract_runs", runs), _read_runs("subtract_runs", base))
     return _merge(piece for first, piece in kept.items() if under.get(first) != piece)
 
@@ -269,6 +282,7 @@ def _is_power_of_two(n: int) -> bool:
 
 
 def insert_slots(table: Slots, digests: Digests, digest_count: int, first_slot: int, count: int) -> None:
+    """Enter slots [first_slot, first_slot + count) into a match table; of equal digests the first stays."""
     _demand("insert_slots", 0 <= digest_count <= len(digests) and 0 <= first_slot <= _U32 and count >= 0)
     _demand("insert_slots", _is_power_of_two(len(table)))
     _demand("insert_slots", first_slot + count <= digest_count, "BAD_SLOT")
@@ -280,6 +294,7 @@ def insert_slots(table: Slots, digests: Digests, digest_count: int, first_slot: 
 
 
 def match_digests(table: Slots, digests: Digests, digest_count: int, wanted: Digests) -> tuple[Slots, int]:
+    """Return a slot for each of `wanted`, and the new count of digests; unknown ones are appended to `digests`."""
     _demand("match_digests", _is_power_of_two(len(table)))
     _demand("match_digests", FIRST_SLOT <= digest_count <= len(digests))
     slots = np.empty(len(wanted), np.uint32)
@@ -312,6 +327,7 @@ def _name_anchors(words: npt.NDArray[np.uint64]) -> AnchorNames:
 
 
 def collect_anchors(data: Buffer, shift: int) -> tuple[AnchorNames, Slots]:
+    """Return names and positions in bytes of the anchors of a buffer, ascending by position."""
     octets = np.frombuffer(view_octets(data), np.uint8)
     _demand("collect_anchors", 0 <= shift <= 31)
     if len(octets) <= ANCHOR_WINDOW + 8:
@@ -337,6 +353,7 @@ def _bucket(function: str, table: AnchorTable, name: int) -> AnchorTable:
 
 
 def insert_anchors(table: AnchorTable, names: AnchorNames, slots: Slots) -> None:
+    """Enter a slot for each name; a slot of 0 is passed over, and a full bucket forgets an older one."""
     _demand("insert_anchors", len(names) == len(slots))
     for name, slot in zip(names.tolist(), slots.tolist(), strict=True):
         bucket = _bucket("insert_anchors", table, name)
@@ -348,6 +365,7 @@ def insert_anchors(table: AnchorTable, names: AnchorNames, slots: Slots) -> None
 
 
 def find_anchors(table: AnchorTable, names: AnchorNames) -> Slots:
+    """Return the slot that was entered for each name, or 0; a hint, since only 32 bits of a name are compared."""
     slots = np.zeros(len(names), np.uint32)
     for i, name in enumerate(names.tolist()):
         bucket = _bucket("find_anchors", table, name)

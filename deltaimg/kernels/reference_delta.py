@@ -41,7 +41,7 @@ def _note_distance(latest: list[int], kind: int, distance: int) -> None:
 
 
 def _has_base(position: int, count: int, distance: int, source_bytes: int) -> bool:
-    """Tell whether added bytes are single or short, and have bytes `distance` before them to differ from."""
+    """Return whether added bytes are single or short, and have bytes `distance` before them to differ from."""
     base = position - distance
     return count <= _MAX_SHORT and base >= 0 and (base >= source_bytes or count <= source_bytes - base)
 
@@ -224,14 +224,17 @@ def _make_streams(of: _Search) -> _Streams:
 
 
 def delta_work_bytes(content_bytes: int) -> int:
+    """Return how much memory `encode_delta` needs for so much content and so many sources."""
     return (4 << _MAX_TABLE_LOG) + 4 * (content_bytes // _WINDOW + 1) + 6 * content_bytes
 
 
 def delta_bound(content_bytes: int) -> int:
+    """Return how long the body of a delta of so much content may be."""
     return 2 * content_bytes + 1024
 
 
 def encode_delta(content: Buffer, sources: Buffer, work: Buffer, body: memoryview) -> tuple[int, ...]:
+    """Fill `body`, of `delta_bound` bytes, with a delta body; return the lengths of its parts."""
     made, base = bytes(view_octets(content)), bytes(view_octets(sources))
     if len(made) + len(base) > MAX_DELTA_BYTES:
         raise NativeError("encode_delta", "BAD_ARGUMENT")
@@ -386,6 +389,7 @@ class _Maker:
 
 
 def decode_delta(body: Buffer, sources: Buffer, out: memoryview) -> None:
+    """Fill `out` with what a body makes of the sources; raises NativeError for a body that is not valid."""
     base = bytes(view_octets(sources))
     if len(base) + len(out) > MAX_DELTA_BYTES:
         raise NativeError("decode_delta", "BAD_ARGUMENT")

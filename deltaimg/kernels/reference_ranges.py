@@ -11,6 +11,11 @@ from deltaimg.kernels.layout import Buffer, FailedRange, view_octets
 
 
 def read_ranges(descriptor: int, ranges: Ranges, out: Buffer, *, only_cached: bool = False) -> FailedRange | None:
+    """Fill `out` from ranges of a file; return the first that could not be read whole, None if there is none.
+
+    Args:
+        only_cached: read nothing that is not in the page cache (RWF_NOWAIT).
+    """
     flags = os.RWF_NOWAIT if only_cached else 0
     memory = view_octets(out)
     for number, (offset, length, start) in enumerate(_check("read_ranges", ranges, len(memory))):
@@ -27,6 +32,7 @@ def read_ranges(descriptor: int, ranges: Ranges, out: Buffer, *, only_cached: bo
 
 
 def write_ranges(descriptor: int, ranges: Ranges, data: Buffer, most_bytes: int) -> FailedRange | None:
+    """Write ranges of a file from `data`, at most `most_bytes` at a time; return the first that failed, None if none did."""
     if most_bytes <= 0:
         raise NativeError("write_ranges", "BAD_ARGUMENT")
     memory = view_octets(data)

@@ -89,6 +89,7 @@ class RollingSum:
 
     @property
     def weak(self) -> int:
+        """The weak sum of the window."""
         if self.kind == WeakKind.RABIN_KARP:
             return self.a
         if self.kind == WeakKind.WIDE:
@@ -99,6 +100,7 @@ class RollingSum:
 
 
 def weak_sums(kind: WeakKind, data: Buffer, block_bytes: int) -> Sums:
+    """Return the weak sum of each block, shape (count,), uint64; all blocks are whole."""
     view = view_octets(data)
     _demand("weak_sums", block_bytes > 0 and len(view) % block_bytes == 0)
     sums = np.empty(len(view) // block_bytes, np.uint64)
@@ -110,6 +112,7 @@ def weak_sums(kind: WeakKind, data: Buffer, block_bytes: int) -> Sums:
 
 
 def fill_filter(kind: WeakKind, weaks: Sums, filter_bits: int) -> Slots:
+    """Return 2 ** filter_bits bits in words of 32, two of them set for each weak sum."""
     _demand("fill_filter", 8 <= filter_bits <= 27 and weaks.dtype == np.uint64)
     if kind == WeakKind.RABIN_KARP:
         hashes = weaks.astype(np.uint32)
@@ -141,14 +144,21 @@ def _strong_blocks(kind: StrongKind, data: Buffer, block_bytes: int) -> Octets:
 
 
 def blake2b_blocks(data: Buffer, block_bytes: int) -> Octets:
+    """Return the unkeyed BLAKE2b digest of each block, shape (count, 32); blocks have any size, all the same."""
     return _strong_blocks(StrongKind.BLAKE2B, data, block_bytes)
 
 
 def md5_blocks(data: Buffer, block_bytes: int) -> Octets:
+    """Return the MD5 of each block, shape (count, 16); blocks have any size, all the same."""
     return _strong_blocks(StrongKind.MD5, data, block_bytes)
 
 
 def match_blocks(index: BlockIndex, data: Buffer, stretches: Sums, first_position: int = 0) -> BlockMatches:
+    """Return `BLOCK_MATCH`es of old blocks in `data`, ascending, no two overlap.
+
+    Args:
+        stretches: shape (count, 2), [start, end) in bytes: where to search. first_position: of `data` in the file.
+    """
     view = view_octets(data)
     known = set(index.weaks[index.blocks].tolist())
     by_strong: dict[tuple[int, bytes], int] = {}

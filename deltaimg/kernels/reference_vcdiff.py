@@ -166,6 +166,7 @@ class _Application(_Window):
 
 
 def survey_vcdiff(sections: VcdiffSections, segment_bytes: int, target_bytes: int) -> Octets:
+    """Return for each page of the source segment whether a window copies from it; raises NativeError for a bad window."""
     survey = _Survey(sections, segment_bytes, target_bytes)
     survey.run()
     return survey.pages
@@ -174,5 +175,10 @@ def survey_vcdiff(sections: VcdiffSections, segment_bytes: int, target_bytes: in
 def apply_vcdiff(
     sections: VcdiffSections, source: Buffer, out: memoryview, segment_bytes: int, places: Slots | None = None
 ) -> None:
+    """Fill `out` with what a window makes; raises NativeError for a bad window.
+
+    Args:
+        places: for each page of the segment its place among the pages in `source`; without it, all are there in order.
+    """
     view, target = view_octets(source), view_octets(out)
     _Application(sections, view, target, segment_bytes, places).run()

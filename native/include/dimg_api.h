@@ -118,7 +118,7 @@ int dimg_insert_slots(uint32_t *table, size_t capacity, const uint8_t *digests, 
 /* Find the slot of each of `count` digests (16 bytes each at `wanted`). Where one is unknown it becomes a new slot: its digest
  * is appended to `digests` at *digest_count (at least 2; room for digest_capacity entries), entered into `table`, and
  * *digest_count grows; so equal digests in one call share one slot. A digest of zero gives slot 1. Writes out_slots (count) and
- * *digest_count; on TABLE_FULL, BUFFER_TOO_SMALL or BAD_SLOT, *out_done tells how many digests were handled. */
+ * *digest_count; on TABLE_FULL, BUFFER_TOO_SMALL or BAD_SLOT, *out_done is how many digests were handled. */
 int dimg_match_digests(uint32_t *table, size_t capacity, uint8_t *digests, size_t digest_capacity, size_t *digest_count,
                        const uint8_t *wanted, size_t count, uint32_t *out_slots, size_t *out_done);
 
@@ -191,7 +191,7 @@ int dimg_md5_blocks(const uint8_t *data, size_t block_count, size_t block_bytes,
  * Strong sums of windows that only seemed to match may cost 16 bytes for each byte searched, and a little to begin with: no
  * content makes the search take longer than that; matches may be missed then, but never made up.
  *
- * BUFFER_TOO_SMALL: more than `capacity` matches; those written are good, *out_stretch and *out_position tell where to go on.
+ * BUFFER_TOO_SMALL: more than `capacity` matches; those written are good, *out_stretch and *out_position are where to go on.
  * BAD_ARGUMENT: stretches outside `data`, an index that contradicts itself. */
 int dimg_match_blocks(const dimg_block_index *index, const uint8_t *data, size_t data_bytes, uint64_t first_position,
                       const uint64_t *stretches, size_t stretch_count, dimg_block_match *out, size_t capacity,
@@ -242,7 +242,7 @@ int dimg_decode_delta(const uint8_t *sources, size_t source_bytes, const uint8_t
                       size_t content_bytes);
 
 /* ---- vcdiff: one window of a delta, as RFC 3284 has it ----
- * Nothing in a window is believed: each instruction is held against the ends of its sections, of the source segment and of the
+ * Nothing in a window is trusted: each instruction is checked against the ends of its sections, of the source segment and of the
  * target before a byte moves. Uses 7 KiB of stack. */
 
 /* The three sections of a window, as they lie in the file and with no secondary compression; the default code table. */

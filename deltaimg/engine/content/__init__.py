@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What snapshots hold, read back: the repository is only read, and blocks count for nothing until their digests prove them."""
+"""The content of snapshots: the repository is only read, and every block is verified by its digest before it is used."""

@@ -53,7 +53,7 @@ class SnapshotReader:
         self.close()
 
     def hold(self, lock: ReaderLock) -> None:
-        """Hold a lock that is taken until the reader is closed or nobody has it any more."""
+        """Hold a lock that is taken until the reader is closed or garbage-collected."""
         self._lock = lock
         self._finalizer = weakref.finalize(self, lock.release)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records for random reads: expanded when they are asked for, with what they stand on, the latest kept.
+"""Records for random reads: expanded on demand, with the records that they depend on, the latest kept.
 
-What a delta needs is found before anything is read. Each record of that is expanded once, those least deep first, however many
-others stand on it: a chain costs as much as it has records, not as it has paths.
+What a delta needs is found before anything is read. Each record of that is expanded once, by ascending delta depth, however
+many others depend on it: a chain costs as much as it has records, not as it has paths.
 
 Memory  a budget of expanded records, and those asked for at once; of those below the blocks that are needed, as in `Spool`.
 """
@@ -57,7 +57,7 @@ class RecordCache:
         return self._expand([record])[record]
 
     def get_together(self, records: list[int]) -> dict[int, memoryview]:
-        """Return the content of records, what several of them stand on expanded once; raises as `get`."""
+        """Return the content of records, what several of them depend on expanded once; raises as `get`."""
         if self._gather is not None:
             return {record: self.get(record) for record in records}
         return self._expand(records)

@@ -2,7 +2,7 @@
 """A snapshot opened for reading: which records it needs, and which blocks each of them supplies.
 
 Restore and verify walk the records in the order in which they lie in packs, each once; random reads fetch single ones.
-Records that stand alone come first, then deltas, those that stand on other deltas last. Most sources of a delta are blocks that
+Literals come first, then deltas by ascending depth. Most sources of a delta are blocks that
 the snapshot holds too: a restore reads them back from what it has just written; only the others are kept apart.
 
 Memory  24 bytes a run of the map cut at records, 16 bytes a slot of the records used, 8 bytes a block kept for deltas.
@@ -49,7 +49,7 @@ class WalkedGroup:
 
 
 class SnapshotContent:
-    """A snapshot, resolved and its digests proven against its root; raises as `load_resolved`."""
+    """A snapshot, resolved and its digests verified by its root digest; raises as `load_resolved`."""
 
     def __init__(self, repository: Repository, manifest: Manifest, index: Index | None = None) -> None:
         self.manifest = manifest

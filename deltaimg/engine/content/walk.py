@@ -67,7 +67,7 @@ def plan_walk(
     """Plan a walk over `needed`, which are all records that are wanted and all that these are encoded against.
 
     Args:
-        find_blocks: tells which slots the walk can read back; without it none.
+        find_blocks: returns which slots the walk can read back; without it none.
     """
     links, entries = table.index.links, table.entries[needed]
     depths = links.depths[entries]

@@ -44,6 +44,7 @@ class DeltaimgFormat:
     def sign(
         self, old: ImageSource, signature: Output, *, block_bytes: int | None, progress: Progress
     ) -> SignatureResult:
+        """Write digests and weak sums of all blocks that are not zero; raises UsageError for a block size that is not valid."""
         block_bytes = block_bytes or choose_block_bytes(old.size_bytes)
         if not MIN_BLOCK_BYTES <= block_bytes <= MAX_BLOCK_BYTES or block_bytes & (block_bytes - 1):
             raise UsageError(
@@ -68,6 +69,7 @@ class DeltaimgFormat:
     # -- delta -------------------------------------------------------------------------------------------------------
 
     def make_delta(self, signature: Input, new: ImageSource, delta: Output, *, progress: Progress) -> DeltaResult:
+        """Write what makes `new` of the file that was signed, and the root digest of `new`."""
         progress.start("reading the signature", None)
         old = OldSignature.read(signature)
         progress.start("comparing", new.size_bytes)
@@ -90,6 +92,7 @@ class DeltaimgFormat:
     # -- patch -------------------------------------------------------------------------------------------------------
 
     def patch(self, old: ImageSource, delta: Input, target: ImageTarget, *, progress: Progress) -> PatchResult:
+        """Make the new file and verify it by its root digest; raises WrongOldFile if that differs."""
         parts = DeltaReader(delta)
         if old.size_bytes != parts.old_bytes:
             raise WrongOldFile(

@@ -53,6 +53,7 @@ class RdiffFormat:
     def sign(
         self, old: ImageSource, signature: Output, *, block_bytes: int | None, progress: Progress
     ) -> SignatureResult:
+        """Write weak and strong sums of all blocks; raises UsageError for a block size that is not valid."""
         size = block_bytes or choose_block_bytes(old.size_bytes)
         if not 1 <= size <= MAX_BLOCK_BYTES:
             raise UsageError(f"a block size of {size} bytes", hint="1 to 64M, for the format 'rdiff'")
@@ -82,6 +83,7 @@ class RdiffFormat:
     # -- delta -------------------------------------------------------------------------------------------------------
 
     def make_delta(self, signature: Input, new: ImageSource, delta: Output, *, progress: Progress) -> DeltaResult:
+        """Write copies and literals that make `new` of the file that was signed."""
         progress.start("reading the signature", None)
         search = RdiffSearch(parse_rdiff_signature(signature.read, signature.name))
         progress.start("comparing", new.size_bytes)
@@ -101,6 +103,8 @@ class RdiffFormat:
     # -- patch -------------------------------------------------------------------------------------------------------
 
     def patch(self, old: ImageSource, delta: Input, target: ImageTarget, *, progress: Progress) -> PatchResult:
+        """Make the new file; the format has no digest to verify it."""
+
         def read_ops() -> Iterator[Op]:
             for command in parse_rdiff_delta(delta.read, delta.name):
                 if isinstance(command, Copy):

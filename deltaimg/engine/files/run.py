@@ -91,7 +91,7 @@ def patch(
     is_synced: bool = False,
     progress: Progress | None = None,
 ) -> PatchResult:
-    """Write to `new` what `delta` makes of `old`, holes kept; the file gets its name once it is whole, and proven if it can be.
+    """Write to `new` what `delta` makes of `old`, holes kept; the file gets its name once it is complete (and verified).
 
     Raises:
         UsageError, ImageError: a bad option; a file that cannot be read or written. WrongOldFile: `old` is another file.

@@ -2,7 +2,7 @@
 """The operations that make a new file, put together span by span.
 
 Spans are searched side by side, each a little way into the next: a match found at the end of one overlaps what the next one
-found. Whoever comes first is believed, and what follows is cut at its end.
+found. Of overlapping ones the first stays, and the next is cut at its end.
 """
 
 from __future__ import annotations

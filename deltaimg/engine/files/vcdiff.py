@@ -44,6 +44,7 @@ class VcdiffFormat:
     summary: ClassVar[str] = "for the xdelta3 program at the other end; made from both files, without a signature"
 
     def compare(self, old: ImageSource, new: ImageSource, delta: Output, *, progress: Progress) -> DeltaResult:
+        """Write the windows that make `new` of `old`; raises XdeltaUnusable."""
         load_xdelta()
         delta.write(build_vcdiff_head(new.size_bytes))
         progress.start("comparing", new.size_bytes)
@@ -78,6 +79,7 @@ class VcdiffFormat:
         return DeltaResult(image_bytes, bytes_of[COPY], bytes_of[ZERO], bytes_of[LITERAL], delta.written_bytes)
 
     def patch(self, old: ImageSource, delta: Input, target: ImageTarget, *, progress: Progress) -> PatchResult:
+        """Make the new file, each window verified by its Adler-32 where it has one; raises WrongOldFile if that differs."""
         decoder = WindowDecoder(old, delta.name)
         bytes_of = {ZERO: 0, COPY: 0, LITERAL: 0}
 

@@ -62,7 +62,7 @@ class WindowDecoder:
             yield from pool.drain()
 
     def decode(self, window: Window) -> tuple[Window, Op]:
-        """Return a window and what it makes, held against its checksum."""
+        """Return a window and what it makes, compared with its checksum."""
         if window.segment_bytes > max(0, self._old_bytes - window.segment_offset):
             end = window.segment_offset + window.segment_bytes
             raise WrongOldFile(

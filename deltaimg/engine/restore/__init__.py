@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Content back where it came from, or held against what is there: every block is proven on the way, and no snapshot changes."""
+"""Restore a snapshot, or compare it with an image: every block is verified, and no snapshot changes."""

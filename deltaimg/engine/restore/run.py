@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One restore: resolve, plan, fetch, prove, write, name.
+"""One restore: resolve, plan, fetch, verify, write, name.
 
-Always  a file appears under its name only when every block of it was proven; with `keep_going` it appears with holes where
+Always  a file appears under its name only when every block of it was verified; with `keep_going` it appears with holes where
         records are damaged, and the result lists them.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prove that snapshots can be restored, without writing an image; or that an image still is what a snapshot holds."""
+"""Verify that snapshots can be restored, without writing an image; or compare an image with a snapshot."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def verify(
     workers: int | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> VerifyReport:
-    """Read and prove the content of snapshots, each record once however many of them need it.
+    """Read and verify the content of snapshots, each record once however many of them need it.
 
     Args:
         percent: of the content; of all snapshots that which waited longest, so that as many runs as make 100 cover everything.
@@ -277,7 +277,7 @@ def compare_image(
 
 
 def _as_runs(span: ScannedSpan, status: BlockStatus) -> Runs:
-    """Return the blocks of a span that have one status, as runs that tell nothing but where they are."""
+    """Return the blocks of a span that have one status, as runs whose slots mean nothing."""
     chosen = span.statuses[span.statuses["status"] == status]
     runs = np.empty(len(chosen), RUN)
     runs["first_block"] = chosen["first"].astype(np.uint64) + np.uint64(span.first_block)

@@ -15,7 +15,7 @@
 #include "delta.h"
 
 enum {
-    WINDOW = 8,            /* bytes that the table goes by: the shortest copy at a new distance */
+    WINDOW = 8,            /* bytes that are a key of the table: the shortest copy at a new distance */
     COST_ADDED = 5,        /* what an added byte costs, about, in bits */
     COST_RECENT = 6,       /* ... a copy at the latest distance; at one before it, a bit more */
     COST_PLACE = 24,       /* ... a copy at a new distance */
@@ -39,7 +39,7 @@ typedef struct {
     int gain;        /* bits saved; 0: no copy is worth its cost */
     uint32_t from;   /* the position to copy from */
     uint32_t length; /* equal bytes from the position searched on */
-    uint32_t before; /* equal bytes before it; 0 if nobody looked */
+    uint32_t before; /* equal bytes before it; 0 if not looked for */
 } match;
 
 static inline const uint8_t *bytes_at(const search *in, uint32_t position)

@@ -7,7 +7,7 @@
  * level by level. Only the last few inputs of a level leave lanes empty, and a group has up to 1024 chunks.
  *
  * Memory  A group's chaining values: 32 KiB for one level, 22 KiB for the next, on the stack.
- * Limits  A tree with an odd level (a block of 3 KiB, say) hashes its parents alone: slower, and nobody's block size.
+ * Limits  A tree with an odd level (a block of 3 KiB, say) hashes its parents alone: slower, but no block size that deltaimg allows has one.
  * Always  All blocks of a call have one size, so all trees have one shape and the root flag is a property of the level.
  * Source  See blake3.h. */
 #include <string.h>

@@ -12,7 +12,7 @@
  *
  * Always  A match counts only when the strong sums agree. Entries name blocks that exist, or the call fails.
  * Source  A. Tridgell, "Efficient Algorithms for Sorting and Synchronization" (1999), chapter 3: the weak sum first, the strong one
- *         where it agrees. The filter is that of B. Bloom, "Space/Time Trade-offs in Hash Coding" (1970), with one bit a sum. */
+ *         where it agrees. The filter is that of B. Bloom, "Space/Time Trade-offs in Hash Coding" (1970), with two bits a sum. */
 #include <string.h>
 
 #include "../../include/dimg.h"
@@ -49,7 +49,7 @@ static int is_in_filter(const dimg_block_index *index, uint64_t weak)
     return dimg_filter_has(index->filter, dimg_filter_hash(index->weak_kind, weak), index->filter_bits - 5);
 }
 
-/* The MD5 of the window at `position`, and those of the windows behind it, to be at hand should this one match. */
+/* The MD5 of the window at `position`, and those of the windows behind it, to have them if this one matches. */
 static int compute_md5(search *s, size_t position, uint8_t *out)
 {
     const size_t n = s->index->block_bytes;
@@ -103,7 +103,7 @@ static int find_entries(const dimg_block_index *index, uint64_t mixed, size_t *f
     while (low < bucket_end && index->mixed[low] < mixed)
         low++;
     *first = low;
-    /* Equal weak sums are few, unless somebody made them; then the end is bisected for, too. */
+    /* Equal weak sums are few, unless they were made on purpose; then the end is bisected for, too. */
     size_t step = 1;
     while (low + step < bucket_end && index->mixed[low + step] == mixed)
         step *= 2;
