@@ -16,6 +16,7 @@ from deltaimg.engine.restore.run import restore as restore_manifest
 from deltaimg.errors import UsageError
 from deltaimg.image.open_target import STDOUT
 from deltaimg.options.restore import RestoreOptions
+from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 
@@ -59,7 +60,7 @@ def open_snapshot(repository: Repository, selector: str) -> SnapshotReader:
     manifest = find_snapshot(repository, selector).manifest
     with ExitStack() as stack:
         lock = stack.enter_context(ReaderLock(repository, f"reading {manifest.label}", datetime.now(UTC)))
-        reader = SnapshotContent(repository, manifest).make_reader()
+        reader = SnapshotContent(repository, manifest, load_index(repository)).make_reader()
         stack.pop_all()
         reader.hold(lock)
     return reader

@@ -50,7 +50,7 @@ def diff(
             check_plot(plot, is_forced=force)
         found = run_diff(repository, older, newer)
         if plot is not None:
-            draw_difference(found, map_changes(repository, found, CELLS), plot)
+            draw_difference(found, map_changes(found, CELLS), plot)
             terminal.remark(f"drawn: {plot}")
         if as_json:
             terminal.print_json(

@@ -33,18 +33,17 @@ def show(
         deltaimg show vm1
         deltaimg show vm1@2026-11-23 --json
     """
+    from deltaimg.api.inspection import inspect
     from deltaimg.api.repositories import find_snapshot, open_repository
     from deltaimg.cli.describe import describe_snapshot, format_base, is_forgotten
-    from deltaimg.engine.inspect.explain import explain_snapshot
-    from deltaimg.engine.inspect.run import inspect_snapshot
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
         found = find_snapshot(repository, snapshot)
         manifest = found.manifest
         is_base_forgotten = is_forgotten(manifest.base, repository.list_snapshots(manifest.image))
-        layout = inspect_snapshot(repository, manifest)
-        explanation = explain_snapshot(repository, manifest)
+        inspected = inspect(repository, manifest)
+        layout, explanation = inspected.layout, inspected.explanation
         if as_json:
             terminal.print_json(
                 describe_snapshot(found, is_base_forgotten=is_base_forgotten)

@@ -30,7 +30,7 @@ from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
 from deltaimg.model import GIB
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository
@@ -56,7 +56,7 @@ class RecodingRule(Protocol):
 
 def recode_records(
     repository: Repository,
-    index: Index,
+    index: LoadedIndex,
     entries: npt.NDArray[np.int64],
     rule: RecodingRule,
     writer: PackWriter,
@@ -89,7 +89,7 @@ class _Entries:
     decoded_bytes: int
 
 
-def _split(repository: Repository, index: Index, entries: npt.NDArray[np.int64]) -> Iterator[_Entries]:
+def _split(repository: Repository, index: LoadedIndex, entries: npt.NDArray[np.int64]) -> Iterator[_Entries]:
     """Yield entries in the order in which they lie, of one size of blocks and with room for their sources."""
     rows = index.entries[entries]
     entries = entries[np.lexsort((rows["offset"], rows["pack"]))]
@@ -104,7 +104,7 @@ def _split(repository: Repository, index: Index, entries: npt.NDArray[np.int64])
 
 
 def _halve(
-    repository: Repository, index: Index, entries: npt.NDArray[np.int64], block_bytes: int
+    repository: Repository, index: LoadedIndex, entries: npt.NDArray[np.int64], block_bytes: int
 ) -> Iterator[_Entries]:
     """Yield these entries in as many parts as it takes for the sources of each to have room; one record always has."""
     table = SlotTable(repository, index)
@@ -120,7 +120,7 @@ def _halve(
 class _Batch:
     """One walk over the records of a batch."""
 
-    def __init__(self, repository: Repository, index: Index, rule: RecodingRule, batch: _Entries) -> None:
+    def __init__(self, repository: Repository, index: LoadedIndex, rule: RecodingRule, batch: _Entries) -> None:
         self._rule, self._block_bytes = rule, batch.block_bytes
         self._table = table = SlotTable(repository, index)
         chosen = table.add_entries(batch.entries)

@@ -41,8 +41,10 @@ _TRIES = 3
 _ROOM_ENTRIES = 1 << 20
 
 
-class Index:
-    """Entries number from 0, oldest index object first; their pack and signature numbers count in `packs`, `signatures`.
+class LoadedIndex:
+    """What all index objects of a repository said when they were read: loaded once a run, and passed on.
+
+    Entries number from 0, oldest index object first; their pack and signature numbers count in `packs`, `signatures`.
 
     `damage` says which index objects could not be read; `is_pending`, of each entry, whether its pack is pending deletion, or
     the index object that has it, and with it what the entry needs; `is_missing`, whether its pack is not there: a run that was
@@ -324,7 +326,7 @@ def _start_each(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     return starts
 
 
-def load_index(repository: Repository, without: Collection[str] = ()) -> Index:
+def load_index(repository: Repository, without: Collection[str] = ()) -> LoadedIndex:
     """Read every index object of `repository`; damaged ones are left out and listed in `damage`.
 
     A snapshot that needs none of their records is as good as ever; one that does fails when it is resolved.
@@ -345,7 +347,7 @@ def load_index(repository: Repository, without: Collection[str] = ()) -> Index:
     # Listed after the index objects: what these name was stored before them.
     named = {pack for each in objects.values() for pack in each.packs}
     missing = named - {found.name.rpartition("/")[2] for found in repository.objects.list(PACKS)} if named else named
-    return Index(objects, tuple(damage.values()), pending, missing)
+    return LoadedIndex(objects, tuple(damage.values()), pending, missing)
 
 
 def _read_indexes(

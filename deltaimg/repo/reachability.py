@@ -25,7 +25,7 @@ from deltaimg.arrays import distinct, expand_ranges
 from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, UnsupportedFormat
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS, MapObject
-from deltaimg.repo.index import Index, load_index
+from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
 from deltaimg.repo.numbering import LayerNumbers, list_named_slots
 from deltaimg.repo.object_kinds import MAP
@@ -127,7 +127,7 @@ class SlotBits:
 class Reachable:
     """What all snapshots need, in entries of `index`; of a record in several places, the one that the index finds."""
 
-    index: Index
+    index: LoadedIndex
     manifests: tuple[Manifest, ...]
     maps: frozenset[str]
     is_live: npt.NDArray[np.bool_]
@@ -139,6 +139,8 @@ class Reachable:
 
 def mark(repository: Repository, without: Collection[str] = ()) -> Reachable:
     """Find all that any snapshot needs.
+
+    The index is loaded each time: a prune looks before it plans, and again, at what has changed since, before it deletes.
 
     Args:
         without: names of index objects that are not read, as if they were gone.
@@ -187,7 +189,7 @@ def _mark(repository: Repository, manifests: list[Manifest], without: Collection
     return Reachable(index, tuple(manifests), maps, is_live, mapped.count(), mapped)
 
 
-def close_over_sources(index: Index, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def close_over_sources(index: LoadedIndex, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the entries that `entries` are encoded against, directly or not.
 
     Raises:
@@ -235,7 +237,7 @@ def _name_problem(manifest: Manifest, error: Exception) -> str:
 
 
 def find_pieces(
-    index: Index, needed: NeededLayer
+    index: LoadedIndex, needed: NeededLayer
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Yield what snapshots need of a layer, some at a time: entries of records, and first slot and length of a stretch of each.
 

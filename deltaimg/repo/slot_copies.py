@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from deltaimg.arrays import expand_ranges
 from deltaimg.errors import IntegrityError
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import LoadedIndex
 
 Numbers = npt.NDArray[np.int64]
 
@@ -31,7 +31,7 @@ class SlotPieces:
         return SlotPieces(self.entries[numbers], self.firsts[numbers], self.counts[numbers])
 
 
-def place_slots(index: Index, wanted: SlotPieces, needed_by: str) -> tuple[SlotPieces, Numbers]:
+def place_slots(index: LoadedIndex, wanted: SlotPieces, needed_by: str) -> tuple[SlotPieces, Numbers]:
     """Return pieces with the same slots of the same records, of entries that have them; and which of `wanted` each belongs to.
 
     The entries of `wanted` are taken where they have the slots. A piece that no entry has whole comes back as single slots.
@@ -59,7 +59,7 @@ def place_slots(index: Index, wanted: SlotPieces, needed_by: str) -> tuple[SlotP
     return joined, np.concatenate((kept, lacking[found >= 0], lacking[found < 0][of_single]))
 
 
-def _place_single(index: Index, wanted: SlotPieces, needed_by: str) -> tuple[SlotPieces, Numbers]:
+def _place_single(index: LoadedIndex, wanted: SlotPieces, needed_by: str) -> tuple[SlotPieces, Numbers]:
     """Do as `place_slots`, slot by slot."""
     origins = np.repeat(np.arange(len(wanted)), wanted.counts)
     firsts, ones = expand_ranges(wanted.firsts, wanted.counts), np.ones(len(origins), np.int64)

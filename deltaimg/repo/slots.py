@@ -31,7 +31,7 @@ from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES, SignatureObject
 from deltaimg.kernels import digest_blocks, digest_buffer, overlay_runs
 from deltaimg.memory import check_room
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.numbering import RecordNumbers, cut_at_records, renumber_runs
 from deltaimg.repo.object_kinds import SIGNATURE
 from deltaimg.repo.repository import Repository
@@ -41,7 +41,7 @@ from deltaimg.repo.slot_copies import SlotPieces, place_slots
 class SlotTable(RecordNumbers):
     """The records and slots of one run of the program."""
 
-    def __init__(self, repository: Repository, index: Index) -> None:
+    def __init__(self, repository: Repository, index: LoadedIndex) -> None:
         super().__init__()
         self._repository = repository
         self.index = index
@@ -67,7 +67,7 @@ class SlotTable(RecordNumbers):
         Where a copy of a record lacks slots that are named, another copy is taken.
 
         Raises:
-            IntegrityError: as `Index.find_needed`, or no copy of a record has a slot.
+            IntegrityError: as `LoadedIndex.find_needed`, or no copy of a record has a slot.
         """
         used = numbers.used_records(runs)
         entries = self.index.find_needed(

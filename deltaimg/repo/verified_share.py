@@ -17,7 +17,7 @@ from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, Store
 from deltaimg.format.manifest import count_microseconds, from_microseconds
 from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.format.verified import VerifiedObject
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.object_kinds import VERIFIED, VERIFIED_NAME
 from deltaimg.repo.repository import Repository
 
@@ -38,7 +38,7 @@ class VerifiedSummary:
 class VerifiedShare:
     """The packs of an index, by number: how much is in each, and when its content was last verified."""
 
-    def __init__(self, repository: Repository, index: Index) -> None:
+    def __init__(self, repository: Repository, index: LoadedIndex) -> None:
         self._repository = repository
         self._names = sorted(set(index.packs))
         numbers = {name: number for number, name in enumerate(self._names)}

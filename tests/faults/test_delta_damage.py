@@ -21,7 +21,7 @@ from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.record import RecordHeader
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
-from deltaimg.repo.index import Index, load_index
+from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
 from tests.golden.kinds import PackContent, build_pack, parse_pack
@@ -94,7 +94,7 @@ class Chain:
             assert "\n" not in str(caught.value)
             assert not target.exists()
         with pytest.raises((IntegrityError, ObjectNotFound, SnapshotIncomplete), match=match):
-            SnapshotContent(repository, self.manifest).make_reader().read(0, len(self.content))
+            SnapshotContent(repository, self.manifest, load_index(repository)).make_reader().read(0, len(self.content))
         for manifest, content in self.nights[:intact]:
             assert_restores(repository, manifest, content)
 
@@ -132,7 +132,7 @@ def flip(data: bytes) -> bytes:
 
 def extents_on(chain: Chain, pack: str) -> list[tuple[int, int]]:
     """Return the extents of the newest image that nobody can know without a pack, joined; found level by level."""
-    content = SnapshotContent(chain.repository, chain.manifest)
+    content = SnapshotContent(chain.repository, chain.manifest, load_index(chain.repository))
     lost = {record for record in range(content.table.record_count) if content.table.pack_of(record) == pack}
     for _ in range(NIGHTS):
         for record in range(content.table.record_count):
@@ -273,7 +273,7 @@ def test_records_that_stand_deeper_than_may_be_are_not_decoded() -> None:
     one = np.array([(0, 1)], SLOT_RUN)
     tables = [SourceTable(ids(number), np.ones(1, np.uint16), one) for number in range(count - 1)]
     content = IndexObject(0, INDEX.packs, INDEX.signatures, entries, link_sources([None, *tables]))
-    depths = Index({"index/" + "44" * 32: content}).links.depths
+    depths = LoadedIndex({"index/" + "44" * 32: content}).links.depths
     assert depths.tolist() == [*range(MAX_DEPTH + 1), *[-1] * (count - MAX_DEPTH - 1)]
 
 

@@ -19,6 +19,7 @@ from deltaimg.engine.restore.run import restore
 from deltaimg.engine.restore.verify import compare_image, verify
 from deltaimg.errors import ContentDamaged, LockLost, ObjectNotFound, SnapshotNotFound
 from deltaimg.options.prune import PruneOptions
+from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.lock_holder import list_locks
 from deltaimg.repo.lock_watch import remove_lock
@@ -65,7 +66,7 @@ class Scene:
 
     def read(self, repository: Repository) -> None:
         with ReaderLock(repository, "reading", START) as lock:
-            reader = SnapshotContent(repository, self.newer).make_reader()
+            reader = SnapshotContent(repository, self.newer, load_index(repository)).make_reader()
             reader.hold(lock)
             content = b"".join(reader.read(at, 50_000) for at in range(0, SIZE, 50_000))
         assert_same_bytes(content, self.image.content)

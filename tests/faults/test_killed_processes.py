@@ -14,6 +14,7 @@ import pytest
 
 from deltaimg.api.repositories import open_repository
 from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ImageLock, MaintenanceLock
 from tests.support.clock import START
 from tests.support.components import LoopFileSystem, loop_file_system
@@ -100,7 +101,7 @@ class Victims:
         assert_sound(repository)
         for ref in refs:
             manifest = repository.load_manifest(ref)
-            reader = SnapshotContent(repository, manifest).make_reader()
+            reader = SnapshotContent(repository, manifest, load_index(repository)).make_reader()
             assert_same_bytes(reader.read(0, manifest.size_bytes), self.contents[ref.id])
         with ImageLock(repository, "vm1", "test", START):
             pass

@@ -20,6 +20,7 @@ from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.forget import forget, forget_images
 from deltaimg.errors import SnapshotNotFound
 from deltaimg.options.prune import PruneOptions
+from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import Policy, plan_named, plan_policy
 from deltaimg.store.memory import MemoryStore
@@ -63,8 +64,8 @@ def sum_up(repository: Repository, ref: SnapshotRef) -> None:
 
 def show(repository: Repository, ref: SnapshotRef) -> None:
     manifest = find_snapshot(repository, ref.id).manifest
-    inspect_snapshot(repository, manifest)
-    explain_snapshot(repository, manifest)
+    inspect_snapshot(repository, manifest, load_index(repository))
+    explain_snapshot(repository, manifest, load_index(repository))
 
 
 def verify_one(repository: Repository, ref: SnapshotRef) -> None:

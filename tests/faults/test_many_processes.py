@@ -14,6 +14,7 @@ from deltaimg.api.repositories import create_repository, open_repository
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.prune.run import prune
 from deltaimg.repo.deletions import load_deletions
+from deltaimg.repo.index import load_index
 from tests.support.world import assert_sound
 
 IMAGES = [f"vm{number}" for number in range(8)]
@@ -50,7 +51,9 @@ def test_backups_side_by_side_with_forget_and_prune_lose_nothing(
         assert list(digests)[-KEPT:] == [each for each in listed if each in list(digests)[-KEPT:]]
         for snapshot, ref in listed.items():
             manifest = repository.load_manifest(ref)
-            content = SnapshotContent(repository, manifest).make_reader().read(0, manifest.size_bytes)
+            content = (
+                SnapshotContent(repository, manifest, load_index(repository)).make_reader().read(0, manifest.size_bytes)
+            )
             assert hashlib.sha256(content).hexdigest() == digests[snapshot]
     done = Counter(maintained.split())
     record_property("side by side", f"{committed} snapshots committed in {seconds} s, meanwhile {dict(done)}")

@@ -19,6 +19,7 @@ from deltaimg.engine.prune.run import PruneResult, prune
 from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import load_deletions
+from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store
 from deltaimg.store.local import LocalStore
@@ -128,7 +129,9 @@ def check_contents(repository: Repository, contents: dict[str, bytes]) -> None:
     assert {manifest.id for manifest in manifests} == contents.keys()
     for manifest in manifests:
         content = contents[manifest.id]
-        assert SnapshotContent(repository, manifest).make_reader().read(0, len(content)) == content
+        assert (
+            SnapshotContent(repository, manifest, load_index(repository)).make_reader().read(0, len(content)) == content
+        )
 
 
 @pytest.mark.parametrize("mode", ["before", "after", "for good"])

@@ -19,6 +19,7 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.restore.verify import verify
 from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.errors import LastSnapshot, SnapshotPinned
+from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.snapshots import load_snapshots
 from tests.support.clock import FixedClock
@@ -98,7 +99,9 @@ class ForgettingMachine(RuleBasedStateMachine):
             reports = verify(self.repository, self.repository.list_snapshots(), workers=1)
             assert not any(report.damage for report in reports)
             for night in self.nights:
-                content = SnapshotContent(self.repository, self.repository.load_manifest(ref_of(night)))
+                content = SnapshotContent(
+                    self.repository, self.repository.load_manifest(ref_of(night)), load_index(self.repository)
+                )
                 assert content.make_reader().read(0, len(night.content)) == night.content
 
 

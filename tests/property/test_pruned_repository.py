@@ -19,6 +19,7 @@ from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.flatten import flatten
 from deltaimg.errors import DeltaimgError, StoreUnavailable
 from deltaimg.options.prune import PruneOptions
+from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository, SnapshotRef
 from tests.property.test_repository import RepositoryMachine
@@ -114,7 +115,12 @@ class PrunedRepositoryMachine(RepositoryMachine):
     def check_contents(self) -> None:
         self.check_manifests()
         for manifest, content in self.taken:
-            assert SnapshotContent(self.repository, manifest).make_reader().read(0, len(content)) == content
+            assert (
+                SnapshotContent(self.repository, manifest, load_index(self.repository))
+                .make_reader()
+                .read(0, len(content))
+                == content
+            )
 
 
 @pytest.mark.parametrize(("examples", "steps"), [(15, 15), pytest.param(200, 40, marks=pytest.mark.long)])

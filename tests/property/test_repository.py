@@ -22,6 +22,7 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.inspect.diff import diff_snapshots
 from deltaimg.engine.restore.verify import verify
 from deltaimg.format.manifest import Manifest
+from deltaimg.repo.index import load_index
 from deltaimg.store.interface import Store
 from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
@@ -89,7 +90,7 @@ class RepositoryMachine(RuleBasedStateMachine):
     def read_a_range(self, data: st.DataObject, offset: int, length: int) -> None:
         manifest, content = data.draw(st.sampled_from(self.taken))
         assert (
-            SnapshotContent(self.repository, manifest).make_reader().read(offset, length)
+            SnapshotContent(self.repository, manifest, load_index(self.repository)).make_reader().read(offset, length)
             == content[offset : offset + length]
         )
 

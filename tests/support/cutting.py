@@ -14,7 +14,7 @@ from deltaimg.engine.content.record_cache import RecordCache
 from deltaimg.format.index import INDEXES
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES
-from deltaimg.repo.index import Index, load_index
+from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository
@@ -42,7 +42,7 @@ def store_cut(repository: Repository, kept: Mapping[int, Sequence[int]], *, bloc
         writer.finish()
 
 
-def remove_index_objects(repository: Repository, index: Index) -> None:
+def remove_index_objects(repository: Repository, index: LoadedIndex) -> None:
     """Take away the index objects that `index` was loaded from, with the packs and signatures that only they name."""
     for name in index.names:
         repository.objects.store.delete(INDEXES + name)

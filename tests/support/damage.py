@@ -16,6 +16,7 @@ from deltaimg.engine.restore.verify import verify
 from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.format.deletion import Deletion
 from deltaimg.repo.deletions import put_deletion
+from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.snapshots import load_snapshots
 from deltaimg.store.file_port import FilePort
@@ -248,6 +249,6 @@ def assert_has_all(repository: Repository) -> None:
     found = {each.ref.id: each for each in load_snapshots(repository)}
     for each in expected:
         assert found[each.ref.id] == each
-        content = SnapshotContent(repository, each.manifest)  # type: ignore[union-attr]
+        content = SnapshotContent(repository, each.manifest, load_index(repository))  # type: ignore[union-attr]
         wanted = original.content[each.ref.id]
         assert_same_bytes(content.make_reader().read(0, len(wanted)), wanted)

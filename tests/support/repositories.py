@@ -12,6 +12,7 @@ from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.restore.run import RestoreResult, restore
 from deltaimg.format.manifest import Manifest
+from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store
 from deltaimg.store.memory import MemoryStore
@@ -76,7 +77,7 @@ def assert_restores(repository: Repository, manifest: Manifest, content: bytes |
         result = restore(repository, manifest, target, workers=2)
         assert_same_bytes(Path(target).read_bytes(), content)
     assert not result.damage
-    reader = SnapshotContent(repository, manifest).make_reader()
+    reader = SnapshotContent(repository, manifest, load_index(repository)).make_reader()
     middle = len(content) // 2 + 17
     assert reader.read(middle, 9000) == content[middle : middle + 9000]
     return result

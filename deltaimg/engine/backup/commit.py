@@ -40,7 +40,9 @@ def _needs_what_goes(repository: Repository, manifest: Manifest) -> bool:
     """Return whether a map or a record that the snapshot needs is pending deletion, or not there any more."""
     if not set(manifest.maps).isdisjoint(name for each in load_deletions(repository) for name in each.objects.maps):
         return True
-    table = SlotTable(repository, load_index(repository))
+    table = SlotTable(
+        repository, load_index(repository)
+    )  # again: a prune has listed or deleted what the run's index has
     try:
         runs = resolve_map(repository, manifest, table).runs
         needed = table.add_sources(table.used_records(runs))

@@ -28,7 +28,7 @@ from deltaimg.engine.content.walk import ReadSources, RecordWalk, WalkedRecords,
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.format.manifest import Manifest
 from deltaimg.model import DamagedExtent, Extent
-from deltaimg.repo.index import Index, load_index
+from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.numbering import cut_at_records
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository
@@ -51,9 +51,9 @@ class WalkedGroup:
 class SnapshotContent:
     """A snapshot, resolved and its digests verified by its root digest; raises as `load_resolved`."""
 
-    def __init__(self, repository: Repository, manifest: Manifest, index: Index | None = None) -> None:
+    def __init__(self, repository: Repository, manifest: Manifest, index: LoadedIndex) -> None:
         self.manifest = manifest
-        self.table = SlotTable(repository, index or load_index(repository))
+        self.table = SlotTable(repository, index)
         self.resolved = load_resolved(repository, manifest, self.table)
         self.runs = self.resolved.map.runs
         self._reader = RecordReader(repository, self.table, find_delta_decoder)

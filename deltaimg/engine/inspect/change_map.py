@@ -12,12 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, end_blocks
 from deltaimg.engine.inspect.diff import Difference
-from deltaimg.repo.index import load_index
-from deltaimg.repo.layers import resolve_map
-from deltaimg.repo.repository import Repository
-from deltaimg.repo.slots import SlotTable
 
 Shares = npt.NDArray[np.float64]
 
@@ -31,17 +26,11 @@ class ChangeMap:
     data: Shares
 
 
-def map_changes(repository: Repository, difference: Difference, cell_count: int) -> ChangeMap:
-    """Cut the larger of the two images into `cell_count` cells; raises SnapshotError, IntegrityError or StoreError."""
-    newer = difference.newer
-    size = max(difference.older.size_bytes, newer.size_bytes)
-    runs = resolve_map(repository, newer, SlotTable(repository, load_index(repository))).runs
-    data = runs[runs["slot"] >= FIRST_SLOT]
-    starts, ends = data["first_block"].astype(np.int64), end_blocks(data).astype(np.int64)
-    block = newer.block_bytes
-    extents = np.stack((starts * block, np.minimum(ends * block, newer.size_bytes)), axis=1)
+def map_changes(difference: Difference, cell_count: int) -> ChangeMap:
+    """Cut the larger of the two images into `cell_count` cells."""
+    size = max(difference.older.size_bytes, difference.newer.size_bytes)
     changed = np.array([(each.start, each.end) for each in difference.extents], np.int64).reshape(-1, 2)
-    return ChangeMap(size, cover_cells(changed, size, cell_count), cover_cells(extents, size, cell_count))
+    return ChangeMap(size, cover_cells(changed, size, cell_count), cover_cells(difference.data, size, cell_count))
 
 
 def cover_cells(extents: npt.NDArray[np.int64], size_bytes: int, cell_count: int) -> Shares:

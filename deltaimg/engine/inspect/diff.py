@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -31,6 +31,8 @@ class Difference:
     newer: Manifest
     extents: tuple[Extent, ...]
     differing_bytes: int
+    data: npt.NDArray[np.int64] = field(compare=False, repr=False)
+    """Extents [start, end) in bytes that are data in the newer snapshot, ascending; shape (count, 2)."""
 
 
 def diff_snapshots(repository: Repository, older: Manifest, newer: Manifest) -> Difference:
@@ -51,7 +53,10 @@ def diff_snapshots(repository: Repository, older: Manifest, newer: Manifest) -> 
     blocks = _differing_blocks(runs[0], runs[1], table.digests)
     size = max(older.size_bytes, newer.size_bytes)
     extents = tuple(Extent(start * block, min(end * block, size)) for start, end in blocks)
-    return Difference(older, newer, extents, sum(extent.length for extent in extents))
+    data = runs[1][runs[1]["slot"] >= FIRST_SLOT]
+    ends = np.minimum(end_blocks(data).astype(np.int64) * block, newer.size_bytes)
+    data_extents = np.stack((data["first_block"].astype(np.int64) * block, ends), axis=1)
+    return Difference(older, newer, extents, sum(extent.length for extent in extents), data_extents)
 
 
 def _extend(runs: Runs, block_count: int) -> Runs:

@@ -18,7 +18,7 @@ from deltaimg.errors import DeltaimgError
 from deltaimg.format.manifest import Manifest
 from deltaimg.kernels import overlay_runs, subtract_runs
 from deltaimg.model import MIB
-from deltaimg.repo.index import load_index
+from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.layers import resolve_map
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
@@ -72,13 +72,13 @@ class Explanation:
         return sum(kind.payload_bytes for kind in self.stored)
 
 
-def explain_snapshot(repository: Repository, manifest: Manifest) -> Explanation | None:
+def explain_snapshot(repository: Repository, manifest: Manifest, index: LoadedIndex) -> Explanation | None:
     """Return what a snapshot stored and why; None where that is not known: its base is forgotten, or a clock was set back.
 
     Raises:
         SnapshotError, IntegrityError, StoreError: the snapshot cannot be read.
     """
-    table = SlotTable(repository, load_index(repository))
+    table = SlotTable(repository, index)
     with expect_snapshot(repository, SnapshotRef.of(manifest)):
         resolved = resolve_map(repository, manifest, table)
         base_runs = _find_base_runs(repository, manifest, table)

@@ -18,7 +18,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES
-from deltaimg.repo.index import Index, load_index
+from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.keys import QUARANTINE
 from deltaimg.repo.layers import resolve_map
 from deltaimg.repo.repository import Repository
@@ -67,7 +67,7 @@ class _Look:
     def __init__(self, repository: Repository, *, with_depth: bool) -> None:
         self._repository, self._with_depth = repository, with_depth
         self._maps = {found.name for found in repository.objects.list(MAPS)}
-        self._index: Index = load_index(repository)
+        self._index: LoadedIndex = load_index(repository)
         there = {found.name.removeprefix(SIGNATURES) for found in repository.objects.list(SIGNATURES)}
         self._is_signed = np.array([name in there for name in self._index.signatures], np.bool_)
         has_lost = bool(self._index.is_lost.any() or self._index.damage or not self._is_signed.all())

@@ -10,7 +10,7 @@ import numpy as np
 
 from deltaimg.arrays import FIRST_SLOT, HOLE, ZERO, count_run_blocks, distinct
 from deltaimg.format.manifest import Manifest
-from deltaimg.repo.index import load_index
+from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.layers import resolve_map
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
@@ -46,9 +46,9 @@ class SnapshotLayout:
         return self.record_bytes / self.held_bytes if self.held_bytes else 1.0
 
 
-def inspect_snapshot(repository: Repository, manifest: Manifest) -> SnapshotLayout:
+def inspect_snapshot(repository: Repository, manifest: Manifest, index: LoadedIndex) -> SnapshotLayout:
     """Overlay a snapshot's map layers and sum them up; raises SnapshotError, IntegrityError or StoreError."""
-    table = SlotTable(repository, load_index(repository))
+    table = SlotTable(repository, index)
     with expect_snapshot(repository, SnapshotRef.of(manifest)):
         runs = resolve_map(repository, manifest, table).runs
     held = table.used_records(runs)

@@ -84,7 +84,8 @@ class _Adder:
 
     def run(self, *, is_thorough: bool) -> ParityAdded:
         groups = load_parity(self._repository, is_thorough=is_thorough).groups
-        plan = plan_parity(list_needed(self._repository), groups, self._percent)
+        needed = list_needed(self._repository)
+        plan = plan_parity(needed, groups, self._percent)
         self._progress.start("computing parity", sum(pack.size_bytes for group in plan.groups for pack in group))
         for packs in plan.groups:
             self._protect(packs)
@@ -100,7 +101,7 @@ class _Adder:
             removed_groups=len(removed),
             removed_bytes=sum(group.size_bytes for group in removed),
             damaged=tuple(self._damaged),
-            protection=measure_protection(self._repository),
+            protection=measure_protection(needed, load_parity(self._repository)),
         )
 
     def _protect(self, packs: Sequence[PackSize]) -> None:

@@ -16,7 +16,7 @@ from deltaimg.format.pack import PACKS
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock
-from deltaimg.repo.parity import ParityGroup, load_parity
+from deltaimg.repo.parity import ParityGroup, ParityGroups, load_parity
 from deltaimg.repo.repository import Repository
 
 
@@ -63,16 +63,14 @@ class ParityProtection:
 def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityProtection:
     """Tell what parity there is, from listings and tables; with `is_thorough`, read all parity for damage, too."""
     with ReaderLock(repository, "parity show", datetime.now(UTC)) as lock:
-        protection = measure_protection(repository, is_thorough=is_thorough)
+        protection = measure_protection(list_needed(repository), load_parity(repository, is_thorough=is_thorough))
         if protection.damage or protection.lost:
             lock.check()
     return protection
 
 
-def measure_protection(repository: Repository, *, is_thorough: bool = False) -> ParityProtection:
-    """Return the same, for runs that hold a lock already."""
-    needed = list_needed(repository)
-    parity = load_parity(repository, is_thorough=is_thorough)
+def measure_protection(needed: dict[str, int | None], parity: ParityGroups) -> ParityProtection:
+    """Return what parity there is of the packs that `list_needed` returned, for runs that hold a lock already."""
     covered = {pack for group in parity.groups for pack in group.layout.packs if needed.get(pack) is not None}
     sizes = {pack: size for pack, size in needed.items() if size is not None}
     protected_bytes = sum(sizes[pack] for pack in covered)

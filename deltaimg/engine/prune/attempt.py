@@ -21,7 +21,7 @@ from deltaimg.errors import DeltaimgError, LockLost, ReachabilityUnknown, StoreE
 from deltaimg.format.pack import pack_name
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import load_deletions
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.reachability import Reachable, mark
@@ -133,7 +133,7 @@ def _replace(
 class _Damage:
     """What could not be read: packs that stay as they are, and records that were not stored again."""
 
-    def __init__(self, index: Index, progress: Progress) -> None:
+    def __init__(self, index: LoadedIndex, progress: Progress) -> None:
         self._index, self._progress = index, progress
         self.packs: set[str] = set()
         self.entries: set[int] = set()

@@ -23,7 +23,7 @@ from deltaimg.format.index import ENTRY
 from deltaimg.model import KIB, MIB
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import load_deletions
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.reachability import Reachable
 
 _BUDGETS = (512 * KIB, 32 * KIB, 0)
@@ -97,7 +97,7 @@ def plan_deletion(reachable: Reachable, inventory: Inventory) -> PrunePlan:
     return make_plan(reachable, inventory, _DELETE_ONLY)
 
 
-def take_part(plan: PrunePlan, index: Index, budget_bytes: int) -> PrunePlan:
+def take_part(plan: PrunePlan, index: LoadedIndex, budget_bytes: int) -> PrunePlan:
     """Return the part of a plan, made by `plan_deletion`, that stores at most so many bytes of index entries."""
     chosen = _choose_indexes(plan, index, budget_bytes)
     is_going = names_chosen(index.names, chosen)
@@ -113,7 +113,7 @@ def take_part(plan: PrunePlan, index: Index, budget_bytes: int) -> PrunePlan:
     )
 
 
-def _choose_indexes(plan: PrunePlan, index: Index, budget_bytes: int) -> tuple[str, ...]:
+def _choose_indexes(plan: PrunePlan, index: LoadedIndex, budget_bytes: int) -> tuple[str, ...]:
     """Return index objects of a plan, those of which least stays first."""
     stays = np.bincount(index.object_of[plan.reindexed], minlength=len(index.names)) * ENTRY.itemsize
     sizes = {name: int(stays[number]) for number, name in enumerate(index.names) if name in set(plan.indexes)}

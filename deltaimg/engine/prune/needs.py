@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.reachability import SlotBits
 
 _PIECE = 4096
@@ -75,7 +75,7 @@ class SourceRuns:
     counts: Numbers
 
 
-def list_source_runs(index: Index, deltas: Numbers) -> Iterator[SourceRuns]:
+def list_source_runs(index: LoadedIndex, deltas: Numbers) -> Iterator[SourceRuns]:
     """Yield the sources of deltas, some deltas at a time."""
     links = index.links
     for first in range(0, len(deltas), _PIECE):
@@ -86,7 +86,7 @@ def list_source_runs(index: Index, deltas: Numbers) -> Iterator[SourceRuns]:
         yield SourceRuns(of_run, links.entries[of_run].astype(np.int64), firsts, counts)
 
 
-def find_needs(index: Index, mapped: Mapped, is_exempt: Flags | None = None) -> Needs:
+def find_needs(index: LoadedIndex, mapped: Mapped, is_exempt: Flags | None = None) -> Needs:
     """Return what is needed; every delta that is must be sound.
 
     Args:
@@ -106,7 +106,7 @@ def find_needs(index: Index, mapped: Mapped, is_exempt: Flags | None = None) -> 
     return Needs(bits, bits.count(), mapped)
 
 
-def choose_copies(index: Index, bits: SlotBits) -> Mapped:
+def choose_copies(index: LoadedIndex, bits: SlotBits) -> Mapped:
     """Return what snapshots name, told of as few copies of each record as have it.
 
     Args:
@@ -127,7 +127,7 @@ def choose_copies(index: Index, bits: SlotBits) -> Mapped:
     return mapped
 
 
-def _find_better(index: Index, groups: list[list[int]], needs: Needs) -> dict[int, int]:
+def _find_better(index: LoadedIndex, groups: list[list[int]], needs: Needs) -> dict[int, int]:
     """Return entries that are needed beside others of the same record, and the one that has all that is needed of them."""
     better: dict[int, int] = {}
     for group in groups:

@@ -29,7 +29,7 @@ from deltaimg.engine.prune.sizes import (
 )
 from deltaimg.format.index import ENTRY
 from deltaimg.options.prune import PruneOptions
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.reachability import Reachable
 
 MAX_INDEXES = 64
@@ -180,13 +180,15 @@ def names_chosen(names: list[str], chosen: Iterable[str]) -> npt.NDArray[np.bool
 # -- trimming ----------------------------------------------------------------------------------------------------------
 
 
-def _measure(index: Index) -> RecordSizes:
+def _measure(index: LoadedIndex) -> RecordSizes:
     slots = index.cuts.count(np.arange(len(index))).astype(np.float32)
     block_bytes = np.exp2(index.entries["block_shift"].astype(np.float32))
     return RecordSizes(payload_bytes(index.entries).astype(np.float32), slots, block_bytes)
 
 
-def _plan_trim(index: Index, untrimmed: TrimPlan, options: PruneOptions, sizes: RecordSizes) -> tuple[TrimPlan, Flags]:
+def _plan_trim(
+    index: LoadedIndex, untrimmed: TrimPlan, options: PruneOptions, sizes: RecordSizes
+) -> tuple[TrimPlan, Flags]:
     """Return which deltas to re-encode, and likewise as flags."""
     mapped = untrimmed.needs.mapped
     candidates = (mapped.slots > 0) & ~index.is_pending & (index.links.counts > 0)
@@ -200,7 +202,7 @@ def _plan_trim(index: Index, untrimmed: TrimPlan, options: PruneOptions, sizes: 
 
 
 def _find_cuts(
-    index: Index, needs: Needs, options: PruneOptions, sizes: RecordSizes
+    index: LoadedIndex, needs: Needs, options: PruneOptions, sizes: RecordSizes
 ) -> tuple[Flags, npt.NDArray[np.float32]]:
     """Return which literals are worth being cut, and about what each record takes with only the slots that are needed."""
     needed = needs.slots.astype(np.float32)
@@ -219,7 +221,7 @@ def _find_cuts(
 
 
 def _count_written(
-    index: Index,
+    index: LoadedIndex,
     trimmed: npt.NDArray[np.int64],
     is_moved: Flags,
     is_resigned: Flags,
@@ -233,7 +235,7 @@ def _count_written(
     return written + int(is_indexed.sum()) * ENTRY.itemsize
 
 
-def _choose_indexes(index: Index, inventory: Inventory, stays: Flags) -> tuple[str, ...]:
+def _choose_indexes(index: LoadedIndex, inventory: Inventory, stays: Flags) -> tuple[str, ...]:
     """Return which index objects go: those with entries that do not stay as they are, or all when there are too many."""
     spoilt = set(distinct(index.object_of[~stays]).tolist())
     names = {name: number for number, name in enumerate(index.names) if name in inventory.indexes}

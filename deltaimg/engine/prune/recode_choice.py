@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.engine.prune.needs import Flags, Mapped, Needs, find_needs, list_source_runs
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import LoadedIndex
 
 _ROUNDS = 8
 
@@ -50,7 +50,7 @@ class _Weights:
 
 
 def choose_recoded(
-    index: Index, mapped: Mapped, candidates: Flags, sizes: RecordSizes, least_gain: float
+    index: LoadedIndex, mapped: Mapped, candidates: Flags, sizes: RecordSizes, least_gain: float
 ) -> tuple[Flags, Numbers]:
     """Choose deltas that free at least `least_gain` bytes, and more than none, for each byte that is decoded or written.
 
@@ -74,7 +74,7 @@ def choose_recoded(
 
 
 def _choose_more(
-    index: Index, mapped: Mapped, chosen: Flags, candidates: Flags, sizes: RecordSizes, least_gain: float
+    index: LoadedIndex, mapped: Mapped, chosen: Flags, candidates: Flags, sizes: RecordSizes, least_gain: float
 ) -> tuple[Flags, _Weights | None]:
     """Return which candidates are worth being encoded again beside those chosen, and their weights, None if there are none."""
     before = find_needs(index, mapped, chosen)
@@ -90,7 +90,7 @@ def _choose_more(
     return np.zeros(len(index), np.bool_), None
 
 
-def _weigh(index: Index, before: Needs, after: Needs, added: Flags, sizes: RecordSizes) -> _Weights:
+def _weigh(index: LoadedIndex, before: Needs, after: Needs, added: Flags, sizes: RecordSizes) -> _Weights:
     """Weigh the added deltas, if all of them are encoded again.
 
     What is freed is charged from the bottom of each chain upwards: a delta that goes adds to what its users free what it frees
@@ -122,7 +122,7 @@ def _weigh(index: Index, before: Needs, after: Needs, added: Flags, sizes: Recor
 class _LinksOf:
     """The links of some deltas, to be summed up delta by delta."""
 
-    def __init__(self, index: Index, deltas: npt.NDArray[np.int64]) -> None:
+    def __init__(self, index: LoadedIndex, deltas: npt.NDArray[np.int64]) -> None:
         self._links, self.deltas = index.links, deltas
         self.numbers = index.links.of(deltas)
         counts = index.links.counts[deltas]
@@ -149,7 +149,7 @@ class _Freed:
 
     def __init__(
         self,
-        index: Index,
+        index: LoadedIndex,
         sources: npt.NDArray[np.integer],
         before: Needs,
         after: Needs,
@@ -180,7 +180,9 @@ class _Freed:
 class _Work:
     """How many bytes must be decoded to decode a record, its share in decoding its sources included."""
 
-    def __init__(self, index: Index, sources: npt.NDArray[np.integer], decoded: Flags, sizes: RecordSizes) -> None:
+    def __init__(
+        self, index: LoadedIndex, sources: npt.NDArray[np.integer], decoded: Flags, sizes: RecordSizes
+    ) -> None:
         self._sources, self._content = sources, sizes.content
         uses = sources[index.links.of(np.flatnonzero(decoded & (index.links.counts > 0)))]
         self._users = np.maximum(np.bincount(uses, minlength=len(index)), 1).astype(np.float32)
@@ -194,7 +196,7 @@ class _Work:
         return work
 
 
-def _count_lost(index: Index, deltas: npt.NDArray[np.int64], needs: Needs) -> Numbers:
+def _count_lost(index: LoadedIndex, deltas: npt.NDArray[np.int64], needs: Needs) -> Numbers:
     """Return of each link of `deltas` how many of its slots are not needed."""
     lost = np.zeros(len(index.links.entries), np.float32)
     for runs in list_source_runs(index, deltas):
@@ -203,7 +205,7 @@ def _count_lost(index: Index, deltas: npt.NDArray[np.int64], needs: Needs) -> Nu
     return lost
 
 
-def _close(index: Index, sources: npt.NDArray[np.integer], added: Flags) -> Flags:
+def _close(index: LoadedIndex, sources: npt.NDArray[np.integer], added: Flags) -> Flags:
     """Return which records must be decoded for the added deltas, these included."""
     links, found = index.links, added.copy()
     for depth in range(int(links.depths.max(initial=0)), 0, -1):

@@ -29,7 +29,7 @@ from deltaimg.format.record import (
 )
 from deltaimg.format.signature import SignatureObject
 from deltaimg.model import MIB
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.object_kinds import INDEX, SIGNATURE, Content, ObjectKind
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.record_reader import ReadGroup, group_reads
@@ -42,7 +42,7 @@ _SIGNATURE_RECORDS = 1 << 16
 
 def copy_records(
     repository: Repository,
-    index: Index,
+    index: LoadedIndex,
     moved: npt.NDArray[np.int64],
     writer: PackWriter,
     progress: Progress,
@@ -79,7 +79,7 @@ def copy_records(
             progress.advance(group.end - group.offset)
 
 
-def _batches(index: Index, moved: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+def _batches(index: LoadedIndex, moved: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
     """Yield entries in order of pack and offset, some packs at a time."""
     ordered = moved[np.lexsort((index.entries["offset"][moved], index.entries["pack"][moved]))]
     sizes = np.cumsum(payload_bytes(index.entries[ordered]))
@@ -115,7 +115,7 @@ def _copy_group(repository: Repository, table: SlotTable, group: ReadGroup, writ
         writer.add(header, kept, digests.copy(), tables)
 
 
-def _expected_tables(index: Index, entry: int, found: RecordTables) -> bytes:
+def _expected_tables(index: LoadedIndex, entry: int, found: RecordTables) -> bytes:
     """Return the tables that a record must begin with by the index, with the digests that only the record itself has."""
     cut, entries = b"", np.array([entry])
     if index.cuts.is_cut(entries)[0]:
@@ -128,7 +128,7 @@ def _expected_tables(index: Index, entry: int, found: RecordTables) -> bytes:
 class IndexRewriter:
     """Writes index objects for entries whose own go, and signatures for those whose digests move."""
 
-    def __init__(self, repository: Repository, index: Index) -> None:
+    def __init__(self, repository: Repository, index: LoadedIndex) -> None:
         self._repository, self._index = repository, index
         self.stored_bytes = 0
 

@@ -20,7 +20,7 @@ from deltaimg.format.manifest import SNAPSHOTS, parse_manifest
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.format.verified import VERIFIED
 from deltaimg.repo.deletions import load_deletions
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.index_edit import select_entries
 from deltaimg.repo.object_kinds import INDEX
 from deltaimg.repo.pack_reader import read_damaged_pack
@@ -33,7 +33,7 @@ class RepairPlan:
 
     damaged: set[str]
     """Objects to put aside."""
-    index: Index
+    index: LoadedIndex
     """All records that lie in packs, those in damaged packs second choice; without digests."""
     scanned: list[IndexObject]
     """Sound packs that need an index, read record by record."""
@@ -61,7 +61,9 @@ def plan_repair(checker: Checker) -> RepairPlan:
     scanned, unsound = _scan(checker)
     damaged |= {pack_name(each.packs[0]) for each in unsound}
     bad_digests = {name.rpartition("/")[2] for name in damaged if name.startswith(PACKS)}
-    index = Index({str(number): each for number, each in enumerate([*kept, *scanned, *unsound])}, pending=bad_digests)
+    index = LoadedIndex(
+        {str(number): each for number, each in enumerate([*kept, *scanned, *unsound])}, pending=bad_digests
+    )
     salvage = _find_salvage(index)
     lost = _find_lost(checker, index, [*kept, *scanned, *unsound])
     catalog = checker.catalog
@@ -129,7 +131,7 @@ def _scan(checker: Checker) -> tuple[list[IndexObject], list[IndexObject]]:
     return sound, unsound
 
 
-def _find_salvage(index: Index) -> dict[str, dict[int, bytes]]:
+def _find_salvage(index: LoadedIndex) -> dict[str, dict[int, bytes]]:
     """Return the records that are in damaged packs only."""
     salvage: dict[str, dict[int, bytes]] = {}
     numbers = np.flatnonzero(index.is_pending)
@@ -142,7 +144,7 @@ def _find_salvage(index: Index) -> dict[str, dict[int, bytes]]:
     return salvage
 
 
-def _find_lost(checker: Checker, index: Index, objects: list[IndexObject]) -> dict[bytes, int]:
+def _find_lost(checker: Checker, index: LoadedIndex, objects: list[IndexObject]) -> dict[bytes, int]:
     """Return the records that are needed and are in no pack: by maps, and as sources of records that are there."""
     catalog = checker.catalog
     lost = dict(checker.unknown)

@@ -31,7 +31,7 @@ from deltaimg.format.record import (
 )
 from deltaimg.kernels import digest_blocks, digest_buffer
 from deltaimg.model import MIB
-from deltaimg.repo.index import Index
+from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
@@ -101,7 +101,7 @@ class ExpandedRecord:
 class RecordProver:
     """Expands records of an index and computes their digests."""
 
-    def __init__(self, repository: Repository, index: Index) -> None:
+    def __init__(self, repository: Repository, index: LoadedIndex) -> None:
         self.index = index
         self._repository, self._keys = repository, repository.keys
         self._begin()

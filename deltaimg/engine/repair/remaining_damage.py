@@ -13,7 +13,7 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.errors import IntegrityError, SnapshotError, SnapshotNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.pack import pack_name
 from deltaimg.model import DamagedExtent
-from deltaimg.repo.index import Index, load_index
+from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.snapshots import load_snapshot
 
@@ -30,7 +30,7 @@ class SnapshotDamage:
 
 def list_damage(repository: Repository, checker: Checker) -> tuple[SnapshotDamage, ...]:
     """Return every snapshot with damage, those included whose manifests were put aside."""
-    index = load_index(repository)
+    index = load_index(repository)  # again: the repair has written and quarantined index objects
     is_lost = _find_lost(checker, index)
     damage = [_describe(repository, ref, index, is_lost) for ref in repository.list_snapshots()]
     known = {ref.object_name for ref in repository.list_snapshots()}
@@ -41,7 +41,7 @@ def list_damage(repository: Repository, checker: Checker) -> tuple[SnapshotDamag
     return tuple(each for each in damage if each is not None)
 
 
-def _find_lost(checker: Checker, index: Index) -> npt.NDArray[np.bool_]:
+def _find_lost(checker: Checker, index: LoadedIndex) -> npt.NDArray[np.bool_]:
     """Return which entries of the index name a place where the record is not."""
     catalog = checker.catalog
     lost = catalog.entries[~catalog.has_place]
@@ -56,7 +56,7 @@ def _find_lost(checker: Checker, index: Index) -> npt.NDArray[np.bool_]:
 
 
 def _describe(
-    repository: Repository, ref: SnapshotRef, index: Index, is_lost: npt.NDArray[np.bool_]
+    repository: Repository, ref: SnapshotRef, index: LoadedIndex, is_lost: npt.NDArray[np.bool_]
 ) -> SnapshotDamage | None:
     size_bytes = 0
     try:

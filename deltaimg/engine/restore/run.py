@@ -22,6 +22,7 @@ from deltaimg.format.pack import pack_name
 from deltaimg.image.open_target import open_target
 from deltaimg.image.target import ImageTarget
 from deltaimg.model import MIB, DamagedExtent
+from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 
@@ -87,7 +88,7 @@ def _restore(
     started = time.monotonic()
     try:
         progress.start("planning", None)
-        content = SnapshotContent(repository, manifest)
+        content = SnapshotContent(repository, manifest, load_index(repository))
         planned = time.monotonic()
         _warn_of_shortage(target, content.data_bytes, progress)
         if target.is_sequential:

@@ -239,7 +239,9 @@ def compare_image(
     progress = progress or NoProgress()
     started = time.monotonic()
     with ReaderLock(repository, f"comparison with {manifest.label}", datetime.now(UTC)):
-        content = SnapshotContent(repository, manifest)  # All that is needed of the repository is read here.
+        content = SnapshotContent(
+            repository, manifest, load_index(repository)
+        )  # All that is needed of the repository is read here.
     if not source.is_sequential:
         _check_size(source, manifest)
     writer = source.find_writer()

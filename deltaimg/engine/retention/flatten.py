@@ -23,7 +23,7 @@ from deltaimg.engine.recode import recode_records
 from deltaimg.errors import UsageError
 from deltaimg.format.limits import MAX_DEPTH
 from deltaimg.format.manifest import Manifest
-from deltaimg.repo.index import Index, load_index
+from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.repository import Repository, SnapshotRef
@@ -75,7 +75,7 @@ def flatten(
 
 def _find_deep(table: SlotTable, used: npt.NDArray[np.int64], max_depth: int) -> npt.NDArray[np.int64]:
     """Return which records must be literal so that none of `used` is deeper than `max_depth`, the shallowest first."""
-    index: Index = table.index
+    index: LoadedIndex = table.index
     links = index.links
     needed = used if max_depth == 0 else table.add_sources(used)
     entries = table.entries[needed]
@@ -116,7 +116,7 @@ def _recode(
 class _AsLiterals:
     """Keeps all slots that a record has, and no sources."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: LoadedIndex) -> None:
         self._cuts = index.cuts
 
     def list_kept(self, entry: int) -> npt.NDArray[np.int64]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MapObject
-from deltaimg.repo.index import Index, load_index
+from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.layer_tree import LayerNode, grow_trees, walk_layers
 from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.reachability import SlotBits, find_pieces
@@ -61,7 +61,7 @@ def count_freed(repository: Repository, plans: Sequence[ForgetPlan]) -> list[Fre
 class _Needs:
     """The slots that are needed by what was added so far, as content or as the source of a delta."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: LoadedIndex) -> None:
         self.index = index
         self._bits = SlotBits(index.entries["slots"])
         self._is_live = np.zeros(len(index), np.bool_)
@@ -118,7 +118,7 @@ def _load_manifests(repository: Repository, forgotten: Container[SnapshotRef]) -
 
 
 def _find_needed(
-    repository: Repository, index: Index, roots: list[LayerNode]
+    repository: Repository, index: LoadedIndex, roots: list[LayerNode]
 ) -> Iterator[tuple[LayerNode, tuple[_Entries, _Entries, _Entries]]]:
     """Yield for each layer the stretches of slots that snapshots need of it: entries, first slots there, lengths."""
 

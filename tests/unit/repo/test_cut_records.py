@@ -77,7 +77,7 @@ def test_a_map_that_needs_what_is_gone_is_refused_by_name() -> None:
         IntegrityError,
         match=f"({'|'.join(kept.maps)}): needs block 0 of record [0-9a-f]{{16}}, which no copy of it has",
     ):
-        SnapshotContent(repository, kept)
+        SnapshotContent(repository, kept, load_index(repository))
 
 
 def test_what_is_gone_is_stored_again_by_the_next_backup_that_meets_it() -> None:
@@ -188,5 +188,5 @@ def test_a_delta_whose_sources_were_cut_away_is_an_error_to_check_and_to_readers
     problems = [each.problem for each in check(repository).of(Severity.ERROR)]
     assert "1 record of it need sources that no index has" in problems
     with pytest.raises(IntegrityError, match="needs sources that the index does not have"):
-        SnapshotContent(repository, delta)
+        SnapshotContent(repository, delta, load_index(repository))
     assert first.id != delta.id

@@ -55,7 +55,7 @@ def test_hot_blocks_take_no_others_to_the_bound(tmp_path: Path) -> None:
         assert_restores(repository, manifest, bytes(image.content))
         stored.append(manifest.statistics.stored_bytes)
         depths = load_index(repository).links.depths
-        content = SnapshotContent(repository, manifest)
+        content = SnapshotContent(repository, manifest, load_index(repository))
         slots = content.runs["slot"][np.searchsorted(content.runs["first_block"], touched, side="right") - 1]
         shallow = depths[content.table.entries[content.table.records_of(slots)]] <= 2
         assert shallow.mean() > 0.8, f"night {night}"

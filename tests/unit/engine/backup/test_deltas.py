@@ -69,7 +69,7 @@ def test_a_stream_of_deep_deltas_is_the_image(tmp_path: Path) -> None:
         manifest = back_up_image(repository, image, cache_folder=str(tmp_path))
         content = bytes(image.content)
         update_rows(image, chance)
-    with SnapshotContent(repository, manifest).open_in_order() as reader:
+    with SnapshotContent(repository, manifest, load_index(repository)).open_in_order() as reader:
         assert reader.read(0, len(content)) == content
 
 
@@ -80,7 +80,7 @@ def test_no_delta_stands_deeper_than_asked(tmp_path: Path, depth: int) -> None:
         manifest = back_up_image(repository, image, max_depth=depth, cache_folder=str(tmp_path))
         update_rows(image, chance, PAGES)
     assert load_index(repository).links.depths.max() == depth
-    assert SnapshotContent(repository, manifest).plan().decoded_bytes > 0
+    assert SnapshotContent(repository, manifest, load_index(repository)).plan().decoded_bytes > 0
 
 
 def test_none_makes_no_delta_records() -> None:
@@ -177,7 +177,7 @@ def find_read_amplifications(folder: Path, bound: float) -> list[float]:
     costs = []
     for night in range(8):
         manifest = back_up_image(repository, image, max_read_amplification=bound, cache_folder=str(folder))
-        costs.append(inspect_snapshot(repository, manifest).read_amplification)
+        costs.append(inspect_snapshot(repository, manifest, load_index(repository)).read_amplification)
         content = bytes(image.content)
         rewrite_halves(image, night)
     assert_restores(repository, manifest, content)
@@ -198,7 +198,7 @@ def test_records_that_hold_little_by_now_do_not_count_against_deltas(tmp_path: P
         assert not night or manifest.statistics.stored_bytes < manifest.statistics.changed_bytes / 8
         for page in chance.sample(range(PAGES), 60):
             image.write(page * PAGE + 4096 * chance.randrange(4) + chance.randrange(3900), chance.randbytes(100))
-    layout = inspect_snapshot(repository, manifest)
+    layout = inspect_snapshot(repository, manifest, load_index(repository))
     assert layout.restore_cost > 1.5
     assert layout.read_amplification < 1.25
 
@@ -216,7 +216,7 @@ def test_a_run_leaves_nothing_in_memory(tmp_path: Path) -> None:
     finally:
         gc.enable()
     assert kinds.isdisjoint(
-        {"RecordStream", "SourceChooser", "SourceFetcher", "RecordCache", "AnchorCache", "SlotTable", "Index"}
+        {"RecordStream", "SourceChooser", "SourceFetcher", "RecordCache", "AnchorCache", "SlotTable", "LoadedIndex"}
     )
 
 
@@ -227,7 +227,7 @@ def test_explanation_accounts_for_every_block(tmp_path: Path) -> None:
     for night in range(4):
         clock.advance(hours=1)
         manifest = back_up_image(repository, image, cache_folder=str(tmp_path), clock=clock)
-        found = explain_snapshot(repository, manifest)
+        found = explain_snapshot(repository, manifest, load_index(repository))
         assert found is not None
         done = manifest.statistics
         assert found.referenced_bytes == done.referenced_bytes
@@ -251,7 +251,7 @@ def test_contributors_are_where_the_changes_are() -> None:
     clock.advance(hours=1)
     image.write(3 * 2**20 + 5000, random.Random(1).randbytes(300_000))
     image.write(2**20, random.Random(2).randbytes(4096))
-    found = explain_snapshot(repository, back_up_image(repository, image, clock=clock))
+    found = explain_snapshot(repository, back_up_image(repository, image, clock=clock), load_index(repository))
     assert found is not None
     assert [part.start for part in found.contributors] == [3 * 2**20, 2**20]
 
@@ -261,7 +261,7 @@ def test_nothing_is_explained_by_a_clock_that_went_back() -> None:
     back_up_image(repository, make_database(seed=2), name="other", clock=clock)
     clock.advance(hours=-1)
     image.write(0, bytes(make_database(seed=2).content[: 4 * PAGE]))
-    assert explain_snapshot(repository, back_up_image(repository, image, clock=clock)) is None
+    assert explain_snapshot(repository, back_up_image(repository, image, clock=clock), load_index(repository)) is None
 
 
 @pytest.mark.parametrize("mode", ["auto", "zstd", "xdelta", "deltaimg", "best"])
@@ -306,7 +306,7 @@ def test_a_read_expands_no_record_of_a_chain_twice(
         manifest = back_up_image(repository, image, cache_folder=str(tmp_path), max_read_amplification=100.0)
         content = bytes(image.content)
         update_rows(image, chance)
-    snapshot = SnapshotContent(repository, manifest)
+    snapshot = SnapshotContent(repository, manifest, load_index(repository))
     assert load_index(repository).links.depths.max() > 4
     expanded: list[int] = []
     expand = RecordReader.expand

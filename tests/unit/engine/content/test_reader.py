@@ -16,6 +16,7 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.errors import ContentDamaged, UsageError
 from deltaimg.image.extents import ExtentStatus, ImageExtent
 from deltaimg.model import KIB, MIB
+from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
 from tests.support.images import SyntheticImage
@@ -48,7 +49,9 @@ def repository(image: SyntheticImage) -> Repository:
 
 @pytest.fixture(scope="module")
 def reader(repository: Repository, image: SyntheticImage) -> SnapshotReader:
-    return SnapshotContent(repository, back_up_image(repository, image)).make_reader(cache_bytes=MIB)
+    return SnapshotContent(repository, back_up_image(repository, image), load_index(repository)).make_reader(
+        cache_bytes=MIB
+    )
 
 
 def test_reads_of_any_size_at_any_offset_fill_a_dirty_buffer(reader: SnapshotReader, image: SyntheticImage) -> None:
@@ -147,7 +150,7 @@ def test_damage_is_named_and_the_rest_is_still_read() -> None:
     data = bytearray(store.objects[name])
     data[len(data) // 2] ^= 1
     store.objects[name] = bytes(data)
-    reader = SnapshotContent(repository, manifest).make_reader()
+    reader = SnapshotContent(repository, manifest, load_index(repository)).make_reader()
     with pytest.raises(ContentDamaged) as caught:
         reader.read_into(0, bytearray(4 * MIB))
     damaged = caught.value.damage[0]

@@ -226,7 +226,7 @@ def test_a_damaged_record_is_not_copied_and_its_pack_stays() -> None:
     repository.objects.store.objects[pack] = bytes(damaged)
     prune_now(repository)
     assert pack in names(repository, "packs/")
-    SnapshotContent(repository, kept).make_reader().read(SIZE // 2 + PAGE, PAGE)
+    SnapshotContent(repository, kept, load_index(repository)).make_reader().read(SIZE // 2 + PAGE, PAGE)
 
 
 # -- beside others -----------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def test_a_reader_keeps_what_it_may_be_reading_and_the_next_prune_takes_it() -> 
     repository = make_repository()
     first, kept, second, gone = two_images(repository)
     with ReaderLock(repository, "restore", START) as reader:
-        content = SnapshotContent(repository, gone)
+        content = SnapshotContent(repository, gone, load_index(repository))
         keep_only(repository, [kept.id])
         result = prune_now(repository)
         assert result.freed_bytes == 0

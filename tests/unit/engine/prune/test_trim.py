@@ -369,7 +369,7 @@ def restorable(repository: Repository) -> dict[str, list[bool]]:
     """For each snapshot, which of its blocks can be read."""
     found = {}
     for manifest in list_manifests(repository):
-        reader = SnapshotContent(repository, manifest).make_reader()
+        reader = SnapshotContent(repository, manifest, load_index(repository)).make_reader()
         found[manifest.id] = [
             not reader.read_what_is_left(offset, PAGE)[1] for offset in range(0, manifest.size_bytes, PAGE)
         ]

@@ -15,6 +15,7 @@ from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.flatten import FlattenResult, flatten
 from deltaimg.errors import RepositoryLocked, StoreError, StoreUnavailable, UsageError
 from deltaimg.format.manifest import Manifest
+from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.store.memory import MemoryStore
@@ -48,18 +49,21 @@ def flatten_now(repository: Repository, manifest: Manifest, **options: object) -
 def check_all(repository: Repository, taken: list[tuple[Manifest, bytes]]) -> None:
     stand = {manifest.id: manifest for manifest in list_manifests(repository)}
     for manifest, content in taken:
-        assert SnapshotContent(repository, stand[manifest.id]).make_reader().read(0, len(content)) == content
+        assert (
+            SnapshotContent(repository, stand[manifest.id], load_index(repository)).make_reader().read(0, len(content))
+            == content
+        )
 
 
 def test_a_flattened_snapshot_needs_no_deltas_and_no_manifest_changes(
     nights: tuple[Repository, list[tuple[Manifest, bytes]]],
 ) -> None:
     repository, taken = nights
-    assert inspect_snapshot(repository, taken[-1][0]).depth > 1
+    assert inspect_snapshot(repository, taken[-1][0], load_index(repository)).depth > 1
     result = flatten_now(repository, taken[-1][0])
     assert result.recoded_records
     assert list_manifests(repository) == [manifest for manifest, _ in taken]
-    assert inspect_snapshot(repository, result.manifest).depth == 0
+    assert inspect_snapshot(repository, result.manifest, load_index(repository)).depth == 0
     check_all(repository, taken)
     assert_restores(repository, result.manifest, taken[-1][1])
     again = flatten_now(repository, result.manifest)
@@ -72,7 +76,7 @@ def test_no_delta_is_deeper_than_asked(nights: tuple[Repository, list[tuple[Mani
     for manifest, _ in taken:
         flatten_now(repository, manifest, max_depth=depth)
     for manifest in list_manifests(repository):
-        assert inspect_snapshot(repository, manifest).depth <= depth
+        assert inspect_snapshot(repository, manifest, load_index(repository)).depth <= depth
     check_all(repository, taken)
 
 
@@ -83,7 +87,7 @@ def test_what_a_flatten_leaves_behind_goes_with_the_next_prune(
     flattened = flatten_now(repository, taken[-1][0]).manifest
     keep_only(repository, [flattened.id])
     prune(repository, clock=FixedClock())
-    assert inspect_snapshot(repository, flattened).depth == 0
+    assert inspect_snapshot(repository, flattened, load_index(repository)).depth == 0
     check_all(repository, taken[-1:])
 
 
@@ -135,5 +139,5 @@ def test_a_flatten_survives_the_failure_of_any_store_call(
             inner.delete(name)  # its owner, this process, lives on
         after = Repository.open(inner)
         check_all(after, taken[-2:])
-        assert inspect_snapshot(after, flatten_now(after, taken[-1][0]).manifest).depth == 0
+        assert inspect_snapshot(after, flatten_now(after, taken[-1][0]).manifest, load_index(after)).depth == 0
         check_all(after, taken[-2:])

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a snapshot consists of, and what its run stored and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deltaimg.engine.inspect.explain import Explanation, explain_snapshot
+from deltaimg.engine.inspect.run import SnapshotLayout, inspect_snapshot
+from deltaimg.format.manifest import Manifest
+from deltaimg.repo.index import load_index
+from deltaimg.repo.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInspection:
+    """A snapshot's layout, and its explanation, None where that is not known."""
+
+    layout: SnapshotLayout
+    explanation: Explanation | None
+
+
+def inspect(repository: Repository, manifest: Manifest) -> SnapshotInspection:
+    """Return both, told from metadata; raises SnapshotError, IntegrityError or StoreError."""
+    index = load_index(repository)
+    return SnapshotInspection(
+        inspect_snapshot(repository, manifest, index), explain_snapshot(repository, manifest, index)
+    )
