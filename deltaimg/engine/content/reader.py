@@ -75,7 +75,7 @@ class SnapshotReader:
             may have been deleted since the reader's lock was removed.
         """
         buffer = self._allocate(offset, length)
-        self._fill(offset, buffer, None)
+        self._fill(offset, buffer, None, is_zeroed=True)
         return bytes(buffer)
 
     def read_into(self, offset: int, buffer: Buffer) -> int:
@@ -102,7 +102,7 @@ class SnapshotReader:
         """Return the same as `read` with zeros where it cannot be read, and which extents those are; raises StoreError."""
         damage: list[DamagedExtent] = []
         buffer = self._allocate(offset, length)
-        self._fill(offset, buffer, damage)
+        self._fill(offset, buffer, damage, is_zeroed=True)
         return bytes(buffer), sorted(damage)
 
     def extents(self, start: int = 0, end: int | None = None) -> Iterator[ImageExtent]:
@@ -136,14 +136,20 @@ class SnapshotReader:
             raise UsageError(f"cannot read {length} bytes at {offset}")
         return memoryview(bytearray(max(0, min(length, self.size_bytes - offset))))
 
-    def _fill(self, offset: int, buffer: memoryview, damage: list[DamagedExtent] | None) -> int:
-        """Fill a buffer; note what cannot be read in `damage` and make it zeros, or raise if that is None."""
+    def _fill(
+        self, offset: int, buffer: memoryview, damage: list[DamagedExtent] | None, *, is_zeroed: bool = False
+    ) -> int:
+        """Fill a buffer; note what cannot be read in `damage` and make it zeros, or raise if that is None.
+
+        Args:
+            is_zeroed: the buffer is all zeros.
+        """
         if offset < 0:
             raise UsageError(f"cannot read {len(buffer)} bytes at {offset}")
         end = min(offset + len(buffer), self.size_bytes)
         if end <= offset:
             return 0
-        window = _Window(offset, buffer[: end - offset], self._content.manifest.block_bytes)
+        window = _Window(offset, buffer[: end - offset], self._content.manifest.block_bytes, is_zeroed)
         runs = self._find_runs(offset, end)
         is_data = runs["slot"] >= FIRST_SLOT
         for first, count, _ in runs[~is_data].tolist():
@@ -162,9 +168,7 @@ class SnapshotReader:
                         raise self._describe_damage(record, error) from error
                     damage += [window.clear_damaged(first, count, str(error)) for first, count, _ in pieces.tolist()]
                     continue
-                first_slot = int(self._content.table.first_slots[record])
-                for first, count, slot in pieces.tolist():
-                    window.copy(first, count, content, slot - first_slot)
+                window.copy(pieces, content, int(self._content.table.first_slots[record]))
         return end - offset
 
     def _find_runs(self, start: int, end: int) -> Runs:
@@ -203,15 +207,23 @@ class _Window:
     offset: int
     buffer: memoryview
     block_bytes: int
+    is_zeroed: bool
+    """Whether what is not copied is zeros anyway."""
 
-    def copy(self, first_block: int, block_count: int, content: memoryview, content_block: int) -> None:
-        """Copy blocks of a record's content, from its block `content_block` on, to where they belong."""
-        start, end = self._clip(first_block, block_count)
-        shift = (content_block - first_block) * self.block_bytes
-        self.buffer[start - self.offset : end - self.offset] = content[start + shift : end + shift]
+    def copy(self, pieces: Runs, content: memoryview, first_slot: int) -> None:
+        """Copy what a record supplies, from its content, whose first block has `first_slot`, to where it belongs."""
+        buffer, block_bytes, offset, length = self.buffer, self.block_bytes, self.offset, len(self.buffer)
+        for first_block, block_count, slot in pieces.tolist():
+            start, within = first_block * block_bytes - offset, (slot - first_slot) * block_bytes
+            end = min(start + block_count * block_bytes, length)
+            if start < 0:
+                start, within = 0, within - start
+            buffer[start:end] = content[within : within + end - start]
 
     def clear(self, first_block: int, block_count: int) -> None:
         """Make blocks zeros."""
+        if self.is_zeroed:
+            return
         start, end = self._clip(first_block, block_count)
         np.frombuffer(self.buffer, np.uint8)[start - self.offset : end - self.offset] = 0
 

@@ -60,7 +60,8 @@ class RecordCache:
         """Return the content of records, what several of them depend on expanded once; raises as `get`."""
         if self._gather is not None:
             return {record: self.get(record) for record in records}
-        return self._expand(records)
+        kept = {record: content for record in records if (content := self._find(record)) is not None}
+        return kept if len(kept) == len(records) else self._expand(records)
 
     def _find(self, record: int) -> memoryview | None:
         with self._lock:
