@@ -27,32 +27,38 @@ if TYPE_CHECKING:
     from deltaimg.api.restore import open_snapshot, restore
     from deltaimg.api.retention import flatten, forget, forget_snapshots, pin, plan_prune, prune, tag, unpin
     from deltaimg.api.verification import check, verify
-    from deltaimg.engine.backup.options import BackupOptions
     from deltaimg.engine.content.reader import SnapshotReader
     from deltaimg.engine.progress import Progress
     from deltaimg.errors import DeltaimgError
     from deltaimg.format.manifest import Manifest
+    from deltaimg.options.backup import BackupOptions
+    from deltaimg.options.files import DeltaOptions, PatchOptions, SignatureOptions
+    from deltaimg.options.flatten import FlattenOptions
+    from deltaimg.options.keep import Policy
     from deltaimg.options.parity import ParityOptions
     from deltaimg.options.prune import PruneOptions
     from deltaimg.options.restore import RestoreOptions
     from deltaimg.options.verify import VerifyOptions
     from deltaimg.repo.repository import Repository
-    from deltaimg.repo.retention import Policy
     from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BackupOptions": "deltaimg.engine.backup.options",
+    "BackupOptions": "deltaimg.options.backup",
     "DamagedSnapshot": "deltaimg.repo.snapshots",
+    "DeltaOptions": "deltaimg.options.files",
     "DeltaimgError": "deltaimg.errors",
+    "FlattenOptions": "deltaimg.options.flatten",
     "Manifest": "deltaimg.format.manifest",
     "ParityOptions": "deltaimg.options.parity",
-    "Policy": "deltaimg.repo.retention",
+    "PatchOptions": "deltaimg.options.files",
+    "Policy": "deltaimg.options.keep",
     "Progress": "deltaimg.engine.progress",
     "PruneOptions": "deltaimg.options.prune",
     "Repository": "deltaimg.repo.repository",
     "RestoreOptions": "deltaimg.options.restore",
+    "SignatureOptions": "deltaimg.options.files",
     "Snapshot": "deltaimg.repo.snapshots",
     "SnapshotReader": "deltaimg.engine.content.reader",
     "VerifyOptions": "deltaimg.options.verify",
@@ -92,14 +98,18 @@ _HOMES = {
 __all__ = [
     "BackupOptions",
     "DamagedSnapshot",
+    "DeltaOptions",
     "DeltaimgError",
+    "FlattenOptions",
     "Manifest",
     "ParityOptions",
+    "PatchOptions",
     "Policy",
     "Progress",
     "PruneOptions",
     "Repository",
     "RestoreOptions",
+    "SignatureOptions",
     "Snapshot",
     "SnapshotReader",
     "VerifyOptions",

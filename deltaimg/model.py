@@ -18,6 +18,8 @@ MIN_BLOCK_BYTES = 4 * KIB
 MAX_BLOCK_BYTES = MIB
 MAX_IMAGE_BYTES = 2**60
 """An exbibyte: beyond any real device, far below where arithmetic on offsets could overflow 64 bits."""
+MAX_DELTA_DEPTH = 64
+"""Delta records that may depend on one another."""
 MAX_NAME_BYTES = 200
 """Room for a suffix below the 255 bytes that file systems allow."""
 

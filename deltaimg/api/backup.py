@@ -8,13 +8,13 @@ import dataclasses
 from deltaimg import __version__
 from deltaimg.api.vanished import note_loss, remember_snapshots
 from deltaimg.engine.backup.forecast import BackupForecast, forecast_backup
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.progress import Progress
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.command import CommandSource
 from deltaimg.image.open_source import open_source
 from deltaimg.image.source import ImageSource
+from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name
@@ -27,24 +27,16 @@ def backup(
     options: BackupOptions | None = None,
     *,
     is_command: bool = False,
-    use_holes: bool = True,
-    is_direct: bool = False,
-    is_salvaging: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Store the file or device at `image_path` (`-`: the standard input) as the newest snapshot of `image`.
 
     Args:
         is_command: `image_path` is a command for the shell, whose output is the image; its exit status counts.
-        use_holes: trust the file system about holes; otherwise read everything.
-        is_direct: read past the page cache.
-        is_salvaging: back up what a failing disk still reads, with zeros for the rest: the manifest's `unreadable`.
     """
     check_image_name(image)
     options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
-    source = _open(
-        image_path, is_command=is_command, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging
-    )
+    source = _open(image_path, options, is_command=is_command)
     try:
         make_reserve(repository)
         seen = note_loss(repository, image)
@@ -67,22 +59,23 @@ def plan_backup(
     options: BackupOptions | None = None,
     *,
     is_command: bool = False,
-    use_holes: bool = True,
-    is_direct: bool = False,
-    is_salvaging: bool = False,
     progress: Progress | None = None,
 ) -> BackupForecast:
     """Return what `backup` would store, but for how small new content becomes; nothing is stored."""
-    source = _open(
-        image_path, is_command=is_command, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging
-    )
+    options = options or BackupOptions()
+    source = _open(image_path, options, is_command=is_command)
     try:
         return forecast_backup(repository, source, image, options, progress=progress)
     finally:
         source.close()
 
 
-def _open(path: str, *, is_command: bool, use_holes: bool, is_direct: bool, is_salvaging: bool) -> ImageSource:
+def _open(path: str, options: BackupOptions, *, is_command: bool) -> ImageSource:
     if is_command:
         return CommandSource(path)
-    return open_source(path, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
+    return open_source(
+        path,
+        use_holes=not options.ignores_holes,
+        is_direct=options.is_direct,
+        is_salvaging=options.on_read_error == "zero",
+    )

@@ -22,10 +22,11 @@ from deltaimg.engine.retention.forget import forget_images as forget_in_images
 from deltaimg.engine.retention.forget_choice import choose_by_name, choose_by_policy
 from deltaimg.errors import SnapshotNotFound
 from deltaimg.options.definition import validate
+from deltaimg.options.flatten import FlattenOptions
+from deltaimg.options.keep import Policy
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import spending_reserve
-from deltaimg.repo.retention import Policy
 from deltaimg.repo.selector import select_snapshot
 from deltaimg.repo.snapshots import Snapshot
 
@@ -135,11 +136,14 @@ def plan_prune(
 def flatten(
     repository: Repository,
     selectors: Sequence[str] = (),
+    options: FlattenOptions | None = None,
     *,
-    max_depth: int = 0,
     progress: Progress | None = None,
 ) -> list[FlattenResult]:
-    """Make snapshots (all, if none are named) need no delta records deeper than `max_depth`."""
+    """Store the delta records of snapshots (of all, if none are named) again as literals, under the same ids."""
+    options = options or FlattenOptions()
+    validate(options)
+    max_depth = options.max_depth or 0
     if selectors:
         refs = [select_snapshot(repository, each) for each in selectors]
         return [flatten_snapshot(repository, ref, max_depth=max_depth, progress=progress) for ref in refs]

@@ -22,9 +22,10 @@ from deltaimg import __version__
 from deltaimg.cli.completion import find_completer, prepare_completion
 from deltaimg.cli.help_text import format_command, format_group, summarise
 from deltaimg.cli.interruption import describe_interruption
-from deltaimg.cli.options import Threads, move_common_options, parse_count
+from deltaimg.cli.options import Threads, move_common_options
 from deltaimg.cli.shortage import check_address_space, find_shortage
 from deltaimg.errors import Interrupted, UsageError
+from deltaimg.options.values import parse_count
 from deltaimg.threads import limit_workers
 
 COMMAND_GROUPS = {

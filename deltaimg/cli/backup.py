@@ -3,24 +3,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from deltaimg.cli.lock_wait import LockWait, open_to_lock
-from deltaimg.cli.options import (
-    CacheDir,
-    Json,
-    Quiet,
-    Repo,
-    Verbose,
-    parse_count,
-    parse_ratio,
-    parse_size,
-    parse_time,
-)
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import CacheDir, Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 from deltaimg.errors import SourceUnreadable, UsageError
+from deltaimg.options.backup import BackupOptions
 
 if TYPE_CHECKING:
     from deltaimg.engine.backup.forecast import BackupForecast
@@ -31,8 +24,10 @@ _SHOWN = 10
 """Extents that are listed one by one."""
 
 
+@takes_options
 def backup(
     name: Annotated[str, typer.Option("--image", "-i", metavar="NAME", help="Name of the image in the repository.")],
+    options: BackupOptions,
     image: Annotated[
         Optional[str],  # noqa: UP045
         typer.Argument(
@@ -47,106 +42,10 @@ def backup(
             help="Back up what this shell command prints, if it ends with exit status 0.",
         ),
     ] = None,
-    size: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--size", metavar="SIZE", help="Refuse an image or stream that is shorter or longer."),
-    ] = None,
-    taken: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--time",
-            metavar="TIME",
-            help="When the image was saved, as 2026-11-23 or 2026-11-23T02:30. Import older images first.",
-            show_default="now",
-        ),
-    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Say what would be stored, and store nothing.")
     ] = False,
-    comment: Annotated[
-        str,
-        typer.Option("--comment", metavar="TEXT", help="A remark about the snapshot, for people.", show_default=False),
-    ] = "",
-    tag: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--tag", "-t", metavar="TAG", help="Mark the snapshot, for people and for 'forget --keep-tag'; repeatable."
-        ),
-    ] = None,
-    compression: Annotated[
-        str,
-        typer.Option("--compression", "-c", metavar="LEVEL", help="fast, default, best, or a zstd level from 1 to 19."),
-    ] = "default",
-    block_size: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--block-size",
-            metavar="SIZE",
-            help="4K to 1M, a power of two. An image keeps that of its first snapshot.",
-            show_default="4K",
-        ),
-    ] = None,
-    no_holes: Annotated[
-        bool, typer.Option("--no-holes", help="Read everything, whatever the file system says about holes.")
-    ] = False,
-    direct: Annotated[bool, typer.Option("--direct", help="Read past the page cache, with O_DIRECT.")] = False,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Store a qcow2 file, an archive or the like as it is, not the image in it.")
-    ] = False,
-    on_read_error: Annotated[
-        str,
-        typer.Option(
-            "--on-read-error",
-            metavar="WHAT",
-            help="fail; or zero: back up the rest of a failing disk, with zeros for what it cannot read, and list that.",
-        ),
-    ] = "fail",
-    allow_live: Annotated[
-        bool,
-        typer.Option(
-            "--allow-live", help="Accept an image that is in use or written to meanwhile, and mark the snapshot."
-        ),
-    ] = False,
-    allow_shrink: Annotated[
-        bool,
-        typer.Option(
-            "--allow-shrink", help="Accept a stream that is shorter than before, or a file of which little is left."
-        ),
-    ] = False,
-    match_memory: Annotated[
-        str,
-        typer.Option(
-            "--match-memory", metavar="SIZE", help="Memory for finding content that other images store already."
-        ),
-    ] = "256M",
-    delta: Annotated[
-        str,
-        typer.Option(
-            "--delta",
-            metavar="HOW",
-            help="auto: encode new content against similar content where that is smaller, by deltaimg's own codec, and by "
-            "zstd where that leaves much; deltaimg, zstd, xdelta: by this codec, wherever there is any; best: the smallest "
-            "of all, from more content, and slower; none: never.",
-        ),
-    ] = "auto",
-    delta_depth: Annotated[
-        str, typer.Option("--delta-depth", metavar="N", help="How many deltas may depend on one another, 1 to 64.")
-    ] = "8",
-    max_read_amplification: Annotated[
-        str,
-        typer.Option(
-            "--max-read-amplification",
-            metavar="N",
-            help="Restore read amplification: how many times the bytes a restore may decode, for the sake of deltas.",
-        ),
-    ] = "2",
-    delta_memory: Annotated[
-        str, typer.Option("--delta-memory", metavar="SIZE", help="Memory for finding similar content.")
-    ] = "256M",
     cache_dir: CacheDir = None,
-    cache_size: Annotated[
-        str, typer.Option("--cache-size", metavar="SIZE", help="What all images together may take there.")
-    ] = "1G",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing on this host.")] = False,
     lock_wait: LockWait = None,
     repo: Repo = None,
@@ -177,42 +76,18 @@ def backup(
     from deltaimg.api.backup import backup as run_backup
     from deltaimg.api.backup import plan_backup
     from deltaimg.cli.describe import describe_backup
-    from deltaimg.codec.registry import parse_level
-    from deltaimg.engine.backup.options import BackupOptions
 
     source = _choose_source(image, command)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        options = BackupOptions(
-            tags=tuple(tag or ()),
-            comment=comment,
-            level=parse_level(compression),
-            block_bytes=None if block_size is None else parse_size(block_size),
-            allow_live=allow_live,
-            allow_shrink=allow_shrink,
-            stores_containers=raw,
-            expected_bytes=None if size is None else parse_size(size),
-            taken_at=None if taken is None else parse_time(taken),
-            match_budget_bytes=parse_size(match_memory),
-            delta=delta,
-            delta_budget_bytes=parse_size(delta_memory),
-            max_depth=parse_count(delta_depth),
-            max_read_amplification=parse_ratio(max_read_amplification),
-            cache_folder=None if no_cache else cache_dir or _find_cache_folder(terminal),
-            cache_budget_bytes=parse_size(cache_size),
-        )
+        options = replace(options, cache_folder=None if no_cache else cache_dir or _find_cache_folder(terminal))
         repository = open_to_lock(repo, lock_wait, terminal)
-        opened = {
-            "is_command": command is not None,
-            "use_holes": not no_holes,
-            "is_direct": direct,
-            "is_salvaging": _is_salvaging(on_read_error),
-        }
+        is_command = command is not None
         if dry_run:
-            planned = plan_backup(repository, source, name, options, progress=terminal, **opened)
+            planned = plan_backup(repository, source, name, options, is_command=is_command, progress=terminal)
             _report_forecast(planned, name, terminal)
             _warn_of_unreadable(planned.unreadable, image or "command", terminal)
             return
-        manifest = run_backup(repository, source, name, options, progress=terminal, **opened)
+        manifest = run_backup(repository, source, name, options, is_command=is_command, progress=terminal)
         if as_json:
             terminal.print_json(describe_backup(manifest))
         else:
@@ -267,12 +142,6 @@ def _report(manifest: Manifest, terminal: Terminal, *, threads: int) -> None:
             f"  {format_bytes(done.read_bytes)} read, {format_bytes(rate)}/s, in blocks of "
             f"{format_bytes(manifest.block_bytes)}, by {format_count(threads, 'thread')}"
         )
-
-
-def _is_salvaging(on_read_error: str) -> bool:
-    if on_read_error not in ("fail", "zero"):
-        raise UsageError(f"--on-read-error '{on_read_error[:60]}' is neither 'fail' nor 'zero'")
-    return on_read_error == "zero"
 
 
 def _warn_of_unreadable(extents: tuple[Extent, ...], image: str, terminal: Terminal) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, parse_size, require_repo
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal
 from deltaimg.descriptors import write_output
+from deltaimg.options.values import parse_size
 
 if TYPE_CHECKING:
     from deltaimg.engine.content.reader import SnapshotReader

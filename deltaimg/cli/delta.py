@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
-from deltaimg.cli.options import FileFormat, Force, Json, Quiet, Verbose, check_output
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Verbose, check_output
 from deltaimg.cli.terminal import Terminal, format_bytes
+from deltaimg.options.files import DeltaOptions
 
 
+@takes_options
 def delta(
+    options: DeltaOptions,
     signature: Annotated[
         str,
         typer.Argument(
@@ -20,8 +24,6 @@ def delta(
     ],
     new: Annotated[str, typer.Argument(metavar="NEW", help="File, block device, or '-' for the standard input.")],
     output: Annotated[str, typer.Argument(metavar="DELTA", help="New file, or '-' for the standard output.")] = "-",
-    format_: FileFormat = "deltaimg",
-    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -43,11 +45,11 @@ def delta(
 
     is_piped = check_output(output, as_json=as_json)
     with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
-        result = delta_file(signature, new, output, format_name=format_, is_forced=force, progress=terminal)
+        result = delta_file(signature, new, output, options, progress=terminal)
         if as_json:
             terminal.print_json(
                 {
-                    "format": format_,
+                    "format": options.format,
                     "image_bytes": result.image_bytes,
                     "copied_bytes": result.copied_bytes,
                     "zero_bytes": result.zero_bytes,

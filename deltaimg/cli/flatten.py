@@ -3,33 +3,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deltaimg.cli.lock_wait import LockWait, open_to_lock
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_count
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
+from deltaimg.options.flatten import FlattenOptions
 
 if TYPE_CHECKING:
     from deltaimg.engine.retention.flatten import FlattenResult
 
 
+@takes_options
 def flatten(
+    options: FlattenOptions,
     snapshot: Annotated[
         list[str] | None,
         typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or the beginning of an id."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All snapshots of all images; needs --max-depth.")] = False,
-    max_depth: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--max-depth",
-            metavar="NUMBER",
-            help="How many deltas may depend on one another.",
-            show_default="0, no deltas at all",
-        ),
-    ] = None,
     lock_wait: LockWait = None,
     repo: Repo = None,
     as_json: Json = False,
@@ -51,12 +46,11 @@ def flatten(
 
     if every == bool(snapshot):
         raise UsageError("name snapshots, or --all", hint="deltaimg flatten vm1@latest")
-    if every and max_depth is None:
+    if every and options.max_depth is None:
         raise UsageError("--all needs --max-depth", hint="deltaimg flatten --all --max-depth 4")
-    depth = 0 if max_depth is None else parse_count(max_depth)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_to_lock(repo, lock_wait, terminal)
-        results = run_flatten(repository, snapshot or (), max_depth=depth, progress=terminal)
+        results = run_flatten(repository, snapshot or (), options, progress=terminal)
         if as_json:
             terminal.print_json([describe_flattened(each) for each in results])
         for each in results:

@@ -9,47 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from deltaimg.cli.lock_wait import LockWait, open_to_lock
+from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment
+from deltaimg.options.keep import Policy
 
 if TYPE_CHECKING:
     from deltaimg.engine.prune.run import PruneResult
     from deltaimg.engine.retention.forget import Forgotten
-    from deltaimg.repo.retention import Policy, Verdict
+    from deltaimg.repo.retention import Verdict
 
 _EXAMPLE = "'deltaimg forget --keep-daily 7 --keep-weekly 4 --dry-run' shows what a policy would do"
 _COLUMNS = ("snapshot", "taken", "", "kept by")
 
 
-def _keep(name: str, what: str) -> Any:
-    return typer.Option(f"--keep-{name}", metavar="N", help=f"Keep {what}; 'unlimited' for all.")
-
-
+@takes_options
 def forget(
+    policy: Policy,
     names: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="NAME",
             help="With a --keep option: images, all if none is named. Without: snapshots, such as vm1@latest~2 or an id.",
         ),
-    ] = None,
-    last: Annotated[Optional[str], _keep("last", "the newest N snapshots")] = None,  # noqa: UP045
-    hourly: Annotated[Optional[str], _keep("hourly", "the newest of each of the last N hours")] = None,  # noqa: UP045
-    daily: Annotated[Optional[str], _keep("daily", "the newest of each of the last N days")] = None,  # noqa: UP045
-    weekly: Annotated[Optional[str], _keep("weekly", "the newest of each of the last N weeks")] = None,  # noqa: UP045
-    monthly: Annotated[Optional[str], _keep("monthly", "the newest of each of the last N months")] = None,  # noqa: UP045
-    yearly: Annotated[Optional[str], _keep("yearly", "the newest of each of the last N years")] = None,  # noqa: UP045
-    within: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--keep-within",
-            metavar="SPAN",
-            help="Keep all that are at most so much older than the newest: 12h, 30d, 2w, 6m, 1y, 1y6m.",
-        ),
-    ] = None,
-    tags: Annotated[
-        list[str] | None,
-        typer.Option("--keep-tag", metavar="TAG", help="Keep all with this tag, or with all of 'TAG,TAG'; repeatable."),
     ] = None,
     time_zone: Annotated[
         Optional[str],  # noqa: UP045
@@ -95,16 +77,9 @@ def forget(
     from deltaimg.api.vanished import find_vanished
     from deltaimg.errors import UsageError
 
-    counts = {
-        name: _parse_count(name, text)
-        for name, text in zip(
-            ("last", "hourly", "daily", "weekly", "monthly", "yearly"),
-            (last, hourly, daily, weekly, monthly, yearly),
-            strict=True,
-        )
-        if text is not None
-    }
-    has_rule = bool(counts or within is not None or tags)
+    has_rule = policy != Policy()
+    if has_rule and policy.is_empty:
+        raise UsageError("all --keep values are 0, so nothing would be kept", hint=_EXAMPLE)
     if not has_rule and not names:
         raise UsageError("nothing says what to keep, nor what to forget", hint=_EXAMPLE)
     if not has_rule and time_zone is not None:
@@ -120,8 +95,8 @@ def forget(
         )
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         if has_rule:
-            policy, zone = _make_policy(counts, within, tags or []), _parse_zone(time_zone)
             repository = open_to_lock(repo, lock_wait, terminal)
+            zone = _parse_zone(time_zone)
             found = forget_by_policy(repository, policy, names or [], zone=zone, is_dry_run=dry_run, progress=terminal)
         else:
             repository = open_to_lock(repo, lock_wait, terminal)
@@ -138,33 +113,6 @@ def forget(
             terminal.warn(str(error))
         if errors:
             raise errors[0]
-
-
-def _parse_count(name: str, text: str) -> int:
-    """Return the number that a --keep option has; raises UsageError."""
-    from deltaimg.errors import UsageError
-    from deltaimg.repo.retention import UNLIMITED
-
-    if text == "unlimited":
-        return UNLIMITED
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise UsageError(
-            f"--keep-{name} '{text[:60]}' is not a valid number", hint=f"write --keep-{name} 7, or 'unlimited'"
-        )
-    return int(text)
-
-
-def _make_policy(counts: dict[str, int], within: str | None, tags: list[str]) -> Policy:
-    from deltaimg.errors import UsageError
-    from deltaimg.repo.retention import Policy, parse_span
-
-    sets = tuple(frozenset(part.strip() for part in text.split(",")) for text in tags)
-    if any("" in each for each in sets):
-        raise UsageError("--keep-tag has an empty tag", hint="write --keep-tag weekly, or --keep-tag weekly,offsite")
-    policy = Policy(**counts, within=None if within is None else parse_span(within), tags=sets)
-    if policy.is_empty:
-        raise UsageError("all --keep values are 0, so nothing would be kept", hint=_EXAMPLE)
-    return policy
 
 
 def _parse_zone(name: str | None) -> tzinfo | None:

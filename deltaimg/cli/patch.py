@@ -7,19 +7,18 @@ from typing import Annotated
 
 import typer
 
-from deltaimg.cli.options import FileFormat, Json, Quiet, Verbose, check_output
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Verbose, check_output
 from deltaimg.cli.terminal import Terminal, format_bytes
+from deltaimg.options.files import PatchOptions
 
 
+@takes_options
 def patch(
+    options: PatchOptions,
     old: Annotated[str, typer.Argument(metavar="OLD", help="The file that was signed, or a block device.")],
     delta: Annotated[str, typer.Argument(metavar="DELTA", help="What makes NEW of it, or '-' for the standard input.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="New file, block device, or '-' for the standard output.")],
-    format_: FileFormat = "deltaimg",
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Replace an existing file; write to a block device.")
-    ] = False,
-    sync: Annotated[bool, typer.Option("--sync", help="Wait until a new file is on the disk.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -41,11 +40,11 @@ def patch(
 
     is_piped = check_output(new, as_json=as_json)
     with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
-        result = patch_file(old, delta, new, format_name=format_, is_forced=force, is_synced=sync, progress=terminal)
+        result = patch_file(old, delta, new, options, progress=terminal)
         if as_json:
             terminal.print_json(
                 {
-                    "format": format_,
+                    "format": options.format,
                     "image_bytes": result.image_bytes,
                     "copied_bytes": result.copied_bytes,
                     "zero_bytes": result.zero_bytes,

@@ -3,36 +3,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from deltaimg.cli.options import Force, Json, Quiet, Verbose, check_output, parse_size
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Verbose, check_output
 from deltaimg.cli.terminal import Terminal, format_bytes
+from deltaimg.options.files import SignatureOptions
 
 
+@takes_options
 def signature(
+    options: SignatureOptions,
     old: Annotated[str, typer.Argument(metavar="OLD", help="File, block device, or '-' for the standard input.")],
     output: Annotated[str, typer.Argument(metavar="SIG", help="New file, or '-' for the standard output.")] = "-",
-    format_: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="'deltaimg', or 'rdiff' for the rdiff program at the other end. VCDIFF has no signatures.",
-        ),
-    ] = "deltaimg",
-    block_size: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--block-size",
-            "-b",
-            metavar="SIZE",
-            help="Finer blocks: smaller deltas, a larger signature.",
-            show_default="from the size of OLD",
-        ),
-    ] = None,
-    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -55,15 +40,13 @@ def signature(
         result = sign_file(
             old,
             output,
-            format_name=format_,
-            block_bytes=None if block_size is None else parse_size(block_size),
-            is_forced=force,
+            options,
             progress=terminal,
         )
         if as_json:
             terminal.print_json(
                 {
-                    "format": format_,
+                    "format": options.format,
                     "image_bytes": result.image_bytes,
                     "block_bytes": result.block_bytes,
                     "signature_bytes": result.signature_bytes,

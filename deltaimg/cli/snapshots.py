@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, parse_count, require_repo
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment
+from deltaimg.options.values import parse_count
 
 if TYPE_CHECKING:
     from deltaimg.engine.inspect.listing import ListedSnapshot

@@ -6,9 +6,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from deltaimg.codec.libzstd import Parameters, compress, expand
+from deltaimg.options.backup import LEVELS, MAX_LEVEL
 
-LEVELS = {"fast": 1, "default": 3, "best": 15}
-MIN_LEVEL, MAX_LEVEL = 1, 19
 LAZY_LEVELS = range(6, 11)
 """Those of zstd's `lazy` strategies."""
 _LEVELS_ABOVE = 3

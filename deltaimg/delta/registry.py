@@ -26,7 +26,6 @@ _MAKERS: Final[dict[str, Callable[[int], DeltaCodecs]]] = {
         (DeltaimgDelta(max(level, _BEST_LEVEL)), ZstdDelta(max(level, _BEST_LEVEL)), XdeltaDelta(_BEST_LEVEL)),
     ),
 }
-DELTA_MODES: Final = tuple(_MAKERS)
 _SECOND_CODEC_MODES: Final = ("auto", "deltaimg", "best")
 FORCED_MODES: Final = ("zstd", "xdelta", "deltaimg")
 """Those that take a delta wherever there is one, whether a literal would be smaller or not."""

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, distinct, expand_ranges
-from deltaimg.codec.zstd import LEVELS, ZstdCodec
+from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.encode import EncodedRecord, Encoder, Sources
 from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs, make_second_codec
 from deltaimg.engine.content.walk import ReadSources, RecordWalk, plan_walk, take_blocks
@@ -30,6 +30,7 @@ from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
 from deltaimg.model import GIB
+from deltaimg.options.backup import LEVELS
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.record_reader import RecordReader

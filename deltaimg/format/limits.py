@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from deltaimg import text
 from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MIN_BLOCK_BYTES
+from deltaimg.model import MAX_DELTA_DEPTH as MAX_DELTA_DEPTH  # noqa: PLC0414  what readers refuse to go beyond
 
 MAX_OBJECT_BYTES: Final = 2**32 - 1
 MAX_DOCUMENT_BYTES: Final = 1 << 20
@@ -39,8 +40,6 @@ MAX_RECORD_SLOTS: Final = MAX_RECORD_BYTES >> MIN_BLOCK_SHIFT
 MAX_SOURCE_RECORDS: Final = 4096
 MAX_SOURCE_BYTES: Final = 16 << 20
 """What a delta record may be encoded against: a decoder holds so much, the content, and no more."""
-MAX_DEPTH: Final = 64
-"""Delta records that stand on one another, at most; a writer stops far earlier."""
 
 MAX_LAYERS: Final = 64
 """Maps that a manifest lists: a full one, and those that lie over it."""

@@ -10,6 +10,10 @@ from deltaimg.options.values import SIZE, choice
 
 FORMATS = ("deltaimg", "rdiff", "vcdiff")
 _FORMAT = choice(FORMATS, "FORMAT")
+_FORMATS_HELP = (
+    "'deltaimg' is compressed, sparse and verified; 'rdiff' and 'vcdiff' are for the rdiff and xdelta3 programs at the "
+    "other end."
+)
 _FORCE = "Replace an existing file."
 
 
@@ -33,19 +37,16 @@ class SignatureOptions:
 
 @dataclass(frozen=True, slots=True)
 class DeltaOptions:
-    """How a delta is written or applied."""
+    """How a delta is written."""
 
-    format: str = option(
-        "deltaimg",
-        _FORMAT,
-        "'deltaimg' is compressed, sparse and verified; 'rdiff' and 'vcdiff' are for the rdiff and xdelta3 programs at the "
-        "other end.",
-    )
+    format: str = option("deltaimg", _FORMAT, _FORMATS_HELP)
     is_forced: bool = flag(_FORCE, "--force", "-f")
 
 
 @dataclass(frozen=True, slots=True)
-class PatchOptions(DeltaOptions):
-    """How a new file is made."""
+class PatchOptions:
+    """How a new file is made of an old one."""
 
+    format: str = option("deltaimg", _FORMAT, _FORMATS_HELP)
+    is_forced: bool = flag("Replace an existing file; write to a block device.", "--force", "-f")
     is_synced: bool = flag("Wait until a new file is on the disk.", "--sync")

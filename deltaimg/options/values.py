@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from deltaimg.errors import UsageError
@@ -78,7 +79,21 @@ def _format_number(value: float) -> str:
     return f"{value:g}"
 
 
+def parse_time(text: str) -> datetime:
+    """Return the moment that `2026-11-23` or `2026-11-23T02:30` means; raises UsageError.
+
+    It is of the local time zone, unless it names another, as `2026-11-23T02:30Z` does.
+    """
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"'{text[:60]}' is not a valid date or time", hint="write 2026-11-23, 2026-11-23T02:30 or 2026-11-23T02:30Z"
+        ) from error
+
+
 TEXT = ValueType("TEXT", str)
+TIME = ValueType("TIME", parse_time, datetime.isoformat)
 SIZE = ValueType("SIZE", parse_size, format_size, lambda size: "it must not be negative" if size < 0 else None)
 
 

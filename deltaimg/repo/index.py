@@ -25,7 +25,7 @@ from deltaimg.format.index import (
     SourceLinks,
     no_links,
 )
-from deltaimg.format.limits import MAX_DEPTH
+from deltaimg.format.limits import MAX_DELTA_DEPTH
 from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.format.slot_runs import SLOT_RUN
@@ -231,7 +231,7 @@ class Links:
     def depths(self) -> npt.NDArray[np.int8]:
         """How many records must be decoded one after another before each entry can be: 0 for a literal.
 
-        -1 where sources are missing or lie outside their record, form a cycle, or stand deeper than `MAX_DEPTH`.
+        -1 where sources are missing or lie outside their record, form a cycle, or stand deeper than `MAX_DELTA_DEPTH`.
         """
         sources = np.where(self._are_inside(), self.entries, -1)
         return measure_depths(self.counts, self.starts, sources)
@@ -275,7 +275,7 @@ def measure_depths(
     depths = np.full(len(counts), -1, np.int8)
     depths[counts == 0] = 0
     waiting = np.flatnonzero(counts)
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_DELTA_DEPTH):
         if not len(waiting):
             break
         found = sources[expand_ranges(starts[waiting], counts[waiting])]
@@ -298,7 +298,7 @@ def _find_sound(lookup: RecordLookup, links: Links, is_first_choice: npt.NDArray
     firsts = lookup.firsts
     chosen = np.full(len(firsts), -1, np.int64)  # of each record, under the entry that is found first
     for allowed in (is_first_choice, np.ones(len(firsts), np.bool_)):
-        for _ in range(MAX_DEPTH):
+        for _ in range(MAX_DELTA_DEPTH):
             waiting = np.flatnonzero(allowed & (chosen[firsts] < 0))
             is_ready = np.ones(len(waiting), np.bool_)
             deltas = np.flatnonzero(links.counts[waiting])

@@ -18,58 +18,18 @@ Source  the rules are those of restic's `forget`, so that a policy means the sam
 from __future__ import annotations
 
 import calendar
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from deltaimg.errors import LastSnapshot, SnapshotPinned, UsageError
+from deltaimg.errors import LastSnapshot, SnapshotPinned
 from deltaimg.format.manifest import Manifest
+from deltaimg.options.keep import Policy, Span
 from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
-UNLIMITED = 2**31
-"""As many periods as there are."""
 _EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
 """Times before it are no backup's, and would leave the calendar in some time zones."""
-_SPAN = re.compile(r"(?:\d{1,6}[ymwdh])+", re.ASCII)
-_SPAN_PART = re.compile(r"(\d+)([ymwdh])", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of time as a calendar has it: a month back from 31 March is the last day of February."""
-
-    years: int = 0
-    months: int = 0
-    weeks: int = 0
-    days: int = 0
-    hours: int = 0
-
-    def __str__(self) -> str:
-        parts = ((self.years, "y"), (self.months, "m"), (self.weeks, "w"), (self.days, "d"), (self.hours, "h"))
-        return "".join(f"{count}{unit}" for count, unit in parts if count)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """How many periods of each kind keep a snapshot, and what is kept besides the newest."""
-
-    last: int = 0
-    hourly: int = 0
-    daily: int = 0
-    weekly: int = 0
-    monthly: int = 0
-    yearly: int = 0
-    within: Span | None = None
-    """All that are no older than this, counted back from the newest snapshot."""
-    tags: tuple[frozenset[str], ...] = ()
-    """All that have every tag of one of these sets."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no rule that could keep anything."""
-        return not any((self.last, *(getattr(self, name) for name in _PERIODS), self.within, self.tags))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +94,7 @@ def plan_policy(
         if each.moment > now:
             each.rules["in the future"] = None
     past = [each for each in dated if each.moment <= now]
-    for each in past[::-1][: policy.last]:
+    for each in past[::-1][: policy.last or 0]:
         each.rules["last"] = None
     if policy.within and past:
         _apply_span(policy.within, past, zone)
@@ -160,15 +120,6 @@ def plan_named(snapshots: Sequence[AnySnapshot], ids: frozenset[str], *, is_forc
     if ordered and not plan.kept and not is_forced:
         raise LastSnapshot(plan.image, len(ordered))
     return plan
-
-
-def parse_span(text: str) -> Span:
-    """Return the span that `30d`, `12h`, `2w`, `6m` or `1y6m` means; raises UsageError."""
-    parts = _SPAN_PART.findall(text)
-    counts = {unit: int(count) for count, unit in parts}
-    if not _SPAN.fullmatch(text) or len(counts) != len(parts) or not any(counts.values()):
-        raise UsageError(f"'{text[:60]}' is no span of time", hint="write 30d, 12h, 2w, 6m, 1y or a row of them: 1y6m")
-    return Span(*(counts.get(unit, 0) for unit in "ymwdh"))
 
 
 def go_back(moment: datetime, span: Span, zone: tzinfo | None) -> datetime:
@@ -253,7 +204,7 @@ def _apply_periods(policy: Policy, dated: Sequence[_Dated], zone: tzinfo | None)
     """Apply the rules of periods to snapshots whose moments agree with their order, oldest first."""
     for name, period_of in _PERIODS.items():
         periods = [(each, period_of(each.moment.astimezone(zone))) for each in reversed(dated)]
-        _apply_period(name, getattr(policy, name), periods)
+        _apply_period(name, getattr(policy, name) or 0, periods)
 
 
 def _apply_period(name: str, count: int, periods: Sequence[tuple[_Dated, object]]) -> None:

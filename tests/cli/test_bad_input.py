@@ -94,7 +94,7 @@ def test_impossible_options(nights: Nights, tmp_path: Path) -> None:
         ((*backup, "--delta-depth", "x"), "'x' is not a valid whole number"),
         ((*backup, "--delta-depth", "65"), "1 to 64"),
         ((*backup, "--max-read-amplification", "-1"), "'-1' is not a valid number"),
-        ((*backup, "--max-read-amplification", "0.5"), "read amplification of 0.5"),
+        ((*backup, "--max-read-amplification", "0.5"), "--max-read-amplification 0.5: it must be at least 1"),
         ((*backup, "--tag", "a,b"), "tag"),
         (("backup", nights.image), "--image"),
         (("backup", nights.image, "--image", "vm1", "--block-size", "64K"), "has blocks of 4096 bytes"),

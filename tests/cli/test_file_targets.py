@@ -13,6 +13,7 @@ import pytest
 
 from deltaimg.api.files import delta_file, sign_file
 from deltaimg.errors import OutOfResources, OutputError
+from deltaimg.options.files import DeltaOptions, SignatureOptions
 from tests.support.components import small_tmpfs
 from tests.support.images import make_mixed_image
 from tests.support.program import command, environment, fail, succeed
@@ -40,8 +41,8 @@ def make_delta(old: Path, new: Path, format_name: str) -> Path:
     delta, first = old.with_name("delta"), old
     if format_name != "vcdiff":
         first = old.with_name("signature")
-        sign_file(str(old), str(first), format_name=format_name)
-    delta_file(str(first), str(new), str(delta), format_name=format_name)
+        sign_file(str(old), str(first), options=SignatureOptions(format=format_name))
+    delta_file(str(first), str(new), str(delta), options=DeltaOptions(format=format_name))
     return delta
 
 

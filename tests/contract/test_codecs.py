@@ -12,10 +12,11 @@ import zstandard
 from deltaimg.codec.deltaimg_codec import DeltaimgCodec
 from deltaimg.codec.interface import Codec
 from deltaimg.codec.none import NoneCodec
-from deltaimg.codec.registry import find_decoder, parse_level
-from deltaimg.codec.zstd import LEVELS, MAX_LEVEL, MIN_LEVEL, ZstdCodec
+from deltaimg.codec.registry import find_decoder
+from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.errors import UsageError
 from deltaimg.model import MIB
+from deltaimg.options.backup import LEVELS, MAX_LEVEL, MIN_LEVEL, parse_level
 
 CODECS = [
     NoneCodec(),

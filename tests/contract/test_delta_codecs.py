@@ -15,12 +15,13 @@ import zstandard
 from deltaimg.delta import xdelta
 from deltaimg.delta.deltaimg_delta import DeltaimgDelta
 from deltaimg.delta.interface import DeltaCodec
-from deltaimg.delta.registry import DELTA_MODES, find_delta_decoder, make_delta_codecs
+from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs
 from deltaimg.delta.xdelta import XdeltaDelta, load_xdelta
 from deltaimg.delta.zstd_delta import ZstdDelta
 from deltaimg.errors import XdeltaUnusable
 from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.model import MIB
+from deltaimg.options.backup import DELTA_MODES
 from tests.support.components import requires_program
 
 CODECS = [ZstdDelta(), ZstdDelta(9), XdeltaDelta(), XdeltaDelta(1), XdeltaDelta(9), DeltaimgDelta(), DeltaimgDelta(9)]

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from deltaimg.arrays import RANGE
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.errors import ImageError
 from deltaimg.image.command import CommandSource
@@ -26,6 +25,7 @@ from deltaimg.image.prefix import PrefixSource
 from deltaimg.image.source import ImageSource
 from deltaimg.image.stream import StreamSource
 from deltaimg.model import KIB, MAX_IMAGE_BYTES, MIB
+from deltaimg.options.backup import BackupOptions
 from tests.support.components import skip_without
 from tests.support.images import SyntheticImage, SyntheticSource, make_mixed_image
 from tests.support.repositories import assert_restores, assert_same_bytes, make_repository

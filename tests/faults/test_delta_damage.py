@@ -17,7 +17,7 @@ from deltaimg.engine.restore.verify import verify
 from deltaimg.errors import IntegrityError, ObjectNotFound, SnapshotIncomplete
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.index import IndexObject, build_index, link_sources, parse_index
-from deltaimg.format.limits import MAX_DEPTH
+from deltaimg.format.limits import MAX_DELTA_DEPTH
 from deltaimg.format.record import RecordHeader
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
@@ -267,14 +267,14 @@ def test_a_delta_that_says_nothing_sensible_is_refused(chain: Chain, tmp_path: P
 
 
 def test_records_that_stand_deeper_than_may_be_are_not_decoded() -> None:
-    count = MAX_DEPTH + 6
+    count = MAX_DELTA_DEPTH + 6
     entries = np.repeat(INDEX.entries[:1], count)
     entries["id"] = ids(*range(count))
     one = np.array([(0, 1)], SLOT_RUN)
     tables = [SourceTable(ids(number), np.ones(1, np.uint16), one) for number in range(count - 1)]
     content = IndexObject(0, INDEX.packs, INDEX.signatures, entries, link_sources([None, *tables]))
     depths = LoadedIndex({"index/" + "44" * 32: content}).links.depths
-    assert depths.tolist() == [*range(MAX_DEPTH + 1), *[-1] * (count - MAX_DEPTH - 1)]
+    assert depths.tolist() == [*range(MAX_DELTA_DEPTH + 1), *[-1] * (count - MAX_DELTA_DEPTH - 1)]
 
 
 def test_no_flipped_byte_under_a_delta_gives_a_wrong_image(chain: Chain, tmp_path: Path, seed: int) -> None:

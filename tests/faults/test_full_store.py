@@ -17,11 +17,11 @@ from deltaimg.api.retention import forget, prune
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.errors import StoreFull
+from deltaimg.options.keep import Policy
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.object_kinds import RESERVE_NAME
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import RESERVE_BYTES, make_reserve, spending_reserve
-from deltaimg.repo.retention import Policy
 from deltaimg.store.file_port import FilePort
 from deltaimg.store.local import LocalStore
 from tests.support.images import SyntheticImage, make_incompressible_image

@@ -19,10 +19,12 @@ from deltaimg.engine.inspect.run import inspect_repository, inspect_snapshot
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.forget import forget, forget_images
 from deltaimg.errors import SnapshotNotFound
+from deltaimg.options.flatten import FlattenOptions
+from deltaimg.options.keep import Policy
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository, SnapshotRef
-from deltaimg.repo.retention import Policy, plan_named, plan_policy
+from deltaimg.repo.retention import plan_named, plan_policy
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
@@ -118,6 +120,6 @@ def test_flattening_all_passes_over_a_snapshot_that_goes_before_its_turn() -> No
     past, ref = make_past()
     later = past.list_snapshots()[2]
     hooked = HookedStore(past.objects.store, "put locks/vm1", partial(forget_and_prune, past, later))
-    results = flatten(Repository(hooked, past.config), max_depth=1)
+    results = flatten(Repository(hooked, past.config), options=FlattenOptions(max_depth=1))
     assert len(results) == 3
     assert ref.id in {each.manifest.id for each in results}

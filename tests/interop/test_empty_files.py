@@ -11,6 +11,7 @@ import pytest
 
 from deltaimg.api.files import delta_file, patch_file, sign_file
 from deltaimg.errors import IntegrityError
+from deltaimg.options.files import DeltaOptions, PatchOptions, SignatureOptions
 from tests.support.components import requires_program
 
 PAIRS = [
@@ -36,16 +37,19 @@ class Files:
     def make(self) -> None:
         """Make a signature, a delta, and the new file again."""
         if self.format_name != "vcdiff":
-            sign_file(str(self.old), str(self.first), format_name=self.format_name)
+            sign_file(str(self.old), str(self.first), options=SignatureOptions(format=self.format_name))
         else:
             self.first.symlink_to("old")
-        delta_file(str(self.first), str(self.new), str(self.delta), format_name=self.format_name)
+        delta_file(str(self.first), str(self.new), str(self.delta), options=DeltaOptions(format=self.format_name))
         self.patch("delta")
 
     def patch(self, delta: str) -> bytes:
         """Return what a delta makes of the old file."""
         patch_file(
-            str(self.old), str(self.folder / delta), str(self.made), format_name=self.format_name, is_forced=True
+            str(self.old),
+            str(self.folder / delta),
+            str(self.made),
+            options=PatchOptions(format=self.format_name, is_forced=True),
         )
         return self.made.read_bytes()
 
@@ -97,7 +101,7 @@ def test_what_is_made_of_an_empty_file_and_then_cut_is_refused_wherever_it_is_cu
             continue  # the signature of an empty file is no more than a head
         files.cut.write_bytes(signature[:end])
         with pytest.raises(IntegrityError):
-            delta_file(str(files.cut), str(files.new), str(files.never), format_name=files.format_name)
+            delta_file(str(files.cut), str(files.new), str(files.never), options=DeltaOptions(format=files.format_name))
     assert not files.never.exists()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from deltaimg.api.files import delta_file, patch_file
 from deltaimg.errors import IntegrityError, Malformed, UnsupportedFormat, WrongOldFile
+from deltaimg.options.files import DeltaOptions, PatchOptions
 from tests.support.components import requires_program
 
 LINES = b"".join(b"line %d of the old file\n" % number for number in range(4000))
@@ -40,7 +41,7 @@ def run(program: str, *arguments: object) -> None:
 def patched(old: Path, delta: Path, format_name: str) -> bytes:
     """Return what we make of a delta, if anything."""
     made = old.with_name("made")
-    patch_file(str(old), str(delta), str(made), format_name=format_name)
+    patch_file(str(old), str(delta), str(made), options=PatchOptions(format=format_name))
     return made.read_bytes()
 
 
@@ -56,7 +57,7 @@ def patched(old: Path, delta: Path, format_name: str) -> bytes:
 def test_signatures_of_rdiff_of_any_block_size_and_length_of_sums(old: Path, new: Path, rolling: str, options) -> None:
     signature, ours, theirs = (old.with_name(name) for name in ("signature", "ours", "theirs"))
     run("rdiff", "-H", "blake2", "-R", rolling, *options, "signature", old, signature)
-    delta_file(str(signature), str(new), str(ours), format_name="rdiff")
+    delta_file(str(signature), str(new), str(ours), options=DeltaOptions(format="rdiff"))
     run("rdiff", "patch", old, ours, old.with_name("theirs-made"))
     assert old.with_name("theirs-made").read_bytes() == NEW
     run("rdiff", "delta", signature, new, theirs)
@@ -70,7 +71,7 @@ def test_signatures_with_md4_are_refused_by_name_and_deltas_made_with_them_are_r
     signature, ours, theirs = (old.with_name(name) for name in ("signature", "ours", "theirs"))
     run("rdiff", "-H", "md4", "-R", rolling, "signature", old, signature)
     with pytest.raises(UnsupportedFormat, match="MD4") as caught:
-        delta_file(str(signature), str(new), str(ours), format_name="rdiff")
+        delta_file(str(signature), str(new), str(ours), options=DeltaOptions(format="rdiff"))
     assert "--hash blake2" in str(caught.value.hint)
     assert not ours.exists()
     run("rdiff", "delta", signature, new, theirs)
@@ -85,7 +86,7 @@ def test_rdiff_deltas_to_an_empty_file_and_from_one(tmp_path: Path, old: Path) -
     assert patched(old, delta, "rdiff") == b""
     run("rdiff", "-f", "-H", "blake2", "signature", empty, signature)
     delta.unlink()
-    delta_file(str(signature), str(old), str(delta), format_name="rdiff")
+    delta_file(str(signature), str(old), str(delta), options=DeltaOptions(format="rdiff"))
     run("rdiff", "patch", empty, delta, tmp_path / "theirs")
     assert (tmp_path / "theirs").read_bytes() == OLD
 

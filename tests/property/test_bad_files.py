@@ -19,6 +19,7 @@ import pytest
 from deltaimg import errors
 from deltaimg.api.files import delta_file, patch_file, sign_file
 from deltaimg.errors import DeltaimgError
+from deltaimg.options.files import DeltaOptions, PatchOptions, SignatureOptions
 from tests.support.program import read_tree
 
 FORMATS = ("deltaimg", "rdiff", "vcdiff")
@@ -61,12 +62,22 @@ class Files:
     def try_delta(
         self, *, first: Path | str | None = None, new: Path | str | None = None, to: Path | None = None
     ) -> None:
-        delta_file(str(first or self.first), str(new or self.new), str(to or self.made), format_name=self.format_name)
+        delta_file(
+            str(first or self.first),
+            str(new or self.new),
+            str(to or self.made),
+            options=DeltaOptions(format=self.format_name),
+        )
 
     def try_patch(
         self, *, old: Path | str | None = None, delta: Path | str | None = None, to: Path | None = None
     ) -> None:
-        patch_file(str(old or self.old), str(delta or self.delta), str(to or self.made), format_name=self.format_name)
+        patch_file(
+            str(old or self.old),
+            str(delta or self.delta),
+            str(to or self.made),
+            options=PatchOptions(format=self.format_name),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +90,13 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     for name in FORMATS:
         files = Files(folder, name)
         if name in WITH_SIGNATURES:
-            sign_file(str(files.old), str(files.first), format_name=name, block_bytes=BLOCK_BYTES[name], is_forced=True)
+            sign_file(
+                str(files.old),
+                str(files.first),
+                options=SignatureOptions(format=name, block_bytes=BLOCK_BYTES[name], is_forced=True),
+            )
             found[f"{name} signature"] = files.first.read_bytes()
-        delta_file(str(files.first), str(files.new), str(files.delta), format_name=name, is_forced=True)
+        delta_file(str(files.first), str(files.new), str(files.delta), DeltaOptions(name, is_forced=True))
         found[f"{name} delta"] = files.delta.read_bytes()
     return found
 
@@ -291,8 +306,7 @@ def test_a_file_that_is_there_or_a_link_to_it_is_not_replaced_unasked(files: Fil
                 str(files.old),
                 str(files.delta),
                 str(files.folder / "link to other"),
-                format_name=files.format_name,
-                is_forced=is_forced,
+                options=PatchOptions(format=files.format_name, is_forced=is_forced),
             )
     assert other.read_bytes() == b"precious"
 
@@ -306,15 +320,14 @@ def test_what_is_read_is_never_written_to_by_any_of_its_names(files: Files) -> N
         hard.hardlink_to(path)
         names[path] = [path, symbolic, hard, path.parent / ".." / path.parent.name / path.name]
     before = {path: path.read_bytes() for path in names}
-    how = {"format_name": files.format_name, "is_forced": True}
     for target in [*names[files.old], *names[files.delta]]:
         with pytest.raises(errors.UsageError, match="which is read here"):
-            patch_file(str(files.old), str(files.delta), str(target), **how)
+            patch_file(str(files.old), str(files.delta), str(target), PatchOptions(files.format_name, is_forced=True))
     for target in [*names[files.first], *names[files.new]]:
         with pytest.raises(errors.UsageError, match="which is read here"):
-            delta_file(str(files.first), str(files.new), str(target), **how)
+            delta_file(str(files.first), str(files.new), str(target), DeltaOptions(files.format_name, is_forced=True))
     if files.format_name in WITH_SIGNATURES:
         for target in names[files.old]:
             with pytest.raises(errors.UsageError, match="which is read here"):
-                sign_file(str(files.old), str(target), **how)
+                sign_file(str(files.old), str(target), SignatureOptions(files.format_name, is_forced=True))
     assert {path: path.read_bytes() for path in names} == before

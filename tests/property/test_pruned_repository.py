@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
 
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
@@ -18,6 +17,7 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.flatten import flatten
 from deltaimg.errors import DeltaimgError, StoreUnavailable
+from deltaimg.options.backup import BackupOptions
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock

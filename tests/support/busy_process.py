@@ -16,8 +16,9 @@ from deltaimg.api.repositories import open_repository
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.forget import forget
 from deltaimg.errors import LockLost, RepositoryLocked
+from deltaimg.options.keep import Policy
 from deltaimg.options.prune import PruneOptions
-from deltaimg.repo.retention import Policy, plan_policy
+from deltaimg.repo.retention import plan_policy
 from tests.support.clock import START
 from tests.support.images import edit_at_random, make_mixed_image
 from tests.support.repositories import back_up_image

@@ -7,11 +7,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.restore.run import RestoreResult, restore
 from deltaimg.format.manifest import Manifest
+from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store

@@ -9,10 +9,10 @@ from datetime import datetime
 
 from deltaimg.engine.backup.base import Base
 from deltaimg.engine.backup.new_map import NewMap
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.progress import Progress
 from deltaimg.image.extents import Bounds
 from deltaimg.image.source import ImageSource
+from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository
 

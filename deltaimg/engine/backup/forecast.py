@@ -14,7 +14,7 @@ from deltaimg.engine.backup.base import Base, choose_block_bytes, load_other_con
 from deltaimg.engine.backup.changed_blocks import ChangedBlocks, take_changed
 from deltaimg.engine.backup.deduplicator import learn_stored_blocks
 from deltaimg.engine.backup.new_map import NewMap
-from deltaimg.engine.backup.options import BackupOptions, check_options
+from deltaimg.engine.backup.option_checks import check_options
 from deltaimg.engine.backup.source_checks import (
     check_container,
     check_length_so_far,
@@ -30,6 +30,7 @@ from deltaimg.format.manifest import Manifest, Statistics
 from deltaimg.image.extents import DATA
 from deltaimg.image.source import ImageSource
 from deltaimg.model import Extent
+from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name

@@ -28,7 +28,7 @@ from deltaimg.engine.backup.commit import commit_snapshot
 from deltaimg.engine.backup.context import BackupContext, BackupRequest
 from deltaimg.engine.backup.new_map import NewMap
 from deltaimg.engine.backup.new_snapshot import RunStart, write_map
-from deltaimg.engine.backup.options import BackupOptions, check_options
+from deltaimg.engine.backup.option_checks import check_options
 from deltaimg.engine.backup.reread_sample import find_changed_piece
 from deltaimg.engine.backup.source_checks import (
     check_container,
@@ -45,6 +45,7 @@ from deltaimg.errors import DeltaimgError, StoreError
 from deltaimg.format.manifest import SNAPSHOTS, Manifest
 from deltaimg.image.extents import DATA
 from deltaimg.image.source import ImageSource
+from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.leftovers import remove_leftovers
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter

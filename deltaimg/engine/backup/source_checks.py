@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.scan import count_span_bytes
 from deltaimg.errors import ImageInUse, SizeMismatch, SourceChanged, SourceShrank, UnsupportedImage, UsageError
@@ -13,6 +12,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.image.containers import find_container
 from deltaimg.image.extents import Bounds
 from deltaimg.image.source import ImageSource
+from deltaimg.options.backup import BackupOptions
 
 _FIRST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
 SUSPICIOUS_SHRINKAGE = 100

@@ -20,7 +20,7 @@ from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject
-from deltaimg.format.limits import MAX_DEPTH
+from deltaimg.format.limits import MAX_DELTA_DEPTH
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES
 from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns
@@ -345,7 +345,7 @@ class Catalog:
         self.is_usable = np.zeros(len(self.entries), np.bool_)
         self.is_usable[records[can_expand]] = True
         waiting = np.flatnonzero(self.is_good & (self.counts > 0))
-        for _ in range(MAX_DEPTH):
+        for _ in range(MAX_DELTA_DEPTH):
             if not len(waiting):
                 break
             sources = self.sources[self._links_of(waiting)]

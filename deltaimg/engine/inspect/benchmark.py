@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from deltaimg import kernels
-from deltaimg.codec.zstd import LEVELS, ZstdCodec
+from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.model import KIB, MIB
+from deltaimg.options.backup import LEVELS
 from deltaimg.repo.object_kinds import BENCHMARK, BENCHMARKS
 from deltaimg.repo.objects import Objects
 

@@ -21,7 +21,7 @@ from deltaimg.engine.pipeline import count_workers
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.recode import recode_records
 from deltaimg.errors import UsageError
-from deltaimg.format.limits import MAX_DEPTH
+from deltaimg.format.limits import MAX_DELTA_DEPTH
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.lock import ImageLock
@@ -59,8 +59,8 @@ def flatten(
         UsageError: no such depth. RepositoryLocked: another process works on the image. LockLost: its lock was removed.
         SnapshotError, IntegrityError, StoreError: the snapshot cannot be read, or its records not stored.
     """
-    if not 0 <= max_depth <= MAX_DEPTH:
-        raise UsageError(f"deltas {max_depth} deep: it must be 0 to {MAX_DEPTH}")
+    if not 0 <= max_depth <= MAX_DELTA_DEPTH:
+        raise UsageError(f"deltas {max_depth} deep: it must be 0 to {MAX_DELTA_DEPTH}")
     progress, started = progress or NoProgress(), time.monotonic()
     with ImageLock(repository, ref.image, f"flatten of {ref.label}", clock()) as lock:
         progress.start(f"loading {ref.label}", None)

@@ -9,8 +9,9 @@ from functools import partial
 
 from deltaimg.engine.retention.forget import MakePlan
 from deltaimg.errors import SnapshotNotFound, UsageError
+from deltaimg.options.keep import Policy
 from deltaimg.repo.repository import Repository
-from deltaimg.repo.retention import Policy, plan_named, plan_policy
+from deltaimg.repo.retention import plan_named, plan_policy
 from deltaimg.repo.selector import check_image_name, select_snapshot
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from deltaimg.arrays import RANGE
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.errors import ImageError
 from deltaimg.image.open_source import open_source
 from deltaimg.model import KIB, MIB
+from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.repository import Repository
 from tests.support.components import loop_device, requires_program, run_or_skip, skip_without
 from tests.support.devices import mounted

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.image.open_source import open_source
 from deltaimg.model import KIB, MIB
+from deltaimg.options.backup import BackupOptions
 from tests.support.components import skip_without
 from tests.support.images import make_incompressible_image
 from tests.support.repositories import make_repository

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.errors import ImageError, SourceChanged, UnsupportedImage
 from deltaimg.image.extents import DATA, HOLE, ImageExtent
@@ -21,6 +20,7 @@ from deltaimg.image.raw import BlockDeviceSource
 from deltaimg.image.source import ImageSource
 from deltaimg.image.stream import StreamSource
 from deltaimg.model import GIB, KIB, MIB, TIB
+from deltaimg.options.backup import BackupOptions
 from tests.support.components import as_ordinary_user, requires_root, skip_without
 from tests.support.images import SyntheticImage, make_incompressible_image, make_mixed_image
 from tests.support.repositories import assert_restores, make_repository

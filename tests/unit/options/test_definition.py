@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import pytest
 
 import deltaimg.options
+from deltaimg.delta.registry import _MAKERS
 from deltaimg.errors import UsageError
+from deltaimg.options.backup import DELTA_MODES
 from deltaimg.options.definition import build, flag, list_options, name_option, option, validate
 from deltaimg.options.values import SIZE, TEXT, choice, count, format_size, parse_size, percent, ratio
 
@@ -75,3 +77,7 @@ def test_all_options_that_exist_have_help_valid_defaults_and_names_of_their_own(
                 assert all(info.help.endswith(".") for _, info in list_options(each))
                 found += 1
     assert found
+
+
+def test_every_mode_of_deltas_has_codecs() -> None:
+    assert set(DELTA_MODES) == set(_MAKERS)

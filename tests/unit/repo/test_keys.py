@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
+from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.keys import find_kind, has_folder, is_named_by_digest
 from tests.golden.kinds import KINDS
 from tests.support.clock import FixedClock

@@ -16,17 +16,9 @@ from hypothesis import strategies as st
 from deltaimg.errors import IntegrityError, LastSnapshot, SnapshotPinned, UsageError
 from deltaimg.format.annotation import Annotation
 from deltaimg.format.manifest import format_time
+from deltaimg.options.keep import UNLIMITED, Policy, Span, parse_span
 from deltaimg.repo.annotations import Said
-from deltaimg.repo.retention import (
-    UNLIMITED,
-    ForgetPlan,
-    Policy,
-    Span,
-    go_back,
-    parse_span,
-    plan_named,
-    plan_policy,
-)
+from deltaimg.repo.retention import ForgetPlan, go_back, plan_named, plan_policy
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 from tests.golden.samples import FULL
 

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import Digests, count_run_blocks
-from deltaimg.codec.zstd import LEVELS
 from deltaimg.delta.encode import Sources, count_record_blocks
 from deltaimg.delta.match import Matcher
 from deltaimg.delta.registry import find_delta_decoder
@@ -24,6 +23,7 @@ from deltaimg.engine.backup.delta_sources.fetch import SourceFetcher
 from deltaimg.engine.backup.delta_sources.similar_images import SimilarImages
 from deltaimg.engine.backup.delta_sources.source_records import NewRecord, SourceRecords
 from deltaimg.engine.scan import count_span_bytes
+from deltaimg.options.backup import LEVELS
 from deltaimg.repo.record_reader import RecordReader
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.extents import DATA, FREE, HOLE, UNCHANGED, ZERO, Extents, ExtentStatus
 from deltaimg.model import MIB
+from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.repository import Repository
 from tests.support.images import SyntheticImage, SyntheticSource
 from tests.support.repositories import assert_restores, make_repository

@@ -9,8 +9,8 @@ import pytest
 
 from deltaimg.api.backup import backup
 from deltaimg.api.compare import compare
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.errors import RepositoryLocked, SourceChanged, UsageError
+from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.layers import resolve_map
 from deltaimg.repo.lock import ImageLock

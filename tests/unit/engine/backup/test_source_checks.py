@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.errors import ImageInUse, SourceChanged
 from deltaimg.image.extents import Extents
 from deltaimg.model import KIB, MIB
+from deltaimg.options.backup import BackupOptions
 from tests.support.images import SyntheticImage, SyntheticSource, make_incompressible_image, make_mixed_image
 from tests.support.repositories import assert_restores, make_repository
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.prune.run import PruneResult, plan_prune, prune
@@ -15,6 +14,7 @@ from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.errors import LockLost, ReachabilityUnknown, RepositoryLocked, StoreUnavailable
 from deltaimg.format.deletion import LOCKS_SUFFIX
 from deltaimg.format.manifest import Manifest
+from deltaimg.options.backup import BackupOptions
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import load_index

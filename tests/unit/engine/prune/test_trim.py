@@ -13,7 +13,6 @@ import pytest
 
 from deltaimg.codec.deltaimg_codec import DeltaimgCodec
 from deltaimg.engine import recode
-from deltaimg.engine.backup.options import BackupOptions
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
@@ -21,6 +20,7 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.content.spool import Spool
 from deltaimg.engine.prune.run import PruneResult, plan_prune, prune
 from deltaimg.format.manifest import Manifest
+from deltaimg.options.backup import BackupOptions
 from deltaimg.options.prune import TRIM_MODES, PruneOptions
 from deltaimg.repo import record_reader
 from deltaimg.repo.index import load_index

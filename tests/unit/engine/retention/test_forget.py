@@ -11,9 +11,10 @@ from deltaimg.engine.restore.verify import verify
 from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.engine.retention.forget import forget, forget_images
 from deltaimg.errors import LastSnapshot, LockLost, RepositoryLocked, SnapshotPinned, StoreUnavailable
+from deltaimg.options.keep import Policy
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository
-from deltaimg.repo.retention import Policy, plan_named, plan_policy
+from deltaimg.repo.retention import plan_named, plan_policy
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of `backup`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from deltaimg.errors import UsageError
+from deltaimg.model import GIB, KIB, MAX_BLOCK_BYTES, MAX_DELTA_DEPTH, MIB, MIN_BLOCK_BYTES
+from deltaimg.options.definition import flag, option
+from deltaimg.options.values import SIZE, TEXT, TIME, ValueType, choice, count, ratio
+from deltaimg.threads import count_workers
+
+LEVELS = {"fast": 1, "default": 3, "best": 15}
+MIN_LEVEL, MAX_LEVEL = 1, 19
+DELTA_MODES = ("auto", "none", "zstd", "xdelta", "deltaimg", "best")
+READ_ERROR_MODES = ("fail", "zero")
+
+
+def parse_level(text: str | int) -> int:
+    """Return the zstd level that `fast`, `default`, `best` or a number means; raises UsageError."""
+    if isinstance(text, str) and text in LEVELS:
+        return LEVELS[text]
+    try:
+        level = int(text)
+    except ValueError:
+        level = MIN_LEVEL - 1
+    if not MIN_LEVEL <= level <= MAX_LEVEL:
+        raise UsageError(
+            f"compression '{text}' is neither {', '.join(LEVELS)} nor a level from {MIN_LEVEL} to {MAX_LEVEL}",
+            hint="'default' is zstd level 3",
+        )
+    return level
+
+
+def _format_level(level: int) -> str:
+    return next((name for name, number in LEVELS.items() if number == level), str(level))
+
+
+def _find_level_problem(level: int) -> str | None:
+    return None if MIN_LEVEL <= level <= MAX_LEVEL else f"it must be {MIN_LEVEL} to {MAX_LEVEL}"
+
+
+def _find_block_problem(size: int) -> str | None:
+    if MIN_BLOCK_BYTES <= size <= MAX_BLOCK_BYTES and not size & (size - 1):
+        return None
+    return f"a block must be a power of two from {MIN_BLOCK_BYTES // KIB} KiB to {MAX_BLOCK_BYTES // MIB} MiB"
+
+
+_LEVEL = ValueType("LEVEL", parse_level, _format_level, _find_level_problem)
+_BLOCK_SIZE = ValueType("SIZE", SIZE.parse, SIZE.format, _find_block_problem)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupOptions:
+    """How an image is backed up. Sizes in bytes."""
+
+    comment: str = option("", TEXT, "A remark about the snapshot, for people.")
+    tags: tuple[str, ...] = option(
+        (),
+        ValueType("TAG", str),
+        "Mark the snapshot, for people and for 'forget --keep-tag'; repeatable.",
+        "--tag",
+        "-t",
+        is_repeatable=True,
+    )
+    level: int = option(
+        LEVELS["default"],
+        _LEVEL,
+        f"{', '.join(LEVELS)}, or a zstd level from {MIN_LEVEL} to {MAX_LEVEL}.",
+        "--compression",
+        "-c",
+    )
+    block_bytes: int | None = option(
+        None,
+        _BLOCK_SIZE,
+        "4K to 1M, a power of two. An image keeps that of its first snapshot.",
+        "--block-size",
+        default_text="4K",
+    )
+    expected_bytes: int | None = option(None, SIZE, "Refuse an image or stream that is shorter or longer.", "--size")
+    taken_at: datetime | None = option(
+        None,
+        TIME,
+        "When the image was saved, as 2026-11-23 or 2026-11-23T02:30. Import older images first.",
+        "--time",
+        default_text="now",
+    )
+    ignores_holes: bool = flag("Read everything, whatever the file system says about holes.", "--no-holes")
+    is_direct: bool = flag("Read past the page cache, with O_DIRECT.", "--direct")
+    stores_containers: bool = flag("Store a qcow2 file, an archive or the like as it is, not the image in it.", "--raw")
+    on_read_error: str = option(
+        "fail",
+        choice(READ_ERROR_MODES, "WHAT"),
+        "fail; or zero: back up the rest of a failing disk, with zeros for what it cannot read, and list that.",
+    )
+    allow_live: bool = flag("Accept an image that is in use or written to meanwhile, and mark the snapshot.")
+    allow_shrink: bool = flag("Accept a stream that is shorter than before, or a file of which little is left.")
+    match_budget_bytes: int = option(
+        256 * MIB, SIZE, "Memory for finding content that other images store already.", "--match-memory"
+    )
+    delta: str = option(
+        "auto",
+        choice(DELTA_MODES, "HOW"),
+        "auto: encode new content against similar content where that is smaller, by deltaimg's own codec, and by zstd where "
+        "that leaves much; deltaimg, zstd, xdelta: by this codec, wherever there is any; best: the smallest of all, from more "
+        "content, and slower; none: never.",
+    )
+    max_depth: int = option(
+        8, count(1, MAX_DELTA_DEPTH), f"Maximum delta chain depth, 1 to {MAX_DELTA_DEPTH}.", "--delta-depth"
+    )
+    max_read_amplification: float = option(
+        2.0,
+        ratio(1),
+        "Maximum restore read amplification: bytes that a restore decodes for each that it would decode without deltas.",
+    )
+    delta_budget_bytes: int = option(256 * MIB, SIZE, "Memory for finding similar content.", "--delta-memory")
+    cache_budget_bytes: int = option(
+        GIB, SIZE, "What all images together may take in the cache of this host.", "--cache-size"
+    )
+    cache_folder: str | None = None
+    """Where what this host knows of images is kept from run to run, as `deltaimg.find_cache_folder()` returns it for the
+    command line. None keeps nothing: each backup that finds changes then reads the image twice to build the similarity
+    index, and content that changes in every run is stored less well."""
+    workers: int = field(default_factory=count_workers)
+    software: str = ""
