@@ -41,7 +41,7 @@ def print_error(error: DeltaimgError, *, as_json: bool) -> None:
         }
         damage = getattr(error, "damage", None)
         if damage:
-            described["damage"] = [{"start": start, "end": end, "reason": reason} for start, end, reason in damage]
+            described["damage"] = [{"start": each.start, "end": each.end, "reason": each.reason} for each in damage]
         print(json.dumps(described))
 
 
