@@ -6,7 +6,7 @@ from __future__ import annotations
 from deltaimg.api.repositories import find_snapshot
 from deltaimg.engine.inspect.diff import Difference, diff_snapshots
 from deltaimg.engine.progress import Progress
-from deltaimg.engine.restore.verify import ComparedImage, compare_image
+from deltaimg.engine.restore.compare import ComparedImage, compare_image
 from deltaimg.image.open_source import open_source
 from deltaimg.repo.repository import Repository
 

@@ -15,8 +15,9 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.inspect.diff import diff_snapshots
 from deltaimg.engine.parity.protection import survey_parity
 from deltaimg.engine.prune.run import prune
+from deltaimg.engine.restore.compare import compare_image
 from deltaimg.engine.restore.run import restore
-from deltaimg.engine.restore.verify import compare_image, verify
+from deltaimg.engine.restore.verify import verify
 from deltaimg.errors import ContentDamaged, LockLost, ObjectNotFound, SnapshotNotFound
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.index import load_index
