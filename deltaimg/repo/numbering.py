@@ -62,6 +62,11 @@ class RecordNumbers:
         np.add.at(depth, self.records_of(data["slot"] + (data["count"] - 1)) + 1, -1)
         return np.flatnonzero(np.cumsum(depth))
 
+    def cut_at_records(self, runs: Runs, name: str) -> Runs:
+        """Return runs, which count slots as this numbering does, none across two records; raises as `renumber_runs`."""
+        firsts = self._first_slots
+        return _cut(runs, _Stretches(firsts, firsts + self._slot_counts, np.zeros(len(firsts), np.int64)), name)
+
     def _check_room(self, counts: npt.NDArray[np.int64]) -> None:
         if self.slot_count + int(counts.sum()) > MAX_SLOTS:
             raise UsageError(
@@ -122,12 +127,6 @@ def renumber_runs(
     firsts = np.flatnonzero(parts)
     lasts = np.append(firsts[1:], len(first_slots)) - 1
     return _cut(runs, _Stretches(first_slots[firsts], ends[lasts], shifts[firsts]), name)
-
-
-def cut_at_records(numbers: RecordNumbers, runs: Runs, name: str) -> Runs:
-    """Return runs, which count slots as `numbers` does, none across two records; raises as `renumber_runs`."""
-    firsts = numbers.first_slots
-    return _cut(runs, _Stretches(firsts, firsts + numbers.slot_counts, np.zeros(len(firsts), np.int64)), name)
 
 
 def list_named_slots(

@@ -50,7 +50,7 @@ class ReadGroup:
 
 def group_reads(table: SlotTable, records: npt.NDArray[np.int64]) -> Iterator[ReadGroup]:
     """Yield requests that bring all of `records`, in order of pack and offset."""
-    entries = table.index.entries[table.entries[records]]
+    entries = table.index_rows(records)
     order = np.lexsort((entries["offset"], entries["pack"]))
     entries, records = entries[order], records[order]
     starts = entries["offset"].astype(np.int64)
@@ -130,7 +130,7 @@ class RecordReader:
         gather: Callable[[int], memoryview],
         scratch: memoryview | None,
     ) -> memoryview:
-        entry = self._table.index.entries[self._table.entries[record]]
+        entry = self._table.index_rows(np.array([record]))[0]
         offset = int(entry["offset"])
         data = fetched[offset - group.offset :][: RECORD_HEADER_BYTES + int(entry["payload_bytes"])]
         header = parse_record_header(group.pack, offset, data)
@@ -163,13 +163,12 @@ class RecordReader:
         self, record: int, pack: str, offset: int, header: RecordHeader, payload: memoryview
     ) -> tuple[npt.NDArray[np.int64] | None, memoryview]:
         """Return the slots that a cut record has, None for a whole one, and what follows its table; the index must agree."""
-        entry = self._table.entries[record : record + 1]
-        is_cut = bool(self._table.index.cuts.is_cut(entry)[0])
-        if not header.absent and not is_cut:
+        present = self._table.find_present(record)
+        if not header.absent and present is None:
             return None, payload
-        if header.absent and is_cut:
+        if header.absent and present is not None:
             cut, payload = parse_cut(pack, offset, header, payload)
-            if np.array_equal(cut.runs, self._table.index.cuts.runs_of(entry)[0]):
+            if np.array_equal(cut.runs, present):
                 return cut.kept, payload
         raise Malformed(pack, offset, "the record here has other slots than the index says")
 
@@ -195,9 +194,8 @@ class RecordReader:
         decoder = self._find_delta_decoder(header.encoding)
         if decoder is None:
             raise UnsupportedFormat(pack, f"the record at byte {offset} has delta encoding {header.encoding}")
-        links, entry = self._table.index.links, int(self._table.entries[record])
-        expected = links.table_of(entry)
-        if header.sources != links.counts[entry] or payload[: len(expected)] != expected:
+        source_count, expected = self._table.describe_sources(record)
+        if header.sources != source_count or payload[: len(expected)] != expected:
             parse_sources(pack, offset, payload, header.sources, 1 << header.block_shift)
             raise Malformed(pack, offset, "the record here has other sources than the index says")
         return decoder.decode(payload[len(expected) :], gather(record), header.kept_bytes, scratch)
@@ -209,7 +207,7 @@ class RecordReader:
 
     def read_cut(self, record: int) -> CutTable | None:
         """Return which slots a cut record has and the digests of the others, None for a whole one; raises as `read`."""
-        if not self._table.index.cuts.is_cut(self._table.entries[record : record + 1])[0]:
+        if self._table.find_present(record) is None:
             return None
         group = next(group_reads(self._table, np.array([record], np.int64)))
         data = self.fetch(group)

@@ -5,7 +5,10 @@ Records get consecutive numbers as they are met, and their slots do, too; slot 0
 block of an image is then arithmetic on one 32-bit number: its digest stands at `digests[slot]`, its record is found by
 a binary search.
 
-Memory  16 bytes a slot whose digest was loaded, 4 bytes an index entry, 24 bytes a record.
+Memory  5 bytes an index entry, 41 a record, and 16 a slot once digests were asked for: of slots numbered by then, zeros where
+        nothing was loaded.
+Always  an array that was taken from a table stays right for the records that it was taken of: numbering more records replaces
+        arrays and changes none. Only `load_digests` fills in what was zeros.
 """
 
 from __future__ import annotations
@@ -26,14 +29,15 @@ from deltaimg.arrays import (
     group_by,
     join_runs,
 )
-from deltaimg.errors import DeltaimgError, DigestMismatch, IntegrityError, ObjectNotFound
+from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.pack import pack_name
-from deltaimg.format.signature import SIGNATURES, SignatureObject
-from deltaimg.kernels import digest_blocks, digest_buffer, overlay_runs
+from deltaimg.format.slot_runs import SlotRuns
+from deltaimg.kernels import overlay_runs
 from deltaimg.memory import check_room
 from deltaimg.repo.index import LoadedIndex
-from deltaimg.repo.numbering import RecordNumbers, cut_at_records, renumber_runs
+from deltaimg.repo.numbering import RecordNumbers, renumber_runs
 from deltaimg.repo.object_kinds import SIGNATURE
+from deltaimg.repo.record_digests import take_digests
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slot_copies import SlotPieces, place_slots
 
@@ -45,10 +49,10 @@ class SlotTable(RecordNumbers):
         super().__init__()
         self._repository = repository
         self.index = index
-        self.digests: Digests = np.zeros((FIRST_SLOT, DIGEST_BYTES), np.uint8)
+        self._digests: Digests = np.zeros((FIRST_SLOT, DIGEST_BYTES), np.uint8)
         self._entries = np.empty(0, np.int64)
         self._is_loaded = np.empty(0, np.bool_)
-        self._record_of_entry = np.full(len(index), -1, np.int64)
+        self._record_of_entry = np.full(len(index), -1, np.int32)
         self._is_found = np.zeros(len(index), np.bool_)
         """Of each index entry, while sources are searched; none between searches, which so cost what they find."""
 
@@ -56,6 +60,15 @@ class SlotTable(RecordNumbers):
     def entries(self) -> npt.NDArray[np.int64]:
         """The index entry of each record, by record number; -1 for one that this run made."""
         return self._entries
+
+    @property
+    def digests(self) -> Digests:
+        """The digest of each slot that has a number now, zeros where none was loaded; to be asked for again after a load."""
+        if len(self._digests) < self.slot_count:
+            grown = np.zeros((self.slot_count, DIGEST_BYTES), np.uint8)
+            grown[: len(self._digests)] = self._digests
+            self._digests = grown
+        return self._digests
 
     def add_records(self, record_ids: Digests, slots: npt.NDArray[np.uint16], needed_by: str) -> npt.NDArray[np.int64]:
         """Number the records of a map, those that have none yet; return the record number of each; raises as `find_needed`."""
@@ -79,7 +92,7 @@ class SlotTable(RecordNumbers):
         new_firsts[used] = self.first_slots[records]
         own = renumber_runs(runs, numbers.first_slots[used], numbers.slot_counts[used], new_firsts[used], needed_by)
         if len(self.index.cuts):
-            own = self._avoid_absent(cut_at_records(self, own, needed_by), needed_by)
+            own = self._avoid_absent(self.cut_at_records(own, needed_by), needed_by)
         return overlay_runs(own, empty_runs())  # joins what was cut
 
     def _avoid_absent(self, runs: Runs, needed_by: str) -> Runs:
@@ -131,12 +144,10 @@ class SlotTable(RecordNumbers):
             self._check_room(counts)
             self._record_of_entry[new] = np.arange(self.record_count, self.record_count + len(new))
             self._append(self.index.entries["id"][new], new, counts, is_loaded=False)
-        return self._record_of_entry[entries]
+        return self._records_at(entries)
 
     def add_sources(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Number all records that `records` are encoded against, those that these are, and so on.
-
-        The table's arrays grow by them: an array that was taken before does not have them.
 
         Returns:
             the numbers of all of them and of `records`, ascending.
@@ -158,9 +169,7 @@ class SlotTable(RecordNumbers):
         finally:
             found = distinct(*parts)
             self._is_found[found] = False
-        sources = self.add_entries(found)
-        self._grow_digests()
-        return distinct(records, sources)
+        return distinct(records, self.add_entries(found))
 
     def source_slots(self, records: int | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return first slot and count of each run of the blocks that records are encoded against, in their order.
@@ -169,7 +178,7 @@ class SlotTable(RecordNumbers):
         """
         links, entries = self.index.links, np.atleast_1d(self._entries[records])
         runs, run_counts = links.runs_of(entries)
-        sources = self._record_of_entry[links.entries[links.of(entries)]]
+        sources = self._records_at(links.entries[links.of(entries)])
         firsts = np.repeat(self._first_slots[sources], run_counts) + runs["first_slot"]
         return firsts, runs["count"].astype(np.int64)
 
@@ -179,12 +188,12 @@ class SlotTable(RecordNumbers):
         `add_sources` must have numbered them.
         """
         links, entries = self.index.links, self._entries[records]
-        return self._record_of_entry[links.entries[links.of(entries)]], links.counts[entries].astype(np.int64)
+        return self._records_at(links.entries[links.of(entries)]), links.counts[entries].astype(np.int64)
 
     def count_sources(self, records: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return those of `records` that are deltas, and how many blocks each of them is encoded against."""
         links = self.index.links
-        deltas = records[links.counts[self._entries[records]] > 0]
+        deltas = records[self.are_deltas(records)]
         if not len(deltas):
             return deltas, np.empty(0, np.int64)
         runs, run_counts = links.runs_of(self._entries[deltas])
@@ -200,7 +209,7 @@ class SlotTable(RecordNumbers):
         """
         assert len(digests) >= self.slot_count + int(counts.sum())
         self._append(record_ids, np.full(len(record_ids), -1, np.int64), counts, is_loaded=True)
-        self.digests = digests
+        self._digests = digests
 
     def _append(
         self, ids: Digests, entries: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], *, is_loaded: bool
@@ -219,7 +228,6 @@ class SlotTable(RecordNumbers):
         Args:
             on_damage: called with the error of a signature whose records are then left out; without it the error is raised.
         """
-        self._grow_digests()
         wanted = records[~self._is_loaded[records]]
         errors = self._load_signatures(wanted, self._entries[wanted])
         copy = 0
@@ -243,17 +251,21 @@ class SlotTable(RecordNumbers):
         """Load digests of `records` from where `entries` of theirs say; return the errors by number of signature."""
         errors: dict[int, DeltaimgError] = {}
         for signature, places in group_by(self.index.entries["signature"][entries]):
-            name = self.index.signatures[signature]
+            name = SIGNATURE.name_of(self.index.signatures[signature])
             try:
-                content = self._repository.objects.get(SIGNATURE, SIGNATURE.name_of(name))
-                self._load_records(records[places], self.index.entries[entries[places]], name, content)
+                content = self._repository.objects.get(SIGNATURE, name)
+                key, rows, digests = self._repository.keys.record, self.index.entries[entries[places]], self.digests
+                for of_size, found in take_digests(key, rows, name, content):
+                    slots = self._first_slots[records[places[of_size]], np.newaxis] + np.arange(found.shape[1])
+                    digests[slots] = found
+                self._is_loaded[records[places]] = True
             except (IntegrityError, ObjectNotFound) as error:
                 errors[signature] = error
         return errors
 
     @property
     def is_loaded(self) -> npt.NDArray[np.bool_]:
-        """Of each record, whether its digests are at hand."""
+        """Of each record, whether its digests are loaded."""
         return self._is_loaded
 
     def find_records(self, record_ids: Digests) -> npt.NDArray[np.int64]:
@@ -261,52 +273,44 @@ class SlotTable(RecordNumbers):
         entries = self.index.find(record_ids)
         if not len(self.index):
             return entries
-        return np.where(entries >= 0, self._record_of_entry[np.maximum(entries, 0)], -1)
+        return np.where(entries >= 0, self._records_at(np.maximum(entries, 0)), -1)
+
+    def _records_at(self, entries: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """Return the record number of each entry, -1 for one that has none."""
+        records: npt.NDArray[np.int64] = self._record_of_entry[entries].astype(np.int64)
+        return records
+
+    # -- what the index says of records that it has -------------------------------------------------------------------
+
+    def index_rows(self, records: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return what the index says of each record, of `ENTRY`, copied."""
+        rows: npt.NDArray[Any] = self.index.entries[self._entries[records]]
+        return rows
+
+    def depths_of(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+        """Return the delta depth of each record: 0 for a literal, -1 for one that cannot be decoded."""
+        depths: npt.NDArray[np.int8] = self.index.links.depths[self._entries[records]]
+        return depths
+
+    def are_deltas(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Return which records are encoded against others."""
+        is_delta: npt.NDArray[np.bool_] = self.index.links.counts[self._entries[records]] > 0
+        return is_delta
+
+    def count_present(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return how many slots of each record have content: all but for cut records."""
+        return self.index.cuts.count(self._entries[records])
+
+    def find_present(self, record: int) -> SlotRuns | None:
+        """Return the runs of slots that a cut record has, None for a whole record."""
+        entry = self._entries[record : record + 1]
+        return self.index.cuts.runs_of(entry)[0] if self.index.cuts.is_cut(entry)[0] else None
+
+    def describe_sources(self, record: int) -> tuple[int, bytes]:
+        """Return how many records a delta is encoded against, and the table of them that it must begin with."""
+        links, entry = self.index.links, int(self._entries[record])
+        return int(links.counts[entry]), links.table_of(entry)
 
     def pack_of(self, record: int) -> str:
         """Return the object name of the pack that holds a record."""
         return pack_name(self.index.packs[int(self.index.entries["pack"][self._entries[record]])])
-
-    def _load_records(
-        self, records: npt.NDArray[np.int64], entries: npt.NDArray[Any], signature: str, content: SignatureObject
-    ) -> None:
-        """Take the digests of `records`, those of one size in one go: the keyed digest of each list must be the record's id.
-
-        Args:
-            entries: an index entry of each record.
-        """
-        starts, counts = entries["first_digest"].astype(np.int64), entries["slots"].astype(np.int64)
-        for count, of_size in group_by(counts):
-            if int(starts[of_size].max()) + count > len(content.digests):
-                raise IntegrityError(SIGNATURES + signature, 0, "has fewer digests than the index says")
-            rows = starts[of_size, np.newaxis] + np.arange(count)
-            digests = content.digests[rows]
-            found = self._name_lists(digests)
-            expected = entries["id"][of_size]
-            if not np.array_equal(found, expected):
-                wrong = int(np.argmax((found != expected).any(axis=1)))
-                raise DigestMismatch(
-                    SIGNATURES + signature,
-                    int(starts[of_size[wrong]]) * DIGEST_BYTES,
-                    "the list of a record's digests",
-                    expected[wrong].tobytes(),
-                    found[wrong].tobytes(),
-                )
-            self.digests[self._first_slots[records[of_size], np.newaxis] + np.arange(count)] = digests
-        self._is_loaded[records] = True
-
-    def _name_lists(self, digests: npt.NDArray[np.uint8]) -> Digests:
-        """Return the ids of records with these lists of digests, which are equally long."""
-        key = self._repository.keys.record
-        list_bytes = digests.shape[1] * DIGEST_BYTES
-        # As blocks many lists are digested side by side; a list of zeros would be a zero block, which has no digest of its own.
-        if list_bytes % 1024 == 0 and digests.any(axis=(1, 2)).all():
-            return digest_blocks(key, digests.data, list_bytes)
-        ids = b"".join(digest_buffer(each.data, key, DIGEST_BYTES) for each in digests)
-        return np.frombuffer(ids, np.uint8).reshape(-1, DIGEST_BYTES)
-
-    def _grow_digests(self) -> None:
-        if len(self.digests) < self.slot_count:
-            grown = np.zeros((self.slot_count, DIGEST_BYTES), np.uint8)
-            grown[: len(self.digests)] = self.digests
-            self.digests = grown

@@ -11,26 +11,37 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import numpy as np
 
 from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs, group_by
 from deltaimg.engine.content.record_cache import RecordCache
 from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound, UsageError
+from deltaimg.format.manifest import Manifest
 from deltaimg.image.extents import ExtentStatus, ImageExtent
 from deltaimg.kernels.layout import Buffer
-from deltaimg.model import DamagedExtent
-from deltaimg.repo.numbering import cut_at_records
-
-if TYPE_CHECKING:
-    from deltaimg.engine.content.snapshot import SnapshotContent
-    from deltaimg.repo.lock import ReaderLock
+from deltaimg.model import DamagedExtent, Extent
+from deltaimg.repo.lock import ReaderLock
+from deltaimg.repo.slots import SlotTable
 
 _READ_TOGETHER = 64
 """Records that a read expands and holds at once."""
 _STATUS_OF_SLOT: Final = np.array([ExtentStatus.HOLE, ExtentStatus.ZERO, ExtentStatus.DATA], np.uint8)
 """By slot; all data slots have the status of the first."""
+
+
+class ReadableContent(Protocol):
+    """What a reader asks of an opened snapshot."""
+
+    manifest: Manifest
+    table: SlotTable
+    runs: Runs
+    """The map of the image."""
+
+    def extents_of(self, record: int) -> list[Extent]:
+        """Return the extents of the image that a record supplies, in the order of its slots."""
+        ...
 
 
 class SnapshotReader:
@@ -40,7 +51,7 @@ class SnapshotReader:
     whole, and the latest are kept.
     """
 
-    def __init__(self, content: SnapshotContent, cache: RecordCache) -> None:
+    def __init__(self, content: ReadableContent, cache: RecordCache) -> None:
         self._content, self._cache = content, cache
         self._first_blocks = np.ascontiguousarray(content.runs["first_block"])
         self._lock: ReaderLock | None = None
@@ -182,7 +193,7 @@ class SnapshotReader:
     def _group_by_record(self, runs: Runs) -> list[tuple[int, Runs]]:
         """Return each record that data runs are in, and the pieces of them that it supplies, none across two records."""
         table = self._content.table
-        pieces = cut_at_records(table, runs, self._content.manifest.object_name)
+        pieces = table.cut_at_records(runs, self._content.manifest.object_name)
         pieces = pieces[np.argsort(pieces["slot"], kind="stable")]
         return [(record, pieces[places]) for record, places in group_by(table.records_of(pieces["slot"]))]
 

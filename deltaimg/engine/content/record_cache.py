@@ -81,7 +81,7 @@ class RecordCache:
     def _expand(self, records: list[int]) -> dict[int, memoryview]:
         """Expand records, and before them those that they need; what is kept is taken as it is."""
         missing, found, needed_slots = self._plan(records)
-        depths = self._table.index.links.depths[self._table.entries[missing]]
+        depths = self._table.depths_of(missing)
         wanted = {record: found[record] for record in records if record in found}
         spool = Spool(needed_slots, self._block_bytes)
         sources = SourceReader(self._table, spool, self._block_bytes)

@@ -29,7 +29,6 @@ from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.format.manifest import Manifest
 from deltaimg.model import DamagedExtent, Extent
 from deltaimg.repo.index import LoadedIndex
-from deltaimg.repo.numbering import cut_at_records
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
@@ -156,7 +155,7 @@ class SnapshotContent:
         cause = np.full(self.table.record_count, -1, np.int64)
         lost = list(lost)
         cause[lost] = lost
-        depths = self.table.index.links.depths[self.table.entries[self._closure]]
+        depths = self.table.depths_of(self._closure)
         for depth in range(1, int(depths.max(initial=0)) + 1):
             deltas = self._closure[depths == depth]
             sources, counts = self.table.source_records(deltas)
@@ -197,7 +196,7 @@ class SnapshotContent:
     def _cut_at_records(self) -> Runs:
         """Return the data runs, none across two records, in order of slot: so each record's stand together."""
         data = self.runs[self.runs["slot"] >= FIRST_SLOT]
-        cut = cut_at_records(self.table, data, self.manifest.object_name)
+        cut = self.table.cut_at_records(data, self.manifest.object_name)
         return cut[np.argsort(cut["slot"], kind="stable")]
 
     def _place_runs(self, cut: Runs) -> Ranges:
@@ -230,8 +229,7 @@ class SnapshotContent:
     def _count_decoded(self, walked: WalkedRecords[None]) -> int:
         """Return what records expand to, those that could not be expanded included."""
         records = [*walked.records, *(record for record, _ in walked.damaged)]
-        entries = self.table.entries[np.array(records, np.int64)]
-        return int(self.table.index.cuts.count(entries).sum()) * self._block_bytes
+        return int(self.table.count_present(np.array(records, np.int64)).sum()) * self._block_bytes
 
 
 def _ignore(record: int, content: memoryview, read_sources: ReadSources) -> None:

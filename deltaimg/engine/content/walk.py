@@ -69,10 +69,9 @@ def plan_walk(
     Args:
         find_blocks: returns which slots the walk can read back; without it none.
     """
-    links, entries = table.index.links, table.entries[needed]
-    depths = links.depths[entries]
+    depths = table.depths_of(needed)
     steps = [list(group_reads(table, needed[depths == depth])) for depth in distinct(depths)]
-    decoded = table.index.cuts.count(entries).sum() * block_bytes
+    decoded = table.count_present(needed).sum() * block_bytes
     kept = distinct(expand_ranges(*table.source_slots(needed[depths > 0])))
     if find_blocks is not None:
         kept = kept[find_blocks(kept) < 0]

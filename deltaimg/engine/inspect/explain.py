@@ -118,9 +118,7 @@ def _sum_kinds(
     table: SlotTable, records: np.ndarray[tuple[int], np.dtype[np.int64]], block_bytes: int
 ) -> tuple[StoredKind, ...]:
     """Return the kinds of `records`, those with the most payload first."""
-    numbers = table.entries[records]
-    entries = table.index.entries[numbers]
-    is_delta = table.index.links.counts[numbers] > 0
+    entries, is_delta = table.index_rows(records), table.are_deltas(records)
     kinds = []
     for delta, encoding in sorted(set(zip(is_delta.tolist(), entries["encoding"].tolist(), strict=True))):
         codec = find_delta_decoder(encoding) if delta else find_decoder(encoding)
@@ -150,7 +148,7 @@ def _find_contributors(
         piece = records[first : first + _PIECE_RECORDS]
         counts = table.slot_counts[piece]
         at = places.find(expand_ranges(table.first_slots[piece], counts))
-        of_slot = np.repeat(table.index.entries["payload_bytes"][table.entries[piece]] / counts, counts)
+        of_slot = np.repeat(table.index_rows(piece)["payload_bytes"] / counts, counts)
         regions = at[at >= 0] * block // region_bytes
         blocks += np.bincount(regions, minlength=len(blocks))
         payload += np.bincount(regions, weights=of_slot[at >= 0], minlength=len(blocks))

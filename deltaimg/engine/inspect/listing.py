@@ -16,7 +16,6 @@ import numpy as np
 from deltaimg.errors import IntegrityError, SnapshotError, StoreError, UnsupportedFormat
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS
-from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES
 from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.keys import QUARANTINE
@@ -83,14 +82,14 @@ class _Look:
         table, index = SlotTable(self._repository, self._index), self._index
         try:
             held = table.used_records(resolve_map(self._repository, manifest, table).runs)
-            entries = table.entries[table.add_sources(held)]
+            needed = table.add_sources(held)
         except (IntegrityError, SnapshotError, StoreError, UnsupportedFormat) as error:
             return None, str(error)
-        depth = int(index.links.depths[entries].max(initial=0)) if self._with_depth else None
-        lost = entries[index.is_missing[entries]]
+        depth = int(table.depths_of(needed).max(initial=0)) if self._with_depth else None
+        lost = needed[index.is_missing[table.entries[needed]]]
         if len(lost):
-            return depth, f"{pack_name(index.packs[int(index.entries['pack'][lost[0]])])} is missing"
-        signatures = index.entries["signature"][table.entries[held]]
+            return depth, f"{table.pack_of(int(lost[0]))} is missing"
+        signatures = table.index_rows(held)["signature"]
         unsigned = signatures[~self._is_signed[signatures]]
         if len(unsigned):
             return depth, f"{SIGNATURES}{index.signatures[int(unsigned[0])]} is missing"

@@ -53,8 +53,7 @@ def inspect_snapshot(repository: Repository, manifest: Manifest, index: LoadedIn
         runs = resolve_map(repository, manifest, table).runs
     held = table.used_records(runs)
     needed = table.add_sources(held)
-    numbers = table.entries[needed]
-    entries = table.index.entries[numbers]
+    entries = table.index_rows(needed)
     block = manifest.block_bytes
     return SnapshotLayout(
         data_bytes=count_run_blocks(runs[runs["slot"] >= FIRST_SLOT]) * block,
@@ -66,7 +65,7 @@ def inspect_snapshot(repository: Repository, manifest: Manifest, index: LoadedIn
         held_bytes=int(table.slot_counts[held].sum()) * block,
         payload_bytes=int(entries["payload_bytes"].sum(dtype=np.uint64)),
         packs=len(distinct(entries["pack"])),
-        depth=int(table.index.links.depths[numbers].max(initial=0)),
+        depth=int(table.depths_of(needed).max(initial=0)),
     )
 
 

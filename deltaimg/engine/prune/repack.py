@@ -30,6 +30,7 @@ from deltaimg.format.record import (
 from deltaimg.format.signature import SignatureObject
 from deltaimg.model import MIB
 from deltaimg.repo.index import LoadedIndex
+from deltaimg.repo.keys import digest_of
 from deltaimg.repo.object_kinds import INDEX, SIGNATURE, Content, ObjectKind
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.record_reader import ReadGroup, group_reads
@@ -67,9 +68,9 @@ def copy_records(
         lost: list[IntegrityError | ObjectNotFound] = []
         table.load_digests(records, lambda error, lost=lost: lost.append(error))  # type: ignore[misc]
         for record in records[~table.is_loaded[records]].tolist():
-            refuse(index.packs[int(index.entries["pack"][table.entries[record]])], lost[0])
+            refuse(digest_of(table.pack_of(record)), lost[0])
         for group in group_reads(table, records):
-            pack = index.packs[int(index.entries["pack"][table.entries[group.records[0]]])]
+            pack = digest_of(group.pack)
             if pack in damaged:
                 continue
             try:

@@ -182,9 +182,9 @@ def name_damage(content: SnapshotContent, error: IntegrityError | ObjectNotFound
     """Say which bytes of the snapshot the damaged or missing object `error` names takes with it."""
     if isinstance(error, ContentDamaged):
         return error
-    table, index = content.table, content.table.index
-    entries = index.entries[table.entries]
-    is_hit = np.array([pack_name(pack) == error.object_name for pack in index.packs], np.bool_)[entries["pack"]]
+    table = content.table
+    entries = table.index_rows(np.arange(table.record_count))
+    is_hit = np.array([pack_name(pack) == error.object_name for pack in table.index.packs], np.bool_)[entries["pack"]]
     if isinstance(error, IntegrityError):
         is_hit &= entries["offset"] == error.offset
     affected = content.dependents_of(np.flatnonzero(is_hit).tolist())

@@ -79,7 +79,7 @@ def _find_deep(table: SlotTable, used: npt.NDArray[np.int64], max_depth: int) ->
     links = index.links
     needed = used if max_depth == 0 else table.add_sources(used)
     entries = table.entries[needed]
-    order = np.argsort(links.depths[entries], kind="stable")
+    order = np.argsort(table.depths_of(needed), kind="stable")
     depths = np.zeros(len(index), np.int64)
     deep = []
     for record, entry in zip(needed[order].tolist(), entries[order].tolist(), strict=True):

@@ -12,7 +12,7 @@ from deltaimg import memory
 from deltaimg.arrays import FIRST_SLOT, RUN, Runs
 from deltaimg.errors import MemoryLimitReached
 from deltaimg.repo import numbering
-from deltaimg.repo.numbering import RecordNumbers, cut_at_records, list_named_slots, renumber_runs
+from deltaimg.repo.numbering import RecordNumbers, list_named_slots, renumber_runs
 
 
 class Numbers(RecordNumbers):
@@ -65,7 +65,7 @@ def test_renumbering_and_cutting_agree_with_dictionaries(
         runs = draw_runs(chance, sum(counts))
         moved = renumber_runs(runs, old, numbers.slot_counts, new, "x")
         assert expand(moved) == {block: translation.get(slot, slot) for block, slot in expand(runs).items()}
-        cut = cut_at_records(numbers, runs, "x")
+        cut = numbers.cut_at_records(runs, "x")
         assert expand(cut) == expand(runs)
         for _, count, slot in cut[cut["slot"] >= FIRST_SLOT].tolist():
             assert numbers.records_of(np.array([slot]))[0] == numbers.records_of(np.array([slot + count - 1]))[0]
@@ -83,7 +83,7 @@ def test_records_that_stay_neighbours_are_not_cut_apart() -> None:
     assert renumber_runs(runs, numbers.first_slots, numbers.slot_counts, numbers.first_slots + 50, "x").tolist() == [
         (0, 1000, FIRST_SLOT + 50)
     ]
-    assert len(cut_at_records(numbers, runs, "x")) == 1000
+    assert len(numbers.cut_at_records(runs, "x")) == 1000
 
 
 def test_more_pieces_than_there_may_be_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_more_pieces_than_there_may_be_are_refused_before_they_are_made(monkeypa
     runs = np.zeros(2000, RUN)
     runs["first_block"], runs["count"], runs["slot"] = 2000 * np.arange(2000), 2000, FIRST_SLOT
     with pytest.raises(MemoryLimitReached, match=r"^maps/x: "):
-        cut_at_records(numbers, runs, "maps/x")
+        numbers.cut_at_records(runs, "maps/x")
     with pytest.raises(MemoryLimitReached, match=r"^maps/x: "):
         renumber_runs(runs, numbers.first_slots, numbers.slot_counts, numbers.first_slots[::-1].copy(), "maps/x")
     assert (
