@@ -29,6 +29,7 @@ from deltaimg.engine.progress import Progress
 from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
+from deltaimg.ids import EntryNumber, EntryNumbers, RecordNumber, RecordNumbers
 from deltaimg.model import GIB
 from deltaimg.options.backup import LEVELS
 from deltaimg.repo.index import LoadedIndex
@@ -46,11 +47,11 @@ _BATCH_RECORDS = 4096
 class RecodingRule(Protocol):
     """What becomes of records that are stored again. Asked from any thread."""
 
-    def list_kept(self, entry: int) -> Slots:
+    def list_kept(self, entry: EntryNumber) -> Slots:
         """Return the slots to keep of the record of an index entry, ascending; all of them must be there."""
         ...
 
-    def may_be_sources(self, entries: Slots, within: Slots) -> npt.NDArray[np.bool_]:
+    def may_be_sources(self, entries: EntryNumbers, within: Slots) -> npt.NDArray[np.bool_]:
         """Return of slot `within` of each of `entries`, which a delta is encoded against, whether it may stay so."""
         ...
 
@@ -58,7 +59,7 @@ class RecodingRule(Protocol):
 def recode_records(
     repository: Repository,
     index: LoadedIndex,
-    entries: npt.NDArray[np.int64],
+    entries: EntryNumbers,
     rule: RecodingRule,
     writer: PackWriter,
     progress: Progress,
@@ -85,12 +86,12 @@ def recode_records(
 class _Entries:
     """Entries to store again that are expanded together, and what all records that this takes expand to."""
 
-    entries: npt.NDArray[np.int64]
+    entries: EntryNumbers
     block_bytes: int
     decoded_bytes: int
 
 
-def _split(repository: Repository, index: LoadedIndex, entries: npt.NDArray[np.int64]) -> Iterator[_Entries]:
+def _split(repository: Repository, index: LoadedIndex, entries: EntryNumbers) -> Iterator[_Entries]:
     """Yield entries in the order in which they lie, of one size of blocks and with room for their sources."""
     rows = index.entries[entries]
     entries = entries[np.lexsort((rows["offset"], rows["pack"]))]
@@ -104,9 +105,7 @@ def _split(repository: Repository, index: LoadedIndex, entries: npt.NDArray[np.i
                 yield from _halve(repository, index, of_size[first : first + _BATCH_RECORDS], 1 << shift)
 
 
-def _halve(
-    repository: Repository, index: LoadedIndex, entries: npt.NDArray[np.int64], block_bytes: int
-) -> Iterator[_Entries]:
+def _halve(repository: Repository, index: LoadedIndex, entries: EntryNumbers, block_bytes: int) -> Iterator[_Entries]:
     """Yield these entries in as many parts as it takes for the sources of each to have room; one record always has."""
     table = SlotTable(repository, index)
     walk = plan_walk(table, table.add_sources(table.add_entries(entries)), block_bytes)
@@ -167,7 +166,7 @@ class _Batch:
             return None
         table, entry = self._table, int(self._table.entries[record])
         first, count = int(table.first_slots[record]), int(table.slot_counts[record])
-        kept = self._rule.list_kept(entry)
+        kept = self._rule.list_kept(EntryNumber(entry))
         sources = self._choose_sources(record, read_sources) if table.index.links.counts[entry] else None
         if len(kept) < count:
             content = take_blocks(content, kept, self._block_bytes)
@@ -176,17 +175,17 @@ class _Batch:
 
     def _choose_sources(self, record: int, read_sources: ReadSources) -> Sources | None:
         """Return those blocks that a delta is encoded against now and may stay encoded against."""
-        slots = expand_ranges(*self._table.source_slots(record))
+        slots = expand_ranges(*self._table.source_slots(RecordNumber(record)))
         records = self._table.records_of(slots)
         within = slots - self._table.first_slots[records]
         entries = self._table.entries[records]
         places = np.flatnonzero(self._rule.may_be_sources(entries, within))
         if not len(places):
             return None
-        content = take_blocks(read_sources(record), places, self._block_bytes)
+        content = take_blocks(read_sources(RecordNumber(record)), places, self._block_bytes)
         return Sources(self._describe(records[places], within[places]), content)
 
-    def _describe(self, records: npt.NDArray[np.int64], within: npt.NDArray[np.int64]) -> SourceTable:
+    def _describe(self, records: RecordNumbers, within: npt.NDArray[np.int64]) -> SourceTable:
         """Return a source table of slots, those of each record together."""
         begins_record = np.diff(records, prepend=-1) != 0
         starts = np.flatnonzero(begins_record | (np.diff(within, prepend=-2) != 1))

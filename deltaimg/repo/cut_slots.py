@@ -14,6 +14,7 @@ import numpy.typing as npt
 from deltaimg.arrays import expand_ranges
 from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns
+from deltaimg.ids import EntryNumbers
 
 _SLOT_BITS = 16
 
@@ -28,7 +29,7 @@ class CutSlots:
         self._slots = slots
         cut = [(first, part) for first, part in parts if len(part.entries)]
         empty = np.empty(0, np.int64)
-        self.entries: npt.NDArray[np.int64] = np.concatenate([empty, *(part.entries + first for first, part in cut)])
+        self.entries = EntryNumbers(np.concatenate([empty, *(part.entries + first for first, part in cut)]))
         """Those that are cut, ascending."""
         self._run_counts = np.concatenate([empty, *(part.run_counts for _, part in cut)])
         self._run_starts = np.cumsum(self._run_counts) - self._run_counts
@@ -38,13 +39,11 @@ class CutSlots:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def is_cut(self, entries: npt.NDArray[np.int64]) -> Flags:
+    def is_cut(self, entries: EntryNumbers) -> Flags:
         """Return which of `entries` lack slots."""
         return self._find(entries) >= 0
 
-    def have(
-        self, entries: npt.NDArray[np.int64], firsts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]
-    ) -> Flags:
+    def have(self, entries: EntryNumbers, firsts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> Flags:
         """Return for slots [first, first + count) of each of `entries` whether all of them are there."""
         found = np.ones(len(entries), np.bool_)
         places = self._find(entries)
@@ -56,13 +55,13 @@ class CutSlots:
             found[cut] = (runs >= self._run_starts[places[cut]]) & (keys + counts[cut] <= ends)
         return found
 
-    def have_all(self, entries: npt.NDArray[np.int64], runs: SlotRuns, run_counts: npt.NDArray[np.integer]) -> Flags:
+    def have_all(self, entries: EntryNumbers, runs: SlotRuns, run_counts: npt.NDArray[np.integer]) -> Flags:
         """Return of each of `entries` whether the slots of its runs are there; `run_counts` says how many runs each has."""
-        have = self.have(np.repeat(entries, run_counts), runs["first_slot"], runs["count"])
+        have = self.have(EntryNumbers(np.repeat(entries, run_counts)), runs["first_slot"], runs["count"])
         have_all: Flags = np.logical_and.reduceat(have, np.cumsum(run_counts) - run_counts)
         return have_all
 
-    def count(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def count(self, entries: EntryNumbers) -> npt.NDArray[np.int64]:
         """Return how many slots each of `entries` has."""
         counts = self._slots[entries].astype(np.int64)
         places = self._find(entries)
@@ -72,7 +71,7 @@ class CutSlots:
             counts[cut] = sums[places[cut]]
         return counts
 
-    def runs_of(self, entries: npt.NDArray[np.int64]) -> tuple[SlotRuns, npt.NDArray[np.int64]]:
+    def runs_of(self, entries: EntryNumbers) -> tuple[SlotRuns, npt.NDArray[np.int64]]:
         """Return the runs of slots that `entries` have, one entry's after another's, and how many runs each has."""
         places = self._find(entries)
         cut = places >= 0
@@ -85,13 +84,13 @@ class CutSlots:
         runs[into] = self._runs[expand_ranges(self._run_starts[places[cut]], run_counts[cut])]
         return runs, run_counts
 
-    def extract(self, entries: npt.NDArray[np.int64]) -> CutEntries:
+    def extract(self, entries: EntryNumbers) -> CutEntries:
         """Return the cut records among `entries`, as an index object of these entries lists them."""
         numbers = np.flatnonzero(self.is_cut(entries))
         runs, run_counts = self.runs_of(entries[numbers])
         return CutEntries(numbers.astype(np.uint32), run_counts.astype(np.uint16), runs)
 
-    def _find(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _find(self, entries: EntryNumbers) -> npt.NDArray[np.int64]:
         """Return the place of each entry among those that are cut, -1 for a whole one."""
         if not len(self.entries):
             return np.full(len(entries), -1, np.int64)

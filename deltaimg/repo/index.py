@@ -21,6 +21,7 @@ from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject
 from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import PACKS, pack_name
+from deltaimg.ids import EntryNumbers
 from deltaimg.memory import check_room
 from deltaimg.repo.cut_slots import CutSlots
 from deltaimg.repo.deletions import load_deletions
@@ -103,7 +104,7 @@ class LoadedIndex:
         newest = max(self.created_us, default=0)
         return lambda: max(count_microseconds(clock()), newest + 1)
 
-    def find(self, record_ids: Digests, place: int = 0) -> npt.NDArray[np.int64]:
+    def find(self, record_ids: Digests, place: int = 0) -> EntryNumbers:
         """Return the entry number of each id, -1 for one that no index object has; `place` as in `RecordLookup.find`."""
         return self._lookup.find(record_ids, place)
 
@@ -113,15 +114,15 @@ class LoadedIndex:
 
     def find_slots(
         self, record_ids: Digests, firsts: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]
-    ) -> npt.NDArray[np.int64]:
+    ) -> EntryNumbers:
         """Return the best entry of each record that has slots [first, first + count), -1 where none has all of them."""
 
-        def have(numbers: npt.NDArray[np.int64], entries: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        def have(numbers: npt.NDArray[np.int64], entries: EntryNumbers) -> npt.NDArray[np.bool_]:
             return self.cuts.have(entries, firsts[numbers], counts[numbers])
 
         return self._lookup.find_best(record_ids, have)
 
-    def find_needed(self, record_ids: Digests, slots: npt.NDArray[np.uint16], needed_by: str) -> npt.NDArray[np.int64]:
+    def find_needed(self, record_ids: Digests, slots: npt.NDArray[np.uint16], needed_by: str) -> EntryNumbers:
         """Return the entry number of each record that the object `needed_by` lists, `slots` being their numbers of slots.
 
         Raises:
@@ -138,7 +139,7 @@ class LoadedIndex:
             raise IntegrityError(needed_by, 0, "disagrees with the index on the size of a record")
         return entries
 
-    def find_unsound(self, entries: npt.NDArray[np.int64]) -> list[IntegrityError]:
+    def find_unsound(self, entries: EntryNumbers) -> list[IntegrityError]:
         """Return an error for each of `entries` that cannot be decoded, whatever its pack has."""
         problem = "needs sources that the index does not have, that need it in turn, or that stand too deep"
         unsound = self.entries[entries[self.links.depths[entries] < 0]]
@@ -154,7 +155,7 @@ class LoadedIndex:
         deltas = np.flatnonzero(self.links.counts) if lost.any() else np.empty(0, np.int64)
         while len(deltas):
             counts = self.links.counts[deltas]
-            sources = np.maximum(self.links.entries[self.links.of(deltas)], 0)
+            sources = np.maximum(self.links.entries[self.links.of(EntryNumbers(deltas))], 0)
             is_newly = np.logical_or.reduceat(lost[sources], np.cumsum(counts) - counts) & ~lost[deltas]
             if not is_newly.any():
                 break

@@ -21,7 +21,7 @@ from deltaimg.format.map import MapObject, build_map, parse_map
 from deltaimg.kernels import overlay_runs, subtract_runs
 from deltaimg.model import count_blocks
 from deltaimg.repo.cover import Cover
-from deltaimg.repo.numbering import LayerNumbers, RecordNumbers, renumber_runs
+from deltaimg.repo.numbering import LayerNumbering, RecordNumbering, renumber_runs
 from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
@@ -66,7 +66,7 @@ def resolve_map(repository: Repository, manifest: Manifest, table: SlotTable) ->
         layer = parse_map(data, name)
         if not sizes and layer.block_count != block_count:
             raise IntegrityError(name, 0, f"is of another size than snapshot {manifest.label}")
-        runs = overlay_runs(table.number_runs(LayerNumbers(layer), cover.uncovered(layer), name), runs)
+        runs = overlay_runs(table.number_runs(LayerNumbering(layer), cover.uncovered(layer), name), runs)
         cover = cover.add(layer)
         sizes.append(len(data))
     if not is_whole(runs, block_count):
@@ -75,7 +75,7 @@ def resolve_map(repository: Repository, manifest: Manifest, table: SlotTable) ->
 
 
 def store_layers(
-    repository: Repository, numbers: RecordNumbers, runs: Runs, base: ResolvedMap | None, block_count: int
+    repository: Repository, numbers: RecordNumbering, runs: Runs, base: ResolvedMap | None, block_count: int
 ) -> NewLayers:
     """Store what the base's layers do not say of an image: nothing, one more layer, or a new full map.
 
@@ -116,7 +116,7 @@ def _put_layer(repository: Repository, below: tuple[str, ...], data: bytes) -> N
     return NewLayers((*below, name), stored_bytes)
 
 
-def _encode_layer(numbers: RecordNumbers, runs: Runs, block_count: int) -> bytes:
+def _encode_layer(numbers: RecordNumbering, runs: Runs, block_count: int) -> bytes:
     """Return the map object of runs that are in slots of `numbers`."""
     used = numbers.used_records(runs)
     counts = numbers.slot_counts[used]

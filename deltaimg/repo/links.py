@@ -18,6 +18,7 @@ from deltaimg.format.index import SourceLinks, no_links
 from deltaimg.format.limits import MAX_DELTA_DEPTH
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable, build_sources
+from deltaimg.ids import EntryNumber, EntryNumbers, LinkNumbers
 from deltaimg.repo.cut_slots import CutSlots
 from deltaimg.repo.record_lookup import RecordLookup
 
@@ -41,17 +42,21 @@ class Links:
         if len(cuts):
             self._avoid_absent(cuts)
 
-    def of(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def of(self, entries: EntryNumbers) -> LinkNumbers:
         """Return the numbers of all links of `entries`, entry after entry."""
-        return expand_ranges(self.starts[entries], self.counts[entries])
+        return LinkNumbers(expand_ranges(self.starts[entries], self.counts[entries]))
 
-    def runs_of(self, entries: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.integer]]:
+    def sources_of(self, entries: EntryNumbers) -> EntryNumbers:
+        """Return the source entry of each link of `entries`, -1 where the index does not have it."""
+        return EntryNumbers(self.entries[self.of(entries)].astype(np.int64))
+
+    def runs_of(self, entries: EntryNumbers) -> tuple[npt.NDArray[np.void], npt.NDArray[np.integer]]:
         """Return the runs of all links of `entries`, link after link, and how many each link has."""
         links = self.of(entries)
         counts = self._run_counts_of(links)
         return self.runs[expand_ranges(self.run_starts[links], counts)], counts
 
-    def extract(self, entries: npt.NDArray[np.int64]) -> SourceLinks:
+    def extract(self, entries: EntryNumbers) -> SourceLinks:
         """Return the sources of `entries`, all of which the index has, as an index object of theirs says them."""
         links = self.of(entries)
         if not len(links):
@@ -66,7 +71,7 @@ class Links:
             runs,
         )
 
-    def table_of(self, entry: int) -> bytes:
+    def table_of(self, entry: EntryNumber) -> bytes:
         """Return the table of sources that an entry's record must begin with, empty for one that stands alone."""
         first, last = int(self.starts[entry]), int(self.starts[entry + 1])
         if first == last:
@@ -87,17 +92,17 @@ class Links:
 
     def _avoid_absent(self, cuts: CutSlots) -> None:
         """Where a source lacks slots that are taken from it, link to another copy of the record that has them, or to none."""
-        links = np.flatnonzero(cuts.is_cut(self.entries.astype(np.int64)))
+        links = LinkNumbers(np.flatnonzero(cuts.is_cut(EntryNumbers(self.entries.astype(np.int64)))))
         if not len(links):
             return
 
-        def have_all(numbers: npt.NDArray[np.int64], entries: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        def have_all(numbers: npt.NDArray[np.int64], entries: EntryNumbers) -> npt.NDArray[np.bool_]:
             starts, counts = self.run_starts[links[numbers]], self._run_counts_of(links[numbers])
             return cuts.have_all(entries, self.runs[expand_ranges(starts, counts)], counts)
 
         self.entries[links] = self._lookup.find_best(self._lookup.ids[self.entries[links]], have_all)
 
-    def _run_counts_of(self, links: npt.NDArray[np.int64]) -> npt.NDArray[np.integer]:
+    def _run_counts_of(self, links: LinkNumbers) -> npt.NDArray[np.integer]:
         counts: npt.NDArray[np.integer] = self.run_starts[links + 1] - self.run_starts[links]
         return counts
 
@@ -138,7 +143,7 @@ def measure_depths(
     return depths
 
 
-def find_sound(lookup: RecordLookup, links: Links, is_first_choice: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def find_sound(lookup: RecordLookup, links: Links, is_first_choice: npt.NDArray[np.bool_]) -> EntryNumbers:
     """Return for each record the entry that can be decoded with the fewest others before it, if any can.
 
     Runs that did not know of each other may have stored one record against different others, and these against it in turn.
@@ -152,7 +157,7 @@ def find_sound(lookup: RecordLookup, links: Links, is_first_choice: npt.NDArray[
             is_ready = np.ones(len(waiting), np.bool_)
             deltas = np.flatnonzero(links.counts[waiting])
             if len(deltas):
-                sources = links.entries[links.of(waiting[deltas])]
+                sources = links.entries[links.of(EntryNumbers(waiting[deltas]))]
                 found = (sources >= 0) & (chosen[firsts[np.maximum(sources, 0)]] >= 0)
                 counts = links.counts[waiting[deltas]]
                 is_ready[deltas] = np.logical_and.reduceat(found, np.cumsum(counts) - counts)
@@ -160,7 +165,7 @@ def find_sound(lookup: RecordLookup, links: Links, is_first_choice: npt.NDArray[
             if not len(ready):
                 break
             chosen[firsts[ready]] = ready
-    return chosen[chosen >= 0]
+    return EntryNumbers(chosen[chosen >= 0])
 
 
 def _join(parts: Iterable[npt.NDArray[Any]], kind: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, RUN, Digests, Runs, expand_ranges
 from deltaimg.errors import UsageError
 from deltaimg.format.map import RUN_MEMORY_BYTES, MapObject
+from deltaimg.ids import RecordNumbers, SlotNumbers
 from deltaimg.memory import check_room
 
 MAX_SLOTS = 2**32 - 2**20
@@ -22,13 +23,13 @@ _PIECE_RUNS = 1 << 16
 """Runs that are looked at at once."""
 
 
-class RecordNumbers:
+class RecordNumbering:
     """Records and their slots, numbered without a gap."""
 
     def __init__(self) -> None:
         self.slot_count = FIRST_SLOT
         self._ids: Digests = np.empty((0, DIGEST_BYTES), np.uint8)
-        self._first_slots = np.empty(0, np.int64)
+        self._first_slots = SlotNumbers(np.empty(0, np.int64))
         self._slot_counts = np.empty(0, np.int64)
 
     @property
@@ -40,7 +41,7 @@ class RecordNumbers:
         return self._ids
 
     @property
-    def first_slots(self) -> npt.NDArray[np.int64]:
+    def first_slots(self) -> SlotNumbers:
         """The first slot of each record, ascending; the record after starts where this one ends."""
         return self._first_slots
 
@@ -48,19 +49,19 @@ class RecordNumbers:
     def slot_counts(self) -> npt.NDArray[np.int64]:
         return self._slot_counts
 
-    def records_of(self, slots: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+    def records_of(self, slots: npt.NDArray[np.generic]) -> RecordNumbers:
         """Return the record number of each data slot."""
-        return np.searchsorted(self._first_slots, slots, side="right") - 1
+        return RecordNumbers(np.searchsorted(self._first_slots, slots, side="right") - 1)
 
-    def used_records(self, runs: Runs) -> npt.NDArray[np.int64]:
+    def used_records(self, runs: Runs) -> RecordNumbers:
         """Return the numbers of the records that the data runs among `runs` touch, ascending."""
         data = runs[runs["slot"] >= FIRST_SLOT]
         if not len(data):
-            return np.empty(0, np.int64)
+            return RecordNumbers(np.empty(0, np.int64))
         depth = np.zeros(self.record_count + 1, np.int64)
         np.add.at(depth, self.records_of(data["slot"]), 1)
         np.add.at(depth, self.records_of(data["slot"] + (data["count"] - 1)) + 1, -1)
-        return np.flatnonzero(np.cumsum(depth))
+        return RecordNumbers(np.flatnonzero(np.cumsum(depth)))
 
     def cut_at_records(self, runs: Runs, name: str) -> Runs:
         """Return runs, which count slots as this numbering does, none across two records; raises as `renumber_runs`."""
@@ -76,12 +77,13 @@ class RecordNumbers:
 
     def _append_numbers(self, ids: Digests, counts: npt.NDArray[np.int64]) -> None:
         self._ids = np.concatenate((self._ids, ids))
-        self._first_slots = np.concatenate((self._first_slots, self.slot_count + np.cumsum(counts) - counts))
+        firsts = self.slot_count + np.cumsum(counts) - counts
+        self._first_slots = SlotNumbers(np.concatenate((self._first_slots, firsts)))
         self._slot_counts = np.concatenate((self._slot_counts, counts))
         self.slot_count += int(counts.sum())
 
 
-class LayerNumbers(RecordNumbers):
+class LayerNumbering(RecordNumbering):
     """The records of one map layer, numbered as the layer does it."""
 
     def __init__(self, layer: MapObject) -> None:
@@ -104,7 +106,7 @@ class _Stretches:
 
 def renumber_runs(
     runs: Runs,
-    first_slots: npt.NDArray[np.int64],
+    first_slots: SlotNumbers,
     slot_counts: npt.NDArray[np.int64],
     new_first_slots: npt.NDArray[np.int64],
     name: str,
@@ -130,8 +132,8 @@ def renumber_runs(
 
 
 def list_named_slots(
-    runs: Runs, first_slots: npt.NDArray[np.int64], slot_counts: npt.NDArray[np.integer]
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    runs: Runs, first_slots: SlotNumbers, slot_counts: npt.NDArray[np.integer]
+) -> Iterator[tuple[RecordNumbers, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Yield the slots that data runs name, some at a time, each slot once: records, first slot in each, and length.
 
     However often runs name the same slots, there are no more of these pieces than runs and records together.
@@ -147,7 +149,7 @@ def list_named_slots(
         records, of_run = expand_ranges(first_records, pieces), np.repeat(np.arange(len(slots)), pieces)
         begins = np.maximum(slots[of_run], first_slots[records])
         stops = np.minimum(slot_ends[of_run], first_slots[records] + slot_counts[records])
-        yield records, begins - first_slots[records], stops - begins
+        yield RecordNumbers(records), begins - first_slots[records], stops - begins
 
 
 def _unite(data: Runs) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

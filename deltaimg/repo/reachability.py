@@ -25,9 +25,10 @@ from deltaimg.arrays import distinct, expand_ranges
 from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, UnsupportedFormat
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS, MapObject
+from deltaimg.ids import EntryNumbers
 from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
-from deltaimg.repo.numbering import LayerNumbers, list_named_slots
+from deltaimg.repo.numbering import LayerNumbering, list_named_slots
 from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slot_copies import SlotPieces, place_slots
@@ -46,9 +47,7 @@ class SlotBits:
         np.cumsum(slots, out=self._firsts[1:])
         self._bits = np.zeros(-(-count // 8), np.uint8)
 
-    def mark(
-        self, entries: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
-    ) -> None:
+    def mark(self, entries: EntryNumbers, starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> None:
         """Set the bits of slots [start, start + count) of each of `entries`; no stretch is empty."""
         for first in range(0, len(entries), _PIECE):
             piece = slice(first, first + _PIECE)
@@ -64,7 +63,7 @@ class SlotBits:
         self._bits[expand_ranges(first_bytes + 1, np.maximum(last_bytes - first_bytes - 1, 0))] = 0xFF
 
     def claim(
-        self, entries: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+        self, entries: EntryNumbers, starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
         """Do as `mark`, and return of each stretch how many bits were not set before; of stretches that overlap, once."""
         claimed = np.zeros(len(entries), np.int64)
@@ -85,7 +84,7 @@ class SlotBits:
         return made
 
     def count_in(
-        self, entries: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+        self, entries: EntryNumbers, starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
         """Return how many bits of each stretch, as `mark` takes them, are set."""
         found = np.zeros(len(entries), np.int64)
@@ -99,7 +98,7 @@ class SlotBits:
     def move(self, entry: int, other: int) -> None:
         """Set the bits of `entry` in `other`, which has as many, and clear them there."""
         slots = np.flatnonzero(self.of(entry))
-        self.mark(np.full(len(slots), other), slots, np.ones(len(slots), np.int64))
+        self.mark(EntryNumbers(np.full(len(slots), other)), slots, np.ones(len(slots), np.int64))
         places = int(self._firsts[entry]) + slots
         np.bitwise_and.at(self._bits, places >> 3, ~(1 << (places & 7)).astype(np.uint8))
 
@@ -184,12 +183,12 @@ def _mark(repository: Repository, manifests: list[Manifest], without: Collection
     if problems:
         raise ReachabilityUnknown(problems)
     is_live = is_mapped.copy()
-    is_live[close_over_sources(index, np.flatnonzero(is_mapped & (index.links.counts > 0)))] = True
+    is_live[close_over_sources(index, EntryNumbers(np.flatnonzero(is_mapped & (index.links.counts > 0))))] = True
     maps = frozenset(digest for manifest in manifests for digest in manifest.maps)
     return Reachable(index, tuple(manifests), maps, is_live, mapped.count(), mapped)
 
 
-def close_over_sources(index: LoadedIndex, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def close_over_sources(index: LoadedIndex, entries: EntryNumbers) -> EntryNumbers:
     """Return the entries that `entries` are encoded against, directly or not.
 
     Raises:
@@ -205,7 +204,7 @@ def close_over_sources(index: LoadedIndex, entries: npt.NDArray[np.int64]) -> np
         frontier = sources[~found[sources]]
         found[frontier] = True
         frontier = frontier[links.counts[frontier] > 0]
-    return np.flatnonzero(found)
+    return EntryNumbers(np.flatnonzero(found))
 
 
 def _load_manifests(repository: Repository) -> list[Manifest]:
@@ -238,16 +237,16 @@ def _name_problem(manifest: Manifest, error: Exception) -> str:
 
 def find_pieces(
     index: LoadedIndex, needed: NeededLayer
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+) -> Iterator[tuple[EntryNumbers, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Yield what snapshots need of a layer, some at a time: entries of records, and first slot and length of a stretch of each.
 
     Raises:
         IntegrityError: the index does not have it.
     """
     layer, name = needed.layer, MAPS + needed.node.digest
-    numbers = LayerNumbers(layer)
+    numbers = LayerNumbering(layer)
     used = numbers.used_records(needed.runs)
-    entries = np.full(numbers.record_count, -1, np.int64)
+    entries = EntryNumbers(np.full(numbers.record_count, -1, np.int64))
     entries[used] = index.find_needed(layer.record_ids[used], layer.record_slots[used], name)
     for records, starts, lengths in list_named_slots(needed.runs, numbers.first_slots, numbers.slot_counts):
         placed, _ = place_slots(index, SlotPieces(entries[records], starts, lengths), name)

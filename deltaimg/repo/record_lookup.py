@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import Digests, distinct
+from deltaimg.ids import EntryNumbers
 
 _PIECE = 1 << 16
 """Ids that are looked up at once, so that what this takes does not grow with their number."""
 
-IsEnough = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
+IsEnough = Callable[[npt.NDArray[np.int64], EntryNumbers], npt.NDArray[np.bool_]]
 """Returns for some of the wanted ids, by their numbers, whether an entry of each is enough."""
 
 
@@ -42,11 +43,11 @@ class RecordLookup:
         return alike[differs]
 
     @property
-    def firsts(self) -> npt.NDArray[np.int64]:
+    def firsts(self) -> EntryNumbers:
         """The entry that is found for the id of each entry."""
         return self.find(self.ids)
 
-    def repeated(self, is_delta: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    def repeated(self, is_delta: npt.NDArray[np.bool_]) -> EntryNumbers:
         """Return at least the entries that are found, and are deltas, of records that have other entries, too."""
         follows = np.flatnonzero(self._prefixes[1:] == self._prefixes[:-1])
         found = self.find(self.ids[self._order[follows]])
@@ -61,7 +62,7 @@ class RecordLookup:
             groups.setdefault(self.ids[entry].tobytes(), []).append(entry)
         return [group for group in groups.values() if len(group) > 1]
 
-    def prefer(self, chosen: npt.NDArray[np.int64]) -> None:
+    def prefer(self, chosen: EntryNumbers) -> None:
         """Have these entries found, at most one of each record."""
         is_second = np.ones(len(self._order), np.int8)
         is_second[chosen] = 0
@@ -70,18 +71,18 @@ class RecordLookup:
         of_id = np.concatenate((np.zeros(min(1, len(self._order)), np.uint32), np.cumsum(parts, dtype=np.uint32)))
         self._order = self._order[np.lexsort((is_second[self._order], of_id))]
 
-    def find(self, record_ids: Digests, place: int = 0) -> npt.NDArray[np.int64]:
+    def find(self, record_ids: Digests, place: int = 0) -> EntryNumbers:
         """Return the entry number of each id, -1 for one that no entry has.
 
         Args:
             place: of an id that several entries have, how many of them, the best ones, to pass over.
         """
-        found = np.full(len(record_ids), -1, np.int64)
+        found = EntryNumbers(np.full(len(record_ids), -1, np.int64))
         for first in range(0, len(record_ids), _PIECE):
             self._find(record_ids[first : first + _PIECE], found[first : first + _PIECE], place)
         return found
 
-    def find_best(self, record_ids: Digests, is_enough: IsEnough) -> npt.NDArray[np.int64]:
+    def find_best(self, record_ids: Digests, is_enough: IsEnough) -> EntryNumbers:
         """Return for each id the best entry that is enough for what is wanted of it, -1 where none is."""
         found = self.find(record_ids)
         waiting = np.flatnonzero(found >= 0)

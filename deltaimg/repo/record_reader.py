@@ -27,6 +27,7 @@ from deltaimg.format.record import (
     parse_record_header,
 )
 from deltaimg.format.sources import parse_sources
+from deltaimg.ids import RecordNumber, RecordNumbers
 from deltaimg.kernels import digest_blocks, is_equal
 from deltaimg.model import KIB, MIB
 from deltaimg.repo.repository import Repository
@@ -45,10 +46,10 @@ class ReadGroup:
     pack: str
     offset: int
     end: int
-    records: npt.NDArray[np.int64]
+    records: RecordNumbers
 
 
-def group_reads(table: SlotTable, records: npt.NDArray[np.int64]) -> Iterator[ReadGroup]:
+def group_reads(table: SlotTable, records: RecordNumbers) -> Iterator[ReadGroup]:
     """Yield requests that bring all of `records`, in order of pack and offset."""
     entries = table.index_rows(records)
     order = np.lexsort((entries["offset"], entries["pack"]))
@@ -94,10 +95,10 @@ class RecordReader:
 
     def expand(
         self,
-        record: int,
+        record: RecordNumber,
         group: ReadGroup,
         fetched: memoryview,
-        gather: Callable[[int], memoryview],
+        gather: Callable[[RecordNumber], memoryview],
         scratch: memoryview | None = None,
     ) -> memoryview:
         """Return the content of one record of a fetched group, each block of it verified; zeroes for slots that it lacks.
@@ -124,13 +125,13 @@ class RecordReader:
 
     def _expand_fetched(
         self,
-        record: int,
+        record: RecordNumber,
         group: ReadGroup,
         fetched: memoryview,
-        gather: Callable[[int], memoryview],
+        gather: Callable[[RecordNumber], memoryview],
         scratch: memoryview | None,
     ) -> memoryview:
-        entry = self._table.index_rows(np.array([record]))[0]
+        entry = self._table.index_rows(RecordNumbers(np.array([record])))[0]
         offset = int(entry["offset"])
         data = fetched[offset - group.offset :][: RECORD_HEADER_BYTES + int(entry["payload_bytes"])]
         header = parse_record_header(group.pack, offset, data)
@@ -160,7 +161,7 @@ class RecordReader:
         return content if kept is None else _spread(content, kept, header)
 
     def _take_kept(
-        self, record: int, pack: str, offset: int, header: RecordHeader, payload: memoryview
+        self, record: RecordNumber, pack: str, offset: int, header: RecordHeader, payload: memoryview
     ) -> tuple[npt.NDArray[np.int64] | None, memoryview]:
         """Return the slots that a cut record has, None for a whole one, and what follows its table; the index must agree."""
         present = self._table.find_present(record)
@@ -182,12 +183,12 @@ class RecordReader:
 
     def _apply(
         self,
-        record: int,
+        record: RecordNumber,
         pack: str,
         offset: int,
         header: RecordHeader,
         payload: memoryview,
-        gather: Callable[[int], memoryview],
+        gather: Callable[[RecordNumber], memoryview],
         scratch: memoryview | None,
     ) -> memoryview:
         """Decode a delta record; what it says of its sources must be what the index says, which the plan was made from."""
@@ -200,16 +201,16 @@ class RecordReader:
             raise Malformed(pack, offset, "the record here has other sources than the index says")
         return decoder.decode(payload[len(expected) :], gather(record), header.kept_bytes, scratch)
 
-    def read(self, record: int, gather: Callable[[int], memoryview]) -> memoryview:
+    def read(self, record: RecordNumber, gather: Callable[[RecordNumber], memoryview]) -> memoryview:
         """Fetch and expand a single record; raises StoreError or IntegrityError."""
-        group = next(group_reads(self._table, np.array([record], np.int64)))
+        group = next(group_reads(self._table, RecordNumbers(np.array([record], np.int64))))
         return self.expand(record, group, self.fetch(group), gather)
 
-    def read_cut(self, record: int) -> CutTable | None:
+    def read_cut(self, record: RecordNumber) -> CutTable | None:
         """Return which slots a cut record has and the digests of the others, None for a whole one; raises as `read`."""
         if self._table.find_present(record) is None:
             return None
-        group = next(group_reads(self._table, np.array([record], np.int64)))
+        group = next(group_reads(self._table, RecordNumbers(np.array([record], np.int64))))
         data = self.fetch(group)
         header = parse_record_header(group.pack, group.offset, data)
         payload = data[RECORD_HEADER_BYTES:]
@@ -218,7 +219,7 @@ class RecordReader:
 
     def _prove(
         self,
-        record: int,
+        record: RecordNumber,
         pack: str,
         offset: int,
         content: memoryview,

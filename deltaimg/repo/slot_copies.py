@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from deltaimg.arrays import expand_ranges
 from deltaimg.errors import IntegrityError
+from deltaimg.ids import EntryNumbers
 from deltaimg.repo.index import LoadedIndex
 
 Numbers = npt.NDArray[np.int64]
@@ -19,7 +20,7 @@ Numbers = npt.NDArray[np.int64]
 class SlotPieces:
     """Stretches of slots of index entries: slots [first, first + count) of an entry each."""
 
-    entries: Numbers
+    entries: EntryNumbers
     firsts: Numbers
     counts: Numbers
 
@@ -52,7 +53,7 @@ def place_slots(index: LoadedIndex, wanted: SlotPieces, needed_by: str) -> tuple
     kept = np.delete(origins, lacking)
     parts = (wanted.take(kept), placed, single)
     joined = SlotPieces(
-        np.concatenate([part.entries for part in parts]),
+        EntryNumbers(np.concatenate([part.entries for part in parts])),
         np.concatenate([part.firsts for part in parts]),
         np.concatenate([part.counts for part in parts]),
     )

@@ -32,17 +32,18 @@ from deltaimg.arrays import (
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
 from deltaimg.format.pack import pack_name
 from deltaimg.format.slot_runs import SlotRuns
+from deltaimg.ids import EntryNumbers, RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.kernels import overlay_runs
 from deltaimg.memory import check_room
 from deltaimg.repo.index import LoadedIndex
-from deltaimg.repo.numbering import RecordNumbers, renumber_runs
+from deltaimg.repo.numbering import RecordNumbering, renumber_runs
 from deltaimg.repo.object_kinds import SIGNATURE
 from deltaimg.repo.record_digests import take_digests
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slot_copies import SlotPieces, place_slots
 
 
-class SlotTable(RecordNumbers):
+class SlotTable(RecordNumbering):
     """The records and slots of one run of the program."""
 
     def __init__(self, repository: Repository, index: LoadedIndex) -> None:
@@ -50,14 +51,14 @@ class SlotTable(RecordNumbers):
         self._repository = repository
         self.index = index
         self._digests: Digests = np.zeros((FIRST_SLOT, DIGEST_BYTES), np.uint8)
-        self._entries = np.empty(0, np.int64)
+        self._entries = EntryNumbers(np.empty(0, np.int64))
         self._is_loaded = np.empty(0, np.bool_)
         self._record_of_entry = np.full(len(index), -1, np.int32)
         self._is_found = np.zeros(len(index), np.bool_)
         """Of each index entry, while sources are searched; none between searches, which so cost what they find."""
 
     @property
-    def entries(self) -> npt.NDArray[np.int64]:
+    def entries(self) -> EntryNumbers:
         """The index entry of each record, by record number; -1 for one that this run made."""
         return self._entries
 
@@ -70,11 +71,11 @@ class SlotTable(RecordNumbers):
             self._digests = grown
         return self._digests
 
-    def add_records(self, record_ids: Digests, slots: npt.NDArray[np.uint16], needed_by: str) -> npt.NDArray[np.int64]:
+    def add_records(self, record_ids: Digests, slots: npt.NDArray[np.uint16], needed_by: str) -> RecordNumbers:
         """Number the records of a map, those that have none yet; return the record number of each; raises as `find_needed`."""
         return self.add_entries(self.index.find_needed(record_ids, slots, needed_by))
 
-    def number_runs(self, numbers: RecordNumbers, runs: Runs, needed_by: str) -> Runs:
+    def number_runs(self, numbers: RecordNumbering, runs: Runs, needed_by: str) -> Runs:
         """Return runs, which count slots as `numbers` does, in this table's numbering, and number the records that they need.
 
         Where a copy of a record lacks slots that are named, another copy is taken.
@@ -119,13 +120,13 @@ class SlotTable(RecordNumbers):
         # A record of this run has no entry, and is whole.
         return self.index.cuts.have(self._entries[records], within, np.ones(len(slots), np.int64))
 
-    def present_runs(self, records: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def present_runs(self, records: RecordNumbers) -> tuple[SlotNumbers, npt.NDArray[np.int64]]:
         """Return first slot and count of each run of slots that `records`, which the index has, hold, in their order."""
         runs, run_counts = self.index.cuts.runs_of(self._entries[records])
         firsts = np.repeat(self.first_slots[records], run_counts) + runs["first_slot"]
-        return firsts, runs["count"].astype(np.int64)
+        return SlotNumbers(firsts), runs["count"].astype(np.int64)
 
-    def _split(self, slots: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _split(self, slots: npt.NDArray[np.integer]) -> tuple[RecordNumbers, npt.NDArray[np.int64]]:
         """Return the record of each data slot, and its place there."""
         records = self.records_of(slots)
         return records, slots.astype(np.int64) - self.first_slots[records]
@@ -135,7 +136,7 @@ class SlotTable(RecordNumbers):
         entries = self.index.find(record_ids)
         self.add_entries(entries[entries >= 0])
 
-    def add_entries(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def add_entries(self, entries: EntryNumbers) -> RecordNumbers:
         """Number the records of index entries, those that have none yet; return the record number of each."""
         unknown = entries[self._record_of_entry[entries] < 0]
         if len(unknown):
@@ -146,7 +147,7 @@ class SlotTable(RecordNumbers):
             self._append(self.index.entries["id"][new], new, counts, is_loaded=False)
         return self._records_at(entries)
 
-    def add_sources(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def add_sources(self, records: RecordNumbers) -> RecordNumbers:
         """Number all records that `records` are encoded against, those that these are, and so on.
 
         Returns:
@@ -157,12 +158,12 @@ class SlotTable(RecordNumbers):
                 could not be read, which may be why: what is wrong with that.
         """
         links = self.index.links
-        frontier, parts = self._entries[records], [np.empty(0, np.int64)]
+        frontier, parts = self._entries[records], [EntryNumbers(np.empty(0, np.int64))]
         try:
             while len(frontier := frontier[links.counts[frontier] > 0]):
                 if unsound := self.index.find_unsound(frontier):
                     raise (self.index.damage or unsound)[0]  # an index object that could not be read may be why
-                sources = distinct(links.entries[links.of(frontier)]).astype(np.int64)
+                sources = EntryNumbers(distinct(links.entries[links.of(frontier)]).astype(np.int64))
                 frontier = sources[~self._is_found[sources]]
                 self._is_found[frontier] = True
                 parts.append(frontier)
@@ -171,26 +172,26 @@ class SlotTable(RecordNumbers):
             self._is_found[found] = False
         return distinct(records, self.add_entries(found))
 
-    def source_slots(self, records: int | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def source_slots(self, records: RecordNumber | RecordNumbers) -> tuple[SlotNumbers, npt.NDArray[np.int64]]:
         """Return first slot and count of each run of the blocks that records are encoded against, in their order.
 
         Empty for records that stand alone. `add_sources` must have numbered them.
         """
-        links, entries = self.index.links, np.atleast_1d(self._entries[records])
+        links, entries = self.index.links, EntryNumbers(np.atleast_1d(self._entries[records]))
         runs, run_counts = links.runs_of(entries)
-        sources = self._records_at(links.entries[links.of(entries)])
+        sources = self._records_at(links.sources_of(entries))
         firsts = np.repeat(self._first_slots[sources], run_counts) + runs["first_slot"]
-        return firsts, runs["count"].astype(np.int64)
+        return SlotNumbers(firsts), runs["count"].astype(np.int64)
 
-    def source_records(self, records: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def source_records(self, records: RecordNumbers) -> tuple[RecordNumbers, npt.NDArray[np.int64]]:
         """Return the records that `records` are encoded against, one's after another's, and how many each has.
 
         `add_sources` must have numbered them.
         """
         links, entries = self.index.links, self._entries[records]
-        return self._records_at(links.entries[links.of(entries)]), links.counts[entries].astype(np.int64)
+        return self._records_at(links.sources_of(entries)), links.counts[entries].astype(np.int64)
 
-    def count_sources(self, records: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def count_sources(self, records: RecordNumbers) -> tuple[RecordNumbers, npt.NDArray[np.int64]]:
         """Return those of `records` that are deltas, and how many blocks each of them is encoded against."""
         links = self.index.links
         deltas = records[self.are_deltas(records)]
@@ -208,19 +209,15 @@ class SlotTable(RecordNumbers):
             digests: takes the place of this table's own; the new slots' stand behind those that were there.
         """
         assert len(digests) >= self.slot_count + int(counts.sum())
-        self._append(record_ids, np.full(len(record_ids), -1, np.int64), counts, is_loaded=True)
+        self._append(record_ids, EntryNumbers(np.full(len(record_ids), -1, np.int64)), counts, is_loaded=True)
         self._digests = digests
 
-    def _append(
-        self, ids: Digests, entries: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], *, is_loaded: bool
-    ) -> None:
+    def _append(self, ids: Digests, entries: EntryNumbers, counts: npt.NDArray[np.int64], *, is_loaded: bool) -> None:
         self._append_numbers(ids, counts)
-        self._entries = np.concatenate((self._entries, entries))
+        self._entries = EntryNumbers(np.concatenate((self._entries, entries)))
         self._is_loaded = np.concatenate((self._is_loaded, np.full(len(ids), is_loaded, np.bool_)))
 
-    def load_digests(
-        self, records: npt.NDArray[np.int64], on_damage: Callable[[DeltaimgError], None] | None = None
-    ) -> None:
+    def load_digests(self, records: RecordNumbers, on_damage: Callable[[DeltaimgError], None] | None = None) -> None:
         """Read the digests of `records` from their signatures and verify them by the records' ids.
 
         Where a signature cannot be used, those that other copies of its records have are read.
@@ -245,9 +242,7 @@ class SlotTable(RecordNumbers):
                 raise errors[signature]
             on_damage(errors[signature])
 
-    def _load_signatures(
-        self, records: npt.NDArray[np.int64], entries: npt.NDArray[np.int64]
-    ) -> dict[int, DeltaimgError]:
+    def _load_signatures(self, records: RecordNumbers, entries: EntryNumbers) -> dict[int, DeltaimgError]:
         """Load digests of `records` from where `entries` of theirs say; return the errors by number of signature."""
         errors: dict[int, DeltaimgError] = {}
         for signature, places in group_by(self.index.entries["signature"][entries]):
@@ -268,49 +263,48 @@ class SlotTable(RecordNumbers):
         """Of each record, whether its digests are loaded."""
         return self._is_loaded
 
-    def find_records(self, record_ids: Digests) -> npt.NDArray[np.int64]:
+    def find_records(self, record_ids: Digests) -> RecordNumbers:
         """Return the number of each record, -1 for one that the index or this table does not have."""
         entries = self.index.find(record_ids)
         if not len(self.index):
-            return entries
-        return np.where(entries >= 0, self._records_at(np.maximum(entries, 0)), -1)
+            return RecordNumbers(entries)
+        return RecordNumbers(np.where(entries >= 0, self._records_at(EntryNumbers(np.maximum(entries, 0))), -1))
 
-    def _records_at(self, entries: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    def _records_at(self, entries: EntryNumbers) -> RecordNumbers:
         """Return the record number of each entry, -1 for one that has none."""
-        records: npt.NDArray[np.int64] = self._record_of_entry[entries].astype(np.int64)
-        return records
+        return RecordNumbers(self._record_of_entry[entries].astype(np.int64))
 
     # -- what the index says of records that it has -------------------------------------------------------------------
 
-    def index_rows(self, records: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def index_rows(self, records: RecordNumbers) -> npt.NDArray[Any]:
         """Return what the index says of each record, of `ENTRY`, copied."""
         rows: npt.NDArray[Any] = self.index.entries[self._entries[records]]
         return rows
 
-    def depths_of(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+    def depths_of(self, records: RecordNumbers) -> npt.NDArray[np.int8]:
         """Return the delta depth of each record: 0 for a literal, -1 for one that cannot be decoded."""
         depths: npt.NDArray[np.int8] = self.index.links.depths[self._entries[records]]
         return depths
 
-    def are_deltas(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def are_deltas(self, records: RecordNumbers) -> npt.NDArray[np.bool_]:
         """Return which records are encoded against others."""
         is_delta: npt.NDArray[np.bool_] = self.index.links.counts[self._entries[records]] > 0
         return is_delta
 
-    def count_present(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def count_present(self, records: RecordNumbers) -> npt.NDArray[np.int64]:
         """Return how many slots of each record have content: all but for cut records."""
         return self.index.cuts.count(self._entries[records])
 
-    def find_present(self, record: int) -> SlotRuns | None:
+    def find_present(self, record: RecordNumber) -> SlotRuns | None:
         """Return the runs of slots that a cut record has, None for a whole record."""
         entry = self._entries[record : record + 1]
         return self.index.cuts.runs_of(entry)[0] if self.index.cuts.is_cut(entry)[0] else None
 
-    def describe_sources(self, record: int) -> tuple[int, bytes]:
+    def describe_sources(self, record: RecordNumber) -> tuple[int, bytes]:
         """Return how many records a delta is encoded against, and the table of them that it must begin with."""
-        links, entry = self.index.links, int(self._entries[record])
+        links, (entry,) = self.index.links, self._entries[record : record + 1].tolist()
         return int(links.counts[entry]), links.table_of(entry)
 
-    def pack_of(self, record: int) -> str:
+    def pack_of(self, record: RecordNumber) -> str:
         """Return the object name of the pack that holds a record."""
         return pack_name(self.index.packs[int(self.index.entries["pack"][self._entries[record]])])

@@ -16,6 +16,7 @@ from deltaimg.engine.progress import Progress
 from deltaimg.errors import IntegrityError, ObjectNotFound, SnapshotError, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.pack import pack_name
+from deltaimg.ids import EntryNumbers
 from deltaimg.model import DEFAULT_BLOCK_BYTES
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
@@ -105,5 +106,5 @@ def load_other_content(table: SlotTable, block_bytes: int, budget_bytes: int, pr
     numbers = np.flatnonzero(is_usable)[::-1]
     numbers = numbers[np.cumsum(entries["slots"][numbers], dtype=np.int64) <= allowed]
     if len(numbers):
-        records = table.add_entries(numbers)
+        records = table.add_entries(EntryNumbers(numbers))
         table.load_digests(records, lambda error: progress.warn(f"{error}; content of its records is stored again"))

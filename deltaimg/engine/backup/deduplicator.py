@@ -9,6 +9,7 @@ from deltaimg.delta.match import Matcher
 from deltaimg.engine.backup.changed_blocks import ChangedBlocks
 from deltaimg.engine.backup.new_map import NewMap
 from deltaimg.engine.backup.record_stream import RecordStream
+from deltaimg.ids import RecordNumbers
 from deltaimg.repo.slots import SlotTable
 
 
@@ -39,7 +40,7 @@ class Deduplicator:
 def learn_stored_blocks(table: SlotTable) -> Matcher:
     """Return a matcher for every block whose digest is loaded and whose content is there."""
     matcher = Matcher(table.digests, table.slot_count)
-    firsts, counts = table.present_runs(np.flatnonzero(table.is_loaded))
+    firsts, counts = table.present_runs(RecordNumbers(np.flatnonzero(table.is_loaded)))
     for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
         matcher.learn(first, count)
     return matcher

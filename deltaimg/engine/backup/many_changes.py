@@ -20,6 +20,7 @@ from deltaimg.engine.backup.deduplicator import Deduplicator, learn_stored_block
 from deltaimg.engine.backup.delta_sources.open import DeltaSources, load_anchors, open_delta_sources
 from deltaimg.engine.backup.encoding import make_encoder
 from deltaimg.engine.backup.record_stream import RecordStream
+from deltaimg.ids import RecordNumbers
 from deltaimg.repo.pack_writer import PackWriter
 
 
@@ -34,7 +35,7 @@ class ManyChanges:
         delta_codecs = make_delta_codecs(options.delta, options.level)
         anchors = load_anchors(context) if delta_codecs else None
         # Whatever may become a delta source later must be numbered now: new slots follow the last of these.
-        table.add_sources(np.flatnonzero(table.index.links.depths[table.entries] >= 0))
+        table.add_sources(RecordNumbers(np.flatnonzero(table.index.links.depths[table.entries] >= 0)))
         matcher = learn_stored_blocks(table)
         self._delta_sources: DeltaSources | None = None
         with ExitStack() as stack:

@@ -24,6 +24,7 @@ from deltaimg.format.limits import MAX_DELTA_DEPTH
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES
 from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns
+from deltaimg.ids import EntryNumbers, LinkNumbers
 from deltaimg.kernels import digest_buffer
 from deltaimg.memory import check_room
 from deltaimg.repo.cut_slots import CutSlots
@@ -162,7 +163,7 @@ class Catalog:
 
         with OrderedPool(workers=workers) as pool:
             for state in pool.map(read, present):
-                self._judge_pack(state, order[bounds[state.number] : bounds[state.number + 1]])
+                self._judge_pack(state, EntryNumbers(order[bounds[state.number] : bounds[state.number + 1]]))
                 if read_packs and not isinstance(state.error, StoreError):
                     self.pack_damage[self.packs[state.number]] = state.damaged
                 if read_packs:
@@ -191,7 +192,7 @@ class Catalog:
             return _PackState(number, footer, caught)
         return _PackState(number, footer, error, damaged)
 
-    def _judge_pack(self, state: _PackState, entries: npt.NDArray[np.int64]) -> None:
+    def _judge_pack(self, state: _PackState, entries: EntryNumbers) -> None:
         name, findings = self.packs[state.number], self._findings
         if state.error is not None:
             findings.add_failure(name, state.error)
@@ -211,7 +212,7 @@ class Catalog:
         if state.footer is not None:
             self._compare(name, state.footer, entries)
 
-    def _compare(self, name: str, footer: npt.NDArray[Any], entries: npt.NDArray[np.int64]) -> None:
+    def _compare(self, name: str, footer: npt.NDArray[Any], entries: EntryNumbers) -> None:
         """Hold index entries of a pack against the footer of the pack."""
         claimed = self.entries[entries]
         places = np.searchsorted(footer["offset"], claimed["offset"])
@@ -253,10 +254,10 @@ class Catalog:
                 self._findings.add_failure(name, error)
                 self.has_digests[entries] = False
                 continue
-            self._prove_digests(name, digests, entries)
+            self._prove_digests(name, digests, EntryNumbers(entries))
         self.is_good &= self.has_digests
 
-    def _prove_digests(self, name: str, digests: Digests, entries: npt.NDArray[np.int64]) -> None:
+    def _prove_digests(self, name: str, digests: Digests, entries: EntryNumbers) -> None:
         key = self._repository.keys.record
         rows = self.entries[entries]
         wrong = [
@@ -280,7 +281,7 @@ class Catalog:
         """Make records findable by id; of those that are in several places, a good one is found."""
         self._lookup = RecordLookup(self.entries["id"], ~self.is_good)
 
-    def find(self, ids: Digests) -> npt.NDArray[np.int64]:
+    def find(self, ids: Digests) -> EntryNumbers:
         """Return the entry of each record, -1 for one that no index object has."""
         return self._lookup.find(ids)
 
@@ -308,26 +309,26 @@ class Catalog:
 
     def _take_copies(self, runs: SlotRuns, run_counts: npt.NDArray[np.int64]) -> None:
         """Take other copies of source records, or none, where the ones found lack slots that deltas are encoded against."""
-        links = np.flatnonzero(self.cuts.is_cut(self.sources.astype(np.int64)))
+        links = np.flatnonzero(self.cuts.is_cut(EntryNumbers(self.sources.astype(np.int64))))
         if not len(links):
             return
         starts = np.cumsum(run_counts) - run_counts
 
-        def have_all(numbers: npt.NDArray[np.int64], entries: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        def have_all(numbers: npt.NDArray[np.int64], entries: EntryNumbers) -> npt.NDArray[np.bool_]:
             counts = run_counts[links[numbers]]
             return self.cuts.have_all(entries, runs[expand_ranges(starts[links[numbers]], counts)], counts)
 
         self.sources[links] = self._lookup.find_best(self.entries["id"][self.sources[links]], have_all)
 
     def find_lacking(
-        self, entries: npt.NDArray[np.int64], firsts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int64]:
+        self, entries: EntryNumbers, firsts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+    ) -> EntryNumbers:
         """Return the records that have no copy with some of slots [first, first + count) of each of `entries`."""
         asked = np.flatnonzero(~self.cuts.have(entries, firsts, counts))
-        entries = np.repeat(entries[asked], counts[asked])
+        entries = EntryNumbers(np.repeat(entries[asked], counts[asked]))
         slots = expand_ranges(firsts[asked], counts[asked])
 
-        def have(numbers: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        def have(numbers: npt.NDArray[np.int64], found: EntryNumbers) -> npt.NDArray[np.bool_]:
             return self.cuts.have(found, slots[numbers], np.ones(len(numbers), np.int64)) & self.is_good[found]
 
         found = self._lookup.find_best(self.entries["id"][entries], have)
@@ -348,7 +349,7 @@ class Catalog:
         for _ in range(MAX_DELTA_DEPTH):
             if not len(waiting):
                 break
-            sources = self.sources[self._links_of(waiting)]
+            sources = self.sources[self._links_of(EntryNumbers(waiting))]
             can_be_source = can_expand[sources] | (~is_cut[sources] & self.is_usable[records[sources]])
             firsts = np.cumsum(self.counts[waiting], dtype=np.int64) - self.counts[waiting]
             is_ready = np.logical_and.reduceat(can_be_source, firsts)
@@ -357,9 +358,10 @@ class Catalog:
             waiting = waiting[~is_ready]
         self._without_depth = waiting[~self.is_usable[records[waiting]]]
 
-    def _links_of(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _links_of(self, entries: EntryNumbers) -> LinkNumbers:
         """Return the numbers of the links of `entries`, entry after entry."""
-        return expand_ranges(self.starts[entries].astype(np.int64), self.counts[entries].astype(np.int64))
+        counts = self.counts[entries].astype(np.int64)
+        return LinkNumbers(expand_ranges(self.starts[entries].astype(np.int64), counts))
 
     def report_sources(self, is_used: npt.NDArray[np.bool_]) -> None:
         """Tell of used delta records that cannot be expanded; of others, a prune may have deleted the sources."""
@@ -367,7 +369,7 @@ class Catalog:
             (self._without_sources, "need sources that no index has"),
             (self._without_depth, "need themselves, too many others, or ones that are lost"),
         ):
-            for index, members in self._by_index(entries[is_used[entries]]):
+            for index, members in self._by_index(EntryNumbers(entries[is_used[entries]])):
                 self._findings.add_error(
                     FindingKind.CONTRADICTORY, index, f"{count_records(len(members))} of it {problem}"
                 )
@@ -389,7 +391,7 @@ class Catalog:
                     f"names {name}, which is gone; no snapshot needs it, and a prune removes this",
                 )
 
-    def _by_index(self, entries: npt.NDArray[np.int64]) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+    def _by_index(self, entries: EntryNumbers) -> Iterator[tuple[str, EntryNumbers]]:
         owners = np.searchsorted(self._firsts, entries, side="right") - 1
         for owner in distinct(owners).tolist():
             yield self.index_names[owner], entries[owners == owner]
@@ -398,7 +400,7 @@ class Catalog:
         """Mark in `is_used` all records that those marked are encoded against, directly or not."""
         frontier = np.flatnonzero(is_used & (self.counts > 0))
         while len(frontier):
-            links = self._links_of(frontier)
+            links = self._links_of(EntryNumbers(frontier))
             sources = distinct(self.sources[links]).astype(np.int64)
             sources = sources[sources >= 0]
             fresh = sources[~is_used[sources]]

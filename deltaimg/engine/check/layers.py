@@ -20,9 +20,10 @@ from deltaimg.engine.check.findings import FindingKind, Findings, count_records
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS, MapObject
+from deltaimg.ids import EntryNumbers
 from deltaimg.model import count_blocks
 from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
-from deltaimg.repo.numbering import LayerNumbers, list_named_slots
+from deltaimg.repo.numbering import LayerNumbering, list_named_slots
 from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.repository import Repository
 
@@ -68,7 +69,7 @@ class LayerCheck:
     def _check_records(self, needed: NeededLayer) -> None:
         """Look up in the index the records that snapshots need of a layer."""
         layer, catalog = needed.layer, self._catalog
-        layer_numbers = LayerNumbers(layer)
+        layer_numbers = LayerNumbering(layer)
         used = layer_numbers.used_records(needed.runs)
         entries = catalog.find(layer.record_ids[used])
         shift = needed.node.find_snapshot().block_bytes.bit_length() - 1
@@ -81,7 +82,7 @@ class LayerCheck:
             (int(is_other.sum()), "whose blocks are others in the index"),
             (int((~catalog.is_usable[found]).sum()), "of what is missing or damaged"),
             (
-                self._count_lacking(needed, layer_numbers, used, entries),
+                self._count_lacking(needed, layer_numbers, used, EntryNumbers(entries)),
                 "of which no copy has all blocks that it needs",
             ),
         ):
@@ -93,9 +94,9 @@ class LayerCheck:
     def _count_lacking(
         self,
         needed: NeededLayer,
-        layer_numbers: LayerNumbers,
+        layer_numbers: LayerNumbering,
         used: npt.NDArray[np.int64],
-        entries: npt.NDArray[np.int64],
+        entries: EntryNumbers,
     ) -> int:
         """Return how many records lack blocks that snapshots need of them.
 
@@ -110,8 +111,10 @@ class LayerCheck:
         for records, firsts, counts in list_named_slots(
             needed.runs, layer_numbers.first_slots, layer_numbers.slot_counts
         ):
-            is_cut = self._catalog.cuts.is_cut(of_record[records])
-            lacking.append(self._catalog.find_lacking(of_record[records[is_cut]], firsts[is_cut], counts[is_cut]))
+            is_cut = self._catalog.cuts.is_cut(EntryNumbers(of_record[records]))
+            lacking.append(
+                self._catalog.find_lacking(EntryNumbers(of_record[records[is_cut]]), firsts[is_cut], counts[is_cut])
+            )
         return len(distinct(*lacking))
 
     def _check_length(self, node: LayerNode, layer: MapObject) -> None:

@@ -19,6 +19,7 @@ from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs, group_by
 from deltaimg.engine.content.record_cache import RecordCache
 from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound, UsageError
 from deltaimg.format.manifest import Manifest
+from deltaimg.ids import RecordNumber
 from deltaimg.image.extents import ExtentStatus, ImageExtent
 from deltaimg.kernels.layout import Buffer
 from deltaimg.model import DamagedExtent, Extent
@@ -39,7 +40,7 @@ class ReadableContent(Protocol):
     runs: Runs
     """The map of the image."""
 
-    def extents_of(self, record: int) -> list[Extent]:
+    def extents_of(self, record: RecordNumber) -> list[Extent]:
         """Return the extents of the image that a record supplies, in the order of its slots."""
         ...
 
@@ -190,21 +191,21 @@ class SnapshotReader:
         high = int(np.searchsorted(self._first_blocks, np.uint64(last), side="left"))
         return clip_runs(self._content.runs[max(0, low) : high], first, last)
 
-    def _group_by_record(self, runs: Runs) -> list[tuple[int, Runs]]:
+    def _group_by_record(self, runs: Runs) -> list[tuple[RecordNumber, Runs]]:
         """Return each record that data runs are in, and the pieces of them that it supplies, none across two records."""
         table = self._content.table
         pieces = table.cut_at_records(runs, self._content.manifest.object_name)
         pieces = pieces[np.argsort(pieces["slot"], kind="stable")]
-        return [(record, pieces[places]) for record, places in group_by(table.records_of(pieces["slot"]))]
+        return [(RecordNumber(record), pieces[places]) for record, places in group_by(table.records_of(pieces["slot"]))]
 
-    def _get_together(self, records: list[int]) -> dict[int, memoryview]:
+    def _get_together(self, records: list[RecordNumber]) -> dict[RecordNumber, memoryview]:
         """Return the content of records; of none, if one of them cannot be read: then each is asked for by itself."""
         try:
             return self._cache.get_together(records)
         except (IntegrityError, ObjectNotFound):
             return {}
 
-    def _describe_damage(self, record: int, error: IntegrityError | ObjectNotFound) -> ContentDamaged:
+    def _describe_damage(self, record: RecordNumber, error: IntegrityError | ObjectNotFound) -> ContentDamaged:
         """Return the error that names the first extent of the image that needs a record which cannot be read."""
         extent = self._content.extents_of(record)[0]
         damaged = DamagedExtent(extent.start, extent.end, str(error))

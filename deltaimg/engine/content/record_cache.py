@@ -14,11 +14,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from deltaimg.arrays import distinct, expand_ranges
 from deltaimg.engine.content.source_ranges import SourceReader
 from deltaimg.engine.content.spool import Spool
+from deltaimg.ids import RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import MIB
 from deltaimg.repo.record_reader import RecordReader, group_reads
 from deltaimg.repo.slots import SlotTable
@@ -35,16 +35,16 @@ class RecordCache:
         table: SlotTable,
         block_bytes: int,
         cache_bytes: int = CACHE_BYTES,
-        gather: Callable[[int], memoryview] | None = None,
+        gather: Callable[[RecordNumber], memoryview] | None = None,
     ) -> None:
         """Args: gather: returns what a delta record is encoded against; without it, that is expanded here, too."""
         self._gather = gather
         self._reader, self._table, self._block_bytes = reader, table, block_bytes
-        self._kept: OrderedDict[int, memoryview] = OrderedDict()
+        self._kept: OrderedDict[RecordNumber, memoryview] = OrderedDict()
         self._cache_bytes, self._kept_bytes = cache_bytes, 0
         self._lock = threading.Lock()
 
-    def get(self, record: int) -> memoryview:
+    def get(self, record: RecordNumber) -> memoryview:
         """Return a record's content; raises StoreError or IntegrityError."""
         content = self._find(record)
         if content is not None:
@@ -56,20 +56,20 @@ class RecordCache:
             return content
         return self._expand([record])[record]
 
-    def get_together(self, records: list[int]) -> dict[int, memoryview]:
+    def get_together(self, records: list[RecordNumber]) -> dict[RecordNumber, memoryview]:
         """Return the content of records, what several of them depend on expanded once; raises as `get`."""
         if self._gather is not None:
             return {record: self.get(record) for record in records}
         kept = {record: content for record in records if (content := self._find(record)) is not None}
         return kept if len(kept) == len(records) else self._expand(records)
 
-    def _find(self, record: int) -> memoryview | None:
+    def _find(self, record: RecordNumber) -> memoryview | None:
         with self._lock:
             if record in self._kept:
                 self._kept.move_to_end(record)
             return self._kept.get(record)
 
-    def _keep(self, record: int, content: memoryview) -> None:
+    def _keep(self, record: RecordNumber, content: memoryview) -> None:
         """Keep content, which may lie in bytes that were fetched for other records as well."""
         with self._lock:
             if record not in self._kept:
@@ -78,7 +78,7 @@ class RecordCache:
             while self._kept_bytes > self._cache_bytes and len(self._kept) > 1:
                 self._kept_bytes -= len(self._kept.popitem(last=False)[1])
 
-    def _expand(self, records: list[int]) -> dict[int, memoryview]:
+    def _expand(self, records: list[RecordNumber]) -> dict[RecordNumber, memoryview]:
         """Expand records, and before them those that they need; what is kept is taken as it is."""
         missing, found, needed_slots = self._plan(records)
         depths = self._table.depths_of(missing)
@@ -102,10 +102,10 @@ class RecordCache:
             spool.close()
         return wanted
 
-    def _plan(self, records: list[int]) -> tuple[npt.NDArray[np.int64], dict[int, memoryview], npt.NDArray[np.int64]]:
+    def _plan(self, records: list[RecordNumber]) -> tuple[RecordNumbers, dict[RecordNumber, memoryview], SlotNumbers]:
         """Return which records are to be expanded, what is kept of others that are needed, and the slots that deltas need."""
-        missing: set[int] = set()
-        found: dict[int, memoryview] = {}
+        missing: set[RecordNumber] = set()
+        found: dict[RecordNumber, memoryview] = {}
         waiting, slots = list(records), [np.empty(0, np.int64)]
         while waiting:
             record = waiting.pop()
@@ -119,4 +119,4 @@ class RecordCache:
             firsts, counts = self._table.source_slots(record)
             slots.append(expand_ranges(firsts, counts))
             waiting += distinct(self._table.records_of(firsts)).tolist()
-        return np.array(sorted(missing), np.int64), found, distinct(*slots)
+        return RecordNumbers(np.array(sorted(missing), np.int64)), found, SlotNumbers(distinct(*slots))

@@ -7,9 +7,9 @@ Memory  24 bytes for each data run of the map.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from deltaimg.arrays import FIRST_SLOT, Runs
+from deltaimg.ids import BlockIndexes, SlotNumbers
 
 
 class SlotLookup:
@@ -26,11 +26,11 @@ class SlotLookup:
         self._starts, self._counts = (starts + skipped)[kept], (counts - skipped)[kept]
         self._blocks = (data["first_block"].astype(np.int64) + skipped)[kept]
 
-    def find(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def find(self, slots: SlotNumbers) -> BlockIndexes:
         """Return the block of the image that is stored in each slot, -1 for a slot that the map does not name."""
         if not len(self._starts):
-            return np.full(len(slots), -1, np.int64)
+            return BlockIndexes(np.full(len(slots), -1, np.int64))
         runs = np.maximum(np.searchsorted(self._starts, slots, side="right") - 1, 0)
         within = slots - self._starts[runs]
         is_there = (within >= 0) & (within < self._counts[runs])
-        return np.where(is_there, self._blocks[runs] + within, -1)
+        return BlockIndexes(np.where(is_there, self._blocks[runs] + within, -1))

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from deltaimg.arrays import FIRST_SLOT, RANGE, Ranges, Runs, count_run_blocks, distinct, expand_ranges
 from deltaimg.delta.registry import find_delta_decoder
@@ -27,6 +26,7 @@ from deltaimg.engine.content.source_ranges import ReadBack
 from deltaimg.engine.content.walk import ReadSources, RecordWalk, WalkedRecords, WalkPlan, plan_walk
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.format.manifest import Manifest
+from deltaimg.ids import BlockIndexes, RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import DamagedExtent, Extent
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.record_reader import RecordReader
@@ -43,7 +43,7 @@ class WalkedGroup:
 
     decoded_bytes: int
     damage: tuple[DamagedExtent, ...] = ()
-    damaged_records: tuple[tuple[int, str], ...] = ()
+    damaged_records: tuple[tuple[RecordNumber, str], ...] = ()
     """Record number and reason."""
 
 
@@ -68,23 +68,23 @@ class SnapshotContent:
         self._range_starts = np.searchsorted(self.table.records_of(cut["slot"]), numbers)
         """Ranges [range_starts[r], range_starts[r + 1]) are those of record r."""
 
-    def bytes_of(self, records: npt.NDArray[np.int64]) -> int:
+    def bytes_of(self, records: RecordNumbers) -> int:
         """Return how many bytes of the image `records` supply."""
         firsts = self._range_starts[records]
         ranges = expand_ranges(firsts, self._range_starts[records + 1] - firsts)
         return int(self._ranges["length"][ranges].sum())
 
     @property
-    def records(self) -> npt.NDArray[np.int64]:
+    def records(self) -> RecordNumbers:
         """The numbers of the records that the snapshot needs."""
         return self._records
 
     @property
-    def closure(self) -> npt.NDArray[np.int64]:
+    def closure(self) -> RecordNumbers:
         """The same, and those that only others are encoded against."""
         return self._closure
 
-    def plan(self, records: npt.NDArray[np.int64] | None = None, *, can_read_back: bool = False) -> WalkPlan:
+    def plan(self, records: RecordNumbers | None = None, *, can_read_back: bool = False) -> WalkPlan:
         """Plan a walk over `records`, or over all that the snapshot needs.
 
         Args:
@@ -113,7 +113,7 @@ class SnapshotContent:
             IntegrityError, ObjectNotFound: as soon as one is met, unless `keep_going`: then it is reported in the result.
         """
 
-        def handle(record: int, content: memoryview, _: ReadSources) -> None:
+        def handle(record: RecordNumber, content: memoryview, _: ReadSources) -> None:
             if place is not None:
                 place(self._ranges_of(record), content)
 
@@ -146,11 +146,11 @@ class SnapshotContent:
         if open_end > open_start:
             yield Extent(open_start, open_end)
 
-    def extents_of(self, record: int) -> list[Extent]:
+    def extents_of(self, record: RecordNumber) -> list[Extent]:
         """Return the extents of the image that a record supplies, in the order of its slots."""
         return [Extent(offset, offset + length) for offset, length, _ in self._ranges_of(record).tolist()]
 
-    def dependents_of(self, lost: Iterable[int]) -> dict[int, int]:
+    def dependents_of(self, lost: Iterable[RecordNumber]) -> dict[RecordNumber, RecordNumber]:
         """Return which records of the snapshot cannot be expanded without some of its closure, and for each one of these."""
         cause = np.full(self.table.record_count, -1, np.int64)
         lost = list(lost)
@@ -209,14 +209,14 @@ class SnapshotContent:
         ranges["length"] = np.minimum(lengths, self.manifest.size_bytes - ranges["offset"])
         return ranges
 
-    def _ranges_of(self, record: int) -> Ranges:
+    def _ranges_of(self, record: RecordNumber) -> Ranges:
         """Return which parts of a record stand where in the image."""
         return self._ranges[self._range_starts[record] : self._range_starts[record + 1]]
 
-    def _find_blocks(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _find_blocks(self, slots: SlotNumbers) -> BlockIndexes:
         """Return the block of the image that holds each slot whole, -1 for none."""
         blocks = self._places.find(slots)
-        return np.where((blocks + 1) * self._block_bytes <= self.manifest.size_bytes, blocks, -1)
+        return BlockIndexes(np.where((blocks + 1) * self._block_bytes <= self.manifest.size_bytes, blocks, -1))
 
     def _report(self, walked: WalkedRecords[None]) -> WalkedGroup:
         damage = [
@@ -229,8 +229,8 @@ class SnapshotContent:
     def _count_decoded(self, walked: WalkedRecords[None]) -> int:
         """Return what records expand to, those that could not be expanded included."""
         records = [*walked.records, *(record for record, _ in walked.damaged)]
-        return int(self.table.count_present(np.array(records, np.int64)).sum()) * self._block_bytes
+        return int(self.table.count_present(RecordNumbers(np.array(records, np.int64))).sum()) * self._block_bytes
 
 
-def _ignore(record: int, content: memoryview, read_sources: ReadSources) -> None:
+def _ignore(record: RecordNumber, content: memoryview, read_sources: ReadSources) -> None:
     """Do nothing with a record whose blocks are merely to be kept."""

@@ -16,12 +16,13 @@ import numpy.typing as npt
 from deltaimg.arrays import Ranges, expand_ranges, ranges_of_blocks
 from deltaimg.engine.content.spool import Spool
 from deltaimg.engine.pipeline import ThreadBuffer
+from deltaimg.ids import BlockIndexes, RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import MIB
 from deltaimg.repo.slots import SlotTable
 
 ReadBack = Callable[[Ranges, memoryview], None]
 """Fills parts of memory with bytes of the image that were placed before."""
-FindBlocks = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]
+FindBlocks = Callable[[SlotNumbers], BlockIndexes]
 """Returns the block of the image that each slot can be read back from, -1 for none."""
 
 
@@ -51,14 +52,14 @@ class SourceReader:
         self._find_blocks, self._read_back = find_blocks, read_back
         self._scratch = ThreadBuffer()
 
-    def locate(self, records: npt.NDArray[np.int64]) -> Callable[[int], memoryview]:
+    def locate(self, records: RecordNumbers) -> Callable[[RecordNumber], memoryview]:
         """Find the sources of `records`; return what gives those of each, in memory that the thread's next call takes again."""
         found = self._find_ranges(records)
         return lambda record: self._read(found[record])
 
-    def read(self, record: int) -> memoryview:
+    def read(self, record: RecordNumber) -> memoryview:
         """Return the sources of one record, in memory of their own."""
-        (ranges,) = self._find_ranges(np.array([record], np.int64)).values()
+        (ranges,) = self._find_ranges(RecordNumbers(np.array([record], np.int64))).values()
         return self._fill(ranges, memoryview(bytearray(ranges.length)))
 
     def _read(self, ranges: _SourceRanges) -> memoryview:
@@ -71,13 +72,15 @@ class SourceReader:
             self._spool.read(ranges.kept, content)
         return content
 
-    def _find_ranges(self, records: npt.NDArray[np.int64]) -> dict[int, _SourceRanges]:
+    def _find_ranges(self, records: RecordNumbers) -> dict[RecordNumber, _SourceRanges]:
         """Return the ranges for each of `records` that is a delta."""
         deltas, counts = self._table.count_sources(records)
         if not len(deltas):
             return {}
         slots = expand_ranges(*self._table.source_slots(deltas))
-        blocks = np.full(len(slots), -1, np.int64) if self._find_blocks is None else self._find_blocks(slots)
+        blocks = (
+            np.full(len(slots), -1, np.int64) if self._find_blocks is None else self._find_blocks(SlotNumbers(slots))
+        )
         # A gap of one before each record's, so that no range reaches from one into the next.
         numbers = np.arange(len(deltas))
         bases = np.cumsum(counts) - counts + numbers
@@ -85,7 +88,7 @@ class SourceReader:
         placed, kept = np.flatnonzero(blocks >= 0), np.flatnonzero(blocks < 0)
         parts = (
             self._cut(blocks[placed], places[placed], bases),
-            self._cut(self._spool.find(slots[kept]), places[kept], bases),
+            self._cut(self._spool.find(SlotNumbers(slots[kept])), places[kept], bases),
         )
         lengths = (counts * self._block_bytes).tolist()
         return {

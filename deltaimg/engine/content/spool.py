@@ -16,6 +16,7 @@ import numpy.typing as npt
 from deltaimg.arrays import RANGE, Ranges, Slots, ranges_of_blocks
 from deltaimg.engine.unnamed_file import open_unnamed
 from deltaimg.errors import ImageError
+from deltaimg.ids import SlotNumbers
 from deltaimg.kernels import gather_blocks, read_ranges, write_ranges
 from deltaimg.model import MIB
 
@@ -25,7 +26,7 @@ MEMORY_BYTES = 64 * MIB
 class Spool:
     """Keeps the content of a fixed set of slots; any thread may put, and get what was put before. Close it in the end."""
 
-    def __init__(self, slots: npt.NDArray[np.int64], block_bytes: int, folder: str | None = None) -> None:
+    def __init__(self, slots: SlotNumbers, block_bytes: int, folder: str | None = None) -> None:
         """Args: slots: ascending, each once. folder: for the file; the system's own for temporary files if None."""
         self.slots, self._block_bytes = slots, block_bytes
         self.size_bytes = len(slots) * block_bytes
@@ -51,7 +52,7 @@ class Spool:
         if failed is not None:
             raise self._failure(failed.error_number) from OSError(failed.error_number, "")
 
-    def find(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def find(self, slots: SlotNumbers) -> npt.NDArray[np.int64]:
         """Return where each slot is kept, in blocks, for `read`."""
         return np.searchsorted(self.slots, slots)
 
@@ -61,7 +62,7 @@ class Spool:
         if failed is not None:
             raise self._failure(failed.error_number) from OSError(failed.error_number, "")
 
-    def get(self, slots: npt.NDArray[np.int64], out: memoryview) -> None:
+    def get(self, slots: SlotNumbers, out: memoryview) -> None:
         """Fill `out` with the blocks of slots that were put, one after another."""
         if len(slots):
             self.read(ranges_of_blocks(self.find(slots), np.arange(len(slots)), self._block_bytes), out)

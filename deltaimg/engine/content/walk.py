@@ -22,6 +22,7 @@ from deltaimg.engine.content.spool import Spool
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
 from deltaimg.errors import IntegrityError, StoreError
 from deltaimg.format.limits import MAX_RECORD_BYTES
+from deltaimg.ids import RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.repo.record_reader import ReadGroup, RecordReader, group_reads
 from deltaimg.repo.slots import SlotTable
 
@@ -37,7 +38,7 @@ class WalkPlan:
     steps: list[list[ReadGroup]]
     decoded_bytes: int
     """What all these records expand to, those that only others need included."""
-    kept_slots: npt.NDArray[np.int64]
+    kept_slots: SlotNumbers
     """Slots that deltas need and that cannot be read back, ascending."""
 
     @property
@@ -50,19 +51,19 @@ class WalkPlan:
 class WalkedRecords(Generic[Result]):
     """What became of a group of records: what was made of each that could be expanded, and why the others could not."""
 
-    records: tuple[int, ...]
+    records: tuple[RecordNumber, ...]
     results: tuple[Result, ...]
-    damaged: tuple[tuple[int, str], ...]
+    damaged: tuple[tuple[RecordNumber, str], ...]
 
 
-ReadSources = Callable[[int], memoryview]
+ReadSources = Callable[[RecordNumber], memoryview]
 """Returns the blocks that a delta record is encoded against, in memory that the thread's next call takes again."""
-Handle = Callable[[int, memoryview, ReadSources], Result]
+Handle = Callable[[RecordNumber, memoryview, ReadSources], Result]
 """Called from any thread with a record and its content, which lies in memory of the thread."""
 
 
 def plan_walk(
-    table: SlotTable, needed: npt.NDArray[np.int64], block_bytes: int, find_blocks: FindBlocks | None = None
+    table: SlotTable, needed: RecordNumbers, block_bytes: int, find_blocks: FindBlocks | None = None
 ) -> WalkPlan:
     """Plan a walk over `needed`, which are all records that are wanted and all that these are encoded against.
 
@@ -74,8 +75,8 @@ def plan_walk(
     decoded = table.count_present(needed).sum() * block_bytes
     kept = distinct(expand_ranges(*table.source_slots(needed[depths > 0])))
     if find_blocks is not None:
-        kept = kept[find_blocks(kept) < 0]
-    return WalkPlan(steps, int(decoded), kept)
+        kept = kept[find_blocks(SlotNumbers(kept)) < 0]
+    return WalkPlan(steps, int(decoded), SlotNumbers(kept))
 
 
 class RecordWalk:
@@ -86,7 +87,7 @@ class RecordWalk:
         reader: RecordReader,
         table: SlotTable,
         block_bytes: int,
-        kept_slots: npt.NDArray[np.int64],
+        kept_slots: SlotNumbers,
         *,
         find_blocks: FindBlocks | None = None,
         read_back: ReadBack | None = None,
@@ -97,7 +98,7 @@ class RecordWalk:
         self.spool = Spool(kept_slots, block_bytes, spool_folder)
         self._sources = SourceReader(table, self.spool, block_bytes, find_blocks=find_blocks, read_back=read_back)
         self._scratch = ThreadBuffer()
-        self.lost: dict[int, str] = {}
+        self.lost: dict[RecordNumber, str] = {}
         """Records that could not be expanded, and why."""
 
     def close(self) -> None:
@@ -127,7 +128,7 @@ class RecordWalk:
                     self.lost.update(walked.damaged)
                     yield walked
 
-    def read_sources(self, record: int) -> memoryview:
+    def read_sources(self, record: RecordNumber) -> memoryview:
         """Return what a delta record is encoded against, in memory of its own; raises ValueError if that is lost."""
         self._refuse_lost(record)
         return self._sources.read(record)
@@ -135,7 +136,7 @@ class RecordWalk:
     def _walk_group(self, group: ReadGroup, handle: Handle[Result], *, keep_going: bool) -> WalkedRecords[Result]:
         located = self._sources.locate(group.records)
 
-        def read_sources(record: int) -> memoryview:
+        def read_sources(record: RecordNumber) -> memoryview:
             self._refuse_lost(record)
             return located(record)
 
@@ -145,8 +146,8 @@ class RecordWalk:
             if not keep_going:
                 raise
             return WalkedRecords((), (), tuple((record, str(error)) for record in group.records.tolist()))
-        done: dict[int, Result] = {}
-        damaged: list[tuple[int, str]] = []
+        done: dict[RecordNumber, Result] = {}
+        damaged: list[tuple[RecordNumber, str]] = []
         for record in group.records.tolist():
             try:
                 scratch = self._scratch.get(MAX_RECORD_BYTES)
@@ -160,7 +161,7 @@ class RecordWalk:
             done[record] = handle(record, content, read_sources)
         return WalkedRecords(tuple(done), tuple(done.values()), tuple(damaged))
 
-    def _refuse_lost(self, record: int) -> None:
+    def _refuse_lost(self, record: RecordNumber) -> None:
         """Raise ValueError if a record depends on one that cannot be expanded."""
         if not self.lost:
             return

@@ -16,6 +16,7 @@ from deltaimg.delta.registry import find_delta_decoder
 from deltaimg.engine.content.slot_lookup import SlotLookup
 from deltaimg.errors import DeltaimgError
 from deltaimg.format.manifest import Manifest
+from deltaimg.ids import RecordNumbers, SlotNumbers
 from deltaimg.kernels import overlay_runs, subtract_runs
 from deltaimg.model import MIB
 from deltaimg.repo.index import LoadedIndex
@@ -114,9 +115,7 @@ def _find_base_runs(repository: Repository, manifest: Manifest, table: SlotTable
         return None
 
 
-def _sum_kinds(
-    table: SlotTable, records: np.ndarray[tuple[int], np.dtype[np.int64]], block_bytes: int
-) -> tuple[StoredKind, ...]:
+def _sum_kinds(table: SlotTable, records: RecordNumbers, block_bytes: int) -> tuple[StoredKind, ...]:
     """Return the kinds of `records`, those with the most payload first."""
     entries, is_delta = table.index_rows(records), table.are_deltas(records)
     kinds = []
@@ -136,7 +135,7 @@ def _sum_kinds(
 
 
 def _find_contributors(
-    table: SlotTable, records: np.ndarray[tuple[int], np.dtype[np.int64]], runs: Runs, manifest: Manifest
+    table: SlotTable, records: RecordNumbers, runs: Runs, manifest: Manifest
 ) -> tuple[Contributor, ...]:
     """Share each record's payload out over the places of its blocks, and sum that by regions of the image."""
     size, block = manifest.size_bytes, manifest.block_bytes
@@ -147,7 +146,7 @@ def _find_contributors(
     for first in range(0, len(records), _PIECE_RECORDS):
         piece = records[first : first + _PIECE_RECORDS]
         counts = table.slot_counts[piece]
-        at = places.find(expand_ranges(table.first_slots[piece], counts))
+        at = places.find(SlotNumbers(expand_ranges(table.first_slots[piece], counts)))
         of_slot = np.repeat(table.index_rows(piece)["payload_bytes"] / counts, counts)
         regions = at[at >= 0] * block // region_bytes
         blocks += np.bincount(regions, minlength=len(blocks))

@@ -17,6 +17,7 @@ from deltaimg.errors import IntegrityError, SnapshotError, StoreError, Unsupport
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS
 from deltaimg.format.signature import SIGNATURES
+from deltaimg.ids import RecordNumber
 from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.keys import QUARANTINE
 from deltaimg.repo.layers import resolve_map
@@ -88,7 +89,7 @@ class _Look:
         depth = int(table.depths_of(needed).max(initial=0)) if self._with_depth else None
         lost = needed[index.is_missing[table.entries[needed]]]
         if len(lost):
-            return depth, f"{table.pack_of(int(lost[0]))} is missing"
+            return depth, f"{table.pack_of(RecordNumber(int(lost[0])))} is missing"
         signatures = table.index_rows(held)["signature"]
         unsigned = signatures[~self._is_signed[signatures]]
         if len(unsigned):

@@ -19,6 +19,7 @@ from deltaimg.engine.prune.sizes import Inventory, take_inventory
 from deltaimg.engine.recode import recode_records
 from deltaimg.errors import DeltaimgError, LockLost, ReachabilityUnknown, StoreError
 from deltaimg.format.pack import pack_name
+from deltaimg.ids import EntryNumbers
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import LoadedIndex
@@ -113,7 +114,13 @@ def _replace(
         try:
             if not plan.trim.is_empty:
                 recode_records(
-                    repository, index, plan.trim.entries, plan.trim.needs, writer, progress, damage.note_record
+                    repository,
+                    index,
+                    plan.trim.entries,
+                    plan.trim.needs,
+                    writer,
+                    progress,
+                    damage.note_record,
                 )
             if len(plan.moved):
                 copy_records(repository, index, plan.moved, writer, progress, damage.note_pack)
@@ -161,7 +168,7 @@ def _leave_out(
     # What was cut to fewer slots than are needed now is kept as it was, too.
     is_done = needs.slots[trim.cut] == trim.needs.slots[trim.cut]
     cut = np.setdiff1d(trim.cut[is_done], failed)
-    trim = TrimPlan(cut, np.flatnonzero(is_exempt), needs, trim.written_bytes)
+    trim = TrimPlan(EntryNumbers(cut), EntryNumbers(np.flatnonzero(is_exempt)), needs, trim.written_bytes)
     repacked = frozenset(plan.repacked_packs) - damage.packs
     return settle(reachable, inventory, options, trim, repacked, plan.unused_bytes)
 

@@ -32,6 +32,7 @@ from deltaimg.format.manifest import format_time
 from deltaimg.format.map import MAPS
 from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES
+from deltaimg.ids import EntryNumbers
 from deltaimg.repo.deletions import (
     PendingDeletion,
     list_orphaned_locks,
@@ -187,7 +188,7 @@ def _find_needed_names(repository: Repository, due: list[Deletion]) -> set[str]:
     rescued = np.flatnonzero(needed & ~stays)
     if len(rescued):
         # Its index object goes with the rest; written again, what is needed is found as before.
-        IndexRewriter(repository, index).write(rescued, np.empty(0, np.int64), 0)
+        IndexRewriter(repository, index).write(EntryNumbers(rescued), EntryNumbers(np.empty(0, np.int64)), 0)
     is_named = needed | stays
     packs = {pack_name(index.packs[number]) for number in distinct(index.entries["pack"][is_named]).tolist()}
     signatures = {
@@ -202,5 +203,5 @@ def _find_needed(reachable: Reachable, gone_indexes: set[str]) -> npt.NDArray[np
     stays = ~names_chosen(index.names, gone_indexes)[index.object_of]
     is_sound = index.links.depths >= 0
     needed = reachable.is_live.copy()
-    needed[close_over_sources(index, np.flatnonzero(stays & is_sound))] = True
+    needed[close_over_sources(index, EntryNumbers(np.flatnonzero(stays & is_sound)))] = True
     return needed

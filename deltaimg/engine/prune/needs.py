@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.ids import EntryNumber, EntryNumbers, LinkNumbers
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.reachability import SlotBits
 
@@ -35,9 +36,9 @@ class Mapped:
     copies: npt.NDArray[np.int32] | None
     """Of each entry, that of the same record which is used in its place; None where each stands for itself."""
 
-    def resolve(self, entries: Numbers) -> Numbers:
+    def resolve(self, entries: EntryNumbers) -> EntryNumbers:
         """Return the entries that are used in the place of `entries`."""
-        return entries if self.copies is None else self.copies[entries].astype(np.int64)
+        return entries if self.copies is None else EntryNumbers(self.copies[entries].astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,16 @@ class Needs:
     """How many of each entry; 0 of one that is not needed at all."""
     mapped: Mapped
 
-    def list_kept(self, entry: int) -> Numbers:
+    def list_kept(self, entry: EntryNumber) -> Numbers:
         """Return the slots of an entry that are needed, ascending."""
         return np.flatnonzero(self.bits.of(entry))
 
-    def may_be_sources(self, entries: Numbers, within: Numbers) -> Flags:
+    def may_be_sources(self, entries: EntryNumbers, within: Numbers) -> Flags:
         """Return of slot `within` of each of `entries` whether it is needed."""
         is_needed: Flags = self.count_in(entries, within, np.ones(len(entries), np.int64)) > 0
         return is_needed
 
-    def count_in(self, entries: Numbers, firsts: Numbers, counts: Numbers) -> Numbers:
+    def count_in(self, entries: EntryNumbers, firsts: Numbers, counts: Numbers) -> Numbers:
         """Return how many of slots [first, first + count) of each of `entries`, or of what is used in its place, are needed."""
         return self.bits.count_in(self.mapped.resolve(entries), firsts, counts)
 
@@ -67,15 +68,15 @@ class Needs:
 class SourceRuns:
     """The runs of slots that some deltas are encoded against, run after run."""
 
-    links: Numbers
+    links: LinkNumbers
     """The number of the link of each run."""
-    entries: Numbers
+    entries: EntryNumbers
     """The entry that each run is taken from."""
     firsts: Numbers
     counts: Numbers
 
 
-def list_source_runs(index: LoadedIndex, deltas: Numbers) -> Iterator[SourceRuns]:
+def list_source_runs(index: LoadedIndex, deltas: EntryNumbers) -> Iterator[SourceRuns]:
     """Yield the sources of deltas, some deltas at a time."""
     links = index.links
     for first in range(0, len(deltas), _PIECE):
@@ -83,7 +84,7 @@ def list_source_runs(index: LoadedIndex, deltas: Numbers) -> Iterator[SourceRuns
         runs, run_counts = links.runs_of(deltas[first : first + _PIECE])
         of_run = np.repeat(numbers, run_counts)
         firsts, counts = runs["first_slot"].astype(np.int64), runs["count"].astype(np.int64)
-        yield SourceRuns(of_run, links.entries[of_run].astype(np.int64), firsts, counts)
+        yield SourceRuns(LinkNumbers(of_run), EntryNumbers(links.entries[of_run].astype(np.int64)), firsts, counts)
 
 
 def find_needs(index: LoadedIndex, mapped: Mapped, is_exempt: Flags | None = None) -> Needs:
@@ -99,7 +100,7 @@ def find_needs(index: LoadedIndex, mapped: Mapped, is_exempt: Flags | None = Non
         deltas = np.flatnonzero((depths == depth) & is_live)
         if is_exempt is not None:
             deltas = deltas[~is_exempt[deltas]]
-        for runs in list_source_runs(index, deltas):
+        for runs in list_source_runs(index, EntryNumbers(deltas)):
             entries = mapped.resolve(runs.entries)
             bits.mark(entries, runs.firsts, runs.counts)
             is_live[entries] = True
@@ -136,7 +137,9 @@ def _find_better(index: LoadedIndex, groups: list[list[int]], needs: Needs) -> d
             continue
         slots = np.flatnonzero(np.logical_or.reduce([needs.bits.of(entry) for entry in used]))
         for entry in group:
-            is_whole = index.cuts.have(np.full(len(slots), entry), slots, np.ones(len(slots), np.int64)).all()
+            is_whole = index.cuts.have(
+                EntryNumbers(np.full(len(slots), entry)), slots, np.ones(len(slots), np.int64)
+            ).all()
             if is_whole and not index.is_pending[entry] and not index.is_missing[entry]:
                 better |= {other: entry for other in used if other != entry}
                 break

@@ -28,6 +28,7 @@ from deltaimg.engine.prune.sizes import (
     signed_bytes,
 )
 from deltaimg.format.index import ENTRY
+from deltaimg.ids import EntryNumbers
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.reachability import Reachable
@@ -38,16 +39,16 @@ _LEAST_GAIN = {"auto": 0.1, "full": 0.0}
 """Bytes that cutting or re-encoding a record must free for each byte that it decodes or writes."""
 _ABSENT_BYTES = 16
 """What a cut record has in the place of a slot: its digest."""
-_NOTHING = np.empty(0, np.int64)
+_NOTHING = EntryNumbers(np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
 class TrimPlan:
     """Records to store again under their ids with less in them, by entry."""
 
-    cut: npt.NDArray[np.int64]
+    cut: EntryNumbers
     """Literals of which only some slots are needed."""
-    recoded: npt.NDArray[np.int64]
+    recoded: EntryNumbers
     """Deltas, which keep only those sources that are needed without them."""
     needs: Needs
     """What is needed once all of them are stored."""
@@ -55,9 +56,9 @@ class TrimPlan:
     """About; known exactly only when it is done."""
 
     @property
-    def entries(self) -> npt.NDArray[np.int64]:
+    def entries(self) -> EntryNumbers:
         """Of all these records."""
-        return np.concatenate((self.cut, self.recoded))
+        return EntryNumbers(np.concatenate((self.cut, self.recoded)))
 
     @property
     def is_empty(self) -> bool:
@@ -77,11 +78,11 @@ class PrunePlan:
     """They name what goes, and are replaced by others; or they are merged with others."""
     signatures: tuple[str, ...]
     maps: tuple[str, ...]
-    moved: npt.NDArray[np.int64]
+    moved: EntryNumbers
     """Entries of records to copy as they are."""
-    resigned: npt.NDArray[np.int64]
+    resigned: EntryNumbers
     """Entries of records that stay, whose digests are copied."""
-    reindexed: npt.NDArray[np.int64]
+    reindexed: EntryNumbers
     """Entries that stay, of index objects that go."""
     total_bytes: int
     """Of the repository before."""
@@ -121,7 +122,7 @@ def make_plan(reachable: Reachable, inventory: Inventory, options: PruneOptions)
         return settle(reachable, inventory, options, untrimmed, frozenset(), unused)
     is_cut &= names_chosen(index.packs, repacked)[index.entries["pack"]] & ~is_recoded
     cut_bytes = int(after[is_cut].sum(dtype=np.float64))
-    trim = replace(trim, cut=np.flatnonzero(is_cut), written_bytes=trim.written_bytes + cut_bytes)
+    trim = replace(trim, cut=EntryNumbers(np.flatnonzero(is_cut)), written_bytes=trim.written_bytes + cut_bytes)
     return settle(reachable, inventory, options, trim, frozenset(repacked), unused)
 
 
@@ -161,9 +162,9 @@ def settle(
         indexes=indexes,
         signatures=signatures,
         maps=maps,
-        moved=np.flatnonzero(is_moved),
-        resigned=np.flatnonzero(is_resigned),
-        reindexed=np.flatnonzero(is_reindexed),
+        moved=EntryNumbers(np.flatnonzero(is_moved)),
+        resigned=EntryNumbers(np.flatnonzero(is_resigned)),
+        reindexed=EntryNumbers(np.flatnonzero(is_reindexed)),
         total_bytes=inventory.total_bytes,
         freed_bytes=sum(sizes[name] for sizes, names in gone for name in names),
         written_bytes=trim.written_bytes + _count_written(index, trim.entries, is_moved, is_resigned, is_reindexed),
@@ -181,7 +182,7 @@ def names_chosen(names: list[str], chosen: Iterable[str]) -> npt.NDArray[np.bool
 
 
 def _measure(index: LoadedIndex) -> RecordSizes:
-    slots = index.cuts.count(np.arange(len(index))).astype(np.float32)
+    slots = index.cuts.count(EntryNumbers(np.arange(len(index)))).astype(np.float32)
     block_bytes = np.exp2(index.entries["block_shift"].astype(np.float32))
     return RecordSizes(payload_bytes(index.entries).astype(np.float32), slots, block_bytes)
 
@@ -198,7 +199,7 @@ def _plan_trim(
     if not chosen.any():
         return untrimmed, chosen
     written = int(payload[chosen].sum(dtype=np.float64))
-    return TrimPlan(_NOTHING, np.flatnonzero(chosen), find_needs(index, mapped, chosen), written), chosen
+    return TrimPlan(_NOTHING, EntryNumbers(np.flatnonzero(chosen)), find_needs(index, mapped, chosen), written), chosen
 
 
 def _find_cuts(
@@ -222,7 +223,7 @@ def _find_cuts(
 
 def _count_written(
     index: LoadedIndex,
-    trimmed: npt.NDArray[np.int64],
+    trimmed: EntryNumbers,
     is_moved: Flags,
     is_resigned: Flags,
     is_reindexed: Flags,

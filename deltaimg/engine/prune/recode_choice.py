@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.engine.prune.needs import Flags, Mapped, Needs, find_needs, list_source_runs
+from deltaimg.ids import EntryNumbers
 from deltaimg.repo.index import LoadedIndex
 
 _ROUNDS = 8
@@ -96,10 +97,10 @@ def _weigh(index: LoadedIndex, before: Needs, after: Needs, added: Flags, sizes:
     What is freed is charged from the bottom of each chain upwards: a delta that goes adds to what its users free what it frees
     itself. A delta that stays frees nothing for others: all of its sources are decoded as before.
     """
-    sources = before.mapped.resolve(index.links.entries)
+    sources = before.mapped.resolve(EntryNumbers(index.links.entries))
     decoded = _close(index, sources, added)
     is_gone = (before.slots > 0) & (after.slots == 0)
-    lost = _count_lost(index, np.flatnonzero((index.links.counts > 0) & (added | is_gone)), after)
+    lost = _count_lost(index, EntryNumbers(np.flatnonzero((index.links.counts > 0) & (added | is_gone))), after)
     freed = _Freed(index, sources, before, after, is_gone, lost, sizes)
     work = _Work(index, sources, decoded, sizes)
     weights = _Weights(*np.zeros((3, len(index)), np.float32))
@@ -108,7 +109,7 @@ def _weigh(index: LoadedIndex, before: Needs, after: Needs, added: Flags, sizes:
         deltas = np.flatnonzero((index.links.depths == depth) & (decoded | is_gone))
         if not len(deltas):
             continue
-        links = _LinksOf(index, deltas)
+        links = _LinksOf(index, EntryNumbers(deltas))
         frees, costs = freed.charge(links), work.charge(links)
         kept = sizes.payload[deltas] * (after.slots[deltas] / sizes.slots[deltas])
         literal = literal_share * after.slots[deltas] * sizes.block_bytes[deltas]
@@ -122,7 +123,7 @@ def _weigh(index: LoadedIndex, before: Needs, after: Needs, added: Flags, sizes:
 class _LinksOf:
     """The links of some deltas, to be summed up delta by delta."""
 
-    def __init__(self, index: LoadedIndex, deltas: npt.NDArray[np.int64]) -> None:
+    def __init__(self, index: LoadedIndex, deltas: EntryNumbers) -> None:
         self._links, self.deltas = index.links, deltas
         self.numbers = index.links.of(deltas)
         counts = index.links.counts[deltas]
@@ -184,7 +185,7 @@ class _Work:
         self, index: LoadedIndex, sources: npt.NDArray[np.integer], decoded: Flags, sizes: RecordSizes
     ) -> None:
         self._sources, self._content = sources, sizes.content
-        uses = sources[index.links.of(np.flatnonzero(decoded & (index.links.counts > 0)))]
+        uses = sources[index.links.of(EntryNumbers(np.flatnonzero(decoded & (index.links.counts > 0))))]
         self._users = np.maximum(np.bincount(uses, minlength=len(index)), 1).astype(np.float32)
         self._share = self._content / self._users
 
@@ -196,7 +197,7 @@ class _Work:
         return work
 
 
-def _count_lost(index: LoadedIndex, deltas: npt.NDArray[np.int64], needs: Needs) -> Numbers:
+def _count_lost(index: LoadedIndex, deltas: EntryNumbers, needs: Needs) -> Numbers:
     """Return of each link of `deltas` how many of its slots are not needed."""
     lost = np.zeros(len(index.links.entries), np.float32)
     for runs in list_source_runs(index, deltas):
@@ -210,7 +211,7 @@ def _close(index: LoadedIndex, sources: npt.NDArray[np.integer], added: Flags) -
     links, found = index.links, added.copy()
     for depth in range(int(links.depths.max(initial=0)), 0, -1):
         deltas = np.flatnonzero((links.depths == depth) & found)
-        found[sources[links.of(deltas)]] = True
+        found[sources[links.of(EntryNumbers(deltas))]] = True
     return found
 
 

@@ -28,6 +28,7 @@ from deltaimg.format.record import (
     parse_tables,
 )
 from deltaimg.format.signature import SignatureObject
+from deltaimg.ids import EntryNumber, EntryNumbers
 from deltaimg.model import MIB
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.keys import digest_of
@@ -44,7 +45,7 @@ _SIGNATURE_RECORDS = 1 << 16
 def copy_records(
     repository: Repository,
     index: LoadedIndex,
-    moved: npt.NDArray[np.int64],
+    moved: EntryNumbers,
     writer: PackWriter,
     progress: Progress,
     on_damage: Callable[[str, IntegrityError | ObjectNotFound], None],
@@ -57,7 +58,7 @@ def copy_records(
     progress.start("repacking", int(payload_bytes(index.entries[moved]).sum()))
     for entries in _batches(index, moved):
         table = SlotTable(repository, index)
-        records = table.add_entries(entries)
+        records = table.add_entries(EntryNumbers(entries))
         damaged: set[str] = set()
 
         def refuse(pack: str, error: IntegrityError | ObjectNotFound, damaged: set[str] = damaged) -> None:
@@ -80,7 +81,7 @@ def copy_records(
             progress.advance(group.end - group.offset)
 
 
-def _batches(index: LoadedIndex, moved: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+def _batches(index: LoadedIndex, moved: EntryNumbers) -> Iterator[npt.NDArray[np.int64]]:
     """Yield entries in order of pack and offset, some packs at a time."""
     ordered = moved[np.lexsort((index.entries["offset"][moved], index.entries["pack"][moved]))]
     sizes = np.cumsum(payload_bytes(index.entries[ordered]))
@@ -119,11 +120,11 @@ def _copy_group(repository: Repository, table: SlotTable, group: ReadGroup, writ
 def _expected_tables(index: LoadedIndex, entry: int, found: RecordTables) -> bytes:
     """Return the tables that a record must begin with by the index, with the digests that only the record itself has."""
     cut, entries = b"", np.array([entry])
-    if index.cuts.is_cut(entries)[0]:
-        runs, _ = index.cuts.runs_of(entries)
+    if index.cuts.is_cut(EntryNumbers(entries))[0]:
+        runs, _ = index.cuts.runs_of(EntryNumbers(entries))
         digests = found.cut.absent_digests if found.cut is not None else np.empty((0, DIGEST_BYTES), np.uint8)
         cut = build_tables(RecordTables(CutTable(runs, digests)))
-    return cut + index.links.table_of(entry)
+    return cut + index.links.table_of(EntryNumber(entry))
 
 
 class IndexRewriter:
@@ -133,7 +134,7 @@ class IndexRewriter:
         self._repository, self._index = repository, index
         self.stored_bytes = 0
 
-    def write(self, entries: npt.NDArray[np.int64], resigned: npt.NDArray[np.int64], kept_objects: int) -> None:
+    def write(self, entries: EntryNumbers, resigned: EntryNumbers, kept_objects: int) -> None:
         """Write index objects for `entries`, from oldest to newest.
 
         Args:
@@ -141,7 +142,7 @@ class IndexRewriter:
             kept_objects: index objects that stay beside the new ones.
         """
         index = self._index
-        places_of_digests = self._sign(np.sort(resigned))
+        places_of_digests = self._sign(EntryNumbers(np.sort(resigned)))
         groups = list(group_by(index.object_of[entries]))
         per_object = 1
         if kept_objects + len(groups) > MAX_INDEXES:
@@ -149,11 +150,9 @@ class IndexRewriter:
         for first in range(0, len(groups), per_object):
             merged = groups[first : first + per_object]
             chosen = np.concatenate([entries[places] for _, places in merged])
-            self._write_object(np.sort(chosen), places_of_digests, index.created_us[merged[-1][0]])
+            self._write_object(EntryNumbers(np.sort(chosen)), places_of_digests, index.created_us[merged[-1][0]])
 
-    def _write_object(
-        self, entries: npt.NDArray[np.int64], places: dict[int, tuple[str, int]], created_us: int
-    ) -> None:
+    def _write_object(self, entries: EntryNumbers, places: dict[int, tuple[str, int]], created_us: int) -> None:
         index = self._index
         copied = index.entries[entries].copy()
         packs, copied["pack"] = _renumber([index.packs[number] for number in copied["pack"].tolist()])
@@ -165,7 +164,7 @@ class IndexRewriter:
         links, cuts = index.links.extract(entries), index.cuts.extract(entries)
         self._put(INDEX, IndexObject(created_us, packs, signatures, copied, links, cuts))
 
-    def _sign(self, entries: npt.NDArray[np.int64]) -> dict[int, tuple[str, int]]:
+    def _sign(self, entries: EntryNumbers) -> dict[int, tuple[str, int]]:
         """Write the digests of records to new signatures; return for each entry the signature, and the place in it."""
         places: dict[int, tuple[str, int]] = {}
         for first in range(0, len(entries), _SIGNATURE_RECORDS):

@@ -21,6 +21,7 @@ from deltaimg.engine.repair.record_prover import RecordProver
 from deltaimg.engine.scan import Scanner, count_span_bytes
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
 from deltaimg.format.limits import MAX_RECORD_BYTES
+from deltaimg.ids import SlotNumbers
 from deltaimg.image.extents import NOT_EMPTY
 from deltaimg.image.source import ImageSource
 from deltaimg.repo.index import load_index
@@ -76,14 +77,14 @@ def make_from_image(
     if not wanted:
         return
     keys = distinct(*(_as_keys(digests) for digests in wanted.values()))
-    spool = Spool(np.arange(len(keys), dtype=np.int64), block_bytes)
+    spool = Spool(SlotNumbers(np.arange(len(keys), dtype=np.int64)), block_bytes)
     try:
         is_found = _collect(repository, source, keys, spool, block_bytes, progress)
         for digests in wanted.values():
             places = np.searchsorted(keys, _as_keys(digests))
             if is_found[places].all():
                 content = memoryview(bytearray(len(places) * block_bytes))
-                spool.get(places.astype(np.int64), content)
+                spool.get(SlotNumbers(places.astype(np.int64)), content)
                 yield maker.make(content, digests, block_bytes)
     finally:
         spool.close()

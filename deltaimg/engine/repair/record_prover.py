@@ -29,6 +29,7 @@ from deltaimg.format.record import (
     parse_record_header,
     parse_tables,
 )
+from deltaimg.ids import EntryNumbers, RecordNumber
 from deltaimg.kernels import digest_blocks, digest_buffer
 from deltaimg.model import MIB
 from deltaimg.repo.index import LoadedIndex
@@ -124,16 +125,16 @@ class RecordProver:
         if self._table.record_count > _MAX_RECORDS:
             self._begin()
         block_bytes = 1 << int(self.index.entries["block_shift"][entry])
-        record = self._table.add_entries(np.array([entry]))
+        record = self._table.add_entries(EntryNumbers(np.array([entry])))
         self._table.add_sources(record)
         if block_bytes not in self._caches:
             self._caches[block_bytes] = RecordCache(self._reader, self._table, block_bytes, _CACHE_BYTES)
-        content = self._caches[block_bytes].get(int(record[0]))
+        content = self._caches[block_bytes].get(RecordNumber(int(record[0])))
         digests = digest_blocks(self._keys.block, content, block_bytes)
-        cut = self._reader.read_cut(int(record[0]))
+        cut = self._reader.read_cut(RecordNumber(int(record[0])))
         if cut is not None:
             digests[np.delete(np.arange(len(digests)), cut.kept)] = cut.absent_digests
         found = digest_buffer(digests.data, self._keys.record, DIGEST_BYTES)
         if found != record_id:
-            raise DigestMismatch(self._table.pack_of(int(record[0])), 0, "a record", record_id, found)
+            raise DigestMismatch(self._table.pack_of(RecordNumber(int(record[0]))), 0, "a record", record_id, found)
         return ExpandedRecord(content, digests, None if cut is None else cut.kept)

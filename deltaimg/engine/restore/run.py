@@ -19,6 +19,7 @@ from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.pack import pack_name
+from deltaimg.ids import RecordNumbers
 from deltaimg.image.open_target import open_target
 from deltaimg.image.target import ImageTarget
 from deltaimg.model import MIB, DamagedExtent
@@ -183,11 +184,11 @@ def name_damage(content: SnapshotContent, error: IntegrityError | ObjectNotFound
     if isinstance(error, ContentDamaged):
         return error
     table = content.table
-    entries = table.index_rows(np.arange(table.record_count))
+    entries = table.index_rows(RecordNumbers(np.arange(table.record_count)))
     is_hit = np.array([pack_name(pack) == error.object_name for pack in table.index.packs], np.bool_)[entries["pack"]]
     if isinstance(error, IntegrityError):
         is_hit &= entries["offset"] == error.offset
-    affected = content.dependents_of(np.flatnonzero(is_hit).tolist())
+    affected = content.dependents_of(RecordNumbers(np.flatnonzero(is_hit)).tolist())
     damage = [
         DamagedExtent(each.start, each.end, str(error)) for record in affected for each in content.extents_of(record)
     ]

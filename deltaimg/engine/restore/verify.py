@@ -23,6 +23,7 @@ from deltaimg.errors import (
     StoreError,
     UnsupportedFormat,
 )
+from deltaimg.ids import RecordNumbers
 from deltaimg.model import DamagedExtent
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock
@@ -144,7 +145,7 @@ class _Verifier:
         chosen = self._choose_records(content)
         damage = self._read(ref, content, chosen)
         own = np.intersect1d(chosen, content.records)
-        verified = content.bytes_of(own)
+        verified = content.bytes_of(RecordNumbers(own))
         return VerifyResult(ref, len(own), len(content.records), verified, _since(started), tuple(damage))
 
     def _choose_records(self, content: SnapshotContent) -> npt.NDArray[np.int64]:
@@ -167,7 +168,7 @@ class _Verifier:
         is_own = np.isin(chosen, content.records)
         is_done = np.where(is_own, self._is_verified[entries[chosen]], self._is_expanded[entries[chosen]])
         fresh = chosen[~is_done]
-        plan = content.plan(fresh)
+        plan = content.plan(RecordNumbers(fresh))
         self._progress.start(f"verifying {ref.label}", plan.decoded_bytes)
         for walked in content.walk(plan, None, keep_going=True, workers=self._workers):
             self._progress.advance(walked.decoded_bytes)
@@ -175,7 +176,7 @@ class _Verifier:
         if self._damaged:
             self._lock.check()
         self._is_verified[entries[chosen[is_own]]] = True
-        self._is_expanded[entries[content.table.add_sources(fresh)]] = True
+        self._is_expanded[entries[content.table.add_sources(RecordNumbers(fresh))]] = True
         damaged = [record for record in chosen.tolist() if int(entries[record]) in self._damaged]
         # Where all is read, deltas that depend on a damaged record are among the damaged themselves.
         affected = dict.fromkeys(damaged) if self._percent >= 100 else content.dependents_of(damaged)

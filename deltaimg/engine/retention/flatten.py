@@ -23,6 +23,7 @@ from deltaimg.engine.recode import recode_records
 from deltaimg.errors import UsageError
 from deltaimg.format.limits import MAX_DELTA_DEPTH
 from deltaimg.format.manifest import Manifest
+from deltaimg.ids import EntryNumber, EntryNumbers, RecordNumbers
 from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
@@ -73,7 +74,7 @@ def flatten(
     return FlattenResult(manifest, len(deep), written, time.monotonic() - started)
 
 
-def _find_deep(table: SlotTable, used: npt.NDArray[np.int64], max_depth: int) -> npt.NDArray[np.int64]:
+def _find_deep(table: SlotTable, used: RecordNumbers, max_depth: int) -> RecordNumbers:
     """Return which records must be literal so that none of `used` is deeper than `max_depth`, the shallowest first."""
     index: LoadedIndex = table.index
     links = index.links
@@ -90,13 +91,13 @@ def _find_deep(table: SlotTable, used: npt.NDArray[np.int64], max_depth: int) ->
         if depths[entry] > max_depth:
             depths[entry] = 0
             deep.append(record)
-    return np.array(deep, np.int64)
+    return RecordNumbers(np.array(deep, np.int64))
 
 
 def _recode(
     repository: Repository,
     table: SlotTable,
-    records: npt.NDArray[np.int64],
+    records: RecordNumbers,
     progress: Progress,
     clock: Callable[[], datetime],
     check_lock: Callable[[], None],
@@ -119,10 +120,10 @@ class _AsLiterals:
     def __init__(self, index: LoadedIndex) -> None:
         self._cuts = index.cuts
 
-    def list_kept(self, entry: int) -> npt.NDArray[np.int64]:
-        runs, _ = self._cuts.runs_of(np.array([entry]))
+    def list_kept(self, entry: EntryNumber) -> npt.NDArray[np.int64]:
+        runs, _ = self._cuts.runs_of(EntryNumbers(np.array([entry])))
         return expand_ranges(runs["first_slot"], runs["count"])
 
-    def may_be_sources(self, entries: npt.NDArray[np.int64], within: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def may_be_sources(self, entries: EntryNumbers, within: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         del within
         return np.zeros(len(entries), np.bool_)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MapObject
+from deltaimg.ids import EntryNumbers
 from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.layer_tree import LayerNode, grow_trees, walk_layers
 from deltaimg.repo.object_kinds import MAP
@@ -70,7 +71,7 @@ class _Needs:
         """Add stretches of slots, and what they are encoded against; return the bytes that were not needed before."""
         added = 0.0
         while len(entries):
-            new = self._bits.claim(entries, starts, counts)
+            new = self._bits.claim(EntryNumbers(entries), starts, counts)
             payload = self.index.entries["payload_bytes"][entries].astype(np.float64)
             added += float((payload * new / self.index.entries["slots"][entries]).sum())
             fresh = np.unique(entries[~self._is_live[entries]])
@@ -80,11 +81,11 @@ class _Needs:
 
     def _find_sources(self, deltas: _Entries) -> tuple[_Entries, _Entries, _Entries]:
         """Return the stretches of slots that delta records are encoded against; raises IntegrityError."""
-        if unsound := self.index.find_unsound(deltas):
+        if unsound := self.index.find_unsound(EntryNumbers(deltas)):
             raise unsound[0]
         links = self.index.links
-        runs, run_counts = links.runs_of(deltas)
-        sources = np.repeat(links.entries[links.of(deltas)].astype(np.int64), run_counts)
+        runs, run_counts = links.runs_of(EntryNumbers(deltas))
+        sources = np.repeat(links.entries[links.of(EntryNumbers(deltas))].astype(np.int64), run_counts)
         return sources, runs["first_slot"].astype(np.int64), runs["count"].astype(np.int64)
 
 

@@ -12,10 +12,10 @@ from deltaimg import memory
 from deltaimg.arrays import FIRST_SLOT, RUN, Runs
 from deltaimg.errors import MemoryLimitReached
 from deltaimg.repo import numbering
-from deltaimg.repo.numbering import RecordNumbers, list_named_slots, renumber_runs
+from deltaimg.repo.numbering import RecordNumbering, list_named_slots, renumber_runs
 
 
-class Numbers(RecordNumbers):
+class Numbers(RecordNumbering):
     """Records of these numbers of slots, in order."""
 
     def __init__(self, counts: list[int]) -> None:

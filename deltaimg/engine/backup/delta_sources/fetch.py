@@ -24,6 +24,7 @@ from deltaimg.engine.backup.delta_sources.expanded_records import ExpandedRecord
 from deltaimg.engine.backup.delta_sources.source_records import SourceRecords
 from deltaimg.engine.content.slot_lookup import SlotLookup
 from deltaimg.errors import DeltaimgError
+from deltaimg.ids import RecordNumber, SlotNumbers
 from deltaimg.kernels import digest_blocks
 from deltaimg.repo.record_reader import RecordReader
 
@@ -68,7 +69,7 @@ class SourceFetcher:
 
     def find_in_base(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the block of the image that the base stores in each slot, -1 where there is none."""
-        return self._base_blocks.find(slots)
+        return self._base_blocks.find(SlotNumbers(slots))
 
     def affordable_depths(self) -> npt.NDArray[np.int64]:
         """Return the delta depth of each stored record whose content can be had without the image, -1 for the others."""
@@ -159,7 +160,7 @@ class SourceFetcher:
                 content = None
         if content is None and self._records.stored_depths[record] <= EXPANDED_DEPTH:
             with suppress(DeltaimgError):
-                content = self._reader.read(record, self._gather)
+                content = self._reader.read(RecordNumber(record), self._gather)
         if content is None:
             return None
         if is_loaded:
@@ -168,7 +169,7 @@ class SourceFetcher:
 
     def _gather(self, record: int) -> memoryview:
         """Return the delta sources of a stored record; raises ValueError where they cannot be read."""
-        blocks, is_available = self._read(expand_ranges(*self._table.source_slots(record)))
+        blocks, is_available = self._read(expand_ranges(*self._table.source_slots(RecordNumber(record))))
         if not is_available.all():
             raise ValueError("its delta sources cannot be read")
         return blocks.reshape(-1).data

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import Runs
+from deltaimg.ids import RecordNumbers
 from deltaimg.repo.slots import SlotTable
 
 _STEEPNESS = 2
@@ -57,7 +58,7 @@ class ReadAmplification:
         old = records[records < len(self._is_needed)]
         if self._is_needed[old].all():
             return
-        closure = self._table.add_sources(old)
+        closure = self._table.add_sources(RecordNumbers(old))
         added = closure[~self._is_needed[closure]]
         self._is_needed[added] = True
         self._decoded_blocks += int(self._table.slot_counts[added].sum())
