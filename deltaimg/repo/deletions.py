@@ -20,11 +20,8 @@ from deltaimg.format.deletion import (
     Deletion,
     DeletionLocks,
 )
-from deltaimg.format.index import INDEXES
-from deltaimg.format.map import MAPS
 from deltaimg.format.pack import pack_name
-from deltaimg.format.signature import SIGNATURES
-from deltaimg.repo.object_kinds import DELETION, DELETION_LOCKS
+from deltaimg.repo.object_kinds import DELETION, DELETION_LOCKS, INDEX, MAP, SIGNATURE
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Confirm
 
@@ -77,9 +74,9 @@ def list_orphaned_locks(repository: Repository) -> list[str]:
 def object_names(deletion: Deletion) -> list[str]:
     """Return names in the order in which they are deleted: what names goes before what is named."""
     return [
-        *(INDEXES + name for name in deletion.indexes),
-        *(SIGNATURES + name for name in deletion.signatures),
-        *(MAPS + name for name in deletion.maps),
+        *(INDEX.name_of(name) for name in deletion.indexes),
+        *(SIGNATURE.name_of(name) for name in deletion.signatures),
+        *(MAP.name_of(name) for name in deletion.maps),
         *(pack_name(name) for name in deletion.packs),
     ]
 

@@ -25,6 +25,7 @@ from deltaimg.ids import EntryNumbers
 from deltaimg.memory import check_room
 from deltaimg.repo.cut_slots import CutSlots
 from deltaimg.repo.deletions import load_deletions
+from deltaimg.repo.keys import digest_of
 from deltaimg.repo.links import Links, find_sound
 from deltaimg.repo.object_kinds import INDEX
 from deltaimg.repo.record_lookup import RecordLookup
@@ -183,7 +184,7 @@ def load_index(repository: Repository, without: Collection[str] = ()) -> LoadedI
             break
     # Listed after the index objects: what these name was stored before them.
     named = {pack for each in objects.values() for pack in each.packs}
-    missing = named - {found.name.rpartition("/")[2] for found in repository.objects.list(PACKS)} if named else named
+    missing = named - {digest_of(found.name) for found in repository.objects.list(PACKS)} if named else named
     return LoadedIndex(objects, tuple(damage.values()), pending, missing)
 
 
@@ -191,7 +192,7 @@ def _read_indexes(
     repository: Repository, objects: dict[str, IndexObject], without: Collection[str]
 ) -> dict[str, DeltaimgError]:
     """Add to `objects` those that are listed; return by name what those that cannot be read meet."""
-    listed = [found.name.removeprefix(INDEXES) for found in repository.objects.list(INDEXES)]
+    listed = [digest_of(found.name) for found in repository.objects.list(INDEXES)]
     room = _EntryRoom()
     damage: dict[str, DeltaimgError] = {}
     taken_bytes = sum(content.memory_bytes for content in objects.values())
@@ -204,7 +205,7 @@ def _read_indexes(
             damage[name] = error
             continue
         taken_bytes += content.memory_bytes
-        check_room(INDEXES + name, taken_bytes)
+        check_room(INDEX.name_of(name), taken_bytes)
         objects[name] = room.move(content)
     return damage
 

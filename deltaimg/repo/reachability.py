@@ -24,7 +24,7 @@ import numpy.typing as npt
 from deltaimg.arrays import distinct, expand_ranges
 from deltaimg.errors import IntegrityError, ObjectNotFound, ReachabilityUnknown, UnsupportedFormat
 from deltaimg.format.manifest import Manifest
-from deltaimg.format.map import MAPS, MapObject
+from deltaimg.format.map import MapObject
 from deltaimg.ids import EntryNumbers
 from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
@@ -243,7 +243,7 @@ def find_pieces(
     Raises:
         IntegrityError: the index does not have it.
     """
-    layer, name = needed.layer, MAPS + needed.node.digest
+    layer, name = needed.layer, MAP.name_of(needed.node.digest)
     numbers = LayerNumbering(layer)
     used = numbers.used_records(needed.runs)
     entries = EntryNumbers(np.full(numbers.record_count, -1, np.int64))

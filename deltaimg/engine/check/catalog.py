@@ -22,12 +22,12 @@ from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject
 from deltaimg.format.limits import MAX_DELTA_DEPTH
 from deltaimg.format.pack import pack_name
-from deltaimg.format.signature import SIGNATURES
 from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns
 from deltaimg.ids import EntryNumbers, LinkNumbers
 from deltaimg.kernels import digest_buffer
 from deltaimg.memory import check_room
 from deltaimg.repo.cut_slots import CutSlots
+from deltaimg.repo.keys import digest_of
 from deltaimg.repo.object_kinds import INDEX, SIGNATURE
 from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_footer, read_damaged_pack
 from deltaimg.repo.record_lookup import RecordLookup
@@ -185,7 +185,7 @@ class Catalog:
         if name in self.pack_damage:
             return _PackState(number, footer, error, self.pack_damage[name])
         try:
-            if error is None and digest_object(objects, name, size_bytes) == name.rpartition("/")[2]:
+            if error is None and digest_object(objects, name, size_bytes) == digest_of(name):
                 return _PackState(number, footer)
             damaged = tuple(find_damaged_records(name, read_damaged_pack(objects, name), distinct(offsets)))
         except StoreError as caught:
@@ -243,7 +243,7 @@ class Catalog:
         order, bounds = _group(self.entries["signature"], len(self.signatures))
         for number, digest in enumerate(self.signatures):
             entries = order[bounds[number] : bounds[number + 1]]
-            name = SIGNATURES + digest
+            name = SIGNATURE.name_of(digest)
             if name not in self._sizes:
                 self.has_digests[entries] = False
                 self._missing.append((name, entries, "looks in it for the digests of {}"))

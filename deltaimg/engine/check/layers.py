@@ -19,7 +19,7 @@ from deltaimg.engine.check.catalog import Catalog
 from deltaimg.engine.check.findings import FindingKind, Findings, count_records
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
 from deltaimg.format.manifest import Manifest
-from deltaimg.format.map import MAPS, MapObject
+from deltaimg.format.map import MapObject
 from deltaimg.ids import EntryNumbers
 from deltaimg.model import count_blocks
 from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
@@ -54,7 +54,7 @@ class LayerCheck:
                 self._add_contradiction(node, f"leaves blocks of {_tell_labels(node)} to no map below it")
 
     def _load(self, node: LayerNode) -> MapObject | None:
-        name = MAPS + node.digest
+        name = MAP.name_of(node.digest)
         if name in self._unreadable:
             return None
         try:
@@ -126,7 +126,7 @@ class LayerCheck:
                 self._add_contradiction(node, problem)
 
     def _add_contradiction(self, node: LayerNode, problem: str) -> None:
-        self._findings.add_error(FindingKind.CONTRADICTORY, MAPS + node.digest, problem)
+        self._findings.add_error(FindingKind.CONTRADICTORY, MAP.name_of(node.digest), problem)
 
 
 def _count_left_blocks(layer: MapObject) -> int:

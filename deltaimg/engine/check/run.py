@@ -34,6 +34,7 @@ from deltaimg.format.pack import PACKS
 from deltaimg.format.signature import SIGNATURES
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.lock import ReaderLock
+from deltaimg.repo.object_kinds import MAP, SIGNATURE
 from deltaimg.repo.repository import Repository, SnapshotRef
 
 _FOLDERS = (SNAPSHOTS, ANNOTATIONS, MAPS, INDEXES, SIGNATURES, PACKS)
@@ -186,9 +187,9 @@ class Checker:
 
     def _note_orphans(self) -> None:
         catalog = self.catalog
-        named = {MAPS + digest for manifest in self.manifests.values() for digest in manifest.maps}
+        named = {MAP.name_of(digest) for manifest in self.manifests.values() for digest in manifest.maps}
         self._note_unnamed(MAPS, named, "no snapshot names it")
-        self._note_unnamed(SIGNATURES, {SIGNATURES + each for each in catalog.signatures}, "no index names it")
+        self._note_unnamed(SIGNATURES, {SIGNATURE.name_of(each) for each in catalog.signatures}, "no index names it")
         indexed = set(catalog.packs)
         for name in self._names(PACKS):
             if name not in indexed:

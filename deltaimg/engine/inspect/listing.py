@@ -19,8 +19,9 @@ from deltaimg.format.map import MAPS
 from deltaimg.format.signature import SIGNATURES
 from deltaimg.ids import RecordNumber
 from deltaimg.repo.index import LoadedIndex, load_index
-from deltaimg.repo.keys import QUARANTINE
+from deltaimg.repo.keys import QUARANTINE, digest_of
 from deltaimg.repo.layers import resolve_map
+from deltaimg.repo.object_kinds import MAP, SIGNATURE
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
@@ -68,14 +69,14 @@ class _Look:
         self._repository, self._with_depth = repository, with_depth
         self._maps = {found.name for found in repository.objects.list(MAPS)}
         self._index: LoadedIndex = load_index(repository)
-        there = {found.name.removeprefix(SIGNATURES) for found in repository.objects.list(SIGNATURES)}
+        there = {digest_of(found.name) for found in repository.objects.list(SIGNATURES)}
         self._is_signed = np.array([name in there for name in self._index.signatures], np.bool_)
         has_lost = bool(self._index.is_lost.any() or self._index.damage or not self._is_signed.all())
         self._looks_closer = with_depth or has_lost or any(repository.objects.list(QUARANTINE))
 
     def examine(self, manifest: Manifest) -> tuple[int | None, str | None]:
         """Return how deep a snapshot's delta chains are, if that was asked for, and what is wrong with it."""
-        missing = [name for name in (MAPS + digest for digest in manifest.maps) if name not in self._maps]
+        missing = [name for name in (MAP.name_of(digest) for digest in manifest.maps) if name not in self._maps]
         if missing:
             return None, f"{missing[0]} is missing"
         if not self._looks_closer:
@@ -93,5 +94,5 @@ class _Look:
         signatures = table.index_rows(held)["signature"]
         unsigned = signatures[~self._is_signed[signatures]]
         if len(unsigned):
-            return depth, f"{SIGNATURES}{index.signatures[int(unsigned[0])]} is missing"
+            return depth, f"{SIGNATURE.name_of(index.signatures[int(unsigned[0])])} is missing"
         return depth, None

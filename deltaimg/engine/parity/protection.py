@@ -15,6 +15,7 @@ from deltaimg.errors import DeltaimgError
 from deltaimg.format.pack import PACKS
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import load_index
+from deltaimg.repo.keys import digest_of
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.parity import ParityGroup, ParityGroups, load_parity
 from deltaimg.repo.repository import Repository
@@ -93,7 +94,7 @@ def list_needed(repository: Repository) -> dict[str, int | None]:
     # Before the index: what is listed later waits for this run's lock.
     pending = {pack for each in load_deletions(repository) for pack in each.objects.packs}
     index = load_index(repository)
-    sizes = {found.name.rpartition("/")[2]: found.size_bytes for found in repository.objects.list(PACKS)}
+    sizes = {digest_of(found.name): found.size_bytes for found in repository.objects.list(PACKS)}
     named = [*dict.fromkeys(index.packs), *(sorted(sizes) if index.damage else ())]
     return {pack: sizes.get(pack) for pack in named if pack not in pending}
 

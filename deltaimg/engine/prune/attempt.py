@@ -18,7 +18,7 @@ from deltaimg.engine.prune.repack import IndexRewriter, copy_records
 from deltaimg.engine.prune.sizes import Inventory, take_inventory
 from deltaimg.engine.recode import recode_records
 from deltaimg.errors import DeltaimgError, LockLost, ReachabilityUnknown, StoreError
-from deltaimg.format.pack import pack_name
+from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.ids import EntryNumbers
 from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.deletions import load_deletions
@@ -92,7 +92,7 @@ def _check_packs(repository: Repository, reachable: Reachable, inventory: Invent
     numbers = distinct(index.entries["pack"][reachable.is_live]).tolist()
     missing = {pack_name(index.packs[number]) for number in numbers if index.packs[number] not in inventory.packs}
     if missing:
-        missing -= {found.name for found in repository.objects.list("packs/")}
+        missing -= {found.name for found in repository.objects.list(PACKS)}
     if missing:
         raise ReachabilityUnknown([f"{name} is missing, and snapshots need it" for name in sorted(missing)])
 

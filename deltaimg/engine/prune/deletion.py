@@ -29,9 +29,7 @@ from deltaimg.engine.prune.repack import IndexRewriter
 from deltaimg.errors import DeltaimgError, ReachabilityUnknown, StoreError
 from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.manifest import format_time
-from deltaimg.format.map import MAPS
 from deltaimg.format.pack import pack_name
-from deltaimg.format.signature import SIGNATURES
 from deltaimg.ids import EntryNumbers
 from deltaimg.repo.deletions import (
     PendingDeletion,
@@ -46,6 +44,7 @@ from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.lock_holder import FoundLock, list_locks
 from deltaimg.repo.lock_waiting import LockWaiting
 from deltaimg.repo.lock_watch import remove_stale_locks
+from deltaimg.repo.object_kinds import MAP, SIGNATURE
 from deltaimg.repo.quarantine import put_aside
 from deltaimg.repo.reachability import Reachable, close_over_sources, mark
 from deltaimg.repo.repository import Repository
@@ -192,9 +191,10 @@ def _find_needed_names(repository: Repository, due: list[Deletion]) -> set[str]:
     is_named = needed | stays
     packs = {pack_name(index.packs[number]) for number in distinct(index.entries["pack"][is_named]).tolist()}
     signatures = {
-        SIGNATURES + index.signatures[number] for number in distinct(index.entries["signature"][is_named]).tolist()
+        SIGNATURE.name_of(index.signatures[number])
+        for number in distinct(index.entries["signature"][is_named]).tolist()
     }
-    return packs | signatures | {MAPS + name for name in reachable.maps}
+    return packs | signatures | {MAP.name_of(name) for name in reachable.maps}
 
 
 def _find_needed(reachable: Reachable, gone_indexes: set[str]) -> npt.NDArray[np.bool_]:

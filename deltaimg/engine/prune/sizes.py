@@ -17,6 +17,7 @@ from deltaimg.format.pack import FOOTER_ENTRY, PACKS, TRAILER
 from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.format.signature import HEAD, SIGNATURES
 from deltaimg.repo.deletions import PendingDeletion
+from deltaimg.repo.keys import digest_of
 from deltaimg.repo.repository import Repository
 
 PACK_BYTES = HEADER_BYTES + TRAILER.size
@@ -55,7 +56,7 @@ def take_inventory(repository: Repository, pending: Iterable[PendingDeletion]) -
     total = 0
     for found in repository.objects.list(""):
         total += found.size_bytes
-        kind, digest = found.name.partition("/")[0] + "/", found.name.rpartition("/")[2]
+        kind, digest = found.name.partition("/")[0] + "/", digest_of(found.name)
         if kind in sizes and digest not in gone:
             sizes[kind][digest] = found.size_bytes
     return Inventory(sizes[PACKS], sizes[INDEXES], sizes[SIGNATURES], sizes[MAPS], total)

@@ -14,7 +14,7 @@ from deltaimg.format.manifest import SNAPSHOTS, parse_manifest
 from deltaimg.format.map import MAPS
 from deltaimg.repo.annotations import list_annotations
 from deltaimg.repo.keys import QUARANTINE, find_kind, has_own_digest, is_named_by_digest
-from deltaimg.repo.object_kinds import MANIFEST
+from deltaimg.repo.object_kinds import MANIFEST, MAP
 from deltaimg.repo.quarantine import keep_aside, put_aside
 from deltaimg.repo.repository import Repository
 
@@ -108,7 +108,7 @@ def _list_maps(checker: Checker, copy: Repository, name: str) -> Iterator[str]:
     """Yield the maps that a snapshot of the copy lists, that are not here and are whole there."""
     if not name.startswith(SNAPSHOTS):
         return
-    for each in (MAPS + digest for digest in copy.objects.get(MANIFEST, name).maps):
+    for each in (MAP.name_of(digest) for digest in copy.objects.get(MANIFEST, name).maps):
         if each not in checker.sizes and _is_whole(copy, each):
             yield each
 

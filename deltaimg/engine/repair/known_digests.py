@@ -9,6 +9,7 @@ from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
 from deltaimg.format.signature import SIGNATURES
 from deltaimg.kernels import digest_buffer
+from deltaimg.repo.keys import digest_of
 from deltaimg.repo.object_kinds import SIGNATURE
 from deltaimg.repo.repository import Repository
 
@@ -26,7 +27,7 @@ def find_digests(repository: Repository, wanted: set[bytes]) -> dict[bytes, Know
     """Return the digests of those of the records `wanted` that a signature has; their ids prove them."""
     found: dict[bytes, KnownDigests] = {}
     for listed in list(repository.objects.list(SIGNATURES)):
-        name = listed.name.removeprefix(SIGNATURES)
+        name = digest_of(listed.name)
         try:
             content = repository.objects.get(SIGNATURE, listed.name)
         except (IntegrityError, StoreError, UnsupportedFormat):

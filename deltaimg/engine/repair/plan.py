@@ -22,6 +22,7 @@ from deltaimg.format.verified import VERIFIED
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.index_edit import select_entries
+from deltaimg.repo.keys import digest_of, has_own_digest
 from deltaimg.repo.object_kinds import INDEX
 from deltaimg.repo.pack_reader import read_damaged_pack
 from deltaimg.repo.repository import Repository
@@ -60,7 +61,7 @@ def plan_repair(checker: Checker) -> RepairPlan:
     kept = _known_places(checker)
     scanned, unsound = _scan(checker)
     damaged |= {pack_name(each.packs[0]) for each in unsound}
-    bad_digests = {name.rpartition("/")[2] for name in damaged if name.startswith(PACKS)}
+    bad_digests = {digest_of(name) for name in damaged if name.startswith(PACKS)}
     index = LoadedIndex(
         {str(number): each for number, each in enumerate([*kept, *scanned, *unsound])}, pending=bad_digests
     )
@@ -80,7 +81,7 @@ def _is_damaged_still(repository: Repository, name: str) -> bool:
         if name.startswith(SNAPSHOTS):
             parse_manifest(data, name)
             return False
-        return name_object([data]) != name.rpartition("/")[2]
+        return not has_own_digest(name, data)
     except ObjectNotFound:
         return False
     except (IntegrityError, UnsupportedFormat):
@@ -90,7 +91,7 @@ def _is_damaged_still(repository: Repository, name: str) -> bool:
 def is_restored(repository: Repository, name: str) -> bool:
     """Tell whether an object that was damaged or missing is there, byte for byte as it was written."""
     try:
-        return name_object([repository.objects.get_bytes(name)]) == name.rpartition("/")[2]
+        return has_own_digest(name, repository.objects.get_bytes(name))
     except (StoreError, IntegrityError):
         return False
 
@@ -124,7 +125,7 @@ def _scan(checker: Checker) -> tuple[list[IndexObject], list[IndexObject]]:
     unsound: list[IndexObject] = []
     for name in sorted(names):
         data = read_damaged_pack(objects, name)
-        digest = name.rpartition("/")[2]
+        digest = digest_of(name)
         records = list(find_records(name, data))
         content = index_records(digest, records)
         (sound if name_object([data]) == digest else unsound).append(content)

@@ -39,6 +39,7 @@ from deltaimg.format.config import CONFIG_NAME
 from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import PACKS
 from deltaimg.image.source import ImageSource
+from deltaimg.repo.keys import digest_of
 from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.pack_reader import read_damaged_pack
 from deltaimg.repo.pack_writer import PackWriter
@@ -164,7 +165,7 @@ class _Repair:
         self._progress.start("recovering packs from parity", None)
         recovered = []
         for name in wanted:
-            pack = name.rpartition("/")[2]
+            pack = digest_of(name)
             try:
                 is_done = put_back(self._repository, pack, parity, self._check_lock)
             except (ParityExhausted, ParityUnusable) as error:
