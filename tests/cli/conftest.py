@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A repository with two nights of one image, made by the program itself."""
+"""A repository with two backups of one image, made by the program itself."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support.program import succeed
 
 
 @dataclass(frozen=True, slots=True)
-class Nights:
-    """The folder of the repository, the image file, and what each night was."""
+class Backups:
+    """The folder of the repository, the image file, and the content that each backup read."""
 
     repo: Path
     image: Path
@@ -25,9 +25,9 @@ class Nights:
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Backups:
     """What each test gets a copy of; never to be changed. Beside it is what the host keeps of it."""
-    folder = tmp_path_factory.mktemp("nights")
+    folder = tmp_path_factory.mktemp("backups")
     repo, path = folder / "repo", folder / "vm1.raw"
     image: SyntheticImage = make_mixed_image(2_000_001, seed=4)
     first = bytes(image.content)
@@ -40,11 +40,11 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Nights:
         edit_at_random(image)
         image.save(path)
         succeed("backup", path, "--image", "vm1", "-r", repo, "-q")
-    return Nights(repo, path, first, bytes(image.content))
+    return Backups(repo, path, first, bytes(image.content))
 
 
 @pytest.fixture
-def nights(made_once: Nights, own_cache: None, tmp_path: Path) -> Nights:
+def backups(made_once: Backups, own_cache: None, tmp_path: Path) -> Backups:
     folder = made_once.repo.parent
     places = {
         "repo": tmp_path / "repo",
@@ -55,4 +55,4 @@ def nights(made_once: Nights, own_cache: None, tmp_path: Path) -> Nights:
     for name, place in places.items():
         # Holes, modes and times as well.
         subprocess.run(["cp", "-a", folder / name, place], check=True)
-    return Nights(tmp_path / "repo", tmp_path / "vm1.raw", made_once.first, made_once.second)
+    return Backups(tmp_path / "repo", tmp_path / "vm1.raw", made_once.first, made_once.second)

@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 
 from deltaimg.errors import CommandFailed, SizeMismatch, UnsupportedImage, UsageError
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.program import command, deltaimg, environment, fail, read_tree, succeed
 
 
-def count(nights: Nights, image: str) -> int:
-    return sum(each["image"] == image for each in succeed("snapshots", "--json", repo=nights.repo).json)
+def count(backups: Backups, image: str) -> int:
+    return sum(each["image"] == image for each in succeed("snapshots", "--json", repo=backups.repo).json)
 
 
-def back_up(nights: Nights, *words: object) -> tuple[object, ...]:
+def back_up(backups: Backups, *words: object) -> tuple[object, ...]:
     return ("backup", "--image", "c", *words)
 
 
-def test_the_output_of_a_command_is_backed_up(nights: Nights) -> None:
-    succeed(*back_up(nights, "--stdin-from-command", f"cat '{nights.image}' | cat", "-q"), repo=nights.repo)
-    assert succeed("restore", "c", "-", repo=nights.repo).out == nights.second
-    source = succeed("show", "c", "--json", repo=nights.repo).json["source"]
+def test_the_output_of_a_command_is_backed_up(backups: Backups) -> None:
+    succeed(*back_up(backups, "--stdin-from-command", f"cat '{backups.image}' | cat", "-q"), repo=backups.repo)
+    assert succeed("restore", "c", "-", repo=backups.repo).out == backups.second
+    source = succeed("show", "c", "--json", repo=backups.repo).json["source"]
     assert source == "command 'cat'", "the rest of a command may hold passwords"
 
 
@@ -44,20 +44,20 @@ def test_the_output_of_a_command_is_backed_up(nights: Nights) -> None:
         ("PASSWORD=secret false", "command 'false': ended with exit status 1"),
     ],
 )
-def test_a_command_that_fails_makes_no_snapshot_whatever_it_printed(nights: Nights, line: str, said: str) -> None:
-    words = back_up(nights, "--stdin-from-command", line.format(image=nights.image))
-    assert said in fail(CommandFailed.exit_code, *words, repo=nights.repo)
-    assert count(nights, "c") == 0
+def test_a_command_that_fails_makes_no_snapshot_whatever_it_printed(backups: Backups, line: str, said: str) -> None:
+    words = back_up(backups, "--stdin-from-command", line.format(image=backups.image))
+    assert said in fail(CommandFailed.exit_code, *words, repo=backups.repo)
+    assert count(backups, "c") == 0
 
 
-def test_a_command_that_prints_nothing_is_an_empty_image(nights: Nights) -> None:
-    fail(UnsupportedImage.exit_code, *back_up(nights, "--stdin-from-command", "true"), repo=nights.repo)
+def test_a_command_that_prints_nothing_is_an_empty_image(backups: Backups) -> None:
+    fail(UnsupportedImage.exit_code, *back_up(backups, "--stdin-from-command", "true"), repo=backups.repo)
 
 
-def test_an_interrupted_backup_takes_its_command_with_it(nights: Nights, tmp_path: Path) -> None:
+def test_an_interrupted_backup_takes_its_command_with_it(backups: Backups, tmp_path: Path) -> None:
     line = f"echo $$ > {tmp_path}/pid; head -c 1M /dev/urandom; exec sleep 300"
     run = subprocess.Popen(
-        command(*back_up(nights, "--stdin-from-command", line)), stderr=subprocess.PIPE, env=environment(nights.repo)
+        command(*back_up(backups, "--stdin-from-command", line)), stderr=subprocess.PIPE, env=environment(backups.repo)
     )
     deadline = time.monotonic() + 30
     while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
@@ -69,30 +69,30 @@ def test_an_interrupted_backup_takes_its_command_with_it(nights: Nights, tmp_pat
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
-def test_a_stream_of_another_size_than_announced_is_refused(nights: Nights) -> None:
-    size = len(nights.second)
+def test_a_stream_of_another_size_than_announced_is_refused(backups: Backups) -> None:
+    size = len(backups.second)
     for wrong, said in ((size - 1, "has more than"), (size + 1, f"has {size} bytes, not {size + 1}")):
-        words = back_up(nights, "-", "--size", wrong)
-        assert said in fail(SizeMismatch.exit_code, *words, repo=nights.repo, stdin=nights.second)
+        words = back_up(backups, "-", "--size", wrong)
+        assert said in fail(SizeMismatch.exit_code, *words, repo=backups.repo, stdin=backups.second)
         assert said.partition(" more")[0] in fail(
-            SizeMismatch.exit_code, *back_up(nights, nights.image, "--size", wrong), repo=nights.repo
+            SizeMismatch.exit_code, *back_up(backups, backups.image, "--size", wrong), repo=backups.repo
         )
-    assert count(nights, "c") == 0
-    succeed(*back_up(nights, "-", "--size", size, "-q"), repo=nights.repo, stdin=nights.second)
-    shorter = nights.second[:1_000_000]
-    succeed(*back_up(nights, "-", "--size", len(shorter), "-q"), repo=nights.repo, stdin=shorter)
-    assert count(nights, "c") == 2
+    assert count(backups, "c") == 0
+    succeed(*back_up(backups, "-", "--size", size, "-q"), repo=backups.repo, stdin=backups.second)
+    shorter = backups.second[:1_000_000]
+    succeed(*back_up(backups, "-", "--size", len(shorter), "-q"), repo=backups.repo, stdin=shorter)
+    assert count(backups, "c") == 2
 
 
-def test_a_stream_without_an_end_is_refused_once_it_is_too_long(nights: Nights) -> None:
-    words = back_up(nights, "--stdin-from-command", "yes", "--size", "1M")
-    assert "has more than 1048576 bytes" in fail(SizeMismatch.exit_code, *words, repo=nights.repo)
+def test_a_stream_without_an_end_is_refused_once_it_is_too_long(backups: Backups) -> None:
+    words = back_up(backups, "--stdin-from-command", "yes", "--size", "1M")
+    assert "has more than 1048576 bytes" in fail(SizeMismatch.exit_code, *words, repo=backups.repo)
 
 
-def test_snapshots_can_be_imported_under_the_times_they_are_of(nights: Nights) -> None:
+def test_snapshots_can_be_imported_under_the_times_they_are_of(backups: Backups) -> None:
     for moment in ("2024-05-01T02:30Z", "2024-06-01T02:30+02:00"):
-        succeed(*back_up(nights, nights.image, "--time", moment, "-q"), repo=nights.repo)
-    times = [each["time"] for each in succeed("snapshots", "c", "--json", repo=nights.repo).json]
+        succeed(*back_up(backups, backups.image, "--time", moment, "-q"), repo=backups.repo)
+    times = [each["time"] for each in succeed("snapshots", "c", "--json", repo=backups.repo).json]
     assert times == ["2024-05-01T02:30:00Z", "2024-06-01T00:30:00Z"]
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     for moment, said in (
@@ -105,36 +105,36 @@ def test_snapshots_can_be_imported_under_the_times_they_are_of(nights: Nights) -
         ("2024-02-30", "is not a valid date or time"),
         ("yesterday", "is not a valid date or time"),
     ):
-        run = deltaimg(*back_up(nights, nights.image, "--time", moment), repo=nights.repo)
+        run = deltaimg(*back_up(backups, backups.image, "--time", moment), repo=backups.repo)
         assert run.code == UsageError.exit_code, (moment, run.err)
         assert said in run.err or "is not a valid date" in run.err, run.err
-    succeed(*back_up(nights, nights.image, "-q"), repo=nights.repo)
-    assert count(nights, "c") == 3
-    kept = succeed("forget", "c", "--keep-monthly", "9", "--dry-run", "--json", repo=nights.repo).json["images"][0]
+    succeed(*back_up(backups, backups.image, "-q"), repo=backups.repo)
+    assert count(backups, "c") == 3
+    kept = succeed("forget", "c", "--keep-monthly", "9", "--dry-run", "--json", repo=backups.repo).json["images"][0]
     assert kept["kept"] == 3
 
 
-def test_a_dry_run_says_what_a_backup_stores_and_changes_nothing(nights: Nights) -> None:
-    with nights.image.open("r+b") as file:
+def test_a_dry_run_says_what_a_backup_stores_and_changes_nothing(backups: Backups) -> None:
+    with backups.image.open("r+b") as file:
         file.seek(500_000)
         file.write(b"new content" * 5000)
-    before = read_tree(nights.repo)
+    before = read_tree(backups.repo)
     for image in ("vm1", "copy"):
-        words = ("backup", nights.image, "--image", image)
-        planned = succeed(*words, "--dry-run", "--json", repo=nights.repo).json
-        assert "would store a snapshot" in succeed(*words, "--dry-run", repo=nights.repo).text
-        assert read_tree(nights.repo) == before
-        done = succeed(*words, "--json", repo=nights.repo).json
+        words = ("backup", backups.image, "--image", image)
+        planned = succeed(*words, "--dry-run", "--json", repo=backups.repo).json
+        assert "would store a snapshot" in succeed(*words, "--dry-run", repo=backups.repo).text
+        assert read_tree(backups.repo) == before
+        done = succeed(*words, "--json", repo=backups.repo).json
         for field in ("base", "apparent_bytes", "allocated_bytes", "changed_bytes", "referenced_bytes", "new_bytes"):
             assert planned[field] == done[field], (image, field)
-        before = read_tree(nights.repo)
+        before = read_tree(backups.repo)
     piped = succeed(
-        "backup", "-", "-i", "p", "--dry-run", "--json", repo=nights.repo, stdin=nights.image.read_bytes()
+        "backup", "-", "-i", "p", "--dry-run", "--json", repo=backups.repo, stdin=backups.image.read_bytes()
     ).json
     assert piped["new_bytes"] == 0
 
 
-def test_there_must_be_one_source(nights: Nights) -> None:
-    assert "no image to back up" in fail(UsageError.exit_code, *back_up(nights), repo=nights.repo)
-    words = back_up(nights, nights.image, "--stdin-from-command", "true")
-    assert "cannot both be given" in fail(UsageError.exit_code, *words, repo=nights.repo)
+def test_there_must_be_one_source(backups: Backups) -> None:
+    assert "no image to back up" in fail(UsageError.exit_code, *back_up(backups), repo=backups.repo)
+    words = back_up(backups, backups.image, "--stdin-from-command", "true")
+    assert "cannot both be given" in fail(UsageError.exit_code, *words, repo=backups.repo)

@@ -16,7 +16,7 @@ import pytest
 
 from deltaimg.format.config import Config, build_config
 from deltaimg.format.framing import HEADER_BYTES, digest_bytes
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.components import as_ordinary_user, requires_root
 from tests.support.program import command, deltaimg, environment, fail, read_tree, succeed
 
@@ -49,8 +49,8 @@ def test_a_repository_of_a_newer_format_or_with_unknown_features(tmp_path: Path)
     fail(41, "snapshots", "-r", repo)
 
 
-def test_images_that_cannot_be_read(nights: Nights, tmp_path: Path) -> None:
-    before = read_tree(nights.repo)
+def test_images_that_cannot_be_read(backups: Backups, tmp_path: Path) -> None:
+    before = read_tree(backups.repo)
     (tmp_path / "empty").touch()
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(str(tmp_path / "sock"))
@@ -61,29 +61,29 @@ def test_images_that_cannot_be_read(nights: Nights, tmp_path: Path) -> None:
         (Path("/dev/null"), 11, "is a character device"),
         (tmp_path / "sock", 11, "is a socket"),
     ):
-        message = fail(code, "backup", path, "--image", "x", repo=nights.repo)
+        message = fail(code, "backup", path, "--image", "x", repo=backups.repo)
         assert said in message
         assert str(path) in message
-    assert "the stream is empty" in fail(11, "backup", "-", "--image", "x", repo=nights.repo, stdin=b"")
-    assert read_tree(nights.repo) == before
+    assert "the stream is empty" in fail(11, "backup", "-", "--image", "x", repo=backups.repo, stdin=b"")
+    assert read_tree(backups.repo) == before
 
 
-def test_an_unreadable_image(nights: Nights) -> None:
+def test_an_unreadable_image(backups: Backups) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read everything; tests/unit/image covers it as an ordinary user")
-    nights.image.chmod(0)
-    assert "Permission denied" in fail(10, "backup", nights.image, "--image", "x", repo=nights.repo)
+    backups.image.chmod(0)
+    assert "Permission denied" in fail(10, "backup", backups.image, "--image", "x", repo=backups.repo)
 
 
 @pytest.mark.parametrize("name", ["a/b", "a\nb", "x" * 300, "", ".x", "a@b"])
-def test_impossible_names(nights: Nights, name: str) -> None:
-    before = read_tree(nights.repo)
-    assert "image name" in fail(2, "backup", nights.image, "--image", name, repo=nights.repo)
-    assert read_tree(nights.repo) == before
+def test_impossible_names(backups: Backups, name: str) -> None:
+    before = read_tree(backups.repo)
+    assert "image name" in fail(2, "backup", backups.image, "--image", name, repo=backups.repo)
+    assert read_tree(backups.repo) == before
 
 
-def test_impossible_options(nights: Nights, tmp_path: Path) -> None:
-    backup = ("backup", nights.image, "--image", "x")
+def test_impossible_options(backups: Backups, tmp_path: Path) -> None:
+    backup = ("backup", backups.image, "--image", "x")
     for arguments, said in (
         ((*backup, "-c", "99"), "'99'"),
         ((*backup, "-c", "quick"), "'quick'"),
@@ -96,30 +96,30 @@ def test_impossible_options(nights: Nights, tmp_path: Path) -> None:
         ((*backup, "--max-read-amplification", "-1"), "'-1' is not a valid number"),
         ((*backup, "--max-read-amplification", "0.5"), "--max-read-amplification 0.5: it must be at least 1"),
         ((*backup, "--tag", "a,b"), "tag"),
-        (("backup", nights.image), "--image"),
-        (("backup", nights.image, "--image", "vm1", "--block-size", "64K"), "has blocks of 4096 bytes"),
+        (("backup", backups.image), "--image"),
+        (("backup", backups.image, "--image", "vm1", "--block-size", "64K"), "has blocks of 4096 bytes"),
         (("verify", "--percent", "0"), "percent"),
         (("verify", "--percent", "x"), "x"),
-        (("verify", "--against", nights.image), "exactly one"),
+        (("verify", "--against", backups.image), "exactly one"),
         (("cat", "vm1", "-o", "9G"), "is past the end"),
         (("frobnicate",), "frobnicate"),
         (("snapshots", "--frobnicate"), "--frobnicate"),
     ):
-        assert said in fail(2, *arguments, repo=nights.repo), arguments
+        assert said in fail(2, *arguments, repo=backups.repo), arguments
 
 
-def test_unknown_and_ambiguous_snapshots(nights: Nights, tmp_path: Path) -> None:
+def test_unknown_and_ambiguous_snapshots(backups: Backups, tmp_path: Path) -> None:
     for selector in ("vm2", "vm1@latest~2", "vm1@2020-01-01", "ffffffffffffffff"):
-        assert selector in fail(21, "restore", selector, tmp_path / "x", repo=nights.repo)
+        assert selector in fail(21, "restore", selector, tmp_path / "x", repo=backups.repo)
     assert not (tmp_path / "x").exists()
-    ids = [each["snapshot"] for each in succeed("snapshots", "--json", repo=nights.repo).json]
+    ids = [each["snapshot"] for each in succeed("snapshots", "--json", repo=backups.repo).json]
     while len({each[0] for each in ids}) == len(ids):
-        ids.append(succeed("backup", nights.image, "-i", "vm1", "--json", repo=nights.repo).json["snapshot"])
+        ids.append(succeed("backup", backups.image, "-i", "vm1", "--json", repo=backups.repo).json["snapshot"])
     twice = next(each[0] for each in ids if sum(other[0] == each[0] for other in ids) > 1)
-    assert "matches 2 snapshots" in fail(22, "show", twice, repo=nights.repo)
+    assert "matches 2 snapshots" in fail(22, "show", twice, repo=backups.repo)
 
 
-def test_targets_that_must_not_be_overwritten_or_cannot_be_written(nights: Nights, tmp_path: Path) -> None:
+def test_targets_that_must_not_be_overwritten_or_cannot_be_written(backups: Backups, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
@@ -131,38 +131,38 @@ def test_targets_that_must_not_be_overwritten_or_cannot_be_written(nights: Night
         ("repo", 11, "is a directory"),
         ("no/such", 10, "No such file"),
     ):
-        assert said in fail(code, "restore", "vm1", tmp_path / name, repo=nights.repo)
+        assert said in fail(code, "restore", "vm1", tmp_path / name, repo=backups.repo)
     for name in ("link", "dangling"):
-        fail(13, "restore", "vm1", tmp_path / name, "--force", repo=nights.repo)
+        fail(13, "restore", "vm1", tmp_path / name, "--force", repo=backups.repo)
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
-def test_a_target_on_a_full_disk(nights: Nights, make_tmpfs: Callable[[int], Path]) -> None:
+def test_a_target_on_a_full_disk(backups: Backups, make_tmpfs: Callable[[int], Path]) -> None:
     folder = make_tmpfs(512 * 1024)
-    assert "no space left" in fail(14, "restore", "vm1", folder / "x", repo=nights.repo)
+    assert "no space left" in fail(14, "restore", "vm1", folder / "x", repo=backups.repo)
     assert list(folder.iterdir()) == []
 
 
 def test_a_device_that_is_too_small_or_not_forced(
-    nights: Nights, tmp_path: Path, make_loop: Callable[[Path], str]
+    backups: Backups, tmp_path: Path, make_loop: Callable[[Path], str]
 ) -> None:
     backing = tmp_path / "small"
     backing.write_bytes(bytes(1 << 20))
     device = make_loop(backing)
     assert stat.S_ISBLK(os.stat(device).st_mode)
-    assert "is a block device" in fail(13, "restore", "vm1", device, repo=nights.repo)
-    assert "the image needs 2000001" in fail(14, "restore", "vm1", device, "--force", repo=nights.repo)
+    assert "is a block device" in fail(13, "restore", "vm1", device, repo=backups.repo)
+    assert "the image needs 2000001" in fail(14, "restore", "vm1", device, "--force", repo=backups.repo)
     assert not any(backing.read_bytes())
 
 
-def test_a_repository_of_somebody_else(nights: Nights, tmp_path: Path) -> None:
+def test_a_repository_of_somebody_else(backups: Backups, tmp_path: Path) -> None:
     requires_root()
-    nights.repo.chmod(0o700)
+    backups.repo.chmod(0o700)
     with as_ordinary_user():
         pass
     done = subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command("snapshots", "-r", nights.repo)],
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command("snapshots", "-r", backups.repo)],
         capture_output=True,
         text=True,
         check=False,
@@ -174,88 +174,88 @@ def test_a_repository_of_somebody_else(nights: Nights, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_errors_are_json_where_json_was_asked_for(nights: Nights) -> None:
-    run = deltaimg("show", "nobody", "--json", repo=nights.repo)
+def test_errors_are_json_where_json_was_asked_for(backups: Backups) -> None:
+    run = deltaimg("show", "nobody", "--json", repo=backups.repo)
     assert run.code == run.json["exit_code"] == 21
     assert run.json["error"] == "SnapshotNotFound"
     assert run.json["hint"]
 
 
-def test_a_damaged_pack_names_snapshot_bytes_and_pack(nights: Nights, tmp_path: Path) -> None:
-    pack = max((nights.repo / "packs").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+def test_a_damaged_pack_names_snapshot_bytes_and_pack(backups: Backups, tmp_path: Path) -> None:
+    pack = max((backups.repo / "packs").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
     data = bytearray(pack.read_bytes())
     data[len(data) // 2] ^= 1
     pack.write_bytes(data)
-    message = fail(44, "restore", "vm1~1", tmp_path / "x", repo=nights.repo)
+    message = fail(44, "restore", "vm1~1", tmp_path / "x", repo=backups.repo)
     assert "bytes " in message
     assert pack.name in message
     assert "vm1@" in message
     assert not (tmp_path / "x").exists()
-    assert deltaimg("verify", repo=nights.repo).code == 44
-    run = deltaimg("restore", "vm1~1", tmp_path / "x", "--keep-going", "--json", repo=nights.repo)
+    assert deltaimg("verify", repo=backups.repo).code == 44
+    run = deltaimg("restore", "vm1~1", tmp_path / "x", "--keep-going", "--json", repo=backups.repo)
     assert run.code == 44
     restored = bytearray((tmp_path / "x").read_bytes())
     for each in run.json["damage"]:
-        restored[each["start"] : each["end"]] = nights.first[each["start"] : each["end"]]
-    assert restored == nights.first
+        restored[each["start"] : each["end"]] = backups.first[each["start"] : each["end"]]
+    assert restored == backups.first
 
 
-def test_an_image_that_differs_from_its_snapshot(nights: Nights) -> None:
-    assert "differs from snapshot" in fail(45, "verify", "vm1~1", "--against", nights.image, repo=nights.repo)
-    with nights.image.open("ab") as file:
+def test_an_image_that_differs_from_its_snapshot(backups: Backups) -> None:
+    assert "differs from snapshot" in fail(45, "verify", "vm1~1", "--against", backups.image, repo=backups.repo)
+    with backups.image.open("ab") as file:
         file.write(b"more")
-    assert "2000005 bytes" in fail(15, "verify", "vm1", "--against", nights.image, repo=nights.repo)
+    assert "2000005 bytes" in fail(15, "verify", "vm1", "--against", backups.image, repo=backups.repo)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_backup_in_order(nights: Nights, number: int, code: int) -> None:
+def test_a_signal_ends_a_backup_in_order(backups: Backups, number: int, code: int) -> None:
     """The source is a pipe that stays open: the run is certainly in the middle when the signal comes."""
     run = subprocess.Popen(
         command("backup", "-", "--image", "slow"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(nights.repo),
+        env=environment(backups.repo),
     )
     assert run.stdin is not None
     run.stdin.write(os.urandom(9 << 20))
     run.stdin.flush()
     deadline = time.monotonic() + 30
-    while not (nights.repo / "locks" / "slow").exists() and time.monotonic() < deadline:
+    while not (backups.repo / "locks" / "slow").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert "is locked by process" in fail(33, "backup", nights.image, "--image", "slow", repo=nights.repo)
+    assert "is locked by process" in fail(33, "backup", backups.image, "--image", "slow", repo=backups.repo)
     run.send_signal(number)
     time.sleep(0.3)
     _, err = run.communicate(timeout=60)
     assert run.returncode == code, err
     assert b"interrupted" in err
     assert b"Traceback" not in err
-    assert not list((nights.repo / "locks").iterdir())
-    assert [each["image"] for each in succeed("snapshots", "--json", repo=nights.repo).json] == ["vm1", "vm1"]
-    succeed("backup", nights.image, "--image", "slow", "-q", repo=nights.repo)
+    assert not list((backups.repo / "locks").iterdir())
+    assert [each["image"] for each in succeed("snapshots", "--json", repo=backups.repo).json] == ["vm1", "vm1"]
+    succeed("backup", backups.image, "--image", "slow", "-q", repo=backups.repo)
 
 
-def test_a_killed_backup_leaves_a_lock_that_counts_for_nothing(nights: Nights) -> None:
+def test_a_killed_backup_leaves_a_lock_that_counts_for_nothing(backups: Backups) -> None:
     run = subprocess.Popen(
-        command("backup", "-", "-i", "vm1", "-q"), stdin=subprocess.PIPE, env=environment(nights.repo)
+        command("backup", "-", "-i", "vm1", "-q"), stdin=subprocess.PIPE, env=environment(backups.repo)
     )
     deadline = time.monotonic() + 30
-    while not (nights.repo / "locks" / "vm1").exists() and time.monotonic() < deadline:
+    while not (backups.repo / "locks" / "vm1").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     run.kill()
     run.wait()
     assert run.stdin is not None
     run.stdin.close()
-    assert (nights.repo / "locks" / "vm1").exists()
-    succeed("backup", nights.image, "--image", "vm1", "-q", repo=nights.repo)
-    assert not (nights.repo / "locks" / "vm1").exists()
+    assert (backups.repo / "locks" / "vm1").exists()
+    succeed("backup", backups.image, "--image", "vm1", "-q", repo=backups.repo)
+    assert not (backups.repo / "locks" / "vm1").exists()
 
 
-def test_a_reader_that_goes_away_is_no_error_of_ours(nights: Nights) -> None:
+def test_a_reader_that_goes_away_is_no_error_of_ours(backups: Backups) -> None:
     run = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {' '.join(command('cat', 'vm1'))} | head -c 100 >/dev/null"],
         capture_output=True,
-        env=environment(nights.repo),
+        env=environment(backups.repo),
         check=False,
     )
     assert b"Traceback" not in run.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.program import command, environment, succeed
 
 
@@ -36,10 +36,10 @@ def press_tab(line: str, folder: Path, *, breaks: str = "\"'@><=;|&(:") -> list[
     return [each for each in done.stdout.splitlines() if each]
 
 
-def test_bash_offers_what_fits_where_the_cursor_is(nights: Nights, tmp_path: Path) -> None:
+def test_bash_offers_what_fits_where_the_cursor_is(backups: Backups, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
-    ids = [each["snapshot"][:8] for each in succeed("snapshots", "--json", repo=nights.repo).json]
-    repo = f"-r {nights.repo}"
+    ids = [each["snapshot"][:8] for each in succeed("snapshots", "--json", repo=backups.repo).json]
+    repo = f"-r {backups.repo}"
     for line, offered in (
         ("deltaimg rest", ["restore"]),
         (f"deltaimg {repo} snap", ["snapshots"]),
@@ -59,8 +59,8 @@ def test_bash_offers_what_fits_where_the_cursor_is(nights: Nights, tmp_path: Pat
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_zsh_and_fish_are_offered_the_same(nights: Nights, shell: str) -> None:
-    line = f"deltaimg -r {nights.repo} restore vm1@latest"
+def test_zsh_and_fish_are_offered_the_same(backups: Backups, shell: str) -> None:
+    line = f"deltaimg -r {backups.repo} restore vm1@latest"
     variables = {"_DELTAIMG_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line}
     text = "\n".join(complete(None, **variables, _TYPER_COMPLETE_FISH_ACTION="get-args"))
     assert "vm1@latest" in text
@@ -73,11 +73,11 @@ def test_a_repository_that_cannot_be_read_offers_nothing_and_says_nothing(tmp_pa
     assert complete(None, _DELTAIMG_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="4") in ([], [""])
 
 
-def test_names_that_a_shell_would_read_otherwise_are_not_offered(nights: Nights) -> None:
+def test_names_that_a_shell_would_read_otherwise_are_not_offered(backups: Backups) -> None:
     for name in ("a b", "a$(x)", "a;b", "a'b", "ab"):
-        succeed("backup", nights.image, "--image", name, "-q", repo=nights.repo)
+        succeed("backup", backups.image, "--image", name, "-q", repo=backups.repo)
     for shell, variables in (
         ("bash", {"COMP_WORDS": "deltaimg restore a", "COMP_CWORD": "2"}),
         ("fish", {"_TYPER_COMPLETE_ARGS": "deltaimg restore a", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}),
     ):
-        assert complete(nights.repo, _DELTAIMG_COMPLETE=f"complete_{shell}", **variables) == ["ab"]
+        assert complete(backups.repo, _DELTAIMG_COMPLETE=f"complete_{shell}", **variables) == ["ab"]

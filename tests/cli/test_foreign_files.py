@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.litter import strew
 from tests.support.program import deltaimg, succeed
 
@@ -40,7 +40,7 @@ VERBS: list[tuple[object, ...]] = [
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Backups:
     """A repository with a folder of each kind in it."""
     folder = tmp_path_factory.mktemp("foreign")
     image, repo = folder / "vm1.raw", folder / "repo"
@@ -52,12 +52,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     succeed("parity", "add", repo=repo)
     for each in ("deletions", "quarantine/packs/ab", "quarantine/snapshots/vm1", "locks"):
         (repo / each).mkdir(parents=True, exist_ok=True)
-    return Nights(repo, image, first, second)
+    return Backups(repo, image, first, second)
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: " ".join(map(str, verb)))
 def test_every_verb_ignores_what_is_not_ours_with_one_warning(
-    template: Nights, tmp_path: Path, verb: tuple[object, ...]
+    template: Backups, tmp_path: Path, verb: tuple[object, ...]
 ) -> None:
     repo = tmp_path / "repo"
     shutil.copytree(template.repo, repo)
@@ -73,7 +73,7 @@ def test_every_verb_ignores_what_is_not_ours_with_one_warning(
     shutil.rmtree(tmp_path / "target", ignore_errors=True)
 
 
-def test_a_repository_that_was_strewn_is_as_good_as_before(template: Nights, tmp_path: Path) -> None:
+def test_a_repository_that_was_strewn_is_as_good_as_before(template: Backups, tmp_path: Path) -> None:
     """Lists that prune writes, indexes, plans and sums have none of it; once it is gone nothing of it is left."""
     repo, target = tmp_path / "repo", tmp_path / "target"
     shutil.copytree(template.repo, repo)
@@ -94,7 +94,7 @@ def test_a_repository_that_was_strewn_is_as_good_as_before(template: Nights, tmp
     assert target.read_bytes() == template.second
 
 
-def test_check_lists_everything_that_is_not_ours(template: Nights, tmp_path: Path) -> None:
+def test_check_lists_everything_that_is_not_ours(template: Backups, tmp_path: Path) -> None:
     repo = tmp_path / "repo"
     shutil.copytree(template.repo, repo)
     left = strew(repo)

@@ -6,24 +6,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.program import fail, read_tree, succeed
 
 
-def ids_of(nights: Nights, *arguments: str) -> list[str]:
-    return [each["snapshot"] for each in succeed("snapshots", *arguments, "--json", repo=nights.repo).json]
+def ids_of(backups: Backups, *arguments: str) -> list[str]:
+    return [each["snapshot"] for each in succeed("snapshots", *arguments, "--json", repo=backups.repo).json]
 
 
-def test_a_dry_run_shows_rules_and_bytes_and_changes_nothing(nights: Nights) -> None:
-    nights.image.write_bytes(os.urandom(400_000))
-    succeed("backup", nights.image, "--image", "vm1", "-q", repo=nights.repo)
-    before = read_tree(nights.repo)
-    first, second, third = ids_of(nights)
-    text = succeed("forget", "--keep-last", "1", "--dry-run", repo=nights.repo).text
+def test_a_dry_run_shows_rules_and_bytes_and_changes_nothing(backups: Backups) -> None:
+    backups.image.write_bytes(os.urandom(400_000))
+    succeed("backup", backups.image, "--image", "vm1", "-q", repo=backups.repo)
+    before = read_tree(backups.repo)
+    first, second, third = ids_of(backups)
+    text = succeed("forget", "--keep-last", "1", "--dry-run", repo=backups.repo).text
     assert "kept by" in text
     assert "frees" in text
     assert "would forget 2 of 3 snapshots, which frees" in text
-    (found,) = succeed("forget", "vm1", "--keep-last", "1", "-n", "--json", repo=nights.repo).json["images"]
+    (found,) = succeed("forget", "vm1", "--keep-last", "1", "-n", "--json", repo=backups.repo).json["images"]
     assert found["dry_run"] is True
     assert [(each["snapshot"], each["keep"], each["rules"]) for each in found["snapshots"]] == [
         (first, False, []),
@@ -34,56 +34,56 @@ def test_a_dry_run_shows_rules_and_bytes_and_changes_nothing(nights: Nights) -> 
     assert group["snapshots"] == [first, second]
     assert group["frees_bytes"] == found["frees_bytes"] > 0
     assert "with the next" in text
-    assert read_tree(nights.repo) == before
+    assert read_tree(backups.repo) == before
 
 
-def test_forgetting_by_policy_says_what_stays_and_the_rest_restores(nights: Nights, tmp_path: Path) -> None:
-    text = succeed("forget", "--keep-daily", "1", "--time-zone", "UTC", "--keep-tag", "none", repo=nights.repo).text
+def test_forgetting_by_policy_says_what_stays_and_the_rest_restores(backups: Backups, tmp_path: Path) -> None:
+    text = succeed("forget", "--keep-daily", "1", "--time-zone", "UTC", "--keep-tag", "none", repo=backups.repo).text
     assert "vm1: forgot 1 of 2 snapshots" in text
     assert "deltaimg prune" in text
-    listed = succeed("snapshots", "--json", repo=nights.repo).json
+    listed = succeed("snapshots", "--json", repo=backups.repo).json
     assert [each["base_forgotten"] for each in listed] == [True]
-    assert "(forgotten)" in succeed("snapshots", repo=nights.repo).text
-    assert "forgotten" in succeed("show", "vm1", repo=nights.repo).text
-    succeed("restore", "vm1", tmp_path / "back.raw", repo=nights.repo)
-    assert (tmp_path / "back.raw").read_bytes() == nights.second
-    succeed("verify", repo=nights.repo)
-    assert succeed("forget", "--keep-daily", "1", "-q", repo=nights.repo).text == ""
+    assert "(forgotten)" in succeed("snapshots", repo=backups.repo).text
+    assert "forgotten" in succeed("show", "vm1", repo=backups.repo).text
+    succeed("restore", "vm1", tmp_path / "back.raw", repo=backups.repo)
+    assert (tmp_path / "back.raw").read_bytes() == backups.second
+    succeed("verify", repo=backups.repo)
+    assert succeed("forget", "--keep-daily", "1", "-q", repo=backups.repo).text == ""
 
 
-def test_forgetting_by_name_forgets_what_is_named(nights: Nights, tmp_path: Path) -> None:
-    first, second = ids_of(nights)
-    (found,) = succeed("forget", second[:10], "--json", repo=nights.repo).json["images"]
+def test_forgetting_by_name_forgets_what_is_named(backups: Backups, tmp_path: Path) -> None:
+    first, second = ids_of(backups)
+    (found,) = succeed("forget", second[:10], "--json", repo=backups.repo).json["images"]
     assert (found["kept"], found["forgotten"]) == (1, 1)
-    assert ids_of(nights) == [first]
-    assert "that would forget the last snapshot of image 'vm1'" in fail(25, "forget", "vm1@latest", repo=nights.repo)
-    run = succeed("forget", "vm1@latest", "--force", repo=nights.repo)
+    assert ids_of(backups) == [first]
+    assert "that would forget the last snapshot of image 'vm1'" in fail(25, "forget", "vm1@latest", repo=backups.repo)
+    run = succeed("forget", "vm1@latest", "--force", repo=backups.repo)
     assert "forgot 1 of 1 snapshot" in run.text
-    assert ids_of(nights) == []
-    assert "nothing to forget" in succeed("forget", "--keep-last", "1", repo=nights.repo).text
+    assert ids_of(backups) == []
+    assert "nothing to forget" in succeed("forget", "--keep-last", "1", repo=backups.repo).text
 
 
-def test_the_newest_may_go_with_a_warning(nights: Nights) -> None:
-    run = succeed("forget", "vm1@latest", repo=nights.repo)
+def test_the_newest_may_go_with_a_warning(backups: Backups) -> None:
+    run = succeed("forget", "vm1@latest", repo=backups.repo)
     assert "warning: the newest snapshot of 'vm1' goes" in run.err
 
 
-def test_a_pin_shows_holds_and_goes(nights: Nights) -> None:
-    first, _ = ids_of(nights)
-    found = succeed("pin", "vm1~1", "--reason", "before the upgrade", "--json", repo=nights.repo).json
+def test_a_pin_shows_holds_and_goes(backups: Backups) -> None:
+    first, _ = ids_of(backups)
+    found = succeed("pin", "vm1~1", "--reason", "before the upgrade", "--json", repo=backups.repo).json
     assert (found["snapshot"], found["pinned"]) == (first, "before the upgrade")
-    assert "pinned (before the upgrade)" in succeed("snapshots", repo=nights.repo).text
-    assert "before the upgrade" in succeed("show", "vm1~1", repo=nights.repo).text
-    (kept,) = succeed("forget", "--keep-last", "1", "--json", repo=nights.repo).json["images"]
+    assert "pinned (before the upgrade)" in succeed("snapshots", repo=backups.repo).text
+    assert "before the upgrade" in succeed("show", "vm1~1", repo=backups.repo).text
+    (kept,) = succeed("forget", "--keep-last", "1", "--json", repo=backups.repo).json["images"]
     assert kept["snapshots"][0]["rules"] == ["pinned"]
-    assert "is pinned (before the upgrade)" in fail(24, "forget", "vm1~1", repo=nights.repo)
-    assert "unpinned" in succeed("unpin", "vm1~1", repo=nights.repo).text
-    assert succeed("unpin", "vm1~1", "--json", repo=nights.repo).json["pinned"] is None
-    succeed("forget", "vm1~1", repo=nights.repo)
+    assert "is pinned (before the upgrade)" in fail(24, "forget", "vm1~1", repo=backups.repo)
+    assert "unpinned" in succeed("unpin", "vm1~1", repo=backups.repo).text
+    assert succeed("unpin", "vm1~1", "--json", repo=backups.repo).json["pinned"] is None
+    succeed("forget", "vm1~1", repo=backups.repo)
 
 
-def test_what_makes_no_sense_is_refused_and_changes_nothing(nights: Nights) -> None:
-    before = read_tree(nights.repo)
+def test_what_makes_no_sense_is_refused_and_changes_nothing(backups: Backups) -> None:
+    before = read_tree(backups.repo)
     for code, arguments, said in (
         (2, (), "nothing says what to keep"),
         (2, ("vm1",), "is an image, and no single snapshot of it"),
@@ -104,44 +104,44 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(nights: Nights) -> N
         (2, ("--keep-last", "1", "--force"), "--force is for snapshots that are named"),
         (25, ("vm1~1", "vm1~0"), "all 2 snapshots of image 'vm1'"),
     ):
-        assert said in fail(code, "forget", *arguments, repo=nights.repo), arguments
-    assert "has control characters" in fail(2, "pin", "vm1", "--reason", "a\nb", repo=nights.repo)
-    fail(21, "pin", "ffff", repo=nights.repo)
-    assert read_tree(nights.repo) == before
+        assert said in fail(code, "forget", *arguments, repo=backups.repo), arguments
+    assert "has control characters" in fail(2, "pin", "vm1", "--reason", "a\nb", repo=backups.repo)
+    fail(21, "pin", "ffff", repo=backups.repo)
+    assert read_tree(backups.repo) == before
 
 
-def test_a_damaged_snapshot_is_no_obstacle_and_is_forgotten_by_its_id(nights: Nights) -> None:
-    first, second = ids_of(nights)
-    manifest = next((nights.repo / "snapshots" / "vm1").glob(f"*-{second}"))
+def test_a_damaged_snapshot_is_no_obstacle_and_is_forgotten_by_its_id(backups: Backups) -> None:
+    first, second = ids_of(backups)
+    manifest = next((backups.repo / "snapshots" / "vm1").glob(f"*-{second}"))
     manifest.write_bytes(manifest.read_bytes()[:-1])
-    run = succeed("forget", "--keep-last", "1", "--json", repo=nights.repo)
+    run = succeed("forget", "--keep-last", "1", "--json", repo=backups.repo)
     (image,) = run.json["images"]
     assert [each["rules"] for each in image["snapshots"]] == [["newest", "last"], ["damaged"]]
     assert f"vm1@{second[:8]} stays until it is repaired or forgotten by name" in run.err
-    assert f"deltaimg forget vm1@{second[:8]}" in fail(36, "prune", repo=nights.repo)
-    succeed("forget", second[:8], repo=nights.repo)
-    assert ids_of(nights) == [first]
-    succeed("prune", repo=nights.repo)
-    succeed("verify", repo=nights.repo)
+    assert f"deltaimg forget vm1@{second[:8]}" in fail(36, "prune", repo=backups.repo)
+    succeed("forget", second[:8], repo=backups.repo)
+    assert ids_of(backups) == [first]
+    succeed("prune", repo=backups.repo)
+    succeed("verify", repo=backups.repo)
 
 
-def test_an_image_that_fails_does_not_keep_others_from_it(nights: Nights) -> None:
-    succeed("backup", nights.image, "--image", "vm2", "-q", repo=nights.repo)
-    other = ids_of(nights, "vm2")[0]
-    succeed("backup", nights.image, "--image", "vm2", "-q", repo=nights.repo)
-    first, second = ids_of(nights, "vm1")
-    assert "all 2 snapshots of image 'vm1'" in fail(25, "forget", first, second, other, repo=nights.repo)
-    assert (len(ids_of(nights, "vm1")), len(ids_of(nights, "vm2"))) == (2, 1)
+def test_an_image_that_fails_does_not_keep_others_from_it(backups: Backups) -> None:
+    succeed("backup", backups.image, "--image", "vm2", "-q", repo=backups.repo)
+    other = ids_of(backups, "vm2")[0]
+    succeed("backup", backups.image, "--image", "vm2", "-q", repo=backups.repo)
+    first, second = ids_of(backups, "vm1")
+    assert "all 2 snapshots of image 'vm1'" in fail(25, "forget", first, second, other, repo=backups.repo)
+    assert (len(ids_of(backups, "vm1")), len(ids_of(backups, "vm2"))) == (2, 1)
 
 
-def test_forgetting_with_prune_gives_the_space_back_at_once(nights: Nights) -> None:
-    nights.image.write_bytes(os.urandom(400_000))
-    succeed("backup", nights.image, "--image", "vm1", "-q", repo=nights.repo)
-    before = succeed("stats", "--json", repo=nights.repo).json["stored_bytes"]
-    found = succeed("forget", "vm1", "--keep-last", "1", "--prune", "--json", repo=nights.repo).json
+def test_forgetting_with_prune_gives_the_space_back_at_once(backups: Backups) -> None:
+    backups.image.write_bytes(os.urandom(400_000))
+    succeed("backup", backups.image, "--image", "vm1", "-q", repo=backups.repo)
+    before = succeed("stats", "--json", repo=backups.repo).json["stored_bytes"]
+    found = succeed("forget", "vm1", "--keep-last", "1", "--prune", "--json", repo=backups.repo).json
     assert found["images"][0]["kept"] == 1
     assert found["prune"]["freed_bytes"] > 0
-    assert succeed("stats", "--json", repo=nights.repo).json["stored_bytes"] < before
+    assert succeed("stats", "--json", repo=backups.repo).json["stored_bytes"] < before
     assert "--dry-run forgets nothing" in fail(
-        2, "forget", "vm1", "--keep-last", "1", "--prune", "-n", repo=nights.repo
+        2, "forget", "vm1", "--keep-last", "1", "--prune", "-n", repo=backups.repo
     )

@@ -14,7 +14,7 @@ import pytest
 from deltaimg.cli.app import COMMANDS, SYNONYMS
 from deltaimg.cli.options import move_common_options
 from deltaimg.errors import UsageError
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.program import command, deltaimg, environment, fail, succeed
 
 
@@ -38,9 +38,11 @@ def test_common_options_may_stand_before_the_command(given: str, moved: str) -> 
     assert move_common_options(given.split()) == moved.split()
 
 
-def test_a_repository_named_before_the_command_counts_more_than_the_environment(nights: Nights, tmp_path: Path) -> None:
+def test_a_repository_named_before_the_command_counts_more_than_the_environment(
+    backups: Backups, tmp_path: Path
+) -> None:
     succeed("init", "-r", tmp_path / "empty")
-    assert succeed("-r", nights.repo, "-q", "snapshots", repo=tmp_path / "empty").text.count("vm1@") == 2
+    assert succeed("-r", backups.repo, "-q", "snapshots", repo=tmp_path / "empty").text.count("vm1@") == 2
     assert succeed("--json", "snapshots", repo=tmp_path / "empty").json == []
 
 
@@ -60,7 +62,7 @@ def test_what_resembles_nothing_gets_the_way_to_the_list() -> None:
     assert not set(SYNONYMS) & set(COMMANDS)
 
 
-def test_help_and_version_are_found_by_every_usual_way(nights: Nights) -> None:
+def test_help_and_version_are_found_by_every_usual_way(backups: Backups) -> None:
     assert succeed("help").text == succeed("--help").text == succeed("-h").text == succeed().text
     assert succeed("help", "backup").text == succeed("backup", "--help").text == succeed("backup", "-h").text
     assert succeed("-V").text == succeed("--version").text == succeed("version").text
@@ -70,11 +72,11 @@ def test_help_and_version_are_found_by_every_usual_way(nights: Nights) -> None:
     )
 
 
-def test_a_machine_without_the_native_core_says_so_in_one_line(nights: Nights, tmp_path: Path) -> None:
+def test_a_machine_without_the_native_core_says_so_in_one_line(backups: Backups, tmp_path: Path) -> None:
     """The core is hidden as where no compiler was: its module is not found."""
     hide = tmp_path / "sitecustomize.py"
     hide.write_text("import sys; sys.modules['deltaimg.kernels._native'] = None\n")
-    variables = environment(nights.repo) | {"PYTHONPATH": f"{tmp_path}:{os.getcwd()}"}
+    variables = environment(backups.repo) | {"PYTHONPATH": f"{tmp_path}:{os.getcwd()}"}
     for words in (("show", "vm1"), ("restore", "vm1", tmp_path / "out", "-q"), ("verify", "-q")):
         done = subprocess.run(command(*words), capture_output=True, text=True, env=variables, check=False)
         assert done.returncode == 0, done.stderr
@@ -87,14 +89,14 @@ def test_a_machine_without_the_native_core_says_so_in_one_line(nights: Nights, t
     assert done.stderr == ""
 
 
-def interrupt(nights: Nights, *words: object, stdin: bytes) -> str:
+def interrupt(backups: Backups, *words: object, stdin: bytes) -> str:
     """Start a command that waits for more of its standard input, interrupt it and return what it said."""
     run = subprocess.Popen(
         command(*words),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env=environment(nights.repo),
+        env=environment(backups.repo),
     )
     assert run.stdin is not None
     assert run.stderr is not None
@@ -108,11 +110,11 @@ def interrupt(nights: Nights, *words: object, stdin: bytes) -> str:
     return said
 
 
-def test_an_interrupted_command_says_what_it_leaves_behind(nights: Nights, tmp_path: Path) -> None:
+def test_an_interrupted_command_says_what_it_leaves_behind(backups: Backups, tmp_path: Path) -> None:
     """A restore said that the next run would go on where it starts over."""
-    said = interrupt(nights, "backup", "-", "-i", "slow", stdin=os.urandom(1 << 20))
+    said = interrupt(backups, "backup", "-", "-i", "slow", stdin=os.urandom(1 << 20))
     assert "interrupted; no snapshot was made; the next run uses what this one has stored" in said
-    said = interrupt(nights, "signature", "-", tmp_path / "sig", stdin=b"x" * 5000)
+    said = interrupt(backups, "signature", "-", tmp_path / "sig", stdin=b"x" * 5000)
     assert "interrupted; no file was written" in said
     assert not list(tmp_path.glob("sig*"))
 

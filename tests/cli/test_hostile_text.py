@@ -15,7 +15,7 @@ import pytest
 from deltaimg.errors import RepositoryLocked
 from deltaimg.format.lock import build_lock
 from deltaimg.repo.lock_holder import describe_process
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.measured import measured_program
 from tests.support.program import succeed
 
@@ -24,24 +24,24 @@ FORBIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u
 
 
 @pytest.fixture
-def hostile(nights: Nights, tmp_path: Path) -> Nights:
+def hostile(backups: Backups, tmp_path: Path) -> Backups:
     """A repository with hostile text wherever a writer may put any: path of a source, owner, host and purpose of a lock.
 
     The lock of `vm1` is that of a living process, so that whoever wants it is refused at once. That of `vm2`, which no
     writer of ours made, counts as damaged.
     """
     image = tmp_path / f"image{HOSTILE.replace('/', '')}"
-    image.write_bytes(nights.first)
-    succeed("backup", image, "--image", "vm$_{1}^", "-q", repo=nights.repo)
+    image.write_bytes(backups.first)
+    succeed("backup", image, "--image", "vm$_{1}^", "-q", repo=backups.repo)
     lock = describe_process("0123456789abcdef", HOSTILE, datetime.now(UTC))
-    (nights.repo / "locks").mkdir(exist_ok=True)
-    (nights.repo / "locks" / "vm1").write_bytes(build_lock(lock))
+    (backups.repo / "locks").mkdir(exist_ok=True)
+    (backups.repo / "locks" / "vm1").write_bytes(build_lock(lock))
     lock = msgspec.structs.replace(lock, owner=HOSTILE, host=HOSTILE, purpose=HOSTILE)
-    (nights.repo / "locks" / "vm2").write_bytes(build_lock(lock))
-    return nights
+    (backups.repo / "locks" / "vm2").write_bytes(build_lock(lock))
+    return backups
 
 
-def test_no_command_prints_it_as_it_is(hostile: Nights, tmp_path: Path) -> None:
+def test_no_command_prints_it_as_it_is(hostile: Backups, tmp_path: Path) -> None:
     refused = [("forget", "vm1~1"), ("backup", hostile.image, "--image", "vm1"), ("tag", "add", "vm1", "x")]
     commands: list[tuple[object, ...]] = [
         ("snapshots",),
@@ -71,7 +71,7 @@ def test_no_command_prints_it_as_it_is(hostile: Nights, tmp_path: Path) -> None:
             json.loads(run.out)
 
 
-def test_no_picture_has_it_or_reads_it_as_a_formula(hostile: Nights, tmp_path: Path) -> None:
+def test_no_picture_has_it_or_reads_it_as_a_formula(hostile: Backups, tmp_path: Path) -> None:
     picture = tmp_path / "changes.svg"
     succeed("diff", "vm1", "vm$_{1}^", "--plot", picture, repo=hostile.repo)
     text = picture.read_text()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deltaimg.cli.app import COMMANDS
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.measured import measured_program
 from tests.support.program import deltaimg
 
@@ -118,8 +118,8 @@ def test_every_time_is_read_by_jq_and_has_an_exact_one_beside_it(printed: dict[s
     assert abs((datetime.now(UTC) - moment).total_seconds()) < 600
 
 
-def test_a_failed_command_ends_with_an_object_of_its_error(nights: Nights) -> None:
+def test_a_failed_command_ends_with_an_object_of_its_error(backups: Backups) -> None:
     for words in (("show", "nobody"), ("frobnicate",), ("cache", "dance"), ("--json", "restore")):
-        run = deltaimg(*words, "--json", repo=nights.repo)
+        run = deltaimg(*words, "--json", repo=backups.repo)
         assert set(run.json) == {"error", "message", "hint", "exit_code", "retryable"}
         assert run.json["exit_code"] == run.code != 0

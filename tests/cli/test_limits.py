@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deltaimg.errors import OutOfResources
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.components import requires_program, requires_root
 from tests.support.program import Run, command, environment, succeed
 
@@ -36,42 +36,42 @@ def limited(limits: dict[int, int], *arguments: object, repo: Path) -> Run:
 
 
 @pytest.mark.parametrize("mib", [60, 90, 120, 160, 190])
-def test_too_little_memory_is_one_error_that_says_what_helps(nights: Nights, tmp_path: Path, mib: int) -> None:
+def test_too_little_memory_is_one_error_that_says_what_helps(backups: Backups, tmp_path: Path, mib: int) -> None:
     """A library ended the process with a riddle, and a buffer that could not be had was called a defect."""
     image = tmp_path / "large.raw"
     image.write_bytes(os.urandom(24 * MIB))
     for arguments in (("backup", image, "--image", "large"), ("restore", "vm1", tmp_path / "out"), ("verify",)):
-        run = limited({resource.RLIMIT_AS: mib * MIB}, *arguments, repo=nights.repo)
+        run = limited({resource.RLIMIT_AS: mib * MIB}, *arguments, repo=backups.repo)
         if run.code:
             assert "there is not enough memory" in run.err, mib
             assert "raise the limit (ulimit -v" in run.err
         if run.code and arguments[0] == "backup" and mib >= 160:
             assert ": there is not enough memory" in run.err
             assert "--match-memory 16M --delta-memory 16M --threads 1" in run.err
-    assert not list((nights.repo / "locks").iterdir())
+    assert not list((backups.repo / "locks").iterdir())
     assert mib > 120 or run.code == OutOfResources.exit_code
 
 
-def test_few_open_files_are_enough(nights: Nights, tmp_path: Path) -> None:
-    for arguments in (("backup", nights.image, "-i", "a"), ("restore", "vm1", tmp_path / "out"), ("verify",)):
-        assert limited({resource.RLIMIT_NOFILE: 10}, *arguments, repo=nights.repo).code == 0
+def test_few_open_files_are_enough(backups: Backups, tmp_path: Path) -> None:
+    for arguments in (("backup", backups.image, "-i", "a"), ("restore", "vm1", tmp_path / "out"), ("verify",)):
+        assert limited({resource.RLIMIT_NOFILE: 10}, *arguments, repo=backups.repo).code == 0
 
 
-def test_a_limit_on_the_size_of_files_is_named(nights: Nights, tmp_path: Path) -> None:
+def test_a_limit_on_the_size_of_files_is_named(backups: Backups, tmp_path: Path) -> None:
     limits = {resource.RLIMIT_FSIZE: 100_000}
-    for arguments in (("backup", nights.image, "-i", "a", "--delta", "none"), ("restore", "vm1", tmp_path / "out")):
-        run = limited(limits, *arguments, repo=nights.repo)
+    for arguments in (("backup", backups.image, "-i", "a", "--delta", "none"), ("restore", "vm1", tmp_path / "out")):
+        run = limited(limits, *arguments, repo=backups.repo)
         if run.code:
             assert "ulimit -f" in run.err
     assert run.code == OutOfResources.exit_code
     assert not (tmp_path / "out").exists()
 
 
-def test_a_limit_of_threads_is_lived_with_or_named(nights: Nights, tmp_path: Path) -> None:
+def test_a_limit_of_threads_is_lived_with_or_named(backups: Backups, tmp_path: Path) -> None:
     """The thread of the heartbeat cannot be done without: others would take the run for dead."""
     requires_root()
     requires_program("setpriv")
-    for folder in (nights.repo, *(path for path in nights.repo.rglob("*") if path.is_dir())):
+    for folder in (backups.repo, *(path for path in backups.repo.rglob("*") if path.is_dir())):
         folder.chmod(0o777)
     (tmp_path / "outs").mkdir(mode=0o777)
     (tmp_path / "outs").chmod(0o777)
@@ -79,25 +79,25 @@ def test_a_limit_of_threads_is_lived_with_or_named(nights: Nights, tmp_path: Pat
     reads_all = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
     for threads in (1, 2):
         prefix = ("setpriv", *user, *reads_all, "prlimit", f"--nproc={threads}")
-        for arguments in (("backup", nights.image, "-i", "a"), ("restore", "vm1", tmp_path / "outs" / str(threads))):
+        for arguments in (("backup", backups.image, "-i", "a"), ("restore", "vm1", tmp_path / "outs" / str(threads))):
             done = subprocess.run(
                 [*prefix, *command(*arguments)],
                 capture_output=True,
                 text=True,
-                env=environment(nights.repo),
+                env=environment(backups.repo),
                 check=False,
             )
             assert "internal error" not in done.stderr
             if threads == 1 and arguments[0] == "backup":
                 assert done.returncode == OutOfResources.exit_code, done.stderr
                 assert "ulimit -u" in done.stderr
-                assert not list((nights.repo / "locks").iterdir())
+                assert not list((backups.repo / "locks").iterdir())
             else:
                 assert done.returncode == 0, done.stderr
-    succeed("verify", "a", "-q", repo=nights.repo)
+    succeed("verify", "a", "-q", repo=backups.repo)
 
 
-def test_threads_can_be_limited_before_and_after_the_command(nights: Nights) -> None:
-    found = succeed("backup", nights.image, "-i", "a", "-v", "--threads", "1", repo=nights.repo)
+def test_threads_can_be_limited_before_and_after_the_command(backups: Backups) -> None:
+    found = succeed("backup", backups.image, "-i", "a", "-v", "--threads", "1", repo=backups.repo)
     assert "by 1 thread\n" in found.text
-    assert "by 1 thread\n" in succeed("--threads=1", "-v", "backup", nights.image, "-i", "a", repo=nights.repo).text
+    assert "by 1 thread\n" in succeed("--threads=1", "-v", "backup", backups.image, "-i", "a", repo=backups.repo).text

@@ -11,7 +11,7 @@ import pytest
 
 from deltaimg.cli.lock_wait import parse_wait
 from deltaimg.errors import UsageError
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.cli.test_unlock import leave_lock
 from tests.support.program import command, environment, fail
 
@@ -61,23 +61,23 @@ def run_all(lines: list[str], repo: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_each_command_waits_as_long_as_it_was_asked_to_and_no_longer(nights: Nights) -> None:
-    leave_lock(nights.repo, "vm1")
-    leave_lock(nights.repo, ".maintenance")
-    lines = [f"{verb} {arguments}".replace("IMAGE", str(nights.image)) for verb, arguments in VERBS.items()]
-    waits = run_all([f"{line} --lock-wait 6s" for line in lines], nights.repo)
+def test_each_command_waits_as_long_as_it_was_asked_to_and_no_longer(backups: Backups) -> None:
+    leave_lock(backups.repo, "vm1")
+    leave_lock(backups.repo, ".maintenance")
+    lines = [f"{verb} {arguments}".replace("IMAGE", str(backups.image)) for verb, arguments in VERBS.items()]
+    waits = run_all([f"{line} --lock-wait 6s" for line in lines], backups.repo)
     assert dict(zip(VERBS, waits, strict=True)) == dict.fromkeys(VERBS, "locked 6.0")
-    assert set(run_all(lines, nights.repo)) == {"locked 0"}, "without the option nothing waits"
+    assert set(run_all(lines, backups.repo)) == {"locked 0"}, "without the option nothing waits"
 
 
-def test_it_says_for_whom_it_waits_and_goes_on_once_the_lock_is_released(nights: Nights) -> None:
-    lock = leave_lock(nights.repo, "vm1")
+def test_it_says_for_whom_it_waits_and_goes_on_once_the_lock_is_released(backups: Backups) -> None:
+    lock = leave_lock(backups.repo, "vm1")
     with subprocess.Popen(
         command("pin", "vm1@latest", "--lock-wait", "1m"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(nights.repo),
+        env=environment(backups.repo),
     ) as waiting:
         assert waiting.stderr is not None
         said = waiting.stderr.readline()

@@ -13,7 +13,7 @@ import pytest
 import deltaimg as deltaimg_api
 from deltaimg.cli.app import COMMANDS
 from deltaimg.errors import UsageError
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.components import requires_program, requires_root
 from tests.support.program import Run, command, deltaimg, environment, fail, succeed
 
@@ -135,16 +135,16 @@ def test_a_link_to_a_disk_that_is_not_there_is_no_place_for_a_new_repository(tmp
     assert not (tmp_path / "unplugged").exists()
 
 
-def test_a_read_only_mount_is_named_as_such(nights: Nights, make_tmpfs: Callable[[int], Path]) -> None:
+def test_a_read_only_mount_is_named_as_such(backups: Backups, make_tmpfs: Callable[[int], Path]) -> None:
     folder = make_tmpfs(64 << 20)
-    subprocess.run(["cp", "-a", str(nights.repo), str(folder / "repo")], check=True)
+    subprocess.run(["cp", "-a", str(backups.repo), str(folder / "repo")], check=True)
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
     repo = folder / "repo"
-    assert fail(55, "backup", nights.image, "-i", "vm1", "-r", repo) == (
+    assert fail(55, "backup", backups.image, "-i", "vm1", "-r", repo) == (
         f"deltaimg: {repo}: its file system is mounted read-only"
     )
     assert "mounted read-only" in fail(55, "init", "-r", folder / "new")
-    for verb in (("snapshots",), ("verify",), ("restore", "vm1", nights.repo.parent / "out"), ("check",)):
+    for verb in (("snapshots",), ("verify",), ("restore", "vm1", backups.repo.parent / "out"), ("check",)):
         succeed(*verb, "-r", repo)
 
 

@@ -6,33 +6,33 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.program import deltaimg, fail, succeed
 
 DAMAGED = 48
 
 
-def labels(nights: Nights, *arguments: str) -> list[str]:
-    return succeed("snapshots", "-q", *arguments, repo=nights.repo).text.split()
+def labels(backups: Backups, *arguments: str) -> list[str]:
+    return succeed("snapshots", "-q", *arguments, repo=backups.repo).text.split()
 
 
-def test_tags_come_and_go_and_choose(nights: Nights) -> None:
-    first, second = labels(nights)
-    assert labels(nights, "--tag", "one") == [first]
-    found = succeed("tag", "add", "vm1@latest", "weekly", "one", "--json", repo=nights.repo).json
+def test_tags_come_and_go_and_choose(backups: Backups) -> None:
+    first, second = labels(backups)
+    assert labels(backups, "--tag", "one") == [first]
+    found = succeed("tag", "add", "vm1@latest", "weekly", "one", "--json", repo=backups.repo).json
     assert found["tags"] == ["weekly", "one"]
-    assert labels(nights, "--tag", "one") == [first, second]
-    assert labels(nights, "--tag", "one", "--tag", "weekly") == [second]
-    assert labels(nights, "--tag", "one", "--latest", "1") == [second]
-    assert labels(nights, "--latest", "0") == labels(nights, "--tag", "none") == []
-    assert "weekly" in succeed("show", "vm1", repo=nights.repo).text
-    assert second in succeed("tag", "remove", "vm1", "weekly", "never", repo=nights.repo).text
-    assert labels(nights, "--tag", "weekly") == []
-    kept = succeed("forget", "--keep-tag", "one", "--json", repo=nights.repo).json["images"][0]["snapshots"]
+    assert labels(backups, "--tag", "one") == [first, second]
+    assert labels(backups, "--tag", "one", "--tag", "weekly") == [second]
+    assert labels(backups, "--tag", "one", "--latest", "1") == [second]
+    assert labels(backups, "--latest", "0") == labels(backups, "--tag", "none") == []
+    assert "weekly" in succeed("show", "vm1", repo=backups.repo).text
+    assert second in succeed("tag", "remove", "vm1", "weekly", "never", repo=backups.repo).text
+    assert labels(backups, "--tag", "weekly") == []
+    kept = succeed("forget", "--keep-tag", "one", "--json", repo=backups.repo).json["images"][0]["snapshots"]
     assert [each["rules"] for each in kept] == [["tag one"], ["tag one", "newest"]]
 
 
-def test_tags_that_make_no_sense_are_refused(nights: Nights) -> None:
+def test_tags_that_make_no_sense_are_refused(backups: Backups) -> None:
     for arguments in (
         ("add", "vm1"),
         ("drop", "vm1", "x"),
@@ -40,66 +40,66 @@ def test_tags_that_make_no_sense_are_refused(nights: Nights) -> None:
         ("add", "vm1", "a\nb"),
         ("add", "vm1", ""),
     ):
-        fail(2, "tag", *arguments, repo=nights.repo)
-    fail(21, "tag", "add", "vm2", "x", repo=nights.repo)
+        fail(2, "tag", *arguments, repo=backups.repo)
+    fail(21, "tag", "add", "vm2", "x", repo=backups.repo)
 
 
-def test_latest_alone_is_the_newest_where_there_is_one_image(nights: Nights) -> None:
-    newest = succeed("show", "vm1@latest", "--json", repo=nights.repo).json["snapshot"]
-    assert succeed("show", "latest", "--json", repo=nights.repo).json["snapshot"] == newest
-    assert succeed("show", "latest~1", "--json", repo=nights.repo).json["snapshot"] != newest
-    fail(21, "show", "latest~2", repo=nights.repo)
-    succeed("backup", nights.image, "--image", "vm2", "-q", repo=nights.repo)
-    assert "vm1@latest" in deltaimg("show", "latest", repo=nights.repo).err
+def test_latest_alone_is_the_newest_where_there_is_one_image(backups: Backups) -> None:
+    newest = succeed("show", "vm1@latest", "--json", repo=backups.repo).json["snapshot"]
+    assert succeed("show", "latest", "--json", repo=backups.repo).json["snapshot"] == newest
+    assert succeed("show", "latest~1", "--json", repo=backups.repo).json["snapshot"] != newest
+    fail(21, "show", "latest~2", repo=backups.repo)
+    succeed("backup", backups.image, "--image", "vm2", "-q", repo=backups.repo)
+    assert "vm1@latest" in deltaimg("show", "latest", repo=backups.repo).err
 
 
-def test_how_deep_deltas_are_is_shown_on_request(nights: Nights) -> None:
-    rows = succeed("snapshots", "-v", "--json", repo=nights.repo).json
+def test_how_deep_deltas_are_is_shown_on_request(backups: Backups) -> None:
+    rows = succeed("snapshots", "-v", "--json", repo=backups.repo).json
     assert rows[0]["depth"] == 0
-    assert "no deltas" in succeed("snapshots", "-v", repo=nights.repo).text
+    assert "no deltas" in succeed("snapshots", "-v", repo=backups.repo).text
 
 
-def test_damaged_snapshots_are_marked_before_and_after_a_repair(nights: Nights) -> None:
-    first, second = sorted((nights.repo / "snapshots" / "vm1").iterdir())
+def test_damaged_snapshots_are_marked_before_and_after_a_repair(backups: Backups) -> None:
+    first, second = sorted((backups.repo / "snapshots" / "vm1").iterdir())
     first.write_bytes(first.read_bytes()[:-1])
     for _ in range(2):
-        assert "1 snapshot is damaged; the first: vm1@" in fail(DAMAGED, "snapshots", repo=nights.repo)
-        run = deltaimg("snapshots", "--json", repo=nights.repo)
+        assert "1 snapshot is damaged; the first: vm1@" in fail(DAMAGED, "snapshots", repo=backups.repo)
+        run = deltaimg("snapshots", "--json", repo=backups.repo)
         rows = json.loads(run.out.splitlines()[0])
         assert [row["snapshot"] for row in rows if row["damage"] is not None] == [first.name[-16:]]
         assert run.code == DAMAGED
-        verified = deltaimg("verify", repo=nights.repo)
+        verified = deltaimg("verify", repo=backups.repo)
         assert verified.code == 44
         assert "1 snapshot is damaged; " in verified.text
         assert "all content was verified" not in verified.text
-        assert "damaged" in succeed("stats", repo=nights.repo).text
-        fail(DAMAGED, "repair", repo=nights.repo)
-    assert succeed("snapshots", "--latest", "1", repo=nights.repo).text.count("vm1@") == 1, "of the sound one alone"
-    succeed("forget", first.name[-16:], repo=nights.repo)
-    succeed("snapshots", repo=nights.repo)
-    succeed("prune", repo=nights.repo)
+        assert "damaged" in succeed("stats", repo=backups.repo).text
+        fail(DAMAGED, "repair", repo=backups.repo)
+    assert succeed("snapshots", "--latest", "1", repo=backups.repo).text.count("vm1@") == 1, "of the sound one alone"
+    succeed("forget", first.name[-16:], repo=backups.repo)
+    succeed("snapshots", repo=backups.repo)
+    succeed("prune", repo=backups.repo)
     assert second.exists()
 
 
-def test_snapshots_whose_content_a_repair_could_not_recover_are_marked(nights: Nights) -> None:
-    pack = max((nights.repo / "packs").glob("*/*"), key=lambda path: path.stat().st_size)
+def test_snapshots_whose_content_a_repair_could_not_recover_are_marked(backups: Backups) -> None:
+    pack = max((backups.repo / "packs").glob("*/*"), key=lambda path: path.stat().st_size)
     pack.unlink()
     for _ in range(2):
-        message = fail(DAMAGED, "snapshots", repo=nights.repo)
+        message = fail(DAMAGED, "snapshots", repo=backups.repo)
         assert "2 snapshots are damaged" in message
         assert pack.name in message
-        verified = deltaimg("verify", repo=nights.repo)
+        verified = deltaimg("verify", repo=backups.repo)
         assert verified.code == 44
         assert "2 snapshots are damaged" in verified.text
         assert "all content was verified" not in verified.text
-        fail(DAMAGED, "repair", repo=nights.repo)
+        fail(DAMAGED, "repair", repo=backups.repo)
 
 
-def test_a_lost_map_marks_the_snapshots_that_list_it(nights: Nights) -> None:
-    newest = succeed("show", "vm1", "--json", repo=nights.repo).json
-    lost = nights.repo / "maps" / newest["maps"][-1]
+def test_a_lost_map_marks_the_snapshots_that_list_it(backups: Backups) -> None:
+    newest = succeed("show", "vm1", "--json", repo=backups.repo).json
+    lost = backups.repo / "maps" / newest["maps"][-1]
     lost.unlink()
-    assert "1 snapshot is damaged" in fail(DAMAGED, "snapshots", repo=nights.repo)
-    assert lost.name in fail(23, "restore", "vm1", Path(nights.repo.parent / "out.raw"), repo=nights.repo)
-    succeed("restore", "vm1~1", Path(nights.repo.parent / "out.raw"), "-q", repo=nights.repo)
-    assert Path(nights.repo.parent / "out.raw").read_bytes() == nights.first
+    assert "1 snapshot is damaged" in fail(DAMAGED, "snapshots", repo=backups.repo)
+    assert lost.name in fail(23, "restore", "vm1", Path(backups.repo.parent / "out.raw"), repo=backups.repo)
+    succeed("restore", "vm1~1", Path(backups.repo.parent / "out.raw"), "-q", repo=backups.repo)
+    assert Path(backups.repo.parent / "out.raw").read_bytes() == backups.first

@@ -14,18 +14,18 @@ from pathlib import Path
 import pytest
 
 from deltaimg.errors import ImageError, OutputError, ReaderGone
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.program import Run, command, environment, succeed
 
 REDIRECTIONS = ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"]
 
 
-def shell(script: str, nights: Nights, **variables: str) -> Run:
+def shell(script: str, backups: Backups, **variables: str) -> Run:
     """Run a line of bash in which `deltaimg` is the program, and `$image` and `$out` are paths."""
     program = " ".join(command())
     done = subprocess.run(
         ["bash", "-c", f'deltaimg() {{ {program} "$@"; }}; set -o pipefail; {script}'],
-        env=environment(nights.repo) | {"image": str(nights.image), "out": f"{nights.image}.out"} | variables,
+        env=environment(backups.repo) | {"image": str(backups.image), "out": f"{backups.image}.out"} | variables,
         capture_output=True,
         check=False,
         timeout=120,
@@ -37,12 +37,12 @@ def shell(script: str, nights: Nights, **variables: str) -> Run:
 
 
 @pytest.mark.parametrize("redirections", REDIRECTIONS)
-def test_a_run_without_some_of_the_standard_descriptors_does_its_work(nights: Nights, redirections: str) -> None:
+def test_a_run_without_some_of_the_standard_descriptors_does_its_work(backups: Backups, redirections: str) -> None:
     """A file of the repository that got number 1 or 2 was written into by messages, or the run ended at once."""
     script = f"deltaimg backup $image --image closed {redirections} && deltaimg restore closed $out {redirections}"
-    assert shell(script, nights).code == 0
-    assert Path(f"{nights.image}.out").read_bytes() == nights.second
-    assert shell("deltaimg check -q", nights).code == 0
+    assert shell(script, backups).code == 0
+    assert Path(f"{backups.image}.out").read_bytes() == backups.second
+    assert shell("deltaimg check -q", backups).code == 0
 
 
 @pytest.mark.parametrize(
@@ -62,41 +62,43 @@ def test_a_run_without_some_of_the_standard_descriptors_does_its_work(nights: Ni
         "signature $image",
     ],
 )
-def test_a_result_that_cannot_be_written_is_one_error(nights: Nights, arguments: str) -> None:
+def test_a_result_that_cannot_be_written_is_one_error(backups: Backups, arguments: str) -> None:
     for place, why in ((">/dev/full", "No space left on device"), (">&-", "it is closed")):
-        run = shell(f"deltaimg {arguments} {place}", nights)
+        run = shell(f"deltaimg {arguments} {place}", backups)
         assert run.code == OutputError.exit_code, run.err
         said = [line for line in run.err.splitlines() if line.startswith("deltaimg: ")]
         assert said == [f"deltaimg: standard output: cannot be written: {why}"]
 
 
 @pytest.mark.parametrize("place", ["2>/dev/full", "2>&-", "2> >(exec 0<&-)"])
-def test_progress_and_warnings_that_cannot_be_written_end_nothing(nights: Nights, place: str) -> None:
+def test_progress_and_warnings_that_cannot_be_written_end_nothing(backups: Backups, place: str) -> None:
     for arguments in ("backup $image --image a", "restore vm1 $out", "verify"):
-        assert shell(f"deltaimg {arguments} {place}", nights).code == 0, arguments
-    assert shell(f"deltaimg show nobody {place}", nights).code == 21
+        assert shell(f"deltaimg {arguments} {place}", backups).code == 0, arguments
+    assert shell(f"deltaimg show nobody {place}", backups).code == 21
 
 
-def test_a_summary_that_cannot_be_written_fails_no_backup(nights: Nights) -> None:
+def test_a_summary_that_cannot_be_written_fails_no_backup(backups: Backups) -> None:
     """The snapshot is there: an exit code that says otherwise would make scripts send alarms, or try again."""
-    assert shell("deltaimg backup $image --image a >/dev/full", nights).code == 0
+    assert shell("deltaimg backup $image --image a >/dev/full", backups).code == 0
 
 
-def test_a_reader_that_goes_away_ends_the_run_as_sigpipe_would(nights: Nights) -> None:
+def test_a_reader_that_goes_away_ends_the_run_as_sigpipe_would(backups: Backups) -> None:
     for arguments in ("restore vm1 -", "cat vm1"):
-        run = shell(f"deltaimg {arguments} | head -c 512 >/dev/null", nights)
+        run = shell(f"deltaimg {arguments} | head -c 512 >/dev/null", backups)
         assert (run.code, run.err) == (ReaderGone.exit_code, ""), arguments
 
 
-def test_a_closed_standard_input_is_named(nights: Nights) -> None:
+def test_a_closed_standard_input_is_named(backups: Backups) -> None:
     for arguments in ("backup - --image a", "patch $image - $out", "delta - $image $out"):
-        run = shell(f"deltaimg {arguments} <&-", nights)
+        run = shell(f"deltaimg {arguments} <&-", backups)
         assert run.code == ImageError.exit_code, (arguments, run.err)
         assert "standard input: cannot be read" in run.err
         assert "it is closed" in run.err
 
 
-def test_a_terminal_that_hangs_up_ends_the_run_as_a_signal_does_and_progress_to_it_ends_nothing(nights: Nights) -> None:
+def test_a_terminal_that_hangs_up_ends_the_run_as_a_signal_does_and_progress_to_it_ends_nothing(
+    backups: Backups,
+) -> None:
     """Over ssh, the terminal goes away with the connection: writing to it fails with EIO, with or without SIGHUP."""
     for ignores, code in ((False, 128 + signal.SIGHUP), (True, 0)):
         leader, follower = pty.openpty()
@@ -105,38 +107,38 @@ def test_a_terminal_that_hangs_up_ends_the_run_as_a_signal_does_and_progress_to_
             stdin=subprocess.PIPE,
             stdout=follower,
             stderr=follower,
-            env=environment(nights.repo),
+            env=environment(backups.repo),
             start_new_session=True,
             preexec_fn=(lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) if ignores else None,
         )
         os.close(follower)
         assert run.stdin is not None
-        run.stdin.write(nights.second[:1_500_000])
+        run.stdin.write(backups.second[:1_500_000])
         run.stdin.flush()
-        wait_for(nights.repo / "locks" / "hung")
+        wait_for(backups.repo / "locks" / "hung")
         os.close(leader)
         if ignores:
-            run.stdin.write(nights.second[1_500_000:])
+            run.stdin.write(backups.second[1_500_000:])
         else:
             run.send_signal(signal.SIGHUP)
             run.wait(60)
         run.stdin.close()
         assert run.wait(60) == code
-        assert not (nights.repo / "locks" / "hung").exists()
+        assert not (backups.repo / "locks" / "hung").exists()
 
 
-def test_descriptors_that_do_not_block_are_waited_for(nights: Nights) -> None:
+def test_descriptors_that_do_not_block_are_waited_for(backups: Backups) -> None:
     """ssh and node.js share pipes that they made non-blocking; a full one gave "Resource temporarily unavailable"."""
     content = os.urandom(3 << 20)
     (source, feed), (drain, sink) = os.pipe(), os.pipe()
     for end in (source, sink):
         fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_NONBLOCK)
-    stored = subprocess.Popen(command("backup", "-", "-i", "late", "-q"), stdin=source, env=environment(nights.repo))
+    stored = subprocess.Popen(command("backup", "-", "-i", "late", "-q"), stdin=source, env=environment(backups.repo))
     time.sleep(0.6)
     with open(feed, "wb") as file:
         file.write(content)
     assert stored.wait(60) == 0
-    restored = subprocess.Popen(command("restore", "late", "-"), stdout=sink, env=environment(nights.repo))
+    restored = subprocess.Popen(command("restore", "late", "-"), stdout=sink, env=environment(backups.repo))
     os.close(source)
     os.close(sink)
     time.sleep(0.6)
@@ -157,20 +159,20 @@ ODD_ENVIRONMENTS = [
 
 
 @pytest.mark.parametrize("variables", ODD_ENVIRONMENTS, ids=lambda v: " ".join(f"{k}={w[:20]}" for k, w in v.items()))
-def test_no_environment_makes_an_internal_error(nights: Nights, variables: dict[str, str]) -> None:
+def test_no_environment_makes_an_internal_error(backups: Backups, variables: dict[str, str]) -> None:
     script = (
         "deltaimg backup $image --image Büro --tag täglich && deltaimg restore Büro $out && deltaimg snapshots && "
         "deltaimg forget --keep-daily 3 --dry-run && deltaimg show --help"
     )
-    run = shell(script, nights, **variables)
+    run = shell(script, backups, **variables)
     assert run.code == 0, run.err
-    assert Path(f"{nights.image}.out").read_bytes() == nights.second
-    assert "Büro" in [each["image"] for each in succeed("snapshots", "--json", repo=nights.repo).json]
+    assert Path(f"{backups.image}.out").read_bytes() == backups.second
+    assert "Büro" in [each["image"] for each in succeed("snapshots", "--json", repo=backups.repo).json]
 
 
-def test_an_environment_without_anything_in_it_is_enough(nights: Nights) -> None:
+def test_an_environment_without_anything_in_it_is_enough(backups: Backups) -> None:
     done = subprocess.run(
-        ["env", "-i", *command("backup", nights.image, "--image", "bare", "-r", nights.repo)],
+        ["env", "-i", *command("backup", backups.image, "--image", "bare", "-r", backups.repo)],
         capture_output=True,
         check=False,
         text=True,
@@ -180,9 +182,9 @@ def test_an_environment_without_anything_in_it_is_enough(nights: Nights) -> None
     assert "internal error" not in done.stderr
 
 
-def test_moments_at_the_ends_of_the_calendar_are_refused(nights: Nights) -> None:
+def test_moments_at_the_ends_of_the_calendar_are_refused(backups: Backups) -> None:
     for moment in ("0001-01-01", "9999-12-31", "9999-12-31T23:59:59-12:00"):
-        run = shell(f"deltaimg show vm1@{moment}", nights, TZ="Pacific/Kiritimati")
+        run = shell(f"deltaimg show vm1@{moment}", backups, TZ="Pacific/Kiritimati")
         assert run.code in (2, 21), run.err
 
 

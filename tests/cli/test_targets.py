@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deltaimg.model import MIB
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.components import requires_root, small_ext4, small_tmpfs
 from tests.support.program import command, deltaimg, environment, fail, succeed
 
@@ -29,94 +29,94 @@ def run_in_bash(line: str, repo: Path) -> subprocess.CompletedProcess[bytes]:
 # -- devices -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_device_has_many_names(nights: Nights, tmp_path: Path, make_loop: Callable[[Path], str]) -> None:
+def test_a_device_has_many_names(backups: Backups, tmp_path: Path, make_loop: Callable[[Path], str]) -> None:
     """/dev/VG/LV, /dev/disk/by-id and /dev/mapper/NAME are links, some of them to links."""
     backing = tmp_path / "backing"
-    backing.write_bytes(b"\xaa" * (len(nights.second) // 512 + 1) * 512)
+    backing.write_bytes(b"\xaa" * (len(backups.second) // 512 + 1) * 512)
     device = make_loop(backing)
     folder = tmp_path / "dev" / "vg0"
     folder.mkdir(parents=True)
     (folder / "dm-0").symlink_to(device)
     (folder / "vm1").symlink_to("dm-0")
     name = folder / "vm1"
-    assert "is a block device" in fail(13, "restore", "vm1", name, repo=nights.repo)
-    succeed("restore", "vm1", name, "--force", "-q", repo=nights.repo)
-    assert Path(device).read_bytes()[: len(nights.second)] == nights.second
-    succeed("verify", "vm1", "--against", name, "-q", repo=nights.repo)
-    succeed("backup", name, "--image", "again", "-q", repo=nights.repo)
+    assert "is a block device" in fail(13, "restore", "vm1", name, repo=backups.repo)
+    succeed("restore", "vm1", name, "--force", "-q", repo=backups.repo)
+    assert Path(device).read_bytes()[: len(backups.second)] == backups.second
+    succeed("verify", "vm1", "--against", name, "-q", repo=backups.repo)
+    succeed("backup", name, "--image", "again", "-q", repo=backups.repo)
     succeed("signature", name, tmp_path / "signature", "-q")
-    nights.image.write_bytes(nights.first)
-    succeed("delta", tmp_path / "signature", nights.image, tmp_path / "delta", "-q")
+    backups.image.write_bytes(backups.first)
+    succeed("delta", tmp_path / "signature", backups.image, tmp_path / "delta", "-q")
     succeed("patch", name, tmp_path / "delta", tmp_path / "patched", "-q")
-    assert (tmp_path / "patched").read_bytes() == nights.first
+    assert (tmp_path / "patched").read_bytes() == backups.first
     other = make_loop(Path(shutil.copy(backing, tmp_path / "other")))
     (folder / "other").symlink_to(other)
     succeed("patch", name, tmp_path / "delta", folder / "other", "--force", "-q")
-    assert Path(other).read_bytes()[: len(nights.first)] == nights.first
+    assert Path(other).read_bytes()[: len(backups.first)] == backups.first
 
 
-def test_a_link_to_a_file_is_not_followed_and_the_hint_names_the_file(nights: Nights, tmp_path: Path) -> None:
+def test_a_link_to_a_file_is_not_followed_and_the_hint_names_the_file(backups: Backups, tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"old")
     (tmp_path / "link").symlink_to("precious")
-    run = deltaimg("restore", "vm1", tmp_path / "link", "--force", repo=nights.repo)
+    run = deltaimg("restore", "vm1", tmp_path / "link", "--force", repo=backups.repo)
     assert run.code == 13
     assert f"name what it points to: {tmp_path}/precious" in run.err
     assert (tmp_path / "precious").read_bytes() == b"old"
 
 
 def test_a_larger_device_keeps_its_tail_and_the_user_is_told(
-    nights: Nights, tmp_path: Path, make_loop: Callable[[Path], str]
+    backups: Backups, tmp_path: Path, make_loop: Callable[[Path], str]
 ) -> None:
     backing = tmp_path / "backing"
     backing.write_bytes(b"\xaa" * 4 * MIB)
     device = make_loop(backing)
-    run = succeed("restore", "vm1", device, "--force", repo=nights.repo)
-    tail_bytes = 4 * MIB - len(nights.second)
+    run = succeed("restore", "vm1", device, "--force", repo=backups.repo)
+    tail_bytes = 4 * MIB - len(backups.second)
     assert f"the last 2.1 MiB of {device} are no part of it" in run.text
-    assert Path(device).read_bytes() == nights.second + b"\xaa" * tail_bytes
-    compared = succeed("verify", "vm1", "--against", device, repo=nights.repo)
+    assert Path(device).read_bytes() == backups.second + b"\xaa" * tail_bytes
+    compared = succeed("verify", "vm1", "--against", device, repo=backups.repo)
     assert "byte for byte" in compared.text
     assert "2.1 MiB more follow" in compared.text
-    assert succeed("verify", "vm1", "--against", device, "--json", repo=nights.repo).json["tail_bytes"] == tail_bytes
-    again = succeed("restore", "vm1", device, "--force", "--json", repo=nights.repo)
+    assert succeed("verify", "vm1", "--against", device, "--json", repo=backups.repo).json["tail_bytes"] == tail_bytes
+    again = succeed("restore", "vm1", device, "--force", "--json", repo=backups.repo)
     assert again.json["tail_bytes"] == tail_bytes
-    assert succeed("restore", "vm1", tmp_path / "file", "--json", repo=nights.repo).json["tail_bytes"] == 0
+    assert succeed("restore", "vm1", tmp_path / "file", "--json", repo=backups.repo).json["tail_bytes"] == 0
 
 
-def test_a_stream_is_compared_as_a_device_is(nights: Nights) -> None:
-    whole = nights.second
-    assert "byte for byte" in succeed("verify", "vm1", "--against", "-", repo=nights.repo, stdin=whole).text
-    longer = succeed("verify", "vm1", "--against", "-", "--json", repo=nights.repo, stdin=whole + bytes(3 * MIB))
+def test_a_stream_is_compared_as_a_device_is(backups: Backups) -> None:
+    whole = backups.second
+    assert "byte for byte" in succeed("verify", "vm1", "--against", "-", repo=backups.repo, stdin=whole).text
+    longer = succeed("verify", "vm1", "--against", "-", "--json", repo=backups.repo, stdin=whole + bytes(3 * MIB))
     assert longer.json["tail_bytes"] == 3 * MIB
-    fail(15, "verify", "vm1", "--against", "-", repo=nights.repo, stdin=whole[:-1])
-    fail(45, "verify", "vm1", "--against", "-", repo=nights.repo, stdin=whole[:-1] + b"?" + bytes(MIB))
+    fail(15, "verify", "vm1", "--against", "-", repo=backups.repo, stdin=whole[:-1])
+    fail(45, "verify", "vm1", "--against", "-", repo=backups.repo, stdin=whole[:-1] + b"?" + bytes(MIB))
 
 
-def test_a_smaller_device_is_not_the_image(nights: Nights, tmp_path: Path, make_loop: Callable[[Path], str]) -> None:
+def test_a_smaller_device_is_not_the_image(backups: Backups, tmp_path: Path, make_loop: Callable[[Path], str]) -> None:
     backing = tmp_path / "backing"
-    backing.write_bytes(nights.second[: MIB + 512])
-    said = fail(15, "verify", "vm1", "--against", make_loop(backing), repo=nights.repo)
+    backing.write_bytes(backups.second[: MIB + 512])
+    said = fail(15, "verify", "vm1", "--against", make_loop(backing), repo=backups.repo)
     assert f"has {MIB + 512} bytes; snapshot vm1@" in said
 
 
-def test_a_device_that_is_mounted_or_held_is_refused_and_named(nights: Nights, tmp_path: Path) -> None:
+def test_a_device_that_is_mounted_or_held_is_refused_and_named(backups: Backups, tmp_path: Path) -> None:
     with small_ext4(tmp_path / "ext4", 8 * MIB) as folder:
         lines = Path("/proc/mounts").read_text().splitlines()
         device = next(line.split()[0] for line in lines if str(folder) in line)
         (folder / "file").write_bytes(b"precious")
-        said = fail(17, "restore", "vm1", device, "--force", repo=nights.repo)
+        said = fail(17, "restore", "vm1", device, "--force", repo=backups.repo)
         assert f"is mounted read-write at {folder}" in said
         assert (folder / "file").read_bytes() == b"precious"
 
 
 def test_a_device_that_another_program_holds_is_refused(
-    nights: Nights, tmp_path: Path, make_loop: Callable[[Path], str]
+    backups: Backups, tmp_path: Path, make_loop: Callable[[Path], str]
 ) -> None:
     backing = tmp_path / "backing"
     backing.write_bytes(b"\xaa" * 4 * MIB)
     device = make_loop(backing)
     holder = os.open(device, os.O_RDONLY | os.O_EXCL)
-    said = fail(17, "restore", "vm1", device, "--force", repo=nights.repo)
+    said = fail(17, "restore", "vm1", device, "--force", repo=backups.repo)
     os.close(holder)
     assert "is held by another program" in said
     assert backing.read_bytes() == b"\xaa" * 4 * MIB
@@ -135,10 +135,10 @@ READ_FROM_PIPE = (
 
 
 @pytest.mark.parametrize("line", READ_FROM_PIPE)
-def test_a_pipe_may_be_read_by_its_name(nights: Nights, tmp_path: Path, line: str) -> None:
-    done = run_in_bash(line.replace("IMAGE", str(nights.image)).replace("FIFO", str(tmp_path / "fifo")), nights.repo)
+def test_a_pipe_may_be_read_by_its_name(backups: Backups, tmp_path: Path, line: str) -> None:
+    done = run_in_bash(line.replace("IMAGE", str(backups.image)).replace("FIFO", str(tmp_path / "fifo")), backups.repo)
     assert done.returncode == 0, done.stderr
-    assert succeed("restore", "p", "-", repo=nights.repo).out == nights.second
+    assert succeed("restore", "p", "-", repo=backups.repo).out == backups.second
 
 
 WRITE_TO_PIPE = (
@@ -150,78 +150,78 @@ WRITE_TO_PIPE = (
 
 
 @pytest.mark.parametrize("line", WRITE_TO_PIPE)
-def test_a_pipe_may_be_written_by_its_name(nights: Nights, tmp_path: Path, line: str) -> None:
-    done = run_in_bash(line.replace("OUT", str(tmp_path / "out")).replace("FIFO", str(tmp_path / "fifo")), nights.repo)
+def test_a_pipe_may_be_written_by_its_name(backups: Backups, tmp_path: Path, line: str) -> None:
+    done = run_in_bash(line.replace("OUT", str(tmp_path / "out")).replace("FIFO", str(tmp_path / "fifo")), backups.repo)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == nights.second
+    assert done.stdout == backups.second
 
 
-def test_the_standard_output_by_name_is_no_way_to_overwrite_a_file(nights: Nights, tmp_path: Path) -> None:
+def test_the_standard_output_by_name_is_no_way_to_overwrite_a_file(backups: Backups, tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"precious")
-    done = run_in_bash(f"deltaimg restore vm1 /dev/stdout --force >>{tmp_path}/out", nights.repo)
+    done = run_in_bash(f"deltaimg restore vm1 /dev/stdout --force >>{tmp_path}/out", backups.repo)
     assert done.returncode == 13
     assert b"'-' is the standard output" in done.stderr
     assert (tmp_path / "out").read_bytes() == b"precious"
 
 
-def test_signatures_and_deltas_come_through_pipes_by_name(nights: Nights, tmp_path: Path) -> None:
+def test_signatures_and_deltas_come_through_pipes_by_name(backups: Backups, tmp_path: Path) -> None:
     old = tmp_path / "old"
-    old.write_bytes(nights.first)
+    old.write_bytes(backups.first)
     line = (
-        f"deltaimg delta <(deltaimg signature {old} /dev/stdout -q) <(cat {nights.image}) {tmp_path}/delta -q && "
+        f"deltaimg delta <(deltaimg signature {old} /dev/stdout -q) <(cat {backups.image}) {tmp_path}/delta -q && "
         f"deltaimg patch {old} <(cat {tmp_path}/delta) {tmp_path}/new -q"
     )
-    done = run_in_bash(line, nights.repo)
+    done = run_in_bash(line, backups.repo)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "new").read_bytes() == nights.second
+    assert (tmp_path / "new").read_bytes() == backups.second
 
 
-def test_what_comes_in_by_redirection_is_not_overwritten(nights: Nights) -> None:
+def test_what_comes_in_by_redirection_is_not_overwritten(backups: Backups) -> None:
     for line in ("deltaimg signature - IMAGE --force <IMAGE", "deltaimg signature IMAGE - >>IMAGE"):
-        done = run_in_bash(line.replace("IMAGE", str(nights.image)), nights.repo)
+        done = run_in_bash(line.replace("IMAGE", str(backups.image)), backups.repo)
         assert done.returncode == 2, done.stderr
-    assert nights.image.read_bytes() == nights.second
+    assert backups.image.read_bytes() == backups.second
 
 
 # -- room and places ---------------------------------------------------------------------------------------------------
 
 
-def test_where_only_one_copy_fits_the_old_one_stays_and_why_is_said(nights: Nights, tmp_path: Path) -> None:
+def test_where_only_one_copy_fits_the_old_one_stays_and_why_is_said(backups: Backups, tmp_path: Path) -> None:
     with small_tmpfs(tmp_path / "disk", 2_500_000) as folder:
-        (folder / "vm1.raw").write_bytes(nights.first)
-        run = deltaimg("restore", "vm1", folder / "vm1.raw", "--force", repo=nights.repo)
+        (folder / "vm1.raw").write_bytes(backups.first)
+        run = deltaimg("restore", "vm1", folder / "vm1.raw", "--force", repo=backups.repo)
         assert run.code == 14
         assert "the old file is only replaced once the new one is whole, so both must fit" in run.err
         assert "remove the old file first" in run.err
         assert "are free there" in run.err, "a warning comes before the work"
-        assert (folder / "vm1.raw").read_bytes() == nights.first
+        assert (folder / "vm1.raw").read_bytes() == backups.first
         assert os.listdir(folder) == ["vm1.raw"]
         (folder / "vm1.raw").unlink()
-        succeed("restore", "vm1", folder / "vm1.raw", repo=nights.repo)
-        assert (folder / "vm1.raw").read_bytes() == nights.second
+        succeed("restore", "vm1", folder / "vm1.raw", repo=backups.repo)
+        assert (folder / "vm1.raw").read_bytes() == backups.second
 
 
-def test_nothing_is_restored_into_the_repository(nights: Nights, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(nights.repo / "snapshots")
+def test_nothing_is_restored_into_the_repository(backups: Backups, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(backups.repo / "snapshots")
     for target in (
-        nights.repo / "config",
-        nights.repo / "new",
+        backups.repo / "config",
+        backups.repo / "new",
         tmp_path / "link" / "new",
-        nights.repo / "packs" / "new",
+        backups.repo / "packs" / "new",
     ):
-        said = fail(2, "restore", "vm1", target, "--force", repo=nights.repo)
+        said = fail(2, "restore", "vm1", target, "--force", repo=backups.repo)
         assert "is in the repository that is restored from" in said
-    succeed("restore", "vm1", tmp_path / "beside", repo=nights.repo)
+    succeed("restore", "vm1", tmp_path / "beside", repo=backups.repo)
 
 
-def test_an_ordinary_user_restores_with_an_ordinary_mode(nights: Nights, tmp_path: Path) -> None:
+def test_an_ordinary_user_restores_with_an_ordinary_mode(backups: Backups, tmp_path: Path) -> None:
     requires_root()
     target = tmp_path / "image.raw"
-    done = run_in_bash(f"umask 022; deltaimg restore vm1 {target} -q", nights.repo)
+    done = run_in_bash(f"umask 022; deltaimg restore vm1 {target} -q", backups.repo)
     assert done.returncode == 0, done.stderr
     assert target.stat().st_mode & 0o777 == 0o644
     os.chown(target, 1234, 2345)
     target.chmod(0o640)
-    succeed("restore", "vm1", target, "--force", "-q", repo=nights.repo)
+    succeed("restore", "vm1", target, "--force", "-q", repo=backups.repo)
     found = target.stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (1234, 2345, 0o640)

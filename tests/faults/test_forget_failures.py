@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every call of a forget to the store, and every call to the operating system below it, fails once: no other night is lost."""
+"""Each call of a forget to the store, and each to the operating system below it, fails once: no other snapshot is lost."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.faults import FaultyPort, FaultyStore
-from tests.support.forgetting import History, assert_nights_are_whole, forget_ids, make_nights
+from tests.support.forgetting import History, assert_snapshots_restore, forget_ids, make_history
 from tests.support.repositories import back_up_image
 
 GONE = (1, 2)
 
 
-def make_history(store: Store) -> History:
-    """Return four nights, about two of which something was said."""
-    history = make_nights(4, size_bytes=30_000, store=store)
+def make_tagged_history(store: Store) -> History:
+    """Return four snapshots, about two of which something was said."""
+    history = make_history(4, size_bytes=30_000, store=store)
     for ref in history.repository.list_snapshots()[1:3]:
         change_tags(history.repository, ref, added=["a"], clock=FixedClock())
     return history
 
 
 def copy_history(history: History) -> History:
-    """Return the same nights in a store of their own, in memory."""
+    """Return the same snapshots in a store of their own, in memory."""
     store = MemoryStore()
     inner = history.repository.objects.store
     assert isinstance(inner, MemoryStore)
     store.objects.update(inner.objects)
-    return History(Repository(store, history.repository.config), history.nights, history.image)
+    return History(Repository(store, history.repository.config), history.snapshots, history.image)
 
 
 def try_forget(history: History, repository: Repository) -> DeltaimgError | None:
     """Forget and return the error that ended it, if one did; anything but a DeltaimgError fails the test."""
     try:
-        forget_ids(repository, [history.nights[place].id for place in GONE])
+        forget_ids(repository, [history.snapshots[place].id for place in GONE])
     except DeltaimgError as error:
         return error
     return None
@@ -63,11 +63,11 @@ def check_after_failure(store: Store, history: History, seen: set[tuple[object, 
     if (state, is_done) in seen:
         return
     seen.add((state, is_done))
-    kept = {night.id for place, night in enumerate(history.nights) if place not in GONE}
+    kept = {snapshot.id for place, snapshot in enumerate(history.snapshots) if place not in GONE}
     there = {ref.id for ref in repository.list_snapshots()}
     assert there == kept if is_done else there >= kept
-    assert_nights_are_whole(repository, history.nights)
-    forget_ids(repository, [history.nights[place].id for place in GONE])
+    assert_snapshots_restore(repository, history.snapshots)
+    forget_ids(repository, [history.snapshots[place].id for place in GONE])
     assert {ref.id for ref in repository.list_snapshots()} == kept
     prune(repository)
     assert not list(repository.objects.store.list("annotations/"))
@@ -78,7 +78,7 @@ def check_after_failure(store: Store, history: History, seen: set[tuple[object, 
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("error", [StoreFull("x", "no space"), StoreUnavailable("x", "gone")], ids=["full", "gone"])
 def test_a_forget_survives_the_failure_of_any_store_call(error: StoreError, after_effect: bool) -> None:
-    template, number = make_history(MemoryStore()), 0
+    template, number = make_tagged_history(MemoryStore()), 0
     seen: set[tuple[object, bool]] = set()
     while True:
         history = copy_history(template)
@@ -95,13 +95,13 @@ def test_a_forget_survives_the_failure_of_any_store_call(error: StoreError, afte
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
 def test_a_forget_survives_the_failure_of_any_system_call(tmp_path: Path, number: int) -> None:
-    template, call = make_history(LocalStore(str(tmp_path / "template"))), 0
+    template, call = make_tagged_history(LocalStore(str(tmp_path / "template"))), 0
     seen: set[tuple[object, bool]] = set()
     while True:
         folder = tmp_path / "repo"
         shutil.copytree(tmp_path / "template", folder)
         history = History(
-            Repository(LocalStore(str(folder)), template.repository.config), template.nights, template.image
+            Repository(LocalStore(str(folder)), template.repository.config), template.snapshots, template.image
         )
         port = FaultyPort(number, fail_at=call)
         met = try_forget(history, Repository(LocalStore(str(folder), port), history.repository.config))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Nights
+from tests.cli.conftest import Backups
 from tests.support.program import Run, environment, succeed
 
 SIZE_BYTES = 1 << 41
@@ -36,7 +36,7 @@ READERS: dict[str, list[tuple[object, ...]]] = {
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Backups:
     folder = tmp_path_factory.mktemp("oversized")
     image, repo, content = folder / "vm1.raw", folder / "repo", os.urandom(300_000)
     image.write_bytes(content)
@@ -45,7 +45,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     succeed("parity", "add", repo=repo)
     succeed("verify", repo=repo)
     (repo / "locks" / "vm1").touch()
-    return Nights(repo, image, content, content)
+    return Backups(repo, image, content, content)
 
 
 def run_small(arguments: list[object], repo: Path) -> Run:
@@ -68,7 +68,7 @@ def run_small(arguments: list[object], repo: Path) -> Run:
 @pytest.mark.parametrize("harm", ["sparse", "pipe", "folder", "link"])
 @pytest.mark.parametrize("folder", READERS)
 def test_every_reader_says_what_is_wrong_and_reads_none_of_it(
-    template: Nights, tmp_path: Path, folder: str, harm: str
+    template: Backups, tmp_path: Path, folder: str, harm: str
 ) -> None:
     repo = tmp_path / "repo"
     shutil.copytree(template.repo, repo)

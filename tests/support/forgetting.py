@@ -17,7 +17,7 @@ from tests.support.repositories import Warnings, assert_restores, back_up_image,
 
 
 @dataclass(frozen=True, slots=True)
-class Night:
+class KnownSnapshot:
     """A snapshot, and what it must give back."""
 
     manifest: Manifest
@@ -30,25 +30,25 @@ class Night:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Some nights of one image, oldest first, and the image as it is now."""
+    """Some snapshots of one image, oldest first, and the image as it is now."""
 
     repository: Repository
-    nights: list[Night]
+    snapshots: list[KnownSnapshot]
     image: SyntheticImage
 
 
-def make_nights(count: int, *, size_bytes: int = 300_000, seed: int = 1, store: Store | None = None) -> History:
-    """Back up an image that is edited, and now and then resized, from night to night."""
+def make_history(count: int, *, size_bytes: int = 300_000, seed: int = 1, store: Store | None = None) -> History:
+    """Back up an image that is edited, and now and then resized, between backups."""
     repository = make_repository(store)
     image, clock = make_mixed_image(size_bytes, seed), FixedClock()
-    nights = []
+    snapshots = []
     for number in range(count):
         clock.advance(days=1)
-        nights.append(Night(back_up_image(repository, image, clock=clock), bytes(image.content)))
+        snapshots.append(KnownSnapshot(back_up_image(repository, image, clock=clock), bytes(image.content)))
         edit_at_random(image)
         if number % 3 == 2:
             image.resize(image.random.randrange(size_bytes // 2, size_bytes * 3 // 2))
-    return History(repository, nights, image)
+    return History(repository, snapshots, image)
 
 
 def forget_ids(
@@ -65,10 +65,10 @@ def forget_ids(
     )
 
 
-def assert_nights_are_whole(repository: Repository, nights: Iterable[Night]) -> None:
-    """Each snapshot that is listed is one of `nights`, the same as ever, and restores."""
-    known = {night.id: night for night in nights}
+def assert_snapshots_restore(repository: Repository, snapshots: Iterable[KnownSnapshot]) -> None:
+    """Each snapshot that is listed is one of `snapshots`, has not changed, and restores."""
+    known = {snapshot.id: snapshot for snapshot in snapshots}
     for ref in repository.list_snapshots("vm1"):
-        manifest, night = repository.load_manifest(ref), known[ref.id]
-        assert manifest == night.manifest
-        assert_restores(repository, manifest, night.content)
+        manifest, snapshot = repository.load_manifest(ref), known[ref.id]
+        assert manifest == snapshot.manifest
+        assert_restores(repository, manifest, snapshot.content)

@@ -191,7 +191,7 @@ def make_database_image(size_bytes: int, seed: int = 0) -> SyntheticImage:
 
 
 def edit_at_random(image: SyntheticImage, edits: int = 6) -> None:
-    """Change an image as a night does: writes at odd offsets, zeros, holes, moved data."""
+    """Change an image as a day of work does: writes at odd offsets, zeros, holes, moved data."""
     for _ in range(edits):
         length = image.random.choice((1, 700, PAGE, 3 * PAGE, 20 * PAGE))
         offset = image.random.randrange(max(1, image.size_bytes - length))

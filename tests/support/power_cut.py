@@ -140,7 +140,7 @@ class Explorer:
 
 
 def run_again(world: World) -> None:
-    """What the night after a power cut does."""
+    """What the next run after a power cut does."""
     if not world.promises.is_made and "config" not in {found.name for found in world.store.list("")}:
         world.init()
     world.edit()

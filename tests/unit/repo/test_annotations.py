@@ -17,12 +17,12 @@ from deltaimg.repo.snapshots import Snapshot, load_snapshot, load_snapshots
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.faults import FaultyStore
-from tests.support.forgetting import History, forget_ids, make_nights
+from tests.support.forgetting import History, forget_ids, make_history
 from tests.support.retention import HookedStore
 
 
-def make_history() -> tuple[History, MemoryStore, SnapshotRef]:
-    history = make_nights(2)
+def make_small_history() -> tuple[History, MemoryStore, SnapshotRef]:
+    history = make_history(2)
     store = history.repository.objects.store
     assert isinstance(store, MemoryStore)
     return history, store, history.repository.list_snapshots()[0]
@@ -33,7 +33,7 @@ def names(store: MemoryStore) -> list[str]:
 
 
 def test_what_is_said_stands_beside_a_manifest_that_never_changes() -> None:
-    history, store, ref = make_history()
+    history, store, ref = make_small_history()
     before = store.objects[ref.object_name]
     clock = FixedClock()
     assert load_snapshot(history.repository, ref).pin_reason is None
@@ -54,7 +54,7 @@ def test_what_is_said_stands_beside_a_manifest_that_never_changes() -> None:
 
 
 def test_saying_the_same_again_writes_nothing() -> None:
-    history, store, ref = make_history()
+    history, store, ref = make_small_history()
     set_pin(history.repository, ref, "why", clock=FixedClock())
     before = dict(store.objects)
     set_pin(history.repository, ref, "why", clock=FixedClock())
@@ -66,7 +66,7 @@ def test_saying_the_same_again_writes_nothing() -> None:
 
 @pytest.mark.parametrize("text", ["x" * 501, "two\nlines", "\x1b[2J"])
 def test_what_is_said_is_short_and_can_be_printed(text: str) -> None:
-    history, store, ref = make_history()
+    history, store, ref = make_small_history()
     with pytest.raises(UsageError):
         set_pin(history.repository, ref, text, clock=FixedClock())
     for tag in (text, "", "a,b", " a", "x" * 101):
@@ -78,7 +78,7 @@ def test_what_is_said_is_short_and_can_be_printed(text: str) -> None:
 
 
 def test_a_damaged_annotation_gives_way_to_an_older_one_and_is_told() -> None:
-    history, store, ref = make_history()
+    history, store, ref = make_small_history()
     set_pin(history.repository, ref, "why", clock=FixedClock())
     (name,) = names(store)
     newer = name.replace("-00000001", "-00000002")
@@ -94,7 +94,7 @@ def test_a_damaged_annotation_gives_way_to_an_older_one_and_is_told() -> None:
 
 
 def test_another_snapshots_annotation_is_none_of_this_one() -> None:
-    history, store, ref = make_history()
+    history, store, ref = make_small_history()
     other = history.repository.list_snapshots()[1]
     set_pin(history.repository, other, "why", clock=FixedClock())
     (name,) = names(store)
@@ -105,7 +105,7 @@ def test_another_snapshots_annotation_is_none_of_this_one() -> None:
 
 
 def test_an_annotation_that_is_replaced_while_it_is_read_is_read_again() -> None:
-    history, store, ref = make_history()
+    history, store, ref = make_small_history()
     set_pin(history.repository, ref, "first", clock=FixedClock())
 
     def say_more() -> None:
@@ -123,7 +123,7 @@ def test_an_annotation_that_is_replaced_while_it_is_read_is_read_again() -> None
 def test_a_change_that_fails_anywhere_is_made_or_is_not(after_effect: bool) -> None:
     number = 0
     while True:
-        history, store, ref = make_history()
+        history, store, ref = make_small_history()
         set_pin(history.repository, ref, "before", clock=FixedClock())
         faulty = FaultyStore(
             store, StoreUnavailable("x", "gone"), fail_at=number, after_effect=after_effect, is_lasting=True
@@ -156,7 +156,7 @@ def forget_it(history: History, ref: SnapshotRef) -> None:
 @pytest.mark.parametrize("others", [say_something_else, forget_it])
 @pytest.mark.parametrize("call", ["list annotations/", "get annotations/", "put annotations/", "get_range locks/"])
 def test_whoever_lost_the_lock_meanwhile_is_told_and_changes_nothing(others: Others, call: str) -> None:
-    history, store, ref = make_history()
+    history, store, ref = make_small_history()
     set_pin(history.repository, ref, "before", clock=FixedClock())
 
     def overtake() -> None:

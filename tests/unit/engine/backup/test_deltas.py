@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Delta records: smaller nights, the same images back, and what a damaged source costs."""
+"""Delta records: smaller snapshots, the same images back, and what a damaged source costs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGES = 256
 
 
 def make_database(seed: int = 1) -> SyntheticImage:
-    """Return an image of pages that do not compress, so that all that a night can save is by deltas."""
+    """Return an image of pages that do not compress, so that all that a snapshot can save is by deltas."""
     return make_incompressible_image(PAGE * PAGES, seed=seed)
 
 
@@ -53,13 +53,13 @@ def test_updated_rows_cost_rows_not_pages() -> None:
 def test_thirty_nights_of_a_database_restore_at_every_night(tmp_path: Path, has_cache: bool) -> None:
     repository, image, chance = make_repository(), make_database(), random.Random(3)
     folder = str(tmp_path) if has_cache else None
-    nights = []
+    snapshots = []
     for _ in range(31):
         manifest = back_up_image(repository, image, cache_folder=folder)
-        nights.append((manifest, bytes(image.content)))
+        snapshots.append((manifest, bytes(image.content)))
         update_rows(image, chance)
     assert load_index(repository).links.depths.max() > 1
-    for manifest, content in nights:
+    for manifest, content in snapshots:
         assert_restores(repository, manifest, content)
 
 
@@ -164,22 +164,22 @@ def test_what_the_image_had_is_a_source_though_its_own_sources_are_forgotten(tmp
     assert_restores(repository, manifest, bytes(image.content))
 
 
-def rewrite_halves(image: SyntheticImage, night: int) -> None:
-    """Replace half of each block of a quarter of the image: what is left is half of the night before, nothing of earlier."""
-    chance = random.Random(night)
+def rewrite_halves(image: SyntheticImage, snapshot: int) -> None:
+    """Replace half of each block of a quarter of the image: what is left is half of the snapshot before, nothing of earlier."""
+    chance = random.Random(snapshot)
     for block in range(PAGES * PAGE // 4096 // 4):
-        image.write(block * 4096 + night % 2 * 2048, chance.randbytes(2048))
+        image.write(block * 4096 + snapshot % 2 * 2048, chance.randbytes(2048))
 
 
 def find_read_amplifications(folder: Path, bound: float) -> list[float]:
-    """Return what deltas cost a restore of each of eight such nights, the image being right."""
+    """Return what deltas cost a restore of each of eight such snapshots, the image being right."""
     repository, image = make_repository(), make_database()
     costs = []
-    for night in range(8):
+    for snapshot in range(8):
         manifest = back_up_image(repository, image, max_read_amplification=bound, cache_folder=str(folder))
         costs.append(inspect_snapshot(repository, manifest, load_index(repository)).read_amplification)
         content = bytes(image.content)
-        rewrite_halves(image, night)
+        rewrite_halves(image, snapshot)
     assert_restores(repository, manifest, content)
     return costs
 
@@ -193,9 +193,9 @@ def test_deltas_cost_a_restore_hardly_more_than_their_bound(tmp_path: Path) -> N
 
 def test_records_that_hold_little_by_now_do_not_count_against_deltas(tmp_path: Path) -> None:
     repository, image, chance = make_repository(), make_database(), random.Random(3)
-    for night in range(12):
+    for snapshot in range(12):
         manifest = back_up_image(repository, image, max_read_amplification=1.25, cache_folder=str(tmp_path))
-        assert not night or manifest.statistics.stored_bytes < manifest.statistics.changed_bytes / 8
+        assert not snapshot or manifest.statistics.stored_bytes < manifest.statistics.changed_bytes / 8
         for page in chance.sample(range(PAGES), 60):
             image.write(page * PAGE + 4096 * chance.randrange(4) + chance.randrange(3900), chance.randbytes(100))
     layout = inspect_snapshot(repository, manifest, load_index(repository))
@@ -224,7 +224,7 @@ def test_explanation_accounts_for_every_block(tmp_path: Path) -> None:
     repository, image, chance = make_repository(), make_database(), random.Random(11)
     other, clock = make_database(seed=12), FixedClock()
     back_up_image(repository, other, name="other", clock=clock)
-    for night in range(4):
+    for snapshot in range(4):
         clock.advance(hours=1)
         manifest = back_up_image(repository, image, cache_folder=str(tmp_path), clock=clock)
         found = explain_snapshot(repository, manifest, load_index(repository))
@@ -234,7 +234,7 @@ def test_explanation_accounts_for_every_block(tmp_path: Path) -> None:
         assert found.new_bytes == done.new_bytes
         assert found.same_bytes == len(image.content) - done.changed_bytes
         assert found.zero_bytes + found.referenced_bytes + found.new_bytes == done.changed_bytes
-        assert any(kind.is_delta for kind in found.stored) == (night > 0)
+        assert any(kind.is_delta for kind in found.stored) == (snapshot > 0)
         assert sum(part.content_bytes for part in found.contributors) == found.new_bytes
         assert abs(sum(part.payload_bytes for part in found.contributors) - found.payload_bytes) <= len(
             found.contributors
@@ -242,7 +242,7 @@ def test_explanation_accounts_for_every_block(tmp_path: Path) -> None:
         assert found.payload_bytes < done.stored_bytes
         update_rows(image, chance, pages=10)
         image.write(200 * PAGE, bytes(PAGE))
-        image.write((201 + night) * PAGE, bytes(other.content[night * PAGE : (night + 1) * PAGE]))
+        image.write((201 + snapshot) * PAGE, bytes(other.content[snapshot * PAGE : (snapshot + 1) * PAGE]))
 
 
 def test_contributors_are_where_the_changes_are() -> None:
@@ -326,14 +326,14 @@ def test_a_read_expands_no_record_of_a_chain_twice(
 @pytest.mark.parametrize("mode", ["zstd", "xdelta", "deltaimg", pytest.param("best", marks=pytest.mark.long)])
 def test_every_night_of_a_chain_in_a_forced_mode_restores(tmp_path: Path, mode: str) -> None:
     repository, image, chance = make_repository(), make_incompressible_image(PAGE * 32), random.Random(16)
-    nights = []
+    snapshots = []
     for _ in range(31):
         manifest = back_up_image(
             repository, image, delta=mode, max_depth=6, max_read_amplification=100.0, cache_folder=str(tmp_path)
         )
-        nights.append((manifest, bytes(image.content)))
+        snapshots.append((manifest, bytes(image.content)))
         for page in chance.sample(range(32), 8):
             image.write(page * PAGE + chance.randrange(PAGE - 100), chance.randbytes(100))
     assert load_index(repository).links.depths.max() == 6
-    for manifest, content in nights:
+    for manifest, content in snapshots:
         assert_restores(repository, manifest, content)

@@ -11,7 +11,7 @@ from deltaimg.repo.repository import Repository
 from deltaimg.repo.retention import plan_named
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
-from tests.support.forgetting import make_nights
+from tests.support.forgetting import make_history
 from tests.support.images import PAGE, SyntheticImage
 from tests.support.repositories import Warnings, back_up_image, make_repository
 
@@ -102,15 +102,15 @@ def test_a_chain_longer_than_its_layers_is_counted_once() -> None:
 
 
 def test_a_plan_of_what_cannot_be_told_says_so_and_is_made_all_the_same() -> None:
-    history = make_nights(3)
+    history = make_history(3)
     store = history.repository.objects.store
     assert isinstance(store, MemoryStore)
-    name = MAPS + history.nights[2].manifest.maps[-1]
+    name = MAPS + history.snapshots[2].manifest.maps[-1]
     store.objects[name] = store.objects[name][:-1]
     warnings = Warnings()
     results = forget_images(
         history.repository,
-        {"vm1": lambda all_: plan_named(all_, frozenset([history.nights[2].id]))},
+        {"vm1": lambda all_: plan_named(all_, frozenset([history.snapshots[2].id]))},
         is_dry_run=True,
         progress=warnings,
     )
