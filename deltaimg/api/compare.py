@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 from deltaimg.api.repositories import find_snapshot
-from deltaimg.engine.inspect.diff import Difference, diff_snapshots
+from deltaimg.engine.inspect.change_map import ChangeMap as ChangeMap
+from deltaimg.engine.inspect.change_map import lay_on_curve as lay_on_curve
+from deltaimg.engine.inspect.change_map import map_changes as map_changes
+from deltaimg.engine.inspect.diff import Difference as Difference
+from deltaimg.engine.inspect.diff import diff_snapshots
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.restore.compare import ComparedImage, compare_image
 from deltaimg.image.open_source import open_source

@@ -17,6 +17,7 @@ from deltaimg.engine.progress import Progress
 from deltaimg.engine.repair.run import RepairReport
 from deltaimg.engine.repair.run import repair as repair_repository
 from deltaimg.errors import IntegrityError, NotAnObject, RepositoryNotFound
+from deltaimg.format.pack import pack_name as pack_name
 from deltaimg.image.open_source import open_source
 from deltaimg.options.definition import validate
 from deltaimg.options.parity import DEFAULT_PERCENT, ParityOptions

@@ -13,16 +13,19 @@ from functools import partial
 
 from deltaimg import __version__
 from deltaimg.api.vanished import remember_snapshots
+from deltaimg.engine.progress import Progress, stage
 from deltaimg.errors import RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
 from deltaimg.processes import name_own_process
 from deltaimg.repo.lock_holder import FoundLock
 from deltaimg.repo.lock_holder import list_locks as find_locks
+from deltaimg.repo.lock_waiting import LockWaiting
 from deltaimg.repo.lock_watch import remove_lock as remove_found_lock
 from deltaimg.repo.lock_watch import remove_stale_locks
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name, select_snapshot
-from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot, load_snapshot, load_snapshots
+from deltaimg.repo.snapshots import DamagedSnapshot as DamagedSnapshot
+from deltaimg.repo.snapshots import Snapshot, load_snapshot, load_snapshots
 from deltaimg.store.absent import explain_absence, find_unmounted
 from deltaimg.store.interface import HasGroups, Store
 from deltaimg.store.open import open_store
@@ -127,3 +130,8 @@ def _is_no_folder(location: str) -> bool:
         return True
     except OSError:
         return False
+
+
+def wait_for_locks(wait_s: int, progress: Progress) -> LockWaiting:
+    """Return what `Repository.lock_waiting` may be: how long locks of others are waited for, shown as a stage."""
+    return LockWaiting(wait_s=wait_s, show=partial(stage, progress))

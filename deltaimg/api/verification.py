@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deltaimg.api.vanished import find_vanished, remember_snapshots
+from deltaimg.engine.check.findings import Severity as Severity
 from deltaimg.engine.check.run import CheckReport
 from deltaimg.engine.check.run import check as check_repository
 from deltaimg.engine.progress import Progress

@@ -16,9 +16,7 @@ from deltaimg.errors import SourceUnreadable, UsageError
 from deltaimg.options.backup import BackupOptions
 
 if TYPE_CHECKING:
-    from deltaimg.engine.backup.forecast import BackupForecast
-    from deltaimg.format.manifest import Manifest
-    from deltaimg.model import Extent
+    from deltaimg.api.results import BackupForecast, Extent, Manifest
 
 _SHOWN = 10
 """Extents that are listed one by one."""
@@ -75,7 +73,7 @@ def backup(
     """
     from deltaimg.api.backup import backup as run_backup
     from deltaimg.api.backup import plan_backup
-    from deltaimg.cli.describe import describe_backup
+    from deltaimg.describe.backup import describe_backup
 
     source = _choose_source(image, command)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
@@ -106,7 +104,7 @@ def _choose_source(image: str | None, command: str | None) -> str:
 
 
 def _report_forecast(planned: BackupForecast, image: str, terminal: Terminal) -> None:
-    from deltaimg.cli.describe import describe_forecast
+    from deltaimg.describe.backup import describe_forecast
 
     if terminal.as_json:
         terminal.print_json(describe_forecast(planned, image))

@@ -13,7 +13,7 @@ from deltaimg.cli.options import CacheDir, Json, Quiet, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment
 
 if TYPE_CHECKING:
-    from deltaimg.engine.backup.cache_folder import CachedImage
+    from deltaimg.api.results import CachedImage
 
 _COLUMNS = ("repository", "image", ">index", ">content", "used", "notes")
 
@@ -77,7 +77,7 @@ def cache(
 
 
 def _show(terminal: Terminal, folder: str, found: list[CachedImage], leftovers: set[int]) -> None:
-    from deltaimg.cli.describe import describe_time
+    from deltaimg.describe.parts import describe_time
 
     total = sum(each.anchor_bytes + each.content_bytes for each in found)
     moments = {id(each): datetime.fromtimestamp(each.used_s, UTC) for each in found}

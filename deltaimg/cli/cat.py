@@ -14,7 +14,7 @@ from deltaimg.descriptors import write_output
 from deltaimg.options.values import parse_size
 
 if TYPE_CHECKING:
-    from deltaimg.engine.content.reader import SnapshotReader
+    from deltaimg.api.results import SnapshotReader
 
 _PIECE_BYTES = 4 << 20
 _MAX_JSON_BYTES = 64 << 20

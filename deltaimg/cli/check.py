@@ -9,10 +9,10 @@ import typer
 
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_count, format_seconds
+from deltaimg.describe.check import describe_check
 
 if TYPE_CHECKING:
-    from deltaimg.engine.check.findings import Finding
-    from deltaimg.engine.check.run import CheckReport
+    from deltaimg.api.results import CheckReport, Finding
 
 _SHOWN_NOTES = 10
 
@@ -41,8 +41,8 @@ def check(
         deltaimg check --read-packs --json
     """
     from deltaimg.api.repositories import open_repository
+    from deltaimg.api.verification import Severity
     from deltaimg.api.verification import check as run_check
-    from deltaimg.engine.check.findings import Severity
     from deltaimg.errors import RepositoryDamaged
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
@@ -59,21 +59,11 @@ def check(
 
 
 def _print_report(terminal: Terminal, report: CheckReport) -> None:
-    from deltaimg.engine.check.findings import Severity
+    from deltaimg.api.verification import Severity
 
-    by_severity = {severity: report.of(severity) for severity in Severity}
+    by_severity = report.by_severity()
     if terminal.as_json:
-        terminal.print_json(
-            {
-                "snapshots": report.snapshots,
-                "objects": report.objects,
-                "records": report.records,
-                "unused_records": report.unused_records,
-                "read_packs": report.read_packs,
-                **{f"{severity.value}s": [_describe(each) for each in by_severity[severity]] for severity in Severity},
-                "duration_s": report.duration_s,
-            }
-        )
+        terminal.print_json(describe_check(report))
         return
     for severity in (Severity.ERROR, Severity.WARNING):
         for each in by_severity[severity]:
@@ -95,12 +85,3 @@ def _print_report(terminal: Terminal, report: CheckReport) -> None:
 def _tell(finding: Finding) -> str:
     place = "" if finding.offset is None else f" (at byte {finding.offset})"
     return f"{finding.severity.value}: {finding.object_name}: {finding.problem}{place}"
-
-
-def _describe(finding: Finding) -> dict[str, object]:
-    return {
-        "kind": finding.kind.value,
-        "object": finding.object_name,
-        "offset": finding.offset,
-        "problem": finding.problem,
-    }

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from deltaimg.cli.options import move_common_options
 
 if TYPE_CHECKING:
-    from deltaimg.repo.repository import SnapshotRef
+    from deltaimg.api.results import SnapshotRef
 
 _SAFE = re.compile(r"[\w.+,@%/~-]+")
 _BASH_BREAKS = frozenset("@=:")
@@ -135,7 +135,7 @@ def _complete_images(context: Any, incomplete: str) -> list[Candidate]:
 
 
 def _complete_snapshots(context: Any, incomplete: str) -> list[Candidate]:
-    from deltaimg.cli.text import format_moment
+    from deltaimg.describe.text import format_moment
 
     refs = _list_snapshots(context)
     image, at, _ = incomplete.partition("@")

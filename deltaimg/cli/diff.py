@@ -39,10 +39,10 @@ def diff(
         deltaimg diff vm1~1 vm1 --plot changes.png
     """
     from deltaimg.api.compare import diff as run_diff
+    from deltaimg.api.compare import map_changes
     from deltaimg.api.repositories import open_repository
-    from deltaimg.cli.describe import describe_extents
     from deltaimg.cli.plot import CELLS, check_plot, draw_difference
-    from deltaimg.engine.inspect.change_map import map_changes
+    from deltaimg.describe.inspection import describe_difference
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
@@ -53,14 +53,7 @@ def diff(
             draw_difference(found, map_changes(found, CELLS), plot)
             terminal.remark(f"drawn: {plot}")
         if as_json:
-            terminal.print_json(
-                {
-                    "a": found.older.id,
-                    "b": found.newer.id,
-                    "differing_bytes": found.differing_bytes,
-                    "extents": describe_extents(found.extents),
-                }
-            )
+            terminal.print_json(describe_difference(found))
             return
         if not found.extents:
             terminal.print(f"{found.older.label} and {found.newer.label} are equal")

@@ -14,7 +14,7 @@ from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_s
 from deltaimg.options.flatten import FlattenOptions
 
 if TYPE_CHECKING:
-    from deltaimg.engine.retention.flatten import FlattenResult
+    from deltaimg.api.results import FlattenResult
 
 
 @takes_options

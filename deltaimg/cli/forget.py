@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from datetime import tzinfo
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -15,9 +15,7 @@ from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_m
 from deltaimg.options.keep import Policy
 
 if TYPE_CHECKING:
-    from deltaimg.engine.prune.run import PruneResult
-    from deltaimg.engine.retention.forget import Forgotten
-    from deltaimg.repo.retention import Verdict
+    from deltaimg.api.results import Forgotten, PruneResult
 
 _EXAMPLE = "'deltaimg forget --keep-daily 7 --keep-weekly 4 --dry-run' shows what a policy would do"
 _COLUMNS = ("snapshot", "taken", "", "kept by")
@@ -132,12 +130,11 @@ def _parse_zone(name: str | None) -> tzinfo | None:
 
 
 def _print(terminal: Terminal, found: list[Forgotten], pruned: PruneResult | None, *, is_dry_run: bool) -> None:
-    from deltaimg.cli.prune import describe_result, print_result
+    from deltaimg.cli.prune import print_result
+    from deltaimg.describe.forget import describe_forgotten, sum_freed
 
     if terminal.as_json:
-        images = [_describe(each, is_dry_run=is_dry_run) for each in found]
-        described = {"images": images, "prune": None if pruned is None else describe_result(pruned)}
-        terminal.print_json(described | ({"frees_bytes": _sum_freed(found)} if is_dry_run else {}))
+        terminal.print_json(describe_forgotten(found, pruned, is_dry_run=is_dry_run))
         return
     count = 0
     for each in found:
@@ -147,7 +144,7 @@ def _print(terminal: Terminal, found: list[Forgotten], pruned: PruneResult | Non
         gone = len(each.plan.forgotten)
         count += gone
         verb = "would forget" if is_dry_run else "forgot"
-        freed = "" if each.freed is None else f", which frees {format_bytes(_sum_freed([each]) or 0)}"
+        freed = "" if each.freed is None else f", which frees {format_bytes(sum_freed([each]) or 0)}"
         terminal.print(f"{each.image}: {verb} {gone} of {format_count(len(each.plan.verdicts), 'snapshot')}{freed}")
         terminal.print()
     if pruned is not None:
@@ -172,38 +169,3 @@ def _print_table(terminal: Terminal, found: Forgotten) -> None:
         ]
         rows.append(row if found.freed is None else [*row, freed])
     terminal.print_table(_COLUMNS if found.freed is None else (*_COLUMNS, ">frees"), rows)
-
-
-def _sum_freed(found: list[Forgotten]) -> int | None:
-    """Return what some images free together, None if it is not known."""
-    if any(each.plan is not None and each.freed is None for each in found):
-        return None
-    return sum(group.freed_bytes for each in found for group in each.freed or ())
-
-
-def _describe(found: Forgotten, *, is_dry_run: bool) -> dict[str, Any]:
-    """Return what became of an image as a JSON object."""
-    if found.plan is None:
-        return {"image": found.image, "error": str(found.error)}
-    described: dict[str, Any] = {
-        "image": found.image,
-        "dry_run": is_dry_run,
-        "kept": len(found.plan.kept),
-        "forgotten": len(found.plan.forgotten),
-        "snapshots": [_describe_verdict(each) for each in found.plan.verdicts],
-    }
-    if found.freed is None:
-        return described
-    groups = [{"snapshots": [ref.id for ref in each.refs], "frees_bytes": each.freed_bytes} for each in found.freed]
-    return described | {"frees_bytes": _sum_freed([found]), "groups": groups}
-
-
-def _describe_verdict(verdict: Verdict) -> dict[str, Any]:
-    from deltaimg.cli.describe import describe_time
-
-    return {
-        "snapshot": verdict.ref.id,
-        **describe_time("time", verdict.ref.taken_at),
-        "keep": verdict.is_kept,
-        "rules": list(verdict.rules),
-    }

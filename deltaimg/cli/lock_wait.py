@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -13,9 +12,8 @@ from deltaimg.cli.options import require_repo
 from deltaimg.errors import UsageError
 
 if TYPE_CHECKING:
+    from deltaimg.api.results import LockWaiting, Repository
     from deltaimg.cli.terminal import Terminal
-    from deltaimg.repo.lock_waiting import LockWaiting
-    from deltaimg.repo.repository import Repository
 
 LockWait = Annotated[
     Optional[str],  # noqa: UP045  typer reads this at run time
@@ -44,11 +42,9 @@ def open_to_lock(repo: str | None, lock_wait: str | None, terminal: Terminal) ->
 
 def make_lock_waiting(lock_wait: str | None, terminal: Terminal) -> LockWaiting:
     """Return what the locks of a repository wait for, and show in the terminal; raises UsageError for what is no time."""
-    from deltaimg.engine.progress import stage
-    from deltaimg.repo.lock_waiting import LockWaiting
+    from deltaimg.api.repositories import wait_for_locks
 
-    wait_s = 0 if lock_wait is None else parse_wait(lock_wait)
-    return LockWaiting(wait_s=wait_s, show=partial(stage, terminal))
+    return wait_for_locks(0 if lock_wait is None else parse_wait(lock_wait), terminal)
 
 
 def parse_wait(text: str) -> int:

@@ -12,13 +12,12 @@ from deltaimg.cli.lock_wait import LockWait, open_to_lock
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count
+from deltaimg.describe.parity import describe_parity_added, describe_protection
 from deltaimg.errors import PacksDamaged, ParityExhausted, UsageError
 from deltaimg.options.parity import ParityOptions
 
 if TYPE_CHECKING:
-    from deltaimg.engine.parity.add import ParityAdded
-    from deltaimg.engine.parity.protection import ParityProtection
-    from deltaimg.repo.repository import Repository
+    from deltaimg.api.results import ParityProtection, Repository
 
 _SHORT_NAME = len("parity/") + 12
 
@@ -76,7 +75,7 @@ def _add(terminal: Terminal, repository: Repository, options: ParityOptions, *, 
 
     added = add_parity(repository, options, is_thorough=is_thorough, progress=terminal)
     if terminal.as_json:
-        terminal.print_json(_describe_added(added))
+        terminal.print_json(describe_parity_added(added))
     elif added.groups or added.removed_groups:
         terminal.remark(
             f"read {format_bytes(added.read_bytes)} in {format_count(added.packs, 'pack')}, stored "
@@ -91,8 +90,7 @@ def _add(terminal: Terminal, repository: Repository, options: ParityOptions, *, 
 
 
 def _repair(terminal: Terminal, repository: Repository) -> None:
-    from deltaimg.api.repair import repair_packs
-    from deltaimg.format.pack import pack_name
+    from deltaimg.api.repair import pack_name, repair_packs
 
     done = repair_packs(repository, progress=terminal)
     if terminal.as_json:
@@ -116,7 +114,7 @@ def _show(terminal: Terminal, repository: Repository, *, is_thorough: bool) -> N
     protection = survey_parity(repository, is_thorough=is_thorough)
     _warn(terminal, protection)
     if terminal.as_json:
-        terminal.print_json(_describe(protection))
+        terminal.print_json(describe_protection(protection))
         return
     percent = 100 * protection.parity_bytes / protection.protected_bytes if protection.protected_bytes else 0.0
     terminal.print_pairs(
@@ -160,29 +158,3 @@ def _warn(terminal: Terminal, protection: ParityProtection) -> None:
             )
     for pack in protection.lost:
         terminal.warn(f"pack {pack} is missing; 'deltaimg parity repair' recovers it if it can")
-
-
-def _describe(protection: ParityProtection) -> dict[str, object]:
-    return {
-        "protected_packs": protection.protected_packs,
-        "protected_bytes": protection.protected_bytes,
-        "unprotected_packs": protection.unprotected_packs,
-        "unprotected_bytes": protection.unprotected_bytes,
-        "parity_bytes": protection.parity_bytes,
-        "lost": list(protection.lost),
-        "damaged_parity": [str(error) for error in protection.damage],
-        "groups": [asdict(group) for group in protection.groups],
-    }
-
-
-def _describe_added(added: ParityAdded) -> dict[str, object]:
-    return {
-        "groups": added.groups,
-        "packs": added.packs,
-        "read_bytes": added.read_bytes,
-        "stored_bytes": added.stored_bytes,
-        "removed_groups": added.removed_groups,
-        "removed_bytes": added.removed_bytes,
-        "damaged": list(added.damaged),
-        "protection": _describe(added.protection),
-    }

@@ -30,7 +30,7 @@ def pin(
         deltaimg pin vm1@2026-11-23 --reason 'before the upgrade'
     """
     from deltaimg.api.retention import pin as pin_snapshot
-    from deltaimg.cli.describe import describe_said
+    from deltaimg.describe.snapshots import describe_said
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         found = pin_snapshot(open_to_lock(repo, lock_wait, terminal), snapshot, reason)

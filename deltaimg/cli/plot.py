@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deltaimg.api.compare import ChangeMap, Difference, lay_on_curve
 from deltaimg.cli.terminal import format_bytes, format_line
-from deltaimg.engine.inspect.change_map import ChangeMap, lay_on_curve
-from deltaimg.engine.inspect.diff import Difference
 from deltaimg.errors import ImageError, TargetExists, UsageError, describe_installation
 
 if TYPE_CHECKING:

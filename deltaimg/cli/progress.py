@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from deltaimg.cli.text import format_bytes, format_line, format_seconds
+from deltaimg.describe.text import format_bytes, format_line, format_seconds
 from deltaimg.errors import OutOfResources
 from deltaimg.threads import start_thread
 

@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltaimg.cli.describe import describe_lock
 from deltaimg.cli.lock_wait import LockWait, open_to_lock
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
+from deltaimg.describe.prune import describe_plan, describe_prune, describe_waiting
 from deltaimg.options.prune import PruneOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deltaimg.engine.prune.deletion import Waiting
-    from deltaimg.engine.prune.plan import PrunePlan
-    from deltaimg.engine.prune.run import PruneResult
+    from deltaimg.api.results import PrunePlan, PruneResult, Waiting
 
 
 @takes_options
@@ -69,49 +67,8 @@ def prune(
             return
         result = run_prune(repository, options, is_forced=force, progress=terminal)
         if as_json:
-            terminal.print_json(describe_result(result))
+            terminal.print_json(describe_prune(result))
         print_result(result, terminal)
-
-
-def describe_result(result: PruneResult) -> dict[str, object]:
-    """Return the outcome of a prune for programs."""
-    return {
-        "dry_run": False,
-        **describe_plan(result.plan),
-        "freed_bytes": result.freed_bytes,
-        "written_bytes": result.written_bytes,
-        "waiting": describe_waiting(result.waiting),
-        "duration_s": round(result.duration_s, 3),
-    }
-
-
-def describe_plan(plan: PrunePlan) -> dict[str, object]:
-    """Return a plan for programs; sizes are those expected."""
-    return {
-        "total_bytes": plan.total_bytes,
-        "freed_bytes": plan.freed_bytes,
-        "written_bytes": plan.written_bytes,
-        "cut_records": len(plan.trim.cut),
-        "recoded_records": len(plan.trim.recoded),
-        "unused_bytes": plan.unused_bytes,
-        "dead_packs": len(plan.dead_packs),
-        "repacked_packs": len(plan.repacked_packs),
-        "indexes": len(plan.indexes),
-        "signatures": len(plan.signatures),
-        "maps": len(plan.maps),
-    }
-
-
-def describe_waiting(waiting: Sequence[Waiting]) -> list[dict[str, object]]:
-    """Return for programs what still waits, and for whom."""
-    return [
-        {
-            "objects": each.objects,
-            "bytes": each.stored_bytes,
-            "locks": [describe_lock(found) for found in each.locks],
-        }
-        for each in waiting
-    ]
 
 
 def print_plan(plan: PrunePlan, terminal: Terminal) -> None:

@@ -12,8 +12,7 @@ from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_count, format_seconds
 
 if TYPE_CHECKING:
-    from deltaimg.engine.repair.run import RepairReport
-    from deltaimg.model import DamagedExtent
+    from deltaimg.api.results import DamagedExtent, RepairReport
 
 _SHOWN = 20
 
@@ -68,32 +67,10 @@ def repair(
 
 
 def _print_report(terminal: Terminal, report: RepairReport) -> None:
-    from deltaimg.cli.describe import describe_damage
+    from deltaimg.describe.repair import describe_repair
 
     if terminal.as_json:
-        terminal.print_json(
-            {
-                "dry_run": report.is_dry_run,
-                "copied": report.copied,
-                "recovered": report.recovered,
-                "quarantined": report.quarantined,
-                "salvaged_records": report.salvaged_records,
-                "remade_records": report.remade_records,
-                "lost_records": report.lost_records,
-                "indexed_packs": report.indexed_packs,
-                "new_indexes": report.new_indexes,
-                "damage": [
-                    {
-                        "snapshot": each.ref.id,
-                        "image": each.ref.image,
-                        "is_whole": each.is_whole,
-                        "extents": describe_damage(each.extents),
-                    }
-                    for each in report.damage
-                ],
-                "duration_s": report.duration_s,
-            }
-        )
+        terminal.print_json(describe_repair(report))
         return
     would = "would be " if report.is_dry_run else ""
     for count, what in (

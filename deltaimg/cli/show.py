@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
 
 if TYPE_CHECKING:
-    from deltaimg.engine.inspect.explain import Explanation
-    from deltaimg.format.manifest import Manifest
+    from deltaimg.api.results import Explanation, Manifest
 
 _SHOWN = 10
 
@@ -35,7 +33,8 @@ def show(
     """
     from deltaimg.api.inspection import inspect
     from deltaimg.api.repositories import find_snapshot, open_repository
-    from deltaimg.cli.describe import describe_snapshot, format_base, is_forgotten
+    from deltaimg.describe.inspection import describe_layout
+    from deltaimg.describe.snapshots import describe_snapshot, format_base, is_forgotten
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
@@ -46,21 +45,7 @@ def show(
         layout, explanation = inspected.layout, inspected.explanation
         if as_json:
             terminal.print_json(
-                describe_snapshot(found, is_base_forgotten=is_base_forgotten)
-                | {
-                    "data_bytes": layout.data_bytes,
-                    "zero_bytes": layout.zero_bytes,
-                    "hole_bytes": layout.hole_bytes,
-                    "extents": layout.extents,
-                    "records": layout.records,
-                    "restore_read_bytes": layout.payload_bytes,
-                    "restore_expand_bytes": layout.record_bytes,
-                    "packs": layout.packs,
-                    "depth": layout.depth,
-                    "restore_cost": round(layout.restore_cost, 3),
-                    "read_amplification": round(layout.read_amplification, 3),
-                    "explanation": None if explanation is None else asdict(explanation),
-                }
+                describe_snapshot(found, is_base_forgotten=is_base_forgotten) | describe_layout(layout, explanation)
             )
             return
         done = manifest.statistics

@@ -12,8 +12,7 @@ from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_m
 from deltaimg.options.values import parse_count
 
 if TYPE_CHECKING:
-    from deltaimg.engine.inspect.listing import ListedSnapshot
-    from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
+    from deltaimg.api.results import DamagedSnapshot, ListedSnapshot, Snapshot
 
 _COLUMNS = ("snapshot", "taken", ">apparent", ">allocated", ">changed", ">stored", "notes")
 
@@ -51,9 +50,9 @@ def snapshots(
         deltaimg snapshots vm1 --latest 3 --json
         deltaimg snapshots --tag weekly
     """
+    from deltaimg.api.inspection import describe_snapshots
     from deltaimg.api.repositories import list_snapshots, open_repository
-    from deltaimg.cli.describe import describe_listed
-    from deltaimg.engine.inspect.listing import describe_snapshots
+    from deltaimg.describe.snapshots import describe_listed
     from deltaimg.errors import SnapshotNotFound
 
     count = None if latest is None else parse_count(latest)
@@ -80,7 +79,7 @@ def _choose(
     found: list[Snapshot | DamagedSnapshot], tags: frozenset[str], count: int | None
 ) -> list[Snapshot | DamagedSnapshot]:
     """Return those with all of some tags, and of these the newest of each image."""
-    from deltaimg.repo.snapshots import DamagedSnapshot
+    from deltaimg.api.repositories import DamagedSnapshot
 
     wanted = [each for each in found if not tags or (not isinstance(each, DamagedSnapshot) and tags <= set(each.tags))]
     if count is None:
@@ -109,7 +108,7 @@ def _report_damage(location: str, listed: list[ListedSnapshot]) -> None:
 
 
 def _make_row(listed: ListedSnapshot, *, is_verbose: bool) -> list[str]:
-    from deltaimg.repo.snapshots import DamagedSnapshot
+    from deltaimg.api.repositories import DamagedSnapshot
 
     snapshot = listed.snapshot
     taken = format_moment(snapshot.ref.taken_at, to_minutes=not is_verbose)

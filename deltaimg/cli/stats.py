@@ -15,8 +15,9 @@ def stats(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbos
         deltaimg stats
         deltaimg stats --json
     """
+    from deltaimg.api.inspection import inspect_repository
     from deltaimg.api.repositories import open_repository
-    from deltaimg.engine.inspect.run import inspect_repository
+    from deltaimg.describe.inspection import describe_totals
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repository(require_repo(repo))
@@ -24,22 +25,7 @@ def stats(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbos
         for each in totals.damaged:
             terminal.warn(f"{each.label} is damaged, and not in these sums: {each.error}")
         if as_json:
-            terminal.print_json(
-                {
-                    "repository": repository.config.repository_id,
-                    "snapshots": totals.snapshots,
-                    "damaged_snapshots": [each.ref.id for each in totals.damaged],
-                    "apparent_bytes": totals.apparent_bytes,
-                    "allocated_bytes": totals.allocated_bytes,
-                    "stored_bytes": totals.total_bytes,
-                    "records": totals.record_count,
-                    "record_bytes": totals.record_bytes,
-                    "objects": {
-                        kind: {"count": count, "bytes": totals.stored_bytes[kind]}
-                        for kind, count in totals.objects.items()
-                    },
-                }
-            )
+            terminal.print_json(describe_totals(totals, repository.config.repository_id))
             return
         count = sum(totals.snapshots.values())
         terminal.print_pairs(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from deltaimg.cli.text import format_line, measure_width, pad
+from deltaimg.describe.text import format_line, measure_width, pad
 
 _GAP = "  "
 _MIN_LAST_WIDTH = 12

@@ -39,7 +39,7 @@ def tag(
         deltaimg tag remove vm1@2026-11-23 weekly
     """
     from deltaimg.api.retention import tag as change_tags
-    from deltaimg.cli.describe import describe_said
+    from deltaimg.describe.snapshots import describe_said
 
     if action not in _ACTIONS:
         raise UsageError(f"'{action[:60]}' is neither add nor remove", hint=_EXAMPLE)

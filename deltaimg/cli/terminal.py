@@ -13,7 +13,7 @@ from deltaimg.cli.logged_warnings import LoggedWarnings
 from deltaimg.cli.output import losing_output
 from deltaimg.cli.progress import ProgressView, Stage, Ticker, open_view
 from deltaimg.cli.tables import lay_out_table
-from deltaimg.cli.text import (
+from deltaimg.describe.text import (
     find_line_width,
     format_bytes,
     format_count,

@@ -12,7 +12,7 @@ from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from deltaimg.repo.lock_holder import FoundLock
+    from deltaimg.api.results import FoundLock
 
 
 def unlock(
@@ -41,7 +41,7 @@ def unlock(
         deltaimg unlock .maintenance --force
     """
     from deltaimg.api.repositories import list_locks, remove_lock
-    from deltaimg.cli.describe import describe_lock
+    from deltaimg.describe.locks import describe_lock
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_to_lock(repo, None, terminal)
@@ -63,7 +63,7 @@ def unlock(
 
 
 def _make_row(found: FoundLock) -> list[str]:
-    from deltaimg.cli.describe import name_lock_state
+    from deltaimg.describe.locks import name_lock_state
 
     state = name_lock_state(found)
     if found.lock is None:

@@ -23,7 +23,7 @@ def unpin(
         deltaimg unpin vm1@2026-11-23
     """
     from deltaimg.api.retention import unpin as unpin_snapshot
-    from deltaimg.cli.describe import describe_said
+    from deltaimg.describe.snapshots import describe_said
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         found = unpin_snapshot(open_to_lock(repo, lock_wait, terminal), snapshot)

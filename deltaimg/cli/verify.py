@@ -13,8 +13,7 @@ from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_m
 from deltaimg.options.verify import VerifyOptions
 
 if TYPE_CHECKING:
-    from deltaimg.repo.repository import Repository
-    from deltaimg.repo.verified_share import VerifiedSummary
+    from deltaimg.api.results import Repository, VerifiedSummary
 
 
 @takes_options
@@ -60,31 +59,12 @@ def verify(
 
 def _verify(repository: Repository, selectors: list[str], options: VerifyOptions, terminal: Terminal) -> None:
     from deltaimg.api.verification import verify as run_verify
-    from deltaimg.cli.describe import describe_damage, describe_time
+    from deltaimg.describe.verify import describe_verify
     from deltaimg.errors import ContentDamaged
 
     results = run_verify(repository, selectors, options, progress=terminal)
     if terminal.as_json:
-        verified_share = results.verified_share
-        is_damaged = any(each.damage for each in results)
-        snapshots = [
-            {
-                "snapshot": each.ref.id,
-                "image": each.ref.image,
-                "records": each.records,
-                "records_total": each.records_total,
-                "verified_bytes": each.verified_bytes,
-                "duration_s": each.duration_s,
-                "damage": describe_damage(each.damage),
-            }
-            for each in results
-        ]
-        shares: dict[str, object] = {
-            **describe_time("verified_since", None if is_damaged else verified_share.verified_since),
-            "never_percent": round(verified_share.never_percent, 3),
-            "run_percent": round(verified_share.run_percent, 3),
-        }
-        terminal.print_json({"snapshots": snapshots, "verified_share": shares})
+        terminal.print_json(describe_verify(results))
     for each in results:
         state = "damaged" if each.damage else "verified"
         terminal.remark(
@@ -114,23 +94,13 @@ def _tell_verified_share(verified_share: VerifiedSummary, damaged: int) -> str:
 
 def _compare(repository: Repository, selector: str, image: str, terminal: Terminal) -> None:
     from deltaimg.api.compare import compare
-    from deltaimg.cli.describe import describe_extents
+    from deltaimg.describe.verify import describe_comparison
     from deltaimg.errors import ContentDiffers
 
     found = compare(repository, selector, image, progress=terminal)
     differing_bytes = sum(extent.length for extent in found.differing)
     if terminal.as_json:
-        terminal.print_json(
-            {
-                "snapshot": found.manifest.id,
-                "against": image,
-                "read_bytes": found.read_bytes,
-                "differing_bytes": differing_bytes,
-                "tail_bytes": found.tail_bytes,
-                "extents": describe_extents(found.differing),
-                "duration_s": found.duration_s,
-            }
-        )
+        terminal.print_json(describe_comparison(found, image))
     if found.differing:
         first = found.differing[0]
         raise ContentDiffers(

@@ -19,27 +19,11 @@ def version(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verb
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         versions = {"deltaimg": __version__}
         if verbose or as_json:
-            versions |= _find_versions()
+            from deltaimg.api.versions import find_versions
+
+            versions |= find_versions()
         if as_json:
             terminal.print_json(versions)
             return
         for name, value in versions.items():
             terminal.print(f"{name} {value}")
-
-
-def _find_versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import version as find_version
-
-    import zstandard
-
-    from deltaimg import kernels
-    from deltaimg.format.framing import VERSION
-
-    libraries = ("numpy", "blake3", "cffi", "msgspec", "typer", "rich", "zstandard")
-    return {
-        "format": str(VERSION),
-        "kernels": kernels.NAME,
-        "python": platform.python_version(),
-        "libzstd": ".".join(str(part) for part in zstandard.ZSTD_VERSION),
-    } | {name: find_version(name) for name in libraries}

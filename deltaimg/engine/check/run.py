@@ -56,7 +56,12 @@ class CheckReport:
     duration_s: float
 
     def of(self, severity: Severity) -> list[Finding]:
+        """Return the findings of one severity."""
         return [each for each in self.findings if each.severity is severity]
+
+    def by_severity(self) -> dict[Severity, list[Finding]]:
+        """Return the findings of each severity."""
+        return {severity: self.of(severity) for severity in Severity}
 
 
 def check(

@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from deltaimg.cli.text import find_line_width, format_line, is_visible, measure_width, pad
+from deltaimg.describe.text import find_line_width, format_line, is_visible, measure_width, pad
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A backup, and what one would store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from deltaimg.describe.parts import describe_extents
+from deltaimg.format.manifest import Manifest
+
+if TYPE_CHECKING:
+    from deltaimg.engine.backup.forecast import BackupForecast
+
+
+def describe_backup(manifest: Manifest) -> dict[str, Any]:
+    """Return the object that `backup --json` ends with."""
+    statistics: dict[str, Any] = msgspec.to_builtins(manifest.statistics)
+    described = {"snapshot": manifest.id, "image": manifest.image, "base": manifest.base} | statistics
+    return described | {"unreadable": describe_extents(manifest.unreadable)}
+
+
+def describe_forecast(planned: BackupForecast, image: str) -> dict[str, Any]:
+    """Return the object that `backup --dry-run --json` ends with: as of a backup, but for what is only known afterwards."""
+    statistics: dict[str, Any] = msgspec.to_builtins(planned.statistics)
+    del statistics["stored_bytes"]
+    base = None if planned.base is None else planned.base.id
+    described = {"dry_run": True, "image": image, "base": base} | statistics
+    return described | {"unreadable": describe_extents(planned.unreadable)}

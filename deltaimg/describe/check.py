@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a check found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deltaimg.engine.check.findings import Finding
+    from deltaimg.engine.check.run import CheckReport
+
+
+def describe_check(report: CheckReport) -> dict[str, object]:
+    """Return a report: what was checked, and the findings by severity."""
+    findings: dict[str, object] = {
+        f"{severity.value}s": [_describe_finding(each) for each in found]
+        for severity, found in report.by_severity().items()
+    }
+    return {
+        "snapshots": report.snapshots,
+        "objects": report.objects,
+        "records": report.records,
+        "unused_records": report.unused_records,
+        "read_packs": report.read_packs,
+        **findings,
+        "duration_s": report.duration_s,
+    }
+
+
+def _describe_finding(finding: Finding) -> dict[str, object]:
+    return {
+        "kind": finding.kind.value,
+        "object": finding.object_name,
+        "offset": finding.offset,
+        "problem": finding.problem,
+    }

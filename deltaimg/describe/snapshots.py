@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots, and what is said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from deltaimg.describe.parts import describe_extents, describe_time
+from deltaimg.describe.text import format_moment
+from deltaimg.format.manifest import Manifest, parse_time
+from deltaimg.repo.repository import SnapshotRef
+from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
+
+if TYPE_CHECKING:
+    from deltaimg.engine.inspect.listing import ListedSnapshot
+
+
+def describe_snapshot(snapshot: Snapshot, *, is_base_forgotten: bool) -> dict[str, Any]:
+    """Return a snapshot as a JSON object; sizes in bytes, times as `describe_time` has them.
+
+    `pinned` is null, or why it is pinned, which may be an empty text.
+    """
+    manifest = snapshot.manifest
+    described: dict[str, Any] = msgspec.to_builtins(manifest)
+    statistics: dict[str, Any] = described.pop("statistics")
+    for name in ("time", "started", "ended", "base_time"):
+        text = getattr(manifest, name)
+        described |= describe_time(name, None if text is None else parse_time(text))
+    described["base_forgotten"] = is_base_forgotten
+    described |= describe_said(snapshot)
+    described["unreadable"] = describe_extents(manifest.unreadable)
+    described["kind"] = "full" if manifest.base is None else "incremental"
+    identity: dict[str, Any] = {"snapshot": manifest.id}
+    return identity | described | statistics
+
+
+def describe_listed(listed: ListedSnapshot) -> dict[str, Any]:
+    """Return a snapshot of a list as a JSON object. `damage` is null, or why it cannot be restored."""
+    snapshot, damage = listed.snapshot, {"damage": listed.damage}
+    if isinstance(snapshot, DamagedSnapshot):
+        ref = snapshot.ref
+        return {"snapshot": ref.id, "image": ref.image} | describe_time("time", ref.taken_at) | damage
+    depth = {} if listed.depth is None else {"depth": listed.depth}
+    return describe_snapshot(snapshot, is_base_forgotten=listed.is_base_forgotten) | damage | depth
+
+
+def describe_said(snapshot: Snapshot) -> dict[str, Any]:
+    """Return what is said about a snapshot as a JSON object."""
+    said = {"pinned": snapshot.pin_reason, "tags": list(snapshot.tags), "comment": snapshot.comment}
+    return {"snapshot": snapshot.manifest.id, "image": snapshot.manifest.image} | said
+
+
+def is_forgotten(base: str | None, refs: Iterable[SnapshotRef]) -> bool:
+    """Return whether a base is none of the snapshots of its image that are there."""
+    return base is not None and base not in {ref.id for ref in refs}
+
+
+def format_base(manifest: Manifest, *, is_forgotten: bool) -> str:
+    """Return what a snapshot was compared with, for people."""
+    if manifest.base is None or manifest.base_taken_at is None:
+        return "none: a full snapshot"
+    of = f"{manifest.base} of {format_moment(manifest.base_taken_at, to_minutes=True)}"
+    return f"{of}, forgotten" if is_forgotten else of
