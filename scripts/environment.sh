@@ -22,6 +22,11 @@ need_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# Install Debian packages that are not worth failing for.
+want_packages() {
+    need_packages "$@" || echo "going on without $*" >&2
+}
+
 find_python() {
     local candidate
     for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do

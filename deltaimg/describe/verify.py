@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from deltaimg.describe.parts import describe_damage, describe_extents, describe_time
 
 if TYPE_CHECKING:
-    from deltaimg.engine.restore.verify import ComparedImage, VerifyReport
+    from deltaimg.engine.restore.compare import ComparedImage
+    from deltaimg.engine.restore.verify import VerifyReport
 
 
 def describe_verify(results: VerifyReport) -> dict[str, object]:
