@@ -105,11 +105,6 @@ class Terminal:
 
     # -- progress ----------------------------------------------------------------------------------------------------
 
-    def start(self, task: str, total_bytes: int | None) -> None:
-        if self._stages:
-            self._stages.pop()
-        self.begin(task, total_bytes)
-
     def begin(self, task: str, total_bytes: int | None) -> None:
         self._stages.append(Stage(task, total_bytes))
         self._show_stage()

@@ -14,10 +14,6 @@ from typing import Protocol
 class Progress(Protocol):
     """Called from the engine's main thread only."""
 
-    def start(self, task: str, total_bytes: int | None) -> None:
-        """A stage begins in place of the innermost one."""
-        ...
-
     def begin(self, task: str, total_bytes: int | None) -> None:
         """A stage begins, inside of the one that is running.
 
@@ -42,8 +38,6 @@ class Progress(Protocol):
 
 class NoProgress:
     """Shows nothing."""
-
-    def start(self, task: str, total_bytes: int | None) -> None: ...
 
     def begin(self, task: str, total_bytes: int | None) -> None: ...
 

@@ -25,7 +25,7 @@ from deltaimg.delta.encode import EncodedRecord, Encoder, Sources
 from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs, make_second_codec
 from deltaimg.engine.content.walk import ReadSources, RecordWalk, plan_walk, take_blocks
 from deltaimg.engine.pipeline import ThreadBuffer
-from deltaimg.engine.progress import Progress
+from deltaimg.engine.progress import Progress, stage
 from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
@@ -74,9 +74,9 @@ def recode_records(
             is raised.
     """
     batches = list(_split(repository, index, entries))
-    progress.start("re-encoding records", sum(batch.decoded_bytes for batch in batches))
-    for batch in batches:
-        _Batch(repository, index, rule, batch).run(writer, progress, on_damage, workers)
+    with stage(progress, "re-encoding records", sum(batch.decoded_bytes for batch in batches)):
+        for batch in batches:
+            _Batch(repository, index, rule, batch).run(writer, progress, on_damage, workers)
 
 
 # -- batches -----------------------------------------------------------------------------------------------------------

@@ -28,9 +28,6 @@ class Warnings:
         self.done_bytes = 0
         self.total_bytes: int | None = None
 
-    def start(self, task: str, total_bytes: int | None) -> None:
-        self.begin(task, total_bytes)
-
     def begin(self, task: str, total_bytes: int | None) -> None:
         self.done_bytes, self.total_bytes = 0, total_bytes
 

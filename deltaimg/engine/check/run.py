@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -24,7 +25,7 @@ from deltaimg.engine.check.catalog import Catalog, PackDamage
 from deltaimg.engine.check.findings import Finding, FindingKind, Findings, Severity, count_records
 from deltaimg.engine.check.layers import LayerCheck
 from deltaimg.engine.check.state import note_foreign, note_state, note_vanished
-from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.annotation import ANNOTATIONS
 from deltaimg.format.index import INDEXES
@@ -127,14 +128,28 @@ class Checker:
             self.sizes |= {found.name: found.size_bytes for found in repository.objects.list(folder)}
 
     def check(self) -> CheckReport:
-        self._progress.start("checking the index", None)
-        self.catalog = Catalog(self.repository, self.sizes, self.findings, self._known_packs)
-        if self._read_packs:
-            self._progress.start(
-                "reading packs", sum(size for name, size in self.sizes.items() if name.startswith(PACKS))
-            )
-        self.catalog.check_packs(read_packs=self._read_packs, advance=self._progress.advance, workers=self._workers)
-        self._progress.start("checking signatures and snapshots", None)
+        with stage(self._progress, "checking the index"):
+            self.catalog = Catalog(self.repository, self.sizes, self.findings, self._known_packs)
+        self._check_packs()
+        with stage(self._progress, "checking signatures and snapshots"):
+            self._check_snapshots()
+        return CheckReport(
+            findings=tuple(self.findings.found),
+            snapshots=len(self.manifests),
+            objects=dict(Counter(name.partition("/")[0] for name in self.sizes)),
+            records=len(self.catalog),
+            unused_records=int((~self.is_used).sum()),
+            read_packs=self._read_packs,
+            duration_s=round(time.monotonic() - self._started, 3),
+        )
+
+    def _check_packs(self) -> None:
+        packs_bytes = sum(size for name, size in self.sizes.items() if name.startswith(PACKS))
+        with stage(self._progress, "reading packs", packs_bytes) if self._read_packs else nullcontext():
+            self.catalog.check_packs(read_packs=self._read_packs, advance=self._progress.advance, workers=self._workers)
+
+    def _check_snapshots(self) -> None:
+        """Check what snapshots are made of, and what lies in the repository beside it."""
         self.catalog.check_signatures()
         self.catalog.sort()
         self.catalog.check_sources()
@@ -152,15 +167,6 @@ class Checker:
         self._check_annotations()
         note_state(self.repository, self.findings, self.pending, self._own_token)
         note_foreign(self.repository, self.findings)
-        return CheckReport(
-            findings=tuple(self.findings.found),
-            snapshots=len(self.manifests),
-            objects=dict(Counter(name.partition("/")[0] for name in self.sizes)),
-            records=len(self.catalog),
-            unused_records=int((~self.is_used).sum()),
-            read_packs=self._read_packs,
-            duration_s=round(time.monotonic() - self._started, 3),
-        )
 
     def has_changed(self) -> bool:
         """Tell whether an object came or went since the listing, other than locks."""

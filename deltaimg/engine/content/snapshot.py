@@ -24,7 +24,7 @@ from deltaimg.engine.content.resolved import load_resolved
 from deltaimg.engine.content.slot_lookup import SlotLookup
 from deltaimg.engine.content.source_ranges import ReadBack
 from deltaimg.engine.content.walk import ReadSources, RecordWalk, WalkedRecords, WalkPlan, plan_walk
-from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.format.manifest import Manifest
 from deltaimg.ids import BlockIndexes, RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import DamagedExtent, Extent
@@ -183,9 +183,9 @@ class SnapshotContent:
         try:
             if walk.spool.size_bytes:
                 plan = self.plan(distinct(self.table.records_of(walk.spool.slots)))
-                progress.start("loading delta sources", plan.decoded_bytes)
-                for walked in walk.run(plan.steps, _ignore, keep_going=True, workers=workers):
-                    progress.advance(self._count_decoded(walked))
+                with stage(progress, "loading delta sources", plan.decoded_bytes):
+                    for walked in walk.run(plan.steps, _ignore, keep_going=True, workers=workers):
+                        progress.advance(self._count_decoded(walked))
             cache = RecordCache(self._reader, self.table, self._block_bytes, gather=walk.read_sources)
             yield SnapshotReader(self, cache)
         finally:

@@ -24,7 +24,7 @@ from deltaimg.engine.files.interface import DeltaResult, PatchResult, SignatureR
 from deltaimg.engine.files.spans import Span, walk_spans
 from deltaimg.engine.files.stitch import Stitcher
 from deltaimg.engine.files.streams import Input, Output
-from deltaimg.engine.progress import Progress
+from deltaimg.engine.progress import Progress, stage
 from deltaimg.errors import UsageError, WrongOldFile
 from deltaimg.format.delta import COPY, LITERAL, ZERO
 from deltaimg.format.sums import MAX_BLOCK_BYTES, MIN_BLOCK_BYTES
@@ -51,17 +51,17 @@ class DeltaimgFormat:
                 f"a block size of {block_bytes} bytes", hint="a power of two from 1K to 1M, for the format 'deltaimg'"
             )
         key = secrets.token_bytes(32)
-        progress.start("signing", old.size_bytes)
 
         def sum_up(span: Span) -> tuple[Digests, Sums]:
             blocks = pad_blocks(span, block_bytes)
             return digest_blocks(key, blocks, block_bytes), weak_sums(WeakKind.WIDE, blocks, block_bytes)
 
         parts = SignatureBuilder(key, block_bytes)
-        for start, end, (digests, weaks) in walk_spans(old, sum_up, block_bytes=block_bytes):
-            for part in parts.add(start // block_bytes, digests, weaks):
-                signature.write(part)
-            progress.advance(end - start)
+        with stage(progress, "signing", old.size_bytes):
+            for start, end, (digests, weaks) in walk_spans(old, sum_up, block_bytes=block_bytes):
+                for part in parts.add(start // block_bytes, digests, weaks):
+                    signature.write(part)
+                progress.advance(end - start)
         image_bytes = old.size_bytes or 0
         signature.write(parts.finish(image_bytes))
         return SignatureResult(image_bytes, block_bytes, signature.written_bytes)
@@ -70,18 +70,18 @@ class DeltaimgFormat:
 
     def make_delta(self, signature: Input, new: ImageSource, delta: Output, *, progress: Progress) -> DeltaResult:
         """Write what makes `new` of the file that was signed, and the root digest of `new`."""
-        progress.start("reading the signature", None)
-        old = OldSignature.read(signature)
-        progress.start("comparing", new.size_bytes)
-        root = RootHasher(old.key)
-        stitcher = Stitcher()
-        writer = DeltaWriter(old, delta)
-        size, overlap = old.block_bytes, old.block_bytes - 1
-        for start, end, (digests, found) in walk_spans(new, old.search, block_bytes=size, overlap_bytes=overlap):
-            root.add(start // size, digests)
-            for op in stitcher.add(start, end, found):
-                writer.add(op)
-            progress.advance(end - start)
+        with stage(progress, "reading the signature"):
+            old = OldSignature.read(signature)
+        with stage(progress, "comparing", new.size_bytes):
+            root = RootHasher(old.key)
+            stitcher = Stitcher()
+            writer = DeltaWriter(old, delta)
+            size, overlap = old.block_bytes, old.block_bytes - 1
+            for start, end, (digests, found) in walk_spans(new, old.search, block_bytes=size, overlap_bytes=overlap):
+                root.add(start // size, digests)
+                for op in stitcher.add(start, end, found):
+                    writer.add(op)
+                progress.advance(end - start)
         image_bytes = new.size_bytes or 0
         for op in stitcher.finish(image_bytes):
             writer.add(op)
@@ -104,12 +104,12 @@ class DeltaimgFormat:
         def digest(content: memoryview) -> Digests:
             return digest_blocks(key, content, size)
 
-        progress.start("patching", None)
-        assembler = Assembler(old, target, block_bytes=size, digest=digest)
-        for start, length, digests in assemble(assembler, parts.read_ops()):
-            if digests is not None:
-                root.add(start // size, digests)
-            progress.advance(length)
+        with stage(progress, "patching"):
+            assembler = Assembler(old, target, block_bytes=size, digest=digest)
+            for start, length, digests in assemble(assembler, parts.read_ops()):
+                if digests is not None:
+                    root.add(start // size, digests)
+                progress.advance(length)
         done = assembler.bytes_of
         image_bytes = sum(done.values())
         found = root.finish(size_bytes=image_bytes, block_bytes=size)

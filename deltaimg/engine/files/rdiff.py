@@ -22,7 +22,7 @@ from deltaimg.engine.files.rdiff_search import RdiffSearch, sum_blocks
 from deltaimg.engine.files.spans import Span, walk_spans
 from deltaimg.engine.files.stitch import Op, Stitcher
 from deltaimg.engine.files.streams import Input, Output
-from deltaimg.engine.progress import Progress
+from deltaimg.engine.progress import Progress, stage
 from deltaimg.errors import UsageError
 from deltaimg.format.delta import COPY, LITERAL, ZERO
 from deltaimg.format.rdiff import (
@@ -58,7 +58,6 @@ class RdiffFormat:
         if not 1 <= size <= MAX_BLOCK_BYTES:
             raise UsageError(f"a block size of {size} bytes", hint="1 to 64M, for the format 'rdiff'")
         signature.write(build_rdiff_head(size, MAX_STRONG_BYTES))
-        progress.start("signing", old.size_bytes)
 
         def sum_up(span: Span) -> bytes:
             whole = span.length // size * size
@@ -68,11 +67,12 @@ class RdiffFormat:
 
         zero_row = build_rdiff_blocks(*sum_blocks(memoryview(bytes(size)), size))
         done = 0
-        for start, end, rows in walk_spans(old, sum_up, block_bytes=size):
-            _write_repeated(signature, zero_row, (start - done) // size)
-            signature.write(rows)
-            progress.advance(end - start)
-            done = end
+        with stage(progress, "signing", old.size_bytes):
+            for start, end, rows in walk_spans(old, sum_up, block_bytes=size):
+                _write_repeated(signature, zero_row, (start - done) // size)
+                signature.write(rows)
+                progress.advance(end - start)
+                done = end
         image_bytes = old.size_bytes or 0
         _write_repeated(signature, zero_row, (image_bytes - done) // size)
         rest = (image_bytes - done) % size
@@ -84,15 +84,15 @@ class RdiffFormat:
 
     def make_delta(self, signature: Input, new: ImageSource, delta: Output, *, progress: Progress) -> DeltaResult:
         """Write copies and literals that make `new` of the file that was signed."""
-        progress.start("reading the signature", None)
-        search = RdiffSearch(parse_rdiff_signature(signature.read, signature.name))
-        progress.start("comparing", new.size_bytes)
-        stitcher, writer = Stitcher(), RdiffDeltaWriter(search, delta)
-        size = search.block_bytes
-        for start, end, found in walk_spans(new, search.search, block_bytes=size, overlap_bytes=size - 1):
-            for op in stitcher.add(start, end, found):
-                writer.add(op)
-            progress.advance(end - start)
+        with stage(progress, "reading the signature"):
+            search = RdiffSearch(parse_rdiff_signature(signature.read, signature.name))
+        with stage(progress, "comparing", new.size_bytes):
+            stitcher, writer = Stitcher(), RdiffDeltaWriter(search, delta)
+            size = search.block_bytes
+            for start, end, found in walk_spans(new, search.search, block_bytes=size, overlap_bytes=size - 1):
+                for op in stitcher.add(start, end, found):
+                    writer.add(op)
+                progress.advance(end - start)
         image_bytes = new.size_bytes or 0
         for op in stitcher.finish(image_bytes):
             writer.add(op)
@@ -112,10 +112,10 @@ class RdiffFormat:
                 else:
                     yield Op(LITERAL, len(command), literal=memoryview(command))
 
-        progress.start("patching", None)
-        assembler = Assembler(old, target, block_bytes=_ZERO_BLOCK_BYTES)
-        for _, length, _ in assemble(assembler, read_ops()):
-            progress.advance(length)
+        with stage(progress, "patching"):
+            assembler = Assembler(old, target, block_bytes=_ZERO_BLOCK_BYTES)
+            for _, length, _ in assemble(assembler, read_ops()):
+                progress.advance(length)
         done = assembler.bytes_of
         return PatchResult(sum(done.values()), done[COPY], done[ZERO], done[LITERAL], is_verified=False)
 

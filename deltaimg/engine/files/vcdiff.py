@@ -26,7 +26,7 @@ from deltaimg.engine.files.streams import Input, Output
 from deltaimg.engine.files.vcdiff_checksum import with_adler
 from deltaimg.engine.files.vcdiff_decoder import WindowDecoder
 from deltaimg.engine.files.vcdiff_encoder import WindowEncoder
-from deltaimg.engine.progress import Progress
+from deltaimg.engine.progress import Progress, stage
 from deltaimg.format.delta import COPY, LITERAL, ZERO
 from deltaimg.format.vcdiff import Window, build_vcdiff_head, build_window, empty_window, parse_vcdiff, run_of_zeros
 from deltaimg.image.source import ImageSource
@@ -47,7 +47,6 @@ class VcdiffFormat:
         """Write the windows that make `new` of `old`; raises XdeltaUnusable."""
         load_xdelta()
         delta.write(build_vcdiff_head(new.size_bytes))
-        progress.start("comparing", new.size_bytes)
         encoder = WindowEncoder(old)
         bytes_of = {ZERO: 0, COPY: 0, LITERAL: 0}
         done = 0
@@ -66,12 +65,13 @@ class VcdiffFormat:
                 write(with_adler(run_of_zeros(piece)))
                 length -= piece
 
-        for start, end, windows in walk_spans(new, encoder.encode, block_bytes=_BLOCK_BYTES):
-            write_zeros(start - done)
-            for window in windows:
-                write(window)
-            progress.advance(end - start)
-            done = end
+        with stage(progress, "comparing", new.size_bytes):
+            for start, end, windows in walk_spans(new, encoder.encode, block_bytes=_BLOCK_BYTES):
+                write_zeros(start - done)
+                for window in windows:
+                    write(window)
+                progress.advance(end - start)
+                done = end
         image_bytes = new.size_bytes or 0
         write_zeros(image_bytes - done)
         if not image_bytes:
@@ -91,8 +91,8 @@ class VcdiffFormat:
                 if op.length:
                     yield op
 
-        progress.start("patching", None)
-        for _, length, _ in assemble(Assembler(old, target, block_bytes=_BLOCK_BYTES), read_ops()):
-            progress.advance(length)
+        with stage(progress, "patching"):
+            for _, length, _ in assemble(Assembler(old, target, block_bytes=_BLOCK_BYTES), read_ops()):
+                progress.advance(length)
         total = sum(bytes_of.values())
         return PatchResult(total, bytes_of[COPY], bytes_of[ZERO], bytes_of[LITERAL], is_verified=False)

@@ -21,7 +21,7 @@ from deltaimg.codec.reed_solomon import ReedSolomon, load_reed_solomon
 from deltaimg.engine.parity.plan import PackSize, choose_shape, plan_parity
 from deltaimg.engine.parity.protection import ParityProtection, list_needed, measure_protection
 from deltaimg.engine.pipeline import OrderedPool
-from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreUnavailable
 from deltaimg.format.framing import name_object
 from deltaimg.format.pack import pack_name
@@ -86,9 +86,9 @@ class _Adder:
         groups = load_parity(self._repository, is_thorough=is_thorough).groups
         needed = list_needed(self._repository)
         plan = plan_parity(needed, groups, self._percent)
-        self._progress.start("computing parity", sum(pack.size_bytes for group in plan.groups for pack in group))
-        for packs in plan.groups:
-            self._protect(packs)
+        with stage(self._progress, "computing parity", sum(pack.size_bytes for group in plan.groups for pack in group)):
+            for packs in plan.groups:
+                self._protect(packs)
         removed = [group for group in plan.superseded if self._damaged.keys().isdisjoint(group.layout.packs)]
         for group in removed:
             self._check_lock()

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from deltaimg.engine.parity.protection import list_needed
 from deltaimg.engine.pipeline import OrderedPool
-from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.errors import IntegrityError, ObjectNotFound, ParityExhausted, StoreUnavailable
 from deltaimg.format.framing import name_object
 from deltaimg.format.pack import pack_name
@@ -49,26 +49,26 @@ def repair_packs(
     with MaintenanceLock(repository, "parity repair", clock()) as lock:
         needed = list_needed(repository)
         parity = load_parity(repository)
-        progress.start("reading packs", sum(size or 0 for size in needed.values()))
-        repaired: list[str] = []
-        failed: list[tuple[str, str]] = []
-        read_bytes = 0
-        with OrderedPool(workers=_WORKERS, window=_WORKERS) as pool:
-            good = pool.map(lambda pack: _is_good(repository, pack), needed)
-            for (pack, size_bytes), is_good in zip(needed.items(), good, strict=True):
-                read_bytes += size_bytes or 0
-                progress.advance(size_bytes or 0)
-                if is_good:
-                    continue
-                try:
-                    is_repaired = put_back(repository, pack, parity, lock.check)
-                except ParityExhausted as error:
-                    failed.append((pack, error.problem))
-                    continue
-                if is_repaired:
-                    repaired.append(pack)
-                else:
-                    failed.append((pack, "is damaged or missing, and has no parity"))
+        with stage(progress, "reading packs", sum(size or 0 for size in needed.values())):
+            repaired: list[str] = []
+            failed: list[tuple[str, str]] = []
+            read_bytes = 0
+            with OrderedPool(workers=_WORKERS, window=_WORKERS) as pool:
+                good = pool.map(lambda pack: _is_good(repository, pack), needed)
+                for (pack, size_bytes), is_good in zip(needed.items(), good, strict=True):
+                    read_bytes += size_bytes or 0
+                    progress.advance(size_bytes or 0)
+                    if is_good:
+                        continue
+                    try:
+                        is_repaired = put_back(repository, pack, parity, lock.check)
+                    except ParityExhausted as error:
+                        failed.append((pack, error.problem))
+                        continue
+                    if is_repaired:
+                        repaired.append(pack)
+                    else:
+                        failed.append((pack, "is damaged or missing, and has no parity"))
     return PacksRepaired(len(needed), read_bytes, tuple(repaired), tuple(failed))
 
 

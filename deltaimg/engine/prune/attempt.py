@@ -10,7 +10,7 @@ from datetime import datetime
 import numpy as np
 
 from deltaimg.arrays import distinct
-from deltaimg.engine.progress import Progress
+from deltaimg.engine.progress import Progress, stage
 from deltaimg.engine.prune.deletion import finish, list_for_deletion
 from deltaimg.engine.prune.needs import find_needs
 from deltaimg.engine.prune.plan import PrunePlan, TrimPlan, make_plan, settle
@@ -70,19 +70,19 @@ class Attempts:
 
     def delete(self, plan: PrunePlan) -> int:
         """Delete what a plan gives up, whose replacement must be durable; return how many bytes that freed by now."""
-        self.progress.start("deleting", None)
-        list_for_deletion(self.repository, self.lock, plan, self.clock())
-        return finish(self.repository, self.lock, self.progress)
+        with stage(self.progress, "deleting"):
+            list_for_deletion(self.repository, self.lock, plan, self.clock())
+            return finish(self.repository, self.lock, self.progress)
 
 
 def look(repository: Repository, confirm_images: ConfirmImages, progress: Progress) -> tuple[Reachable, Inventory]:
     """List what there is, and find out what snapshots need."""
-    progress.start("finding what snapshots need", None)
-    # What appears after this listing belongs to somebody at work, and is none of this run's business.
-    inventory = take_inventory(repository, load_deletions(repository))
-    reachable = mark(repository)
-    confirm_images({manifest.image for manifest in reachable.manifests})
-    _check_packs(repository, reachable, inventory)
+    with stage(progress, "finding what snapshots need"):
+        # What appears after this listing belongs to somebody at work, and is none of this run's business.
+        inventory = take_inventory(repository, load_deletions(repository))
+        reachable = mark(repository)
+        confirm_images({manifest.image for manifest in reachable.manifests})
+        _check_packs(repository, reachable, inventory)
     return reachable, inventory
 
 

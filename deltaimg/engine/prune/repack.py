@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, group_by
-from deltaimg.engine.progress import Progress
+from deltaimg.engine.progress import Progress, stage
 from deltaimg.engine.prune.plan import MAX_INDEXES
 from deltaimg.engine.prune.sizes import payload_bytes
 from deltaimg.errors import IntegrityError, Malformed, ObjectNotFound
@@ -55,30 +55,30 @@ def copy_records(
     Args:
         on_damage: told of a pack of which not all can be copied, and why; the others are copied.
     """
-    progress.start("repacking", int(payload_bytes(index.entries[moved]).sum()))
-    for entries in _batches(index, moved):
-        table = SlotTable(repository, index)
-        records = table.add_entries(EntryNumbers(entries))
-        damaged: set[str] = set()
+    with stage(progress, "repacking", int(payload_bytes(index.entries[moved]).sum())):
+        for entries in _batches(index, moved):
+            table = SlotTable(repository, index)
+            records = table.add_entries(EntryNumbers(entries))
+            damaged: set[str] = set()
 
-        def refuse(pack: str, error: IntegrityError | ObjectNotFound, damaged: set[str] = damaged) -> None:
-            if pack not in damaged:
-                damaged.add(pack)
-                on_damage(pack, error)
+            def refuse(pack: str, error: IntegrityError | ObjectNotFound, damaged: set[str] = damaged) -> None:
+                if pack not in damaged:
+                    damaged.add(pack)
+                    on_damage(pack, error)
 
-        lost: list[IntegrityError | ObjectNotFound] = []
-        table.load_digests(records, lambda error, lost=lost: lost.append(error))  # type: ignore[misc]
-        for record in records[~table.is_loaded[records]].tolist():
-            refuse(digest_of(table.pack_of(record)), lost[0])
-        for group in group_reads(table, records):
-            pack = digest_of(group.pack)
-            if pack in damaged:
-                continue
-            try:
-                _copy_group(repository, table, group, writer)
-            except (IntegrityError, ObjectNotFound) as error:
-                refuse(pack, error)
-            progress.advance(group.end - group.offset)
+            lost: list[IntegrityError | ObjectNotFound] = []
+            table.load_digests(records, lambda error, lost=lost: lost.append(error))  # type: ignore[misc]
+            for record in records[~table.is_loaded[records]].tolist():
+                refuse(digest_of(table.pack_of(record)), lost[0])
+            for group in group_reads(table, records):
+                pack = digest_of(group.pack)
+                if pack in damaged:
+                    continue
+                try:
+                    _copy_group(repository, table, group, writer)
+                except (IntegrityError, ObjectNotFound) as error:
+                    refuse(pack, error)
+                progress.advance(group.end - group.offset)
 
 
 def _batches(index: LoadedIndex, moved: EntryNumbers) -> Iterator[npt.NDArray[np.int64]]:

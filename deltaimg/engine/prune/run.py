@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.prune.attempt import Attempts, ConfirmImages, accept_images, look
 from deltaimg.engine.prune.deletion import Waiting, finish, list_waiting
 from deltaimg.engine.prune.full_store import carry_out_in_full_store
@@ -65,8 +65,8 @@ def prune(
     started = time.monotonic()
     with MaintenanceLock(repository, "prune", clock()) as lock:
         confirm_images({ref.image for ref in repository.list_snapshots()})
-        progress.start("finishing the prune before", None)
-        freed = remove_all_leftovers(repository, clock()) + finish(repository, lock, progress)
+        with stage(progress, "finishing the prune before"):
+            freed = remove_all_leftovers(repository, clock()) + finish(repository, lock, progress)
         attempts = Attempts(repository, lock, confirm_images, progress, clock)
         try:
             outcome = attempts.carry_out(options)

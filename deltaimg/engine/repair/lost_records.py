@@ -16,7 +16,7 @@ from deltaimg.arrays import DIGEST_BYTES, Digests, distinct, empty_runs
 from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.encode import EncodedRecord, Encoder
 from deltaimg.engine.content.spool import Spool
-from deltaimg.engine.progress import Progress
+from deltaimg.engine.progress import Progress, stage
 from deltaimg.engine.repair.record_prover import RecordProver
 from deltaimg.engine.scan import Scanner, count_span_bytes
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
@@ -109,16 +109,16 @@ def _collect(
     )
     to_read = source.extents().align(block_bytes).find(*NOT_EMPTY)
     total = None if source.is_sequential else count_span_bytes(to_read)
-    progress.start("searching the image", total)
-    for span in scanner.scan(to_read):
-        if span.content is not None:
-            found = _as_keys(span.digests)
-            places = np.minimum(np.searchsorted(keys, found), len(keys) - 1)
-            for block in np.flatnonzero((keys[places] == found) & ~is_found[places]).tolist():
-                spool.put(int(places[block]), span.content[block * block_bytes : (block + 1) * block_bytes])
-                is_found[places[block]] = True
-        scanner.release(span)
-        progress.advance(span.read_bytes)
+    with stage(progress, "searching the image", total):
+        for span in scanner.scan(to_read):
+            if span.content is not None:
+                found = _as_keys(span.digests)
+                places = np.minimum(np.searchsorted(keys, found), len(keys) - 1)
+                for block in np.flatnonzero((keys[places] == found) & ~is_found[places]).tolist():
+                    spool.put(int(places[block]), span.content[block * block_bytes : (block + 1) * block_bytes])
+                    is_found[places[block]] = True
+            scanner.release(span)
+            progress.advance(span.read_bytes)
     return is_found
 
 

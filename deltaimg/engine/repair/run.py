@@ -25,7 +25,7 @@ from deltaimg.delta.encode import EncodedRecord
 from deltaimg.engine.check.findings import FindingKind
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.parity.repair import put_back
-from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.repair.config import is_config_whole, restore_config
 from deltaimg.engine.repair.copies import copy_objects, find_copies
 from deltaimg.engine.repair.index import IndexRepair
@@ -130,16 +130,16 @@ class _Repair:
         report.recovered = self._recover(checker)
         if report.recovered:
             checker = self._check(checker, report.recovered)
-        self._progress.start("finding what is lost", None)
-        self._plan = plan_repair(checker)
-        self._digests = find_digests(self._repository, self._plan.wanted_ids)
-        self._prover = RecordProver(self._repository, self._plan.index)
+        with stage(self._progress, "finding what is lost"):
+            self._plan = plan_repair(checker)
+            self._digests = find_digests(self._repository, self._plan.wanted_ids)
+            self._prover = RecordProver(self._repository, self._plan.index)
         self._make_records(self._plan)
         self._mend_index(checker)
         self._put_aside(self._plan.damaged)
-        self._progress.start("listing what is still damaged", None)
-        checker = self._check(read_packs=False)
-        report.damage = list_damage(self._repository, checker)
+        with stage(self._progress, "listing what is still damaged"):
+            checker = self._check(read_packs=False)
+            report.damage = list_damage(self._repository, checker)
         report.duration_s = round(time.monotonic() - self._started, 3)
         return report
 
@@ -162,17 +162,17 @@ class _Repair:
         parity = load_parity(self._repository) if wanted else None
         if parity is None or not parity.groups:
             return []
-        self._progress.start("recovering packs from parity", None)
-        recovered = []
-        for name in wanted:
-            pack = digest_of(name)
-            try:
-                is_done = put_back(self._repository, pack, parity, self._check_lock)
-            except (ParityExhausted, ParityUnusable) as error:
-                self._progress.warn(str(error))
-                continue
-            if is_done:
-                recovered.append(name)
+        with stage(self._progress, "recovering packs from parity"):
+            recovered = []
+            for name in wanted:
+                pack = digest_of(name)
+                try:
+                    is_done = put_back(self._repository, pack, parity, self._check_lock)
+                except (ParityExhausted, ParityUnusable) as error:
+                    self._progress.warn(str(error))
+                    continue
+                if is_done:
+                    recovered.append(name)
         return recovered
 
     def _check(self, before: Checker | None = None, whole: Sequence[str] = (), *, read_packs: bool = True) -> Checker:
@@ -234,10 +234,10 @@ class _Repair:
             return
         maker = RecordMaker(self._repository)
         if self._copy is not None:
-            self._progress.start("searching the copy", None)
-            for record in make_from_copy(self._copy, dict(lost), maker):
-                lost.pop(record.header.id)
-                yield record
+            with stage(self._progress, "searching the copy"):
+                for record in make_from_copy(self._copy, dict(lost), maker):
+                    lost.pop(record.header.id)
+                    yield record
         if self._source is None:
             return
         for block_bytes in sorted(set(lost.values())):

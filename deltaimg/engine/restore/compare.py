@@ -15,7 +15,7 @@ import numpy as np
 
 from deltaimg.arrays import FIRST_SLOT, RUN, ZERO, Runs, empty_runs, end_blocks, join_runs
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.scan import ScannedSpan, Scanner, count_span_bytes
 from deltaimg.errors import SizeMismatch
 from deltaimg.format.manifest import Manifest
@@ -71,15 +71,15 @@ def compare_image(
         base_digests=content.table.digests,
     )
     to_read = source.extents().align(block).find(*NOT_EMPTY)
-    progress.start("comparing", None if source.is_sequential else count_span_bytes(to_read))
     same, changed = [empty_runs()], [empty_runs()]
     read_bytes = 0
-    for span in scanner.scan(to_read):
-        same.append(_as_runs(span, SAME))
-        changed.append(_as_runs(span, CHANGED))
-        scanner.release(span)
-        read_bytes += span.read_bytes
-        progress.advance(span.read_bytes)
+    with stage(progress, "comparing", None if source.is_sequential else count_span_bytes(to_read)):
+        for span in scanner.scan(to_read):
+            same.append(_as_runs(span, SAME))
+            changed.append(_as_runs(span, CHANGED))
+            scanner.release(span)
+            read_bytes += span.read_bytes
+            progress.advance(span.read_bytes)
     tail_bytes = source.count_tail_bytes()
     _check_size(whole, manifest)
     expected = content.runs[content.runs["slot"] >= FIRST_SLOT].copy()

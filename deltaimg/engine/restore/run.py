@@ -15,7 +15,7 @@ import numpy as np
 
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.pipeline import OrderedPool, count_workers
-from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.pack import pack_name
@@ -88,8 +88,8 @@ def _restore(
 ) -> RestoreResult:
     started = time.monotonic()
     try:
-        progress.start("planning", None)
-        content = SnapshotContent(repository, manifest, load_index(repository))
+        with stage(progress, "planning"):
+            content = SnapshotContent(repository, manifest, load_index(repository))
         planned = time.monotonic()
         _warn_of_shortage(target, content.data_bytes, progress)
         if target.is_sequential:
@@ -102,8 +102,8 @@ def _restore(
             )
         if damage:
             lock.check()
-        progress.start("waiting for the disk", None)
-        target.commit()
+        with stage(progress, "waiting for the disk"):
+            target.commit()
     except BaseException:
         target.abort()
         raise
@@ -134,21 +134,21 @@ def _write_anywhere(
     for extent in content.zero_extents():
         target.clear(extent.start, extent.length)
     plan = content.plan(can_read_back=True)
-    progress.start("restoring", plan.decoded_bytes)
     damage: list[DamagedExtent] = []
-    try:
-        for walked in content.walk(
-            plan,
-            target.write_ranges,
-            read_back=target.read_back,
-            keep_going=keep_going,
-            workers=workers,
-            spool_folder=target.folder,
-        ):
-            damage += walked.damage
-            progress.advance(walked.decoded_bytes)
-    except (IntegrityError, ObjectNotFound) as error:
-        raise name_damage(content, error) from error
+    with stage(progress, "restoring", plan.decoded_bytes):
+        try:
+            for walked in content.walk(
+                plan,
+                target.write_ranges,
+                read_back=target.read_back,
+                keep_going=keep_going,
+                workers=workers,
+                spool_folder=target.folder,
+            ):
+                damage += walked.damage
+                progress.advance(walked.decoded_bytes)
+        except (IntegrityError, ObjectNotFound) as error:
+            raise name_damage(content, error) from error
     damage.sort(key=lambda extent: extent.start)
     for extent in damage:
         target.clear(extent.start, extent.length)
@@ -170,8 +170,8 @@ def _write_in_order(
     with (
         content.open_in_order(progress=progress, workers=workers) as reader,
         OrderedPool(workers=workers, window=workers or count_workers()) as pool,
+        stage(progress, "restoring", size_bytes),
     ):
-        progress.start("restoring", size_bytes)
         for start, data, damaged in pool.map(read, range(0, size_bytes, _STREAM_SPAN_BYTES)):
             target.write(start, memoryview(data))
             progress.advance(len(data))

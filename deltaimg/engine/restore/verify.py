@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from deltaimg.arrays import distinct
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.errors import (
     IntegrityError,
     ObjectNotFound,
@@ -75,11 +75,12 @@ def verify(
     Raises:
         LockLost: others considered this run dead, and something that it reads was deleted meanwhile.
     """
+    progress = progress or NoProgress()
     with ReaderLock(repository, "verify", clock()) as lock:
-        verifier = _Verifier(
-            repository, lock, list(refs), percent, random.Random(seed), progress or NoProgress(), workers
-        )
-        return VerifyReport(verifier.verify_all(), verifier.keep_verified_share(clock()))
+        verifier = _Verifier(repository, lock, list(refs), percent, random.Random(seed), progress, workers)
+        results = verifier.verify_all()
+        with stage(progress, "recording what was verified"):
+            return VerifyReport(results, verifier.keep_verified_share(clock()))
 
 
 class _Verifier:
@@ -127,12 +128,12 @@ class _Verifier:
 
     def _verify(self, ref: SnapshotRef) -> VerifyResult:
         started = time.monotonic()
-        self._progress.start(f"planning {ref.label}", None)
         size_bytes = 0
         try:
-            manifest = load_snapshot(self._repository, ref).manifest
-            size_bytes = manifest.size_bytes
-            content = SnapshotContent(self._repository, manifest, self._index)
+            with stage(self._progress, f"planning {ref.label}"):
+                manifest = load_snapshot(self._repository, ref).manifest
+                size_bytes = manifest.size_bytes
+                content = SnapshotContent(self._repository, manifest, self._index)
         except SnapshotNotFound:
             raise
         except (SnapshotError, IntegrityError, ObjectNotFound, UnsupportedFormat) as error:
@@ -169,10 +170,10 @@ class _Verifier:
         is_done = np.where(is_own, self._is_verified[entries[chosen]], self._is_expanded[entries[chosen]])
         fresh = chosen[~is_done]
         plan = content.plan(RecordNumbers(fresh))
-        self._progress.start(f"verifying {ref.label}", plan.decoded_bytes)
-        for walked in content.walk(plan, None, keep_going=True, workers=self._workers):
-            self._progress.advance(walked.decoded_bytes)
-            self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
+        with stage(self._progress, f"verifying {ref.label}", plan.decoded_bytes):
+            for walked in content.walk(plan, None, keep_going=True, workers=self._workers):
+                self._progress.advance(walked.decoded_bytes)
+                self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
         if self._damaged:
             self._lock.check()
         self._is_verified[entries[chosen[is_own]]] = True
@@ -188,7 +189,6 @@ class _Verifier:
 
     def keep_verified_share(self, now: datetime) -> VerifiedSummary:
         """Record which packs were verified. A repository that cannot be written to is verified all the same."""
-        self._progress.start("recording what was verified", None)
         if self._sees_all:
             is_open = (self._is_needed & ~self._is_verified) | (self._is_source & ~self._is_needed & ~self._is_expanded)
         else:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from deltaimg.arrays import expand_ranges
 from deltaimg.engine.content.resolved import load_resolved
 from deltaimg.engine.pipeline import count_workers
-from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.recode import recode_records
 from deltaimg.errors import UsageError
 from deltaimg.format.limits import MAX_DELTA_DEPTH
@@ -64,11 +64,11 @@ def flatten(
         raise UsageError(f"deltas {max_depth} deep: it must be 0 to {MAX_DELTA_DEPTH}")
     progress, started = progress or NoProgress(), time.monotonic()
     with ImageLock(repository, ref.image, f"flatten of {ref.label}", clock()) as lock:
-        progress.start(f"loading {ref.label}", None)
-        manifest = load_snapshot(repository, ref).manifest
-        table = SlotTable(repository, load_index(repository))
-        runs = load_resolved(repository, manifest, table).map.runs
-        deep = _find_deep(table, table.used_records(runs), max_depth)
+        with stage(progress, f"loading {ref.label}"):
+            manifest = load_snapshot(repository, ref).manifest
+            table = SlotTable(repository, load_index(repository))
+            runs = load_resolved(repository, manifest, table).map.runs
+            deep = _find_deep(table, table.used_records(runs), max_depth)
         written = _recode(repository, table, deep, progress, clock, lock.check, workers or count_workers())
         lock.check()
     return FlattenResult(manifest, len(deep), written, time.monotonic() - started)

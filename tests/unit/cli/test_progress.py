@@ -123,7 +123,7 @@ def test_progress_goes_on_where_no_thread_can_be_started(
 
 def test_quiet_shows_warnings_only(said: Callable[[], list[str]]) -> None:
     with Terminal(is_quiet=True) as terminal:
-        terminal.start("backing up", MIB)
+        terminal.begin("backing up", MIB)
         terminal.advance(MIB)
         terminal.warn("a\x07b")
     assert said() == ["deltaimg: warning: a\\x07b"]

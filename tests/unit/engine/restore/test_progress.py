@@ -21,9 +21,6 @@ class Recorded:
     def __init__(self) -> None:
         self.stages: list[tuple[str, int | None, int]] = []
 
-    def start(self, task: str, total_bytes: int | None) -> None:
-        self.begin(task, total_bytes)
-
     def begin(self, task: str, total_bytes: int | None) -> None:
         self.stages.append((task, total_bytes, 0))
 
