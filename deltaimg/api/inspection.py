@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deltaimg.engine.inspect.benchmark import measure_machine as measure_machine
-from deltaimg.engine.inspect.explain import Explanation, explain_snapshot
 from deltaimg.engine.inspect.listing import describe_snapshots as describe_snapshots
 from deltaimg.engine.inspect.run import SnapshotLayout, inspect_snapshot
 from deltaimg.engine.inspect.run import inspect_repository as inspect_repository
+from deltaimg.engine.inspect.stored_content import StoredContent, find_stored_content
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
@@ -17,15 +17,15 @@ from deltaimg.repo.repository import Repository
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInspection:
-    """A snapshot's layout, and its explanation, None where that is not known."""
+    """A snapshot's layout, and its stored_content, None where that is not known."""
 
     layout: SnapshotLayout
-    explanation: Explanation | None
+    stored_content: StoredContent | None
 
 
 def inspect(repository: Repository, manifest: Manifest) -> SnapshotInspection:
     """Return both, told from metadata; raises SnapshotError, IntegrityError or StoreError."""
     index = load_index(repository)
     return SnapshotInspection(
-        inspect_snapshot(repository, manifest, index), explain_snapshot(repository, manifest, index)
+        inspect_snapshot(repository, manifest, index), find_stored_content(repository, manifest, index)
     )

@@ -8,8 +8,8 @@ from deltaimg.engine.backup.forecast import BackupForecast as BackupForecast
 from deltaimg.engine.check.findings import Finding as Finding
 from deltaimg.engine.check.run import CheckReport as CheckReport
 from deltaimg.engine.content.reader import SnapshotReader as SnapshotReader
-from deltaimg.engine.inspect.explain import Explanation as Explanation
 from deltaimg.engine.inspect.listing import ListedSnapshot as ListedSnapshot
+from deltaimg.engine.inspect.stored_content import StoredContent as StoredContent
 from deltaimg.engine.parity.add import ParityAdded as ParityAdded
 from deltaimg.engine.parity.protection import ParityProtection as ParityProtection
 from deltaimg.engine.prune.deletion import Waiting as Waiting

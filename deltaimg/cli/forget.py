@@ -131,7 +131,7 @@ def _parse_zone(name: str | None) -> tzinfo | None:
 
 def _print(terminal: Terminal, found: list[Forgotten], pruned: PruneResult | None, *, is_dry_run: bool) -> None:
     from deltaimg.cli.prune import print_result
-    from deltaimg.describe.forget import describe_forgotten, sum_freed
+    from deltaimg.describe.forget import describe_forgotten, sum_reclaimable
 
     if terminal.as_json:
         terminal.print_json(describe_forgotten(found, pruned, is_dry_run=is_dry_run))
@@ -144,8 +144,8 @@ def _print(terminal: Terminal, found: list[Forgotten], pruned: PruneResult | Non
         gone = len(each.plan.forgotten)
         count += gone
         verb = "would forget" if is_dry_run else "forgot"
-        freed = "" if each.freed is None else f", which frees {format_bytes(sum_freed([each]) or 0)}"
-        terminal.print(f"{each.image}: {verb} {gone} of {format_count(len(each.plan.verdicts), 'snapshot')}{freed}")
+        frees = "" if each.reclaimable is None else f", which frees {format_bytes(sum_reclaimable([each]) or 0)}"
+        terminal.print(f"{each.image}: {verb} {gone} of {format_count(len(each.plan.verdicts), 'snapshot')}{frees}")
         terminal.print()
     if pruned is not None:
         print_result(pruned, terminal)
@@ -157,15 +157,15 @@ def _print(terminal: Terminal, found: list[Forgotten], pruned: PruneResult | Non
 
 def _print_table(terminal: Terminal, found: Forgotten) -> None:
     assert found.plan is not None
-    groups = {group.refs[-1]: group.freed_bytes for group in found.freed or ()}
+    groups = {group.refs[-1]: group.reclaimable_bytes for group in found.reclaimable or ()}
     rows = []
     for each in found.plan.verdicts:
-        freed = format_bytes(groups[each.ref]) if each.ref in groups else "" if each.is_kept else "with the next"
+        frees = format_bytes(groups[each.ref]) if each.ref in groups else "" if each.is_kept else "with the next"
         row = [
             each.ref.label,
             format_moment(each.ref.taken_at, to_minutes=not terminal.is_verbose),
             "keep" if each.is_kept else "forget",
             ", ".join(each.rules),
         ]
-        rows.append(row if found.freed is None else [*row, freed])
-    terminal.print_table(_COLUMNS if found.freed is None else (*_COLUMNS, ">frees"), rows)
+        rows.append(row if found.reclaimable is None else [*row, frees])
+    terminal.print_table(_COLUMNS if found.reclaimable is None else (*_COLUMNS, ">frees"), rows)

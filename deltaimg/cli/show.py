@@ -9,7 +9,7 @@ from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_r
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
 
 if TYPE_CHECKING:
-    from deltaimg.api.results import Explanation, Manifest
+    from deltaimg.api.results import Manifest, StoredContent
 
 _SHOWN = 10
 
@@ -42,10 +42,10 @@ def show(
         manifest = found.manifest
         is_base_forgotten = is_forgotten(manifest.base, repository.list_snapshots(manifest.image))
         inspected = inspect(repository, manifest)
-        layout, explanation = inspected.layout, inspected.explanation
+        layout, stored_content = inspected.layout, inspected.stored_content
         if as_json:
             terminal.print_json(
-                describe_snapshot(found, is_base_forgotten=is_base_forgotten) | describe_layout(layout, explanation)
+                describe_snapshot(found, is_base_forgotten=is_base_forgotten) | describe_layout(layout, stored_content)
             )
             return
         done = manifest.statistics
@@ -88,11 +88,11 @@ def show(
             ]
         )
         _print_unreadable(terminal, manifest, is_verbose=verbose)
-        if explanation is None:
+        if stored_content is None:
             why = "its base is forgotten" if is_base_forgotten else "a clock was set back, or its base is damaged"
             terminal.remark(f"what it stored and why is not known: {why}")
         else:
-            _print_explanation(terminal, manifest, explanation, is_verbose=verbose)
+            _print_stored_content(terminal, manifest, stored_content, is_verbose=verbose)
 
 
 def _print_unreadable(terminal: Terminal, manifest: Manifest, *, is_verbose: bool) -> None:
@@ -116,11 +116,13 @@ def _tell_since(manifest: Manifest, *, is_forgotten: bool) -> str:
     return since + (", which is forgotten" if is_forgotten else "")
 
 
-def _print_explanation(terminal: Terminal, manifest: Manifest, explanation: Explanation, *, is_verbose: bool) -> None:
+def _print_stored_content(
+    terminal: Terminal, manifest: Manifest, stored_content: StoredContent, *, is_verbose: bool
+) -> None:
     plain = (
-        ("same" if manifest.base else "empty", explanation.same_bytes),
-        ("zeros now", explanation.zero_bytes),
-        ("deduplicated", explanation.referenced_bytes),
+        ("same" if manifest.base else "empty", stored_content.same_bytes),
+        ("zeros now", stored_content.zero_bytes),
+        ("deduplicated", stored_content.referenced_bytes),
     )
     rows = [[name, "", format_bytes(size), "", ""] for name, size in plain]
     rows += [
@@ -131,15 +133,15 @@ def _print_explanation(terminal: Terminal, manifest: Manifest, explanation: Expl
             format_bytes(kind.payload_bytes),
             _format_ratio(kind.content_bytes, kind.payload_bytes),
         ]
-        for kind in explanation.stored
+        for kind in stored_content.stored
     ]
     terminal.print("")
     terminal.print_table(("blocks", ">records", ">content", ">stored as", ">ratio"), rows)
-    parts = explanation.contributors if is_verbose else explanation.contributors[:_SHOWN]
+    parts = stored_content.contributors if is_verbose else stored_content.contributors[:_SHOWN]
     if not parts:
         return
     terminal.print("")
-    total = max(1, explanation.payload_bytes)
+    total = max(1, stored_content.payload_bytes)
     terminal.print_table(
         (">from byte", ">to byte", ">new content", ">stored as", ">of all"),
         [

@@ -18,14 +18,14 @@ def describe_forgotten(found: list[Forgotten], pruned: PruneResult | None, *, is
     """Return the outcome of a forget, and of the prune that followed it."""
     images = [_describe_image(each, is_dry_run=is_dry_run) for each in found]
     described = {"images": images, "prune": None if pruned is None else describe_prune(pruned)}
-    return described | ({"frees_bytes": sum_freed(found)} if is_dry_run else {})
+    return described | ({"frees_bytes": sum_reclaimable(found)} if is_dry_run else {})
 
 
-def sum_freed(found: list[Forgotten]) -> int | None:
+def sum_reclaimable(found: list[Forgotten]) -> int | None:
     """Return what some images free together, None if it is not known."""
-    if any(each.plan is not None and each.freed is None for each in found):
+    if any(each.plan is not None and each.reclaimable is None for each in found):
         return None
-    return sum(group.freed_bytes for each in found for group in each.freed or ())
+    return sum(group.reclaimable_bytes for each in found for group in each.reclaimable or ())
 
 
 def _describe_image(found: Forgotten, *, is_dry_run: bool) -> dict[str, Any]:
@@ -39,10 +39,13 @@ def _describe_image(found: Forgotten, *, is_dry_run: bool) -> dict[str, Any]:
         "forgotten": len(found.plan.forgotten),
         "snapshots": [_describe_verdict(each) for each in found.plan.verdicts],
     }
-    if found.freed is None:
+    if found.reclaimable is None:
         return described
-    groups = [{"snapshots": [ref.id for ref in each.refs], "frees_bytes": each.freed_bytes} for each in found.freed]
-    return described | {"frees_bytes": sum_freed([found]), "groups": groups}
+    groups = [
+        {"snapshots": [ref.id for ref in each.refs], "frees_bytes": each.reclaimable_bytes}
+        for each in found.reclaimable
+    ]
+    return described | {"frees_bytes": sum_reclaimable([found]), "groups": groups}
 
 
 def _describe_verdict(verdict: Verdict) -> dict[str, Any]:

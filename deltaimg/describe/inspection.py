@@ -10,11 +10,11 @@ from deltaimg.describe.parts import describe_extents
 
 if TYPE_CHECKING:
     from deltaimg.engine.inspect.diff import Difference
-    from deltaimg.engine.inspect.explain import Explanation
     from deltaimg.engine.inspect.run import RepositoryTotals, SnapshotLayout
+    from deltaimg.engine.inspect.stored_content import StoredContent
 
 
-def describe_layout(layout: SnapshotLayout, explanation: Explanation | None) -> dict[str, object]:
+def describe_layout(layout: SnapshotLayout, stored_content: StoredContent | None) -> dict[str, object]:
     """Return what a snapshot consists of, and what its backup stored and why, null where that is not known."""
     return {
         "data_bytes": layout.data_bytes,
@@ -28,7 +28,7 @@ def describe_layout(layout: SnapshotLayout, explanation: Explanation | None) -> 
         "depth": layout.depth,
         "restore_cost": round(layout.restore_cost, 3),
         "read_amplification": round(layout.read_amplification, 3),
-        "explanation": None if explanation is None else asdict(explanation),
+        "stored_content": None if stored_content is None else asdict(stored_content),
     }
 
 

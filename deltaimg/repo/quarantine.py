@@ -11,18 +11,18 @@ from deltaimg.repo.keys import QUARANTINE
 from deltaimg.repo.objects import Objects
 
 
-def put_aside(objects: Objects, name: str) -> None:
+def move_to_quarantine(objects: Objects, name: str) -> None:
     """Move a damaged object to `quarantine/`, under another name where its own is taken there."""
     with suppress(ObjectNotFound):
-        _name_aside(name, lambda aside: objects.move(name, aside))
+        _name_in_quarantine(name, lambda new_name: objects.move(name, new_name))
 
 
-def keep_aside(objects: Objects, name: str, data: bytes) -> None:
+def copy_to_quarantine(objects: Objects, name: str, data: bytes) -> None:
     """Keep the bytes of a damaged object under `quarantine/`, the object itself staying where it is."""
-    _name_aside(name, lambda aside: objects.put_bytes(aside, [data]))
+    _name_in_quarantine(name, lambda new_name: objects.put_bytes(new_name, [data]))
 
 
-def _name_aside(name: str, give: Callable[[str], object]) -> None:
+def _name_in_quarantine(name: str, give: Callable[[str], object]) -> None:
     """Give what `name` holds the first free name under `quarantine/`."""
     for number in range(1, 1000):
         with suppress(ObjectExists):

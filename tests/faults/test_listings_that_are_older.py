@@ -13,9 +13,9 @@ from deltaimg.api.repositories import find_snapshot, list_snapshots
 from deltaimg.api.retention import flatten, plan_prune
 from deltaimg.api.verification import check, verify
 from deltaimg.engine.check.findings import Severity
-from deltaimg.engine.inspect.explain import explain_snapshot
 from deltaimg.engine.inspect.listing import describe_snapshots
 from deltaimg.engine.inspect.run import inspect_repository, inspect_snapshot
+from deltaimg.engine.inspect.stored_content import find_stored_content
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.forget import forget, forget_images
 from deltaimg.errors import SnapshotNotFound
@@ -67,7 +67,7 @@ def sum_up(repository: Repository, ref: SnapshotRef) -> None:
 def show(repository: Repository, ref: SnapshotRef) -> None:
     manifest = find_snapshot(repository, ref.id).manifest
     inspect_snapshot(repository, manifest, load_index(repository))
-    explain_snapshot(repository, manifest, load_index(repository))
+    find_stored_content(repository, manifest, load_index(repository))
 
 
 def verify_one(repository: Repository, ref: SnapshotRef) -> None:

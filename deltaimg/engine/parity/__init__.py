@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reed-Solomon parity over packs: nothing else needs it, and it gives back only bytes that the name of a pack promises."""
+"""Reed-Solomon parity over packs: nothing else depends on it, and what it recovers is verified by the name of the pack."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cover packs by Reed-Solomon parity where they are not, and remove parity that is of no use any more.
+"""Add Reed-Solomon parity for packs without it, and remove parity that is no longer useful.
 
-Reads   the tables of all parity objects, the index, and each pack that is to be covered, whole.
+Reads   the tables of all parity objects, the index, and the whole of each pack that gets parity.
 Memory  the planes of one object, at most 128 MiB, and a pack for each thread and two more.
-Always  a new object is durable before one that it replaces is removed, and only packs whose bytes are what their names
-        promise get into it.
+Always  a new object is durable before one that it replaces is removed, and only packs whose bytes match their names
+        are covered by it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WORKERS = 2
 
 @dataclass(frozen=True, slots=True)
 class ParityAdded:
-    """What a run did."""
+    """The result of one run."""
 
     groups: int
     packs: int
@@ -45,7 +45,7 @@ class ParityAdded:
     removed_groups: int
     removed_bytes: int
     damaged: tuple[str, ...]
-    """Packs that cannot be read or are not what their names promise: they were left out."""
+    """Packs that cannot be read or do not match their names: they were left out."""
     protection: ParityProtection
 
 
@@ -57,10 +57,10 @@ def add_parity(
     is_thorough: bool = False,
     progress: Progress | None = None,
 ) -> ParityAdded:
-    """Cover every pack that no parity object covers, or too weak a one, by parity of `percent` of it.
+    """Store parity of `percent` for every pack that has none, or less.
 
     Args:
-        is_thorough: read all parity that there is, and make anew what is damaged of it.
+        is_thorough: read all parity that there is, and compute what is damaged again.
 
     Raises:
         ParityUnusable: the library that computes is not installed.
@@ -105,7 +105,7 @@ class _Adder:
         )
 
     def _protect(self, packs: Sequence[PackSize]) -> None:
-        """Store a parity object for packs, those left out that turn out to be damaged."""
+        """Store a parity object for packs; damaged ones are left out."""
         while packs:
             object_parts = self._compute(packs)
             if object_parts is not None:
@@ -118,7 +118,7 @@ class _Adder:
             packs = [pack for pack in packs if pack.digest not in self._damaged]
 
     def _compute(self, packs: Sequence[PackSize]) -> list[bytes | memoryview] | None:
-        """Return the parity object of packs, or None once a damaged one is among them, which is remembered."""
+        """Return the parity object of packs; None if one of them is damaged, which is noted in `_damaged`."""
         shape = choose_shape((pack.size_bytes for pack in packs), self._percent)
         code = ReedSolomon(shape.data_columns, shape.parity_columns)
         plane_bytes = shape.stripe_count * shape.shard_bytes
@@ -153,7 +153,7 @@ class _Adder:
         return parts
 
     def _read(self, shard_bytes: int, pack: PackSize) -> tuple[memoryview, Digests] | None:
-        """Return a pack and the digests of its shards; None if it cannot be read or is not what its name promises."""
+        """Return a pack and the digests of its shards; None if it cannot be read or does not match its name."""
         try:
             data = self._repository.objects.get_bytes(pack_name(pack.digest))
         except (IntegrityError, ObjectNotFound, StoreUnavailable):
@@ -164,7 +164,7 @@ class _Adder:
 
 
 def _accumulate(code: ReedSolomon, content: memoryview, planes: Sequence[memoryview], at: int) -> None:
-    """Add what stands at offset `at` of a group to its planes, column by column."""
+    """Add content at offset `at` of a group to its planes, column by column."""
     plane_bytes = len(planes[0])
     start = 0
     while start < len(content):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which packs get parity together, and which parity objects are no longer of use: a plan, before anything is done.
+"""Which packs get parity together, and which parity objects are no longer useful: a plan, before anything is changed.
 
-A group is made anew when prune took packs out of it, when it is damaged or weaker than what is asked for, and when it is small
-beside the new packs: so nightly runs leave few groups, and each pack is read again a few times in all. A group with a lost pack
-stays as it is: it may be all that can bring the pack back.
+A group is computed again when prune removed packs of it, when it is damaged or weaker than requested, and when it is small
+compared with the new packs: so nightly runs leave few groups, and each pack is read a few times in its life. A group with a
+lost pack stays as it is: it may be the only way to recover the pack.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from deltaimg.model import KIB, MIB
 from deltaimg.repo.parity import ParityGroup
 
 MAX_PARITY_BYTES = 128 * MIB
-"""Of the planes of one object, which are made in memory."""
+"""Bound on the planes of one object, which are computed in memory."""
 MAX_GROUP_BYTES = 8192 * MIB
 _FULL = 0.75
-"""A group of at least this part of what a group may have is left alone."""
+"""A group that has at least this share of the largest size is kept."""
 _GROWTH = 4
-"""A smaller one is made anew together with new packs once it is at most so many times as large as they are."""
+"""A smaller one is computed again, together with new packs, once it is at most this many times as large as they are."""
 _COLUMNS = 60
 _MAX_COLUMNS = 200
 _SHARDS = 4096
@@ -59,7 +59,7 @@ def choose_shape(pack_sizes: Iterable[int], percent: float) -> Shape:
     """Return the arrangement that gives packs of these sizes parity of at least `percent` of them.
 
     Shards are as small as the tables allow, so that damage of a sector takes no more than it must; columns are about 60,
-    so that damage in several places is made good as well as damage in one.
+    so that damage in several places can be repaired as well as damage in one.
     """
     sizes = list(pack_sizes)
     shard_bytes = _MIN_SHARD_BYTES
@@ -115,7 +115,7 @@ def _covered(groups: Iterable[ParityGroup]) -> set[str]:
 
 
 def _drop_doubles(kept: list[ParityGroup], superseded: list[ParityGroup], needed: Mapping[str, int | None]) -> None:
-    """Move groups whose packs others cover, too, to `superseded`: a run that was interrupted left them."""
+    """Move groups whose packs other groups cover as well to `superseded`: a run that was interrupted left them."""
     times = Counter(pack for group in kept for pack in group.layout.packs)
     for group in sorted(kept, key=lambda each: each.pack_bytes):
         if all(times[pack] > 1 for pack in group.layout.packs if pack in needed):
@@ -143,7 +143,7 @@ def _gather_small(
 
 
 def _take_out(kept: list[ParityGroup], superseded: list[ParityGroup]) -> None:
-    """Remove from `kept` what is in `superseded` by now."""
+    """Remove from `kept` what is now in `superseded`."""
     names = {group.name for group in superseded}
     kept[:] = [group for group in kept if group.name not in names]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which packs are to be covered by parity, which are, and what they could lose.
+"""Which packs should have parity, which have it, and how much damage it can repair.
 
 Reads   the tables of all parity objects, the index, and the names and sizes of packs.
 """
@@ -23,7 +23,7 @@ from deltaimg.repo.repository import Repository
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """One parity object, and what its packs could still lose."""
+    """One parity object, and how much damage of its packs it can still repair."""
 
     name: str
     packs: int
@@ -35,11 +35,11 @@ class GroupState:
     lost_packs: int
     """Packs of it that are missing and needed."""
     survives_bytes: int
-    """Damage in one place, of so many bytes, can be made good wherever it is."""
+    """Damage of this many contiguous bytes can be repaired, wherever it is."""
     survives_packs: int
-    """So many packs may be lost as a whole, whichever they are."""
+    """This many whole packs may be lost, whichever they are."""
     damaged_parts: int
-    """Of the object itself, where that was looked for; they make it weaker than is said above."""
+    """Damaged shards of the object itself, where that was checked; they make it weaker than the figures above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class ParityProtection:
     lost: tuple[str, ...]
     """Packs that the index names and the store does not have."""
     damage: tuple[DeltaimgError, ...]
-    """What was met at parity objects whose tables cannot be read."""
+    """Errors of parity objects whose tables cannot be read."""
 
     @property
     def parity_bytes(self) -> int:
@@ -62,7 +62,7 @@ class ParityProtection:
 
 
 def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityProtection:
-    """Tell what parity there is, from listings and tables; with `is_thorough`, read all parity for damage, too."""
+    """Return what parity there is, from listings and tables; with `is_thorough`, read all parity to find damage as well."""
     with ReaderLock(repository, "parity show", datetime.now(UTC)) as lock:
         protection = measure_protection(list_needed(repository), load_parity(repository, is_thorough=is_thorough))
         if protection.damage or protection.lost:
@@ -87,9 +87,9 @@ def measure_protection(needed: dict[str, int | None], parity: ParityGroups) -> P
 
 
 def list_needed(repository: Repository) -> dict[str, int | None]:
-    """Return each pack that is to stay and that the index names, oldest first, with its size, None for one that is not there.
+    """Return the packs that the index names and that are not pending deletion, oldest first, with sizes; None if missing.
 
-    Packs that nothing names are what an unfinished backup left; where the index is damaged, nobody knows, and all count.
+    Packs that no index names were left by an unfinished backup. Where the index is damaged, all packs count.
     """
     # Before the index: what is listed later waits for this run's lock.
     pending = {pack for each in load_deletions(repository) for pack in each.objects.packs}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read packs, and put good bytes in the place of those that are damaged or missing, where parity has them.
+"""Read packs, and replace those that are damaged or missing by what parity recovers.
 
-Reads   every pack that the index names, whole; for one that is damaged, all of its group.
+Reads   every pack that the index names; for a damaged one, all of its group.
 Memory  a pack for each thread and two more, and what `repo/parity.py` says.
-Always  a pack is replaced at once, by bytes whose digest is its name, and by nothing else.
+Always  a pack is replaced atomically, and only by bytes whose digest is its name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WORKERS = 2
 
 @dataclass(frozen=True, slots=True)
 class PacksRepaired:
-    """What was read, and what became of the packs that were not what they should be."""
+    """What was read, and the packs that were repaired or could not be."""
 
     packs: int
     read_bytes: int
@@ -39,7 +39,7 @@ class PacksRepaired:
 def repair_packs(
     repository: Repository, *, clock: Callable[[], datetime], progress: Progress | None = None
 ) -> PacksRepaired:
-    """Hold every pack against its name, and make good by parity what is damaged or missing.
+    """Verify every pack by its name, and repair those that are damaged or missing from parity.
 
     Raises:
         ParityUnusable: something is to be computed, and the library for it is not installed.
@@ -73,13 +73,13 @@ def repair_packs(
 
 
 def put_back(repository: Repository, pack: str, parity: ParityGroups, check: Callable[[], None]) -> bool:
-    """Put the good bytes of a pack in its place; tell whether there is parity for it.
+    """Recover a pack and store it; return whether there is parity for it.
 
     Args:
-        check: asked for just before; raises where this run may not write any more.
+        check: called just before; raises if this run may no longer write.
 
     Raises:
-        ParityExhausted: more is lost than its parity can make good.
+        ParityExhausted: more is lost than its parity can recover.
     """
     content = recover_pack(repository, pack, parity)
     if content is None:

@@ -45,7 +45,7 @@ from deltaimg.repo.lock_holder import FoundLock, list_locks
 from deltaimg.repo.lock_waiting import LockWaiting
 from deltaimg.repo.lock_watch import remove_stale_locks
 from deltaimg.repo.object_kinds import MAP, SIGNATURE
-from deltaimg.repo.quarantine import put_aside
+from deltaimg.repo.quarantine import move_to_quarantine
 from deltaimg.repo.reachability import Reachable, close_over_sources, mark
 from deltaimg.repo.repository import Repository
 
@@ -142,7 +142,7 @@ def _load_sound(repository: Repository, lock: MaintenanceLock, progress: Progres
         lock.check()
         progress.warn(f"{error}; what it listed is not deleted now")
         with suppress(StoreError):
-            put_aside(repository.objects, name)
+            move_to_quarantine(repository.objects, name)
 
     pending = load_deletions(repository, set_aside)
     for name in list_orphaned_locks(repository):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A damaged repository made whole: what is stored proved itself by its name or its id, and nothing is deleted, only moved."""
+"""Repair of a damaged repository. What is stored was verified by its name or its id; damaged objects are moved, not deleted."""

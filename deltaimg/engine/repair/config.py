@@ -13,7 +13,7 @@ from deltaimg.repo.repository import Repository
 
 
 def is_config_whole(repository: Repository) -> bool:
-    """Tell whether the config can be read."""
+    """Return whether the config can be read."""
     try:
         repository.objects.get(CONFIG, CONFIG_NAME)
     except (ObjectNotFound, IntegrityError, UnsupportedFormat):
@@ -22,7 +22,7 @@ def is_config_whole(repository: Repository) -> bool:
 
 
 def restore_config(repository: Repository, copy: Repository, check_lock: Callable[[], None]) -> bool:
-    """Put the copy's config in the place of the own one; return whether that left something in quarantine."""
+    """Replace the config by the copy's; return whether the old one was moved to quarantine."""
     is_kept = keep_what_is_replaced(repository, CONFIG_NAME, data := copy.objects.get_bytes(CONFIG_NAME))
     repository.objects.replace_bytes(CONFIG_NAME, [data], check_lock)
     return is_kept

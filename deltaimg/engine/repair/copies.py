@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects that a damaged repository takes whole from another copy of itself, or from where a link in their place leads."""
+"""Undamaged objects taken from another copy of the repository, or from where a symbolic link in their place points."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from deltaimg.format.map import MAPS
 from deltaimg.repo.annotations import list_annotations
 from deltaimg.repo.keys import QUARANTINE, find_kind, has_own_digest, is_named_by_digest
 from deltaimg.repo.object_kinds import MANIFEST, MAP
-from deltaimg.repo.quarantine import keep_aside, put_aside
+from deltaimg.repo.quarantine import copy_to_quarantine, move_to_quarantine
 from deltaimg.repo.repository import Repository
 
 Copies = dict[str, Repository]
-"""Names of objects, and where each is whole."""
+"""Names of objects, and the repository that has each undamaged."""
 
 
 def find_copies(checker: Checker, copy: Repository | None) -> Copies:
-    """Return the objects that are damaged or missing here and whole elsewhere, what they need before them.
+    """Return the objects that are damaged or missing here and undamaged elsewhere; an object follows what it refers to.
 
-    Each call may find more: what a manifest needs that came from the copy is missing only once the manifest is there.
+    Each call may find more: what a manifest refers to is found missing only once the manifest has been copied.
     """
     repository = checker.repository
     found: Copies = {}
@@ -37,23 +37,23 @@ def find_copies(checker: Checker, copy: Repository | None) -> Copies:
             if _is_whole(copy, name):
                 found[name] = copy
                 found |= {each: copy for each in _list_maps(checker, copy, name) if each not in found}
-    # Manifests last: what they name comes before them.
+    # Manifests last, after everything that they refer to.
     return dict(sorted(found.items(), key=lambda each: (each[0].startswith(SNAPSHOTS), each[0])))
 
 
 def copy_objects(repository: Repository, copies: Copies, check_lock: Callable[[], None]) -> list[str]:
-    """Take objects from where they are whole; return the names of damaged ones that were put aside.
+    """Copy undamaged objects; return the names of the damaged ones that were quarantined.
 
-    Each takes the place of the damaged one at once: a manifest that was away for a moment would be one that was forgotten.
+    Each replaces the damaged one atomically: a manifest that is absent for a moment would be taken for a forgotten snapshot.
     """
-    aside = []
+    quarantined = []
     for name, copy in copies.items():
         data = copy.objects.get_bytes(name)
         if keep_what_is_replaced(repository, name, data):
-            aside.append(name)
+            quarantined.append(name)
         check_lock()
         repository.objects.take_from(copy.objects, name, data, check_lock)
-    return aside
+    return quarantined
 
 
 def keep_what_is_replaced(repository: Repository, name: str, data: bytes) -> bool:
@@ -61,18 +61,18 @@ def keep_what_is_replaced(repository: Repository, name: str, data: bytes) -> boo
     try:
         found = repository.objects.get_bytes(name)
     except NotAnObject:
-        put_aside(repository.objects, name)
+        move_to_quarantine(repository.objects, name)
         return True
     except DeltaimgError:
         return False
     if found == data:
         return False
-    keep_aside(repository.objects, name, found)
+    copy_to_quarantine(repository.objects, name, found)
     return True
 
 
 def _list_replaced(checker: Checker) -> Iterator[str]:
-    """Yield names of objects where something else lies: a link, a folder."""
+    """Yield names of objects in whose place there is something else: a link, a folder."""
     for name in checker.findings.names(FindingKind.FOREIGN):
         if _can_be_copied(name) and name not in checker.sizes:
             yield name
@@ -86,13 +86,13 @@ def _list_wanted(checker: Checker, copy: Repository) -> set[str]:
     quarantined = {ref.object_name for ref in repository.list_quarantined()} - sizes.keys()
     wanted |= quarantined
     if not any(name.startswith(SNAPSHOTS) for name in sizes) and any(name.startswith(MAPS) for name in sizes):
-        wanted |= {ref.object_name for ref in copy.list_snapshots()}  # Nobody forgets all that there is.
+        wanted |= {ref.object_name for ref in copy.list_snapshots()}  # All manifests are lost.
     wanted |= set(_list_lost_annotations(repository, copy))
     return {name for name in wanted if _can_be_copied(name)}
 
 
 def _list_lost_annotations(repository: Repository, copy: Repository) -> Iterator[str]:
-    """Yield what the copy has that was said later than all that is here: it is written once, and replaced by what is newer."""
+    """Yield the copy's annotations that are newer than all of this repository: an annotation is replaced by newer ones only."""
     own, known = list_annotations(repository), {(ref.image, ref.id) for ref in repository.list_snapshots()}
     for snapshot, names in list_annotations(copy).items():
         if snapshot in known and _numbers(names)[-1] > max(_numbers(own.get(snapshot, [])), default=0):
@@ -105,7 +105,7 @@ def _numbers(names: Iterable[str]) -> list[int]:
 
 
 def _list_maps(checker: Checker, copy: Repository, name: str) -> Iterator[str]:
-    """Yield the maps that a snapshot of the copy lists, that are not here and are whole there."""
+    """Yield the maps of a snapshot of the copy that are missing here and undamaged there."""
     if not name.startswith(SNAPSHOTS):
         return
     for each in (MAP.name_of(digest) for digest in copy.objects.get(MANIFEST, name).maps):
@@ -114,13 +114,13 @@ def _list_maps(checker: Checker, copy: Repository, name: str) -> Iterator[str]:
 
 
 def _can_be_copied(name: str) -> bool:
-    """Tell whether an object never changes, so that a copy of it is it."""
+    """Return whether objects of this name never change, so that any copy is the same."""
     is_ours = find_kind(name) is not None and not name.startswith(QUARANTINE)
     return is_ours and (is_named_by_digest(name) or name.startswith((SNAPSHOTS, ANNOTATIONS)))
 
 
 def _is_whole(copy: Repository, name: str) -> bool:
-    """Tell whether a repository has an object as its name says that it was written."""
+    """Return whether a repository has the object, and its content matches its name."""
     with suppress(IntegrityError, StoreError, UnsupportedFormat):
         data = copy.objects.get_bytes(name)
         if name.startswith(SNAPSHOTS):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Index objects made anew: for packs that none names, and in place of those that name what is not there any more."""
+"""New index objects: for packs that no index names, and in place of those that name what is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deltaimg.format.index import IndexObject
 from deltaimg.format.signature import SignatureObject
 from deltaimg.repo.index_edit import select_entries
 from deltaimg.repo.object_kinds import INDEX, SIGNATURE
-from deltaimg.repo.quarantine import put_aside
+from deltaimg.repo.quarantine import move_to_quarantine
 from deltaimg.repo.repository import Repository
 
 
@@ -37,20 +37,20 @@ class IndexRepair:
     def index_packs(self, now_us: int) -> int:
         """Index all packs that were scanned; return how many."""
         for content in self._plan.scanned:
-            mended = self._give_digests(content, np.ones(len(content.entries), np.bool_))
-            if mended is not None and len(mended.entries):
-                self._put(replace(mended, created_us=now_us))
-                self._indexed |= {row.tobytes() for row in mended.entries["id"]}
+            repaired = self._give_digests(content, np.ones(len(content.entries), np.bool_))
+            if repaired is not None and len(repaired.entries):
+                self._put(replace(repaired, created_us=now_us))
+                self._indexed |= {row.tobytes() for row in repaired.entries["id"]}
         return len(self._plan.scanned)
 
     def rewrite_indexes(self, checker: Checker, made: set[bytes]) -> list[str]:
-        """Replace index objects some of whose records lie elsewhere now, lost their digests, or are lost and not needed.
+        """Replace index objects some of whose records were moved, lost their digests, or are lost and not needed.
 
         Returns:
             the names of those that were replaced.
 
         Args:
-            made: records that were stored anew by this repair.
+            made: records that this repair has stored again.
         """
         catalog, plan = checker.catalog, self._plan
         is_dead = ~catalog.has_place
@@ -68,18 +68,18 @@ class IndexRepair:
                 continue
             content = read_index(self._repository, name)
             is_elsewhere = is_useless[part] | (dead & self._lies_elsewhere(content.entries["id"], made))
-            mended = self._give_digests(content, blank) if blank.any() else content
-            if mended is None or (mended is content and not is_elsewhere.any()):
+            repaired = self._give_digests(content, blank) if blank.any() else content
+            if repaired is None or (repaired is content and not is_elsewhere.any()):
                 continue
-            rest = select_entries(mended, ~is_elsewhere)
+            rest = select_entries(repaired, ~is_elsewhere)
             if len(rest.entries):
                 self._put(rest)
-            put_aside(self._repository.objects, name)
+            move_to_quarantine(self._repository.objects, name)
             superseded.append(name)
         return superseded
 
     def _find_useless(self, checker: Checker, is_bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Return which of the bad entries no snapshot needs: of none, while a snapshot's manifest cannot be read."""
+        """Return which of the bad entries no snapshot needs: none of them while any manifest cannot be read."""
         refs = {ref.id for ref in (*self._repository.list_snapshots(), *self._repository.list_quarantined())}
         if refs - checker.manifests.keys():
             return np.zeros(len(is_bad), np.bool_)
@@ -87,7 +87,7 @@ class IndexRepair:
         return useless
 
     def _lies_elsewhere(self, ids: npt.NDArray[np.uint8], made: set[bytes]) -> npt.NDArray[np.bool_]:
-        """Return which records are in a sound pack, or were made anew."""
+        """Return which records are in an undamaged pack, or were stored again."""
         index = self._plan.index
         found = index.find(ids)
         is_made = np.array([row.tobytes() in made or row.tobytes() in self._indexed for row in ids], np.bool_)
@@ -99,8 +99,8 @@ class IndexRepair:
     def _give_digests(self, content: IndexObject, is_blank: npt.NDArray[np.bool_]) -> IndexObject | None:
         """Return an index object whose entries all have digests, by a signature that is left or by a new one.
 
-        Entries for which there are none stay as they are, unless all of the object's are to be found: then they are left out.
-        None where there is nothing that could be done.
+        Entries without digests stay as they are; where the object's other records are all found, these are left out.
+        None where nothing could be repaired.
         """
         known = {
             int(place): self._find_digests(content.entries["id"][place].tobytes()) for place in np.flatnonzero(is_blank)

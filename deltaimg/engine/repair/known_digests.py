@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The digests of records that a repair deals with, from whatever signatures can still be read."""
+"""Digests of the records that a repair handles, from the signatures that can still be read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KnownDigests:
 
 
 def find_digests(repository: Repository, wanted: set[bytes]) -> dict[bytes, KnownDigests]:
-    """Return the digests of those of the records `wanted` that a signature has; their ids prove them."""
+    """Return the digests of those of the records `wanted` that a signature has, verified by the records' ids."""
     found: dict[bytes, KnownDigests] = {}
     for listed in list(repository.objects.list(SIGNATURES)):
         name = digest_of(listed.name)

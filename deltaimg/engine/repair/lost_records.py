@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records that are lost, made anew from where their content still is: the live image, or another copy of the repository.
+"""Lost records, encoded again from their content in the live image or in another copy of the repository.
 
-Of a record that is to be found in an image, all blocks must be there, wherever in it: a record's id names the digests of all
-its blocks, and the maps that refer to it are not rewritten.
+All blocks of a record must be in the image, at any offset: the record's id depends on the digests of all
+its blocks, and maps that refer to it are not rewritten.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.encode import EncodedRecord, Encoder
 from deltaimg.engine.content.spool import Spool
 from deltaimg.engine.progress import Progress, stage
-from deltaimg.engine.repair.record_prover import RecordProver
+from deltaimg.engine.repair.record_verifier import RecordVerifier
 from deltaimg.engine.scan import Scanner, count_span_bytes
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
 from deltaimg.format.limits import MAX_RECORD_BYTES
@@ -29,7 +29,7 @@ from deltaimg.repo.repository import Repository
 
 
 class RecordMaker:
-    """Encodes content whose digests are known as records that stand alone."""
+    """Encodes content whose digests are known as literal records."""
 
     def __init__(self, repository: Repository, level: int = 3) -> None:
         self._repository, self._level = repository, level
@@ -47,15 +47,15 @@ class RecordMaker:
 
 
 def make_from_copy(copy: Repository, wanted: dict[bytes, int], maker: RecordMaker) -> Iterator[EncodedRecord]:
-    """Yield those of the lost records that another copy of the repository has whole.
+    """Yield those of the lost records that another copy of the repository has undamaged.
 
     Args:
         wanted: the size of the blocks of each lost record, by its id.
     """
-    prover = RecordProver(copy, load_index(copy))
+    verifier = RecordVerifier(copy, load_index(copy))
     for record_id, block_bytes in wanted.items():
         try:
-            found = prover.expand(record_id)
+            found = verifier.expand(record_id)
         except (IntegrityError, StoreError, UnsupportedFormat):
             continue
         yield maker.make(found.content, found.digests, block_bytes, found.kept)

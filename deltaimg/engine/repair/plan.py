@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a repair has to do, told from a check that read all packs."""
+"""What a repair has to do, derived from a check that read all packs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from deltaimg.arrays import distinct
 from deltaimg.engine.check.findings import FindingKind
 from deltaimg.engine.check.run import Checker
-from deltaimg.engine.repair.record_prover import find_records, index_records
+from deltaimg.engine.repair.record_verifier import find_records, index_records
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.annotation import ANNOTATIONS
 from deltaimg.format.deletion import DELETIONS
@@ -30,16 +30,16 @@ from deltaimg.repo.repository import Repository
 
 @dataclass(frozen=True, slots=True)
 class RepairPlan:
-    """What there is to do."""
+    """The steps of a repair, as data."""
 
     damaged: set[str]
-    """Objects to put aside."""
+    """Objects to quarantine."""
     index: LoadedIndex
-    """All records that lie in packs, those in damaged packs second choice; without digests."""
+    """All records in packs, without digests; a record in an undamaged pack is preferred."""
     scanned: list[IndexObject]
-    """Sound packs that need an index, read record by record."""
+    """Undamaged packs that need an index, read record by record."""
     salvage: dict[str, dict[int, bytes]]
-    """Of each damaged pack, the places and ids of good records that are in no sound pack."""
+    """Of each damaged pack, the offsets and ids of good records that are in no undamaged pack."""
     lost: dict[bytes, int]
     """Records that snapshots need and that are in no pack, and the size of their blocks."""
     wanted_ids: set[bytes]
@@ -47,14 +47,14 @@ class RepairPlan:
 
 
 def plan_repair(checker: Checker) -> RepairPlan:
-    """Sort out what is where."""
+    """Return the plan; reads the packs that no index names, or that one describes wrongly."""
     damaged = {
         name
         for name in checker.findings.names(FindingKind.DAMAGED)
-        # What is said about a snapshot stays where it is: without it, a pinned one would pass for one that is not.
+        # Annotations stay: without its annotation a pinned snapshot would count as not pinned.
         if name in checker.sizes and not name.startswith(ANNOTATIONS) and _is_damaged_still(checker.repository, name)
     }
-    # Without them a prune starts a new list, and a verify a new record: each only says what the repository would do next.
+    # Lists of deletions and the record of verified packs can be quarantined: prune and verify start new ones.
     damaged |= {
         name for name in checker.findings.names(FindingKind.DAMAGED) if name == VERIFIED or name.startswith(DELETIONS)
     }
@@ -75,7 +75,7 @@ def plan_repair(checker: Checker) -> RepairPlan:
 
 
 def _is_damaged_still(repository: Repository, name: str) -> bool:
-    """Read an object once more before it is put aside: a single read that went wrong must not cost a good manifest."""
+    """Read an object again before it is quarantined: one failed read must not cost a good manifest."""
     try:
         data = repository.objects.get_bytes(name)
         if name.startswith(SNAPSHOTS):
@@ -89,7 +89,7 @@ def _is_damaged_still(repository: Repository, name: str) -> bool:
 
 
 def is_restored(repository: Repository, name: str) -> bool:
-    """Tell whether an object that was damaged or missing is there, byte for byte as it was written."""
+    """Return whether an object that was damaged or missing is present again, byte for byte."""
     try:
         return has_own_digest(name, repository.objects.get_bytes(name))
     except (StoreError, IntegrityError):
@@ -101,7 +101,7 @@ def read_index(repository: Repository, name: str) -> IndexObject:
 
 
 def _known_places(checker: Checker) -> list[IndexObject]:
-    """Return the index objects with those entries only that lie where they say."""
+    """Return the index objects, reduced to the entries whose records are where the index says."""
     catalog = checker.catalog
     return [
         select_entries(read_index(checker.repository, name), catalog.has_place[catalog.entries_of(number)])
@@ -110,9 +110,9 @@ def _known_places(checker: Checker) -> list[IndexObject]:
 
 
 def _scan(checker: Checker) -> tuple[list[IndexObject], list[IndexObject]]:
-    """Read packs that no index names, and those about which an index is wrong; return the sound ones and the others.
+    """Read packs that no index names, and those about which an index is wrong; return the undamaged ones and the others.
 
-    Packs that no index names are a run's that died, or about to be deleted, unless some of the index is lost.
+    A pack that no index names was left by a run that died, or is about to be deleted, unless part of the index is lost.
     """
     catalog, objects = checker.catalog, checker.repository.objects
     pending = {pack_name(pack) for each in load_deletions(checker.repository) for pack in each.objects.packs}

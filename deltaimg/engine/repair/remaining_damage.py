@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which extents of which snapshots are damaged, told from what a check found; no content is read."""
+"""Which extents of which snapshots are damaged, derived from a check; no content is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deltaimg.repo.snapshots import load_snapshot
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDamage:
-    """A snapshot, and what of it cannot be restored."""
+    """A snapshot, and the extents that cannot be restored."""
 
     ref: SnapshotRef
     is_whole: bool
@@ -29,7 +29,7 @@ class SnapshotDamage:
 
 
 def list_damage(repository: Repository, checker: Checker) -> tuple[SnapshotDamage, ...]:
-    """Return every snapshot with damage, those included whose manifests were put aside."""
+    """Return every snapshot with damage, those included whose manifests are in quarantine."""
     index = load_index(repository)  # again: the repair has written and quarantined index objects
     is_lost = _find_lost(checker, index)
     damage = [_describe(repository, ref, index, is_lost) for ref in repository.list_snapshots()]
@@ -42,7 +42,7 @@ def list_damage(repository: Repository, checker: Checker) -> tuple[SnapshotDamag
 
 
 def _find_lost(checker: Checker, index: LoadedIndex) -> npt.NDArray[np.bool_]:
-    """Return which entries of the index name a place where the record is not."""
+    """Return which entries of the index name an offset at which the record is missing."""
     catalog = checker.catalog
     lost = catalog.entries[~catalog.has_place]
     places = {(catalog.packs[pack], offset) for pack, offset in lost[["pack", "offset"]].tolist()}

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a damaged repository whole, as far as what is left of it, another copy or the live image allow.
+"""Repair a damaged repository, from what is left of it, from another copy and from the live image.
 
     1. check      everything is read, packs included: what is damaged, what is missing
-    2. copy       objects that another copy of the repository has whole; packs that parity can make good
+    2. copy       objects that another copy of the repository has undamaged; packs that parity can recover
     3. salvage    the good records of damaged packs, and lost records that the copy or the image still has, into new packs
-    4. index      anew for packs that no index names any more; in place of index objects that name what is not there
-    5. put aside  what is damaged, under `quarantine/`: nothing is deleted, nothing else is rewritten
-    6. list       which extents of which snapshots are damaged still
+    4. index      new index objects for packs that none names, and in place of those that name what is missing
+    5. quarantine what is damaged is moved to `quarantine/`: nothing is deleted, nothing else is rewritten
+    6. list       which extents of which snapshots are still damaged
 
-Always  each step is durable before the next, and what replaces a thing before that thing is put aside: a run that was
-        interrupted at any point is simply run again.
-Always  an index goes on naming records that stay lost, so that a restore can leave them out and save the rest.
+Always  each step is durable before the next, and an object is quarantined only after its replacement is durable: a run that was
+        interrupted at any point is run again.
+Always  an index keeps the entries of records that stay lost, so that a restore can skip them and restore the rest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from deltaimg.engine.repair.index import IndexRepair
 from deltaimg.engine.repair.known_digests import KnownDigests, find_digests
 from deltaimg.engine.repair.lost_records import RecordMaker, make_from_copy, make_from_image
 from deltaimg.engine.repair.plan import RepairPlan, is_restored, plan_repair
-from deltaimg.engine.repair.record_prover import RecordProver, read_record
+from deltaimg.engine.repair.record_verifier import RecordVerifier, read_record
 from deltaimg.engine.repair.remaining_damage import SnapshotDamage, list_damage
 from deltaimg.errors import IntegrityError, ParityExhausted, ParityUnusable, StoreError, UnsupportedFormat, UsageError
 from deltaimg.format.config import CONFIG_NAME
@@ -44,7 +44,7 @@ from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.pack_reader import read_damaged_pack
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.parity import load_parity
-from deltaimg.repo.quarantine import put_aside
+from deltaimg.repo.quarantine import move_to_quarantine
 from deltaimg.repo.repository import Repository
 
 
@@ -56,16 +56,16 @@ class RepairReport:
     copied: list[str] = field(default_factory=list)
     """Objects taken from the copy."""
     recovered: list[str] = field(default_factory=list)
-    """Packs made good by parity."""
+    """Packs recovered from parity."""
     quarantined: list[str] = field(default_factory=list)
-    """Objects that were put aside, by the names that they had."""
+    """Objects that were quarantined, by their former names."""
     salvaged_records: int = 0
     """Good records of damaged packs."""
     remade_records: int = 0
-    """Records that were lost, and are there again."""
+    """Lost records that were stored again."""
     lost_records: int = 0
     indexed_packs: int = 0
-    """Packs that no index named, or named wrongly."""
+    """Packs that no index named, or that one described wrongly."""
     new_indexes: int = 0
     damage: tuple[SnapshotDamage, ...] = ()
     duration_s: float = 0.0
@@ -83,14 +83,14 @@ def repair(
     """Repair a repository.
 
     Args:
-        copy: of the same repository: whatever it has whole is taken from it. source: an image whose blocks are searched.
+        copy: another copy of this repository, whose undamaged objects are used. source: an image whose blocks are searched.
 
     Raises:
-        UsageError: the copy is of another repository. RepositoryLocked: somebody prunes or repairs. StoreError.
+        UsageError: the copy is of another repository. RepositoryLocked: a prune or another repair is running. StoreError.
     """
     if copy is not None and copy.config.repository_id != repository.config.repository_id:
         raise UsageError(
-            f"{copy.objects.location} is no copy of {repository.objects.location}: the ids in their 'config' differ",
+            f"{copy.objects.location} is not a copy of {repository.objects.location}: the ids in their 'config' differ",
             hint="if another repository's 'config' was put there, copy the right one back",
         )
     report = RepairReport(is_dry_run)
@@ -114,7 +114,7 @@ class _Repair:
         clock: Callable[[], datetime],
         check_lock: Callable[[], None],
     ) -> None:
-        """Args: check_lock: raises LockLost; asked for before each step that changes something."""
+        """Args: check_lock: raises LockLost; called before each step that changes something."""
         self._check_lock = check_lock
         self._repository, self._copy, self._source = repository, copy, source
         self._report, self._progress, self._clock = report, progress, clock
@@ -133,10 +133,10 @@ class _Repair:
         with stage(self._progress, "finding what is lost"):
             self._plan = plan_repair(checker)
             self._digests = find_digests(self._repository, self._plan.wanted_ids)
-            self._prover = RecordProver(self._repository, self._plan.index)
+            self._verifier = RecordVerifier(self._repository, self._plan.index)
         self._make_records(self._plan)
-        self._mend_index(checker)
-        self._put_aside(self._plan.damaged)
+        self._repair_index(checker)
+        self._quarantine(self._plan.damaged)
         with stage(self._progress, "listing what is still damaged"):
             checker = self._check(read_packs=False)
             report.damage = list_damage(self._repository, checker)
@@ -144,7 +144,7 @@ class _Repair:
         return report
 
     def _take_copies(self, checker: Checker) -> Checker:
-        """Take from elsewhere what is whole there; return a check of what there is then."""
+        """Copy objects that are undamaged elsewhere; return a new check."""
         report = self._report
         while copies := {
             name: place for name, place in find_copies(checker, self._copy).items() if name not in report.copied
@@ -156,7 +156,7 @@ class _Repair:
         return checker
 
     def _recover(self, checker: Checker) -> list[str]:
-        """Make damaged and missing packs good by parity, where there is enough; return their names."""
+        """Recover damaged and missing packs from parity, where there is enough of it; return their names."""
         bad = checker.findings.names(FindingKind.DAMAGED, FindingKind.MISSING, FindingKind.UNREADABLE)
         wanted = sorted(name for name in bad if name.startswith(PACKS) and name not in self._report.copied)
         parity = load_parity(self._repository) if wanted else None
@@ -179,7 +179,7 @@ class _Repair:
         """Check the repository.
 
         Args:
-            before: an earlier check: packs that it has read are not read again. whole: packs that are whole since then.
+            before: an earlier check: packs that it has read are not read again. whole: packs that were recovered since.
         """
         known = dict(before.catalog.pack_damage) if before else {}
         known |= {name: None for name in whole if name.startswith(PACKS)}
@@ -187,19 +187,19 @@ class _Repair:
         checker.check()
         return checker
 
-    def _put_aside(self, names: set[str]) -> None:
-        """Put away what is damaged, but for what has been made anew under its old name, byte for byte."""
+    def _quarantine(self, names: set[str]) -> None:
+        """Quarantine damaged objects, except those that were restored under the same name, byte for byte."""
         report = self._report
         for name in sorted(names):
             if not is_restored(self._repository, name):
                 self._check_lock()
-                put_aside(self._repository.objects, name)
+                move_to_quarantine(self._repository.objects, name)
                 report.quarantined.append(name)
 
     # -- records -----------------------------------------------------------------------------------------------------
 
     def _make_records(self, plan: RepairPlan) -> None:
-        """Store what can be saved in new packs."""
+        """Store salvaged and recovered records in new packs."""
         report = self._report
         report.salvaged_records = len(plan.salvage)
         self._made: set[bytes] = set()
@@ -215,7 +215,7 @@ class _Repair:
         report.lost_records = len((plan.lost.keys() | salvaged) - self._made)
 
     def _salvage(self, plan: RepairPlan) -> Iterator[EncodedRecord]:
-        """Yield the good records of damaged packs, as they are, but for those that are in a sound pack too."""
+        """Yield the good records of damaged packs, unchanged, except those that an undamaged pack has as well."""
         for pack, places in plan.salvage.items():
             data = memoryview(read_damaged_pack(self._repository.objects, pack))
             for offset, record_id in places.items():
@@ -249,10 +249,10 @@ class _Repair:
             yield from make_from_image(self._repository, self._source, wanted, block_bytes, maker, self._progress)
 
     def _find_digests(self, record_id: bytes) -> KnownDigests | None:
-        """Return a record's digests from a signature, or from its content; None if neither can be had."""
+        """Return a record's digests from a signature, or from its content; None if neither is available."""
         if record_id not in self._digests:
             try:
-                digests = self._prover.expand(record_id).digests
+                digests = self._verifier.expand(record_id).digests
             except (IntegrityError, StoreError, UnsupportedFormat):
                 return None
             self._digests[record_id] = KnownDigests("", 0, digests)
@@ -260,11 +260,11 @@ class _Repair:
 
     # -- index -------------------------------------------------------------------------------------------------------
 
-    def _mend_index(self, checker: Checker) -> None:
+    def _repair_index(self, checker: Checker) -> None:
         report = self._report
         self._check_lock()
-        mend = IndexRepair(self._repository, self._plan, self._find_digests)
-        report.indexed_packs = mend.index_packs(count_microseconds(self._clock()))
-        superseded = mend.rewrite_indexes(checker, self._made)
-        report.new_indexes = mend.new_indexes
+        index_repair = IndexRepair(self._repository, self._plan, self._find_digests)
+        report.indexed_packs = index_repair.index_packs(count_microseconds(self._clock()))
+        superseded = index_repair.rewrite_indexes(checker, self._made)
+        report.new_indexes = index_repair.new_indexes
         report.quarantined += superseded

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say something about a snapshot after its backup: pin it, so that no policy forgets it, change its tags or its comment."""
+"""Annotate a snapshot after its backup: pin it, so that no policy forgets it, or change its tags or its comment."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def change_tags(
     removed: Collection[str] = (),
     clock: _Clock | None = None,
 ) -> Snapshot:
-    """Add tags to a snapshot and remove others; return it. A tag that is there already, or is not there, is no error.
+    """Add tags to a snapshot and remove others; return it. Adding a tag twice is no error, nor removing one that is not there.
 
     Raises:
         as `set_pin`.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a snapshot self-contained: the delta records that it needs are stored again as literals, or those deeper than asked.
+"""Make a snapshot self-contained: the delta records that it needs, or only those above a depth, are stored again as literals.
 
 A record that is encoded again keeps its id, which names its content, so that maps and manifests stay as they are; the index
-finds a literal record first, and a prune deletes the delta. Interrupted, it is run again: every record that landed counts.
+finds a literal record first, and a prune deletes the delta. After an interruption it is run again, and keeps what was stored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from deltaimg.repo.snapshots import load_snapshot
 
 @dataclass(frozen=True, slots=True)
 class FlattenResult:
-    """What became of one snapshot."""
+    """The result for one snapshot."""
 
     manifest: Manifest
     recoded_records: int
@@ -51,10 +51,10 @@ def flatten(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     workers: int | None = None,
 ) -> FlattenResult:
-    """Flatten one snapshot; its content, and all other snapshots, stay what they are. One that is flat already stays so.
+    """Flatten one snapshot. Its content and all other snapshots are unchanged; nothing is written for one that is flat already.
 
     Args:
-        max_depth: records that may have to be decoded one after another before one of the snapshot's; 0: none is a delta.
+        max_depth: the maximum delta chain depth of the snapshot's records; 0: none of them is a delta.
 
     Raises:
         UsageError: no such depth. RepositoryLocked: another process works on the image. LockLost: its lock was removed.

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forget snapshots anywhere in a chain: their manifests are removed, and nothing else changes.
 
-Every snapshot lists by itself what it needs, so that no other one is read, and none can be harmed: forgetting works
-beside damaged snapshots, on a full disk, and costs a delete a snapshot. What nothing needs any more is deleted by `prune`.
+Every snapshot lists all that it needs, so that no other one is read or affected: forgetting works
+beside damaged snapshots and on a full disk, and costs one delete for each snapshot. `prune` deletes unreachable content.
 
-Crash   each manifest is there or is not; what was said about a snapshot goes after it. Running again finishes the work.
-Locks   the image's, held from the reading of its manifests to the end, and asked again before each removal and after the last.
+Crash   a manifest is there or is not; a snapshot's annotations are deleted after it. Running again finishes the work.
+Locks   the image's, held from the reading of its manifests to the end, and checked before each removal and after the last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from deltaimg.engine.progress import NoProgress, Progress
-from deltaimg.engine.retention.freed import FreedGroup, count_freed
+from deltaimg.engine.retention.reclaimable import ReclaimableGroup, find_reclaimable
 from deltaimg.errors import DeltaimgError, IntegrityError, LockLost, ObjectNotFound, RepositoryLocked, SnapshotError
 from deltaimg.repo.annotations import list_annotations, remove_annotations
 from deltaimg.repo.lock import ImageLock
@@ -24,19 +24,19 @@ from deltaimg.repo.retention import AnySnapshot, ForgetPlan
 from deltaimg.repo.snapshots import DamagedSnapshot, load_snapshots
 
 MakePlan = Callable[[Sequence[AnySnapshot]], ForgetPlan]
-"""Decides over the snapshots of an image, which it gets oldest first."""
+"""Decides which snapshots of an image are kept; called with all of them, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What became of one image, or with a dry run would."""
+    """The result for one image; of a dry run, the plan."""
 
     image: str
     plan: ForgetPlan | None
     """None if there is an error."""
     error: DeltaimgError | None = None
-    freed: tuple[FreedGroup, ...] | None = None
-    """What a prune then frees; told by a dry run only, if it can be."""
+    reclaimable: tuple[ReclaimableGroup, ...] | None = None
+    """What a prune would then free; known in a dry run only, and None where it cannot be computed."""
 
 
 def forget_images(
@@ -46,7 +46,7 @@ def forget_images(
     is_dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Forgotten]:
-    """Forget in one image after another, or return what that would do. What fails in one image leaves the others alone."""
+    """Forget in one image after another, or return what that would do. An error in one image does not stop the others."""
     results = []
     for image, make_plan in plans.items():
         try:
@@ -57,17 +57,17 @@ def forget_images(
             results.append(Forgotten(image, plan))
         except (SnapshotError, RepositoryLocked, LockLost) as error:
             results.append(Forgotten(image, None, error=error))
-    return _add_freed(repository, results, progress or NoProgress()) if is_dry_run else results
+    return _add_reclaimable(repository, results, progress or NoProgress()) if is_dry_run else results
 
 
-def _add_freed(repository: Repository, results: list[Forgotten], progress: Progress) -> list[Forgotten]:
+def _add_reclaimable(repository: Repository, results: list[Forgotten], progress: Progress) -> list[Forgotten]:
     try:
-        groups = count_freed(repository, [each.plan for each in results if each.plan])
+        groups = find_reclaimable(repository, [each.plan for each in results if each.plan])
     except (SnapshotError, IntegrityError, ObjectNotFound) as error:
-        progress.warn(f"what would be freed cannot be told: {error}")
+        progress.warn(f"what would be freed is not known: {error}")
         return results
     return [
-        replace(each, freed=tuple(group for group in groups if group.refs[0].image == each.image))
+        replace(each, reclaimable=tuple(group for group in groups if group.refs[0].image == each.image))
         if each.plan
         else each
         for each in results
@@ -106,7 +106,7 @@ def forget(
             return plan
         if plan.kept and not plan.verdicts[-1].is_kept:
             progress.warn(
-                f"the newest snapshot of '{image}' goes: the next backup is compared with {plan.kept[-1].label} instead"
+                f"the newest snapshot of '{image}' is forgotten: the next backup is compared with {plan.kept[-1].label} instead"
             )
         for ref in plan.forgotten:
             lock.check()
@@ -117,7 +117,7 @@ def forget(
 
 
 def _remove_remains(repository: Repository, image: str, refs: Sequence[SnapshotRef]) -> None:
-    """Remove what stood beside manifests that are gone: what was said about them, and damaged ones in quarantine."""
+    """Remove what belongs to snapshots whose manifests are deleted: annotations, and damaged manifests in quarantine."""
     annotations, quarantined = list_annotations(repository, image), repository.list_quarantined(image)
     for ref in refs:
         remove_annotations(repository, annotations.get((ref.image, ref.id), []))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images a forget looks at, and how it decides in each: by a policy, or by the snapshots that were named."""
+"""Which images a forget covers, and how it decides for each: by a policy, or by the snapshots that were named."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def choose_by_policy(
 def choose_by_name(repository: Repository, selectors: Sequence[str], *, is_forced: bool) -> dict[str, MakePlan]:
     """Return a decision for each image of which a snapshot is named.
 
-    A name of an image alone is refused: it means the newest snapshot elsewhere, and would be taken for all of them here.
+    The name of an image alone is refused: elsewhere it means the newest snapshot, here it could be read as all of them.
     """
     named: dict[str, set[str]] = {}
     images = {ref.image for ref in repository.list_snapshots()}

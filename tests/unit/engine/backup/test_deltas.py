@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.engine.inspect.explain import explain_snapshot
 from deltaimg.engine.inspect.run import inspect_snapshot
+from deltaimg.engine.inspect.stored_content import find_stored_content
 from deltaimg.errors import IntegrityError, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.index import load_index
@@ -227,7 +227,7 @@ def test_explanation_accounts_for_every_block(tmp_path: Path) -> None:
     for snapshot in range(4):
         clock.advance(hours=1)
         manifest = back_up_image(repository, image, cache_folder=str(tmp_path), clock=clock)
-        found = explain_snapshot(repository, manifest, load_index(repository))
+        found = find_stored_content(repository, manifest, load_index(repository))
         assert found is not None
         done = manifest.statistics
         assert found.referenced_bytes == done.referenced_bytes
@@ -251,7 +251,7 @@ def test_contributors_are_where_the_changes_are() -> None:
     clock.advance(hours=1)
     image.write(3 * 2**20 + 5000, random.Random(1).randbytes(300_000))
     image.write(2**20, random.Random(2).randbytes(4096))
-    found = explain_snapshot(repository, back_up_image(repository, image, clock=clock), load_index(repository))
+    found = find_stored_content(repository, back_up_image(repository, image, clock=clock), load_index(repository))
     assert found is not None
     assert [part.start for part in found.contributors] == [3 * 2**20, 2**20]
 
@@ -261,7 +261,9 @@ def test_nothing_is_explained_by_a_clock_that_went_back() -> None:
     back_up_image(repository, make_database(seed=2), name="other", clock=clock)
     clock.advance(hours=-1)
     image.write(0, bytes(make_database(seed=2).content[: 4 * PAGE]))
-    assert explain_snapshot(repository, back_up_image(repository, image, clock=clock), load_index(repository)) is None
+    assert (
+        find_stored_content(repository, back_up_image(repository, image, clock=clock), load_index(repository)) is None
+    )
 
 
 @pytest.mark.parametrize("mode", ["auto", "zstd", "xdelta", "deltaimg", "best"])

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many bytes of records go when snapshots are forgotten and then pruned, told from metadata only.
+"""How many bytes of records a prune would delete once snapshots are forgotten, computed from metadata only.
 
-What only forgotten snapshots need belongs, nearly always, to a row of them between two that stay: so neighbours that are
-forgotten together are one group, with one figure. What several groups share counts with the first of them, so that the sum is
-right. Of a record of which some slots go, that share of its bytes counts. Maps, manifests, and what nothing needs now, do not.
+What only forgotten snapshots need nearly always belongs to a row of them between two that are kept: so neighbours that are
+forgotten together are one group, with one figure. What several groups share is counted for the first of them, so that the sum
+is right. Of a record that loses some of its slots, that share of its bytes counts. Maps, manifests and what is unreachable
+already do not.
 
 Memory  the index, a bit a slot and a byte a record; a map layer at a time.
 """
@@ -31,18 +32,18 @@ _Entries = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class FreedGroup:
-    """Snapshots that follow each other and go together, oldest first, and the bytes of records that nothing needs then."""
+class ReclaimableGroup:
+    """Consecutive forgotten snapshots, oldest first, and the bytes of records that become unreachable with them."""
 
     refs: tuple[SnapshotRef, ...]
-    freed_bytes: int
+    reclaimable_bytes: int
 
 
-def count_freed(repository: Repository, plans: Sequence[ForgetPlan]) -> list[FreedGroup]:
-    """Return what the snapshots that are forgotten by any of `plans` free.
+def find_reclaimable(repository: Repository, plans: Sequence[ForgetPlan]) -> list[ReclaimableGroup]:
+    """Return how much space the snapshots that `plans` forget would free.
 
     Raises:
-        SnapshotError, IntegrityError, ObjectNotFound: what some snapshot of the repository needs cannot be told.
+        SnapshotError, IntegrityError, ObjectNotFound: what a snapshot of the repository needs cannot be determined.
     """
     groups = [refs for plan in plans for refs in _find_groups(plan)]
     group_of = {ref: number for number, refs in enumerate(groups) for ref in refs}
@@ -51,12 +52,12 @@ def count_freed(repository: Repository, plans: Sequence[ForgetPlan]) -> list[Fre
     kept = [each for each in manifests if SnapshotRef.of(each) not in group_of]
     for _, pieces in _find_needed(repository, needs.index, grow_trees(kept)):
         needs.add(*pieces)
-    freed = np.zeros(len(groups), np.float64)
+    reclaimable = np.zeros(len(groups), np.float64)
     for node, pieces in _find_needed(repository, needs.index, grow_trees(manifests)):
         group = _find_group(node, group_of)
         if group is not None:
-            freed[group] += needs.add(*pieces)
-    return [FreedGroup(refs, round(freed[number])) for number, refs in enumerate(groups)]
+            reclaimable[group] += needs.add(*pieces)
+    return [ReclaimableGroup(refs, round(reclaimable[number])) for number, refs in enumerate(groups)]
 
 
 class _Needs:

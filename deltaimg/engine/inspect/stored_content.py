@@ -52,7 +52,7 @@ class Contributor:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class StoredContent:
     """What became of the blocks of an image since its base; bytes of whole blocks. Without a base, it was empty before."""
 
     same_bytes: int
@@ -73,7 +73,7 @@ class Explanation:
         return sum(kind.payload_bytes for kind in self.stored)
 
 
-def explain_snapshot(repository: Repository, manifest: Manifest, index: LoadedIndex) -> Explanation | None:
+def find_stored_content(repository: Repository, manifest: Manifest, index: LoadedIndex) -> StoredContent | None:
     """Return what a snapshot stored and why; None where that is not known: its base is forgotten, or a clock was set back.
 
     Raises:
@@ -95,7 +95,7 @@ def explain_snapshot(repository: Repository, manifest: Manifest, index: LoadedIn
     new_blocks = int(table.slot_counts[own].sum())
     if new_blocks * block != manifest.statistics.new_bytes:
         return None
-    return Explanation(
+    return StoredContent(
         same_bytes=max(0, resolved.block_count - changed_blocks - cleared_blocks) * block,
         zero_bytes=cleared_blocks * block,
         referenced_bytes=(changed_blocks - new_blocks) * block,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from deltaimg.engine.retention.forget import forget_images, plan_forget
-from deltaimg.engine.retention.freed import FreedGroup, count_freed
+from deltaimg.engine.retention.reclaimable import ReclaimableGroup, find_reclaimable
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS
 from deltaimg.repo.repository import Repository
@@ -18,16 +18,16 @@ from tests.support.repositories import Warnings, back_up_image, make_repository
 SIZE = 64 * PAGE
 
 
-def count(repository: Repository, *forgotten: Manifest) -> list[FreedGroup]:
+def count(repository: Repository, *forgotten: Manifest) -> list[ReclaimableGroup]:
     ids = frozenset(each.id for each in forgotten)
     images = sorted({each.image for each in forgotten})
     plans = [plan_forget(repository, image, lambda all_: plan_named(all_, ids, is_forced=True)) for image in images]
-    return count_freed(repository, plans)
+    return find_reclaimable(repository, plans)
 
 
-def figures(groups: list[FreedGroup]) -> list[tuple[int, int]]:
+def figures(groups: list[ReclaimableGroup]) -> list[tuple[int, int]]:
     """Return how many snapshots are in each group, and what it frees in pages."""
-    return [(len(group.refs), group.freed_bytes // PAGE) for group in groups]
+    return [(len(group.refs), group.reclaimable_bytes // PAGE) for group in groups]
 
 
 def rewrite(repository: Repository, image: SyntheticImage, clock: FixedClock, pages: int = 64) -> Manifest:
@@ -88,7 +88,7 @@ def test_what_others_are_encoded_against_is_not_freed() -> None:
     assert second.statistics.stored_bytes < SIZE // 2
     assert figures(count(repository, first)) == [(1, 0)]
     (group,) = count(repository, first, second)
-    assert group.freed_bytes >= SIZE
+    assert group.reclaimable_bytes >= SIZE
 
 
 def test_a_chain_longer_than_its_layers_is_counted_once() -> None:
@@ -115,5 +115,5 @@ def test_a_plan_of_what_cannot_be_told_says_so_and_is_made_all_the_same() -> Non
         progress=warnings,
     )
     assert results[0].plan is not None
-    assert results[0].freed is None
-    assert "what would be freed cannot be told" in warnings.messages[0]
+    assert results[0].reclaimable is None
+    assert "what would be freed is not known" in warnings.messages[0]

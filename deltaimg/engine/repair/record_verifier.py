@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records straight from packs: found by their headers, expanded without a signature, proven by their ids.
+"""Records read directly from packs: found by their headers, expanded without a signature, verified by their ids.
 
-A record's id is the keyed digest of the digests of its blocks. So whoever expands a record and digests its blocks knows that
-the content is right, whatever became of index and signatures.
+A record's id is the keyed digest of the digests of its blocks. So a record that is expanded and digested is verified
+without index or signature.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MAX_RECORDS = 4096
 
 @dataclass(frozen=True, slots=True)
 class PackRecord:
-    """A record whose header and payload have the digests that they say."""
+    """A record whose header and payload match their digests."""
 
     offset: int
     header: RecordHeader
@@ -76,7 +76,7 @@ def find_records(name: str, data: bytes) -> Iterator[PackRecord]:
 
 
 def index_records(pack: str, records: list[PackRecord]) -> IndexObject:
-    """Return an index object of a pack's records, without digests: its one signature is none."""
+    """Return an index object of a pack's records, without digests: the signature that it names does not exist."""
     entries = np.zeros(len(records), ENTRY)
     for entry, record in zip(entries, records, strict=True):
         header = record.header
@@ -99,7 +99,7 @@ class ExpandedRecord:
     """The slots that a cut record has, ascending; None for a whole one."""
 
 
-class RecordProver:
+class RecordVerifier:
     """Expands records of an index and computes their digests."""
 
     def __init__(self, repository: Repository, index: LoadedIndex) -> None:
@@ -108,7 +108,7 @@ class RecordProver:
         self._begin()
 
     def _begin(self) -> None:
-        """Number records from none on: a table grows by all its records with each that is added to it."""
+        """Start with an empty slot table: adding a record to a large one copies the whole table."""
         self._table = SlotTable(self._repository, self.index)
         self._reader = RecordReader(self._repository, self._table, find_delta_decoder)
         self._caches: dict[int, RecordCache] = {}
@@ -117,7 +117,7 @@ class RecordProver:
         """Return the content of a record and its digests, verified by its id.
 
         Raises:
-            StoreError, IntegrityError, UnsupportedFormat: it is nowhere, or cannot be expanded, or is not what its id names.
+            StoreError, IntegrityError, UnsupportedFormat: it is in no pack, cannot be expanded, or does not match its id.
         """
         entry = int(self.index.find(np.frombuffer(record_id, np.uint8).reshape(1, DIGEST_BYTES))[0])
         if entry < 0:
