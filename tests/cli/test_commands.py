@@ -70,7 +70,7 @@ def test_snapshots_lists_four_sizes(backups: Backups) -> None:
     assert listed[1]["base"] == listed[0]["snapshot"]
 
 
-def test_show_tells_what_a_restore_reads(backups: Backups) -> None:
+def test_show_says_what_a_restore_reads(backups: Backups) -> None:
     found = succeed("show", "vm1", "--json", repo=backups.repo).json
     total = found["data_bytes"] + found["zero_bytes"] + found["hole_bytes"]
     assert total == -(-2_000_001 // 4096) * 4096
@@ -116,7 +116,7 @@ def test_diff_draws_what_differs(backups: Backups, tmp_path: Path) -> None:
     )
 
 
-def test_restore_brings_every_night_back_sparse(backups: Backups, tmp_path: Path) -> None:
+def test_restore_writes_every_snapshot_as_a_sparse_file(backups: Backups, tmp_path: Path) -> None:
     for selector, content in (("vm1@latest~1", backups.first), ("vm1", backups.second)):
         target = tmp_path / "restored"
         assert "verified" in succeed("restore", selector, target, repo=backups.repo).text
@@ -154,7 +154,7 @@ def test_cat_gives_ranges(backups: Backups, offset: str, length: str) -> None:
     assert base64.b64decode(found["base64"]) == backups.second[start : start + count]
 
 
-def test_verify_proves_all_or_some(backups: Backups) -> None:
+def test_verify_reads_all_or_some(backups: Backups) -> None:
     text = succeed("verify", repo=backups.repo).text
     assert text.count("  verified  ") == 2
     assert "all content was verified since" in text

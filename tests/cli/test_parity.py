@@ -14,7 +14,7 @@ from tests.cli.conftest import Backups
 from tests.support.program import deltaimg, fail, read_tree, succeed
 
 
-def test_add_protects_every_pack_and_show_tells_what_that_survives(backups: Backups) -> None:
+def test_add_protects_every_pack_and_show_says_what_that_survives(backups: Backups) -> None:
     shown = succeed("parity", "show", "--json", repo=backups.repo).json
     assert (shown["groups"], shown["protected_packs"]) == ([], 0)
     added = succeed("parity", "add", "--percent", "10", "--json", repo=backups.repo).json
@@ -47,7 +47,7 @@ def test_a_repository_with_parity_restores_and_counts_as_before(backups: Backups
     assert succeed("stats", "--json", repo=backups.repo).json["objects"]["parity"]["count"] == 1
 
 
-def test_a_damaged_pack_ends_add_with_a_code_of_its_own_and_comes_back_from_the_old_parity(backups: Backups) -> None:
+def test_a_damaged_pack_ends_add_with_a_code_of_its_own_and_is_recovered_from_the_old_parity(backups: Backups) -> None:
     succeed("parity", "add", repo=backups.repo)
     path = max((backups.repo / "packs").rglob("*"), key=lambda each: each.stat().st_size if each.is_file() else 0)
     good = path.read_bytes()
@@ -70,7 +70,7 @@ def test_show_names_a_missing_pack_and_repair_brings_it_back(backups: Backups) -
     assert succeed("restore", "vm1", "-", repo=backups.repo).out == backups.second
 
 
-def test_what_repair_cannot_make_good_is_named_and_stays(backups: Backups) -> None:
+def test_what_repair_cannot_recover_is_named_and_stays(backups: Backups) -> None:
     path = next(each for each in (backups.repo / "packs").rglob("*") if each.is_file())
     damaged = path.read_bytes()[:-1]
     path.write_bytes(damaged)
@@ -80,7 +80,7 @@ def test_what_repair_cannot_make_good_is_named_and_stays(backups: Backups) -> No
     assert path.read_bytes() == damaged
 
 
-def test_damage_of_parity_is_told_and_made_good_by_check(backups: Backups) -> None:
+def test_damage_of_parity_is_reported_and_repaired_by_check(backups: Backups) -> None:
     succeed("parity", "add", repo=backups.repo)
     (path,) = (backups.repo / "parity").iterdir()
     whole = path.read_bytes()

@@ -36,7 +36,7 @@ def test_repair_from_a_copy_from_the_image_and_from_nothing(backups: Backups, tm
     succeed("verify", "-q", repo=backups.repo)
 
 
-def test_a_config_comes_back_from_a_copy(backups: Backups, tmp_path: Path) -> None:
+def test_a_config_is_recovered_from_a_copy(backups: Backups, tmp_path: Path) -> None:
     copy, config = tmp_path / "copy", backups.repo / "config"
     shutil.copytree(backups.repo, copy)
     config.unlink()

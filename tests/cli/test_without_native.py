@@ -20,8 +20,8 @@ def test_a_second_backup_of_random_bytes_and_zeros_with_few_changes(tmp_path: Pa
     repo, image, restored = tmp_path / "repo", tmp_path / "image", tmp_path / "restored"
     content = bytearray(os.urandom(1 << 20) + bytes(3 << 20))
     succeed("init", "-r", repo)
-    for night in range(2):
-        content[5000:5010] = bytes([night]) * 10
+    for number in range(2):
+        content[5000:5010] = bytes([number]) * 10
         image.write_bytes(content)
         succeed("backup", image, "--image", "vm1", "-q", repo=repo)
     for verb in ("check", "verify"):

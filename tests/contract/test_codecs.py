@@ -41,7 +41,7 @@ def codec(request: pytest.FixtureRequest) -> Codec:
 
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
-def test_content_comes_back(codec: Codec, content: bytes) -> None:
+def test_content_is_decoded_as_it_was_encoded(codec: Codec, content: bytes) -> None:
     payload = codec.encode(memoryview(content))
     assert bytes(codec.decode(memoryview(payload), len(content))) == content
 

@@ -42,7 +42,7 @@ def codec(request: pytest.FixtureRequest) -> DeltaCodec:
 
 @pytest.mark.parametrize("sources", SOURCES.values(), ids=SOURCES.keys())
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
-def test_content_comes_back(codec: DeltaCodec, content: bytes, sources: bytes) -> None:
+def test_content_is_decoded_as_it_was_encoded(codec: DeltaCodec, content: bytes, sources: bytes) -> None:
     payload = codec.encode(memoryview(content), memoryview(sources))
     scratch = memoryview(bytearray(2 * MIB))
     for memory in (None, scratch):
@@ -54,7 +54,7 @@ def test_what_is_alike_costs_next_to_nothing(codec: DeltaCodec) -> None:
     assert len(codec.encode(memoryview(CONTENTS["the source, moved and changed"]), memoryview(NOISE))) < 600
 
 
-def test_the_largest_record_comes_back(codec: DeltaCodec) -> None:
+def test_the_largest_record_is_decoded(codec: DeltaCodec) -> None:
     content = (NOISE[:-1] + b"!") * (MAX_RECORD_BYTES // MIB)
     payload = codec.encode(memoryview(content), memoryview(NOISE))
     assert codec.decode(memoryview(payload), memoryview(NOISE), len(content)) == content

@@ -23,16 +23,16 @@ from tests.support.repositories import back_up_image, make_repository
 
 @cache
 def small_repository() -> tuple[Repository, dict[str, bytes], list[tuple[Manifest, bytes]]]:
-    """Return two nights of an image of five blocks, whose records are a few hundred bytes."""
+    """Return two backups of an image of five blocks, whose records are a few hundred bytes."""
     repository = make_repository()
     image = SyntheticImage(20_000, seed=2)
     image.write(0, bytes(range(1, 200)) * 20)
     image.write(8192, b"the same line again and again\n" * 200)
-    nights = [(back_up_image(repository, image), bytes(image.content))]
+    taken = [(back_up_image(repository, image), bytes(image.content))]
     image.write(8200, b"and another one")
-    nights.append((back_up_image(repository, image), bytes(image.content)))
+    taken.append((back_up_image(repository, image), bytes(image.content)))
     objects: dict[str, bytes] = repository.objects.store.objects  # type: ignore[attr-defined]
-    return repository, objects, nights
+    return repository, objects, taken
 
 
 def find(store: MemoryStore) -> bool:
@@ -50,7 +50,7 @@ def find(store: MemoryStore) -> bool:
 def test_every_flipped_byte_is_found_and_none_gives_a_wrong_restore(
     tmp_path: Path, seed: int, request: pytest.FixtureRequest
 ) -> None:
-    _, objects, nights = small_repository()
+    _, objects, taken = small_repository()
     places = [(name, place) for name, data in objects.items() for place in range(len(data))]
     chance = random.Random(seed)
     chosen = places if request.config.getoption("--long") else chance.sample(places, 150)
@@ -59,7 +59,7 @@ def test_every_flipped_byte_is_found_and_none_gives_a_wrong_restore(
         store.objects = dict(objects)
         data = objects[name]
         store.objects[name] = data[:place] + bytes([data[place] ^ (1 << chance.randrange(8))]) + data[place + 1 :]
-        for manifest, content in nights:
+        for manifest, content in taken:
             target = tmp_path / f"{number}"
             try:
                 repository = Repository.open(store)

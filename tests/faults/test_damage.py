@@ -83,7 +83,7 @@ def test_damage_is_named_and_costs_only_the_snapshots_that_need_it(tmp_path: Pat
     progress = Warnings()
     again = back_up_image(case.repository, case.second, progress=progress)
     if kind != "packs/":
-        # A damaged pack is not seen by a backup, which reads metadata only; `verify` is what finds it.
+        # A backup, which reads metadata only, does not notice a damaged pack; `verify` is what finds it.
         assert_restores(case.repository, again, case.second.content)
         assert progress.messages or harm is None
     if kind == "signatures/":
@@ -133,7 +133,7 @@ def test_keep_going_restores_the_rest_and_lists_exactly_what_is_missing(tmp_path
     assert result.damage
     for extent in result.damage:
         assert pack in extent.reason
-        assert not any(restored[extent.start : extent.end]), "a damaged extent comes back as a hole"
+        assert not any(restored[extent.start : extent.end]), "a damaged extent is restored as a hole"
         assert any(wanted[extent.start : extent.end])
         restored[extent.start : extent.end] = wanted[extent.start : extent.end]
     assert restored == wanted

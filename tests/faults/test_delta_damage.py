@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damage to what delta records stand on, several levels down, and records that lie about what they stand on."""
+"""Damage to delta sources, several levels down, and records that lie about their delta sources."""
 
 from __future__ import annotations
 
@@ -31,44 +31,44 @@ from tests.support.repositories import assert_restores, back_up_image, make_repo
 
 KINDS = ("packs/", "index/", "signatures/")
 MODES = ("zstd", "xdelta", "deltaimg")
-NIGHTS = 4
+BACKUPS = 4
 BLOCKS = 48
 
 
 class Chain:
-    """An image that each night became half new in its middle: every night's records stand on those of the night before."""
+    """An image whose middle is half rewritten before each backup: each backup's records depend on those of the one before."""
 
     def __init__(self, folder: Path, mode: str) -> None:
         self.store = MemoryStore()
         self.repository = make_repository(self.store)
         self.image = make_incompressible_image(128 * 4096, seed=5)
-        self.nights = []
+        self.taken = []
         self.objects: list[list[str]] = []
-        for night in range(NIGHTS):
+        for number in range(BACKUPS):
             before = set(self.store.objects)
             options = {"delta": mode, "cache_folder": str(folder), "max_read_amplification": 9.0}
             manifest = back_up_image(self.repository, self.image, **options)
-            self.nights.append((manifest, bytes(self.image.content)))
+            self.taken.append((manifest, bytes(self.image.content)))
             self.objects.append(sorted(set(self.store.objects) - before))
-            change_half(self.image, night)
-        self.manifest, self.content = self.nights[-1]
-        assert load_index(self.repository).links.depths.max() == NIGHTS - 1
+            change_half(self.image, number)
+        self.manifest, self.content = self.taken[-1]
+        assert load_index(self.repository).links.depths.max() == BACKUPS - 1
 
-    def object_of(self, night: int, kind: str) -> str:
-        return next(name for name in self.objects[night] if name.startswith(kind))
+    def object_of(self, number: int, kind: str) -> str:
+        return next(name for name in self.objects[number] if name.startswith(kind))
 
-    def reindex(self, night: int, change: Callable[[list[SourceTable | None], IndexObject], object]) -> None:
-        """Let `change` edit what a night's index says of the sources of its records; all checksums stay right."""
-        name = self.object_of(night, "index/")
+    def reindex(self, number: int, change: Callable[[list[SourceTable | None], IndexObject], object]) -> None:
+        """Let `change` edit what the index of a backup says of the sources of its records; all checksums stay right."""
+        name = self.object_of(number, "index/")
         content = parse_index(self.store.objects.pop(name), name)
         tables = tables_of(content)
         change(tables, content)
         data = build_index(replace(content, links=link_sources(tables)))
         self.store.objects["index/" + digest_bytes(data, length=32).hex()] = data
 
-    def repack(self, night: int, change: Callable[[bytes, RecordHeader], bytes]) -> None:
-        """Let `change` edit the payload of a night's records; all checksums, and the index, stay right."""
-        name = self.object_of(night, "packs/")
+    def repack(self, number: int, change: Callable[[bytes, RecordHeader], bytes]) -> None:
+        """Let `change` edit the payload of a backup's records; all checksums, and the index, stay right."""
+        name = self.object_of(number, "packs/")
         records = []
         for header, payload in parse_pack(self.store.objects.pop(name), name).records:
             changed = change(bytes(payload), header)
@@ -76,7 +76,7 @@ class Chain:
         data = build_pack(PackContent(None, records))
         digest = digest_bytes(data, length=32).hex()
         self.store.objects[f"packs/{digest[:2]}/{digest}"] = data
-        index = self.object_of(night, "index/")
+        index = self.object_of(number, "index/")
         content = parse_index(self.store.objects.pop(index), index)
         entries, at = content.entries.copy(), 64
         for entry, (_, changed) in zip(entries, records, strict=True):
@@ -95,7 +95,7 @@ class Chain:
             assert not target.exists()
         with pytest.raises((IntegrityError, ObjectNotFound, SnapshotIncomplete), match=match):
             SnapshotContent(repository, self.manifest, load_index(repository)).make_reader().read(0, len(self.content))
-        for manifest, content in self.nights[:intact]:
+        for manifest, content in self.taken[:intact]:
             assert_restores(repository, manifest, content)
 
 
@@ -104,10 +104,10 @@ def chain(request: pytest.FixtureRequest, tmp_path: Path) -> Chain:
     return Chain(tmp_path / "cache", request.param)
 
 
-def change_half(image: SyntheticImage, night: int) -> None:
-    chance = random.Random(night)
+def change_half(image: SyntheticImage, number: int) -> None:
+    chance = random.Random(number)
     for block in range(BLOCKS):
-        image.write((40 + block) * 4096 + night % 2 * 2048, chance.randbytes(2048))
+        image.write((40 + block) * 4096 + number % 2 * 2048, chance.randbytes(2048))
 
 
 def tables_of(content: IndexObject) -> list[SourceTable | None]:
@@ -134,7 +134,7 @@ def extents_on(chain: Chain, pack: str) -> list[tuple[int, int]]:
     """Return the extents of the newest image that nobody can know without a pack, joined; found level by level."""
     content = SnapshotContent(chain.repository, chain.manifest, load_index(chain.repository))
     lost = {record for record in range(content.table.record_count) if content.table.pack_of(record) == pack}
-    for _ in range(NIGHTS):
+    for _ in range(BACKUPS):
         for record in range(content.table.record_count):
             firsts, _ = content.table.source_slots(record)
             if lost.intersection(content.table.records_of(firsts).tolist()):
@@ -153,34 +153,34 @@ def join(extents: object) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("harm", [truncate, flip, None], ids=["truncated", "flipped", "missing"])
-@pytest.mark.parametrize("night", [0, 1])
+@pytest.mark.parametrize("number", [0, 1])
 def test_damage_under_a_chain_is_named_and_costs_what_stands_on_it(
-    chain: Chain, tmp_path: Path, night: int, kind: str, harm: Callable[[bytes], bytes] | None
+    chain: Chain, tmp_path: Path, number: int, kind: str, harm: Callable[[bytes], bytes] | None
 ) -> None:
-    name = chain.object_of(night, kind)
+    name = chain.object_of(number, kind)
     data = chain.store.objects.pop(name)
     if harm is not None:
         chain.store.objects[name] = harm(data)
-    newer_digests_suffice = kind == "signatures/" and night
+    newer_digests_suffice = kind == "signatures/" and number
     if newer_digests_suffice:
-        # Digests of a record that only others stand on are not needed: its payload has its own.
+        # Digests of a record that only others depend on are not needed: its payload has its own.
         assert_restores(Repository.open(chain.store), chain.manifest, chain.content)
         return
     no_name = kind == "index/" and harm is None
-    chain.expect_refusal(tmp_path / "restored", "needs" if no_name else name.rsplit("/", 1)[-1], night)
+    chain.expect_refusal(tmp_path / "restored", "needs" if no_name else name.rsplit("/", 1)[-1], number)
     assert verify(chain.repository, [chain.repository.list_snapshots()[-1]], workers=2)[0].damage
 
 
-@pytest.mark.parametrize("night", range(NIGHTS))
+@pytest.mark.parametrize("number", range(BACKUPS))
 @pytest.mark.parametrize("harm", [flip, None], ids=["flipped", "missing"])
 def test_keep_going_lists_exactly_what_stands_on_the_damage(
     chain: Chain,
     tmp_path: Path,
-    night: int,
+    number: int,
     harm: Callable[[bytes], bytes] | None,
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
-    name = chain.object_of(night, "packs/")
+    name = chain.object_of(number, "packs/")
     expected = extents_on(chain, name)
     data = chain.store.objects.pop(name)
     if harm is not None:
@@ -234,10 +234,10 @@ def test_sources_in_a_circle_are_refused(chain: Chain, tmp_path: Path) -> None:
     name = chain.object_of(3, "index/")
     newest = parse_index(chain.store.objects[name], name).entries["id"][:1]
 
-    def stand_on_the_newest(tables: list[SourceTable | None], _: IndexObject) -> None:
+    def depend_on_the_newest(tables: list[SourceTable | None], _: IndexObject) -> None:
         tables[:] = [SourceTable(newest, np.ones(1, np.uint16), np.array([(0, 1)], SLOT_RUN)) for _ in tables]
 
-    chain.reindex(1, stand_on_the_newest)
+    chain.reindex(1, depend_on_the_newest)
     chain.expect_refusal(tmp_path / "restored", "that need it in turn", 1)
 
 

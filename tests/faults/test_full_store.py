@@ -44,7 +44,7 @@ class Quota(FilePort):
 
 
 def make_history(repository: Repository) -> SyntheticImage:
-    """Back up an image three times, all of it anew each time, and keep room back."""
+    """Back up an image three times, all of it rewritten each time, and keep room back."""
     make_reserve(repository)
     for seed in range(3):
         image = make_incompressible_image(2_000_000, seed=seed)
@@ -132,7 +132,7 @@ def test_the_reserve_is_given_up_once_and_made_again(tmp_path: Path) -> None:
 
 
 def make_worn_history(repository: Repository) -> SyntheticImage:
-    """Back up an image five times, most of it anew each time, so that packs are needed in part; keep room back."""
+    """Back up an image five times, most of it rewritten each time, so that packs are needed in part; keep room back."""
     make_reserve(repository)
     image = make_incompressible_image(1_200_000, seed=0)
     chance = random.Random(5)

@@ -175,7 +175,7 @@ def test_a_stale_backup_that_stays_harms_no_other_snapshot() -> None:
 
 
 def test_content_that_a_disk_lost_is_stored_again_by_the_next_backup() -> None:
-    """It was referred to, since the index had it: night after night committed what could not be restored."""
+    """It was referred to, since the index had it: backup after backup committed what could not be restored."""
     repository = make_repository()
     image = image_of(1)
     back_up_image(repository, image)

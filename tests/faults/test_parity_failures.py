@@ -20,7 +20,7 @@ from tests.support.parity import protect, repository_of_packs, store_packs
 
 
 def protected_and_grown() -> tuple[Repository, MemoryStore, dict[str, bytes]]:
-    """Return a repository with parity for some packs, and new packs with which their group is to be made anew."""
+    """Return a repository with parity for some packs, and new packs with which their group is to be remade."""
     repository, store, packs = repository_of_packs([20_000] * 3, seed=1)
     protect(repository, 40)
     store_packs(repository, [20_000] * 3, seed=2)
@@ -35,7 +35,7 @@ def count_calls() -> int:
 
 
 def assert_protected(repository: Repository, packs: dict[str, bytes]) -> None:
-    """Lose one pack after another; each comes back."""
+    """Lose one pack after another; each is recovered."""
     for pack, content in packs.items():
         repository.objects.store.delete(pack_name(pack))
         assert recover_pack(repository, pack) == content

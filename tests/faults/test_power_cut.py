@@ -20,20 +20,20 @@ Report = Callable[[str, object], None]
 def nothing(world: World) -> None: ...
 
 
-def one_night(world: World) -> None:
+def one_backup(world: World) -> None:
     world.init()
     world.back_up()
 
 
-def some_nights(world: World) -> None:
-    one_night(world)
+def some_backups(world: World) -> None:
+    one_backup(world)
     for _ in range(3):
         world.edit()
         world.back_up()
     world.back_up("vm2")
 
 
-def next_night(world: World) -> None:
+def next_backup(world: World) -> None:
     world.edit()
     world.back_up()
 
@@ -51,35 +51,35 @@ def forget_the_oldest(world: World) -> None:
 
 
 def forgotten(world: World) -> None:
-    some_nights(world)
+    some_backups(world)
     forget_the_oldest(world)
 
 
 def damaged(world: World) -> None:
     """An index is lost, another damaged."""
-    some_nights(world)
+    some_backups(world)
     objects = world.store.objects  # type: ignore[attr-defined]
     lost, hurt, *_ = sorted(name for name in objects if name.startswith("index/"))
     del objects[lost]
     objects[hurt] = objects[hurt][:-9] + bytes(9)
 
 
-def night_of_deltas(world: World) -> None:
+def backup_with_deltas(world: World) -> None:
     world.edit()
     world.back_up(delta="best")
 
 
 SCENARIOS = [
-    Scenario("init and a first backup", nothing, one_night),
-    Scenario("incremental", one_night, next_night),
-    Scenario("incremental with deltas", some_nights, night_of_deltas),
-    Scenario("forget in the middle", some_nights, forget_the_middle),
-    Scenario("forget the oldest", some_nights, forget_the_oldest),
+    Scenario("init and a first backup", nothing, one_backup),
+    Scenario("incremental", one_backup, next_backup),
+    Scenario("incremental with deltas", some_backups, backup_with_deltas),
+    Scenario("forget in the middle", some_backups, forget_the_middle),
+    Scenario("forget the oldest", some_backups, forget_the_oldest),
     Scenario("prune with repack", forgotten, World.prune),
-    Scenario("forget and prune", some_nights, lambda world: (forget_the_oldest(world), world.prune())),
-    Scenario("flatten", some_nights, lambda world: world.flatten(ids(world)[-1])),
-    Scenario("flatten and prune", some_nights, lambda world: (world.flatten(ids(world)[-1]), world.prune())),
-    Scenario("pin", one_night, lambda world: world.pin(ids(world)[0])),
+    Scenario("forget and prune", some_backups, lambda world: (forget_the_oldest(world), world.prune())),
+    Scenario("flatten", some_backups, lambda world: world.flatten(ids(world)[-1])),
+    Scenario("flatten and prune", some_backups, lambda world: (world.flatten(ids(world)[-1]), world.prune())),
+    Scenario("pin", one_backup, lambda world: world.pin(ids(world)[0])),
     Scenario("repair", damaged, World.repair, is_repair=True),
 ]
 
@@ -106,7 +106,7 @@ def test_a_folder_left_by_a_process_that_died_is_made_durable_before_it_is_used(
             disk.make_folder(f"{disk.folder}/{name}")
         return disk
 
-    Explorer(random.Random(seed), make_disk=make_disk).explore(Scenario("a night", World.init, World.back_up))
+    Explorer(random.Random(seed), make_disk=make_disk).explore(Scenario("a backup", World.init, World.back_up))
 
 
 # -- the simulator finds what it is meant to find ---------------------------------------------------------------------
@@ -183,4 +183,4 @@ class CommitsFirst(LocalStore):
 def test_a_store_that_breaks_a_rule_is_found_out(mutant: dict[str, object], seed: int) -> None:
     explorer = Explorer(random.Random(seed), **mutant)  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match="power cut after call"):
-        explorer.explore(Scenario("an incremental", one_night, next_night))
+        explorer.explore(Scenario("an incremental", one_backup, next_backup))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each kind of object is damaged or lost, and repaired: what can be is whole again, the rest is named, nothing is deleted."""
+"""Each kind of object is damaged or lost, and repaired: what can be is recovered, the rest is named, nothing is deleted."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ CASES = [(folder, how) for folder in FOLDERS for how in HARMS if (folder, how) !
 
 
 @cache
-def make_nights(size_bytes: int = 300_000) -> tuple[Repository, list[tuple[Manifest, bytes]], SyntheticImage]:
-    """Return a repository of two nights, what each was, and the image as it was in the second."""
+def make_two_backups(size_bytes: int = 300_000) -> tuple[Repository, list[tuple[Manifest, bytes]], SyntheticImage]:
+    """Return a repository of two backups, each manifest with its content, and the image as the second backup read it."""
     repository = make_repository()
     image = make_mixed_image(size_bytes, seed=1)
-    nights = [(back_up_image(repository, image), bytes(image.content))]
+    taken = [(back_up_image(repository, image), bytes(image.content))]
     edit_at_random(image)
-    nights.append((back_up_image(repository, image), bytes(image.content)))
-    return repository, nights, image
+    taken.append((back_up_image(repository, image), bytes(image.content)))
+    return repository, taken, image
 
 
 def copy_of(repository: Repository) -> Repository:
@@ -66,7 +66,7 @@ def names_of(repository: Repository, folder: str) -> list[str]:
 
 
 def assert_whole(repository: Repository) -> None:
-    for manifest, content in make_nights()[1]:
+    for manifest, content in make_two_backups()[1]:
         assert_restores(repository, manifest, content)
     assert not check(repository, read_packs=True).of(Severity.ERROR)
 
@@ -76,7 +76,7 @@ def assert_damage_is_told(repository: Repository, report: RepairReport) -> None:
     told = {each.ref.id: each for each in report.damage}
     assert told
     present = {ref.id for ref in repository.list_snapshots()}
-    for manifest, content in make_nights()[1]:
+    for manifest, content in make_two_backups()[1]:
         if manifest.id not in told:
             if manifest.id in present:
                 assert_restores(repository, manifest, content)
@@ -87,7 +87,7 @@ def assert_damage_is_told(repository: Repository, report: RepairReport) -> None:
 
 @pytest.mark.parametrize(("folder", "how"), CASES)
 def test_a_copy_of_the_repository_makes_everything_whole(folder: str, how: str) -> None:
-    original = make_nights()[0]
+    original = make_two_backups()[0]
     for name in names_of(original, folder):
         repository = copy_of(original)
         harm(repository, name, how)
@@ -97,8 +97,8 @@ def test_a_copy_of_the_repository_makes_everything_whole(folder: str, how: str) 
 
 
 @pytest.mark.parametrize(("folder", "how"), CASES)
-def test_without_help_what_can_be_is_whole_again(folder: str, how: str) -> None:
-    original = make_nights()[0]
+def test_without_help_what_can_be_is_recovered(folder: str, how: str) -> None:
+    original = make_two_backups()[0]
     for name in names_of(original, folder):
         repository = copy_of(original)
         harm(repository, name, how)
@@ -123,20 +123,20 @@ def test_without_help_what_can_be_is_whole_again(folder: str, how: str) -> None:
 
 
 def test_a_manifest_that_is_lost_costs_its_own_snapshot_alone() -> None:
-    original = make_nights()[0]
+    original = make_two_backups()[0]
     for name in names_of(original, "snapshots/"):
         repository = copy_of(original)
         harm(repository, name, "lose")
         assert not check(repository, read_packs=True).of(Severity.ERROR)
         assert repair(repository).damage == ()
-        for manifest, content in make_nights()[1]:
+        for manifest, content in make_two_backups()[1]:
             if manifest.object_name != name:
                 assert_restores(repository, manifest, content)
 
 
 @pytest.mark.parametrize("how", ["flip", "lose"])
 def test_the_live_image_gives_back_records_whose_blocks_it_still_has(how: str) -> None:
-    original, nights, image = make_nights()
+    original, taken, image = make_two_backups()
     newest = names_of(original, "packs/")[-1]
     repository = copy_of(original)
     harm(repository, newest, how)
@@ -150,7 +150,7 @@ def test_the_live_image_gives_back_records_whose_blocks_it_still_has(how: str) -
     harm(other, newest, how)
     report = repair(other, source=SyntheticSource(make_mixed_image(100_000, seed=77)))
     assert report.lost_records == 1
-    assert [each.ref.id for each in report.damage] == [nights[-1][0].id]
+    assert [each.ref.id for each in report.damage] == [taken[-1][0].id]
 
 
 def test_the_good_records_of_a_damaged_pack_are_salvaged_and_the_lost_one_is_named() -> None:
@@ -173,7 +173,7 @@ def test_the_good_records_of_a_damaged_pack_are_salvaged_and_the_lost_one_is_nam
 
 
 def test_everything_but_snapshots_and_packs_may_be_lost_at_once() -> None:
-    original = make_nights()[0]
+    original = make_two_backups()[0]
     repository = copy_of(original)
     for folder in ("index/", "signatures/"):
         for name in names_of(repository, folder):
@@ -193,7 +193,7 @@ def break_much(repository: Repository) -> None:
 
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 def test_a_repair_that_fails_at_any_call_is_run_again(after_effect: bool, request: pytest.FixtureRequest) -> None:
-    original = make_nights()[0]
+    original = make_two_backups()[0]
     broken = copy_of(original)
     break_much(broken)
     error = StoreUnavailable("x", "gone")
@@ -218,7 +218,7 @@ def test_a_repair_that_fails_at_any_call_is_run_again(after_effect: bool, reques
 
 
 def test_only_one_repairs_and_a_copy_is_of_the_same_repository() -> None:
-    original = make_nights()[0]
+    original = make_two_backups()[0]
     repository = copy_of(original)
     with MaintenanceLock(repository, "prune", START), pytest.raises(RepositoryLocked):
         repair(repository)
@@ -227,7 +227,7 @@ def test_only_one_repairs_and_a_copy_is_of_the_same_repository() -> None:
 
 
 def test_a_sound_repository_is_left_alone() -> None:
-    original = make_nights()[0]
+    original = make_two_backups()[0]
     repository = copy_of(original)
     before = dict(objects_of(repository))
     report = repair(repository, copy=copy_of(original))
@@ -236,8 +236,8 @@ def test_a_sound_repository_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("how", HARMS)
-def test_a_pack_that_parity_covers_is_made_good_byte_for_byte(how: str) -> None:
-    repository, nights, _ = make_nights()
+def test_a_pack_that_parity_covers_is_repaired_byte_for_byte(how: str) -> None:
+    repository, taken, _ = make_two_backups()
     protected = copy_of(repository)
     add_parity(protected, 100.0, clock=lambda: START)
     before = dict(objects_of(protected))
@@ -248,12 +248,12 @@ def test_a_pack_that_parity_covers_is_made_good_byte_for_byte(how: str) -> None:
         report = repair(harmed)
         assert (report.recovered, report.quarantined, report.damage) == ([name], [], ())
         assert objects_of(harmed) == before
-        for manifest, content in nights:
+        for manifest, content in taken:
             assert_restores(harmed, manifest, content)
 
 
 def test_a_repair_whose_lock_was_taken_away_moves_nothing() -> None:
-    repository, _, _ = make_nights()
+    repository, _, _ = make_two_backups()
     harmed = copy_of(repository)
     harm(harmed, names_of(harmed, "packs/")[0], "flip")
 

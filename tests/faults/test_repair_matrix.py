@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each kind of object comes to harm in each way that a disk, a tool or a person may harm it, and is repaired.
 
-A lost manifest is as good as a forgotten one where nothing lies in its place and others are left; all the rest comes back.
+A lost manifest is as good as a forgotten one where nothing lies in its place and others are left; all the rest is recovered.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def test_what_the_repository_makes_again_by_itself_is_quarantined(kind: str, tmp
 
 
 @pytest.mark.parametrize("how", ["truncated", "emptied", "missing", "replaced_by_foreign", "dangling_link", "folder"])
-def test_a_config_comes_back_from_a_copy_and_from_no_other_repository(how: str, tmp_path: Path) -> None:
+def test_a_config_is_recovered_from_a_copy_and_from_no_other_repository(how: str, tmp_path: Path) -> None:
     original, repo = make_original(), tmp_path / "repo"
     shutil.copytree(original.folder, repo)
     config = repo / "config"
@@ -86,7 +86,7 @@ def test_a_config_comes_back_from_a_copy_and_from_no_other_repository(how: str, 
         foreign = (original.other / "config").read_bytes()
         config.write_bytes({"truncated": good[:70], "emptied": b"", "replaced_by_foreign": foreign}[how])
     if how == "replaced_by_foreign":
-        # It is a good config, by which all else is damaged: nobody can tell but whoever knows the copy.
+        # It is a good config, by which all else is damaged: only whoever has the copy can tell.
         with pytest.raises(UsageError, match="config"):
             repair_at(str(repo), str(original.folder))
         return

@@ -23,21 +23,21 @@ from tests.support.repositories import assert_restores, back_up_image, make_repo
 IMAGE_BYTES = 600_000
 
 
-def two_nights() -> tuple[SyntheticImage, SyntheticImage]:
-    """Return an image and what a night made of it."""
+def two_states() -> tuple[SyntheticImage, SyntheticImage]:
+    """Return an image, and the same image a day later."""
     first = make_mixed_image(IMAGE_BYTES, seed=1)
     second = first.copy()
     edit_at_random(second)
     return first, second
 
 
-def check_after_failure(store: Store, nights: dict[str, bytes], image: SyntheticImage) -> None:
+def check_after_failure(store: Store, taken: dict[str, bytes], image: SyntheticImage) -> None:
     """The repository opens, each committed snapshot restores, the next backup succeeds and restores."""
     repository = Repository.open(store)
     committed = repository.list_snapshots()
-    assert {ref.id for ref in committed} >= nights.keys()
+    assert {ref.id for ref in committed} >= taken.keys()
     for ref in committed:
-        assert_restores(repository, repository.load_manifest(ref), nights.get(ref.id, bytes(image.content)))
+        assert_restores(repository, repository.load_manifest(ref), taken.get(ref.id, bytes(image.content)))
     assert_restores(repository, back_up_image(repository, image), bytes(image.content))
 
 
@@ -51,15 +51,15 @@ def try_back_up(repository: Repository, image: SyntheticImage) -> DeltaimgError 
 
 
 def count_store_calls() -> int:
-    _, second = two_nights()
-    repository, _ = repository_with_one_night(MemoryStore())
+    _, second = two_states()
+    repository, _ = repository_with_one_backup(MemoryStore())
     counting = FaultyStore(repository.objects.store, StoreFull("x", "full"))
     back_up_image(Repository(counting, repository.config), second)
     return len(counting.calls)
 
 
-def repository_with_one_night(store: Store) -> tuple[Repository, dict[str, bytes]]:
-    first, _ = two_nights()
+def repository_with_one_backup(store: Store) -> tuple[Repository, dict[str, bytes]]:
+    first, _ = two_states()
     repository = make_repository(store)
     manifest = back_up_image(repository, first)
     return repository, {manifest.id: bytes(first.content)}
@@ -70,40 +70,40 @@ def repository_with_one_night(store: Store) -> tuple[Repository, dict[str, bytes
 def test_an_incremental_survives_the_failure_of_any_store_call(error: StoreError, after_effect: bool) -> None:
     calls = count_store_calls()
     assert calls > 10
-    _, second = two_nights()
+    _, second = two_states()
     for number in range(calls):
         inner = MemoryStore()
-        repository, nights = repository_with_one_night(inner)
+        repository, taken = repository_with_one_backup(inner)
         faulty = FaultyStore(inner, error, fail_at=number, after_effect=after_effect)
         met = try_back_up(Repository(faulty, repository.config), second)
         assert met in (None, error)
         assert met is error or len(repository.list_snapshots()) == 2
-        check_after_failure(inner, nights, second)
+        check_after_failure(inner, taken, second)
 
 
 def test_a_store_that_stays_broken_costs_only_the_run() -> None:
-    _, second = two_nights()
+    _, second = two_states()
     error = StoreUnavailable("x", "gone")
     for number in range(count_store_calls()):
         inner = MemoryStore()
-        repository, nights = repository_with_one_night(inner)
+        repository, taken = repository_with_one_backup(inner)
         faulty = FaultyStore(inner, error, fail_at=number, is_lasting=True)
         met = try_back_up(Repository(faulty, repository.config), second)
         # From the commit on, only the lock's removal is left to fail, and that is no failure of the backup.
         assert met is error or (met is None and len(repository.list_snapshots()) == 2)
         for name in [name for name in inner.objects if name.startswith("locks/")]:
             inner.delete(name)  # it could not be removed by its owner, who lives on: the test is one process
-        check_after_failure(inner, nights, second)
+        check_after_failure(inner, taken, second)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
 def test_an_incremental_survives_the_failure_of_any_system_call(tmp_path: Path, number: int) -> None:
-    _, second = two_nights()
+    _, second = two_states()
     make: Callable[[int], Path] = lambda call: tmp_path / f"repo{call}"  # noqa: E731
     call = 0
     while True:
         folder = make(call)
-        repository, nights = repository_with_one_night(LocalStore(str(folder)))
+        repository, taken = repository_with_one_backup(LocalStore(str(folder)))
         port = FaultyPort(number, fail_at=call)
         met = try_back_up(Repository(LocalStore(str(folder), port), repository.config), second)
         assert met is None or isinstance(met, StoreFull if number == errno.ENOSPC else StoreUnavailable)
@@ -112,7 +112,7 @@ def test_an_incremental_survives_the_failure_of_any_system_call(tmp_path: Path, 
             break
         for lock in (folder / "locks").glob("*"):
             lock.unlink()  # its removal may be what failed, and its owner, this process, lives on
-        check_after_failure(LocalStore(str(folder)), nights, second)
+        check_after_failure(LocalStore(str(folder)), taken, second)
         call += 1
     assert call > 40
 
@@ -136,7 +136,7 @@ def test_a_full_disk_keeps_what_is_committed_and_space_made_is_used(make_tmpfs: 
     folder = make_tmpfs(4 << 20)
     repository = make_repository(LocalStore(str(folder / "repo")))
     first = make_mixed_image(2 << 20, seed=3)
-    nights = {back_up_image(repository, first).id: bytes(first.content)}
+    taken = {back_up_image(repository, first).id: bytes(first.content)}
     ballast = folder / "ballast"
     free = os.statvfs(folder).f_bavail * 4096
     second = first.copy()
@@ -147,6 +147,6 @@ def test_a_full_disk_keeps_what_is_committed_and_space_made_is_used(make_tmpfs: 
             back_up_image(repository, second)
         assert caught.value.exit_code == StoreFull.exit_code
         for ref in repository.list_snapshots():
-            assert_restores(repository, repository.load_manifest(ref), nights[ref.id])
+            assert_restores(repository, repository.load_manifest(ref), taken[ref.id])
     ballast.unlink()
-    check_after_failure(LocalStore(str(folder / "repo")), nights, second)
+    check_after_failure(LocalStore(str(folder / "repo")), taken, second)

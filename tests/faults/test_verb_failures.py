@@ -46,7 +46,7 @@ VERBS: dict[str, Verb] = {
 
 @cache
 def make_past(verb: str) -> World:
-    """Return a world of four nights of one image and one of another; for a prune, half of them are forgotten."""
+    """Return a world of four backups of one image and one of another; for a prune, half of them are forgotten."""
     past = World(MemoryStore(), make_images())
     past.init()
     for _ in range(4):

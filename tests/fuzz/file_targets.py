@@ -95,7 +95,7 @@ def dress_own(kind: Kind, data: bytes) -> bytes:
 def _exercise_object(kind: Kind, data: bytes) -> None:
     parse, build = (parse_sums, build_sums) if kind == Kind.SUMS else (parse_delta, build_delta)
     value = parse(dress_own(kind, data), "x")
-    assert fingerprint(parse(build(value), "x")) == fingerprint(value), "it does not come back as it was read"
+    assert fingerprint(parse(build(value), "x")) == fingerprint(value), "it is not rebuilt as it was read"
 
 
 def _exercise_rdiff_signature(data: bytes) -> None:
@@ -132,7 +132,7 @@ def _exercise_sources(data: bytes) -> None:
         return
     count, shift, payload = int.from_bytes(data[:2], "little"), 12 + data[2] % 9, memoryview(data)[3:]
     table, delta = parse_sources("x", 0, payload, count, 1 << shift)
-    assert build_sources(table) + bytes(delta) == payload, "the sources do not come back as they were read"
+    assert build_sources(table) + bytes(delta) == payload, "the sources are not rebuilt as they were read"
 
 
 def _exercise_record_tables(data: bytes) -> None:
@@ -142,7 +142,7 @@ def _exercise_record_tables(data: bytes) -> None:
     sources, kept, absent, payload = data[0], 1 + data[1], data[2], memoryview(data)[4:]
     header = RecordHeader(bytes(16), 0, kept + absent, 12 + data[3] % 5, len(payload), bytes(16), sources, absent)
     tables, encoded = parse_tables("x", 0, header, payload)
-    assert build_tables(tables) + bytes(encoded) == payload, "the tables do not come back as they were read"
+    assert build_tables(tables) + bytes(encoded) == payload, "the tables are not rebuilt as they were read"
     assert tables.cut is None or len(tables.cut.kept) == kept
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every fuzz target and the property tests share: parse, and judge what came of it.
+"""What every fuzz target and the property tests share: parse, and check the result.
 
 A parser may return a value or raise a `DeltaimgError`; anything else is a defect. So is a value that does not survive being
 written and read again, or runs that the kernels, which trust the parser, refuse.
@@ -56,10 +56,10 @@ def exercise(kind: str, data: bytes, name: str | None = None) -> Any:
     if isinstance(value, PackContent):
         # A footer may leave records out, and gaps between them; what was walked over is written and read again.
         again = KINDS[kind].parse(KINDS[kind].build(value), name)
-        assert fingerprint(again.records) == fingerprint(value.records), "a pack does not come back as it was read"
+        assert fingerprint(again.records) == fingerprint(value.records), "a pack is not rebuilt as it was read"
         return value
     again = KINDS[kind].parse(KINDS[kind].build(value), name)
-    assert fingerprint(again) == fingerprint(value), f"a {kind} does not come back as it was read"
+    assert fingerprint(again) == fingerprint(value), f"a {kind} is not rebuilt as it was read"
     if isinstance(value, MapObject):
         overlay_runs(empty_runs(), value.runs)
     if isinstance(value, Manifest):

@@ -2,7 +2,7 @@
 """How fuzzed bytes become objects of a repository.
 
 The first byte of an input chooses how it is dressed: as a body under a header whose checksums are right (where parsers
-stand alone), as a map or an index whose columns are packed anew, or as bytes that come from nowhere.
+refuse them by itself), as a map or an index whose columns are packed again, or as bytes that come from nowhere.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def find_columns(kind: str, body: bytes) -> int | None:
     return None
 
 
-def pack_anew(kind: str, body: bytes) -> bytes:
+def pack_again(kind: str, body: bytes) -> bytes:
     """Return a body whose columns, plain in `body`, are packed: bytes that libFuzzer changes would never be a frame again."""
     start = find_columns(kind, body)
     if start is None or start > len(body):
@@ -45,7 +45,7 @@ def pack_anew(kind: str, body: bytes) -> bytes:
 
 
 def unpack_columns(kind: str, body: bytes) -> bytes:
-    """Return a body with its columns plain, as `pack_anew` takes it."""
+    """Return a body with its columns plain, as `pack_again` takes it."""
     start = find_columns(kind, body)
     packed = body[start:].lstrip(b"\0") if start is not None else b""
     return body[:start] + zstandard.decompress(packed) if packed else body
@@ -72,7 +72,7 @@ def dress(kind: str, data: bytes) -> bytes:
     if how == b"\0":
         return body
     if how == b"\1":
-        body = pack_anew(kind, body)
+        body = pack_again(kind, body)
     if kind == "pack":
         at = max(0, len(body) - 48)
         return forge.forge_pack(body[:at], body[at : at + 32], body[at + 32 :])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make objects that lie and yet have every checksum right: past the checksums is where a parser must stand alone."""
+"""Make objects that lie and yet have every checksum right: past the checksums only the parser itself can refuse them."""
 
 from __future__ import annotations
 

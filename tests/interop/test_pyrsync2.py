@@ -39,7 +39,7 @@ def patch(module, old, delta, size):
 
 
 def is_right(sums):
-    """Whether pyrsync2 knows all of these blocks: of those that share a weak sum it forgets all but the last."""
+    """Whether pyrsync2 can find all of these blocks: of those that share a weak sum it forgets all but the last."""
     return len({weak for weak, _ in sums}) == len(set(sums))
 
 

@@ -24,7 +24,7 @@ from tests.support.program import read_tree
 
 FORMATS = ("deltaimg", "rdiff", "vcdiff")
 WITH_SIGNATURES = ("deltaimg", "rdiff")
-PROVEN = {"deltaimg": True, "vcdiff": True, "rdiff": False}
+VERIFIED = {"deltaimg": True, "vcdiff": True, "rdiff": False}
 """Whether what is made is held against a digest or checksum."""
 OLD = b"".join(b"line %d of the old file\n" % number for number in range(150)) + bytes(2000)
 NEW = OLD[:2048] + b"inserted" + OLD[2048:5000] + bytes(900) + OLD[300:400]
@@ -158,7 +158,7 @@ def test_a_delta_with_any_bit_flipped_is_refused_or_makes_the_new_file(files: Fi
         files.delta.write_bytes(damaged)
         if attempt(files, files.try_patch):
             continue
-        if PROVEN[files.format_name]:
+        if VERIFIED[files.format_name]:
             assert files.made.read_bytes() == NEW
         files.made.unlink()
 
@@ -233,7 +233,7 @@ def test_an_old_file_that_has_grown_is_found_or_makes_the_new_file_all_the_same(
         assert files.made.read_bytes() == NEW
 
 
-@pytest.mark.parametrize("files", [name for name in FORMATS if PROVEN[name]], indirect=True)
+@pytest.mark.parametrize("files", [name for name in FORMATS if VERIFIED[name]], indirect=True)
 def test_an_old_file_that_was_changed_is_found_or_makes_the_new_file_all_the_same(files: Files) -> None:
     found = 0
     for place in range(0, len(OLD), 250):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signatures and deltas of files come back as they were written, and no damage ends in anything but a clear error."""
+"""Signatures and deltas of files are read as they were written, and no damage ends in anything but a clear error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def damaged(data: bytes, damage: tuple[list[tuple[int, int]], int]) -> bytes:
     return bytes(body[: len(body) - cut % len(body)] if cut % 3 == 0 else body)
 
 
-def test_they_come_back():
+def test_they_are_read_as_written():
     assert fingerprint(parse_sums(build_sums(SUMS), "x")) == fingerprint(SUMS)
     assert fingerprint(parse_delta(build_delta(DELTA), "x")) == fingerprint(DELTA)
     assert len(parse_rdiff_signature(io.BytesIO(RDIFF_SIGNATURE).read, "x").weaks) == 2

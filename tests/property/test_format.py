@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever is legal comes back; whatever is not is refused by an error of the family and by nothing else."""
+"""Whatever is legal is read as it was written; whatever is not is refused by an error of the family and by nothing else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def name_of(content: Any) -> str:
 @ALL
 @QUICK
 @given(data=st.data())
-def test_legal_content_of_every_kind_comes_back(kind, data):
+def test_legal_content_of_every_kind_is_read_as_written(kind, data):
     content = data.draw(CONTENTS[kind])
     found = KINDS[kind].parse(KINDS[kind].build(content), name_of(content))
     if isinstance(content, PackContent):

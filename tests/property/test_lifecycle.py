@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nights come and go, runs die, others get in between: a repository stays a dictionary of images."""
+"""Backups come and go, runs die, others get in between: a repository stays a dictionary of images."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.promises.committed)
     @rule(name=names, data=st.data())
     def revert(self, name: str, data: st.DataObject) -> None:
-        """Content that was forgotten comes back, so that backups meet records that nothing needs any more."""
+        """Content that was forgotten is written again, so that backups meet records that nothing needs any more."""
         content = data.draw(st.sampled_from(sorted(self.world.promises.contents.values())))
         self.world.images[name].resize(len(content))
         self.world.images[name].write(0, content)

@@ -43,7 +43,7 @@ def test_parity_has_room_for_all_shards_and_is_of_the_percentage(sizes: list[int
 
 @SOME
 @given(sizes=SIZES, percent=PERCENTS, seed=st.integers(0, 2**32), data=st.data())
-def test_damage_in_one_place_up_to_the_promise_is_made_good(sizes, percent, seed, data):
+def test_damage_in_one_place_up_to_the_promise_is_repaired(sizes, percent, seed, data):
     repository, store, packs = repository_of_packs(sizes, seed)
     protect(repository, percent)
     (group,) = survey_parity(repository).groups
@@ -69,7 +69,7 @@ def test_damage_in_one_place_up_to_the_promise_is_made_good(sizes, percent, seed
 
 @SOME
 @given(sizes=SIZES, percent=PERCENTS, seed=st.integers(0, 2**32), data=st.data())
-def test_lost_packs_up_to_the_promise_are_made_good(sizes, percent, seed, data):
+def test_lost_packs_up_to_the_promise_are_recovered(sizes, percent, seed, data):
     repository, store, packs = repository_of_packs(sizes, seed)
     protect(repository, percent)
     (group,) = survey_parity(repository).groups

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A repository from which nights are forgotten, pruned and flattened, beside readers and backups, against a dictionary."""
+"""A repository from which snapshots are forgotten, pruned and flattened, beside readers and backups, against a dictionary."""
 
 from __future__ import annotations
 

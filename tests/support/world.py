@@ -87,7 +87,7 @@ class World:
         return manifest
 
     def adopt(self, name: str) -> None:
-        """Take a snapshot of `name` that nobody knows for one whose backup died after its commit."""
+        """Treat an unknown snapshot of `name` as one whose backup died after its commit."""
         for ref in self.repository.list_snapshots(name):
             if ref.id not in self.promises.contents:
                 self.promises.contents[ref.id] = bytes(self.images[name].content)

@@ -19,9 +19,9 @@ CONTENT = HISTORY[50_000:120_000] + b"something else " * 1000
 PARAMETERS = [Parameters(3), Parameters(6, window_log=19, table_log=18, min_match=6), Parameters(18, window_log=19)]
 
 
-@pytest.fixture(params=["kept", "anew"])
+@pytest.fixture(params=["kept", "new"])
 def _contexts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "anew":
+    if request.param == "new":
         monkeypatch.setattr(libzstd, "_contexts", lambda: None)
 
 
@@ -33,7 +33,7 @@ def _expand(payload: bytes, history: bytes | None = None, length: int = len(CONT
 
 @pytest.mark.usefixtures("_contexts")
 @pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
-def test_content_comes_back_with_its_history_and_without(parameters: Parameters) -> None:
+def test_content_is_decoded_with_its_history_and_without(parameters: Parameters) -> None:
     payload = compress(CONTENT, parameters)
     delta = compress(CONTENT, parameters, memoryview(HISTORY))
     assert _expand(payload) == CONTENT
@@ -111,9 +111,9 @@ def test_either_way_reads_what_the_other_writes(parameters: Parameters, monkeypa
     kept = compress(CONTENT, parameters, memoryview(HISTORY))
     with monkeypatch.context() as patched:
         patched.setattr(libzstd, "_contexts", lambda: None)
-        anew = compress(CONTENT, parameters, memoryview(HISTORY))
+        separate = compress(CONTENT, parameters, memoryview(HISTORY))
         assert _expand(kept, HISTORY) == CONTENT
-    assert _expand(anew, HISTORY) == CONTENT
+    assert _expand(separate, HISTORY) == CONTENT
 
 
 @pytest.mark.usefixtures("_contexts")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Only what is proven dead is dead: against real processes, other users, hidden process tables and PID namespaces."""
+"""Only who is certainly dead is called dead: real processes, other users, hidden process tables and PID namespaces."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ask(prefix: list[str], pid: int, start: int) -> str:
 def test_a_process_that_lives_is_not_dead(other: tuple[int, int]) -> None:
     assert not is_dead(os.getpid(), read_own_start())
     assert not is_dead(*other)
-    assert not is_dead(other[0], 0), "a start that is unknown proves nothing"
+    assert not is_dead(other[0], 0), "an unknown start time decides nothing"
 
 
 def test_a_number_that_another_process_has_now_is_that_of_a_dead_one(other: tuple[int, int]) -> None:
@@ -81,7 +81,7 @@ def test_processes_of_other_users_are_not_dead_though_they_are_hidden(other: tup
 
 
 @needs_root
-def test_a_process_table_of_another_namespace_proves_nothing() -> None:
+def test_a_process_table_of_another_namespace_decides_nothing() -> None:
     """There, /proc has another process under the same number."""
     script = (
         "from deltaimg.processes import *; import os; print(is_dead(os.getpid(), read_own_start() + 5), os.getpid())"

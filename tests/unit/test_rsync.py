@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`deltaimg.rsync` by itself: what comes back, what streams may do, what is refused.
+"""`deltaimg.rsync` by itself: what it returns, what streams may do, what is refused.
 
 `tests/interop` holds it against pyrsync2.
 """
@@ -75,7 +75,7 @@ def edited(draw):
 
 @given(pair=edited(), size=st.integers(1, 90), max_buffer=st.integers(1, 200))
 @settings(max_examples=200, deadline=None)
-def test_the_new_content_comes_back(pair, size, max_buffer):
+def test_the_new_content_is_rebuilt(pair, size, max_buffer):
     old, new = pair
     delta = delta_of(old, new, size, max_buffer=max_buffer)
     assert patch(old, delta, size) == new
@@ -84,7 +84,7 @@ def test_the_new_content_comes_back(pair, size, max_buffer):
 
 
 @pytest.mark.parametrize("size", [700, 4096, 5_000_000])
-def test_content_of_several_spans_comes_back(size):
+def test_content_of_several_spans_is_rebuilt(size):
     rng = random.Random(size)
     old = rng.randbytes(21_000_001)
     new = old[:9_000_000] + b"inserted" + old[9_000_000:13_000_000] + rng.randbytes(3_000_000) + old[13_000_000:]

@@ -44,7 +44,7 @@ def _init_at(clock: Clock) -> Callable[..., None]:
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
-    """Return a function that tells what was printed since it was last called."""
+    """Return a function that returns what was printed since it was last called."""
     return lambda: capsys.readouterr().err.splitlines()
 
 

@@ -78,7 +78,7 @@ def test_a_body_that_is_too_long_is_refused_before_there_is_memory_for_it() -> N
 
 
 @pytest.mark.parametrize("sources", [b"", CONTENT * 100])
-def test_content_of_any_length_comes_back(sources: bytes) -> None:
+def test_content_of_any_length_is_decoded_as_it_was_encoded(sources: bytes) -> None:
     chance = random.Random(71)
     for content_bytes in (0, 1, 7, 8, 9, 1000, 70_000):
         content = (CONTENT * 3000)[: content_bytes // 2] + chance.randbytes(content_bytes - content_bytes // 2)

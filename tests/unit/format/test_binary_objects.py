@@ -58,7 +58,7 @@ def map_of(runs: list[tuple[int, int, int]], slots: list[int], block_count: int)
     ],
     ids=["nothing", "no-runs", "last-block", "longest-run", "across-records", "back-and-forth", "twice-the-same"],
 )
-def test_a_map_at_its_limits_comes_back(runs, slots, block_count):
+def test_a_map_at_its_limits_is_read_as_written(runs, slots, block_count):
     content = map_of(runs, slots, block_count)
     found = parse_map(build_map(content), "maps/x")
     assert found.block_count == block_count

@@ -29,7 +29,7 @@ def test_what_the_processor_calls_big_endian_is_written_little_endian():
     assert pack_columns([np.array([1, 2], ">u4")]) == pack_columns([np.array([1, 2], "<u4")])
 
 
-def test_columns_come_back_and_may_be_empty_or_views():
+def test_columns_are_read_as_written_and_may_be_empty_or_views():
     columns = [np.arange(100, dtype="<u8")[::3] * 2**50, np.empty(0, "<u4"), np.arange(9, dtype="u1")]
     found = unpack_columns("x", 0, pack_columns(columns), [("<u8", 34), ("<u4", 0), ("u1", 9)])
     for column, expected in zip(found, columns, strict=True):

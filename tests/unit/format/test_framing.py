@@ -23,7 +23,7 @@ from tests.golden import forge
 DATA = frame(Kind.MAP, b"a body")
 
 
-def test_a_body_comes_back_as_it_was_framed():
+def test_a_body_is_read_as_it_was_framed():
     assert bytes(unframe(Kind.MAP, "maps/x", DATA)) == b"a body"
 
 

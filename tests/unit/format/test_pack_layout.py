@@ -30,7 +30,7 @@ def test_the_footer_and_a_walk_over_the_records_agree():
     assert [entry.tobytes() for entry in footer["id"]] == [header.id for header, _ in RECORDS]
 
 
-def test_the_footer_that_comes_back_is_the_one_that_was_laid_out():
+def test_the_footer_that_is_read_is_the_one_that_was_laid_out():
     assert parse_pack_footer("packs/x", DATA).tobytes() == finish_pack(RECORDS)[1].tobytes()
 
 
@@ -49,7 +49,7 @@ def test_a_walk_yields_the_records_before_the_one_that_is_cut():
     assert [next(walk)[0], next(walk)[0]] == [64, 4224]
 
 
-def test_a_header_tells_how_long_the_content_is():
+def test_a_header_says_how_long_the_content_is():
     header = RecordHeader(bytes(16), 1, 256, 12, 10, bytes(16))
     assert parse_record_header("packs/x", 64, build_record_header(header)) == header
     assert header.raw_bytes == 2**20

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables that a record's payload begins with, and the proof of a cut record's id."""
+"""The tables that a record's payload begins with, and the digests that verify a cut record's id."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cut_of(runs: np.ndarray) -> CutTable:
 
 
 @given(kept_runs(SLOTS), st.booleans(), st.binary(max_size=9))
-def test_tables_come_back_with_what_follows_them(runs, is_delta, rest):
+def test_tables_are_read_as_written_with_what_follows_them(runs, is_delta, rest):
     sources = SourceTable(np.ones((1, 16), np.uint8), np.ones(1, np.uint16), np.array([(3, 4)], SLOT_RUN))
     tables = RecordTables(cut_of(runs), sources if is_delta else None)
     payload = build_tables(tables) + rest

@@ -34,7 +34,7 @@ def parse(data, record_count):
 
 
 @given(st.lists(record_runs, min_size=1, max_size=5), st.binary(max_size=3))
-def test_runs_come_back_with_what_follows_them(records, rest):
+def test_runs_are_read_as_written_with_what_follows_them(records, rest):
     run_counts, runs = lay_out(records)
     data = build_runs(run_counts, runs) + rest
     assert parse(data, len(records)) == (run_counts.tolist(), runs.tolist(), rest)

@@ -178,7 +178,7 @@ def test_a_file_system_without_direct_reads_is_an_image_error_or_works(tmp_path:
 # -- block devices ---------------------------------------------------------------------------------------------------
 
 
-def test_a_block_device_tells_size_and_sector(tmp_path: Path, make_loop: Callable[[Path], str]) -> None:
+def test_a_block_device_reports_size_and_sector(tmp_path: Path, make_loop: Callable[[Path], str]) -> None:
     requires_root()
     source = open_source(make_loop(save(make_mixed_image(3 * MIB + 512), tmp_path)))
     assert isinstance(source, BlockDeviceSource)

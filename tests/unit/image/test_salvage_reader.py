@@ -26,14 +26,14 @@ from tests.support.devices import failing_file
 class FailingReader:
     """Reads bytes, of which some extents fail, whole calls or from the first bad granule on; counts the failures."""
 
-    def __init__(self, content: bytes, bad: list[tuple[int, int]], *, tells_where: bool) -> None:
-        self.content, self.bad, self._tells_where = content, bad, tells_where
+    def __init__(self, content: bytes, bad: list[tuple[int, int]], *, names_place: bool) -> None:
+        self.content, self.bad, self._names_place = content, bad, names_place
         self.failures = 0
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         end = min(offset + len(buffer), len(self.content))
         hit = min((max(start, offset) for start, stop in self.bad if start < end and offset < stop), default=None)
-        good = end if hit is None else hit if self._tells_where else offset
+        good = end if hit is None else hit if self._names_place else offset
         buffer[: max(0, good - offset)] = self.content[offset:good]
         if hit is not None:
             self.failures += 1
@@ -54,10 +54,10 @@ def make(reader: FailingReader, granule_bytes: int = 512, max_extents: int = 100
     return SalvageReader(reader, reader, size_bytes=size_bytes, granule_bytes=granule_bytes, max_extents=max_extents)
 
 
-@pytest.mark.parametrize("tells_where", [True, False])
+@pytest.mark.parametrize("names_place", [True, False])
 @pytest.mark.parametrize("granule_bytes", [512, 4096])
 def test_what_is_lost_is_the_granules_that_fail_and_nothing_else(
-    seed: int, tells_where: bool, granule_bytes: int
+    seed: int, names_place: bool, granule_bytes: int
 ) -> None:
     chance = random.Random(seed)
     for _ in range(100):
@@ -66,7 +66,7 @@ def test_what_is_lost_is_the_granules_that_fail_and_nothing_else(
             chance.randrange(len(content)) // granule_bytes * granule_bytes for _ in range(chance.randrange(1, 6))
         ]
         bad = [(start, min(start + granule_bytes * chance.choice([1, 2, 5]), len(content))) for start in starts]
-        reader = FailingReader(content, bad, tells_where=tells_where)
+        reader = FailingReader(content, bad, names_place=names_place)
         salvage = make(reader, granule_bytes)
         buffer = memoryview(bytearray(b"?" * 65_536))
         made = b""
@@ -91,7 +91,7 @@ def test_what_is_lost_is_the_granules_that_fail_and_nothing_else(
 def test_a_bad_sector_costs_few_reads_that_fail() -> None:
     """Each of them may take a disk many seconds."""
     content = os.urandom(4 * MIB)
-    reader = FailingReader(content, [(MIB, MIB + 512)], tells_where=False)
+    reader = FailingReader(content, [(MIB, MIB + 512)], names_place=False)
     buffer = memoryview(bytearray(4 * MIB))
     assert make(reader).read_into(0, buffer) == 4 * MIB
     assert reader.failures <= 20
@@ -104,14 +104,14 @@ def test_other_failures_are_not_read_around() -> None:
             raise ReadFailure(offset, errno.ENXIO)
 
     with pytest.raises(ReadFailure):
-        make(GoneReader(bytes(9000), [], tells_where=True)).read_into(0, memoryview(bytearray(9000)))
+        make(GoneReader(bytes(9000), [], names_place=True)).read_into(0, memoryview(bytearray(9000)))
 
 
 def test_too_many_places_or_bytes_are_given_up() -> None:
     content = bytes(MIB)
     bad = [(start, start + 512) for start in range(0, MIB, 4096)]
     with pytest.raises(TooMuchUnreadable):
-        make(FailingReader(content, bad, tells_where=True)).read_into(0, memoryview(bytearray(MIB)))
+        make(FailingReader(content, bad, names_place=True)).read_into(0, memoryview(bytearray(MIB)))
 
     class Zeros(bytes):
         """A gigabyte that takes no memory."""
@@ -119,7 +119,7 @@ def test_too_many_places_or_bytes_are_given_up() -> None:
         def __len__(self) -> int:
             return 1 << 30
 
-    reader = FailingReader(Zeros(), [(0, 1 << 30)], tells_where=True)
+    reader = FailingReader(Zeros(), [(0, 1 << 30)], names_place=True)
     salvage = make(reader, granule_bytes=1 << 20)
     buffer = memoryview(mmap.mmap(-1, 32 * MIB))
     is_given_up = False

@@ -16,7 +16,7 @@ MANY = b"\xff\xff\xff\x7f"
 
 
 def body(flags=0, operations=b"", places=(), singles=b"", shorts=b"", longs=b""):
-    """Return a body whose head tells the truth."""
+    """Return a body whose head is right."""
     planes = b"".join(bytes(place >> 8 * plane & 255 for place in places) for plane in range(3))
     head = bytes([flags, len(operations), len(places), len(singles), len(shorts)])
     return head + bytes(operations) + planes + singles + shorts + longs

@@ -31,7 +31,7 @@ def ranges_of(*ranges):
 
 
 @both
-def test_what_was_written_in_pieces_comes_back(kernels, descriptor):
+def test_what_was_written_in_pieces_is_read_back(kernels, descriptor):
     data = random.Random(1).randbytes(100_000)
     order = random.Random(2).sample(range(100), 100)
     ranges = ranges_of(*((to * 1000, 1000, number * 1000) for number, to in enumerate(order)))

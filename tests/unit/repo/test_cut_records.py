@@ -149,7 +149,7 @@ def test_digests_and_index_are_made_again_from_packs() -> None:
     assert_restores(repository, kept, bytes(image.content))
 
 
-def test_an_index_that_tells_other_slots_than_its_pack_is_found_out() -> None:
+def test_an_index_that_names_other_slots_than_its_pack_is_detected() -> None:
     repository, _, _, _ = make_scene()
     (name,) = (found.name for found in repository.objects.store.list(INDEXES))
     content = parse_index(repository.objects.store.get(name), name)

@@ -65,7 +65,7 @@ def test_a_place_whose_sources_are_gone_is_passed_over() -> None:
     assert find(index, 2) == ("old", 1)
 
 
-def test_what_is_written_anew_for_some_entries_says_the_same_sources() -> None:
+def test_what_is_rewritten_for_some_entries_names_the_same_sources() -> None:
     index = LoadedIndex({"1": make_object(1, "old", {1: (), 2: (1,), 3: (2, 1)})})
     links = index.links.extract(np.array([0, 2]))
     assert links.link_counts.tolist() == [0, 2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks: one holder at a time, none that a crash leaves behind, and none that comes back once it was removed."""
+"""Locks: one holder at a time, none that a crash leaves behind, and none that reappears once it was removed."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.support.repositories import back_up_image, make_repository
 
 
 @pytest.fixture
-def nights(clock: FixedClock) -> tuple[object, list[str]]:
+def snapshots(clock: FixedClock) -> tuple[object, list[str]]:
     repository = make_repository()
     image = make_mixed_image(50_000)
     ids = []
@@ -26,8 +26,8 @@ def nights(clock: FixedClock) -> tuple[object, list[str]]:
     return repository, ids
 
 
-def test_every_way_to_name_a_snapshot(nights: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
-    repository, ids = nights
+def test_every_way_to_name_a_snapshot(snapshots: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository, ids = snapshots
     for selector, number in (
         ("vm1", 2),
         ("vm1@latest", 2),
@@ -47,9 +47,9 @@ def test_every_way_to_name_a_snapshot(nights: tuple, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "selector", ["vm9", "vm1@latest~3", "vm1@2026-11-30", "vm1@2020-01-01T00:00", "zzz", "", "vm1@xyz", "vm1@"]
 )
-def test_what_nothing_answers_to_is_not_found(nights: tuple, selector: str) -> None:
+def test_what_nothing_answers_to_is_not_found(snapshots: tuple, selector: str) -> None:
     with pytest.raises(SnapshotNotFound) as caught:
-        select_snapshot(nights[0], selector)
+        select_snapshot(snapshots[0], selector)
     assert caught.value.hint
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks that change every night stand deep by themselves, and leave the others where they are."""
+"""Blocks that change before every backup are stored in deep records of their own, and leave the others where they are."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def interleave(first: int) -> range:
 
 @pytest.mark.native_speed
 def test_hot_blocks_take_no_others_to_the_bound(tmp_path: Path) -> None:
-    """Each night a quarter of the blocks changes again, and an eighth of the others, for the first time."""
+    """Before each backup a quarter of the blocks changes again, and an eighth of the others, for the first time."""
     repository, image = make_repository(), make_incompressible_image(BLOCK * BLOCKS, seed=1)
     chance = random.Random(2)
     back_up_image(repository, image, cache_folder=str(tmp_path))
@@ -46,9 +46,9 @@ def test_hot_blocks_take_no_others_to_the_bound(tmp_path: Path) -> None:
     chance.shuffle(cold)
     share = len(cold) // 6
     stored = []
-    for night in range(6):
+    for number in range(6):
         touch(image, chance, interleave(0))
-        touched = sorted(cold[night * share : (night + 1) * share])
+        touched = sorted(cold[number * share : (number + 1) * share])
         for block in touched:
             touch(image, chance, range(block, block + 1))
         manifest = back_up_image(repository, image, cache_folder=str(tmp_path), max_read_amplification=100)
@@ -58,11 +58,11 @@ def test_hot_blocks_take_no_others_to_the_bound(tmp_path: Path) -> None:
         content = SnapshotContent(repository, manifest, load_index(repository))
         slots = content.runs["slot"][np.searchsorted(content.runs["first_block"], touched, side="right") - 1]
         shallow = depths[content.table.entries[content.table.records_of(slots)]] <= 2
-        assert shallow.mean() > 0.8, f"night {night}"
+        assert shallow.mean() > 0.8, f"backup {number}"
     assert max(stored) < 2 * min(stored)
 
 
-def test_every_block_comes_back_once_and_with_its_own_bytes() -> None:
+def test_every_block_leaves_once_and_with_its_own_bytes() -> None:
     repository, image, chance = make_repository(), make_incompressible_image(BLOCK * BLOCKS, seed=3), random.Random(4)
     for _ in range(3):
         back_up_image(repository, image)

@@ -50,7 +50,7 @@ def test_updated_rows_cost_rows_not_pages() -> None:
 
 @pytest.mark.native_speed
 @pytest.mark.parametrize("has_cache", [True, False])
-def test_thirty_nights_of_a_database_restore_at_every_night(tmp_path: Path, has_cache: bool) -> None:
+def test_thirty_backups_of_a_database_all_restore(tmp_path: Path, has_cache: bool) -> None:
     repository, image, chance = make_repository(), make_database(), random.Random(3)
     folder = str(tmp_path) if has_cache else None
     snapshots = []
@@ -326,7 +326,7 @@ def test_a_read_expands_no_record_of_a_chain_twice(
 
 
 @pytest.mark.parametrize("mode", ["zstd", "xdelta", "deltaimg", pytest.param("best", marks=pytest.mark.long)])
-def test_every_night_of_a_chain_in_a_forced_mode_restores(tmp_path: Path, mode: str) -> None:
+def test_every_snapshot_of_a_chain_in_a_forced_mode_restores(tmp_path: Path, mode: str) -> None:
     repository, image, chance = make_repository(), make_incompressible_image(PAGE * 32), random.Random(16)
     snapshots = []
     for _ in range(31):

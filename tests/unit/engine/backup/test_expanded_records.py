@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Expanded records come back block by block, and a place that is taken again tells of it."""
+"""Expanded records are read back block by block, and a reused place is reported."""
 
 from __future__ import annotations
 

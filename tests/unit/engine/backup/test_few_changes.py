@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nights that change next to nothing: the same snapshots, without the tables that other nights need."""
+"""Backups of nearly unchanged images: the same snapshots, without the tables that other backups need."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_few_blocks_are_stored_without_sources_and_leave_the_anchors_alone(tmp_p
     assert not load_index(repository).links.counts.any()
 
 
-def test_the_night_after_a_quiet_one_has_deltas_and_restores(tmp_path: Path) -> None:
+def test_the_backup_after_one_of_an_unchanged_image_has_deltas_and_restores(tmp_path: Path) -> None:
     repository, image, chance = make_repository(), make_image(), random.Random(3)
     back_up_image(repository, image, cache_folder=str(tmp_path))
     change_blocks(image, chance, 8)
@@ -72,7 +72,7 @@ def test_the_night_after_a_quiet_one_has_deltas_and_restores(tmp_path: Path) -> 
     assert_restores(repository, manifest, bytes(image.content))
 
 
-def test_few_blocks_that_the_base_or_the_night_itself_has_are_not_stored_again() -> None:
+def test_few_blocks_that_the_base_or_the_backup_itself_has_are_not_stored_again() -> None:
     repository, image, chance = make_repository(), make_image(), random.Random(4)
     back_up_image(repository, image)
     image.write(7 * BLOCK, bytes(image.content[100 * BLOCK : 103 * BLOCK]))
@@ -84,7 +84,7 @@ def test_few_blocks_that_the_base_or_the_night_itself_has_are_not_stored_again()
     assert_restores(repository, manifest, bytes(image.content))
 
 
-def test_few_blocks_that_another_image_or_an_earlier_night_has_are_not_stored_again() -> None:
+def test_few_blocks_that_another_image_or_an_earlier_backup_has_are_not_stored_again() -> None:
     repository, image, other = make_repository(), make_image(), make_image(seed=9)
     back_up_image(repository, image, name="vm1")
     back_up_image(repository, other, name="vm2")

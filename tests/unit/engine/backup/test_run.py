@@ -32,27 +32,27 @@ PAGE = 4096
 
 @pytest.mark.parametrize("block_bytes", [4096, 16384, 65536, 1 << 20])
 @pytest.mark.parametrize("size_bytes", [1, 4095, 4097, 1_000_003, 5 << 20])
-def test_nights_of_any_block_and_image_size_come_back(block_bytes: int, size_bytes: int) -> None:
+def test_images_of_any_block_and_image_size_restore(block_bytes: int, size_bytes: int) -> None:
     repository = make_repository()
     image = make_mixed_image(size_bytes, seed=size_bytes)
     image.write(0, b"x")
-    nights = []
+    taken = []
     for _ in range(4):
-        nights.append((back_up_image(repository, image, block_bytes=block_bytes), bytes(image.content)))
+        taken.append((back_up_image(repository, image, block_bytes=block_bytes), bytes(image.content)))
         edit_at_random(image)
-    for manifest, content in nights:
+    for manifest, content in taken:
         assert_restores(repository, manifest, content)
 
 
 def test_an_image_may_grow_and_shrink() -> None:
     repository = make_repository()
     image = make_mixed_image(1_000_000)
-    nights = []
+    taken = []
     for size_bytes in (1_000_000, 1_500_001, 300_000, 2_000_000):
         image.resize(size_bytes)
         image.write_random(size_bytes - 5000, 4000)
-        nights.append((back_up_image(repository, image), bytes(image.content)))
-    for manifest, content in nights:
+        taken.append((back_up_image(repository, image), bytes(image.content)))
+    for manifest, content in taken:
         assert manifest.size_bytes == len(content)
         assert_restores(repository, manifest, content)
 
@@ -69,7 +69,7 @@ def test_stored_bytes_are_what_the_repository_grew_by(tmp_path: Path) -> None:
         edit_at_random(image)
 
 
-def test_a_quiet_night_stores_a_manifest_and_next_to_nothing_else() -> None:
+def test_an_unchanged_image_stores_a_manifest_and_next_to_nothing_else() -> None:
     repository = make_repository()
     image = make_mixed_image(8 << 20)
     back_up_image(repository, image)
@@ -211,7 +211,7 @@ def test_an_image_keeps_its_block_size() -> None:
     assert back_up_image(repository, image).block_bytes == 16384
 
 
-def test_a_damaged_base_costs_a_warning_and_never_the_night() -> None:
+def test_a_damaged_base_costs_a_warning_and_never_the_backup() -> None:
     store = MemoryStore()
     repository = make_repository(store)
     image = make_mixed_image(1 << 20)
@@ -224,17 +224,17 @@ def test_a_damaged_base_costs_a_warning_and_never_the_night() -> None:
     assert_restores(repository, manifest, image.content)
 
 
-def test_a_real_file_goes_through_nights_and_back_with_its_holes(tmp_path: Path) -> None:
+def test_a_real_file_is_backed_up_and_restored_with_its_holes(tmp_path: Path) -> None:
     repository = make_repository(LocalStore(str(tmp_path / "repo")))
     image = make_mixed_image(6_000_001)
-    for night in range(3):
-        path = image.save(tmp_path / f"night{night}.raw")
+    for number in range(3):
+        path = image.save(tmp_path / f"state{number}.raw")
         backup(repository, path, "vm1")
         assert not compare(repository, "vm1", path).differing
         edit_at_random(image)
     path = image.save(tmp_path / "changed.raw")
     found = compare(repository, "vm1", path)
-    old = (tmp_path / "night2.raw").read_bytes()
+    old = (tmp_path / "state2.raw").read_bytes()
     expected = {
         block
         for block in range(-(-len(old) // PAGE))

@@ -61,7 +61,7 @@ def test_twenty_upgrades_cost_little_more_than_one(tmp_path: Path) -> None:
     assert sizes[0] > UPGRADE_BYTES
     assert max(sizes[1:]) < sizes[0] / 20
     assert count_stored_bytes(guests.repository) - before < 2 * sizes[0]
-    assert load_index(guests.repository).links.depths.max() == 1, "all stand on the first, not each on the one before"
+    assert load_index(guests.repository).links.depths.max() == 1, "all depend on the first, not each on the one before"
 
 
 def test_a_clone_changed_before_its_first_backup_is_stored_against_its_origin(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_clone_changed_before_its_first_backup_is_stored_against_its_origin(tm
 
 
 def test_content_kept_of_another_image_is_a_source(tmp_path: Path) -> None:
-    """What the first guest became stands on several deltas; only its kept content makes that cheap to have."""
+    """The first guest's newest content is several deltas deep; only content kept on the host makes it cheap to read."""
     guests = Guests(tmp_path, 2)
     for name, image in guests.images.items():
         guests.back_up(image, name)

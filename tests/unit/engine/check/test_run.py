@@ -38,7 +38,7 @@ GOLDEN = Path(__file__).parents[3] / "golden" / "v1"
 
 
 @cache
-def make_three_nights() -> tuple[Repository, dict[str, bytes]]:
+def make_three_backups() -> tuple[Repository, dict[str, bytes]]:
     store = MemoryStore()
     repository = make_repository(store)
     image = make_mixed_image(600_000, seed=1)
@@ -48,8 +48,8 @@ def make_three_nights() -> tuple[Repository, dict[str, bytes]]:
     return repository, store.objects
 
 
-def three_nights() -> tuple[Repository, MemoryStore]:
-    repository, objects = make_three_nights()
+def three_backups() -> tuple[Repository, MemoryStore]:
+    repository, objects = make_three_backups()
     store = MemoryStore()
     store.objects = dict(objects)
     return Repository(store, repository.config), store
@@ -70,7 +70,7 @@ def put_named(store: MemoryStore, folder: str, data: bytes) -> str:
 
 
 def test_a_sound_repository_has_nothing_to_find() -> None:
-    repository, store = three_nights()
+    repository, store = three_backups()
     report = check(repository)
     assert report.findings == ()
     assert report.snapshots == 3
@@ -84,7 +84,7 @@ def test_a_sound_repository_has_nothing_to_find() -> None:
 @pytest.mark.parametrize("folder", ["packs/", "index/", "maps/", "signatures/"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "lose", "empty"])
 def test_a_damaged_object_is_named_and_so_is_who_needs_it(folder: str, harm: str) -> None:
-    repository, store = three_nights()
+    repository, store = three_backups()
     name = find_object(store, folder)
     data = store.objects[name]
     if harm == "lose":
@@ -103,7 +103,7 @@ def test_a_damaged_object_is_named_and_so_is_who_needs_it(folder: str, harm: str
 
 
 def test_packs_are_only_read_when_asked_for() -> None:
-    repository, store = three_nights()
+    repository, store = three_backups()
     name = find_object(store, "packs/")
     data = bytearray(store.objects[name])
     data[64 + RECORD_HEADER_BYTES + 9] ^= 1
@@ -116,7 +116,7 @@ def test_packs_are_only_read_when_asked_for() -> None:
 
 
 def test_an_index_that_lies_about_a_pack_is_the_one_to_blame() -> None:
-    repository, store = three_nights()
+    repository, store = three_backups()
     name = find_object(store, "index/")
     content = parse_index(store.objects.pop(name), name)
     entries = content.entries.copy()
@@ -128,7 +128,7 @@ def test_an_index_that_lies_about_a_pack_is_the_one_to_blame() -> None:
 
 
 def test_digests_that_are_those_of_other_records_are_found() -> None:
-    repository, store = three_nights()
+    repository, store = three_backups()
     name = find_object(store, "index/")
     content = parse_index(store.objects.pop(name), name)
     entries = content.entries.copy()
@@ -138,7 +138,7 @@ def test_digests_that_are_those_of_other_records_are_found() -> None:
 
 
 def test_what_nothing_names_is_a_note() -> None:
-    repository, store = three_nights()
+    repository, store = three_backups()
     store.delete(repository.list_snapshots()[-1].object_name)
     report = check(repository)
     assert not report.of(Severity.ERROR)
@@ -148,7 +148,7 @@ def test_what_nothing_names_is_a_note() -> None:
 
 
 def test_what_no_repository_holds_is_a_warning() -> None:
-    repository, store = three_nights()
+    repository, store = three_backups()
     for name in ("packs/readme", "maps/x", "snapshots/vm1/notes.txt", "quarantine/maps/x"):
         store.objects[name] = b"hello"
     report = check(repository)
@@ -175,7 +175,7 @@ def change_manifest(repository: Repository, which: int, **changes: object) -> No
     ],
 )
 def test_a_hostile_manifest_ends_no_check(which: int, changes: dict[str, object], said: str) -> None:
-    repository, _ = three_nights()
+    repository, _ = three_backups()
     maps = list_manifests(repository)[which].maps
     lists = {"own layer only": maps[1:], "the wrong way round": maps[::-1]}
     change_manifest(repository, which, **{key: lists.get(str(value), value) for key, value in changes.items()})
@@ -183,7 +183,7 @@ def test_a_hostile_manifest_ends_no_check(which: int, changes: dict[str, object]
 
 
 def test_an_incremental_map_must_cover_what_its_image_grew_by() -> None:
-    repository, store = three_nights()
+    repository, store = three_backups()
     image = make_mixed_image(600_000, seed=1)
     image.resize(900_000)
     manifest = back_up_image(repository, image)
@@ -205,7 +205,7 @@ def test_every_bad_golden_object_is_found(case: str) -> None:
         assert expected["kind"] in KINDS, "a kind that is no part of what a check of the structure parses"
         return
     data = (GOLDEN / "bad" / f"{case}.bin").read_bytes()
-    repository, store = three_nights()
+    repository, store = three_backups()
     if expected["kind"] == "annotation":
         ref = SnapshotRef("vm1", "20261123T020304.000005Z", "00000000000000aa")
         store.objects |= {ref.object_name: b"", expected["object_name"]: data}
@@ -252,7 +252,7 @@ def name_in_index(store: MemoryStore, *, pack: bytes | None = None, signature: b
 
 
 class MovingStore(MemoryStore):
-    """Something is taken out of it, and comes back, between the first listing and the first look."""
+    """Objects disappear, and reappear, between the first listing and the first read."""
 
     def __init__(self, objects: dict[str, bytes]) -> None:
         super().__init__()
@@ -266,7 +266,7 @@ class MovingStore(MemoryStore):
 
 def test_what_comes_during_a_check_is_no_error() -> None:
     """An index that replaces another while a check runs: the first look finds neither, the second finds the new one."""
-    repository, store = three_nights()
+    repository, store = three_backups()
     moving = MovingStore(store.objects)
     name = find_object(moving, "index/")
     moving.late = {name: moving.objects.pop(name)}
@@ -275,7 +275,7 @@ def test_what_comes_during_a_check_is_no_error() -> None:
 
 @pytest.mark.parametrize("is_lasting", [False, True])
 def test_a_store_that_fails_is_no_traceback(is_lasting: bool) -> None:
-    repository, store = three_nights()
+    repository, store = three_backups()
     error = StoreUnavailable("x", "gone")
     counting = FaultyStore(store, error)
     check(Repository(counting, repository.config))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `parity add` covers, what it makes anew, and what it leaves alone."""
+"""What `parity add` covers, what it makes again, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def forget_index(repository: Repository) -> None:
         repository.objects.store.delete(found.name)
 
 
-def test_an_existing_repository_gets_parity_and_a_lost_pack_comes_back() -> None:
+def test_an_existing_repository_gets_parity_and_a_lost_pack_is_recovered() -> None:
     repository = make_repository()
     image = make_mixed_image(3_000_001, seed=8)
     first = back_up_image(repository, image)
@@ -78,18 +78,18 @@ def test_an_empty_repository_needs_no_parity() -> None:
     assert survey_parity(repository).groups == ()
 
 
-def test_nights_of_equal_size_leave_few_groups_and_are_read_a_few_times() -> None:
+def test_backups_of_equal_size_leave_few_groups_and_are_read_a_few_times() -> None:
     repository, _, _ = repository_of_packs([5000], seed=0)
     read_bytes = protect(repository).read_bytes
-    for night in range(1, 60):
-        store_packs(repository, [5000], seed=night)
+    for number in range(1, 60):
+        store_packs(repository, [5000], seed=number)
         read_bytes += protect(repository).read_bytes
         assert survey_parity(repository).unprotected_packs == 0
         assert len(groups_of(repository)) <= 4
     assert read_bytes < 7 * 60 * 5200
 
 
-def test_small_new_packs_do_not_make_a_large_group_anew() -> None:
+def test_small_new_packs_do_not_cause_a_large_group_to_be_remade() -> None:
     repository, _, packs = repository_of_packs([400_000, 300_000], seed=2)
     protect(repository)
     store_packs(repository, [20_000], seed=3)
@@ -106,7 +106,7 @@ def test_more_parity_is_made_where_more_is_asked_for_and_not_less_where_less_is(
     assert survey_parity(repository).parity_bytes >= 0.2 * 400_000
 
 
-def test_packs_that_prune_deleted_weaken_a_group_until_it_is_made_anew() -> None:
+def test_packs_that_prune_deleted_weaken_a_group_until_it_is_remade() -> None:
     repository, _, packs = repository_of_packs([40_000] * 6, seed=5)
     protect(repository, 40)
     strong = survey_parity(repository).groups[0]
@@ -198,7 +198,7 @@ def test_what_an_interrupted_run_left_twice_is_removed() -> None:
     assert set(packs) < groups_of(repository)[0]
 
 
-def test_parity_whose_tables_are_lost_twice_is_reported_and_made_anew() -> None:
+def test_parity_whose_tables_are_lost_twice_is_reported_and_remade() -> None:
     repository, store, packs = repository_of_packs([10_000] * 5, seed=14)
     protect(repository)
     (name,) = (found.name for found in store.list(PARITY))
@@ -222,7 +222,7 @@ def test_parity_that_cannot_be_read_any_more_is_no_more_than_exhausted() -> None
 
 
 @pytest.mark.parametrize("place", ["front", "planes", "twin", "trailer", "end"])
-def test_damage_of_parity_is_found_where_it_is_looked_for_and_made_good(place: str) -> None:
+def test_damage_of_parity_is_found_where_it_is_looked_for_and_repaired(place: str) -> None:
     repository, store, _ = repository_of_packs([10_000] * 5, seed=19)
     protect(repository)
     (group,) = load_parity(repository, is_thorough=True).groups
@@ -276,7 +276,7 @@ class BadSectors(FilePort):
         return super().read(path, offset, length)
 
 
-def test_sectors_that_cannot_be_read_are_made_good(tmp_path: Path) -> None:
+def test_sectors_that_cannot_be_read_are_recovered(tmp_path: Path) -> None:
     repository = make_repository(LocalStore(str(tmp_path / "repo")))
     packs = store_packs(repository, [90_000] * 3, seed=17)
     protect(repository, 10)

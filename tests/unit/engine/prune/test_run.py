@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prune: space comes back, every snapshot that is kept gives back every byte, and nobody at work loses anything."""
+"""Prune: space is reclaimed, every snapshot that is kept restores byte for byte, and nobody at work loses anything."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_no_more_is_written_than_allowed() -> None:
     assert not prune_now(repository, max_repack_bytes=SIZE // 2).plan.repacked_packs
 
 
-def test_a_plan_says_beforehand_what_comes_back() -> None:
+def test_a_plan_says_beforehand_how_much_is_reclaimed() -> None:
     repository = make_repository()
     make_half_used(repository)
     before = count_stored_bytes(repository)
@@ -151,8 +151,8 @@ def test_index_objects_do_not_become_more_and_more(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(f"deltaimg.engine.prune.{module}.MAX_INDEXES", 8)
     repository, clock = make_repository(), FixedClock()
     image = SyntheticImage(12 * PAGE, seed=4)
-    for night in range(10):
-        image.write_random(night * PAGE, PAGE)
+    for number in range(10):
+        image.write_random(number * PAGE, PAGE)
         clock.advance(days=1)
         kept = back_up_image(repository, image, "a", clock=clock, delta="none")
     assert len(names(repository, "index/")) == 10

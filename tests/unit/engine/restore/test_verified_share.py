@@ -17,7 +17,7 @@ from tests.support.images import edit_at_random, make_mixed_image
 from tests.support.repositories import Warnings, back_up_image, make_repository
 
 
-def many_nights(count: int = 8) -> Repository:
+def make_many_backups(count: int = 8) -> Repository:
     repository = make_repository()
     image = make_mixed_image(500_000, seed=8)
     for _ in range(count):
@@ -38,8 +38,8 @@ def flip(store: MemoryStore, name: str, place: int) -> None:
 
 
 @pytest.mark.parametrize("percent", [5, 20, 30, 60])
-def test_daily_runs_prove_all_content_within_the_promised_days(percent: float) -> None:
-    repository = many_nights()
+def test_daily_runs_verify_all_content_within_the_promised_days(percent: float) -> None:
+    repository = make_many_backups()
     clock = FixedClock()
     days = -(-100 // percent)
     for _ in range(days):
@@ -55,14 +55,14 @@ def test_daily_runs_prove_all_content_within_the_promised_days(percent: float) -
     assert (clock() - report.verified_share.verified_since).days < days
 
 
-def test_a_full_run_proves_all() -> None:
-    repository = many_nights(3)
+def test_a_full_run_verifies_all() -> None:
+    repository = make_many_backups(3)
     verified_share = run(repository).verified_share
     assert (verified_share.verified_since, verified_share.never_percent, verified_share.run_percent) == (START, 0, 100)
 
 
 def test_damaged_content_stays_unproven_and_is_read_again_first() -> None:
-    repository = many_nights()
+    repository = make_many_backups()
     store = repository.objects.store
     assert isinstance(store, MemoryStore)
     run(repository)
@@ -77,7 +77,7 @@ def test_damaged_content_stays_unproven_and_is_read_again_first() -> None:
 
 
 def test_damage_below_a_delta_is_told_with_the_extents_that_need_it() -> None:
-    repository = many_nights(3)
+    repository = make_many_backups(3)
     store = repository.objects.store
     assert isinstance(store, MemoryStore)
     first = repository.load_manifest(repository.list_snapshots()[0])
@@ -93,8 +93,8 @@ def test_damage_below_a_delta_is_told_with_the_extents_that_need_it() -> None:
     assert first.size_bytes == 500_000
 
 
-def test_some_snapshots_prove_no_more_than_themselves() -> None:
-    repository = many_nights(4)
+def test_some_snapshots_verify_no_more_than_themselves() -> None:
+    repository = make_many_backups(4)
     back_up_image(repository, make_mixed_image(300_000, seed=99), "another")
     newest = repository.list_snapshots("vm1")[-1]
     report = verify(repository, [newest], clock=FixedClock(), workers=1)
@@ -104,7 +104,7 @@ def test_some_snapshots_prove_no_more_than_themselves() -> None:
 
 
 def test_a_damaged_object_is_started_again_with_a_warning() -> None:
-    repository = many_nights(4)
+    repository = make_many_backups(4)
     store = repository.objects.store
     assert isinstance(store, MemoryStore)
     run(repository)
@@ -117,7 +117,7 @@ def test_a_damaged_object_is_started_again_with_a_warning() -> None:
 
 
 def test_a_repository_that_cannot_be_written_is_verified_all_the_same() -> None:
-    repository = many_nights(2)
+    repository = make_many_backups(2)
     counting = FaultyStore(repository.objects.store, PermissionDenied("x", "read only"))
     run(Repository(counting, repository.config))
     writes = {number for number, call in enumerate(counting.calls) if call.split()[0] in ("put", "replace", "delete")}
@@ -128,8 +128,8 @@ def test_a_repository_that_cannot_be_written_is_verified_all_the_same() -> None:
     assert any("not remembered" in message for message in progress.messages)
 
 
-def test_packs_that_are_gone_are_forgotten_and_times_are_no_proof() -> None:
-    repository = many_nights(2)
+def test_packs_that_are_gone_are_forgotten_and_times_verify_nothing() -> None:
+    repository = make_many_backups(2)
     store = repository.objects.store
     assert isinstance(store, MemoryStore)
     gone = np.full((1, 32), 0xAB, np.uint8)
@@ -151,7 +151,7 @@ class FlickeringStore(MemoryStore):
 
 
 def test_what_reads_right_the_second_time_is_no_damage() -> None:
-    repository = many_nights(2)
+    repository = make_many_backups(2)
     flickering = FlickeringStore()
     flickering.objects = repository.objects.store.objects  # type: ignore[attr-defined]
     report = run(Repository(flickering, repository.config))

@@ -30,8 +30,8 @@ PAGE = 16384
 
 
 @pytest.fixture
-def nights(tmp_path: Path) -> tuple[Repository, list[tuple[Manifest, bytes]]]:
-    """A database over six nights, whose deltas stand on one another."""
+def backups(tmp_path: Path) -> tuple[Repository, list[tuple[Manifest, bytes]]]:
+    """Six backups of a database, whose deltas form a chain."""
     repository, image, chance = make_repository(), make_incompressible_image(PAGES * PAGE, seed=1), random.Random(2)
     taken = []
     for _ in range(6):
@@ -56,9 +56,9 @@ def check_all(repository: Repository, taken: list[tuple[Manifest, bytes]]) -> No
 
 
 def test_a_flattened_snapshot_needs_no_deltas_and_no_manifest_changes(
-    nights: tuple[Repository, list[tuple[Manifest, bytes]]],
+    backups: tuple[Repository, list[tuple[Manifest, bytes]]],
 ) -> None:
-    repository, taken = nights
+    repository, taken = backups
     assert inspect_snapshot(repository, taken[-1][0], load_index(repository)).depth > 1
     result = flatten_now(repository, taken[-1][0])
     assert result.recoded_records
@@ -71,8 +71,8 @@ def test_a_flattened_snapshot_needs_no_deltas_and_no_manifest_changes(
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_no_delta_is_deeper_than_asked(nights: tuple[Repository, list[tuple[Manifest, bytes]]], depth: int) -> None:
-    repository, taken = nights
+def test_no_delta_is_deeper_than_asked(backups: tuple[Repository, list[tuple[Manifest, bytes]]], depth: int) -> None:
+    repository, taken = backups
     for manifest, _ in taken:
         flatten_now(repository, manifest, max_depth=depth)
     for manifest in list_manifests(repository):
@@ -81,9 +81,9 @@ def test_no_delta_is_deeper_than_asked(nights: tuple[Repository, list[tuple[Mani
 
 
 def test_what_a_flatten_leaves_behind_goes_with_the_next_prune(
-    nights: tuple[Repository, list[tuple[Manifest, bytes]]],
+    backups: tuple[Repository, list[tuple[Manifest, bytes]]],
 ) -> None:
-    repository, taken = nights
+    repository, taken = backups
     flattened = flatten_now(repository, taken[-1][0]).manifest
     keep_only(repository, [flattened.id])
     prune(repository, clock=FixedClock())
@@ -91,28 +91,28 @@ def test_what_a_flatten_leaves_behind_goes_with_the_next_prune(
     check_all(repository, taken[-1:])
 
 
-def test_the_night_after_a_flatten_is_as_any_other(
-    nights: tuple[Repository, list[tuple[Manifest, bytes]]],
+def test_the_backup_after_a_flatten_is_as_any_other(
+    backups: tuple[Repository, list[tuple[Manifest, bytes]]],
 ) -> None:
-    repository, taken = nights
+    repository, taken = backups
     flattened = flatten_now(repository, taken[-1][0]).manifest
     image = make_incompressible_image(PAGES * PAGE, seed=1)
     image.content[:] = taken[-1][1]
-    image.write(5000, b"the next night")
+    image.write(5000, b"the next state")
     manifest = back_up_image(repository, image)
     assert manifest.base == flattened.id
     assert manifest.statistics.changed_bytes == 4096
     check_all(repository, [*taken, (manifest, bytes(image.content))])
 
 
-def test_nobody_flattens_what_is_being_backed_up(nights: tuple[Repository, list[tuple[Manifest, bytes]]]) -> None:
-    repository, taken = nights
+def test_nobody_flattens_what_is_being_backed_up(backups: tuple[Repository, list[tuple[Manifest, bytes]]]) -> None:
+    repository, taken = backups
     with ImageLock(repository, "vm1", "test", START), pytest.raises(RepositoryLocked):
         flatten_now(repository, taken[-1][0])
 
 
-def test_absurd_depths_are_refused(nights: tuple[Repository, list[tuple[Manifest, bytes]]]) -> None:
-    repository, taken = nights
+def test_absurd_depths_are_refused(backups: tuple[Repository, list[tuple[Manifest, bytes]]]) -> None:
+    repository, taken = backups
     for depth in (-1, 65):
         with pytest.raises(UsageError):
             flatten_now(repository, taken[-1][0], max_depth=depth)
@@ -120,9 +120,9 @@ def test_absurd_depths_are_refused(nights: tuple[Repository, list[tuple[Manifest
 
 @pytest.mark.parametrize("mode", ["before", "after", "for good"])
 def test_a_flatten_survives_the_failure_of_any_store_call(
-    nights: tuple[Repository, list[tuple[Manifest, bytes]]], mode: str, seed: int
+    backups: tuple[Repository, list[tuple[Manifest, bytes]]], mode: str, seed: int
 ) -> None:
-    repository, taken = nights
+    repository, taken = backups
     assert isinstance(repository.objects.store, MemoryStore)
     objects = dict(repository.objects.store.objects)
     counting = FaultyStore(repository.objects.store, StoreUnavailable("x", "gone"))

@@ -31,7 +31,7 @@ def figures(groups: list[ReclaimableGroup]) -> list[tuple[int, int]]:
 
 
 def rewrite(repository: Repository, image: SyntheticImage, clock: FixedClock, pages: int = 64) -> Manifest:
-    """Back up an image of which so many pages were written anew."""
+    """Back up an image of which so many pages were rewritten."""
     image.write_random(0, pages * PAGE)
     clock.advance(days=1)
     return back_up_image(repository, image, clock=clock, delta="none")
