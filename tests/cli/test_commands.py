@@ -79,7 +79,7 @@ def test_show_says_what_a_restore_reads(backups: Backups) -> None:
 
 def test_show_explains_what_was_stored(backups: Backups) -> None:
     found = succeed("show", "vm1", "--json", repo=backups.repo).json
-    told = found["explanation"]
+    told = found["stored_content"]
     assert sum(kind["content_bytes"] for kind in told["stored"]) == found["new_bytes"]
     assert told["zero_bytes"] + told["referenced_bytes"] + found["new_bytes"] == found["changed_bytes"]
     assert found["restore_cost"] >= 1

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What no snapshot needs goes: the only part that deletes content, and only what was listed, waited for and looked at twice."""
+"""Deletion of what no snapshot needs. Nothing else deletes content: only what was listed, waited for and marked twice."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plan carried out: what stays is stored, what goes is listed, and deleted once that is safe."""
+"""Carry out a plan: store what replaces deleted objects, list what is to be deleted, and delete it once that is safe."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from deltaimg.repo.reachability import Reachable, mark
 from deltaimg.repo.repository import Repository
 
 ConfirmImages = Callable[[Collection[str]], None]
-"""Is called with the images that have snapshots, and raises where others are missing, so that nothing may be deleted."""
+"""Called with the images that have snapshots; raises if others have vanished, and then nothing is deleted."""
 
 
 def accept_images(images: Collection[str]) -> None:
-    """The `ConfirmImages` that misses none."""
+    """The `ConfirmImages` that accepts any set of images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The plan that was carried out, and the bytes that this stored and deleted."""
+    """The plan that was carried out, and how many bytes it stored and deleted."""
 
     plan: PrunePlan
     written_bytes: int = 0
@@ -47,7 +47,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """What all attempts of a run are made with."""
+    """What all attempts of one run share."""
 
     repository: Repository
     lock: MaintenanceLock
@@ -56,7 +56,7 @@ class Attempts:
     clock: Callable[[], datetime]
 
     def carry_out(self, options: PruneOptions) -> Outcome:
-        """Plan, store what stays, and delete the rest."""
+        """Plan, store what is kept, and delete the rest."""
         reachable, inventory = look(self.repository, self.confirm_images, self.progress)
         plan = make_plan(reachable, inventory, options)
         if plan.is_empty:
@@ -64,21 +64,21 @@ class Attempts:
         plan, written = _replace(
             self.repository, self.lock, plan, reachable, inventory, options, self.progress, self.clock
         )
-        # Numbers for every record, which are found again: twice they would be what a prune takes of memory.
+        # `finish` marks again, with arrays for every record: both at a time would double the memory of a prune.
         del reachable
         return Outcome(plan, written, self.delete(plan))
 
     def delete(self, plan: PrunePlan) -> int:
-        """Delete what a plan gives up, whose replacement must be durable; return how many bytes that freed by now."""
+        """Delete what a plan lists, whose replacements must be durable; return how many bytes were freed so far."""
         with stage(self.progress, "deleting"):
             list_for_deletion(self.repository, self.lock, plan, self.clock())
             return finish(self.repository, self.lock, self.progress)
 
 
 def look(repository: Repository, confirm_images: ConfirmImages, progress: Progress) -> tuple[Reachable, Inventory]:
-    """List what there is, and find out what snapshots need."""
+    """List all objects, and mark what snapshots need."""
     with stage(progress, "finding what snapshots need"):
-        # What appears after this listing belongs to somebody at work, and is none of this run's business.
+        # Objects that appear after this listing belong to other runs, and are not considered.
         inventory = take_inventory(repository, load_deletions(repository))
         reachable = mark(repository)
         confirm_images({manifest.image for manifest in reachable.manifests})
@@ -87,7 +87,7 @@ def look(repository: Repository, confirm_images: ConfirmImages, progress: Progre
 
 
 def _check_packs(repository: Repository, reachable: Reachable, inventory: Inventory) -> None:
-    """Refuse to go on where a pack that snapshots need is missing."""
+    """Raise ReachabilityUnknown if a pack that snapshots need is missing."""
     index = reachable.index
     numbers = distinct(index.entries["pack"][reachable.is_live]).tolist()
     missing = {pack_name(index.packs[number]) for number in numbers if index.packs[number] not in inventory.packs}
@@ -107,7 +107,7 @@ def _replace(
     progress: Progress,
     clock: Callable[[], datetime],
 ) -> tuple[PrunePlan, int]:
-    """Write what takes the place of what goes; return the plan without what could not be read, and the bytes written."""
+    """Write what replaces objects to be deleted; return the plan without what could not be read, and the bytes written."""
     index = reachable.index
     damage = _Damage(index, progress)
     with PackWriter(repository, index.order_after(clock), check_lock=lock.check) as writer:
@@ -138,7 +138,7 @@ def _replace(
 
 
 class _Damage:
-    """What could not be read: packs that stay as they are, and records that were not stored again."""
+    """What could not be read: packs that are kept unchanged, and records that were not stored again."""
 
     def __init__(self, index: LoadedIndex, progress: Progress) -> None:
         self._index, self._progress = index, progress
@@ -153,19 +153,19 @@ class _Damage:
 
     def note_pack(self, pack: str, problem: object) -> None:
         self.packs.add(pack)
-        self._progress.warn(f"{problem}; {pack_name(pack)} stays as it is")
+        self._progress.warn(f"{problem}; {pack_name(pack)} is kept unchanged")
 
 
 def _leave_out(
     plan: PrunePlan, damage: _Damage, reachable: Reachable, inventory: Inventory, options: PruneOptions
 ) -> PrunePlan:
-    """Return a plan that keeps damaged packs, and what the deltas need that could not be encoded again."""
+    """Return a plan that keeps damaged packs, and the sources of deltas that could not be encoded again."""
     index, trim = reachable.index, plan.trim
     failed = np.array(sorted(damage.entries), np.int64)
     is_exempt = np.zeros(len(index), np.bool_)
     is_exempt[np.setdiff1d(trim.recoded, failed)] = True
     needs = find_needs(index, trim.needs.mapped, is_exempt)
-    # What was cut to fewer slots than are needed now is kept as it was, too.
+    # Records that were cut to fewer slots than are needed now are kept unchanged, too.
     is_done = needs.slots[trim.cut] == trim.needs.slots[trim.cut]
     cut = np.setdiff1d(trim.cut[is_done], failed)
     trim = TrimPlan(EntryNumbers(cut), EntryNumbers(np.flatnonzero(is_exempt)), needs, trim.written_bytes)
@@ -174,7 +174,7 @@ def _leave_out(
 
 
 def _publish_landed(writer: PackWriter, progress: Progress) -> None:
-    """Make what was stored before an interruption findable for the next prune, if the store still can."""
+    """Index what was stored before an interruption, so that the next prune finds it; a failure is a warning."""
     try:
         writer.finish()
     except DeltaimgError as error:

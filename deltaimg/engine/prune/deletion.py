@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The second half of a prune: delete what is pending, once nobody can be using it and a second look found it unneeded.
+"""The second half of a prune: delete what is pending, once no run can be using it and a second mark found it unreachable.
 
-    list         the list is durable, then the locks that are held are recorded beside it. A run that begins after this refers
+    list         the list is durable, then the locks that are held are recorded beside it. A run that begins later refers
                  to nothing that is listed
     wait         until all those locks are gone, in this prune or a later one
-    look again   mark reachable objects once more. What is needed after all stays, and gets an index object that stays
+    look again   mark reachable objects once more. What is needed after all is kept, by an index object that is kept
     delete       index objects first, then signatures and maps, then packs, then the list
 
-Always  an index object that stays has all of its records, and all of their sources, in packs that stay.
+Always  an index object that is kept has all of its records, and all of their sources, in packs that are kept.
 Always  what is deleted was read back from the list just before; a list that cannot be read is moved to quarantine.
 """
 
@@ -60,9 +60,9 @@ class Waiting:
 
 
 def list_for_deletion(repository: Repository, lock: MaintenanceLock, plan: PrunePlan, now: datetime) -> None:
-    """Store a list of what a plan gives up, whose replacement must be durable. Raises LockLost.
+    """Store a list of what a plan deletes, whose replacements must be durable. Raises LockLost.
 
-    A run whose lock was lost while the list appeared takes it back: others may have come to need what it names.
+    A run whose lock was lost while it stored the list removes it again: others may have begun to need what it names.
     """
     deletion = Deletion(
         id=secrets.token_hex(8),
@@ -84,7 +84,7 @@ def list_for_deletion(repository: Repository, lock: MaintenanceLock, plan: Prune
 def find_held(repository: Repository, lists: Iterable[PendingDeletion], waiting: LockWaiting) -> list[FoundLock]:
     """Return the locks that `lists` wait for and that are held; those of dead processes are removed.
 
-    A lock that cannot be read may be one that was recorded when it still could.
+    A lock that cannot be read may be one that was recorded while it was readable.
     """
     awaited = {token for each in lists for token in each.waits_for or ()}
     found = [each for each in list_locks(repository.objects) if each.token in awaited or each.lock is None]
@@ -92,10 +92,10 @@ def find_held(repository: Repository, lists: Iterable[PendingDeletion], waiting:
 
 
 def finish(repository: Repository, lock: MaintenanceLock, progress: Progress) -> int:
-    """Delete all that is pending and that nobody can be using any more; return how many bytes that freed.
+    """Delete what is pending and can no longer be in use; return how many bytes that freed.
 
     Raises:
-        LockLost: another run may be at the same work. ReachabilityUnknown: what is needed cannot be told; nothing was deleted.
+        LockLost: another run may be pruning. ReachabilityUnknown: what is needed cannot be determined; nothing was deleted.
     """
     lists = [_record_locks(repository, lock, each) for each in _load_sound(repository, lock, progress)]
     held = find_held(repository, lists, repository.lock_waiting)
@@ -117,26 +117,26 @@ def finish(repository: Repository, lock: MaintenanceLock, progress: Progress) ->
 
 
 def list_waiting(repository: Repository) -> list[Waiting]:
-    """Return what is pending deletion and still there."""
-    waiting_for_nobody = replace(repository.lock_waiting, patience_s=0)
+    """Return the objects that are pending deletion and exist."""
+    without_waiting = replace(repository.lock_waiting, patience_s=0)
     sizes = {found.name: found.size_bytes for found in repository.objects.list("")}
     waiting = []
     for pending in load_deletions(repository):
         names = [name for name in object_names(pending.objects) if name in sizes]
-        locks = find_held(repository, [pending], waiting_for_nobody)
+        locks = find_held(repository, [pending], without_waiting)
         waiting.append(Waiting(len(names), sum(sizes[name] for name in names), tuple(locks)))
     return waiting
 
 
 def _is_awaited(pending: PendingDeletion, held: list[FoundLock]) -> bool:
-    """Return whether a list waits for one of these locks; one that cannot be read may be any."""
+    """Return whether a list waits for one of these locks; one that cannot be read may wait for any."""
     if not pending.waits_for:
         return False
     return any(each.lock is None or each.token in pending.waits_for for each in held)
 
 
 def _load_sound(repository: Repository, lock: MaintenanceLock, progress: Progress) -> list[PendingDeletion]:
-    """Return the lists that can be read; move the others to quarantine, and remove what is left of lists that are gone."""
+    """Return the lists that can be read; move the others to quarantine, and remove the recorded locks of deleted lists."""
 
     def set_aside(name: str, error: DeltaimgError) -> None:
         lock.check()
@@ -161,9 +161,9 @@ def _record_locks(repository: Repository, lock: MaintenanceLock, pending: Pendin
 
 
 def _is_unneeded(repository: Repository, due: list[Deletion]) -> bool:
-    """Return whether what stays is enough by itself; then nothing that is due is needed.
+    """Return whether the index objects that are kept suffice by themselves; then nothing that is due is needed.
 
-    So it is next to always, and the index objects that go need not be read: with those that replace them they would take twice
+    This is the usual case, and then the deleted index objects need not be read: with their replacements they would take twice
     the memory.
     """
     try:
@@ -176,7 +176,7 @@ def _is_unneeded(repository: Repository, due: list[Deletion]) -> bool:
 
 
 def _find_needed_names(repository: Repository, due: list[Deletion]) -> set[str]:
-    """Return what of the lists is needed after all, by snapshots or by index objects that stay."""
+    """Return what of the lists is needed after all, by snapshots or by index objects that are kept."""
     if _is_unneeded(repository, due):
         return set()
     reachable = mark(repository)
@@ -186,7 +186,7 @@ def _find_needed_names(repository: Repository, due: list[Deletion]) -> set[str]:
     stays = ~names_chosen(index.names, gone_indexes)[index.object_of]
     rescued = np.flatnonzero(needed & ~stays)
     if len(rescued):
-        # Its index object goes with the rest; written again, what is needed is found as before.
+        # Its index object is deleted with the rest; a new one keeps what is needed findable.
         IndexRewriter(repository, index).write(EntryNumbers(rescued), EntryNumbers(np.empty(0, np.int64)), 0)
     is_named = needed | stays
     packs = {pack_name(index.packs[number]) for number in distinct(index.entries["pack"][is_named]).tolist()}
@@ -198,7 +198,7 @@ def _find_needed_names(repository: Repository, due: list[Deletion]) -> set[str]:
 
 
 def _find_needed(reachable: Reachable, gone_indexes: set[str]) -> npt.NDArray[np.bool_]:
-    """Return which entries snapshots need, or sources of entries that stay in the index."""
+    """Return which entries are needed, by snapshots or as sources of entries that are kept in the index."""
     index = reachable.index
     stays = ~names_chosen(index.names, gone_indexes)[index.object_of]
     is_sound = index.links.depths >= 0

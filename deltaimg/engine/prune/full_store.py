@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a prune begins where the store is full: with what needs next to no room, then a little more.
+"""Prune in a full store: first delete what needs almost no room to be deleted, then repack in growing steps.
 
-A pack in which nothing is needed can only go once no index object names it, and an index object that names it is replaced by
-one without it. So those index objects come first of which least stays, as many as fit into a budget; what only they named goes
-with them. Objects that no index names need no room at all.
+An unneeded pack can be deleted only once no index object names it, and an index object that names it is replaced by
+one without it. So the index objects with the fewest kept entries come first, as many as fit into a budget, and the packs that
+only they named. Objects that no index names need no room at all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.reachability import Reachable
 
 _BUDGETS = (512 * KIB, 32 * KIB, 0)
-"""Bytes of index entries to store at most, one after another until so much fits: half of the reserve, half of 64 KiB, none."""
+"""Maximum bytes of index entries to store, tried in turn until one fits: half of the reserve, half of 64 KiB, none."""
 _MAX_PACKS = 2048
 """Each takes 67 bytes of the list of what is to be deleted."""
 _REPACK_STEPS = (256 * KIB, 2 * MIB, 16 * MIB, 128 * MIB)
@@ -35,15 +35,15 @@ _DELETE_ONLY = PruneOptions(max_unused_percent=100, max_repack_bytes=0, trim="no
 
 
 def carry_out_in_full_store(attempts: Attempts, options: PruneOptions, error: StoreFull) -> Outcome:
-    """Delete what can go without storing much, then repack in steps, each in the room that those before it made.
+    """Delete what can be deleted without storing much, then repack in steps, each in the room freed by those before it.
 
     Args:
-        error: what the attempt to do all at once met.
+        error: raised by the attempt to do all at once.
 
     Raises:
         StoreFull: `error`, if nothing can be freed.
     """
-    attempts.progress.warn("the store is full: what needs next to no room to be deleted goes first")
+    attempts.progress.warn("the store is full: what needs almost no room to be deleted is deleted first")
     freed = written = 0
     while (deleted := _delete_part(attempts)) > 0:
         freed += deleted
@@ -64,14 +64,14 @@ def carry_out_in_full_store(attempts: Attempts, options: PruneOptions, error: St
         step, has_gained = step + 1, has_gained or outcome.freed_bytes > outcome.written_bytes
     if not freed and not load_deletions(attempts.repository):
         raise error
-    attempts.progress.warn("there is no room to repack the rest; run prune again when there is")
+    attempts.progress.warn("there is no room to repack the rest; run prune again once there is")
     return Outcome(
         plan_deletion(*look(attempts.repository, attempts.confirm_images, attempts.progress)), written, freed
     )
 
 
 def _delete_part(attempts: Attempts) -> int:
-    """Delete some of what is not needed, storing as little as can be; return how many bytes that freed."""
+    """Delete part of what is not needed, storing as little as possible; return how many bytes that freed."""
     reachable, inventory = look(attempts.repository, attempts.confirm_images, attempts.progress)
     plan = plan_deletion(reachable, inventory)
     for budget_bytes in _BUDGETS:
@@ -86,7 +86,7 @@ def _delete_part(attempts: Attempts) -> int:
 
 
 def _limit_repacking(options: PruneOptions, step: int) -> PruneOptions:
-    """Return options that repack less, in the first steps next to nothing; after the last the options themselves."""
+    """Return options that repack less, almost nothing in the first steps; after the last step the options themselves."""
     most = options.max_repack_bytes
     smaller = [each for each in _REPACK_STEPS if most is None or each < most]
     return replace(options, max_repack_bytes=smaller[step]) if step < len(smaller) else options
@@ -114,7 +114,7 @@ def take_part(plan: PrunePlan, index: LoadedIndex, budget_bytes: int) -> PrunePl
 
 
 def _choose_indexes(plan: PrunePlan, index: LoadedIndex, budget_bytes: int) -> tuple[str, ...]:
-    """Return index objects of a plan, those of which least stays first."""
+    """Return index objects of a plan, those with the fewest kept entries first."""
     stays = np.bincount(index.object_of[plan.reindexed], minlength=len(index.names)) * ENTRY.itemsize
     sizes = {name: int(stays[number]) for number, name in enumerate(index.names) if name in set(plan.indexes)}
     ordered = sorted(sizes, key=lambda name: sizes[name])

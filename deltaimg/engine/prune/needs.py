@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which slots of each record are needed: those that snapshots name, and those that needed deltas are encoded against.
+"""Which slots of each record are needed: by maps of snapshots, or as delta sources of needed records.
 
 Where one of several copies of a record has all that is needed of it, the others are not.
 
@@ -19,7 +19,7 @@ from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.reachability import SlotBits
 
 _PIECE = 4096
-"""Deltas whose sources are looked at at once."""
+"""Deltas whose sources are handled at a time."""
 _ROUNDS = 4
 
 Flags = npt.NDArray[np.bool_]
@@ -34,7 +34,7 @@ class Mapped:
     slots: npt.NDArray[np.uint16]
     """How many of each entry."""
     copies: npt.NDArray[np.int32] | None
-    """Of each entry, that of the same record which is used in its place; None where each stands for itself."""
+    """For each entry, the entry of the same record that is used instead; None if every entry is used itself."""
 
     def resolve(self, entries: EntryNumbers) -> EntryNumbers:
         """Return the entries that are used in the place of `entries`."""
@@ -91,7 +91,7 @@ def find_needs(index: LoadedIndex, mapped: Mapped, is_exempt: Flags | None = Non
     """Return what is needed; every delta that is must be sound.
 
     Args:
-        is_exempt: deltas that will do with those of their sources that are needed without them.
+        is_exempt: deltas that will be encoded again, against those of their sources that are needed otherwise.
     """
     bits = mapped.bits.copy()
     is_live = mapped.slots > 0
@@ -108,7 +108,7 @@ def find_needs(index: LoadedIndex, mapped: Mapped, is_exempt: Flags | None = Non
 
 
 def choose_copies(index: LoadedIndex, bits: SlotBits) -> Mapped:
-    """Return what snapshots name, told of as few copies of each record as have it.
+    """Return what snapshots name, in as few copies of each record as have all of it.
 
     Args:
         bits: the slots that snapshots name, of whatever copies the index finds.

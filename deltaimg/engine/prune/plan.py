@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a prune will do, decided before anything is touched: which packs go, which are repacked, what that frees and costs.
+"""What a prune will do, decided before anything is changed: which packs are deleted or repacked, what that frees and costs.
 
 Packs in which much is unused are repacked: the records in them that are needed are copied, or *cut*, if only some of their
 slots are needed and that frees enough for what it costs. Deltas may be encoded again besides (`engine/prune/recode_choice.py`).
@@ -53,7 +53,7 @@ class TrimPlan:
     needs: Needs
     """What is needed once all of them are stored."""
     written_bytes: int = 0
-    """About; known exactly only when it is done."""
+    """An estimate; known exactly only afterwards."""
 
     @property
     def entries(self) -> EntryNumbers:
@@ -67,30 +67,30 @@ class TrimPlan:
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What goes, what is written first, and what that comes to. Sizes in bytes; names are digests."""
+    """What is deleted, what is written first, and how much that is. Sizes in bytes; names are digests."""
 
     trim: TrimPlan
     dead_packs: tuple[str, ...]
     """Nothing in them is needed."""
     repacked_packs: tuple[str, ...]
-    """What is needed in them is stored elsewhere."""
+    """What is needed of them is copied elsewhere."""
     indexes: tuple[str, ...]
-    """They name what goes, and are replaced by others; or they are merged with others."""
+    """They name packs that are deleted, and are replaced; or they are merged with others."""
     signatures: tuple[str, ...]
     maps: tuple[str, ...]
     moved: EntryNumbers
     """Entries of records to copy as they are."""
     resigned: EntryNumbers
-    """Entries of records that stay, whose digests are copied."""
+    """Entries of kept records, whose digests are copied."""
     reindexed: EntryNumbers
-    """Entries that stay, of index objects that go."""
+    """Kept entries of deleted index objects."""
     total_bytes: int
     """Of the repository before."""
     freed_bytes: int
     written_bytes: int
-    """About; known exactly only when it is done."""
+    """An estimate; known exactly only afterwards."""
     unused_bytes: int
-    """What packs that stay hold in vain, as far as it would be freed."""
+    """Unused bytes in kept packs, as far as repacking would free them."""
 
     @property
     def packs(self) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ class PrunePlan:
 
 
 def make_plan(reachable: Reachable, inventory: Inventory, options: PruneOptions) -> PrunePlan:
-    """Decide what goes, what is stored again, and what is copied."""
+    """Decide what is deleted, what is stored again, and what is copied."""
     index = reachable.index
     sizes, mapped = _measure(index), choose_copies(index, reachable.mapped)
     untrimmed = TrimPlan(_NOTHING, _NOTHING, find_needs(index, mapped))
@@ -110,7 +110,7 @@ def make_plan(reachable: Reachable, inventory: Inventory, options: PruneOptions)
     is_cut, after = _find_cuts(index, trim.needs, options, sizes)
     taken = np.where(is_cut, after, sizes.payload)
     is_held = (trim.needs.slots > 0) & ~index.is_pending & ~is_recoded
-    # What only deltas need that are encoded again is room to be gained in its pack, too.
+    # What only re-encoded deltas needed counts as unused in its pack, too.
     held_now = distinct(index.entries["pack"][(untrimmed.needs.slots > 0) & ~index.is_pending])
     needed = dict.fromkeys((index.packs[number] for number in held_now.tolist()), 0)
     needed |= count_packed(index.packs, index.entries["pack"], taken, is_held)
@@ -173,7 +173,7 @@ def settle(
 
 
 def names_chosen(names: list[str], chosen: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """Tell of each name whether it is one of `chosen`."""
+    """Return for each name whether it is one of `chosen`."""
     wanted = frozenset(chosen)
     return np.fromiter((name in wanted for name in names), np.bool_, len(names))
 
@@ -237,7 +237,7 @@ def _count_written(
 
 
 def _choose_indexes(index: LoadedIndex, inventory: Inventory, stays: Flags) -> tuple[str, ...]:
-    """Return which index objects go: those with entries that do not stay as they are, or all when there are too many."""
+    """Return which index objects are replaced: those with entries that change, or all when there are too many."""
     spoilt = set(distinct(index.object_of[~stays]).tolist())
     names = {name: number for number, name in enumerate(index.names) if name in inventory.indexes}
     going = tuple(name for name, number in names.items() if number in spoilt)

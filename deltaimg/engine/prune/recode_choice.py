@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which deltas to encode again, so that content goes which is there for them alone.
+"""Which deltas to encode again, so that content that only they need can be deleted.
 
 A delta keeps its sources, and the sources of these, though no snapshot may have them any more. Encoded again against those
-sources that are needed anyway, or as a literal, it is larger, and the others go. That is decided by estimates, made from the
-index: what a record takes is spread evenly over its slots; what several deltas are encoded against is shared out among them,
+sources that are needed anyway, or as a literal, it is larger, and the others can be deleted. That is decided by estimates, from the
+index: a record's size is spread evenly over its slots; sources of several deltas are shared out among them,
 and likewise the work of decoding it; and a delta that loses all of its sources becomes as large as literals are on average.
 
 Memory  16 bytes a record, 8 a source of a delta, and a bit a slot.
@@ -55,7 +55,7 @@ def choose_recoded(
 ) -> tuple[Flags, Numbers]:
     """Choose deltas that free at least `least_gain` bytes, and more than none, for each byte that is decoded or written.
 
-    Once some are chosen, others free more: what only these were encoded against besides. So they are looked at again, as the
+    Once some are chosen, others free more: sources that only these shared with them. So the choice is repeated, as the
     next prune would, until none is added.
 
     Args:
@@ -94,8 +94,8 @@ def _choose_more(
 def _weigh(index: LoadedIndex, before: Needs, after: Needs, added: Flags, sizes: RecordSizes) -> _Weights:
     """Weigh the added deltas, if all of them are encoded again.
 
-    What is freed is charged from the bottom of each chain upwards: a delta that goes adds to what its users free what it frees
-    itself. A delta that stays frees nothing for others: all of its sources are decoded as before.
+    What is freed is charged from the bottom of each chain upwards: a delta that is deleted adds what it
+    frees to what its users free. A delta that is kept frees nothing for others: all of its sources are decoded as before.
     """
     sources = before.mapped.resolve(EntryNumbers(index.links.entries))
     decoded = _close(index, sources, added)
@@ -146,7 +146,7 @@ class _LinksOf:
 
 
 class _Freed:
-    """What goes with the slots that are not needed any more, charged to the deltas that had them as sources."""
+    """Bytes freed with slots that are no longer needed, charged to the deltas that had them as sources."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class _Freed:
         # A slot that several deltas lose counts once.
         self._share = freed / np.maximum(of_source, 1)
         self._worth = np.where(index.links.counts == 0, sizes.payload / sizes.slots, np.float32(0))
-        """Of each slot that goes; of deltas as far as they were charged."""
+        """Of each slot that is deleted; of deltas as far as they were charged."""
 
     def charge(self, links: _LinksOf) -> Numbers:
         """Return how many bytes the loss of their sources frees for some deltas; those of less depth come first."""

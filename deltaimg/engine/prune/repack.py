@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write anew what stays of objects that go: records as they are, digests, index entries.
+"""Copy what is kept of objects to be deleted: unchanged records, digests, index entries.
 
-Always  what is stored again is proven first: payloads by their digests, digests by the ids of their records.
-Memory  a batch of packs' digests, 16 bytes a slot; the writer's packs; the index entries that are written anew.
+Always  what is stored again is verified first: payloads by their digests, digests by the ids of their records.
+Memory  a batch of packs' digests, 16 bytes a slot; the writer's packs; the index entries that are written again.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def copy_records(
     progress: Progress,
     on_damage: Callable[[str, IntegrityError | ObjectNotFound], None],
 ) -> None:
-    """Copy records as they are, pack after pack.
+    """Copy records unchanged, pack after pack.
 
     Args:
-        on_damage: told of a pack of which not all can be copied, and why; the others are copied.
+        on_damage: called with each pack of which not all can be copied, and the reason; the others are copied.
     """
     with stage(progress, "repacking", int(payload_bytes(index.entries[moved]).sum())):
         for entries in _batches(index, moved):
@@ -105,7 +105,7 @@ def _copy_group(repository: Repository, table: SlotTable, group: ReadGroup, writ
         header = parse_record_header(group.pack, offset, data)
         is_same = header.id == entry["id"].tobytes() and header.payload_bytes == int(entry["payload_bytes"])
         if not is_same or header.slots != int(entry["slots"]):
-            raise Malformed(group.pack, offset, "another record lies here than the index says")
+            raise Malformed(group.pack, offset, "the record here is not the one that the index names")
         payload = data[RECORD_HEADER_BYTES:]
         check_payload(group.pack, offset, header, payload)
         tables, _ = parse_tables(group.pack, offset, header, payload)
@@ -118,7 +118,7 @@ def _copy_group(repository: Repository, table: SlotTable, group: ReadGroup, writ
 
 
 def _expected_tables(index: LoadedIndex, entry: int, found: RecordTables) -> bytes:
-    """Return the tables that a record must begin with by the index, with the digests that only the record itself has."""
+    """Return the tables that a record must begin with according to the index, with the digests that only the record has."""
     cut, entries = b"", np.array([entry])
     if index.cuts.is_cut(EntryNumbers(entries))[0]:
         runs, _ = index.cuts.runs_of(EntryNumbers(entries))
@@ -128,7 +128,7 @@ def _expected_tables(index: LoadedIndex, entry: int, found: RecordTables) -> byt
 
 
 class IndexRewriter:
-    """Writes index objects for entries whose own go, and signatures for those whose digests move."""
+    """Writes index objects for entries whose index objects are deleted, and signatures for digests that are moved."""
 
     def __init__(self, repository: Repository, index: LoadedIndex) -> None:
         self._repository, self._index = repository, index
@@ -138,8 +138,8 @@ class IndexRewriter:
         """Write index objects for `entries`, from oldest to newest.
 
         Args:
-            resigned: those of them whose digests go to new signatures.
-            kept_objects: index objects that stay beside the new ones.
+            resigned: those of them whose digests are written to new signatures.
+            kept_objects: number of index objects that are kept beside the new ones.
         """
         index = self._index
         places_of_digests = self._sign(EntryNumbers(np.sort(resigned)))

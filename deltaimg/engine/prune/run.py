@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One prune: finish an earlier one, mark what is reachable, plan, store what stays, list the rest, delete it once that is safe.
+"""One prune: finish earlier ones, mark what is reachable, plan, store what is kept, list the rest, delete it once that is safe.
 
-Always  nothing is deleted by its age, and nothing without proof that no snapshot needs it, given twice.
-Always  a prune that is interrupted anywhere costs no snapshot anything, and the next one finishes it.
+Always  nothing is deleted because of its age; an object is deleted only after two marks found it unreachable.
+Always  a prune may be interrupted anywhere: every snapshot stays intact, and the next prune finishes it.
 See docs/decisions/0008-how-prune-deletes.md for the order of steps, and why it is safe beside running backups.
 """
 
@@ -28,11 +28,11 @@ from deltaimg.repo.repository import Repository
 
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """What became of a prune. Sizes in bytes."""
+    """The result of a prune. Sizes in bytes."""
 
     plan: PrunePlan
     freed_bytes: int
-    """Deleted, what an earlier prune had listed included."""
+    """Deleted, including what earlier prunes had listed."""
     written_bytes: int
     waiting: tuple[Waiting, ...]
     """What is pending deletion and still there."""
@@ -58,14 +58,14 @@ def prune(
     """Delete what no snapshot needs.
 
     Raises:
-        RepositoryLocked: another prune or a repair is at work. LockLost: another process considered this run dead.
-        ReachabilityUnknown: something that tells what is needed cannot be read; nothing was deleted. StoreError.
+        RepositoryLocked: another prune or a repair is running. LockLost: another process considered this run dead.
+        ReachabilityUnknown: a manifest, map or index object cannot be read; nothing was deleted. StoreError.
     """
     options, progress = options or PruneOptions(), progress or NoProgress()
     started = time.monotonic()
     with MaintenanceLock(repository, "prune", clock()) as lock:
         confirm_images({ref.image for ref in repository.list_snapshots()})
-        with stage(progress, "finishing the prune before"):
+        with stage(progress, "finishing the previous prune"):
             freed = remove_all_leftovers(repository, clock()) + finish(repository, lock, progress)
         attempts = Attempts(repository, lock, confirm_images, progress, clock)
         try:

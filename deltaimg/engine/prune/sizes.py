@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What objects and records take, and which objects are worth writing again for the room that is unused in them."""
+"""How much objects and records take, and which objects are worth rewriting for the unused room in them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _BYTES_A_SLOT, _BYTES_A_SIGNED_RECORD = 16, 18
 _FOOTER_BYTES = FOOTER_ENTRY.itemsize
 _PIECE = 1 << 16
 _TARGET = 0.75
-"""Of what may be unused: once that is passed, so little is left. Sizes beforehand are estimates; without something to spare the
-next run would begin again."""
+"""Share of the unused room allowed that is aimed at once the allowance is exceeded. Sizes are estimates: without a margin the
+next run would repack again."""
 _KINDS = (PACKS, INDEXES, SIGNATURES, MAPS)
 
 Entries = npt.NDArray[Any]
@@ -49,7 +49,7 @@ class Inventory:
 
 
 def take_inventory(repository: Repository, pending: Iterable[PendingDeletion]) -> Inventory:
-    """List all objects, those left out that are pending deletion."""
+    """List all objects that are not pending deletion."""
     lists = [each.objects for each in pending]
     gone = {name for each in lists for name in (*each.packs, *each.indexes, *each.signatures, *each.maps)}
     sizes: dict[str, dict[str, int]] = {kind: {} for kind in _KINDS}
@@ -99,7 +99,7 @@ def count_signed(names: list[str], entries: Entries, is_held: npt.NDArray[np.boo
 
 
 def _sum_by_name(names: list[str], totals: npt.NDArray[np.int64], fixed: int) -> dict[str, int]:
-    """Return the sum for each name that has any, and what an object takes besides; names may stand in the list twice."""
+    """Return the sum for each name that has any, plus the overhead of an object; names may be listed twice."""
     sums: dict[str, int] = {}
     for name, total in zip(names, totals.tolist(), strict=True):
         if total:
@@ -115,7 +115,7 @@ def choose_objects(
     Nothing, while no more than `max_unused` of all bytes is unused.
 
     Args:
-        needed: bytes of each object that must be kept; those that it lacks go anyhow.
+        needed: bytes of each object that must be kept; those not listed are deleted anyhow.
         max_written: bytes that may be written.
     """
     needed = {name: bytes_ for name, bytes_ in needed.items() if name in sizes}
