@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which processes are dead: what a dead one left behind may be removed by others.
 
-Only what is proven dead is dead. The process table proves it for processes of the same boot and the same PID namespace, and
+A process counts as dead only if the process table shows it, for processes of the same boot and the same PID namespace, and
 for no others: what another host, container or boot left must be watched. Where the table cannot be read, or hides processes of
 other users (hidepid), every process whose number the kernel still knows counts as alive.
 
@@ -59,7 +59,7 @@ def read_own_start() -> int:
 
 
 def is_dead(pid: int, start: int) -> bool:
-    """Return whether it is proven that the process `pid` of this place, which started at `start`, has ended.
+    """Return whether the process `pid` of this place, which started at `start`, is known to have ended.
 
     Args:
         start: ticks since boot; 0 if unknown, and then any process of this number counts as the one asked for.
@@ -96,7 +96,7 @@ def is_of_here(name: str) -> bool:
 
 
 def is_named_dead(name: str) -> bool:
-    """Return whether it is proven that the process which `name_process` has named so is dead."""
+    """Return whether the process which `name_process` has named so is known to be dead."""
     match = _NAME.fullmatch(name)
     return match is not None and is_of_here(name) and is_dead(int(match["pid"]), int(match["start"]))
 

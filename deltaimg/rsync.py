@@ -8,7 +8,7 @@
 A signature is a pair for each block, `(weak, strong)`: an integer and the block's MD5. A delta is a row of elements: the
 number of an old block, or bytes that are new. It is pyrsync2's, element by element, but for what that gets wrong: old blocks
 of one weak sum are all found, not the last only, and streams may return less than was asked for. MD5 can be forged, and
-nothing proves the whole: prefer `deltaimg.delta_file` where the other side need not be pyrsync2.
+nothing verifies the whole: prefer `deltaimg.delta_file` where the other side need not be pyrsync2.
 
 Reads   streams front to back, some MiB at a time; `patchstream` reads the old one anywhere, so it must seek.
 Memory  some MiB, or a few blocks if that is more; of a delta some 50 bytes for each old block.

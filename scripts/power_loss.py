@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `scripts/power-loss-guest` does outside of its guest: make the repositories, and judge what became of them.
+"""What `scripts/power-loss-guest` does outside of its guest: make the repositories, and check them after each power loss.
 
 The log of dm-log-writes has every write to a device, in the order in which they were done, and says which of them were flushes
 or forced to the medium (FUA). At each of these the device is laid out twice: with all that was written until then, and with
@@ -31,7 +31,7 @@ LOG_BYTES = 1 << 30
 IMAGE_BYTES = 4_000_000
 SCRATCH = "/dev/shm"
 """Where devices are laid out, many times: in memory."""
-NIGHTS = 4
+SNAPSHOTS = 4
 KEPT = 2
 VERBS = {
     "backup": "backup /images/vm1.raw --image vm1 --no-cache",
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Make a file system of each kind with a repository of some nights, room for the logs, and the guest's orders."""
+    """Make a file system of each kind with a repository of some snapshots, room for the logs, and the guest's script."""
     images = folder / "root" / "images"
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir()
@@ -81,7 +81,7 @@ def prepare(folder: Path) -> None:
             world = World(LocalStore(str(disk / "repo")), {"vm1": image})
             world.clock.now = datetime(2026, 1, 1, tzinfo=UTC)  # before any clock that the guest may have
             world.init()
-            for _ in range(NIGHTS):
+            for _ in range(SNAPSHOTS):
                 change(world.images["vm1"])
                 world.back_up()
             image = world.images["vm1"]
@@ -115,17 +115,17 @@ def orders() -> str:
 
 
 def replay(folder: Path) -> None:
-    """Lay out, mount and judge what every flush could leave; print the counts."""
+    """Lay out, mount and check what every flush could leave; print the counts."""
     chance = random.Random(20261124)
-    night = SyntheticImage(IMAGE_BYTES)
-    night.content[:] = (folder / "root" / "images" / "vm1.raw").read_bytes()
-    night.allocated[:] = b"\1" * len(night.allocated)
+    image = SyntheticImage(IMAGE_BYTES)
+    image.content[:] = (folder / "root" / "images" / "vm1.raw").read_bytes()
+    image.allocated[:] = b"\1" * len(image.allocated)
     for kind in SIZES:
         tried: dict[str, int] = dict.fromkeys(VERBS, 0)
         promises = load(folder / kind)
         log = list(read_log(folder / f"{kind}.log"))
         new = find_new(folder / f"{kind}.before", log, promises)
-        promises.contents[new] = bytes(night.content)
+        promises.contents[new] = bytes(image.content)
         with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
             device, trial = Path(scratch) / "device", Path(scratch) / "trial"
             copy_sparse(folder / f"{kind}.before", device)
@@ -141,12 +141,12 @@ def replay(folder: Path) -> None:
                 if verb:
                     copy_sparse(device, trial)
                     apply(trial, [each for each in unflushed[:-1] if chance.random() < 0.5])
-                    judge(trial, promises, night, f"{kind}, {verb}, before flush {tried[verb]}")
+                    check_device(trial, promises, image, f"{kind}, {verb}, before flush {tried[verb]}")
                 apply(device, unflushed)
                 unflushed = []
                 if verb:
                     copy_sparse(device, trial)
-                    judge(trial, promises, night, f"{kind}, {verb}, at flush {tried[verb]}")
+                    check_device(trial, promises, image, f"{kind}, {verb}, at flush {tried[verb]}")
                     tried[verb] += 2
         counts = ", ".join(f"{count} in {verb}" for verb, count in tried.items())
         print(
@@ -163,17 +163,15 @@ def advance(promises: Promises, mark: str, new: str) -> None:
         promises.committed = frozenset({new, last})
 
 
-def judge(device: Path, promises: Promises, night: SyntheticImage, where: str) -> None:
-    """Mount a device; what is promised must be there, and the next night must succeed."""
+def check_device(device: Path, promises: Promises, image: SyntheticImage, where: str) -> None:
+    """Mount a device; what is promised must be there, and the next backup must succeed."""
     try:
         with mounted(device) as disk:
             store = LocalStore(str(disk / "repo"))
             assert_promises(store, promises)
             for found in list(store.list("locks/")):
-                store.delete(
-                    found.name
-                )  # of the guest, which the next run would watch for 90 s before it believes that
-            world = World(store, {"vm1": night}, replace(promises, contents=dict(promises.contents)))
+                store.delete(found.name)  # of the guest, which the next run would watch for 90 s before it removes them
+            world = World(store, {"vm1": image}, replace(promises, contents=dict(promises.contents)))
             world.edit()
             world.back_up()
             world.prune()

@@ -100,5 +100,5 @@ def survey_parity(repository: Repository, *, is_thorough: bool = False) -> Parit
 
 
 def repair_packs(repository: Repository, *, progress: Progress | None = None) -> PacksRepaired:
-    """Hold every pack against its name, and make good by parity what is damaged or missing."""
+    """Verify every pack by its name, and repair those that are damaged or missing from parity."""
     return repair_packs_by_parity(repository, clock=lambda: datetime.now(UTC), progress=progress)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How help looks: plain text of at most 80 columns, in the order of a manual page, examples last.
 
-Text comes from docstrings and from the help of options. In a docstring, paragraphs are filled anew, indented lines stay as
+Text comes from docstrings and from the help of options. In a docstring, paragraphs are filled again, indented lines stay as
 they are, and what follows a paragraph `Examples:` goes to the end.
 """
 

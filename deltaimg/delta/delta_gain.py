@@ -10,7 +10,7 @@ from __future__ import annotations
 _GRADES = 10
 """Of similarity, each a tenth."""
 _TRIALS = 8
-"""Records of a grade that are tried before their gains are judged."""
+"""Records of a grade that are tried before their gains count."""
 _LEAST_GAIN = 0.05
 _AGAIN_EVERY = 16
 
@@ -31,7 +31,7 @@ class DeltaGainEstimate:
         self._skipped[grade] += 1
         return self._skipped[grade] % _AGAIN_EVERY == 0
 
-    def learn(self, share: float, gain: float) -> None:
+    def add_result(self, share: float, gain: float) -> None:
         """Record that a delta saved `gain` (0 to 1) of the literal's bytes."""
         grade = _grade(share)
         self._trials[grade] += 1

@@ -43,18 +43,18 @@ class Matcher:
         self.slot_count = slot_count
         self._known = 0
         self._table: npt.NDArray[np.uint32] = np.zeros(_MIN_CAPACITY, np.uint32)
-        self._learnt: list[tuple[int, int]] = []
+        self._added: list[tuple[int, int]] = []
 
     @property
     def memory_bytes(self) -> int:
         """What digests and table take."""
         return self.digests.nbytes + self._table.nbytes
 
-    def learn(self, first_slot: int, count: int) -> None:
+    def add_slots(self, first_slot: int, count: int) -> None:
         """Make the slots [first_slot, first_slot + count) findable; a digest known before keeps its slot."""
         self._reserve(count)
         insert_slots(self._table, self.digests, self.slot_count, first_slot, count)
-        self._note_learnt(first_slot, count)
+        self._note_added(first_slot, count)
 
     def match(self, wanted: Digests) -> Slots:
         """Return the slot of each digest; an unknown one gets the next new slot, from `slot_count` before the call."""
@@ -66,7 +66,7 @@ class Matcher:
         before = self.slot_count
         slots, self.slot_count = match_digests(self._table, self.digests, self.slot_count, wanted)
         if self.slot_count > before:
-            self._note_learnt(before, self.slot_count - before)
+            self._note_added(before, self.slot_count - before)
         return slots
 
     def _reserve(self, count: int) -> None:
@@ -75,11 +75,11 @@ class Matcher:
         if wanted <= len(self._table):
             return
         self._table = np.zeros(1 << wanted.bit_length(), np.uint32)
-        for first_slot, length in self._learnt:
+        for first_slot, length in self._added:
             insert_slots(self._table, self.digests, self.slot_count, first_slot, length)
 
-    def _note_learnt(self, first_slot: int, count: int) -> None:
+    def _note_added(self, first_slot: int, count: int) -> None:
         self._known += count
-        if self._learnt and sum(self._learnt[-1]) == first_slot:
-            first_slot, count = self._learnt[-1][0], self._learnt.pop()[1] + count
-        self._learnt.append((first_slot, count))
+        if self._added and sum(self._added[-1]) == first_slot:
+            first_slot, count = self._added[-1][0], self._added.pop()[1] + count
+        self._added.append((first_slot, count))

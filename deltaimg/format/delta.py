@@ -97,7 +97,7 @@ def parse_delta(data: bytes, name: str) -> DeltaObject:
     ops["kind"], ops["length"] = kinds, lengths
     if op_count and (int(kinds.max()) > LITERAL or int(lengths.min()) == 0 or int(lengths.max()) > new_bytes):
         raise Malformed(name, offset, "an operation is empty, too long, or of an unknown kind")
-    # No length passes 2^60, and their sum wraps in no more than 16 steps: it is held against the true sum as a float, too.
+    # No length passes 2^60, and their sum wraps in no more than 16 steps: it is compared with the true sum as a float, too.
     total = int(lengths.sum(dtype=np.uint64)) if float(lengths.sum(dtype=np.float64)) < 2.0**63 else -1
     if total != new_bytes or int(lengths[kinds == LITERAL].sum(dtype=np.uint64)) != literal_bytes:
         raise Malformed(name, offset, "its operations are not as long as it says")

@@ -66,7 +66,7 @@ class SourceLinks:
     ids: Digests
     """Of the source records, each once."""
     link_counts: npt.NDArray[np.uint16]
-    """Links of each entry; 0 for a record that stands alone."""
+    """Links of each entry; 0 for a literal."""
     places: npt.NDArray[np.uint32]
     """Which of `ids` each link means."""
     run_counts: npt.NDArray[np.uint16]
@@ -99,7 +99,7 @@ def _count_memory(names: int, entries: npt.NDArray[Any], links: int, runs: int) 
 
 
 def no_links(entry_count: int) -> SourceLinks:
-    """Return the links of entries that all stand alone."""
+    """Return the links of entries that all are literals."""
     return SourceLinks(
         np.empty((0, DIGEST_BYTES), np.uint8),
         np.zeros(entry_count, np.uint16),
@@ -110,7 +110,7 @@ def no_links(entry_count: int) -> SourceLinks:
 
 
 def link_sources(tables: Sequence[SourceTable | None]) -> SourceLinks:
-    """Join the sources of records, None for one that stands alone, in their order."""
+    """Join the delta sources of records, None for a literal, in their order."""
     if not any(tables):
         return no_links(len(tables))
     present = [table for table in tables if table]

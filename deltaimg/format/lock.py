@@ -25,7 +25,7 @@ HEARTBEATS = f"{LOCKS}.alive-"
 class Lock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The process that holds a lock.
 
-    Where these are this host, boot and PID namespace, the process table may prove that it has ended.
+    Where these are this host, boot and PID namespace, the process table may show that it has ended.
     """
 
     owner: str

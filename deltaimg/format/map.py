@@ -162,7 +162,7 @@ class _RunReader:
         if self._data_runs > self._data_run_count:
             self._refuse(f"at least {self._data_runs} data runs, but {self._data_run_count} slots for them")
         steps = self._columns.take("<u4", len(counts))
-        # Steps wrap at 2^32, as the writer's subtraction did; what comes out is then held against the true bounds.
+        # Steps wrap at 2^32, as the writer's subtraction did; the result is then compared with the true bounds.
         before = np.cumsum(counts, dtype=np.uint64) - counts
         slots = (np.cumsum(steps, dtype=np.uint64) + before + np.uint64(self._next_slot)) & np.uint64(0xFFFFFFFF)
         if len(slots):

@@ -85,7 +85,7 @@ def count_tail_bytes(tail: bytes | memoryview) -> int:
 
 
 def parse_pack_ends(name: str, head: bytes | memoryview, tail: bytes | memoryview, size_bytes: int) -> npt.NDArray[Any]:
-    """Return the footer of a pack of `size_bytes`, of which only both ends are at hand.
+    """Return the footer of a pack of `size_bytes`, of which only both ends were read.
 
     Every entry it returns lies between the pack's header and its footer, and after the entry before it.
 

@@ -26,8 +26,8 @@ HEAD: Final = struct.Struct("<32sIIQIIQ")
 LAST: Final = 1
 """The flag of a file's last object, which alone knows the size of the image."""
 WEAK_BYTES, STRONG_BYTES = 5, 8
-"""The strong sum need not be an identity: what is made of a delta is proven as a whole. Eight keyed bytes make a false match
-less likely than a broken disk, and nobody can make one on purpose."""
+"""The strong sum need not be an identity: what is made of a delta is verified as a whole. Eight keyed bytes make a false match
+less likely than a broken disk, and without the key none can be made on purpose."""
 MIN_BLOCK_BYTES: Final = 1 << 10
 MAX_BLOCK_BYTES: Final = 1 << 20
 MAX_PART_BLOCKS: Final = 1 << 20
@@ -74,7 +74,7 @@ def parse_sums(data: bytes, name: str) -> SumsObject:
         reader.refuse("its counts are absurd")
     end_block = first_block + block_count
     if end_block > count_blocks(image_bytes if flags else MAX_IMAGE_BYTES, block_bytes):
-        reader.refuse("its blocks lie behind the end of the image")
+        reader.refuse("its blocks are beyond the end of the image")
     bits = np.unpackbits(np.frombuffer(reader.take(-(-block_count // 8)), np.uint8), bitorder="little")
     is_data = bits[:block_count].astype(np.bool_)
     if bits[block_count:].any() or int(is_data.sum()) != data_count:

@@ -71,11 +71,11 @@ class LoadedIndex:
         self.is_pending = _mark(self.packs, pending)[self.entries["pack"]]
         self.is_pending |= _mark(self.names, pending)[self.object_of]
         self.is_missing = _mark(self.packs, missing)[self.entries["pack"]]
-        # Of records that were stored twice, one that is there and stays is found, rather one that stands alone, and the newest.
+        # Of a record that was stored twice, the entry whose pack exists and stays is found, a literal first, then the newest.
         ranks = 4 * self.is_missing.astype(np.int8) + 2 * self.is_pending.astype(np.int8) + (link_counts > 0)
         self._lookup = RecordLookup(self.entries["id"], ranks, -np.arange(len(self.entries), dtype=np.int32))
         self.links = Links(self._lookup, links, self.entries["slots"], self.cuts)
-        # The places found may be too deep together, or form a circle; others of the same records need not.
+        # The entries found may form a cycle or too deep a chain; other entries of the same records may not.
         if len(self._lookup.repeated(link_counts > 0)) and (self.links.depths < 0).any():
             self._lookup.prefer(find_sound(self._lookup, self.links, ~self.is_pending & ~self.is_missing))
             self.links = Links(self._lookup, links, self.entries["slots"], self.cuts)
@@ -151,7 +151,7 @@ class LoadedIndex:
 
     @cached_property
     def is_lost(self) -> npt.NDArray[np.bool_]:
-        """Of each entry, whether its pack is missing, or that of a record that it stands on."""
+        """Of each entry, whether its pack is missing, or that of a record that it depends on."""
         lost: npt.NDArray[np.bool_] = self.is_missing.copy()
         deltas = np.flatnonzero(self.links.counts) if lost.any() else np.empty(0, np.int64)
         while len(deltas):

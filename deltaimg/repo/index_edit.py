@@ -36,7 +36,7 @@ def select_entries(content: IndexObject, is_kept: npt.NDArray[np.bool_]) -> Inde
 
 
 def _select_cuts(cuts: CutEntries, is_kept: npt.NDArray[np.bool_]) -> CutEntries:
-    """Return the cut records among the kept entries, which are numbered anew."""
+    """Return the cut records among the kept entries, which are numbered from 0 again."""
     chosen = is_kept[cuts.entries]
     numbers = (np.cumsum(is_kept) - 1)[cuts.entries[chosen]]
     run_counts = cuts.run_counts.astype(np.int64)

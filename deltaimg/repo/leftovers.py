@@ -2,8 +2,8 @@
 """What processes that died left in a store: files that never became objects.
 
 A temporary file's name says where it was written (host, boot and PID namespace, as a digest), by which process, and when that
-started. Where this process runs in the same place, it may be proven that the writer is dead. Of other places nothing is known
-but their locks: whoever writes holds one.
+started. Where this process runs in the same place, the process table may show that the writer is dead. Of other
+places only the locks are known: every writer holds one.
 
 Always  no file is removed while a lock of its writer is held, or of any process of a place about which nothing is known.
 """
@@ -64,7 +64,7 @@ def remove_leftovers(repository: Repository) -> int:
 def remove_all_leftovers(repository: Repository, now: datetime) -> int:
     """Remove what dead processes of any place left; return how many bytes that freed.
 
-    Locks of those that left something are watched for a sign of life. What nobody holds a lock for goes after `MAX_AGE`.
+    Locks of those that left something are watched for a sign of life. What belongs to no lock is deleted after `MAX_AGE`.
     """
     for sample in list(repository.objects.list(BENCHMARKS)):
         repository.objects.delete(sample.name)

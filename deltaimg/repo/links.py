@@ -72,7 +72,7 @@ class Links:
         )
 
     def table_of(self, entry: EntryNumber) -> bytes:
-        """Return the table of sources that an entry's record must begin with, empty for one that stands alone."""
+        """Return the table of sources that an entry's record must begin with, empty for a literal."""
         first, last = int(self.starts[entry]), int(self.starts[entry + 1])
         if first == last:
             return b""
@@ -85,7 +85,7 @@ class Links:
     def depths(self) -> npt.NDArray[np.int8]:
         """How many records must be decoded one after another before each entry can be: 0 for a literal.
 
-        -1 where sources are missing or lie outside their record, form a cycle, or stand deeper than `MAX_DELTA_DEPTH`.
+        -1 where sources are missing or lie outside their record, form a cycle, or a chain is deeper than `MAX_DELTA_DEPTH`.
         """
         sources = np.where(self._are_inside(), self.entries, -1)
         return measure_depths(self.counts, self.starts, sources)

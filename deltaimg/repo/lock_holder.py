@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks as they are found in a repository: who holds each, and what the process table of this host proves about that process.
+"""Locks as they are found in a repository: who holds each, and what the process table of this host says about that process.
 
 A lock that cannot be read is somebody's all the same: it is found, shown and watched, and never stops more than a lock does.
 """
@@ -62,7 +62,7 @@ class FoundLock:
 
     @property
     def is_dead(self) -> bool:
-        """Whether its holder is proven to have ended; never true for one of another host, boot or PID namespace."""
+        """Whether its holder is known to have ended; never true for one of another host, boot or PID namespace."""
         if self.lock is None or not self.is_local:
             return False
         if (self.lock.pid, self.lock.process_start) == (os.getpid(), read_own_start()):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Locks whose holder is dead, told from those whose holder is at work, and removed.
 
-A holder of this host, boot and PID namespace is dead when the process table proves it. Where other hosts reach the store as
+A holder of this host, boot and PID namespace is dead when the process table shows it. Where other hosts reach the store as
 well, its heartbeat must stand still for a short time besides: a copy of this virtual machine has the same identity. Any other
 holder must show a heartbeat: its lock is removed when whoever wants it has itself watched nothing change for `patience_s`.
-Clocks are never compared, and time counts by the looks that were taken: a watcher that is frozen meanwhile learns nothing.
+Clocks are never compared, and time counts by the looks that were taken: a watcher that is frozen meanwhile gains no evidence.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pack says of itself: its footer from both its ends, and proof of all its bytes by its name."""
+"""Read packs: the footer from both ends, and all bytes, verified by the pack's name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load_footer(objects: Objects, name: str, size_bytes: int) -> npt.NDArray[Any
 
 
 def digest_object(objects: Objects, name: str, size_bytes: int) -> str:
-    """Return the digest that an object should be named by, having held no more than a few MiB of it.
+    """Return the digest of an object's bytes, which should be its name; no more than a few MiB are in memory.
 
     Raises:
         ObjectTooLarge: no object of its kind is so large; it was not read.
@@ -49,12 +49,12 @@ def digest_object(objects: Objects, name: str, size_bytes: int) -> str:
 
 
 def read_damaged_pack(objects: Objects, name: str) -> bytes:
-    """Return a pack for what is still good in it: all of it, or as much as any pack can have."""
+    """Return the bytes of a damaged pack, up to the largest size of a pack."""
     return objects.get_range(name, 0, MAX_PACK_BYTES)
 
 
 def find_damaged_records(name: str, data: bytes, offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, str]]:
-    """Yield offset and problem of each of the records at `offsets` of a pack that is not what its header and digests say."""
+    """Yield offset and problem of each of the records at `offsets` of a pack that does not match its header and digests."""
     view = memoryview(data)
     for offset in offsets.tolist():
         try:

@@ -234,7 +234,7 @@ class GroupReader:
                 raise ParityExhausted(
                     pack_name(pack),
                     0,
-                    f"{width - len(good)} shards of one stripe are lost, and {self._name} can make good "
+                    f"{width - len(good)} shards of one stripe are lost, and {self._name} can recover "
                     f"{tables.parity_columns}",
                 )
             at = row * tables.shard_bytes

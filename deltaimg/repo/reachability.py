@@ -192,7 +192,7 @@ def close_over_sources(index: LoadedIndex, entries: EntryNumbers) -> EntryNumber
     """Return the entries that `entries` are encoded against, directly or not.
 
     Raises:
-        ReachabilityUnknown: the index lacks one of them, they need each other, or more stand on each other than may.
+        ReachabilityUnknown: the index lacks one of them, they form a cycle, or a chain is too deep.
     """
     links = index.links
     found = np.zeros(len(index), np.bool_)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From packs to the content of records: which ranges to read, how to expand them, and proof that the bytes are right.
+"""From packs to the content of records: which ranges to read, how to expand them, and how their bytes are verified.
 
-The proof is the digest of every block, which the record's id vouches for. Where digests were not loaded, for records that
-are only sources of others, it is the payload's digest; what is made of them is then proven by digests.
+Every block is verified by its digest, and the digests by the record's id. Where digests were not loaded, for records that
+are only sources of others, the payload's digest is compared; what is decoded against them is then verified by digests.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from deltaimg.store.retry import retry
 
 READ_BYTES = 2 * MIB
 _MAX_GAP_BYTES = 64 * KIB
-"""Reading on over so much that nobody wants is cheaper than another request."""
+"""Reading over a gap of this size is cheaper than another request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class DeltaDecoder(Protocol):
 
 
 class RecordReader:
-    """Expands and proves records; any number of threads may use one."""
+    """Expands and verifies records; any number of threads may use one."""
 
     def __init__(
         self, repository: Repository, table: SlotTable, find_delta_decoder: Callable[[int], DeltaDecoder | None]
@@ -140,7 +140,7 @@ class RecordReader:
             or header.payload_bytes != entry["payload_bytes"]
             or header.slots != entry["slots"]
         ):
-            raise Malformed(group.pack, offset, "another record lies here than the index says")
+            raise Malformed(group.pack, offset, "the record here is not the one that the index names")
         if len(data) < RECORD_HEADER_BYTES + header.payload_bytes:
             raise Truncated(group.pack, offset, RECORD_HEADER_BYTES + header.payload_bytes, len(data))
         assert header.raw_bytes <= MAX_RECORD_BYTES

@@ -175,7 +175,7 @@ class SlotTable(RecordNumbering):
     def source_slots(self, records: RecordNumber | RecordNumbers) -> tuple[SlotNumbers, npt.NDArray[np.int64]]:
         """Return first slot and count of each run of the blocks that records are encoded against, in their order.
 
-        Empty for records that stand alone. `add_sources` must have numbered them.
+        Empty for literals. `add_sources` must have numbered them.
         """
         links, entries = self.index.links, EntryNumbers(np.atleast_1d(self._entries[records]))
         runs, run_counts = links.runs_of(entries)

@@ -17,7 +17,7 @@ Confirm = Callable[[], None]
 
 
 def always() -> None:
-    """The `Confirm` that has no objection."""
+    """The `Confirm` that accepts everything."""
 
 
 @dataclass(frozen=True, slots=True)

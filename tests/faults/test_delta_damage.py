@@ -200,7 +200,7 @@ def test_packs_that_changed_places_are_refused(chain: Chain, tmp_path: Path) -> 
     first, second = chain.object_of(1, "packs/"), chain.object_of(2, "packs/")
     objects = chain.store.objects
     objects[first], objects[second] = objects[second], objects[first]
-    chain.expect_refusal(tmp_path / "restored", "another record lies here", 1)
+    chain.expect_refusal(tmp_path / "restored", "the record here is not the one", 1)
 
 
 def name_nothing(tables: list[SourceTable | None], _: IndexObject) -> None:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One night of one image: nothing refers to what is not durable, and the manifest, which comes last, is the commit."""
+"""One backup of one image: an object is stored after all that it refers to; the manifest, the last one, is the commit."""

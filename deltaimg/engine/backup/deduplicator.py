@@ -42,5 +42,5 @@ def learn_stored_blocks(table: SlotTable) -> Matcher:
     matcher = Matcher(table.digests, table.slot_count)
     firsts, counts = table.present_runs(RecordNumbers(np.flatnonzero(table.is_loaded)))
     for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
-        matcher.learn(first, count)
+        matcher.add_slots(first, count)
     return matcher

@@ -37,7 +37,7 @@ def store_few_changes(context: BackupContext, writer: PackWriter, gathered: list
     slots = find_candidates(table.digests[: table.slot_count], wanted)
     slots = slots[slots >= FIRST_SLOT]
     for slot in slots[table.are_there(slots)].tolist():
-        matcher.learn(slot, 1)
+        matcher.add_slots(slot, 1)
     encoder = make_encoder(context, ())
     with RecordStream(
         writer,

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is the repository whole? Objects are held against each other; no snapshot is put together, and nothing changes."""
+"""Check a repository's structure: objects are compared with each other; no snapshot is assembled, and nothing is changed."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that the index objects of a repository say, held against packs and signatures: a part of `check`.
+"""All entries of a repository's index objects, compared with packs and signatures: a part of `check`.
 
 Memory  120 bytes a record at its highest, sources of delta records included; one signature. `docs/repair.md` has figures.
 """
@@ -107,7 +107,7 @@ class Catalog:
             try:
                 content = self._repository.objects.get(INDEX, name)
             except ObjectNotFound:
-                continue  # It went away since it was listed; the check begins anew.
+                continue  # It was deleted since it was listed; the check is run again.
             except (IntegrityError, StoreError, UnsupportedFormat) as error:
                 self._findings.add_failure(name, error)
                 continue
@@ -213,7 +213,7 @@ class Catalog:
             self._compare(name, state.footer, entries)
 
     def _compare(self, name: str, footer: npt.NDArray[Any], entries: EntryNumbers) -> None:
-        """Hold index entries of a pack against the footer of the pack."""
+        """Compare the index entries of a pack with the footer of the pack."""
         claimed = self.entries[entries]
         places = np.searchsorted(footer["offset"], claimed["offset"])
         agrees = places < len(footer)
@@ -238,7 +238,7 @@ class Catalog:
     # -- signatures --------------------------------------------------------------------------------------------------
 
     def check_signatures(self) -> None:
-        """Hold the digests of all records against their ids, one signature after another."""
+        """Compare the digests of all records with their ids, one signature after another."""
         self.has_digests = np.ones(len(self.entries), np.bool_)
         order, bounds = _group(self.entries["signature"], len(self.signatures))
         for number, digest in enumerate(self.signatures):
@@ -286,7 +286,7 @@ class Catalog:
         return self._lookup.find(ids)
 
     def check_sources(self) -> None:
-        """Hold the sources of delta records against the index: all there, of one block size, no cycle, not too deep."""
+        """Compare the delta sources of records with the index: all present, of one block size, no cycle, not too deep."""
         parts = [each for each in self._sources if len(each.link_counts)]
         self._sources = []
         self.counts = np.concatenate([np.empty(0, np.uint16), *(each.link_counts for each in parts)])

@@ -34,7 +34,7 @@ class FindingKind(Enum):
     """Work of a run that goes on, or that ended halfway and that the next one finishes."""
     LOCK = "lock"
     QUARANTINE = "quarantine"
-    """A damaged object that `repair` has put aside."""
+    """A damaged object that `repair` has quarantined."""
     FOREIGN = "foreign"
     """No object of a repository."""
 

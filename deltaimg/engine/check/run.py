@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is the repository whole? Told from metadata, without any snapshot being put together.
+"""Check the structure of a repository, from metadata, without assembling any snapshot.
 
 Reads   manifests, annotations, maps, index objects, signatures, locks and lists of pending deletions; of a pack its header
-        and footer, or all of it to hold it against its name. Parity is for `engine/parity/` to look at.
+        and footer, or all of it to verify its name. Parity is checked by `engine/parity/`.
 Always  each manifest, map and index is parsed once; layers are checked one by one: each covers what those below it do not.
-Always  what others do meanwhile is no error: where objects came or went during a check that found any, it begins anew.
+Always  changes by other runs are no errors: if errors were found and objects came or went meanwhile, the check is repeated.
 Memory  see `Catalog`; one map or signature at a time; a few hundred bytes a snapshot and a pack.
 
-Content is not read: that is `verify`. So what a snapshot's digests add up to is not held against its root digest here.
+Content is not read: that is `verify`. So the root digests of snapshots are not compared here.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def check(
     """Look at every object of a repository, parity left out, and at what it refers to.
 
     Args:
-        read_packs: read packs whole, and so prove that their bytes are those that were written.
+        read_packs: read whole packs, and so verify that their bytes are those that were written.
         vanished: images that have lost snapshots without a forget, and when these were last seen.
 
     Raises:

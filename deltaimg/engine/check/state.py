@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is at work in a repository, what was left half done, and what was put aside: a part of `check`."""
+"""Locks, unfinished work and quarantined objects of a repository: a part of `check`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def note_state(repository: Repository, findings: Findings, pending: list[Pending
         findings.add_note(FindingKind.UNFINISHED, each.name, problem)
     for found in repository.objects.list(QUARANTINE):
         findings.add_warning(
-            FindingKind.QUARANTINE, found.name, "was damaged and put aside by a repair; delete it once it is of no use"
+            FindingKind.QUARANTINE,
+            found.name,
+            "was damaged and quarantined by a repair; delete it when it is no longer needed",
         )
     try:
         repository.objects.get(VERIFIED, VERIFIED_NAME)

@@ -2,8 +2,8 @@
 """Which deltas to encode again, so that content that only they need can be deleted.
 
 A delta keeps its sources, and the sources of these, though no snapshot may have them any more. Encoded again against those
-sources that are needed anyway, or as a literal, it is larger, and the others can be deleted. That is decided by estimates, from the
-index: a record's size is spread evenly over its slots; sources of several deltas are shared out among them,
+sources that are needed anyway, or as a literal, it is larger, and the others can be deleted. This is decided by estimates, from
+the index: a record's size is spread evenly over its slots; sources of several deltas are shared out among them,
 and likewise the work of decoding it; and a delta that loses all of its sources becomes as large as literals are on average.
 
 Memory  16 bytes a record, 8 a source of a delta, and a bit a slot.
@@ -101,7 +101,7 @@ def _weigh(index: LoadedIndex, before: Needs, after: Needs, added: Flags, sizes:
     decoded = _close(index, sources, added)
     is_gone = (before.slots > 0) & (after.slots == 0)
     lost = _count_lost(index, EntryNumbers(np.flatnonzero((index.links.counts > 0) & (added | is_gone))), after)
-    freed = _Freed(index, sources, before, after, is_gone, lost, sizes)
+    freed = _FreedBytes(index, sources, before, after, is_gone, lost, sizes)
     work = _Work(index, sources, decoded, sizes)
     weights = _Weights(*np.zeros((3, len(index)), np.float32))
     literal_share = _find_literal_share((index.links.counts == 0) & (before.slots > 0), sizes)
@@ -145,7 +145,7 @@ class _LinksOf:
         return self.sum_own(counts)
 
 
-class _Freed:
+class _FreedBytes:
     """Bytes freed with slots that are no longer needed, charged to the deltas that had them as sources."""
 
     def __init__(

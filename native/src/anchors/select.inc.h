@@ -30,7 +30,7 @@ static inline words load_words(const uint8_t *bytes)
 }
 
 /* Lanes of -1 where the position is selected: that of lane i is 4 * i bytes after `bytes`. */
-static inline words judge(const uint8_t *bytes, int shift)
+static inline words select_lanes(const uint8_t *bytes, int shift)
 {
     const words value = load_words(bytes) * DIMG_ANCHOR_LOW + load_words(bytes + 4) * DIMG_ANCHOR_HIGH + DIMG_ANCHOR_OFFSET;
     return (words)(value >> shift == 0);
@@ -52,7 +52,7 @@ size_t SELECT_ANCHORS(const uint8_t *data, size_t position_count, int shift, uin
     for (; p + STEP <= position_count; p += STEP) {
         words hits[4];
         for (size_t i = 0; i < 4; i++)
-            hits[i] = judge(data + p + i, shift);
+            hits[i] = select_lanes(data + p + i, shift);
         if (!is_any(hits))
             continue;
         uint64_t mask = 0; /* bit 8 * i + k: position 4 * k + i */

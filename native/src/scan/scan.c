@@ -4,7 +4,7 @@
 #include "../../include/dimg.h"
 #include "../common/digests.h"
 
-static uint32_t judge_block(const uint8_t *digest, const uint8_t *base_digest)
+static uint32_t compare_block(const uint8_t *digest, const uint8_t *base_digest)
 {
     if (dimg_is_zero_digest(digest))
         return DIMG_ZERO;
@@ -25,7 +25,7 @@ int dimg_scan_blocks(int path, const uint8_t *key, const uint8_t *data, size_t b
         return status;
     size_t run_count = 0;
     for (size_t i = 0; i < block_count; i++) {
-        const uint32_t found = judge_block(out_digests + DIMG_DIGEST_BYTES * i, digests + DIMG_DIGEST_BYTES * base_slots[i]);
+        const uint32_t found = compare_block(out_digests + DIMG_DIGEST_BYTES * i, digests + DIMG_DIGEST_BYTES * base_slots[i]);
         if (run_count > 0 && out_runs[run_count - 1].status == found) {
             out_runs[run_count - 1].count++;
             continue;

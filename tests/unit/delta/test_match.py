@@ -23,7 +23,7 @@ def start(known: Digests) -> Matcher:
 def test_known_digests_get_their_slots_and_new_ones_the_next() -> None:
     known, new = make_digests(5000, 1), make_digests(3000, 2)
     matcher = start(known)
-    matcher.learn(FIRST_SLOT, len(known))
+    matcher.add_slots(FIRST_SLOT, len(known))
     assert matcher.match(known[::-1]).tolist() == list(range(FIRST_SLOT + 4999, FIRST_SLOT - 1, -1))
     first_new = matcher.slot_count
     assert matcher.match(new).tolist() == list(range(first_new, first_new + 3000))
@@ -31,10 +31,10 @@ def test_known_digests_get_their_slots_and_new_ones_the_next() -> None:
     assert np.array_equal(matcher.digests[first_new : matcher.slot_count], new)
 
 
-def test_slots_that_were_not_learnt_are_not_found() -> None:
+def test_slots_that_were_not_added_are_not_found() -> None:
     known = make_digests(100, 3)
     matcher = start(known)
-    matcher.learn(FIRST_SLOT, 50)
+    matcher.add_slots(FIRST_SLOT, 50)
     found = matcher.match(known)
     assert found[:50].tolist() == list(range(FIRST_SLOT, FIRST_SLOT + 50))
     assert found[50:].min() >= FIRST_SLOT + 100

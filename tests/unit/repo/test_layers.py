@@ -254,5 +254,5 @@ def test_what_the_matcher_takes_follows_the_budget() -> None:
         load_other_content(table, 4096, budget, NoProgress())
         assert (table.slot_count - FIRST_SLOT) * BYTES_A_KNOWN_BLOCK <= budget
         matcher = Matcher(table.digests, table.slot_count)
-        matcher.learn(FIRST_SLOT, table.slot_count - FIRST_SLOT) if table.slot_count > FIRST_SLOT else None
+        matcher.add_slots(FIRST_SLOT, table.slot_count - FIRST_SLOT) if table.slot_count > FIRST_SLOT else None
         assert matcher.memory_bytes <= budget + 40_000, "the smallest table is 16 KiB"

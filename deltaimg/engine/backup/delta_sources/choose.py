@@ -96,7 +96,7 @@ class SourceChooser:
 
     def note_gain(self, choice: Choice, gain: float) -> None:
         """Note which share of a literal (0 to 1) was saved by encoding a record against a choice."""
-        self._gain_estimate.learn(choice.share, gain)
+        self._gain_estimate.add_result(choice.share, gain)
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class SourceChooser:
     ) -> None:
         """Fill in slots of similar images where this image has none, or only what was in the same block of the image.
 
-        The latter may be a guess, where anchors were learnt by reading the image.
+        The latter may be a guess, where anchors were collected by reading the image.
         """
         is_open = (slots == 0) | (self._fetcher.find_in_base(slots) == blocks)
         numbers = np.flatnonzero(is_open)

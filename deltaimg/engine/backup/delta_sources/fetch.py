@@ -72,7 +72,7 @@ class SourceFetcher:
         return self._base_blocks.find(SlotNumbers(slots))
 
     def affordable_depths(self) -> npt.NDArray[np.int64]:
-        """Return the delta depth of each stored record whose content can be had without the image, -1 for the others."""
+        """Return the delta depth of each stored record whose content is available without the image, -1 for the others."""
         return np.where(self._is_affordable, self._records.stored_depths, -1)
 
     def look_also_in(self, folders: list[str]) -> None:

@@ -258,7 +258,7 @@ def test_more_loss_than_parity_says_so() -> None:
     for pack in packs:
         store.delete(pack_name(pack))
     for pack in packs:
-        with pytest.raises(ParityExhausted, match=r"shards of one stripe are lost, and parity/\w+ can make good"):
+        with pytest.raises(ParityExhausted, match=r"shards of one stripe are lost, and parity/\w+ can recover"):
             recover_pack(repository, pack)
 
 
