@@ -82,6 +82,7 @@ class Command(TyperCommand):
         formatter.write(format_command(self, ctx))
 
     def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
         try:
             check_address_space(self.name or "")
             return super().invoke(ctx)
@@ -100,14 +101,17 @@ class LazyGroup(TyperGroup):
         return _keep_as_they_are(super().get_params(ctx))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return name, command and arguments of a command line."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise UsageError(f"there is no command '{args[0][:60]}'", hint=_suggest_command(args[0]))
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, whose module is imported only now."""
         return build_command(cmd_name) if cmd_name in COMMANDS else None
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

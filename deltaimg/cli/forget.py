@@ -73,6 +73,34 @@ def forget(
     from deltaimg.api.retention import forget_snapshots
     from deltaimg.api.retention import prune as run_prune
     from deltaimg.api.vanished import find_vanished
+
+    has_rule = policy != Policy()
+    _check_options(policy, names, time_zone=time_zone, force=force, prune=prune, dry_run=dry_run)
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        repository = open_to_lock(repo, lock_wait, terminal)
+        if has_rule:
+            zone = _parse_zone(time_zone)
+            found = forget_by_policy(repository, policy, names or [], zone=zone, is_dry_run=dry_run, progress=terminal)
+        else:
+            found = forget_snapshots(repository, names or [], is_forced=force, is_dry_run=dry_run, progress=terminal)
+        # What was forgotten by force may go, also where nothing is left; what has vanished may not.
+        pruned = (
+            run_prune(repository, is_forced=force and not find_vanished(repository), progress=terminal)
+            if prune
+            else None
+        )
+        _print(terminal, found, pruned, is_dry_run=dry_run)
+        errors = [each.error for each in found if each.error is not None]
+        for error in errors[1:]:
+            terminal.warn(str(error))
+        if errors:
+            raise errors[0]
+
+
+def _check_options(
+    policy: Policy, names: list[str] | None, *, time_zone: str | None, force: bool, prune: bool, dry_run: bool
+) -> None:
+    """Refuse options that contradict each other; raises UsageError."""
     from deltaimg.errors import UsageError
 
     has_rule = policy != Policy()
@@ -91,26 +119,6 @@ def forget(
         raise UsageError(
             "--dry-run forgets nothing that could be pruned", hint="leave out one of --prune and --dry-run"
         )
-    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        if has_rule:
-            repository = open_to_lock(repo, lock_wait, terminal)
-            zone = _parse_zone(time_zone)
-            found = forget_by_policy(repository, policy, names or [], zone=zone, is_dry_run=dry_run, progress=terminal)
-        else:
-            repository = open_to_lock(repo, lock_wait, terminal)
-            found = forget_snapshots(repository, names or [], is_forced=force, is_dry_run=dry_run, progress=terminal)
-        # What was forgotten by force may go, also where nothing is left; what has vanished may not.
-        pruned = (
-            run_prune(repository, is_forced=force and not find_vanished(repository), progress=terminal)
-            if prune
-            else None
-        )
-        _print(terminal, found, pruned, is_dry_run=dry_run)
-        errors = [each.error for each in found if each.error is not None]
-        for error in errors[1:]:
-            terminal.warn(str(error))
-        if errors:
-            raise errors[0]
 
 
 def _parse_zone(name: str | None) -> tzinfo | None:

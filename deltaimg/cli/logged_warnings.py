@@ -17,10 +17,13 @@ class LoggedWarnings(logging.Handler):
         self._warn = warn
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Pass the message of a log record on as a warning."""
         self._warn(record.getMessage())
 
     def attach(self) -> None:
+        """Begin to receive what is logged."""
         LOGGER.addHandler(self)
 
     def detach(self) -> None:
+        """Receive nothing any more."""
         LOGGER.removeHandler(self)

@@ -40,6 +40,7 @@ class Stage:
 
     @property
     def took_s(self) -> float:
+        """Seconds since it began, without those of inner stages."""
         return time.monotonic() - self.started_s
 
     def pause(self, duration_s: float) -> None:

@@ -106,15 +106,18 @@ class Terminal:
     # -- progress ----------------------------------------------------------------------------------------------------
 
     def begin(self, task: str, total_bytes: int | None) -> None:
+        """Show a stage, inside the current one; as `Progress.begin`."""
         self._stages.append(Stage(task, total_bytes))
         self._show_stage()
 
     def advance(self, done_bytes: int) -> None:
+        """Count bytes of the innermost stage as done."""
         self._stages[-1].advance(done_bytes)
         if self._ticker is not None:
             self._ticker.tick()
 
     def end(self) -> None:
+        """End the innermost stage and show the one around it."""
         ended = self._stages.pop()
         if self._stages:
             self._stages[-1].pause(ended.took_s)
@@ -131,6 +134,7 @@ class Terminal:
         self._view.begin(self._stages[-1])
 
     def warn(self, message: str) -> None:
+        """Print a warning on the standard error, also with `-q` or `--json`."""
         line = f"deltaimg: warning: {format_line(message)}"
         if self._view is not None:
             self._view.print(line)

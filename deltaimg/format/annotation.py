@@ -41,6 +41,7 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def object_name(self) -> str:
+        """Its name in the store."""
         return f"{ANNOTATIONS}{self.image}/{self.snapshot}-{self.number:08d}"
 
 

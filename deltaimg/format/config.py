@@ -30,6 +30,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest_key_bytes(self) -> bytes:
+        """The key of digests, 32 bytes."""
         return bytes.fromhex(self.digest_key)
 
 

@@ -34,6 +34,7 @@ class Deletion(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def object_name(self) -> str:
+        """Its name in the store."""
         return DELETIONS + self.id
 
 
@@ -45,6 +46,7 @@ class DeletionLocks(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def object_name(self) -> str:
+        """Its name in the store."""
         return DELETIONS + self.id + LOCKS_SUFFIX
 
 

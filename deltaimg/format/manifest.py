@@ -89,10 +89,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def taken_at(self) -> datetime:
+        """The moment of the snapshot."""
         return parse_time(self.time)
 
     @property
     def ended_at(self) -> datetime:
+        """When the backup ended."""
         return parse_time(self.ended)
 
     @property
@@ -102,10 +104,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def base_taken_at(self) -> datetime | None:
+        """The moment of the base; None without a base."""
         return None if self.base_time is None else parse_time(self.base_time)
 
     @property
     def object_name(self) -> str:
+        """Its name in the store."""
         return f"{SNAPSHOTS}{self.image}/{self.time}-{self.id}"
 
     @property
@@ -115,6 +119,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def root_digest_bytes(self) -> bytes:
+        """The root digest, 16 bytes."""
         return bytes.fromhex(self.root_digest)
 
 

@@ -60,10 +60,12 @@ class ParityLayout:
 
     @property
     def data_shards(self) -> int:
+        """Shards of all packs."""
         return int(self.pack_shards.sum())
 
     @property
     def parity_shards(self) -> int:
+        """Parity shards of all stripes."""
         return self.parity_columns * self.stripe_count
 
     @property

@@ -33,6 +33,7 @@ class SourceTable:
 
     @property
     def slot_count(self) -> int:
+        """Slots that the delta is encoded against."""
         return int(self.runs["count"].sum(dtype=np.uint64))
 
 

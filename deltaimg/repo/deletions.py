@@ -39,6 +39,7 @@ class PendingDeletion:
 
     @property
     def id(self) -> str:
+        """The id of the list, as in its name."""
         return self.objects.id
 
 

@@ -34,10 +34,12 @@ class RecordNumbering:
 
     @property
     def record_count(self) -> int:
+        """Records that were numbered so far."""
         return len(self._slot_counts)
 
     @property
     def record_ids(self) -> Digests:
+        """The id of each record; shape (records, 16)."""
         return self._ids
 
     @property
@@ -47,6 +49,7 @@ class RecordNumbering:
 
     @property
     def slot_counts(self) -> npt.NDArray[np.int64]:
+        """Slots of each record."""
         return self._slot_counts
 
     def records_of(self, slots: npt.NDArray[np.generic]) -> RecordNumbers:

@@ -55,6 +55,7 @@ class ParityGroup:
 
     @property
     def pack_bytes(self) -> int:
+        """Bytes of all packs of the group."""
         return int(self.layout.pack_bytes.sum())
 
 

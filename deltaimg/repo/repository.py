@@ -48,6 +48,7 @@ class Keys:
 
     @classmethod
     def derive(cls, digest_key: bytes) -> Keys:
+        """Derive the keys from the digest key of a repository."""
         names = ("block digest", "record id", "root digest")
         return cls(*(blake3(digest_key, derive_key_context=f"deltaimg 2026 {name}").digest() for name in names))
 
@@ -67,14 +68,17 @@ class SnapshotRef:
 
     @property
     def taken_at(self) -> datetime:
+        """The moment of the snapshot."""
         return parse_time(self.time)
 
     @property
     def object_name(self) -> str:
+        """The name of its manifest in the store."""
         return f"{SNAPSHOTS}{self.image}/{self.time}-{self.id}"
 
     @property
     def label(self) -> str:
+        """How messages name it: the image, `@` and the first 8 digits of the id."""
         return f"{self.image}@{self.id[:8]}"
 
 

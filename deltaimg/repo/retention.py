@@ -42,6 +42,7 @@ class Verdict:
 
     @property
     def is_kept(self) -> bool:
+        """Whether any rule keeps it."""
         return bool(self.rules)
 
 
@@ -54,10 +55,12 @@ class ForgetPlan:
 
     @property
     def forgotten(self) -> tuple[SnapshotRef, ...]:
+        """The snapshots to forget, oldest first."""
         return tuple(each.ref for each in self.verdicts if not each.is_kept)
 
     @property
     def kept(self) -> tuple[SnapshotRef, ...]:
+        """The snapshots that are kept, oldest first."""
         return tuple(each.ref for each in self.verdicts if each.is_kept)
 
 

@@ -31,6 +31,7 @@ class Snapshot:
 
     @property
     def ref(self) -> SnapshotRef:
+        """What lists show of it."""
         return SnapshotRef.of(self.manifest)
 
     @property
@@ -45,10 +46,12 @@ class Snapshot:
 
     @property
     def tags(self) -> tuple[str, ...]:
+        """Its present tags."""
         return self._annotation.tags if self._annotation else self.manifest.tags
 
     @property
     def comment(self) -> str:
+        """Its present comment."""
         return self._annotation.comment if self._annotation else self.manifest.comment
 
     @property

@@ -91,6 +91,7 @@ class VerifiedShare:
         self._repository.objects.replace(VERIFIED, VERIFIED_NAME, known)
 
     def summarise(self) -> VerifiedSummary:
+        """Return what share of the content was verified, and since when."""
         total = max(1, int(self.stored_bytes.sum()))
         is_ever = self._verified_us != NEVER
         oldest = int(self._verified_us[is_ever].min()) if is_ever.any() else None

@@ -37,9 +37,11 @@ class FilePort:
                 pending[0] = pending[0][written:]
 
     def sync(self, descriptor: int) -> None:
+        """Make the content of an open file durable."""
         os.fsync(descriptor)
 
     def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
         os.close(descriptor)
 
     def link(self, source: str, target: str) -> None:
@@ -47,6 +49,7 @@ class FilePort:
         os.link(source, target, follow_symlinks=False)
 
     def rename(self, source: str, target: str) -> None:
+        """Rename a file over whatever has the new name."""
         os.rename(source, target)
 
     def rename_exclusively(self, source: str, target: str) -> None:
@@ -54,9 +57,11 @@ class FilePort:
         rename_exclusively(source, target)
 
     def unlink(self, path: str) -> None:
+        """Remove a name."""
         os.unlink(path)
 
     def make_folder(self, path: str) -> None:
+        """Make a folder."""
         os.mkdir(path, _FOLDER_MODE)
 
     def make_outer_folder(self, path: str) -> None:
@@ -82,6 +87,7 @@ class FilePort:
         sync_folder(path)
 
     def is_folder(self, path: str) -> bool:
+        """Return whether a path is a folder, through symbolic links."""
         return os.path.isdir(path)
 
     def stat(self, path: str) -> os.stat_result:
@@ -105,6 +111,7 @@ class FilePort:
             os.close(descriptor)
 
     def scan_folder(self, path: str) -> Iterator[os.DirEntry[str]]:
+        """Yield the entries of a folder, by name."""
         with os.scandir(path) as entries:
             yield from sorted(entries, key=lambda entry: entry.name)
 

@@ -39,6 +39,7 @@ class Base:
 
     @property
     def is_usable(self) -> bool:
+        """Whether there is a snapshot that can be the base."""
         return self.resolved is not None
 
     @property

@@ -49,14 +49,17 @@ class CachedImage:
 
     @property
     def anchor_bytes(self) -> int:
+        """Size of the table of anchors."""
         return sum(each.size_bytes for each in self.files if each.is_anchors)
 
     @property
     def content_bytes(self) -> int:
+        """Size of the kept content."""
         return sum(each.size_bytes for each in self.files if not each.is_anchors)
 
     @property
     def used_s(self) -> float:
+        """When any of it was last used, in seconds since 1970."""
         return max((each.used_s for each in self.files), default=0.0)
 
 

@@ -44,16 +44,20 @@ class BackupContext:
 
     @property
     def repository(self) -> Repository:
+        """Where the snapshot is stored."""
         return self.request.repository
 
     @property
     def source(self) -> ImageSource:
+        """The image source."""
         return self.request.source
 
     @property
     def options(self) -> BackupOptions:
+        """The options of the backup."""
         return self.request.options
 
     @property
     def progress(self) -> Progress:
+        """Where stages are reported."""
         return self.request.progress

@@ -57,12 +57,15 @@ class Findings:
     found: list[Finding] = field(default_factory=list)
 
     def add_error(self, kind: FindingKind, object_name: str, problem: str, offset: int | None = None) -> None:
+        """Note an error: something that snapshots need is damaged or missing."""
         self.found.append(Finding(Severity.ERROR, kind, object_name, offset, problem))
 
     def add_warning(self, kind: FindingKind, object_name: str, problem: str, offset: int | None = None) -> None:
+        """Note a warning: nothing that snapshots need, but worth attention."""
         self.found.append(Finding(Severity.WARNING, kind, object_name, offset, problem))
 
     def add_note(self, kind: FindingKind, object_name: str, problem: str) -> None:
+        """Note something that is in order."""
         self.found.append(Finding(Severity.NOTE, kind, object_name, None, problem))
 
     def add_failure(self, object_name: str, error: DeltaimgError, severity: Severity = Severity.ERROR) -> None:
@@ -83,6 +86,7 @@ class Findings:
         ]
 
     def of(self, severity: Severity) -> list[Finding]:
+        """Return the findings of one severity."""
         return [each for each in self.found if each.severity is severity]
 
     def names(self, *kinds: FindingKind) -> set[str]:

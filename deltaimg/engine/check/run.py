@@ -128,6 +128,7 @@ class Checker:
             self.sizes |= {found.name: found.size_bytes for found in repository.objects.list(folder)}
 
     def check(self) -> CheckReport:
+        """Check everything once; what was found is in `findings` as well."""
         with stage(self._progress, "checking the index"):
             self.catalog = Catalog(self.repository, self.sizes, self.findings, self._known_packs)
         self._check_packs()

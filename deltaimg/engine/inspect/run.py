@@ -85,6 +85,7 @@ class RepositoryTotals:
 
     @property
     def total_bytes(self) -> int:
+        """Bytes of all objects."""
         return sum(self.stored_bytes.values())
 
 

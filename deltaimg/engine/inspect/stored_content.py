@@ -66,10 +66,12 @@ class StoredContent:
 
     @property
     def new_bytes(self) -> int:
+        """Bytes of content that the backup stored."""
         return sum(kind.content_bytes for kind in self.stored)
 
     @property
     def payload_bytes(self) -> int:
+        """Bytes that this content takes in packs."""
         return sum(kind.payload_bytes for kind in self.stored)
 
 

@@ -58,6 +58,7 @@ class ParityProtection:
 
     @property
     def parity_bytes(self) -> int:
+        """Size of all parity objects."""
         return sum(group.parity_bytes for group in self.groups)
 
 

@@ -62,6 +62,7 @@ class TrimPlan:
 
     @property
     def is_empty(self) -> bool:
+        """Whether no record is trimmed."""
         return not len(self.entries)
 
 
@@ -94,10 +95,12 @@ class PrunePlan:
 
     @property
     def packs(self) -> tuple[str, ...]:
+        """Digests of all packs that are deleted."""
         return self.dead_packs + self.repacked_packs
 
     @property
     def is_empty(self) -> bool:
+        """Whether nothing is deleted or written."""
         return not (self.packs or self.indexes or self.signatures or self.maps)
 
 

@@ -97,6 +97,7 @@ def is_restored(repository: Repository, name: str) -> bool:
 
 
 def read_index(repository: Repository, name: str) -> IndexObject:
+    """Return the index object of this name; raises as `Objects.get`."""
     return repository.objects.get(INDEX, name)
 
 

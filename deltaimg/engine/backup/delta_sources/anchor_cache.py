@@ -57,6 +57,7 @@ class AnchorCache:
 
     @property
     def table_bytes(self) -> int:
+        """Size of the table in memory."""
         return self._anchors.table.nbytes
 
     @property
