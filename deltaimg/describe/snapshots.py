@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Snapshots, and what is said about them."""
+"""Snapshots and their annotations."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def describe_listed(listed: ListedSnapshot) -> dict[str, Any]:
 
 
 def describe_said(snapshot: Snapshot) -> dict[str, Any]:
-    """Return what is said about a snapshot as a JSON object."""
+    """Return a snapshot's annotation as a JSON object."""
     said = {"pinned": snapshot.pin_reason, "tags": list(snapshot.tags), "comment": snapshot.comment}
     return {"snapshot": snapshot.manifest.id, "image": snapshot.manifest.image} | said
 

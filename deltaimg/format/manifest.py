@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`snapshots/<image>/<time>-<id>`: what a snapshot is made of. Its appearance is the commit of a backup.
 
-Always  a manifest is written once and never changed: what is said about a snapshot later stands in an annotation beside it.
+Always  a manifest is written once and never changed: later changes of tags, comment and pin are in annotations.
 Always  a manifest lists all maps that its snapshot needs: no other manifest is read to restore it.
 """
 

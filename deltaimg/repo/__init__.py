@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where snapshots are kept: objects, the index over records, maps and chains, locks."""
+"""A repository of snapshots: objects, the index of records, map layers, locks."""

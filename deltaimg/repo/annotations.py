@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was said about snapshots after their backup: read, said, and removed with its snapshot.
+"""Annotations of snapshots: tags, comment and pin as changed after the backup. Read, written, and removed with the snapshot.
 
-Always  an annotation is written once. Saying something else writes the next number, and only then removes those before it: a
+Always  an annotation is written once. A change writes the next number, and only then removes the earlier ones: a
         crash leaves one or two, and the valid one with the highest number counts.
-Always  whoever lost the image's lock meanwhile changes nothing but an annotation of the one snapshot, and is told.
+Always  a run that lost the image's lock meanwhile changes at most an annotation of the one snapshot, and gets LockLost.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ AnnotationNames = dict[tuple[str, str], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What is said about a snapshot."""
+    """The annotation of a snapshot, and its damage."""
 
     annotation: Annotation | None
     """The newest that can be read."""
     error: DeltaimgError | None
-    """What is wrong with a newer one."""
+    """The error of a newer one that cannot be read."""
 
 
 NOTHING_SAID = Said(None, None)
 
 
 def list_annotations(repository: Repository, image: str | None = None) -> AnnotationNames:
-    """Return what annotations there are, of the snapshots of one image or of all."""
+    """Return the names of annotations, of the snapshots of one image or of all."""
     names: AnnotationNames = defaultdict(list)
     for found in repository.objects.list(ANNOTATIONS if image is None else f"{ANNOTATIONS}{image}/"):
         if parts := split_annotation_name(found.name):
@@ -59,7 +59,7 @@ def list_annotations(repository: Repository, image: str | None = None) -> Annota
 
 
 def load_said(repository: Repository, ref: SnapshotRef, names: AnnotationNames | None = None) -> Said:
-    """Return what is said about a snapshot.
+    """Return the present annotation of a snapshot.
 
     Args:
         names: a listing, so that not each snapshot needs one of its own.
@@ -68,7 +68,7 @@ def load_said(repository: Repository, ref: SnapshotRef, names: AnnotationNames |
         try:
             return _load(repository, (names or list_annotations(repository, ref.image)).get((ref.image, ref.id), []))
         except ObjectNotFound:
-            names = None  # another one has taken its place since the listing
+            names = None  # it was replaced since the listing
     return NOTHING_SAID
 
 
@@ -79,13 +79,13 @@ def annotate(
     now: datetime,
     change: Callable[[Annotation], Annotation],
 ) -> Annotation:
-    """Change what is said about a snapshot, under its image's lock, and return that.
+    """Change the annotation of a snapshot, under its image's lock, and return the new one.
 
     Args:
-        change: gets what is said now.
+        change: called with the present annotation.
 
     Raises:
-        LockLost: the lock was removed; what was to be said is not.
+        LockLost: the lock was removed; nothing was changed.
     """
     ref = SnapshotRef.of(manifest)
     for _ in range(_TRIES):
@@ -102,17 +102,17 @@ def annotate(
             repository.objects.put(ANNOTATION, after.object_name, after, lock.check)
         except ObjectExists:
             lock.check()
-            continue  # somebody who has lost the lock since wrote it just now
+            continue  # a run that has since lost the lock wrote it just now
         _withdraw_if_lost(repository, lock, after)
         remove_annotations(repository, names)
         return after
-    raise RepositoryLocked(f"what is said about {ref.label}", "another process that changes it")
+    raise RepositoryLocked(f"the annotation of {ref.label}", "another process that changes it")
 
 
 def remove_orphans(repository: Repository, confirm: Callable[[], None]) -> int:
-    """Remove the annotations of snapshots that are gone, and return their size: a forget may have died before it could.
+    """Remove the annotations of deleted snapshots, and return their size: a forget may have been interrupted before it did.
 
-    Annotations are listed before snapshots, so that one of a snapshot that is made meanwhile is none of these.
+    Annotations are listed before snapshots, so that those of new snapshots are not among them.
 
     Args:
         confirm: raises if the lock is lost.
@@ -129,13 +129,13 @@ def remove_orphans(repository: Repository, confirm: Callable[[], None]) -> int:
 
 
 def remove_annotations(repository: Repository, names: list[str]) -> None:
-    """Remove annotations in the order given: the newest of a snapshot last, so that what is said does not go back."""
+    """Remove annotations in the order given: the newest of a snapshot last, so that an older one never counts again."""
     for name in names:
         repository.objects.delete(name)
 
 
 def _say_nothing(manifest: Manifest) -> Annotation:
-    """Return what is said about a snapshot without an annotation."""
+    """Return the annotation that a snapshot has by its manifest."""
     return Annotation(
         image=manifest.image,
         snapshot=manifest.id,
@@ -151,7 +151,7 @@ def _number_of(name: str) -> int:
 
 
 def _load(repository: Repository, names: list[str]) -> Said:
-    """Return what is said in annotations, the oldest first; raises ObjectNotFound where one has gone."""
+    """Return the content of annotations, the oldest first; raises ObjectNotFound if one was deleted."""
     error: DeltaimgError | None = None
     for name in reversed(names):
         try:
@@ -162,7 +162,7 @@ def _load(repository: Repository, names: list[str]) -> Said:
 
 
 def _withdraw_if_lost(repository: Repository, lock: ImageLock, annotation: Annotation) -> None:
-    """Take back what was said where the lock was lost just before: somebody else may have said something else meanwhile."""
+    """Remove an annotation that was written just after the lock was lost: another run may have written one meanwhile."""
     try:
         lock.check()
     except LockLost:

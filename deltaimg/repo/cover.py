@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which blocks newer map layers cover, so that what older ones say of them does not count."""
+"""Which blocks newer map layers cover, so that older layers do not count for them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Cover:
         return Cover(clip_runs(overlay_runs(self.blocks, own), 0, end), end)
 
     def intersect(self, other: Cover) -> Cover:
-        """Return what both cover."""
+        """Return the cover of both together."""
         end = max(self.end, other.end)
         mine, others = self._reach_to(end), other._reach_to(end)
         return Cover(subtract_runs(mine, subtract_runs(mine, others)), end)

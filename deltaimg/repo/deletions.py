@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is pending deletion: still there for runs that may be reading it, referred to by no run that begins now.
+"""Objects pending deletion: kept for runs that may be reading them; a run that begins now does not refer to them.
 
-Only what can be read back is ever deleted: a list that is damaged counts for nothing, and the next prune or repair moves it to
-`quarantine/`. What it named is then not deleted, until a prune lists it again.
+Only what can be read back is ever deleted: a damaged list is ignored, and the next prune or repair moves it to
+`quarantine/`. What it listed is then not deleted until a prune lists it again.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class PendingDeletion:
 def load_deletions(
     repository: Repository, on_damage: Callable[[str, DeltaimgError], None] = lambda *_: None
 ) -> list[PendingDeletion]:
-    """Return all lists in order of id, but for damaged ones.
+    """Return all lists that can be read, in order of id.
 
     Args:
-        on_damage: called with the name of a damaged list, and what reading it met.
+        on_damage: called with the name of a damaged list and the error.
 
     Raises:
         StoreError: the store fails, so that nothing is known about what is pending.
@@ -73,7 +73,7 @@ def list_orphaned_locks(repository: Repository) -> list[str]:
 
 
 def object_names(deletion: Deletion) -> list[str]:
-    """Return names in the order in which they are deleted: what names goes before what is named."""
+    """Return names in the order in which they are deleted: an object before those that it refers to."""
     return [
         *(INDEX.name_of(name) for name in deletion.indexes),
         *(SIGNATURE.name_of(name) for name in deletion.signatures),
@@ -90,7 +90,7 @@ def put_deletion(repository: Repository, deletion: Deletion, confirm: Confirm) -
 def record_locks(repository: Repository, locks: DeletionLocks, confirm: Confirm) -> frozenset[str]:
     """Store which locks a list waits for, unless another run has done so; return those that count.
 
-    Whoever lists the locks once the list is durable gets an answer that is right: a lock that is gone by then is of a run whose
+    Locks that are listed once the list is durable are all that matter: a lock that is gone by then is of a run whose
     manifest is there.
     """
     for _ in range(2):
@@ -105,7 +105,7 @@ def record_locks(repository: Repository, locks: DeletionLocks, confirm: Confirm)
 
 
 def remove_deletion(repository: Repository, deletion: Deletion) -> None:
-    """Remove a list that was carried out, after the locks that it waited for: a list alone is simply carried out again."""
+    """Remove a list that was carried out, after its recorded locks: a list without them is carried out again."""
     repository.objects.delete(deletion.object_name + LOCKS_SUFFIX)
     repository.objects.delete(deletion.object_name)
 

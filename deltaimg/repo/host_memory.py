@@ -3,11 +3,11 @@
 
 A folder that is not mounted, or was moved elsewhere, looks like one whose snapshots were all forgotten, and a prune would
 delete their content. So each host keeps a small file a repository, `$XDG_STATE_HOME/deltaimg/<repository id>.json`, below
-`~/.local/state` where that is not set. Backup, forget, snapshots and check write it. An image goes from it when this host
-forgets its last snapshot, or is told to prune all the same. A backup that finds none of the snapshots that were there is a full
-one, and notes that they are lost, until they are there again.
+`~/.local/state` where that is not set. Backup, forget, snapshots and check write it. An image is removed from it when
+this host forgets its last snapshot, or is asked to prune nevertheless. A backup that finds none of the earlier snapshots is a
+full one, and notes that they are lost, until they are present again.
 
-It is a help and no promise: without a home, or where a folder on the way is not this user's own, nothing is remembered.
+It is best effort: without a home, or where a parent folder does not belong to this user, nothing is remembered.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from deltaimg.repo.repository import SnapshotRef
 
 _MAX_BYTES = 1 << 20
 _MAX_IMAGES = 4096
-"""Of one repository: those that were seen last."""
+"""The images remembered for one repository, at most."""
 _REFRESH = timedelta(days=1)
 """What is no older than this is not written again."""
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class KnownImage(msgspec.Struct, frozen=True):
-    """What a host remembers of an image."""
+    """What a host remembers about an image."""
 
     seen: str
     """When it last saw snapshots of it, in the form of a manifest's `time`."""
@@ -94,7 +94,7 @@ def note_loss(repository_id: str, image: str) -> datetime | None:
 
 
 def forget(repository_id: str, images: Iterable[str]) -> None:
-    """Note that images have no snapshots any more, as they should."""
+    """Note that images have no snapshots any more, as intended."""
 
     def drop(known: dict[str, KnownImage]) -> None:
         for image in images:
@@ -169,7 +169,7 @@ def _read(folder: int, name: str) -> dict[str, KnownImage]:
 
 
 def _write(folder: int, name: str, known: dict[str, KnownImage]) -> None:
-    """Put a new file in the place of the one of this name, in one step."""
+    """Replace the file of this name atomically."""
     newest = sorted(known.items(), key=lambda each: each[1].seen)[-_MAX_IMAGES:]
     temporary = f".{name}.{secrets.token_hex(4)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All index objects of a repository as one: from a record's id to where it and its digests lie.
+"""All index objects of a repository as one: from a record's id to its pack and offset, and to its digests.
 
 Memory  67 bytes a record, 8 a link to a source and 4 a run of one: about 180 MB for a TiB of content in records of 512 KiB.
 """
@@ -36,7 +36,7 @@ _ROOM_ENTRIES = 1 << 20
 
 
 class LoadedIndex:
-    """What all index objects of a repository said when they were read: loaded once a run, and passed on.
+    """The entries of all index objects of a repository: loaded once a run, and passed on.
 
     Entries number from 0, oldest index object first; their pack and signature numbers count in `packs`, `signatures`.
 
@@ -167,7 +167,7 @@ class LoadedIndex:
 def load_index(repository: Repository, without: Collection[str] = ()) -> LoadedIndex:
     """Read every index object of `repository`; damaged ones are left out and listed in `damage`.
 
-    A snapshot that needs none of their records is as good as ever; one that does fails when it is resolved.
+    A snapshot that needs none of their records is not affected; one that does fails when it is resolved.
 
     Args:
         without: names of index objects that are not read, as if they were gone.
@@ -179,7 +179,7 @@ def load_index(repository: Repository, without: Collection[str] = ()) -> LoadedI
     damage: dict[str, DeltaimgError] = {}
     for _ in range(_TRIES):
         damage = _read_indexes(repository, objects, without)
-        # One that went between listing and reading was replaced by a prune, whose own is in the next listing.
+        # One that was deleted between listing and reading was replaced by a prune, whose index is in the next listing.
         if not any(isinstance(error, ObjectNotFound) for error in damage.values()):
             break
     # Listed after the index objects: what these name was stored before them.
@@ -220,7 +220,7 @@ class _EntryRoom:
         self._free = np.empty(0, ENTRY)
 
     def move(self, content: IndexObject) -> IndexObject:
-        """Return the same with nothing that is a view of the object's bytes."""
+        """Return a copy without views of the object's bytes."""
         count = len(content.entries)
         if count > len(self._free):
             self._free = sparse_zeros(max(count, _ROOM_ENTRIES), ENTRY)

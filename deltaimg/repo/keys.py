@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which names in a store are those of a repository's objects, and of what kind each is.
 
-Sync tools, file managers, NFS and people leave files of their own in a repository. What has a name that deltaimg never
+Sync tools, file managers, NFS and users leave other files in a repository. A file with a name that deltaimg never
 writes is not listed, read or deleted.
 """
 
@@ -110,14 +110,14 @@ def has_own_digest(name: str, data: bytes | memoryview) -> bool:
 
 
 def check_digest(name: str, data: bytes) -> None:
-    """Refuse bytes of which the digest in this name is not; raises DigestMismatch."""
+    """Raise DigestMismatch unless the digest in this name is that of `data`."""
     expected, found = digest_of(name), name_object([data])
     if found != expected:
         raise DigestMismatch(name, 0, "the object", bytes.fromhex(expected), bytes.fromhex(found))
 
 
 def check_size(name: str, size_bytes: int) -> None:
-    """Refuse an object that is larger than any of its kind: it is to be read in pieces; raises ObjectTooLarge."""
+    """Raise ObjectTooLarge for an object that is larger than any of its kind; it is to be read in pieces."""
     kind = find_kind(name)
     if kind is not None and size_bytes > kind.max_bytes:
         raise ObjectTooLarge(name, size_bytes, kind.max_bytes)

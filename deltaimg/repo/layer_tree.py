@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The map layers of many snapshots as trees, so that each layer is read once however many snapshots list it.
 
-A root is a full map; above it stands each layer that lies directly over it, and so on. Snapshots of which one list continues
+A root is a full map; its children are the layers directly over it, and so on. Snapshots of which one list continues
 the other make a single path; where two continue a list differently, it forks. A snapshot needs of a layer what no layer between
-the two covers. What the snapshots of a tree together need is told from the newest layers to the root in one pass, in which
+the two covers. What the snapshots of a tree together need is found from the newest layers to the root in one pass, in which
 only the blocks covered since the last snapshot are kept.
 
 Memory  a few hundred bytes a snapshot; one layer, and one cover for each level of the path that is walked.

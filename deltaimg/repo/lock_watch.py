@@ -24,7 +24,7 @@ _QUIET_S = 2 * RENEW_S + POLL_S
 
 
 class Verdict(Enum):
-    """What a look at a lock leads to."""
+    """What is known about a lock's holder."""
 
     HELD = "held"
     GONE = "gone"
@@ -39,14 +39,14 @@ class _Watched:
 
 
 class HolderWatch:
-    """Looks at locks again and again, every `POLL_S` seconds, until it is known whether their holders live."""
+    """Polls locks, every `POLL_S` seconds, until it is known whether their holders are alive."""
 
     def __init__(self, objects: Objects, waiting: LockWaiting) -> None:
         self._objects, self._waiting = objects, waiting
         self._watched: dict[str, _Watched] = {}
 
     def look(self, found: FoundLock) -> Verdict:
-        """Look at the signs of life of a lock's holder once."""
+        """Check the signs of life of a lock's holder once."""
         if found.is_dead and not self._objects.properties.is_shared:
             return Verdict.GONE
         patience_s = min(_QUIET_S, self._waiting.patience_s) if found.is_dead else self._waiting.patience_s
@@ -64,10 +64,10 @@ class HolderWatch:
         return Verdict.HELD if watched.has_moved else Verdict.UNDECIDED
 
     def _read_signs(self, found: FoundLock) -> object:
-        """Return what changes while the holder of a lock lives."""
+        """Return what changes while the holder of a lock is alive."""
         if found.lock is not None:
             return read_heartbeat(self._objects, found.token)
-        # Its token is unknown: any heartbeat without a lock may be its.
+        # Its token is unknown: any heartbeat without a lock may belong to it.
         beating = list_lone_heartbeats(self._objects)
         return found.data, [(token, read_heartbeat(self._objects, token)) for token in beating]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers for records and for their slots, in the order in which they are met. 0 is a hole and 1 zero, as everywhere.
+"""Numbers for records and for their slots, in order of first use. 0 is a hole and 1 zero, as everywhere.
 
 Memory  32 bytes a record.
 """
@@ -20,7 +20,7 @@ from deltaimg.memory import check_room
 
 MAX_SLOTS = 2**32 - 2**20
 _PIECE_RUNS = 1 << 16
-"""Runs that are looked at at once."""
+"""Runs that are handled at a time."""
 
 
 class RecordNumbering:

@@ -45,7 +45,7 @@ Content = TypeVar("Content")
 
 @dataclass(frozen=True, slots=True)
 class ObjectKind(Generic[Content]):
-    """What all objects of a kind have in common. `Content` is what one of them says, as a value."""
+    """What all objects of a kind have in common. `Content` is the parsed content of one."""
 
     folder: str
     """The folder of its objects, with its slash; the whole name where there is only one object of the kind."""
@@ -61,7 +61,7 @@ class ObjectKind(Generic[Content]):
     is_named_by_digest: bool = False
     """Whether the name is the digest of the object's bytes."""
     is_read_in_pieces: bool = False
-    """Whether it is of use though its header may be damaged."""
+    """Whether it is useful even with a damaged header."""
 
     def name_of(self, digest: str) -> str:
         """Return the name in the store of the object with this digest, which is 64 hexadecimal digits."""
@@ -87,7 +87,7 @@ _DOCUMENT_BYTES = HEADER_BYTES + MAX_DOCUMENT_BYTES
 CONFIG: Final = ObjectKind(CONFIG_NAME, Kind.CONFIG, _DOCUMENT_BYTES, parse_config, build_config)
 VERIFIED: Final = ObjectKind(VERIFIED_NAME, Kind.VERIFIED, MAX_TABLE_BYTES, parse_verified, build_verified)
 RESERVE: Final = ObjectKind(RESERVE_NAME, None, MAX_PACK_BYTES, _parse_bytes, _build_bytes)
-"""Room kept back; what is in it means nothing."""
+"""Reserved room; its content has no meaning."""
 PACK: Final = ObjectKind(
     PACKS,
     Kind.PACK,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The objects of a repository: the one place where they enter and leave its store. Nothing above `repo/` uses a store.
 
-Always  names that deltaimg never writes are neither listed nor read nor written. The first one in a listing is warned of.
+Always  names that deltaimg never writes are neither listed nor read nor written. The first one in a listing causes a warning.
 Always  nothing is read that is larger than its kind allows, or, beyond `_UNSEEN_BYTES`, than its header says.
-Always  `get` returns what an object says only after its digest, header and checksum were compared; `put` parses what it built
+Always  `get` returns an object's content only after its digest, header and checksum were verified; `put` parses what it built
         before it stores it.
 Whole objects pass `_take_in` and `_give_out` and nothing else does: encryption of objects belongs there, that of records into
 `get_range` and what builds packs.
@@ -37,7 +37,7 @@ from deltaimg.store.interface import (
 from deltaimg.store.planned import PlannedStore
 
 _UNSEEN_BYTES = MIB
-"""An object of at most so many bytes is read without a look at its header."""
+"""An object of at most this many bytes is read without reading its header first."""
 _MAX_FOREIGN = 1000
 _Result = TypeVar("_Result")
 
@@ -71,13 +71,13 @@ class Objects:
         return self.store.properties
 
     def close(self) -> None:
-        """Let go of connections; no other call may follow."""
+        """Close connections; no other call may follow."""
         self.store.close()
 
     # -- content -----------------------------------------------------------------------------------------------------
 
     def get(self, kind: ObjectKind[Content], name: str) -> Content:
-        """Return what an object says.
+        """Return an object's content.
 
         Raises:
             ObjectNotFound: there is none. IntegrityError, UnsupportedFormat: it is damaged, or of a newer version.
@@ -95,7 +95,7 @@ class Objects:
         return self.put_bytes(name, [_build(kind, content, name)], confirm)
 
     def replace(self, kind: ObjectKind[Content], name: str, content: Content, confirm: Confirm = always) -> int:
-        """As `put`, in the place of what has the name, if anything does."""
+        """As `put`, replacing what has the name, if anything does."""
         return self.replace_bytes(name, [_build(kind, content, name)], confirm)
 
     def put_new(self, kind: ObjectKind[Content], content: Content) -> tuple[str, int]:
@@ -152,7 +152,7 @@ class Objects:
         return self._give_out(self.store.replace, name, parts, confirm)
 
     def take_from(self, other: Objects, name: str, data: bytes, confirm: Confirm = always) -> None:
-        """Put an object of another repository, of which `data` was read, in the place of what has its name."""
+        """Replace what has this name by an object of another repository, whose bytes are `data`."""
         if isinstance(self.store, PlannedStore) and other is not self:
             confirm()
             self.store.borrow(name, other.store, len(data))
@@ -198,7 +198,7 @@ class Objects:
         return self.store.get(name, max_bytes)
 
     def _give_out(self, write: Callable[[str, Parts, Confirm], int], name: str, parts: Parts, confirm: Confirm) -> int:
-        """Write an object, unless no reader would read it."""
+        """Write an object after checking that readers would accept it."""
         assert find_kind(name) is not None, f"{name} is no name of a repository's object"
         check_size(name, sum(len(part) for part in parts))
         return self._find_room(lambda: write(name, parts, confirm))
@@ -215,7 +215,7 @@ class Objects:
         return parse(again)
 
     def _find_room(self, act: Callable[[], _Result]) -> _Result:
-        """Do something that takes room, in the room of the reserve where there is no other; raises StoreFull."""
+        """Do something that takes room, using the reserve if the store is full; raises StoreFull."""
         try:
             return act()
         except StoreFull as error:
@@ -239,7 +239,7 @@ class Objects:
             self.foreign.setdefault(name, what)
 
     def _measure(self, magic: Kind, name: str) -> int:
-        """Return how long an object says it is; raises IntegrityError where its header is damaged."""
+        """Return the length in an object's header; raises IntegrityError if the header is damaged."""
         header = parse_header(magic, name, self.store.get_range(name, 0, HEADER_BYTES))
         return HEADER_BYTES + header.body_bytes
 

@@ -57,7 +57,7 @@ class PackWriter:
         pack_bytes: int = PACK_BYTES,
         checkpoint_bytes: int = CHECKPOINT_BYTES,
     ) -> None:
-        """Args: check_lock: raises LockLost; asked before packs are indexed, which a prune may have taken for a dead run's."""
+        """Args: check_lock: raises LockLost; called before packs are indexed: a prune may have deleted them."""
         self._check_lock = check_lock
         self.stored_bytes = 0
         self._repository = repository
@@ -79,7 +79,7 @@ class PackWriter:
         self._thread.close()
 
     def add(self, header: RecordHeader, payload: bytes, digests: Digests, tables: RecordTables = WHOLE_LITERAL) -> None:
-        """Take one record, and the tables that its payload begins with; raises what storing an earlier one met.
+        """Take one record, and the tables that its payload begins with; raises the error of storing an earlier one.
 
         Args:
             digests: of all its slots, those that it lacks included.

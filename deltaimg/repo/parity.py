@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What parity objects there are, and packs computed again from them.
 
-A group is the packs of one parity object. Whatever of it cannot be read, or has not the digest that the tables say, is lost;
-from what is left of a stripe the rest follows, as long as no more shards of it are lost than it has parity.
+A group is the packs of one parity object. A shard that cannot be read, or does not have the digest in the tables, is lost;
+it is computed from the rest of its stripe, as long as no more shards of it are lost than it has parity.
 
 Memory  of all groups the names of their packs; of the one that is computed its digests, `_BATCH_BYTES` of shards or one
         stripe, and the pack that is made, twice.
-Always  a pack that comes back has the digest that its name is.
+Always  a recovered pack has the digest that is its name.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ParityGroup:
     size_bytes: int
     layout: ParityLayout
     damaged_parts: int = 0
-    """Shards of its planes, and tables at either end, that are not what they were; where that was looked for."""
+    """Damaged shards of its planes, and tables at either end; if that was checked."""
 
     @property
     def pack_bytes(self) -> int:
@@ -61,7 +61,7 @@ class ParityGroup:
 
 @dataclass(frozen=True)
 class ParityGroups:
-    """All parity objects whose tables, or their twin, can be read, in order of name; and what was met at the others."""
+    """All parity objects whose tables, or their twin, can be read, in order of name; and the errors of the others."""
 
     groups: tuple[ParityGroup, ...]
     damage: tuple[DeltaimgError, ...]
@@ -127,7 +127,7 @@ def _count_damage(repository: Repository, name: str, size_bytes: int, tables: Pa
 
 
 def _has_trailer(repository: Repository, name: str, size_bytes: int, tables: ParityTables) -> bool:
-    """Tell whether a parity object ends where it should, and as it should."""
+    """Return whether a parity object ends correctly and at the right offset."""
     offset = 2 * tables.planes_offset + tables.parity_bytes
     if size_bytes != offset + TRAILER.size:
         return False
@@ -139,7 +139,7 @@ def _has_trailer(repository: Repository, name: str, size_bytes: int, tables: Par
 
 
 def _has_tables(repository: Repository, name: str, offset: int, size_bytes: int) -> bool:
-    """Tell whether good tables stand at an offset of a parity object."""
+    """Return whether there are good tables at an offset of a parity object."""
     try:
         _tables_at(repository, name, offset, size_bytes)
     except (IntegrityError, StoreUnavailable):
@@ -152,7 +152,7 @@ def recover_pack(repository: Repository, pack: str, parity: ParityGroups | None 
 
     Args:
         pack: its digest as 64 hexadecimal digits.
-        parity: from `load_parity`, for whoever asks for more than one pack.
+        parity: from `load_parity`, when more than one pack is recovered.
 
     Raises:
         ParityExhausted: parity covers it, and too much is lost.
@@ -165,7 +165,7 @@ def recover_pack(repository: Repository, pack: str, parity: ParityGroups | None 
         except ParityExhausted as error:
             exhausted = error
         except (IntegrityError, StoreError) as error:
-            # It could be read when all groups were listed: it is gone since, or the disk fails.
+            # It was readable when all groups were listed: it was deleted since, or the disk fails.
             exhausted = ParityExhausted(pack_name(pack), 0, f"its parity cannot be read: {error}")
     if exhausted is not None:
         raise exhausted
@@ -182,7 +182,7 @@ class GroupReader:
         self._code = ReedSolomon(tables.data_columns, tables.parity_columns)
 
     def recover(self, pack: str) -> bytes:
-        """Return a pack of this group, whatever became of it; raises ParityExhausted."""
+        """Return the bytes of a pack of this group, recovered where needed; raises ParityExhausted."""
         tables = self._tables
         place = tables.packs.index(pack)
         first, end = int(self._pack_ends[place] - tables.pack_shards[place]), int(self._pack_ends[place])
@@ -197,7 +197,7 @@ class GroupReader:
                 content[at : at + tables.shard_bytes] = shard
         whole = bytes(memoryview(content)[: int(tables.pack_bytes[place])])
         if name_object([whole]) != pack:
-            raise ParityExhausted(pack_name(pack), 0, f"{self._name} gives other bytes than its name promises")
+            raise ParityExhausted(pack_name(pack), 0, f"{self._name} recovers bytes that do not match its name")
         return whole
 
     def _batches(self, stripes: list[int]) -> Iterator[tuple[int, int]]:
@@ -247,7 +247,7 @@ class GroupReader:
                 yield column * tables.stripe_count + stripe, shard
 
     def _read_column(self, column: int, stripe: int, count: int) -> tuple[bytearray, npt.NDArray[np.bool_]]:
-        """Read shards of stripes [stripe, stripe + count) of one column, data or parity; tell which are good."""
+        """Read shards of stripes [stripe, stripe + count) of one column, data or parity, and which of them are good."""
         tables = self._tables
         if column < tables.data_columns:
             return self._read_data(column * tables.stripe_count + stripe, count)
@@ -279,24 +279,24 @@ class GroupReader:
         return content, is_good
 
     def _judge(self, content: bytearray, first: int, count: int) -> npt.NDArray[np.bool_]:
-        """Tell which of the shards that `content` is have the digests that the tables have from number `first` on."""
+        """Return which shards of `content` have the digests in the tables, from number `first` on."""
         expected = self._tables.digests[first : first + count]
         is_good: npt.NDArray[np.bool_] = np.all(digest_shards(content, self._tables.shard_bytes) == expected, axis=1)
         return is_good
 
     def _read(self, name: str, offset: int, length: int) -> bytearray:
-        """Return bytes of an object, zeroes in the place of those that cannot be read, which the digests will tell."""
+        """Return bytes of an object, with zeroes for those that cannot be read, which then fail verification."""
         content = bytearray(length)
         with suppress(ObjectNotFound):
             if not self._read_into(memoryview(content), name, offset):
-                # A broken disk refuses a whole read for one bad sector of it.
+                # A broken disk fails the whole read for one bad sector.
                 step = self._tables.shard_bytes
                 for start in range(0, length, step):
                     self._read_into(memoryview(content)[start : start + step], name, offset + start)
         return content
 
     def _read_into(self, room: memoryview, name: str, offset: int) -> bool:
-        """Fill `room` from an object, as far as that goes; tell whether the store could."""
+        """Fill `room` from an object, as far as possible; return whether the store could read it."""
         try:
             found = self._objects.get_range(name, offset, len(room))
         except StoreUnavailable:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged objects, moved or copied below `quarantine/`: nothing that is damaged is deleted, and no reader meets it again."""
+"""Damaged objects, moved or copied below `quarantine/`: nothing that is damaged is deleted, and no reader reads it again."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from deltaimg.repo.objects import Objects
 
 
 def move_to_quarantine(objects: Objects, name: str) -> None:
-    """Move a damaged object to `quarantine/`, under another name where its own is taken there."""
+    """Move a damaged object to `quarantine/`, with a number after its name if that is taken there."""
     with suppress(ObjectNotFound):
         _name_in_quarantine(name, lambda new_name: objects.move(name, new_name))
 
 
 def copy_to_quarantine(objects: Objects, name: str, data: bytes) -> None:
-    """Keep the bytes of a damaged object under `quarantine/`, the object itself staying where it is."""
+    """Copy the bytes of a damaged object to `quarantine/`; the object itself stays."""
     _name_in_quarantine(name, lambda new_name: objects.put_bytes(new_name, [data]))
 
 
 def _name_in_quarantine(name: str, give: Callable[[str], object]) -> None:
-    """Give what `name` holds the first free name under `quarantine/`."""
+    """Call `give` with names under `quarantine/` until one is free."""
     for number in range(1, 1000):
         with suppress(ObjectExists):
             give(f"{QUARANTINE}{name}" + (f".{number}" if number > 1 else ""))

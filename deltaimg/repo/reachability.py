@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is still needed: from manifests to map layers, from these to records, from records to their sources, slot by slot.
+"""What is reachable: from manifests to map layers, to records, and to their delta sources, slot by slot.
 
 Reads   manifests, index objects and maps, in this order; no signature, no pack.
 Memory  the index; for each record 8 bytes and a bit a slot; a layer at a time. See docs/architecture.md for the sum.
-Always  all or nothing: where anything cannot be read there is no answer, only an error that names it.
+Always  all or nothing: if anything cannot be read there is no result, only an error that names it.
 
 Of a map layer only those runs count that some snapshot needs: one that lists the layer, and no newer layer that covers the same
 blocks. Each layer is read once, and the cost grows with the runs of all layers, not with the number of snapshots.
 
-The order matters beside others at work. What a manifest refers to was indexed before it appeared, so that an index that is
-read after the manifests has it. A manifest that goes meanwhile was forgotten, and needs nothing.
+The order matters while other runs write. What a manifest refers to was indexed before it appeared, so that an index that is
+read after the manifests has it. A manifest that disappears meanwhile was forgotten, and needs nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class SlotBits:
     def claim(
         self, entries: EntryNumbers, starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
-        """Do as `mark`, and return of each stretch how many bits were not set before; of stretches that overlap, once."""
+        """Do as `mark`, and return for each stretch how many bits were not set before; bits in several stretches count once."""
         claimed = np.zeros(len(entries), np.int64)
         for first in range(0, len(entries), _PIECE):
             piece = slice(first, first + _PIECE)
@@ -103,7 +103,7 @@ class SlotBits:
         np.bitwise_and.at(self._bits, places >> 3, ~(1 << (places & 7)).astype(np.uint8))
 
     def of(self, entry: int) -> npt.NDArray[np.bool_]:
-        """Tell for each slot of an entry whether it is marked."""
+        """Return for each slot of an entry whether it is marked."""
         first, end = int(self._firsts[entry]), int(self._firsts[entry + 1])
         bits = np.unpackbits(self._bits[first >> 3 : -(-end // 8)], bitorder="little")
         return bits[first & 7 :][: end - first].astype(np.bool_)
@@ -139,20 +139,20 @@ class Reachable:
 def mark(repository: Repository, without: Collection[str] = ()) -> Reachable:
     """Find all that any snapshot needs.
 
-    The index is loaded each time: a prune looks before it plans, and again, at what has changed since, before it deletes.
+    The index is loaded each time: a prune marks before it plans, and again before it deletes.
 
     Args:
         without: names of index objects that are not read, as if they were gone.
 
     Raises:
-        ReachabilityUnknown: something cannot be read, so that nothing can be said. StoreError: the store fails.
+        ReachabilityUnknown: something cannot be read, so that reachability is unknown. StoreError: the store fails.
     """
     for _ in range(_TRIES - 1):
         manifests = _load_manifests(repository)
         try:
             return _mark(repository, manifests, without)
         except ReachabilityUnknown:
-            # A snapshot that was forgotten, and pruned, since it was listed is no reason to give up.
+            # A snapshot that was forgotten, and pruned, since it was listed is no error.
             if {SnapshotRef.of(each) for each in manifests} <= set(repository.list_snapshots()):
                 raise
     return _mark(repository, _load_manifests(repository), without)
@@ -208,7 +208,7 @@ def close_over_sources(index: LoadedIndex, entries: EntryNumbers) -> EntryNumber
 
 
 def _load_manifests(repository: Repository) -> list[Manifest]:
-    """Return all manifests; raises ReachabilityUnknown where one is damaged, or was and lies in quarantine."""
+    """Return all manifests; raises ReachabilityUnknown if one is damaged, or was damaged and is in quarantine."""
     manifests, problems = [], []
     for ref in repository.list_snapshots():
         try:
@@ -216,11 +216,11 @@ def _load_manifests(repository: Repository) -> list[Manifest]:
         except ObjectNotFound:
             continue  # forgotten since the listing
         except (IntegrityError, UnsupportedFormat) as error:
-            problems.append(f"{error}; repair it, or let it go with 'deltaimg forget {ref.label}'")
-    # What was needed by a snapshot whose manifest is damaged nobody knows, as long as there is hope for it.
+            problems.append(f"{error}; repair it, or give it up with 'deltaimg forget {ref.label}'")
+    # What a snapshot with a damaged manifest needs is unknown, and it may still be repaired.
     there = {SnapshotRef.of(each) for each in manifests}
     problems += [
-        f"{names[0]} is a damaged manifest in quarantine; repair it from a copy, or let it go with "
+        f"{names[0]} is a damaged manifest in quarantine; repair it from a copy, or give it up with "
         f"'deltaimg forget {ref.label}'"
         for ref, names in repository.list_quarantined().items()
         if ref not in there
@@ -231,8 +231,8 @@ def _load_manifests(repository: Repository) -> list[Manifest]:
 
 
 def _name_problem(manifest: Manifest, error: Exception) -> str:
-    """Return what keeps a snapshot's needs from being told, and the way on."""
-    return f"snapshot {manifest.label}: {error}; repair it, or let it go with 'deltaimg forget {manifest.label}'"
+    """Return why the needs of a snapshot are unknown, and what to do about it."""
+    return f"snapshot {manifest.label}: {error}; repair it, or give it up with 'deltaimg forget {manifest.label}'"
 
 
 def find_pieces(

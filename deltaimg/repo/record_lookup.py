@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From record ids to the numbers of entries that have them: by their first 8 bytes, and then compared whole.
 
-Ids that begin alike, which nobody makes but on purpose, are in order of the rest of them, and are searched as fast as others.
+Ids with equal first bytes, which occur only on purpose, are ordered by the remaining bytes and searched as fast as others.
 
 Memory  12 bytes an entry, and as much again while it is sorted.
 """
@@ -28,7 +28,7 @@ class RecordLookup:
     """Entry numbers by record id; of several entries with one id, one is found, always the same."""
 
     def __init__(self, ids: Digests, *ranks: npt.NDArray[Any]) -> None:
-        """Args: ranks: of each entry; the lowest is found, by the first that tells, else the oldest."""
+        """Args: ranks: of each entry; of several, the one with the lowest ranks is found, else the oldest."""
         self.ids = ids
         prefixes = _halves(ids)[:, 0]
         self._order = np.lexsort((*reversed(ranks), prefixes)).astype(np.uint32)
@@ -63,7 +63,7 @@ class RecordLookup:
         return [group for group in groups.values() if len(group) > 1]
 
     def prefer(self, chosen: EntryNumbers) -> None:
-        """Have these entries found, at most one of each record."""
+        """Make these entries the ones that are found, at most one of each record."""
         is_second = np.ones(len(self._order), np.int8)
         is_second[chosen] = 0
         parts = self._prefixes[1:] != self._prefixes[:-1]

@@ -103,10 +103,10 @@ class RecordReader:
     ) -> memoryview:
         """Return the content of one record of a fetched group, each block of it verified; zeroes for slots that it lacks.
 
-        What looks damaged is read once more: a read may have failed without saying so.
+        What looks damaged is read again: a read may have failed without an error.
 
         Args:
-            gather: returns the blocks of `SlotTable.source_slots` of a record; asked only for a delta record.
+            gather: returns the blocks of `SlotTable.source_slots` of a record; called only for a delta record.
             scratch: memory for MAX_RECORD_BYTES, in which the result may lie; without it the result has its own.
 
         Raises:
@@ -191,7 +191,7 @@ class RecordReader:
         gather: Callable[[RecordNumber], memoryview],
         scratch: memoryview | None,
     ) -> memoryview:
-        """Decode a delta record; what it says of its sources must be what the index says, which the plan was made from."""
+        """Decode a delta record; its table of sources must match the index, on which the plan is based."""
         decoder = self._find_delta_decoder(header.encoding)
         if decoder is None:
             raise UnsupportedFormat(pack, f"the record at byte {offset} has delta encoding {header.encoding}")

@@ -98,7 +98,7 @@ class Repository:
         self.close()
 
     def close(self) -> None:
-        """Let go of connections to the store; nothing that was stored is lost without it."""
+        """Close connections to the store; without it, nothing that was stored is lost."""
         self.objects.close()
 
     @classmethod
@@ -113,7 +113,7 @@ class Repository:
         for name in _list_content(store):
             if name == CONFIG_NAME:
                 raise RepositoryExists(store.location, "there is a repository already")
-            raise RepositoryExists(store.location, f"there is something else already ('{name}')")
+            raise RepositoryExists(store.location, f"the folder is not empty: it has '{name}'")
         config = Config(
             repository_id=secrets.token_hex(16),
             created=format_time(created),
@@ -185,7 +185,7 @@ class Repository:
         return self.objects.get(MANIFEST, ref.object_name)
 
     def has_snapshot(self, ref: SnapshotRef) -> bool:
-        """Tell whether a snapshot is there now."""
+        """Return whether a snapshot exists now."""
         return ref in self.list_snapshots(ref.image)
 
     def remove_snapshot(self, ref: SnapshotRef) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room kept back for what frees room: on a full disk, forget and prune still have to store a lock and what they replace.
+"""Reserved room for verbs that free room: on a full disk, forget and prune still have to store a lock and what they replace.
 
-`reserve` is an object of random bytes, which no file system can compress or share. A verb that frees room gives it up when the
-store is full, and puts it back at its end. Backups put it back where it is missing.
+`reserve` is an object of random bytes, which no file system can compress or share. A verb that frees room deletes it when the
+store is full, and stores it again at its end. Backups store it where it is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SMALLEST_BYTES = 64 * KIB
 
 
 def make_reserve(repository: Repository) -> None:
-    """Keep room back, as much of `RESERVE_BYTES` as there is; a store that fails is no reason to fail what is asked for."""
+    """Store the reserve, as much of `RESERVE_BYTES` as fits; a failure is ignored."""
     with suppress(StoreError):
         there, size_bytes = _measure(repository), RESERVE_BYTES
         while size_bytes >= max(_SMALLEST_BYTES, there + 1):
@@ -41,7 +41,7 @@ def _measure(repository: Repository) -> int:
 
 @contextmanager
 def spending_reserve(repository: Repository) -> Iterator[None]:
-    """Within, the reserve is given up when the store is full."""
+    """Inside, the reserve is deleted when the store is full."""
     repository.objects.spends_reserve = True
     try:
         yield

@@ -8,9 +8,9 @@ oldest snapshot as well, so that history grows as long as the policy allows.
 Always  the newest snapshot stays under any policy, and so does one that is pinned, damaged, or from the future.
 Always  order is that of the times in the manifests, which a clock that goes back cannot disturb.
 Always  a snapshot belongs to the moment at which its backup ended, by the clock of its host, or to the earlier time that it was
-        given. Where such moments contradict the order, a clock was ahead for some or behind for others, and nobody can tell
-        which: both are tried, and what either keeps stays. So a wrong date takes no good snapshot's place.
-Always  as long as moments agree with the order, what the policy keeps does not depend on which of the others are gone already:
+        given. Where such moments contradict the order, a clock was ahead for some or behind for others, and which
+        is unknown: both are tried, and what either keeps is kept. So a wrong date takes no good snapshot's place.
+Always  as long as moments agree with the order, what the policy keeps does not depend on which others were deleted already:
         an interrupted run can be run again.
 Source  the rules are those of restic's `forget`, so that a policy means the same in both.
 """
@@ -29,12 +29,12 @@ from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
 _EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
-"""Times before it are no backup's, and would leave the calendar in some time zones."""
+"""No backup is older; earlier times would be outside the calendar in some time zones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of one snapshot."""
+    """The decision for one snapshot."""
 
     ref: SnapshotRef
     rules: tuple[str, ...]
@@ -48,7 +48,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class ForgetPlan:
-    """What becomes of the snapshots of one image, oldest first."""
+    """The decisions for the snapshots of one image, oldest first."""
 
     image: str
     verdicts: tuple[Verdict, ...]

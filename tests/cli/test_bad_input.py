@@ -28,7 +28,7 @@ def test_places_that_are_no_repository(tmp_path: Path) -> None:
     (tmp_path / "files" / "a").write_text("hello")
     assert "there is no repository here" in fail(31, "snapshots", "-r", tmp_path / "nowhere")
     assert "is not a repository" in fail(31, "backup", image, "-i", "a", "-r", tmp_path / "files")
-    assert "something else already" in fail(32, "init", "-r", tmp_path / "files")
+    assert "the folder is not empty" in fail(32, "init", "-r", tmp_path / "files")
     assert "no repository named" in fail(2, "snapshots")
     succeed("init", "-r", tmp_path / "repo")
     assert "there is a repository already" in fail(32, "init", "-r", tmp_path / "repo")

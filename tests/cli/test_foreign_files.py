@@ -117,6 +117,6 @@ def test_a_folder_with_something_of_others_in_it_becomes_no_repository(tmp_path:
     (repo / name).mkdir() if name.endswith("/") else (repo / name).touch()
     run = deltaimg("init", repo=repo)
     assert run.code == 32
-    assert "there is something else already" in run.err
+    assert "the folder is not empty" in run.err
     assert deltaimg("snapshots", repo=repo).code == 31
     assert os.listdir(repo) == [name.rstrip("/")]
