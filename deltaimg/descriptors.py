@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The standard descriptors 0 to 2 as cron, systemd, ssh and shells hand them over: closed, non-blocking, or a pipe.
 
-What cannot be written to the standard output is an error; what cannot be written to the standard error is nobody's loss.
+What cannot be written to the standard output is an error; what cannot be written to the standard error is dropped.
 """
 
 from __future__ import annotations

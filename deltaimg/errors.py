@@ -254,7 +254,7 @@ class ReachabilityUnknown(RepositoryError):
 
 
 class SnapshotsVanished(RepositoryError):
-    """Snapshots that were there are not, and nobody on this host forgot them: what they need might be deleted for good."""
+    """Snapshots that this host has seen are missing, and it has not forgotten them: a prune could delete what they need."""
 
     exit_code = 37
     hint = (

@@ -3,7 +3,7 @@
 
 For the type checker these are kinds of int and of one-dimensional int64 array; at run time they are plain ints and arrays, and
 `EntryNumbers(array)` returns the array that it is given. Choosing among them (`numbers[places]`, `distinct`) keeps the type;
-computing (`numbers + 1`, `np.flatnonzero`, `np.concatenate`) gives plain arrays, and whoever knows what these are says so.
+computing (`numbers + 1`, `np.flatnonzero`, `np.concatenate`) gives plain arrays, which are converted back.
 
     entry     a line of the loaded index: a record where it is stored; counts from 0, the oldest index object's first
     record    a record that a `SlotTable` or a map layer has numbered; counts from 0, in the order in which they were met

@@ -3,7 +3,7 @@
 
 A process counts as dead only if the process table shows it, for processes of the same boot and the same PID namespace, and
 for no others: what another host, container or boot left must be watched. Where the table cannot be read, or hides processes of
-other users (hidepid), every process whose number the kernel still knows counts as alive.
+other users (hidepid), every process whose number still exists counts as alive.
 
 A virtual machine that was copied while it ran has a twin with the same identity, and nothing in either distinguishes them. On a
 store that other hosts reach, a process that is dead here must be watched for signs of life, too.
@@ -30,11 +30,11 @@ class Place:
 
     host: str
     machine: str
-    """`/etc/machine-id`: tells hosts of one name apart."""
+    """`/etc/machine-id`: distinguishes hosts of one name."""
     boot_id: str
     """Empty where it is unknown, as `namespace`."""
     namespace: str
-    """Of process numbers, and of the clock that start times are told by."""
+    """Of process numbers, and of the clock of start times."""
 
     @property
     def is_here(self) -> bool:
@@ -103,7 +103,7 @@ def is_named_dead(name: str) -> bool:
 
 @cache
 def _find_place(_pid: int) -> Place:
-    # Start times are told by the clock of a time namespace, which a kernel before 5.6 does not have.
+    # Start times are in the clock of a time namespace, which a kernel before 5.6 does not have.
     namespaces = (_read_link("/proc/self/ns/pid"), _read_link("/proc/self/ns/time"))
     return Place(
         host=as_text(socket.gethostname()),

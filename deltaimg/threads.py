@@ -146,7 +146,7 @@ class _Work:
 
 
 class _Loop:
-    """What a thread does: work until there is None. It does not know its `Workers`, and so does not keep them."""
+    """What a thread does: work until there is None. It has no reference to its `Workers`, and so does not keep them alive."""
 
     def __init__(self, work: SimpleQueue[_Work | None]) -> None:
         self._work = work

@@ -27,7 +27,7 @@ def compare(
 
 
 def diff(repository: Repository, older: str, newer: str) -> Difference:
-    """Tell which extents differ between two snapshots."""
+    """Return which extents differ between two snapshots."""
     return diff_snapshots(
         repository, find_snapshot(repository, older).manifest, find_snapshot(repository, newer).manifest
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a snapshot consists of, and what its run stored and why."""
+"""What a snapshot consists of, and what its backup stored."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from deltaimg.repo.repository import Repository
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInspection:
-    """A snapshot's layout, and its stored_content, None where that is not known."""
+    """A snapshot's layout, and what its backup stored, None where that is not known."""
 
     layout: SnapshotLayout
     stored_content: StoredContent | None
 
 
 def inspect(repository: Repository, manifest: Manifest) -> SnapshotInspection:
-    """Return both, told from metadata; raises SnapshotError, IntegrityError or StoreError."""
+    """Return both, from metadata; raises SnapshotError, IntegrityError or StoreError."""
     index = load_index(repository)
     return SnapshotInspection(
         inspect_snapshot(repository, manifest, index), find_stored_content(repository, manifest, index)

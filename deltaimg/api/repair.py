@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A damaged repository made whole, and parity against the day."""
+"""Repair of a damaged repository, and parity."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def repair(
     is_dry_run: bool = False,
     progress: Progress | None = None,
 ) -> RepairReport:
-    """Make a damaged repository whole as far as that goes; the report's `damage` lists what stays damaged.
+    """Repair a damaged repository as far as possible; the report's `damage` lists what stays damaged.
 
     Args:
         from_path: another copy of the repository, or an image, from which lost content is taken.
@@ -95,7 +95,7 @@ def add_parity(
 
 
 def survey_parity(repository: Repository, *, is_thorough: bool = False) -> ParityProtection:
-    """Tell which packs have parity, and what loss each group of them survives; with `is_thorough`, read it all for damage."""
+    """Return which packs have parity, and what loss each group of them survives; with `is_thorough`, read it all for damage."""
     return survey_parity_of_packs(repository, is_thorough=is_thorough)
 
 

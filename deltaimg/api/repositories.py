@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Repositories: made, opened, listed; who is at work in them."""
+"""Repositories: create, open and list them, and the locks in them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def find_snapshot(repository: Repository, selector: str) -> Snapshot:
 
 
 def list_locks(repository: Repository) -> list[FoundLock]:
-    """Return the locks in a repository: of who is at work, of who died there, and those that cannot be read."""
+    """Return the locks in a repository: of active runs, of dead ones, and those that cannot be read."""
     return find_locks(repository.objects)
 
 
@@ -85,7 +85,7 @@ def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -
     """Remove the lock of an image, or one that `list_locks` labels so, and return it.
 
     Args:
-        is_forced: though its holder runs, or beats; that run will find out before it commits, and fail.
+        is_forced: also if its holder is alive; that run will notice before it commits, and fail.
 
     Raises:
         UsageError: there is no such lock. RepositoryLocked: its holder is alive.

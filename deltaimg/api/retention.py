@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept, and how the space of the rest comes back."""
+"""Which snapshots are kept, and how the space of the others is freed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def forget(
     Args:
         now: the moment from which on a snapshot is one of the future.
         zone: whose days and hours count; that of this host if none is given.
-        is_dry_run: change nothing; results tell what a prune would then free.
+        is_dry_run: change nothing; results have what a prune would then free.
     """
     chosen = choose_by_policy(repository, policy, images, now=now or datetime.now(UTC), zone=zone)
     return _forget(repository, chosen, is_dry_run=is_dry_run, progress=progress)
@@ -65,7 +65,7 @@ def forget_snapshots(
     """Forget the snapshots that are named, damaged ones as well; as `forget` otherwise.
 
     Args:
-        is_forced: nothing need be left of an image.
+        is_forced: also all snapshots of an image.
     """
     chosen = choose_by_name(repository, selectors, is_forced=is_forced)
     return _forget(repository, chosen, is_dry_run=is_dry_run, progress=progress)

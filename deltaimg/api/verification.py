@@ -45,7 +45,7 @@ def verify(
 
 
 def check(repository: Repository, *, read_packs: bool = False, progress: Progress | None = None) -> CheckReport:
-    """Look at the structure of a repository: every object but parity, what it refers to, and what nothing refers to.
+    """Check the structure of a repository: every object but parity, what it refers to, and what nothing refers to.
 
     Args:
         read_packs: read packs whole, not only their headers and footers, and compare them with their names.

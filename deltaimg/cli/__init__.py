@@ -123,7 +123,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def _report(error: DeltaimgError) -> int:
-    """Say what went wrong, as far as anybody can read it, and return the exit code."""
+    """Print what went wrong, as far as the standard error can be written, and return the exit code."""
     lose_output()
     if not isinstance(error, ReaderGone):
         print_error(error, as_json="--json" in sys.argv[1:])

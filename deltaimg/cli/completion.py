@@ -40,7 +40,7 @@ Completer = Callable[[Any, str], Iterable[Candidate]]
 
 
 class _Stripped:
-    """What bash has of the word already, and does not want to be told again."""
+    """The part of the word that bash already has, and that is not to be repeated."""
 
     prefix = ""
 
@@ -125,7 +125,7 @@ def _list_snapshots(context: Any) -> list[SnapshotRef]:
     location = context.params.get("repo") or os.environ.get("DELTAIMG_REPO")
     try:
         return open_repository(location).list_snapshots() if location else []
-    except Exception:  # noqa: BLE001  whatever it is, the command itself will tell
+    except Exception:  # noqa: BLE001  whatever it is, the command itself will report it
         return []
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warnings that lower layers log: of the store above all, which has no `Progress` to tell."""
+"""Warnings that lower layers log: of the store above all, which has no `Progress`."""
 
 from __future__ import annotations
 

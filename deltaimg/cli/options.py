@@ -72,7 +72,7 @@ def _count_common(word: str) -> int:
 
 
 def require_repo(repo: str | None) -> str:
-    """Return the repository's place; raises UsageError when nobody named one."""
+    """Return the repository's location; raises UsageError if none is given."""
     if not repo:
         raise UsageError("no repository named", hint="give -r FOLDER, or set DELTAIMG_REPO")
     return repo

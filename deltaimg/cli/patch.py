@@ -27,7 +27,7 @@ def patch(
 
     The file gets its name once its digest is that of the file that was compared: another OLD is found, and no wrong NEW is
     left. A delta of --format rdiff has no digest: there an OLD that is merely changed is not found. One of --format
-    vcdiff has a checksum of 32 bits for each window, if xdelta3 was not told to leave it out.
+    vcdiff has a checksum of 32 bits for each window, unless xdelta3 was called with -n.
 
     Examples:
 

@@ -24,7 +24,7 @@ _STRIPES = 512
 _EMPTY, _DATA, _LITTLE, _ALL = (
     np.array(rgb) / 255 for rgb in ((246, 246, 244), (205, 209, 214), (252, 174, 60), (158, 16, 40))
 )
-"""Of cells that are empty, unchanged, changed in one place, and changed throughout; the colour-blind can tell them apart."""
+"""Of cells that are empty, unchanged, changed in one place, and changed throughout; the colour-blind can distinguish them."""
 _CORNERS = (("left", "bottom"), ("left", "top"), ("right", "top"), ("right", "bottom"))
 """The quarters of the map, as the curve passes through them."""
 

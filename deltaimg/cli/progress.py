@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 10.0
 _FIRST_LINE_S = 0.8
-"""How long a stage lasts before a line tells of it, so that short ones do not fill a log."""
+"""How long a stage lasts before a line shows it, so that short ones do not fill a log."""
 _TICK_S = 0.2
 _BAR_COLUMNS = 80
 """A narrower terminal gets the words without the bar."""
@@ -31,7 +31,7 @@ _BAR_COLUMNS = 80
 
 @dataclass(slots=True)
 class Stage:
-    """What is being done, how much of it there is, in bytes (None if nobody knows), and how much is done."""
+    """What is being done, how much of it there is, in bytes (None if unknown), and how much is done."""
 
     name: str
     total_bytes: int | None

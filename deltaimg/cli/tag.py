@@ -30,8 +30,8 @@ def tag(
 ) -> None:
     """Add tags to a snapshot, or remove them.
 
-    A tag that the snapshot has already, or does not have, is no error. The snapshot itself stays as it was written; what is
-    said about it is kept beside it.
+    A tag that the snapshot has already, or does not have, is no error. The snapshot itself stays as it was written; the
+    change is stored beside it.
 
     Examples:
 

@@ -38,8 +38,8 @@ class ThreadBuffer(threading.local):
 class OrderedPool:
     """Does work on several threads and gives the results back in the order of submission.
 
-    A context manager: on the way out it drops what has not begun, and waits for what has. It is told what to do with
-    each piece of work, not once: a pool that knew its owner would keep it, and all its memory, until the collector comes.
+    A context manager: on the way out it drops what has not begun, and waits for what has. It is given the function with
+    each piece of work, not once: a pool that refers to its owner would keep it, and all its memory, until a collection.
     """
 
     def __init__(self, *, workers: int | None = None, window: int | None = None) -> None:

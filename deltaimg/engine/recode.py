@@ -45,7 +45,7 @@ _BATCH_RECORDS = 4096
 
 
 class RecodingRule(Protocol):
-    """What becomes of records that are stored again. Asked from any thread."""
+    """How records are stored again. Called from any thread."""
 
     def list_kept(self, entry: EntryNumber) -> Slots:
         """Return the slots to keep of the record of an index entry, ascending; all of them must be there."""
@@ -70,8 +70,8 @@ def recode_records(
     """Store the records of index entries again, to `writer`: deltas first, then literals, each in the order in which they lie.
 
     Args:
-        on_damage: told of each entry whose record cannot be read, and why; the others are stored. Without it the first error
-            is raised.
+        on_damage: called with each entry whose record cannot be read, and why; the others are stored. Without it the first
+            error is raised.
     """
     batches = list(_split(repository, index, entries))
     with stage(progress, "re-encoding records", sum(batch.decoded_bytes for batch in batches)):

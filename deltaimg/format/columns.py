@@ -9,7 +9,7 @@ reading and writing stay a reshape, with no parser that hostile input could lead
 
 Memory  one column, and the window of zstd. So a table may be as large as one likes if its columns are cut in pieces.
 Always  packed columns have at least 1/64 of the bytes that they expand to; regular ones have zeros before them for that. So
-        what a reader needs is bounded by what somebody had to store.
+        a reader's memory is bounded by the bytes that are stored.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class ColumnReader:
         return column
 
     def expect_end(self) -> None:
-        """Refuse values that nobody has taken, and whatever follows the frame."""
+        """Refuse values that were not taken, and whatever follows the frame."""
         try:
             is_over = not self._planes.read(1)
         except zstandard.ZstdError as error:

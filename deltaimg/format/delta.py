@@ -107,7 +107,7 @@ def parse_delta(data: bytes, name: str) -> DeltaObject:
     starts = np.uint64(new_start) + np.cumsum(lengths, dtype=np.uint64) - lengths
     old_offsets = shifts + starts[is_copy]
     if copy_count and (int(old_offsets.max()) > old_bytes or int((old_offsets + lengths[is_copy]).max()) > old_bytes):
-        raise Malformed(name, offset, "a copy reaches behind the end of the old file")
+        raise Malformed(name, offset, "a copy extends beyond the end of the old file")
     ops["old_offset"][is_copy] = old_offsets
     return DeltaObject(
         key,

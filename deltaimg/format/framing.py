@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The 64-byte header that every object begins with, and the checks that every reader makes first.
 
-Always  a reader learns kind, version and features before it looks at anything else, and refuses what it does not know.
+Always  a reader checks kind, version and features before anything else, and refuses what it does not support.
 Always  header and body have a digest each; both are plain BLAKE3, so that `check` needs no key.
 """
 

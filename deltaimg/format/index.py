@@ -13,7 +13,7 @@ packed     := packed columns: u16 links of each entry; u32 place in source_ids a
               count of each of these runs
 
 A link is one source record of one delta record. These say again what delta records say themselves, so that a restore
-can be planned, and what is still needed can be told, without reading packs. Likewise the slots that cut records still have.
+can be planned, and reachable slots can be found, without reading packs. Likewise the slots that cut records still have.
 """
 
 from __future__ import annotations

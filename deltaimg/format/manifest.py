@@ -163,7 +163,7 @@ def parse_time(text: str) -> datetime:
 
 
 def is_time(text: str) -> bool:
-    """Tell whether `text` is what `format_time` makes of a moment that has a next one."""
+    """Return whether `text` is what `format_time` makes of a moment that has a next one."""
     try:
         moment = parse_time(text)
     except ValueError:

@@ -38,7 +38,7 @@ PACK_ENTRY: Final = np.dtype([("digest", "u1", (32,)), ("pack_bytes", "<u8")])
 TRAILER: Final = struct.Struct("<II8s")
 TRAILER_MAGIC: Final = b"\x8bDIMGTWN"
 FRONT_BYTES: Final = HEADER_BYTES + HEAD.size
-"""What tells how long the tables are."""
+"""From which the length of the tables follows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from deltaimg.model import MAX_IMAGE_BYTES, count_blocks
 
 HEAD: Final = struct.Struct("<32sIIQIIQ")
 LAST: Final = 1
-"""The flag of a file's last object, which alone knows the size of the image."""
+"""The flag of a file's last object, the only one with the size of the image."""
 WEAK_BYTES, STRONG_BYTES = 5, 8
 """The strong sum need not be an identity: what is made of a delta is verified as a whole. Eight keyed bytes make a false match
 less likely than a broken disk, and without the key none can be made on purpose."""

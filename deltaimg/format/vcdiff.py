@@ -8,8 +8,8 @@
     number  := base 128, most significant digit first, the top bit of all bytes but the last set
 
 A window makes the next `target_bytes` of the new file from a segment of the old one. Nothing says how many windows there
-are, but that there is one at least, of 0 bytes for an empty file: a file that is cut between two of them cannot be told
-from a whole one, unless deltaimg made it, which says in the application's bytes how long the new file is: `deltaimg
+are, but that there is one at least, of 0 bytes for an empty file: a file that is cut between two of them looks like
+a whole one, unless deltaimg made it, which says in the application's bytes how long the new file is: `deltaimg
 new_bytes=4096`. The three bits of `compressed sections` stand for data, instructions and addresses (`vcdiff_secondary`).
 The Adler-32 of what a window makes is xdelta3's addition.
 """

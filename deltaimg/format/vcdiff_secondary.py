@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Secondary compression of VCDIFF sections, as the `xdelta3` program does it where it is not told otherwise: LZMA.
+"""Secondary compression of VCDIFF sections, as the `xdelta3` program has it by default: LZMA.
 
     section := number expanded_bytes, a piece of an .xz stream
 

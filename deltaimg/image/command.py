@@ -46,7 +46,7 @@ class CommandSource(StreamSource):
     def close(self) -> None:
         """Stop the command if it is at work still."""
         if self._process.stdout is not None:
-            # Other parts of a pipe end when nobody reads what they write.
+            # Other parts of a pipe end when no process reads what they write.
             self._process.stdout.close()
         if self._process.poll() is None:
             self._process.terminate()

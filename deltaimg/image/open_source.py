@@ -65,6 +65,6 @@ def is_stream(path: str, mode: int) -> bool:
 
 
 def _open_stream(path: str) -> int:
-    """Open a named pipe, which waits until somebody writes to it; raises OSError."""
+    """Open a named pipe, which waits until a process opens it for writing; raises OSError."""
     number = find_descriptor(path)
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if number is None else os.dup(number)

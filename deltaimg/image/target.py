@@ -41,7 +41,7 @@ class ImageTarget(Protocol):
 
     @property
     def warnings(self) -> list[str]:
-        """What a user should know of the target; more may come with the commit."""
+        """Warnings about the target; the commit may add some."""
         ...
 
     def find_free_bytes(self) -> int | None:

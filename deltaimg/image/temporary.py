@@ -158,5 +158,5 @@ def _lock(descriptor: int) -> bool:
 
 
 def _name_host() -> str:
-    """Return a name for this host, to tell its files from those of others in the same folder, whose locks may be invisible."""
+    """Return a name for this host, which its files in a shared folder carry; locks of other hosts may be invisible."""
     return hashlib.blake2b(socket.gethostname().encode(errors="surrogateescape"), digest_size=4).hexdigest()

@@ -120,7 +120,7 @@ class BackupOptions:
         GIB, SIZE, "What all images together may take in the cache of this host.", "--cache-size"
     )
     cache_folder: str | None = None
-    """Where what this host knows of images is kept from run to run, as `deltaimg.find_cache_folder()` returns it for the
+    """Where this host keeps its cache of images from run to run, as `deltaimg.find_cache_folder()` returns it for the
     command line. None keeps nothing: each backup that finds changes then reads the image twice to build the similarity
     index, and content that changes in every run is stored less well."""
     workers: int = field(default_factory=count_workers)

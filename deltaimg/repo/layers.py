@@ -99,7 +99,7 @@ def store_layers(
 
 
 def is_whole(runs: Runs, block_count: int) -> bool:
-    """Tell whether runs cover an image without a gap; that none passes its end was seen when each layer was read."""
+    """Return whether runs cover an image without a gap; that none passes its end was seen when each layer was read."""
     starts = np.concatenate((np.zeros(1, np.uint64), end_blocks(runs)))
     return bool(np.array_equal(starts, np.append(runs["first_block"], np.uint64(block_count))))
 

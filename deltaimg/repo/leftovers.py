@@ -32,7 +32,7 @@ class _Writers:
     alive: frozenset[str]
     dead: frozenset[str]
     places: frozenset[str]
-    """Of those that are alive; empty text for a lock that cannot be read, which may be anybody's."""
+    """Of those that are alive; empty text for a lock that cannot be read, which may be of any process."""
 
     @classmethod
     def of(cls, held: Iterable[FoundLock], gone: Iterable[FoundLock] = ()) -> _Writers:
@@ -41,7 +41,7 @@ class _Writers:
         return cls(alive, dead, frozenset(name.partition("-")[0] for name in alive))
 
     def has_died(self, each: Unfinished, oldest_s: float) -> bool:
-        """Tell whether a file is a dead writer's; `oldest_s` is when one of an unknown writer must have been written last."""
+        """Return whether a file is a dead writer's; `oldest_s` is when one of an unknown writer must have been written last."""
         if each.writer in self.alive:
             return False
         if each.writer in self.dead or is_named_dead(each.writer):

@@ -107,7 +107,7 @@ class Links:
         return counts
 
     def _are_inside(self) -> npt.NDArray[np.bool_]:
-        """Tell of each link whether its source record has the slots that are taken from it."""
+        """Return for each link whether its source record has the slots that are taken from it."""
         if not len(self.entries):
             return np.empty(0, np.bool_)
         ends = self.runs["first_slot"].astype(np.uint32) + self.runs["count"]
@@ -146,8 +146,8 @@ def measure_depths(
 def find_sound(lookup: RecordLookup, links: Links, is_first_choice: npt.NDArray[np.bool_]) -> EntryNumbers:
     """Return for each record the entry that can be decoded with the fewest others before it, if any can.
 
-    Runs that did not know of each other may have stored one record against different others, and these against it in turn.
-    What is found must then be chosen so that no record comes to need itself.
+    Concurrent runs may have stored one record against different others, and these against it in turn.
+    The entries must then be chosen so that no record depends on itself.
     """
     firsts = lookup.firsts
     chosen = np.full(len(firsts), -1, np.int64)  # of each record, under the entry that is found first

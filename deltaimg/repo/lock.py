@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks: who is at work, so that two do not work on the same thing, and nothing is deleted that somebody still reads.
+"""Locks: two runs do not change the same thing at a time, and nothing is deleted that another run still reads.
 
     locks/<image>           one at a time: backup, forget, flatten and pin of an image
     locks/.maintenance      one at a time: prune, repair, parity
-    locks/.reader-<token>   any number: restore, verify, cat. It keeps nobody waiting but the last step of a prune
+    locks/.reader-<token>   any number: restore, verify, cat. Only the last step of a prune waits for it
 
 A lock whose process is dead is removed by whoever wants it: see `lock_watch`.
 
-Always  a lock that was removed stays removed: its holder never writes it again, and `check` tells it that it has lost it.
+Always  a lock that was removed stays removed: its holder never writes it again, and `check` raises LockLost.
         That is how a host that was frozen, while others considered it dead, is kept from committing what it can no longer be
-        sure of.
+        So a host that was frozen, and considered dead meanwhile, does not commit what may be incomplete.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from deltaimg.threads import start_thread
 _RELEASE_TRIES = 3
 _MAX_REMOVALS = 10
 _PERHAPS_LOST = (SnapshotError, IntegrityError, ObjectNotFound, ObjectExists, ReachabilityUnknown)
-"""What a run may meet once others have considered it dead."""
+"""Errors that a run may get once others have considered it dead."""
 
 
 class HeldLock(ABC):
     """A lock object and its heartbeat; a context manager. Use one of its kinds below."""
 
     def __init__(self, repository: Repository, name: str, what: str, purpose: str, now: datetime) -> None:
-        """Args: what: the thing that is locked, for messages. purpose: for whoever finds the lock."""
+        """Args: what: the thing that is locked, for messages. purpose: shown to those who find the lock."""
         self.token = secrets.token_hex(8)
         self._objects, self._waiting = repository.objects, repository.lock_waiting
         self._name, self._what = name, what
@@ -83,7 +83,7 @@ class HeldLock(ABC):
             self.release()
 
     def _check_at_end(self) -> None:
-        """Raise LockLost if what this run has done may not count any more; nothing by default."""
+        """Raise LockLost if this run's results may no longer count; nothing by default."""
         return
 
     def _check_after(self, error: DeltaimgError) -> None:
@@ -97,7 +97,7 @@ class HeldLock(ABC):
 
     @property
     def holder(self) -> Lock:
-        """What the lock says about this process."""
+        """The content of the lock: this process."""
         return self._lock
 
     def check(self) -> None:
@@ -133,7 +133,7 @@ class HeldLock(ABC):
                 self._objects.replace_bytes(HEARTBEATS + self.token, [build_lock(beat)])
 
     def release(self) -> None:
-        """Remove our lock. A failure is no reason to fail what is done: whoever comes next finds the lock of a dead run."""
+        """Remove our lock. A failure is ignored: the next run finds the lock of a dead process."""
         self._ended.set()
         if self._heart is not None:
             self._heart.join()
@@ -153,9 +153,9 @@ class ExclusiveLock(HeldLock):
             return self._take_in_turn(shown)
 
     def _take_in_turn(self, shown: ExitStack) -> bool:
-        """Write the lock once nobody else holds it. Args: shown: what tells people for whom this run waits."""
+        """Write the lock once no other run holds it. Args: shown: shows which run this one waits for."""
         watch = HolderWatch(self._objects, self._waiting)
-        waited_s, told, removals = 0.0, "", 0
+        waited_s, shown_token, removals = 0.0, "", 0
         while removals < _MAX_REMOVALS:
             with suppress(ObjectExists, NotAnObject):
                 self._objects.put_bytes(self._name, [self._data])
@@ -171,19 +171,19 @@ class ExclusiveLock(HeldLock):
                 continue
             if verdict is Verdict.HELD and waited_s >= self._waiting.wait_s:
                 raise RepositoryLocked(self._what, found.describe(), hint=_advise(found))
-            if told != found.token:
-                told = found.token
+            if shown_token != found.token:
+                shown_token = found.token
                 shown.close()
                 shown.enter_context(self._waiting.show(f"waiting for {found.describe()}"))
             self._waiting.sleep(POLL_S)
             waited_s += POLL_S
-        raise RepositoryLocked(self._what, "other processes that come and go")
+        raise RepositoryLocked(self._what, "several processes in turn")
 
 
 def _advise(found: FoundLock) -> str:
     if found.lock is None:
-        return f"'deltaimg unlock {found.label} --force' removes it; do so only if nobody is at work"
-    return "run again when it is done, or wait for it with --lock-wait; 'deltaimg unlock' shows who is at work"
+        return f"'deltaimg unlock {found.label} --force' removes it; do so only if no run is active"
+    return "run again when it is done, or wait for it with --lock-wait; 'deltaimg unlock' lists active runs"
 
 
 class ImageLock(ExclusiveLock):
@@ -200,12 +200,12 @@ class MaintenanceLock(ExclusiveLock):
         super().__init__(repository, MAINTENANCE_LOCK, "the repository", purpose, now)
 
     def _check_at_end(self) -> None:
-        with suppress(StoreError):  # Nothing is known about the lock, and what was done is done.
+        with suppress(StoreError):  # Nothing is known about the lock, and the work is complete.
             self.check()
 
 
 class ReaderLock(HeldLock):
-    """Makes a prune leave alone what this run may read. Where it cannot be written, reading goes on without it.
+    """Makes a prune leave alone what this run may read. If it cannot be written, reading continues without it.
 
     What is found missing or damaged once the lock is lost may have been deleted by a prune: it is no damage.
     """

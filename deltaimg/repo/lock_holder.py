@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Locks as they are found in a repository: who holds each, and what the process table of this host says about that process.
 
-A lock that cannot be read is somebody's all the same: it is found, shown and watched, and never stops more than a lock does.
+A lock that cannot be read still has a holder: it is found, shown and watched, and blocks no more than any other lock.
 """
 
 from __future__ import annotations

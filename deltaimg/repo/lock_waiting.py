@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a run waits for locks of others, and whom it tells so."""
+"""How long a run waits for locks of others, and how that is shown."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks whose holder is dead, told from those whose holder is at work, and removed.
+"""Distinguish locks whose holder is dead from those whose holder is active, and remove the former.
 
 A holder of this host, boot and PID namespace is dead when the process table shows it. Where other hosts reach the store as
 well, its heartbeat must stand still for a short time besides: a copy of this virtual machine has the same identity. Any other

@@ -183,7 +183,7 @@ class Objects:
         self.store.make_folder(name)
 
     def list_unfinished(self) -> Iterator[Unfinished]:
-        """Yield what is being put now, or was when its process ended, if the store can tell."""
+        """Yield what is being put now, or was when its process ended, if the store has unfinished files."""
         if isinstance(self.store, KeepsUnfinished):
             yield from self.store.list_unfinished(self._layout)
 

@@ -35,7 +35,7 @@ def check_image_name(name: str) -> str:
 def select_snapshot(repository: Repository, selector: str) -> SnapshotRef:
     """Return the snapshot that `selector` means, also if its damaged manifest is in quarantine.
 
-    A repair must not change what `latest` means: who asks for a snapshot that is damaged is told so, and gets no older one.
+    A repair must not change what `latest` means: a damaged snapshot is an error, never an older snapshot.
 
     Raises:
         SnapshotNotFound, AmbiguousSnapshot, UsageError.

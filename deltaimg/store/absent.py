@@ -13,7 +13,7 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def explain_absence(path: str) -> str | None:
-    """Return a question or an order that tells the user what may be wrong, if the disk below `path` may not be mounted."""
+    """Return a hint for the user, if the disk below `path` may not be mounted."""
     path = os.path.abspath(path)
     unmounted = find_unmounted(path)
     if unmounted is not None:

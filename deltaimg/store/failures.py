@@ -48,7 +48,7 @@ def dangling_link(name: str, path: str) -> StoreUnavailable:
 
 
 def is_name_fault(error: OSError, file_name: str, *, is_folder_fine: bool) -> bool:
-    """Tell whether it is for its name that a file could not be made.
+    """Return whether it is for its name that a file could not be made.
 
     Args:
         is_folder_fine: whether another file could be made in the same folder just before.

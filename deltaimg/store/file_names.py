@@ -26,7 +26,7 @@ def make_temporary_name(writer: str) -> str:
     """Return a new name for a file that is being written.
 
     Args:
-        writer: who writes it, in lower-case letters, digits and dashes: what tells later whether they still can.
+        writer: who writes it, in lower-case letters, digits and dashes: from which follows later whether the writer is alive.
     """
     return f".put-{writer}-{secrets.token_hex(6)}"
 

@@ -33,7 +33,7 @@ def is_on_one_host(path: str) -> bool:
 
 
 def find_type(path: str) -> str:
-    """Return the type of the file system of an absolute path without links, or nothing if it cannot be told."""
+    """Return the type of the file system of an absolute path without links, or nothing if it is unknown."""
     found, longest = "", -1
     try:
         with open("/proc/self/mountinfo", "rb") as file:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The objects below a folder, in order of name, and nothing of what else lies there.
 
-A link to a folder is followed where objects can lie in it: somebody has moved it to another disk. No other link is.
+A link to a folder is followed where objects can lie in it: it was moved to another disk. No other link is.
 """
 
 from __future__ import annotations
@@ -76,5 +76,5 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_missing_folder(layout: Layout, name: str, link: os.DirEntry[str]) -> bool:
-    """Tell whether a link stands where only a folder can be, and leads nowhere."""
+    """Return whether a link stands where only a folder can be, and leads nowhere."""
     return layout.has_folder(name) and not layout.has_object(name) and not os.path.exists(link.path)

@@ -3,7 +3,7 @@
 
 A store whose folder is writable for its group and has the setgid bit is shared by that group: whoever writes to it, and
 whatever their umask says, the group can write what they make. All else follows the umask, but nothing is ever open to
-everybody: an image holds what its guest keeps secret.
+other users: an image holds what its guest keeps secret.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from deltaimg.store.file_names import find_folded, to_name
 from deltaimg.store.file_port import FilePort
 
 _KEPT_EVERYWHERE = re.compile(r"[0-9a-f]{16,}")
-"""Digests: no file system changes them, and nobody chooses them."""
+"""Digests: no file system changes them, and no user chooses them."""
 _SHARED = stat.S_ISGID | stat.S_IWGRP
 
 

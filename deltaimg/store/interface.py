@@ -30,7 +30,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which names belong to whoever uses a store. Whatever else lies there is somebody else's, and is not listed."""
+    """Which names belong to the user of a store. Other files in it are not listed."""
 
     has_object: Callable[[str], bool]
     """Whether an object can have this name."""
@@ -72,7 +72,7 @@ class Store(Protocol):
         ...
 
     def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        """Keep an object and return its size. Once this returns, it is durable; until then nobody sees any of it.
+        """Keep an object and return its size. Once this returns, it is durable; until then it is not visible.
 
         Args:
             confirm: asked once all bytes are written, just before the object gets its name; what it raises ends the call,
@@ -140,7 +140,7 @@ class Unfinished:
     name: str
     size_bytes: int
     writer: str
-    """Who writes it, as the store was told; empty where it was not."""
+    """Who writes it, as given to the store; empty where it was not."""
     modified_s: float
     """When it was last written to, in seconds since 1970, by the clock of the file system."""
 

@@ -5,7 +5,7 @@ An object is written under a temporary name beside its own, synced, and linked t
 taken; then the folder is synced. So a name that exists has all its bytes, through a crash as well, and nothing is overwritten.
 What may be replaced is renamed over its name instead. Any folder of the store may be a link to one on another disk.
 
-Always  names are told apart byte for byte: where the file system takes one for another, the second is refused.
+Always  names are distinguished byte for byte: where the file system takes one for another, the second is refused.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class LocalStore:
                 self._folders.check_kept(path)
                 with suppress(FileNotFoundError):
                     self._stat(name, path)
-                # Somebody else has just linked it: make it as durable as one of our own.
+                # Another process has just linked it: make it as durable as one of our own.
                 self._port.sync_folder(os.path.dirname(path))
                 raise ObjectExists(name) from error
 

@@ -90,7 +90,7 @@ class ObjectFiles:
     def _remove_if(self, path: str, is_wanted: Callable[[str], bool]) -> bool:
         """Remove the file that is found under a name if it is the one that is wanted, durably; return whether it was.
 
-        Another may have taken the name since anybody looked: whatever has it is taken away at once, looked at, and given back.
+        Another file may have taken the name meanwhile: whatever has it is renamed first, then compared, and renamed back.
         """
         aside = self._choose_temporary(os.path.dirname(path))
         self._port.rename(path, aside)
@@ -125,7 +125,7 @@ class ObjectFiles:
             publish(temporary, target)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and self._is_taken_away(temporary):
-                raise LockLost(self._location) from error  # Nobody removes what a run writes whose lock is held.
+                raise LockLost(self._location) from error  # What a run writes is never removed while its lock is held.
             if is_name_fault(error, os.path.basename(target), is_folder_fine=self._is_there(temporary)):
                 name = to_name(os.path.relpath(target, self._root))
                 raise name_refused(self._location, name, error) from error
@@ -135,7 +135,7 @@ class ObjectFiles:
         return os.path.join(folder, make_temporary_name(self._writer()))
 
     def _is_taken_away(self, temporary: str) -> bool:
-        """Tell whether a file is gone from a folder that is still there."""
+        """Return whether a file is gone from a folder that is still there."""
         return not self._is_there(temporary) and self._port.is_folder(os.path.dirname(temporary))
 
     def _is_there(self, path: str) -> bool:

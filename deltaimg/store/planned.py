@@ -4,7 +4,7 @@
 What is put, replaced, moved or deleted is recorded here and seen by whoever reads through it; the store below only is read.
 
 Memory  a few hundred bytes a changed object; bytes go to a temporary file. Of new packs it keeps both ends, which is all that
-        anybody reads of them during a repair: a dry run needs no room for the records that the repair would store.
+        a repair reads of them: a dry run needs no room for the records that the repair would store.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class PlannedStore:
         return name not in self._removed and self._is_there(name)
 
     def _is_there(self, name: str) -> bool:
-        """Tell whether the store below has something of this name, if only in an object's place."""
+        """Return whether the store below has something of this name, if only in an object's place."""
         check_object_name(name)
         try:
             self._inner.get_range(name, 0, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sample of an image that was backed up, read once more and compared: it finds writes that the kernel does not tell of.
+"""A sample of an image that was backed up, read once more and compared: it finds writes that the kernel does not report.
 
 Those of another host to a shared disk, those of this host to what lies under the device, those through a memory map, and memory
 that gives back something else than it was given.

@@ -33,7 +33,7 @@ def check_container(source: ImageSource, newest: Manifest | None, options: Backu
     """Return the name of the format that a source's bytes are in, empty for a flat image.
 
     Raises:
-        UnsupportedImage: a format that neither this run nor the one before was told to store as it is.
+        UnsupportedImage: a format that neither this run nor the previous one was to store unchanged.
     """
     found = find_container(source)
     if found is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Can all that is said about snapshots be read, and is there a snapshot for each of it? A part of `check`."""
+"""Can all annotations be read, and is there a snapshot for each? A part of `check`."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ PackDamage = Mapping[str, tuple[tuple[int, str], ...] | None]
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """What one index object says of the sources of its delta records."""
+    """The delta sources of the records of one index object."""
 
     ids: Digests
     link_counts: npt.NDArray[np.uint16]
@@ -57,19 +57,19 @@ class _Sources:
 
 @dataclass(frozen=True, slots=True)
 class _PackState:
-    """What reading a pack, or its ends, came to."""
+    """The result of reading a pack, or both its ends."""
 
     number: int
     footer: npt.NDArray[Any] | None = None
     error: DeltaimgError | None = None
     damaged: tuple[tuple[int, str], ...] | None = None
-    """Of a pack that was read whole and is not what its name says: its damaged records."""
+    """The damaged records of a pack that was read whole and does not match its name."""
 
 
 class Catalog:
     """The records of a repository.
 
-    `has_place` tells of each entry whether the record lies where it says, `has_digests` whether its digests do,
+    `has_place` is whether the record of each entry is where the entry says, `has_digests` whether its digests are,
     `is_good` both; `is_usable`, of the entry that `find` returns, whether the record can be expanded from any of its places.
     """
 
@@ -115,7 +115,7 @@ class Catalog:
             check_room(name, taken_bytes)
             self.index_names.append(name)
             self._firsts.append(filled)
-            # Grown where it is: the system moves large memory without a copy. Nobody else has the array yet.
+            # Grown where it is: the system moves large memory without a copy. No other code has the array yet.
             entries.resize(filled + len(content.entries), refcheck=False)
             part = entries[filled:]
             part[:] = content.entries
@@ -364,7 +364,7 @@ class Catalog:
         return LinkNumbers(expand_ranges(self.starts[entries].astype(np.int64), counts))
 
     def report_sources(self, is_used: npt.NDArray[np.bool_]) -> None:
-        """Tell of used delta records that cannot be expanded; of others, a prune may have deleted the sources."""
+        """Report used delta records that cannot be expanded; of others, a prune may have deleted the sources."""
         for entries, problem in (
             (self._without_sources, "need sources that no index has"),
             (self._without_depth, "need themselves, too many others, or ones that are lost"),
@@ -377,7 +377,7 @@ class Catalog:
     def report_missing(self, is_used: npt.NDArray[np.bool_]) -> None:
         """Report missing packs and signatures: an error where snapshots need what they held.
 
-        Otherwise a run that was considered dead has indexed what a prune deleted, which costs nothing.
+        Otherwise a run that was considered dead indexed packs that a prune had deleted, which costs nothing.
         """
         for name, entries, problem in self._missing:
             where = self.index_of(int(entries[0])) if len(entries) else name
@@ -388,7 +388,7 @@ class Catalog:
                 self._findings.add_note(
                     FindingKind.ORPHAN,
                     where,
-                    f"names {name}, which is gone; no snapshot needs it, and a prune removes this",
+                    f"names {name}, which is missing; no snapshot needs it, and a prune removes this entry",
                 )
 
     def _by_index(self, entries: EntryNumbers) -> Iterator[tuple[str, EntryNumbers]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check of a repository finds: how bad it is, of what kind, and in which object at which byte."""
+"""The findings of a check: how severe, of what kind, and in which object at which byte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deltaimg.errors import DeltaimgError, IntegrityError
 
 
 class Severity(Enum):
-    """An error may cost content; a warning costs none, and wants a look; a note is how things are."""
+    """An error may cost content; a warning costs none, but needs attention; a note is information."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -18,20 +18,20 @@ class Severity(Enum):
 
 
 class FindingKind(Enum):
-    """What is wrong, or remarkable."""
+    """What was found."""
 
     DAMAGED = "damaged"
     """The object's own bytes are not what was written."""
     MISSING = "missing"
-    """Something refers to the object, and it is not there."""
+    """Something refers to the object, and it is missing."""
     CONTRADICTORY = "contradictory"
-    """The object is as it was written, and does not fit what it refers to."""
+    """The object is undamaged, and contradicts what it refers to."""
     UNREADABLE = "unreadable"
-    """The store failed, so that nothing is known."""
+    """The store failed, so that the object was not checked."""
     ORPHAN = "orphan"
     """Nothing refers to the object: a run that was interrupted or a snapshot that was forgotten left it."""
     UNFINISHED = "unfinished"
-    """Work of a run that goes on, or that ended halfway and that the next one finishes."""
+    """Work of a run that is active, or was interrupted and is finished by the next one."""
     LOCK = "lock"
     QUARANTINE = "quarantine"
     """A damaged object that `repair` has quarantined."""
@@ -52,7 +52,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Findings:
-    """Gathers findings in the order in which they are met."""
+    """Collects findings in the order in which they are made."""
 
     found: list[Finding] = field(default_factory=list)
 
@@ -69,7 +69,7 @@ class Findings:
         self.found.append(Finding(Severity.NOTE, kind, object_name, None, problem))
 
     def add_failure(self, object_name: str, error: DeltaimgError, severity: Severity = Severity.ERROR) -> None:
-        """Note what reading an object met: damage, or a store that failed."""
+        """Note the error of reading an object: damage, or a failed store."""
         is_damage = isinstance(error, IntegrityError)
         offset = error.offset if isinstance(error, IntegrityError) else None
         problem = error.problem if isinstance(error, IntegrityError) else str(error).removeprefix(f"{object_name}: ")
@@ -77,7 +77,7 @@ class Findings:
         self.found.append(Finding(severity, kind, object_name, offset, problem))
 
     def excuse(self, names: set[str]) -> None:
-        """Make notes of errors in objects that are about to be deleted: what they need may have gone before them."""
+        """Make notes of errors in objects that are about to be deleted: what they need may have been deleted before them."""
         self.found = [
             replace(each, severity=Severity.NOTE, kind=FindingKind.UNFINISHED)
             if each.severity is Severity.ERROR and each.object_name in names

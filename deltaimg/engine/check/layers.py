@@ -43,7 +43,7 @@ class LayerCheck:
         self._unreadable: set[str] = set()
 
     def check(self, manifests: Iterable[Manifest]) -> None:
-        """Look at all layers that snapshots list."""
+        """Check all layers that snapshots list."""
         for needed in walk_layers(grow_trees(manifests), self._load):
             self._check_records(needed)
             self._check_length(needed.node, needed.layer)

@@ -73,14 +73,14 @@ def check(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> CheckReport:
-    """Look at every object of a repository, parity left out, and at what it refers to.
+    """Check every object of a repository except parity, and what it refers to.
 
     Args:
         read_packs: read whole packs, and so verify that their bytes are those that were written.
         vanished: images that have lost snapshots without a forget, and when these were last seen.
 
     Raises:
-        StoreError: the repository cannot be listed. What a single object meets is a finding. LockLost: others considered this
+        StoreError: the repository cannot be listed. An error of a single object is a finding. LockLost: others considered this
             run dead, and what it found wrong may have been deleted by a prune.
     """
     progress = progress or NoProgress()
@@ -98,7 +98,7 @@ def check(
 
 
 class Checker:
-    """One look at a repository. `repair` goes on from what it found."""
+    """One check of a repository. `repair` starts from its findings."""
 
     def __init__(
         self,
@@ -120,9 +120,9 @@ class Checker:
         self._progress, self._read_packs, self._workers = progress, read_packs, workers
         self._known_packs, self._own_token = known_packs, own_token
         self._started = time.monotonic()
-        # What a prune lists from now on waits for this run; what it has listed may go at any time.
+        # What a prune lists from now on waits for this run; what it has listed may be deleted at any time.
         self.pending = load_deletions(repository)
-        # Snapshots first, then what they are made of: whatever a manifest names was there before it.
+        # Snapshots first, then what they consist of: whatever a manifest names was stored before it.
         self.sizes: dict[str, int] = {}
         for folder in _FOLDERS:
             self.sizes |= {found.name: found.size_bytes for found in repository.objects.list(folder)}
@@ -150,7 +150,7 @@ class Checker:
             self.catalog.check_packs(read_packs=self._read_packs, advance=self._progress.advance, workers=self._workers)
 
     def _check_snapshots(self) -> None:
-        """Check what snapshots are made of, and what lies in the repository beside it."""
+        """Check what snapshots consist of, and what else is in the repository."""
         self.catalog.check_signatures()
         self.catalog.sort()
         self.catalog.check_sources()
@@ -170,7 +170,7 @@ class Checker:
         note_foreign(self.repository, self.findings)
 
     def has_changed(self) -> bool:
-        """Tell whether an object came or went since the listing, other than locks."""
+        """Return whether an object was added or deleted since the listing, other than locks."""
         return {
             found.name for folder in _FOLDERS for found in self.repository.objects.list(folder)
         } != self.sizes.keys()
@@ -220,7 +220,7 @@ class Checker:
         check_annotations(self.repository, self._names(ANNOTATIONS), refs, self.findings)
 
     def _note_unnamed(self, folder: str, named: Iterable[str], problem: str) -> None:
-        """Note objects that nothing names; that one of them is damaged costs nothing, and is told all the same."""
+        """Note objects that nothing names; damage of one costs nothing, and is a warning."""
         for name in sorted(self._names(folder) - set(named)):
             self.findings.add_note(FindingKind.ORPHAN, name, problem)
             try:

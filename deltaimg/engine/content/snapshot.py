@@ -39,7 +39,7 @@ Place = Callable[[Ranges, memoryview], None]
 
 @dataclass(frozen=True, slots=True)
 class WalkedGroup:
-    """What became of a group of records: how much of the plan's `decoded_bytes` it was, and extents that could not be read."""
+    """The result of a group of records: how much of the plan's `decoded_bytes` it was, and extents that could not be read."""
 
     decoded_bytes: int
     damage: tuple[DamagedExtent, ...] = ()
@@ -106,7 +106,7 @@ class SnapshotContent:
         """Fetch, expand and verify what was planned, on all cores; hand each record to `place`, from any thread.
 
         Args:
-            read_back: as the plan was told.
+            read_back: given exactly if the plan was made with `can_read_back`.
             spool_folder: where sources that cannot be read back are kept, if they are many.
 
         Raises:

@@ -168,7 +168,7 @@ class RecordWalk:
         firsts, _ = self._table.source_slots(record)
         for source in self._table.records_of(firsts).tolist():
             if source in self.lost:
-                # Of a chain, what is at its bottom is told, not each link.
+                # Of a chain, the record at its bottom is reported, not each link.
                 raise ValueError(f"{_DEPENDS_ON}{self.lost[source].rsplit(_DEPENDS_ON, 1)[-1]}")
 
 

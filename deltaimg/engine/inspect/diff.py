@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which extents differ between two snapshots, told from their maps and digests; no content is read."""
+"""Which extents differ between two snapshots, from their maps and digests; no content is read."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The snapshots of a repository in a list: what each is, whether it can be restored, and how deep its delta chains are.
 
-Whether content is lost is told from what is seen at once: damaged manifests, missing maps, and packs and signatures that the
+Whether content is lost is judged by what listings show: damaged manifests, missing maps, and packs and signatures that the
 index names and that are missing. Only where something is missing, or a repair has moved damaged objects to quarantine, the map
-of each snapshot is resolved. Damage that nobody has met yet is for `check` and `verify` to find.
+of each snapshot is resolved. Other damage is found by `check` and `verify`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def describe_snapshots(
 
     Args:
         snapshots: all of an image, or of the repository.
-        with_depth: resolve the map of each, to tell how deep its delta chains are.
+        with_depth: resolve the map of each, to find how deep its delta chains are.
     """
     ids = {each.ref.id for each in snapshots}
     look = _Look(repository, with_depth=with_depth)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a snapshot or a repository consists of, told from metadata only."""
+"""What a snapshot or a repository consists of, from metadata only."""
 
 from __future__ import annotations
 

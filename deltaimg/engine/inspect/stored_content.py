@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a snapshot took what it took: what became of each block since the base, and where in the image the bytes went.
+"""What a backup stored: how the blocks changed since the base, with what encoding, and in which parts of the image.
 
-Told from maps and index only. What the run stored itself is what was indexed since it began.
+From maps and index only. Records that were indexed since the run began are its own.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Contributor:
 
 @dataclass(frozen=True, slots=True)
 class StoredContent:
-    """What became of the blocks of an image since its base; bytes of whole blocks. Without a base, it was empty before."""
+    """How the blocks of an image changed since its base; bytes of whole blocks. Without a base, it was empty before."""
 
     same_bytes: int
     zero_bytes: int

@@ -107,7 +107,7 @@ class _Verifier:
         if self._verified_share.damage is not None:
             self._progress.warn(f"{self._verified_share.damage}; what was verified when is recorded from now on")
         self._turns = np.array([chance.random() for _ in self._verified_share.stored_bytes])
-        # Whether all needs of the repository are known at the end; what only others need cannot be told from no need at all.
+        # Whether all needs of the repository are known at the end; otherwise records that only others need look unneeded.
         self._sees_all = set(refs) >= set(repository.list_snapshots())
         self._packs = np.zeros(len(self._verified_share.stored_bytes), np.bool_)
         if self._sees_all and percent < 100:

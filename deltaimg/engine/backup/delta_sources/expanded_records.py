@@ -78,7 +78,7 @@ class ExpandedRecords:
         self._places, self._has_room = self._places[:0], False
 
     def _take_place(self) -> int:
-        """Return a place that nobody has any more."""
+        """Free a place."""
         with self._lock:
             if self._descriptor < 0:
                 if self._folder is not None:
