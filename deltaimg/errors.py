@@ -563,7 +563,7 @@ class CommandFailed(DeltaimgError):
 
 
 class OutputError(DeltaimgError):
-    """The standard output cannot be written: its disk is full, it is closed, or its terminal is gone."""
+    """The standard output cannot be written: its disk is full, it is closed, or its terminal was closed."""
 
     exit_code = 74
 
@@ -572,12 +572,12 @@ class OutputError(DeltaimgError):
 
 
 class ReaderGone(DeltaimgError):
-    """Whoever read the standard output closed it, as `head` does: 128 + SIGPIPE, and no message."""
+    """The reader of the standard output closed it, as `head` does: 128 + SIGPIPE, and no message."""
 
     exit_code = 141
 
     def __init__(self) -> None:
-        super().__init__("standard output: its reader is gone")
+        super().__init__("standard output: its reader has closed it")
 
 
 class Interrupted(DeltaimgError):

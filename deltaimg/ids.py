@@ -9,7 +9,7 @@ computing (`numbers + 1`, `np.flatnonzero`, `np.concatenate`) gives plain arrays
     record    a record that a `SlotTable` or a map layer has numbered; counts from 0, in the order in which they were met
     slot      a block's place in a record, numbered over all records of a table; 0 is a hole, 1 zero, data from FIRST_SLOT
     link      from an entry that is a delta to one of its delta sources; counts from 0, entry after entry
-    label     what stands for a record among anchors, which outlives any one table
+    label     names a record among anchors, longer than any one table exists
     block     a block of an image: `block_index` times the size of a block is its offset
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory may be taken for what a store says: a bound that is known before anything is allocated.
+"""How much memory may be used for data whose size a store decides: a bound that is checked before anything is allocated.
 
-A few bytes of a store can stand for much. Whoever makes a structure whose size a store decides asks here first, so that an
+A few bytes of a store can expand to much. Code that builds a structure of such a size checks it here first, so that an
 absurd object ends in an error that names it, and not in the machine's running out of memory.
 
 Always  the bound is for each such structure by itself: one map's runs, the index, the digests of a snapshot. Half of the memory

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text that comes from outside, such as names of files, hosts and users, as it may stand in documents and messages."""
+"""Text that comes from outside, such as names of files, hosts and users, made fit for documents and messages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def as_text(text: str) -> str:
 
 
 def _show(character: str) -> str:
-    """Return what stands for a character that is not printable, which may be a byte of a name that is no UTF-8."""
+    """Return the replacement of a character that is not printable, which may be a byte of a name that is no UTF-8."""
     number = ord(character) - 0xDC00
     return f"\\x{number:02x}" if 0x80 <= number <= 0xFF else character.encode("unicode_escape").decode()

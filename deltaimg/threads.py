@@ -16,7 +16,7 @@ from deltaimg.errors import OutOfResources, UsageError
 Result = TypeVar("Result")
 MAX_THREADS = 256
 _STACK_BYTES = 9 << 20
-"""The usual stack of a thread, and what goes with it."""
+"""The usual stack of a thread, and its overhead."""
 
 
 class _Limit:

@@ -42,7 +42,7 @@ def backup(
         seen = note_loss(repository, image)
         if seen is not None and progress is not None:
             progress.warn(
-                f"image '{image}' had snapshots on {seen:%Y-%m-%d}, and none is there: is a disk not mounted? This is a full "
+                f"image '{image}' had snapshots on {seen:%Y-%m-%d}, and has none now: is a disk not mounted? This is a full "
                 f"backup, and 'deltaimg prune' deletes nothing until they are back"
             )
         manifest = back_up(repository, source, image, options, progress=progress)
@@ -61,7 +61,7 @@ def plan_backup(
     is_command: bool = False,
     progress: Progress | None = None,
 ) -> BackupForecast:
-    """Return what `backup` would store, but for how small new content becomes; nothing is stored."""
+    """Return what `backup` would store, except the compressed size of new content; nothing is stored."""
     options = options or BackupOptions()
     source = _open(image_path, options, is_command=is_command)
     try:

@@ -104,10 +104,10 @@ def prune(
     is_forced: bool = False,
     progress: Progress | None = None,
 ) -> PruneResult:
-    """Delete what no snapshot needs; backups and restores may go on meanwhile.
+    """Delete what no snapshot needs; backups and restores may run meanwhile.
 
     Args:
-        is_forced: also where no snapshot is left, or all of an image are gone that this host has seen and not forgotten.
+        is_forced: also if no snapshot is left, or all those of an image that this host has seen have vanished without a forget.
     """
     confirm = _confirm_images(repository, is_forced=is_forced)
     options = options or PruneOptions()

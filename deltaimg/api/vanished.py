@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Snapshots that this host has seen and that are gone, though it has not forgotten them."""
+"""Snapshots that this host has seen and that have vanished: they are missing, and it has not forgotten them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def list_images(repository: Repository) -> set[str]:
 
 
 def remember_snapshots(repository: Repository, image: str | None = None) -> None:
-    """Let this host remember which snapshots there are."""
+    """Record on this host which snapshots there are."""
     host_memory.remember(repository.config.repository_id, repository.list_snapshots(image), datetime.now(UTC))
 
 
 def note_loss(repository: Repository, image: str) -> datetime | None:
-    """Return when this host last saw snapshots of an image that has none now, and let it remember that they are lost."""
+    """Return when this host last saw snapshots of an image that has none now, and record that they are lost."""
     if repository.list_snapshots(image) or repository.list_quarantined(image):
         return None
     return host_memory.note_loss(repository.config.repository_id, image)
 
 
 def forget_images(repository: Repository, images: Collection[str]) -> None:
-    """Let this host remember no more that images had snapshots."""
+    """Delete this host's record of snapshots of images."""
     host_memory.forget(repository.config.repository_id, images)
 
 
@@ -41,7 +41,7 @@ def find_vanished(repository: Repository) -> dict[str, datetime]:
 
 
 def refuse_vanished(repository: Repository, images: Collection[str]) -> None:
-    """Raise SnapshotsVanished where others than `images` had snapshots, or where there is content and no snapshot at all."""
+    """Raise SnapshotsVanished if images other than `images` had snapshots, or if there is content and no snapshot at all."""
     location = repository.objects.location
     vanished = host_memory.find_vanished(
         repository.config.repository_id, {*images, *(ref.image for ref in repository.list_quarantined())}
@@ -49,6 +49,6 @@ def refuse_vanished(repository: Repository, images: Collection[str]) -> None:
     if vanished:
         image, seen = next(iter(vanished.items()))
         more = f" (and {len(vanished) - 1} more images)" if len(vanished) > 1 else ""
-        raise SnapshotsVanished(location, f"image '{image}'{more} had snapshots on {seen:%Y-%m-%d} that are not there")
+        raise SnapshotsVanished(location, f"image '{image}'{more} had snapshots on {seen:%Y-%m-%d} that are missing")
     if not images and any(any(repository.objects.list(folder)) for folder in (PACKS, MAPS)):
-        raise SnapshotsVanished(location, "there is content, and not a single snapshot that needs it")
+        raise SnapshotsVanished(location, "there is content, but no snapshot that needs it")

@@ -2,7 +2,7 @@
 """How help looks: plain text of at most 80 columns, in the order of a manual page, examples last.
 
 Text comes from docstrings and from the help of options. In a docstring, paragraphs are filled again, indented lines stay as
-they are, and what follows a paragraph `Examples:` goes to the end.
+they are, and what follows a paragraph `Examples:` is printed at the end.
 """
 
 from __future__ import annotations

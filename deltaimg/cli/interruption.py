@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command that a signal ended leaves behind, and whether the next run goes on from there."""
+"""What a command that a signal ended leaves behind, and whether the next run continues from there."""
 
 from __future__ import annotations
 

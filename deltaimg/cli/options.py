@@ -50,7 +50,7 @@ _COMMON_VALUE = re.compile(r"(?:--repo|--threads)(=.*)?|-[qv]*r(.+)?")
 
 
 def move_common_options(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with options that stand before the command, such as `-r repo`, behind its name."""
+    """Return the command line with options before the command, such as `-r repo`, moved after its name."""
     place = 0
     while place < len(arguments) and (taken := _count_common(arguments[place])):
         place += taken

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sys.stdout` and `sys.stderr` as commands need them, whatever whoever started us handed over.
+"""`sys.stdout` and `sys.stderr` as commands need them, whatever the parent process passed on.
 
 A result that cannot be written is an error of ours, wherever it is printed from: help and completion included. Progress,
-warnings and error messages that cannot be written are lost, and the run goes on. Characters that the locale lacks
+warnings and error messages that cannot be written are lost, and the run continues. Characters that the locale lacks
 are written as escapes.
 """
 

@@ -29,7 +29,7 @@ def prune(
         typer.Option(
             "--force",
             "-f",
-            help="Also where no snapshot is left, or all of an image are gone that this host has seen and not forgotten.",
+            help="Also if no snapshot is left, or all that this host has seen of an image have vanished without a forget.",
         ),
     ] = False,
     lock_wait: LockWait = None,
@@ -42,7 +42,7 @@ def prune(
 
     Run it after 'forget'. Packs in which nothing is needed go whole; others are repacked as far as that is worth it, and
     records of which only part is needed are stored again without the rest.
-    Backups and restores may go on meanwhile: what they may be using stays until they end, and the next prune takes it.
+    Backups and restores may run meanwhile: what they may be using is kept until they end, and deleted by the next prune.
     It may be interrupted at any time; the next one uses what was stored.
 
     Examples:

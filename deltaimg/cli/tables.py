@@ -44,7 +44,7 @@ def _join(row: Sequence[str], columns: Sequence[str], widths: Sequence[int]) -> 
 
 
 def _wrap_last(row: Sequence[str], columns: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    """Yield a row whose last cell goes on below itself."""
+    """Yield a row whose last cell is continued on the next lines."""
     *others, last = row
     for number, part in enumerate(_wrap(last, widths[-1])):
         yield _join([*([""] * len(others) if number else others), part], columns, widths)

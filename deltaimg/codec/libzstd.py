@@ -120,7 +120,7 @@ class _Contexts(threading.local):
             self._frame = bytearray(room)
         if parameters != self._parameters:
             self._set(parameters)
-        self._parameters = None  # until all has gone well
+        self._parameters = None  # until all has succeeded
         self._check(lib.ZSTD_CCtx_setPledgedSrcSize(self._compressor, total))
         out = ffi.new("ZSTD_outBuffer *", (ffi.from_buffer(self._frame), len(self._frame), 0))
         for number, part in enumerate(parts, 1):
@@ -134,7 +134,7 @@ class _Contexts(threading.local):
     def expand(self, payload: bytes | memoryview, content: memoryview, history: memoryview | None) -> int:
         ffi, lib = self._ffi, self._lib
         source, room = ffi.from_buffer(payload), ffi.from_buffer(content, require_writable=True)
-        # ZSTD_decompressDCtx would go on with further frames, which may be empty.
+        # ZSTD_decompressDCtx would continue with further frames, which may be empty.
         if self._check(lib.ZSTD_findFrameCompressedSize(source, len(payload))) != len(payload):
             raise zstandard.ZstdError(_GOES_ON)
         if history is not None:

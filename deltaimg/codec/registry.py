@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codecs by the numbers and names that stand for them."""
+"""Codecs by number and by name."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Delta codecs by the numbers that stand for them, and by what operators call them."""
+"""Delta codecs by number, and by the name that users give."""
 
 from __future__ import annotations
 

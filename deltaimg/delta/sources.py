@@ -22,7 +22,7 @@ class SourceLimits:
     depth: int = 8
     """Maximum delta chain depth; the next record is a literal again."""
     records: int = 64
-    """Records that a random read of one record must decode besides it."""
+    """Records that a random read of one record must decode in addition."""
     content_bytes: int = 2 * MIB
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a verb has come: events that the engine reports and a user interface may show.
+"""The progress of a verb: events that the engine reports and a user interface may show.
 
-Stages nest: while an inner stage runs, the one around it stands still, and goes on where it was when the inner one ends.
+Stages nest: while an inner stage runs, the outer one pauses, and continues when the inner one ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Progress(Protocol):
         ...
 
     def advance(self, done_bytes: int) -> None:
-        """So many more bytes of the innermost stage are done."""
+        """This many more bytes of the innermost stage are done."""
         ...
 
     def end(self) -> None:

@@ -96,7 +96,7 @@ def _split(repository: Repository, index: LoadedIndex, entries: EntryNumbers) ->
     rows = index.entries[entries]
     entries = entries[np.lexsort((rows["offset"], rows["pack"]))]
     is_delta = index.links.counts[entries] > 0
-    # Deltas first: literals are cut to what is needed once all of these are stored, so that a run that ends here can go on.
+    # Deltas first: literals are cut to what is needed once all of these are stored, so that an interrupted run can continue.
     for chosen in (entries[is_delta], entries[~is_delta]):
         shifts = index.entries["block_shift"][chosen]
         for shift in distinct(shifts).tolist():

@@ -24,12 +24,12 @@ from deltaimg.model import MIB
 
 SPAN_BYTES = 4 * MIB
 _MAX_GAP_BYTES = MIB
-"""A gap so small is read along with the data around it; the map has it as what the image source reported all the same."""
+"""A gap up to this size is read with the data around it; in the map it keeps the status that the image source reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScannedSpan:
-    """Blocks that were read: their digests, and what became of them as runs of statuses."""
+    """Blocks that were read: their digests, and runs of their statuses."""
 
     first_block: int
     read_bytes: int
@@ -86,7 +86,7 @@ class Scanner:
         return self._compare(start, got, buffer)
 
     def _scan_stream(self) -> Iterator[ScannedSpan]:
-        """A stream is read by one, compared by many."""
+        """A stream is read by one thread, and compared by many."""
 
         def read_spans() -> Iterator[tuple[int, int, memoryview]]:
             start = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files without a name: they are gone with the process, whatever ends it."""
+"""Files without a name: they disappear with the process, however it ends."""
 
 from __future__ import annotations
 

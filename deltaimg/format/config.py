@@ -20,7 +20,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Identity of a repository and the key of its block digests.
 
     The digest key keeps a guest from making two blocks collide on purpose; in a repository without encryption it is no secret
-    from whoever can read the repository.
+    to anyone who can read the repository.
     """
 
     repository_id: Hex32

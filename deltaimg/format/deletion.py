@@ -39,7 +39,7 @@ class Deletion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeletionLocks(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens of the locks that were held once the list of this id was durable: it is carried out when they are gone."""
+    """Tokens of the locks that were held once the list of this id was durable: it is carried out once they are released."""
 
     id: Hex16
     waits_for: tuple[str, ...]

@@ -60,7 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     id: SnapshotId
     image: str
     time: str
-    """When it was taken, or the earlier time it was given; moved just behind the snapshot before it where the clock had gone
+    """When it was taken, or the earlier time it was given; moved to just after the previous snapshot if the clock was set
     back. Sorts as text."""
     base: SnapshotId | None
     """The snapshot that the image was compared with. For people: nothing of it is needed, and it may be forgotten."""

@@ -35,7 +35,7 @@ MAPS: Final = "maps/"
 HEAD: Final = struct.Struct("<QIIII")
 DATA_KIND: Final = 2
 PIECE_RUNS: Final = 1 << 16
-"""Runs whose columns stand together."""
+"""Runs whose columns are stored together."""
 RUN_MEMORY_BYTES: Final = 96
 """What a run of a map takes at most, in any verb: in the map, in what it is laid on, and in what becomes of both."""
 
@@ -141,7 +141,7 @@ class _RunReader:
         runs["slot"][is_data] = self._number(runs["count"][is_data])
 
     def expect_end(self) -> None:
-        """Refuse slots that no run has, and columns that go on."""
+        """Refuse slots that no run has, and columns that continue."""
         if self._data_runs != self._data_run_count:
             self._refuse(f"{self._data_runs} data runs, but {self._data_run_count} slots for them")
         self._columns.expect_end()

@@ -9,11 +9,11 @@
     twin   := header tables, once more
     trailer := u32 bytes of the twin, u32 zero, 8 bytes magic
 
-The packs, one after another, each filled up with zeroes to whole shards, are numbered in shards: number n stands in column
+The packs, one after another, each filled up with zeroes to whole shards, are numbered in shards: number n is in column
 n // stripe_count of stripe n % stripe_count. So neighbours are in different stripes, and what is damaged in one place takes
 few shards of any one stripe.
 
-The header's body digest covers the tables only. Shards have a digest each, and the tables stand there twice: a parity object
+The header's body digest covers the tables only. Shards have a digest each, and the tables are stored twice: a parity object
 is damaged where packs are, and must be of use then.
 """
 

@@ -127,7 +127,7 @@ def build_copy(offset: int, length: int) -> bytes:
 
 
 def build_literal_head(length: int) -> bytes:
-    """Return what stands before `length` bytes of new content."""
+    """Return the command before `length` bytes of new content."""
     if length < _FIRST_LITERAL_N:
         return bytes([length])
     width = _width_of(length)

@@ -72,7 +72,7 @@ class CutTable:
 
 @dataclass(frozen=True, slots=True)
 class RecordTables:
-    """What stands in a payload before the encoded blocks."""
+    """What a payload begins with, before the encoded blocks."""
 
     cut: CutTable | None = None
     sources: SourceTable | None = None
@@ -83,7 +83,7 @@ WHOLE_LITERAL: Final = RecordTables()
 
 
 def build_record_header(header: RecordHeader) -> bytes:
-    """Return the 64 bytes that stand before a record's payload."""
+    """Return the 64-byte header of a record."""
     packed = RECORD_HEADER.pack(
         RECORD_MAGIC,
         header.encoding,
@@ -147,7 +147,7 @@ def check_payload(name: str, offset: int, header: RecordHeader, payload: bytes |
 
 
 def build_tables(tables: RecordTables) -> bytes:
-    """Return the bytes that stand before the encoded blocks."""
+    """Return the tables before the encoded blocks."""
     cut = b""
     if tables.cut is not None:
         run_counts = np.array([len(tables.cut.runs)], np.uint16)

@@ -38,7 +38,7 @@ class SourceTable:
 
 
 def build_sources(table: SourceTable) -> bytes:
-    """Return the bytes that stand before a delta."""
+    """Return the table before a delta."""
     return table.ids.tobytes() + build_runs(table.run_counts, table.runs)
 
 

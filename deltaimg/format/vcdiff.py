@@ -68,7 +68,7 @@ class Window:
 
 
 def build_vcdiff_head(new_bytes: int | None) -> bytes:
-    """Return what a file begins with: how long the new file is stands in it, where that is known."""
+    """Return the head of a file, with the length of the new file if that is known."""
     if new_bytes is None:
         return VCDIFF_HEAD
     says = b"%s%d" % (_SAYS_LENGTH, new_bytes)
@@ -76,7 +76,7 @@ def build_vcdiff_head(new_bytes: int | None) -> bytes:
 
 
 def empty_window() -> Window:
-    """Return the window that makes nothing, which stands for an empty file."""
+    """Return the window that makes nothing, for an empty file."""
     return Window(0, _EMPTY_WINDOW, adler=1)
 
 

@@ -3,8 +3,8 @@
 
     section := number expanded_bytes, a piece of an .xz stream
 
-A file has three such streams, for data, instructions and addresses; each goes on from window to window, flushed at the end of
-every section, and has no end of its own. So sections are expanded in the order in which they stand in the file.
+A file has three such streams, for data, instructions and addresses; each continues from window to window, flushed at the end of
+every section, and has no end of its own. So sections are expanded in the order of the file.
 
 Memory  what the streams ask for, which is their dictionary: up to 64 MiB each with `xdelta3 -9`, 4 MiB by default.
 """

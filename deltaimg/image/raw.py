@@ -141,7 +141,7 @@ class RawSource:
         return read_file_status(self._descriptor).direct_alignment
 
     def _make_salvage_reader(self, reader: Reader, size_bytes: int) -> SalvageReader:
-        """Return what reads around bad sectors: one by one past the page cache where that goes, else page by page."""
+        """Return what reads around bad sectors: one by one past the page cache if possible, else page by page."""
         fine, granule_bytes = reader, USUAL_ALIGNMENT
         with suppress(OSError):
             path, flags = f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC

@@ -127,7 +127,7 @@ class TemporaryFile:
             self._partial = None
 
     def _remove_leftovers(self) -> None:
-        """Remove what processes of this host that are gone left of the same file."""
+        """Remove temporary files of the same file that dead processes of this host left."""
         pattern = re.compile(
             _PARTIAL.format(name=re.escape(self._name), host=_name_host(), random="[0-9a-f]{8}"), re.DOTALL
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both implementations of the kernels hand out besides the layouts of `deltaimg.arrays`."""
+"""Types that both implementations of the kernels return, besides the layouts of `deltaimg.arrays`."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ TRIM_MODES = ("auto", "none", "full")
 
 @dataclass(frozen=True, slots=True)
 class PruneOptions:
-    """How far a prune goes to free space."""
+    """How much work a prune does to free space."""
 
     max_unused_percent: float = option(
         2.0, percent(0, 100), "Leave packs alone as long as so much of them all is unused.", "--max-unused"

@@ -67,7 +67,7 @@ def load_deletions(
 
 
 def list_orphaned_locks(repository: Repository) -> list[str]:
-    """Return the names of recorded locks whose list is gone."""
+    """Return the names of recorded locks whose list was deleted."""
     names = [found.name for found in repository.objects.list(DELETIONS)]
     return [name for name in names if name.endswith(LOCKS_SUFFIX) and name.removesuffix(LOCKS_SUFFIX) not in names]
 
@@ -90,7 +90,7 @@ def put_deletion(repository: Repository, deletion: Deletion, confirm: Confirm) -
 def record_locks(repository: Repository, locks: DeletionLocks, confirm: Confirm) -> frozenset[str]:
     """Store which locks a list waits for, unless another run has done so; return those that count.
 
-    Locks that are listed once the list is durable are all that matter: a lock that is gone by then is of a run whose
+    Locks that are listed once the list is durable are all that matter: a lock that was released by then is of a run whose
     manifest is there.
     """
     for _ in range(2):

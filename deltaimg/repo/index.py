@@ -142,7 +142,7 @@ class LoadedIndex:
 
     def find_unsound(self, entries: EntryNumbers) -> list[IntegrityError]:
         """Return an error for each of `entries` that cannot be decoded, whatever its pack has."""
-        problem = "needs sources that the index does not have, that need it in turn, or that stand too deep"
+        problem = "needs sources that the index does not have, that need it in turn, or whose chain is too deep"
         unsound = self.entries[entries[self.links.depths[entries] < 0]]
         return [
             IntegrityError(pack_name(self.packs[pack]), offset, f"the record here {problem}")
@@ -170,7 +170,7 @@ def load_index(repository: Repository, without: Collection[str] = ()) -> LoadedI
     A snapshot that needs none of their records is not affected; one that does fails when it is resolved.
 
     Args:
-        without: names of index objects that are not read, as if they were gone.
+        without: names of index objects that are not read, as if they were deleted.
     """
     # Before the index objects: a prune that ends in between takes the list away, but only after what it names.
     lists = [each.objects for each in load_deletions(repository)]

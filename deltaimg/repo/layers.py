@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Map layers: from the maps that a manifest lists to one map of its image, and from a new image to the next layer.
+"""Map layers: overlay the maps that a manifest lists to the map of its image, and store the next layer of a new image.
 
-A manifest lists a full map and those that lie over it, the newest last. Layers are read from the newest down, and of each only
-what no newer one covers is looked at: records that a layer lists and no snapshot needs any more may be gone.
+A manifest lists a full map and the layers over it, the newest last. Layers are read from the newest down, and of each only
+what no newer one covers is used: records that a layer lists and no snapshot needs any more may have been pruned.
 
 Memory  the resolved map, one layer, and what newer ones cover: 16 bytes a run each.
 """
@@ -27,9 +27,9 @@ from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 
 _LAYER_COST_BYTES = 2048
-"""What one more layer to fetch is worth, in bytes of map."""
+"""The cost of fetching one more layer, in bytes of map."""
 _ALLOWANCE_BYTES = MAX_LAYERS * _LAYER_COST_BYTES
-"""By so much the layers over a full map may cost more than another full map, before that is written."""
+"""A new full map is written once the layers over the last one cost this much more than it would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def resolve_map(repository: Repository, manifest: Manifest, table: SlotTable) ->
 def store_layers(
     repository: Repository, numbers: RecordNumbering, runs: Runs, base: ResolvedMap | None, block_count: int
 ) -> NewLayers:
-    """Store what the base's layers do not say of an image: nothing, one more layer, or a new full map.
+    """Store how an image differs from its base: nothing, one more layer, or a new full map.
 
     Args:
         runs: cover the image; as those of the base in slots of `numbers`.

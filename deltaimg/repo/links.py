@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the delta records of an index are encoded against: from each record to the slots of others, and how deep that goes.
+"""What the delta records of an index are encoded against: from each record to the slots of others, and the depth of the chains.
 
 Memory  9 bytes an entry, 8 a link and 4 a run of slots. A delta of 1,000 records has about 40,000 links.
 """

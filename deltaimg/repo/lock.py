@@ -5,7 +5,7 @@
     locks/.maintenance      one at a time: prune, repair, parity
     locks/.reader-<token>   any number: restore, verify, cat. Only the last step of a prune waits for it
 
-A lock whose process is dead is removed by whoever wants it: see `lock_watch`.
+A lock whose process is dead is removed by the next run that needs it: see `lock_watch`.
 
 Always  a lock that was removed stays removed: its holder never writes it again, and `check` raises LockLost.
         That is how a host that was frozen, while others considered it dead, is kept from committing what it can no longer be
@@ -69,7 +69,7 @@ class HeldLock(ABC):
             if self._take():
                 self._start_heart()
         except BaseException:
-            self.release()  # A lock that could not be written may have been made all the same.
+            self.release()  # A lock whose writing failed may exist nevertheless.
             raise
         return self
 
@@ -93,7 +93,7 @@ class HeldLock(ABC):
         except LockLost as lost:
             raise lost from error
         except StoreError:
-            return  # Nothing is known about the lock, and the error stands.
+            return  # Nothing is known about the lock, so the error is raised.
 
     @property
     def holder(self) -> Lock:

@@ -2,8 +2,8 @@
 """Distinguish locks whose holder is dead from those whose holder is active, and remove the former.
 
 A holder of this host, boot and PID namespace is dead when the process table shows it. Where other hosts reach the store as
-well, its heartbeat must stand still for a short time besides: a copy of this virtual machine has the same identity. Any other
-holder must show a heartbeat: its lock is removed when whoever wants it has itself watched nothing change for `patience_s`.
+well, its heartbeat must also stand still for a short time: a copy of this virtual machine has the same identity. Any other
+holder must show a heartbeat: its lock is removed by a run that has itself seen no change for `patience_s`.
 Clocks are never compared, and time counts by the looks that were taken: a watcher that is frozen meanwhile gains no evidence.
 """
 

@@ -109,7 +109,7 @@ class Objects:
         """Store an object that was built already under the digest of its bytes; return that digest and its size.
 
         Args:
-            salt: of `SALT_BYTES`, for tests; random where not given, so that a name never comes back after it was deleted.
+            salt: of `SALT_BYTES`, for tests; random where not given, so that a deleted name is never used again.
         """
         salted = salt_object(parts, secrets.token_bytes(SALT_BYTES) if salt is None else salt)
         digest = name_object(salted)

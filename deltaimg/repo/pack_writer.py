@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fill packs with records and store them, then the signature and index that make the records findable.
 
-One thread stores, so that encoding goes on meanwhile, and so that objects become durable in exactly this order: packs,
+One thread stores, so that encoding continues meanwhile, and so that objects become durable in exactly this order: packs,
 their signature, their index. After every `checkpoint_bytes` such a group is complete: a run that dies later leaves
 records that the next run finds and refers to.
 

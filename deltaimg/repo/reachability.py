@@ -142,7 +142,7 @@ def mark(repository: Repository, without: Collection[str] = ()) -> Reachable:
     The index is loaded each time: a prune marks before it plans, and again before it deletes.
 
     Args:
-        without: names of index objects that are not read, as if they were gone.
+        without: names of index objects that are not read, as if they were deleted.
 
     Raises:
         ReachabilityUnknown: something cannot be read, so that reachability is unknown. StoreError: the store fails.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which copy of a record has the slots that are needed of it: a record may lie in several places, whole and cut."""
+"""Which copy of a record has the slots that are needed: a record may be stored several times, whole and cut."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SlotPieces:
 def place_slots(index: LoadedIndex, wanted: SlotPieces, needed_by: str) -> tuple[SlotPieces, Numbers]:
     """Return pieces with the same slots of the same records, of entries that have them; and which of `wanted` each belongs to.
 
-    The entries of `wanted` are taken where they have the slots. A piece that no entry has whole comes back as single slots.
+    The entries of `wanted` are taken where they have the slots. A piece that no entry has whole is returned as single slots.
 
     Raises:
         IntegrityError: no copy of a record has a slot that the object `needed_by` needs.

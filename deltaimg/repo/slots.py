@@ -2,12 +2,12 @@
 """Numbers for stored blocks: one numbering of slots over the records that a run of the program deals with.
 
 Records get consecutive numbers as they are met, and their slots do, too; slot 0 is a hole and slot 1 zero. Everything about a
-block of an image is then arithmetic on one 32-bit number: its digest stands at `digests[slot]`, its record is found by
+block of an image is then arithmetic on one 32-bit number: its digest is `digests[slot]`, its record is found by
 a binary search.
 
 Memory  5 bytes an index entry, 41 a record, and 16 a slot once digests were asked for: of slots numbered by then, zeros where
         nothing was loaded.
-Always  an array that was taken from a table stays right for the records that it was taken of: numbering more records replaces
+Always  an array that was taken from a table stays valid for the records that it was taken of: numbering more records replaces
         arrays and changes none. Only `load_digests` fills in what was zeros.
 """
 
@@ -206,7 +206,7 @@ class SlotTable(RecordNumbering):
         """Number the records that this run made, in order.
 
         Args:
-            digests: takes the place of this table's own; the new slots' stand behind those that were there.
+            digests: replaces this table's own; those of new slots follow the others.
         """
         assert len(digests) >= self.slot_count + int(counts.sum())
         self._append(record_ids, EntryNumbers(np.full(len(record_ids), -1, np.int64)), counts, is_loaded=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The snapshots of a repository as people see them: manifests, with what was said about them since; and damaged ones."""
+"""The snapshots of a repository: manifests with their annotations, and damaged ones."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class DamagedSnapshot:
-    """A snapshot whose manifest cannot be read, or was damaged and lies in quarantine."""
+    """A snapshot whose manifest cannot be read, or was damaged and is in quarantine."""
 
     ref: SnapshotRef
     error: DeltaimgError
@@ -74,7 +74,7 @@ class DamagedSnapshot:
 
     @property
     def pin_reason(self) -> str | None:
-        """As of a `Snapshot`: what was said is still known."""
+        """As of a `Snapshot`, from its annotation."""
         return self.said.annotation.pinned if self.said.annotation else None
 
 
@@ -105,7 +105,7 @@ def expect_snapshot(repository: Repository, ref: SnapshotRef) -> Iterator[None]:
 
 
 def load_snapshots(repository: Repository, image: str | None = None) -> Iterator[Snapshot | DamagedSnapshot]:
-    """Yield the snapshots of one image or of all, oldest first within an image; one that goes meanwhile is left out."""
+    """Yield the snapshots of one image or of all, oldest first within an image; one that is forgotten meanwhile is left out."""
     names = list_annotations(repository, image)
     quarantined = repository.list_quarantined(image)
     for ref in sorted({*repository.list_snapshots(image), *quarantined}):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which content was verified when: kept in the repository from one `verify` to the next.
 
-Always  this is information for people, and for the choice of what to read next: nothing is trusted or deleted because of it.
+Always  this is information for users, and for the choice of what to read next: nothing is trusted or deleted because of it.
         If it cannot be read it is started again; if it cannot be written, the next `verify` reads the same content again.
 """
 
@@ -85,7 +85,7 @@ class VerifiedShare:
         self._is_verified_now |= is_verified
 
     def save(self) -> None:
-        """Keep it for the next run; raises StoreError. Packs that are gone are left out."""
+        """Keep it for the next run; raises StoreError. Deleted packs are left out."""
         is_known = self._verified_us != NEVER
         known = VerifiedObject(self._digests[is_known], self._verified_us[is_known].astype(np.uint64))
         self._repository.objects.replace(VERIFIED, VERIFIED_NAME, known)

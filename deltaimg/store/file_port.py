@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The few calls through which the local store reaches the operating system.
 
-They stand in one class so that tests can fail each of them in turn, and can record what a power cut would have left.
+They are in one class so that tests can fail each of them in turn, and can record what a power cut would have left.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ class FilePort:
         return os.path.isdir(path)
 
     def stat(self, path: str) -> os.stat_result:
-        """Return what stands at `path`, a link itself where it is one."""
+        """Return the status of `path`, of a symbolic link itself."""
         return os.lstat(path)
 
     def read(self, path: str, offset: int, length: int | None) -> bytes:
         """Return `length` bytes from `offset`, or all to the end; fewer only where the file ends."""
-        # Not to wait for a writer, should a pipe stand in the place of an object.
+        # Not to wait for a writer if there is a pipe in place of an object.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             found = os.fstat(descriptor)

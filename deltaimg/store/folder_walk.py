@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objects below a folder, in order of name, and nothing of what else lies there.
+"""The objects below a folder, in order of name, and no other files.
 
 A link to a folder is followed where objects can lie in it: it was moved to another disk. No other link is.
 """
@@ -33,7 +33,7 @@ def walk(port: FilePort, root: str, prefix: str, layout: Layout) -> Iterator[Obj
     """
     for name, entry, is_folder in _list_entries(port, root, prefix):
         if is_folder and layout.has_folder(name):
-            with suppress(FileNotFoundError):  # gone since it was listed
+            with suppress(FileNotFoundError):  # deleted since it was listed
                 yield from walk(port, root, name, layout)
         elif entry.is_symlink() and _is_missing_folder(layout, name, entry):
             raise dangling_link(name, entry.path)
@@ -76,5 +76,5 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_missing_folder(layout: Layout, name: str, link: os.DirEntry[str]) -> bool:
-    """Return whether a link stands where only a folder can be, and leads nowhere."""
+    """Return whether there is a dangling symbolic link where only a folder can be."""
     return layout.has_folder(name) and not layout.has_object(name) and not os.path.exists(link.path)

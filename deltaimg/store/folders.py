@@ -2,7 +2,7 @@
 """The folders of a local store: made durably, open to those to whom the store's own folder is, and true to their names.
 
 A store whose folder is writable for its group and has the setgid bit is shared by that group: whoever writes to it, and
-whatever their umask says, the group can write what they make. All else follows the umask, but nothing is ever open to
+whatever their umask is, the group can write the new files. All else follows the umask, but nothing is ever open to
 other users: an image holds what its guest keeps secret.
 """
 
@@ -74,7 +74,7 @@ class Folders:
         """Refuse a name that the file system keeps as, or takes for, another one.
 
         Args:
-            is_ours: whether the file was just made, and goes again.
+            is_ours: whether the file was just made, and is to be removed.
         """
         if _KEPT_EVERYWHERE.fullmatch(os.path.basename(path)) or (other := self.find_folded(path)) is None:
             return

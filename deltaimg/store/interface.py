@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the repository asks of the place where its objects are kept."""
+"""What a repository requires of the store of its objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Parts = Sequence[bytes | memoryview]
 """The bytes of one object, in pieces that follow one another."""
 
 Confirm = Callable[[], None]
-"""Raises where what is about to be made visible may not be any more."""
+"""Raises if what is about to become visible must not."""
 
 
 def always() -> None:
@@ -68,7 +68,7 @@ class Store(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of connections; no other call may follow. Twice is no error, and nothing that was put is lost without it."""
+        """Close connections; no other call may follow. Twice is no error, and nothing that was put is lost without it."""
         ...
 
     def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
@@ -105,7 +105,7 @@ class Store(Protocol):
         ...
 
     def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        """Keep an object in the place of what stands under its name, if anything does, and return its size.
+        """Replace the object of this name, if there is one, and return the size of the new one.
 
         At every moment, and after a crash, the name has the old bytes or the new ones, whole. For the few objects that change:
         manifests of which a base was forgotten, lists of what is to be deleted, heartbeats of locks. `confirm` is as in `put`.

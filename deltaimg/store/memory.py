@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dictionary as a store, for tests and experiments; gone with the process."""
+"""A dictionary as a store, for tests and experiments; its objects are lost with the process."""
 
 from __future__ import annotations
 

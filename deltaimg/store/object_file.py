@@ -135,7 +135,7 @@ class ObjectFiles:
         return os.path.join(folder, make_temporary_name(self._writer()))
 
     def _is_taken_away(self, temporary: str) -> bool:
-        """Return whether a file is gone from a folder that is still there."""
+        """Return whether a file was removed from a folder that still exists."""
         return not self._is_there(temporary) and self._port.is_folder(os.path.dirname(temporary))
 
     def _is_there(self, path: str) -> bool:

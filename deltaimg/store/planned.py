@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A store as it would be after changes that are not made: `repair --dry-run` runs on one, and so says what a repair does.
 
-What is put, replaced, moved or deleted is recorded here and seen by whoever reads through it; the store below only is read.
+What is put, replaced, moved or deleted is recorded here and visible to reads through it; the store below is only read.
 
 Memory  a few hundred bytes a changed object; bytes go to a temporary file. Of new packs it keeps both ends, which is all that
         a repair reads of them: a dry run needs no room for the records that the repair would store.

@@ -3,11 +3,11 @@
  * The whole C API of deltaimg's native core. cffi reads this very file, so it holds declarations and comments only.
  *
  * Every function works on the caller's buffers, allocates nothing, keeps no state between calls and may run on any number of
- * threads at once; only those of the section "ranges" do I/O. A result is written only when DIMG_OK comes back, unless its comment says otherwise.
+ * threads at once; only those of the section "ranges" do I/O. A result is written only when DIMG_OK is returned, unless its comment says otherwise.
  *
  * Words: a *block* is `block_bytes` of an image; its *digest* is 16 bytes of keyed BLAKE3, or 16 zero bytes when every byte
  * of the block is zero. A *slot* is a number that stands for stored content: 0 is a hole, 1 is zero, 2 and up are stored
- * blocks whose digests stand at `digests + 16 * slot` in a table (entries 0 and 1 of which are zero).
+ * blocks whose digests are at `digests + 16 * slot` in a table (entries 0 and 1 of which are zero).
  */
 
 typedef enum {
@@ -17,7 +17,7 @@ typedef enum {
     DIMG_BAD_RUNS = 3,       /* runs that overlap, are out of order, are empty, or leave their bounds */
     DIMG_TABLE_FULL = 4,
     DIMG_BAD_SLOT = 5,       /* a slot number outside the digest table */
-    DIMG_DELTA_ENDS = 6,     /* a section of a delta ends too early, or goes on behind the last instruction */
+    DIMG_DELTA_ENDS = 6,     /* a section of a delta ends too early, or continues after the last instruction */
     DIMG_DELTA_BAD_COPY = 7, /* a delta copies from where there is nothing */
     DIMG_DELTA_BAD_LENGTH = 8, /* a delta makes more or fewer bytes than it says */
     DIMG_IO_FAILED = 9,      /* the operating system could not read or write all of a range */
@@ -106,12 +106,12 @@ int dimg_subtract_runs(const dimg_run *runs, size_t run_count, const dimg_run *b
 
 /* ---- match: which slot holds this content? ----
  * `table` is an open-addressing hash table of `capacity` (a power of two) slot numbers, all zero when new, keyed by the
- * digests that stand in `digests` at those slots. The caller owns both and keeps `capacity` at least 8/7 of the entries. A
+ * digests in `digests` at those slots. The caller owns both and keeps `capacity` at least 8/7 of the entries. A
  * digest is random to anyone without the key, so its first bytes are its hash. A table that names a slot not below the number
  * of digests gives BAD_SLOT. */
 
 /* Enter slots [first_slot, first_slot + count) but for 0 and 1; a digest that is there already, or is zero, is left as it
- * was. TABLE_FULL when an entry finds no free place in the whole table; those before it stand entered. BAD_SLOT when the slots
+ * was. TABLE_FULL when an entry finds no free place in the whole table; those before it stay entered. BAD_SLOT when the slots
  * pass digest_count. */
 int dimg_insert_slots(uint32_t *table, size_t capacity, const uint8_t *digests, size_t digest_count, uint32_t first_slot, size_t count);
 
@@ -184,14 +184,14 @@ int dimg_blake2b_blocks(const uint8_t *data, size_t block_count, size_t block_by
 int dimg_md5_blocks(const uint8_t *data, size_t block_count, size_t block_bytes, uint8_t *out_digests);
 
 /* Find old blocks in a new file, at any offset. Each pair of `stretches` (stretch_count * 2 numbers, ascending) is a [start,
- * end) of `data`, searched from front to back: where a window equals an old block it is taken and the search goes on behind it,
+ * end) of `data`, searched from front to back: where a window equals an old block it is taken and the search continues after it,
  * elsewhere the window moves by a byte. `first_position` is where data[0] lies in the new file. Matches are written in order,
  * merged; positions count from data[0].
  *
  * Strong sums of windows that only seemed to match may cost 16 bytes for each byte searched, and a little to begin with: no
  * content makes the search take longer than that; matches may be missed then, but never made up.
  *
- * BUFFER_TOO_SMALL: more than `capacity` matches; those written are good, *out_stretch and *out_position are where to go on.
+ * BUFFER_TOO_SMALL: more than `capacity` matches; those written are good, *out_stretch and *out_position are where to continue.
  * BAD_ARGUMENT: stretches outside `data`, an index that contradicts itself. */
 int dimg_match_blocks(const dimg_block_index *index, const uint8_t *data, size_t data_bytes, uint64_t first_position,
                       const uint64_t *stretches, size_t stretch_count, dimg_block_match *out, size_t capacity,

@@ -194,7 +194,7 @@ class SnapshotContent:
     # -- parts -------------------------------------------------------------------------------------------------------
 
     def _cut_at_records(self) -> Runs:
-        """Return the data runs, none across two records, in order of slot: so each record's stand together."""
+        """Return the data runs, none across two records, in order of slot, so that each record's are adjacent."""
         data = self.runs[self.runs["slot"] >= FIRST_SLOT]
         cut = self.table.cut_at_records(data, self.manifest.object_name)
         return cut[np.argsort(cut["slot"], kind="stable")]
@@ -210,7 +210,7 @@ class SnapshotContent:
         return ranges
 
     def _ranges_of(self, record: RecordNumber) -> Ranges:
-        """Return which parts of a record stand where in the image."""
+        """Return which parts of a record are at which offsets of the image."""
         return self._ranges[self._range_starts[record] : self._range_starts[record + 1]]
 
     def _find_blocks(self, slots: SlotNumbers) -> BlockIndexes:

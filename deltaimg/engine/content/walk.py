@@ -49,7 +49,7 @@ class WalkPlan:
 
 @dataclass(frozen=True, slots=True)
 class WalkedRecords(Generic[Result]):
-    """What became of a group of records: what was made of each that could be expanded, and why the others could not."""
+    """The result of a group of records: what `place` returned for each that was expanded, and why the others were not."""
 
     records: tuple[RecordNumber, ...]
     results: tuple[Result, ...]

@@ -39,7 +39,7 @@ class _Piece:
     length: int = 0
     ops: list[Op] = field(default_factory=list)
     settled: int = 0
-    """How many of the first operations stand for many others."""
+    """How many of the first operations are a sample of all."""
 
 
 @dataclass(frozen=True, slots=True)

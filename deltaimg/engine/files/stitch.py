@@ -84,7 +84,7 @@ class Stitcher:
             yield from self._append_literal(found, start, end)
 
     def finish(self, size_bytes: int) -> Iterator[Op]:
-        """Yield what is left; a file that goes on ends with a hole."""
+        """Yield what is left; the rest of the file is a hole."""
         if size_bytes > self.done:
             yield from self._append(Op(ZERO, size_bytes - self.done))
         if self._waiting is not None:

@@ -2,7 +2,7 @@
 """What a prune will do, decided before anything is changed: which packs are deleted or repacked, what that frees and costs.
 
 Packs in which much is unused are repacked: the records in them that are needed are copied, or *cut*, if only some of their
-slots are needed and that frees enough for what it costs. Deltas may be encoded again besides (`engine/prune/recode_choice.py`).
+slots are needed and that frees enough for what it costs. Deltas may be encoded again as well (`engine/prune/recode_choice.py`).
 
 Made from the reachable slots and the sizes of objects alone; nothing here reads a pack or a signature.
 Memory  a bit a slot, and a few numbers for each record and each object.

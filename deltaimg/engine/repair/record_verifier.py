@@ -61,7 +61,7 @@ def read_record(name: str, offset: int, data: memoryview) -> PackRecord:
 
 
 def find_records(name: str, data: bytes) -> Iterator[PackRecord]:
-    """Yield the good records of a pack: by its footer, or header by header as far as that goes where the footer is damaged."""
+    """Yield the good records of a pack: by its footer, or header by header, as far as possible, if the footer is damaged."""
     view = memoryview(data)
     offsets: list[int] = []
     try:

@@ -70,7 +70,7 @@ def verify(
         seed: makes the choice repeatable.
 
     A snapshot whose manifest, map or digests are damaged is damaged as a whole, and so is one whose manifest is in quarantine;
-    the others are verified all the same. One that is forgotten meanwhile has no result.
+    the others are verified nevertheless. One that is forgotten meanwhile has no result.
 
     Raises:
         LockLost: others considered this run dead, and something that it reads was deleted meanwhile.
@@ -188,7 +188,7 @@ class _Verifier:
         )
 
     def keep_verified_share(self, now: datetime) -> VerifiedSummary:
-        """Record which packs were verified. A repository that cannot be written to is verified all the same."""
+        """Record which packs were verified. A failure to write to the repository is a warning."""
         if self._sees_all:
             is_open = (self._is_needed & ~self._is_verified) | (self._is_source & ~self._is_needed & ~self._is_expanded)
         else:

@@ -137,7 +137,7 @@ ALWAYS_INLINE void prefetch_ahead(const uint8_t *const *inputs, size_t offset)
         __builtin_prefetch((const void *)((uintptr_t)inputs[i] + offset + LANES * DIMG_CHUNK_BYTES));
 }
 
-/* The other way round: lane i of h[0..8) goes to the i-th chaining value, for the first `count` lanes. */
+/* The reverse: lane i of h[0..8) becomes the i-th chaining value, for the first `count` lanes. */
 ALWAYS_INLINE void store_cvs(words h[8], uint8_t *out_cvs, size_t count)
 {
     for (size_t column = 0; column < 2; column++) {

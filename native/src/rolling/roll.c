@@ -23,7 +23,7 @@ enum {
     MD5_BYTES = 16,
     MD5_AHEAD = 8,           /* windows: MD5 of one block takes as long as of eight, and one match is followed by others */
     BISECT_FROM = 8,         /* entries; below, stepping through them is faster */
-    ALLOWANCE_PER_BYTE = 16, /* bytes of strong sums in vain for each byte searched: a large file's share of chance hits */
+    ALLOWANCE_PER_BYTE = 16, /* bytes of strong sums without a match for each byte searched: a large file's share of chance hits */
     FIRST_ALLOWANCE = 64     /* blocks */
 };
 
@@ -34,7 +34,7 @@ typedef struct {
     const uint8_t *data;
     size_t data_bytes;
     uint64_t first_position;
-    uint64_t spent; /* bytes of strong sums in vain */
+    uint64_t spent; /* bytes of strong sums without a match */
     uint64_t searched;
     dimg_block_match *out;
     size_t capacity, count;
@@ -203,7 +203,7 @@ static int add_match(search *s, size_t position, uint32_t block)
     return DIMG_OK;
 }
 
-/* Search windows that begin in [*position, end); stops early only for a status, with *position where to go on. */
+/* Search windows that begin in [*position, end); stops early only for a status, with *position where to continue. */
 static int search_stretch(search *s, size_t *position, size_t end)
 {
     const size_t n = s->index->block_bytes;

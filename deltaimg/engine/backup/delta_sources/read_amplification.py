@@ -54,7 +54,7 @@ class ReadAmplification:
         return max(1, int(most * (1 - _STEEPNESS * excess)))
 
     def note_sources(self, records: npt.NDArray[np.int64]) -> None:
-        """Count what a restore must decode besides, to have `records` as sources; those of this backup are counted already."""
+        """Count what a restore must also decode if `records` are sources; those of this backup are counted already."""
         old = records[records < len(self._is_needed)]
         if self._is_needed[old].all():
             return

@@ -62,7 +62,7 @@ class SimilarImages:
         return len(self._chosen)
 
     def choose(self, referenced: npt.NDArray[np.int64], own: npt.NDArray[np.int64]) -> None:
-        """Look for similar images; call it until there are some, for a first backup finds out as it goes what it refers to.
+        """Look for similar images; call it until there are some: what a first backup refers to is known only during the run.
 
         Args:
             referenced: records of the table that the image refers to so far. own: those that its own cache has anchors of.
