@@ -188,7 +188,7 @@ def find_new(image: Path, log: list[Entry], promises: Promises) -> str:
         apply(device, log)
         with mounted(device) as disk:
             listed = {ref.id for ref in Repository.open(LocalStore(str(disk / "repo"))).list_snapshots()}
-    assert len(listed) == KEPT, "forget has kept what it was told to"
+    assert len(listed) == KEPT, "forget has kept other snapshots than the policy says"
     (new,) = listed - promises.contents.keys()
     return new
 

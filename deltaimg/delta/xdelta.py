@@ -106,7 +106,7 @@ def load_xdelta() -> _Library:
 
 
 def _gives_back(library: _Library) -> bool:
-    """Return whether content that shares half with its source becomes a VCDIFF file shorter than that, and is decoded again."""
+    """Return whether content that shares half with its source becomes a shorter VCDIFF file, from which it is decoded again."""
     source = b"".join(number.to_bytes(4, "little") * 2 for number in range(1, 1025))
     content = source[2048:6144] + source[::-1][:4096]
     try:

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Ranges of a file: what was written comes back, in any order and pieces, and what cannot be done is told by its number. */
+ * Ranges of a file: what was written is read back, in any order and pieces, and a range that fails is returned by its number. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

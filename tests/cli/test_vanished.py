@@ -56,7 +56,7 @@ def test_a_backup_into_the_empty_place_says_so_and_the_old_content_stays(backups
     folder.rename(away)
     before = content_of(backups.repo)
     run = succeed("backup", backups.image, "--image", "vm1", repo=backups.repo)
-    assert "none is there: is a disk not mounted?" in run.err
+    assert "has none now: is a disk not mounted?" in run.err
     assert "had snapshots on" in fail(VANISHED, "prune", repo=backups.repo)
     assert before.items() <= content_of(backups.repo).items()
     for manifest in away.iterdir():

@@ -63,6 +63,11 @@ WORDS = (
     GivenUp(r"(?i)\brelatives\b|\brelative images?\b", "similar images"),
     GivenUp(r"\b(SeenImage|DeltaJudge|SlotPlaces|FreedGroup|RecordProver)\b", "a name that says what it holds"),
     GivenUp(r"(?i)\bno objection\b", "accepts"),
+    GivenUp(r"(?i)\b(some|no|any|every)body('s)?\b", "another process, no run, a user: who is meant"),
+    GivenUp(
+        r"(?i)\bbelieves?\b|\btold\b",
+        "assumes, holds; given, known",
+    ),
     GivenUp(r"(?i)\blearnt\b", "loaded, known"),
     GivenUp(r"(?i)\bhold(s|ing)? .{0,40}\bagainst (its|their|the|what)\b|\bheld against\b", "compare with"),
     GivenUp(r"(?i)\blie(s)? behind\b", "follows"),
@@ -124,6 +129,7 @@ def test_the_patterns_find_what_they_are_for() -> None:
         "proven by their ids", "packs made good by parity", "whole again", "put_aside(name)", "condemned", "is to be had",
         "took this run for dead", "keeping house", "relatives", "DeltaJudge", "has no objection", "anchors were learnt",
         "held against its name", "what lies behind the end",
+        "harms nobody", "code believes", "a plan was told",
     )  # fmt: skip
     unfound = [line for line in lines if not any(re.search(word.pattern, line) for word in WORDS)]
     assert not unfound
