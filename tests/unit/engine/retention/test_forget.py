@@ -78,7 +78,7 @@ def test_the_next_backup_and_verify_go_on_from_what_is_left() -> None:
     history = make_history(5)
     warnings = Warnings()
     forget_ids(history.repository, [history.snapshots[4].id, history.snapshots[2].id], progress=warnings)
-    assert any("the newest snapshot of 'vm1' goes" in message for message in warnings.messages)
+    assert any("the newest snapshot of 'vm1' is forgotten" in message for message in warnings.messages)
     later = back_up_image(history.repository, history.image, clock=FixedClock(history.snapshots[4].manifest.taken_at))
     assert (later.base, later.base_time) == (history.snapshots[3].id, history.snapshots[3].manifest.time)
     assert_restores(history.repository, later, history.image.content)
