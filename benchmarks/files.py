@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Signature, delta and patch between two nights of a guest, against `rdiff`; and `deltaimg.rsync` against pyrsync2.
+"""Signature, delta and patch between two days of a guest, against `rdiff`; and `deltaimg.rsync` against pyrsync2.
 
-    python benchmarks/files.py --work DIR [--guest ext4] [--nights 0,1] [--runs 3]
+    python benchmarks/files.py --work DIR [--guest ext4] [--days 0,1] [--runs 3]
 
 Reads   `DIR/NAME-nightN.raw` of `guests.py`; never changes them.
 Writes  `DIR/trial/` (emptied at the end; 10 GiB, because rdiff writes holes out), `benchmarks/results/DATE-files.md`.
@@ -159,12 +159,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure signature, delta and patch.")
     parser.add_argument("--work", type=Path, default=Path("work-benchmarks"), help="where guests.py put the images")
     parser.add_argument("--guest", default="ext4", help="ext4 or xfs")
-    parser.add_argument("--nights", default="0,1", help="the old night and the new one")
+    parser.add_argument("--days", default="0,1", help="the old day and the new one")
     parser.add_argument("--runs", type=int, default=3, help="repetitions; medians count")
     given = parser.parse_args()
     if shutil.which("rdiff") is None:
         sys.exit("files.py: there is no rdiff here: apt-get install rdiff")
-    old, new = (given.work / f"{given.guest}-night{night}.raw" for night in given.nights.split(","))
+    old, new = (given.work / f"{given.guest}-night{day}.raw" for day in given.days.split(","))
     sys.path.insert(0, str(CHECKOUT))
     folder = given.work / "trial"
     remove(folder)
@@ -178,10 +178,10 @@ def main() -> None:
     lines = [
         f"# Files, {date.today().isoformat()}",
         "",
-        f"`python benchmarks/files.py --work WORK --guest {given.guest} --nights {given.nights} --runs {given.runs}`; "
+        f"`python benchmarks/files.py --work WORK --guest {given.guest} --days {given.days} --runs {given.runs}`; "
         f"{version}, Python {platform.python_version()}. Medians.",
         "",
-        f"{given.guest}, night {given.nights.replace(',', ' to night ')}, {old.stat().st_size >> 30} GiB, sparse:",
+        f"{given.guest}, day {given.days.replace(',', ' to day ')}, {old.stat().st_size >> 30} GiB, sparse:",
         "",
         *files,
         "",

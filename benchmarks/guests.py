@@ -5,7 +5,7 @@
     python benchmarks/guests.py --work DIR [ext4|xfs|mariadb|release|all]
 
 Writes  `DIR/NAME-night0.raw` and on, sparse images at rest, and `DIR/guests.json` saying what they hold; of the database
-        guest's later nights only `NAME-nightN.changes`.
+        guest's later days only `NAME-nightN.changes`.
 Disk    about 15 GiB for ext4 and for xfs, 7 GiB for mariadb, 4 GiB for release.
 Always  runs in mount and process namespaces of its own: nothing stays mounted or running, whatever happens.
         What can be seeded is seeded; package versions are those that the machine's apt offers on the day.
@@ -23,9 +23,9 @@ import time
 from pathlib import Path
 
 from guest.changes import apply_changes, write_changes
+from guest.days import DAYS_OF, MORE_DAYS, Context, Day
 from guest.machine import AptSources, apt_options, apt_sources, run
 from guest.mounted import Guest, alive, mounted
-from guest.nights import MORE_NIGHTS, NIGHTS_OF, Context, Night
 from guest.recipes import RECIPES, Recipe
 
 _MARK = "DIMG_GUESTS_INSIDE"
@@ -57,47 +57,47 @@ def install_tools() -> None:
 
 
 def build(recipe: Recipe, work: Path) -> None:
-    """Build the nights of one guest that are not there yet, each from the night before."""
+    """Build the images of one guest's days that are not there yet, each from that of the day before."""
     sources = apt_sources()
-    for number, night in enumerate(NIGHTS_OF[recipe.name]):
+    for number, day in enumerate(DAYS_OF[recipe.name]):
         target = image_path(work, recipe.name, number)
         if target.exists():
             continue
-        say(f"{recipe.name} night {number} ({night.name}): {night.story}")
+        say(f"{recipe.name} day {number} ({day.name}): {day.story}")
         started = time.monotonic()
         growing = work / f"{recipe.name}-growing.raw"
-        if night.is_installed_anew:
-            install_root(recipe, sources.codename, sources.release + sources.updates * night.has_updates, growing)
+        if day.is_fresh_install:
+            install_root(recipe, sources.codename, sources.release + sources.updates * day.has_updates, growing)
         else:
             copy_sparse(image_path(work, recipe.name, number - 1), growing)
-        live_through(night, Context(recipe, sources, number), growing)
+        live_through(day, Context(recipe, sources, number), growing)
         growing.rename(target)
         if growing.with_suffix(".packages").exists():
             growing.with_suffix(".packages").rename(target.with_suffix(".packages"))
         seconds = round(time.monotonic() - started, 1)
-        note_night(work, recipe, number, seconds)
-        say(f"{recipe.name} night {number} done in {seconds} s, {target.stat().st_blocks * 512 >> 20} MiB")
+        note_day(work, recipe, number, seconds)
+        say(f"{recipe.name} day {number} done in {seconds} s, {target.stat().st_blocks * 512 >> 20} MiB")
     build_more(recipe, sources, work)
 
 
 def build_more(recipe: Recipe, sources: AptSources, work: Path) -> None:
-    """Go on from the last night that is kept whole; of these nights only what each changed is kept."""
-    first = len(NIGHTS_OF[recipe.name])
-    nights = MORE_NIGHTS.get(recipe.name, ())
-    targets = [changes_path(work, recipe.name, first + place) for place in range(len(nights))]
+    """Go on from the last day whose image is kept whole; of these days only what each changed is kept."""
+    first = len(DAYS_OF[recipe.name])
+    days = MORE_DAYS.get(recipe.name, ())
+    targets = [changes_path(work, recipe.name, first + place) for place in range(len(days))]
     if all(target.exists() for target in targets):
         return
     before, growing = work / f"{recipe.name}-before.raw", work / f"{recipe.name}-growing.raw"
     copy_sparse(image_path(work, recipe.name, first - 1), before)
-    for number, (night, target) in enumerate(zip(nights, targets, strict=True), first):
+    for number, (day, target) in enumerate(zip(days, targets, strict=True), first):
         if target.exists():
             apply_changes(target, before)
             continue
         copy_sparse(before, growing)
-        live_through(night, Context(recipe, sources, number), growing)
+        live_through(day, Context(recipe, sources, number), growing)
         blocks = write_changes(before, growing, target)
         growing.rename(before)
-        say(f"{recipe.name} night {number} ({night.name}): {blocks >> 8} MiB changed, kept in {target.name}")
+        say(f"{recipe.name} day {number} ({day.name}): {blocks >> 8} MiB changed, kept in {target.name}")
     before.unlink()
     growing.with_suffix(".packages").unlink(missing_ok=True)
 
@@ -119,13 +119,13 @@ def install_root(recipe: Recipe, codename: str, sources: str, image: Path) -> No
     listed.unlink()
 
 
-def live_through(night: Night, context: Context, image: Path) -> None:
-    """Mount the image, let the night happen, leave the image at rest."""
+def live_through(day: Day, context: Context, image: Path) -> None:
+    """Mount the image, let the day happen, leave the image at rest."""
     with mounted(image, image.with_suffix(".root")) as guest:
-        if night.name == "quiet":
+        if day.name == "quiet":
             return
         with alive(guest):
-            night.change(guest, context)
+            day.change(guest, context)
         guest.trim()
         note_packages(image, guest)
 
@@ -136,7 +136,7 @@ def note_packages(image: Path, guest: Guest) -> None:
 
 
 def packages_of(image: Path) -> set[str]:
-    """The lines that `note_packages` wrote; a quiet night writes none and has those of the night before."""
+    """The lines that `note_packages` wrote; a quiet day writes none and has those of the day before."""
     number = int(image.stem[-1])
     while number and not image.with_suffix(".packages").exists():
         number -= 1
@@ -145,17 +145,17 @@ def packages_of(image: Path) -> set[str]:
     return set(listed.read_text().splitlines()) if listed.exists() else set()
 
 
-def note_night(work: Path, recipe: Recipe, number: int, seconds: float) -> None:
-    """Write one night into guests.json."""
+def note_day(work: Path, recipe: Recipe, number: int, seconds: float) -> None:
+    """Write one day into guests.json."""
     path = work / "guests.json"
     noted = json.loads(path.read_text()) if path.exists() else {}
-    image, night = image_path(work, recipe.name, number), NIGHTS_OF[recipe.name][number]
+    image, day = image_path(work, recipe.name, number), DAYS_OF[recipe.name][number]
     packages, before = packages_of(image), packages_of(image_path(work, recipe.name, max(number - 1, 0)))
     stat = image.stat()
     guest = noted.setdefault("guests", {}).setdefault(recipe.name, {"nights": []})
     guest["nights"] = [noted for noted in guest["nights"] if noted["night"] < number]
     guest["nights"].append({
-        "night": number, "name": night.name, "story": night.story,
+        "night": number, "name": day.name, "story": day.story,
         "apparent_bytes": stat.st_size, "allocated_bytes": stat.st_blocks * 512, "build_s": seconds,
         "packages": len(packages), "packages_changed": len(packages - before),
     })  # fmt: skip
@@ -170,14 +170,14 @@ def copy_sparse(source: Path, target: Path) -> None:
     run(["cp", "--sparse=always", "--reflink=auto", str(source), str(target)])
 
 
-def image_path(work: Path, name: str, night: int) -> Path:
-    """Where a night's image lies."""
-    return work / f"{name}-night{night}.raw"
+def image_path(work: Path, name: str, number: int) -> Path:
+    """Where a day's image lies."""
+    return work / f"{name}-night{number}.raw"
 
 
-def changes_path(work: Path, name: str, night: int) -> Path:
-    """Where what a night changed lies."""
-    return work / f"{name}-night{night}.changes"
+def changes_path(work: Path, name: str, number: int) -> Path:
+    """Where what a day changed lies."""
+    return work / f"{name}-night{number}.changes"
 
 
 def say(text: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Those that keep all nights in one repository and can forget some of them: deltaimg, restic and borg.
+"""Peers that keep all backups in one repository and can forget some of them: deltaimg, restic and borg.
 
 Compression is zstd at level 3 (restic: `auto`, which is zstd's default level). Nothing is encrypted where a keeper can do
 without: borg uses `-e none`; restic always encrypts and cannot be told not to.
@@ -16,26 +16,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from measuring.process import Command
-from peer import CHECKOUT, IMAGE_NAME, Night, Peer, output_of
+from peer import CHECKOUT, IMAGE_NAME, GuestImage, Peer, output_of
 
 
 class Keeper(Peer):
-    """A peer that keeps all nights in one repository, from which any of them can be forgotten."""
+    """A peer that keeps all backups in one repository, from which any of them can be forgotten."""
 
     changes_files = False
     """Whether it writes into files of its repository, so that copies must not share any."""
 
     @abstractmethod
-    def backup_kept(self, state: Path, at: Night, *, is_kept: bool) -> Command:
-        """Back a night up, marked as one that `forget` keeps or not."""
+    def backup_kept(self, state: Path, at: GuestImage, *, is_kept: bool) -> Command:
+        """Back an image up, marked as one that `forget` keeps or not."""
 
     @abstractmethod
     def listing(self, state: Path) -> Command:
         """Print all snapshots as JSON: a list, or an object with the list `archives`."""
 
     @abstractmethod
-    def forget(self, state: Path, nights: Sequence[int]) -> Command:
-        """Forget these nights, all that were not marked as kept."""
+    def forget(self, state: Path, numbers: Sequence[int]) -> Command:
+        """Forget these backups, all that were not marked as kept."""
 
     @abstractmethod
     def forget_all_but(self, state: Path, kept: int, backups: int) -> Command:
@@ -43,7 +43,7 @@ class Keeper(Peer):
 
     @abstractmethod
     def prune(self, state: Path, *, may_repack: bool) -> Command:
-        """Give back what no night needs; without repacking only what can be deleted whole."""
+        """Give back what no backup needs; without repacking only what can be deleted whole."""
 
 
 class Deltaimg(Keeper):
@@ -76,11 +76,11 @@ class Deltaimg(Keeper):
         command = self.command("init", "-r", str(state / "repo"))
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
-    def backup(self, state: Path, at: Night) -> Command:
+    def backup(self, state: Path, at: GuestImage) -> Command:
         options = ("--image", IMAGE_NAME, "-r", str(state / "repo"), "--json")
         return Command(self.command("backup", str(at.image), *options), state, self.environment(state))
 
-    def restore(self, state: Path, target: Path, at: Night) -> Command:
+    def restore(self, state: Path, target: Path, at: GuestImage) -> Command:
         snapshot = f"{IMAGE_NAME}@latest" + (f"~{at.tip - at.number}" if at.tip > at.number else "")
         command = self.command("restore", snapshot, str(target / "guest.raw"), "-r", str(state / "repo"), "--json")
         return Command(command, state, self.environment(state))
@@ -90,17 +90,17 @@ class Deltaimg(Keeper):
         objects = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         return [said["new_bytes"] for said in objects if "new_bytes" in said]
 
-    def proofs(self, state: Path) -> dict[str, Command]:
+    def verify_commands(self, state: Path) -> dict[str, Command]:
         return {"all": self.on(state, "verify"), "tip": self.on(state, "verify", f"{IMAGE_NAME}@latest")}
 
-    def backup_kept(self, state: Path, at: Night, *, is_kept: bool) -> Command:
+    def backup_kept(self, state: Path, at: GuestImage, *, is_kept: bool) -> Command:
         options = ("--tag", "keep") if is_kept else ()
         return self.on(state, "backup", str(at.image), "--image", IMAGE_NAME, *options)
 
     def listing(self, state: Path) -> Command:
         return self.on(state, "snapshots")
 
-    def forget(self, state: Path, nights: Sequence[int]) -> Command:  # noqa: ARG002 - those that have no mark
+    def forget(self, state: Path, numbers: Sequence[int]) -> Command:  # noqa: ARG002 - those that have no mark
         return self.on(state, "forget", IMAGE_NAME, "--keep-tag", "keep")
 
     def forget_all_but(self, state: Path, kept: int, backups: int) -> Command:  # noqa: ARG002 - it counts them itself
@@ -126,25 +126,25 @@ class Restic(Keeper):
         super().prepare(state)
         self._run_now(state, "init")
 
-    def backup(self, state: Path, at: Night) -> Command:
-        arguments = self._command(state, "backup", "--tag", f"night{at.number}", at.image.name)
+    def backup(self, state: Path, at: GuestImage) -> Command:
+        arguments = self._command(state, "backup", "--tag", f"backup{at.number}", at.image.name)
         return Command(arguments, at.image.parent, self._environment())
 
-    def restore(self, state: Path, target: Path, at: Night) -> Command:
-        arguments = self._command(state, "restore", "latest", "--tag", f"night{at.number}", "--target", str(target))
+    def restore(self, state: Path, target: Path, at: GuestImage) -> Command:
+        arguments = self._command(state, "restore", "latest", "--tag", f"backup{at.number}", "--target", str(target))
         return Command(arguments, state, self._environment())
 
-    def proofs(self, state: Path) -> dict[str, Command]:
+    def verify_commands(self, state: Path) -> dict[str, Command]:
         return {"all": self.on(state, "check", "--read-data")}
 
-    def backup_kept(self, state: Path, at: Night, *, is_kept: bool) -> Command:
+    def backup_kept(self, state: Path, at: GuestImage, *, is_kept: bool) -> Command:
         arguments = ("backup", "--tag", "keep" if is_kept else "drop", at.image.name)
         return Command(self._command(state, *arguments), at.image.parent, self._environment())
 
     def listing(self, state: Path) -> Command:
         return self.on(state, "snapshots", "--json")
 
-    def forget(self, state: Path, nights: Sequence[int]) -> Command:  # noqa: ARG002 - those that have no mark
+    def forget(self, state: Path, numbers: Sequence[int]) -> Command:  # noqa: ARG002 - those that have no mark
         return self.on(state, "forget", "--keep-tag", "keep")
 
     def forget_all_but(self, state: Path, kept: int, backups: int) -> Command:  # noqa: ARG002 - it counts them itself
@@ -187,26 +187,26 @@ class Borg(Keeper):
         command = ["borg", "init", "-e", "none", str(state / "repo")]
         subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
 
-    def backup(self, state: Path, at: Night) -> Command:
-        archive = f"{state / 'repo'}::night{at.number}"
+    def backup(self, state: Path, at: GuestImage) -> Command:
+        archive = f"{state / 'repo'}::backup{at.number}"
         command = ("borg", "create", "--compression", "zstd,3", *self._create_options, archive, at.image.name)
         return Command(command, at.image.parent, self._environment(state))
 
-    def restore(self, state: Path, target: Path, at: Night) -> Command:
-        command = ("borg", "extract", "--sparse", f"{state / 'repo'}::night{at.number}")
+    def restore(self, state: Path, target: Path, at: GuestImage) -> Command:
+        command = ("borg", "extract", "--sparse", f"{state / 'repo'}::backup{at.number}")
         return Command(command, target, self._environment(state))
 
-    def proofs(self, state: Path) -> dict[str, Command]:
+    def verify_commands(self, state: Path) -> dict[str, Command]:
         return {"all": self.on(state, "check", "--verify-data", str(state / "repo"))}
 
-    def backup_kept(self, state: Path, at: Night, *, is_kept: bool) -> Command:  # noqa: ARG002 - archives have names
+    def backup_kept(self, state: Path, at: GuestImage, *, is_kept: bool) -> Command:  # noqa: ARG002 - archives have names
         return self.backup(state, at)
 
     def listing(self, state: Path) -> Command:
         return self.on(state, "list", "--json", str(state / "repo"))
 
-    def forget(self, state: Path, nights: Sequence[int]) -> Command:
-        return self.on(state, "delete", str(state / "repo"), *(f"night{night}" for night in nights))
+    def forget(self, state: Path, numbers: Sequence[int]) -> Command:
+        return self.on(state, "delete", str(state / "repo"), *(f"backup{number}" for number in numbers))
 
     def forget_all_but(self, state: Path, kept: int, backups: int) -> Command:
         return self.forget(state, range(backups - kept))

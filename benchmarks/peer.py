@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a peer is: a way to keep a guest's nights, as a few commands.
+"""What a peer is: a way to keep backups of a guest, as a few commands.
 
 A peer keeps all it has below one folder, its *state*: `repo/` is what counts as stored, `cache/` is what it keeps on
-the client. A night's image always lies at the same path, as a guest's disk does, with another inode and time each
-night, so that every peer scans it.
+the client. An image always lies at the same path, as a guest's disk does, with another inode and time for each
+backup, so that every peer scans it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ IMAGE_NAME = "guest"
 
 
 @dataclass(frozen=True, slots=True)
-class Night:
-    """One night of a guest: its image, that of the night before, and the newest night that is kept."""
+class GuestImage:
+    """What one backup reads: its number, the image, that of the backup before, and the number of the newest backup."""
 
     number: int
     image: Path
@@ -33,13 +33,13 @@ class Night:
 
 
 class Peer(ABC):
-    """One way to keep a guest's nights."""
+    """One way to keep backups of a guest."""
 
     name: str
     program: str
     package: str
     version_arguments: tuple[str, ...] = ("--version",)
-    needs_previous = False  # reads the image of the night before
+    needs_previous = False  # reads the image of the backup before
 
     def is_missing(self) -> bool:
         """Whether its program is not installed."""
@@ -55,24 +55,24 @@ class Peer(ABC):
         (state / "repo").mkdir(parents=True)
         (state / "cache").mkdir()
 
-    def make_room(self, state: Path) -> None:  # noqa: B027 - most peers keep every night
-        """Remove what a peer would not keep beside the coming night; not timed."""
+    def make_room(self, state: Path) -> None:  # noqa: B027 - most peers keep every backup
+        """Remove what a peer would not keep beside the coming backup; not timed."""
 
     @abstractmethod
-    def backup(self, state: Path, at: Night) -> Command:
-        """Back a night up."""
+    def backup(self, state: Path, at: GuestImage) -> Command:
+        """Back an image up."""
 
     @abstractmethod
-    def restore(self, state: Path, target: Path, at: Night) -> Command:
-        """Restore a night into the empty folder `target`."""
+    def restore(self, state: Path, target: Path, at: GuestImage) -> Command:
+        """Restore a backup into the empty folder `target`."""
 
-    def proofs(self, state: Path) -> dict[str, Command]:  # noqa: ARG002 - a plain file has nothing to prove it by
-        """Commands that read and prove all that is stored, by the row that they are measured in."""
+    def verify_commands(self, state: Path) -> dict[str, Command]:  # noqa: ARG002 - a plain file has nothing to verify it by
+        """Commands that read and verify all that is stored, by the row that they are measured in."""
         return {}
 
     @staticmethod
     def new_bytes(output: str) -> list[int]:  # noqa: ARG004 - most peers do not say
-        """How much of the image a backup says it encoded anew; empty when it does not say."""
+        """How much of the image a backup says it encoded; empty when it does not say."""
         return []
 
     @staticmethod

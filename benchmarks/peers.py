@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""deltaimg and all that it is measured against; here are those that keep a file a night, and the table of all.
+"""deltaimg and all that it is measured against; here are those that keep a file for each backup, and the table of all.
 
 python benchmarks/peers.py      lists the peers, their versions, and what is missing
 """
@@ -16,26 +16,26 @@ from pathlib import Path
 from keepers import Borg, Deltaimg, Keeper, Restic
 from measuring.files import remove
 from measuring.process import Command
-from peer import Night, Peer
+from peer import GuestImage, Peer
 
 
 class Zstd(Peer):
-    """The whole image through `zstd -3 -T0`, every night anew."""
+    """The whole image through `zstd -3 -T0`, for every backup."""
 
     name = "zstd"
     program = package = "zstd"
 
-    def backup(self, state: Path, at: Night) -> Command:
-        output = str(state / "repo" / f"night{at.number}.zst")
+    def backup(self, state: Path, at: GuestImage) -> Command:
+        output = str(state / "repo" / f"backup{at.number}.zst")
         return Command(("zstd", "-3", "-T0", "-q", "-f", str(at.image), "-o", output), state)
 
-    def restore(self, state: Path, target: Path, at: Night) -> Command:
-        source = str(state / "repo" / f"night{at.number}.zst")
+    def restore(self, state: Path, target: Path, at: GuestImage) -> Command:
+        source = str(state / "repo" / f"backup{at.number}.zst")
         return Command(("zstd", "-d", "--sparse", "-q", source, "-o", str(target / "guest.raw")), state)
 
 
 class Copy(Peer):
-    """`cp --sparse=always`: what reading and writing the image costs. Keeps the newest night only."""
+    """`cp --sparse=always`: what reading and writing the image costs. Keeps the newest backup only."""
 
     name = "cp"
     program = "cp"
@@ -44,10 +44,10 @@ class Copy(Peer):
     def make_room(self, state: Path) -> None:
         remove(state / "repo" / "guest.raw")
 
-    def backup(self, state: Path, at: Night) -> Command:
+    def backup(self, state: Path, at: GuestImage) -> Command:
         return self._copy(at.image, state / "repo" / "guest.raw", state)
 
-    def restore(self, state: Path, target: Path, at: Night) -> Command:
+    def restore(self, state: Path, target: Path, at: GuestImage) -> Command:
         return self._copy(at.image, target / "guest.raw", state)
 
     @staticmethod
@@ -56,49 +56,49 @@ class Copy(Peer):
 
 
 class Xdelta3(Peer):
-    """`xdelta3 -1` over the whole image with a 2 GiB source window; the first night is zstd's."""
+    """`xdelta3 -1` over the whole image with a 2 GiB source window; the first backup is zstd's."""
 
     name = "xdelta3"
     program = package = "xdelta3"
     version_arguments = ("-V",)
     needs_previous = True
 
-    def backup(self, state: Path, at: Night) -> Command:
+    def backup(self, state: Path, at: GuestImage) -> Command:
         if at.number == 0:
             return Zstd().backup(state, at)
         command = ("xdelta3", "-e", "-f", "-1", "-B", "2147483648", "-s", str(at.previous), str(at.image))
-        return Command((*command, str(state / "repo" / f"night{at.number}.vcdiff")), state)
+        return Command((*command, str(state / "repo" / f"backup{at.number}.vcdiff")), state)
 
-    def restore(self, state: Path, target: Path, at: Night) -> Command:
+    def restore(self, state: Path, target: Path, at: GuestImage) -> Command:
         if at.number == 0:
             return Zstd().restore(state, target, at)
-        delta = str(state / "repo" / f"night{at.number}.vcdiff")
+        delta = str(state / "repo" / f"backup{at.number}.vcdiff")
         command = ("xdelta3", "-d", "-B", "2147483648", "-s", str(at.previous), delta, str(target / "guest.raw"))
         return Command(command, state)
 
 
 class Rdiff(Peer):
-    """`rdiff -b 4096` against the night before, its delta through `zstd -3`; the first night is zstd's."""
+    """`rdiff -b 4096` against the backup before, its delta through `zstd -3`; the first backup is zstd's."""
 
     name = "rdiff"
     program = package = "rdiff"
     version_arguments = ("-V",)
     needs_previous = True
 
-    def backup(self, state: Path, at: Night) -> Command:
+    def backup(self, state: Path, at: GuestImage) -> Command:
         if at.number == 0:
             return Zstd().backup(state, at)
-        signature, delta = state / "cache" / "signature", state / "repo" / f"night{at.number}.rdiff.zst"
+        signature, delta = state / "cache" / "signature", state / "repo" / f"backup{at.number}.rdiff.zst"
         script = (
             f"rdiff -f -b 4096 signature {_quoted(at.previous)} {_quoted(signature)}"
             f" && rdiff delta {_quoted(signature)} {_quoted(at.image)} - | zstd -3 -q -f -o {_quoted(delta)}"
         )
         return Command(("sh", "-c", script), state)
 
-    def restore(self, state: Path, target: Path, at: Night) -> Command:
+    def restore(self, state: Path, target: Path, at: GuestImage) -> Command:
         if at.number == 0:
             return Zstd().restore(state, target, at)
-        delta, output = state / "repo" / f"night{at.number}.rdiff.zst", target / "guest.raw"
+        delta, output = state / "repo" / f"backup{at.number}.rdiff.zst", target / "guest.raw"
         script = f"zstd -dcq {_quoted(delta)} | rdiff patch {_quoted(at.previous)} - {_quoted(output)}"
         return Command(("sh", "-c", script), state)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from measuring.judge import OWN_RESTORES
 from measuring.results import Measurement
+from measuring.verdicts import OWN_RESTORES
 
 _COLOURS = {
     "deltaimg": "#000000", "restic": "#e69f00", "borg-fixed": "#56b4e9", "borg-default": "#0072b2", "zstd": "#009e73",
@@ -30,8 +30,8 @@ def draw_all(measurements: Sequence[Measurement], guest: str, folder: Path) -> l
     restores = [one for one in measurements if one.task == "restore" and one.row not in OWN_RESTORES]
     drawn = []
     for name, chosen, column, title, unit in (
-        ("stored", backups, "stored_bytes", "Bytes stored per night", "MiB, log scale"),
-        ("time", backups, "wall_s", "Backup time per night", "seconds, log scale"),
+        ("stored", backups, "stored_bytes", "Bytes stored per backup", "MiB, log scale"),
+        ("time", backups, "wall_s", "Time per backup", "seconds, log scale"),
         ("restore", restores, "wall_s", "Restore time", "seconds, log scale"),
     ):
         measured = [one for one in chosen if one.is_measured]
@@ -45,15 +45,15 @@ def draw_all(measurements: Sequence[Measurement], guest: str, folder: Path) -> l
 
 
 def _bars(axes: Axes, measurements: Sequence[Measurement], column: str, title: str, unit: str) -> None:
-    """Groups of bars: a group a night, a bar a peer."""
-    nights = list(dict.fromkeys((one.night, one.row) for one in measurements))
+    """Groups of bars: a group a backup, a bar a peer."""
+    groups = list(dict.fromkeys((one.number, one.row) for one in measurements))
     peers = [peer for peer in _COLOURS if any(one.peer == peer for one in measurements)]
     scale = 1 << 20 if column == "stored_bytes" else 1
     width = 0.84 / len(peers)
     for place, peer in enumerate(peers):
-        values = {(one.night, one.row): one.median(column) / scale for one in measurements if one.peer == peer}
-        left = [index - 0.42 + (place + 0.5) * width for index in range(len(nights))]
-        heights = [max(values.get(night, 0.0), _TINY[column]) for night in nights]
+        values = {(one.number, one.row): one.median(column) / scale for one in measurements if one.peer == peer}
+        left = [index - 0.42 + (place + 0.5) * width for index in range(len(groups))]
+        heights = [max(values.get(group, 0.0), _TINY[column]) for group in groups]
         colour, hatch = _COLOURS[peer], _HATCHES.get(peer, "")
         axes.bar(left, heights, width, label=peer, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
         for x, height in zip(left, heights, strict=True):
@@ -61,7 +61,7 @@ def _bars(axes: Axes, measurements: Sequence[Measurement], column: str, title: s
                           xytext=(0, 2), textcoords="offset points")  # fmt: skip
     axes.set_yscale("log")
     axes.margins(y=0.16)
-    axes.set_xticks(range(len(nights)), [f"{number}\n{row}" for number, row in nights])
+    axes.set_xticks(range(len(groups)), [f"{number}\n{row}" for number, row in groups])
     axes.set(title=title, ylabel=unit)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from guest.nights import rows_of
-from measuring.judge import judge
-from measuring.judge_year import judge_year
+from guest.days import rows_of
 from measuring.results import Measurement, read_csv
-from measuring.tables import markdown, night_table, restore_table, task_table, verdict_table
+from measuring.tables import backup_table, markdown, restore_table, task_table, verdict_table
+from measuring.verdicts import guest_verdicts
+from measuring.year_verdicts import year_verdicts
 from plots import draw_all
 from summary import GUEST as SUMMARY_GUEST
 from summary import draw_summary, summary_table
@@ -30,14 +30,14 @@ _START, _END = "<!-- benchmarks: generated from here -->", "<!-- benchmarks: gen
 _INTRODUCTION = """<!-- SPDX-License-Identifier: Apache-2.0 -->
 # Benchmarks
 
-Real guests over their nights, deltaimg and its peers in the same run. How to repeat it is in
+Real guests over their days, deltaimg and its peers in the same run. How to repeat it is in
 [benchmarks/README.md](../benchmarks/README.md).
 
 How it is measured: images and repositories are read once before each measurement, so that all start with a warm page
 cache; the disk is synced before and after, outside the timing (what a peer leaves for the disk to do is the column
 `sync s`). Peers take turns within each repetition. Figures are medians, all runs are beside them and in the CSV files.
 CPU and peak memory are of the command's whole tree of processes (memory: of the largest one). Stored is what the
-repository grew by, files' sizes summed. Each restored image is compared with the night's by `cmp`. Compression is zstd
+repository grew by, files' sizes summed. Each restored image is compared with the one backed up by `cmp`. Compression is zstd
 at level 3; borg runs unencrypted, restic cannot. Times of different machines do not compare.
 
 """
@@ -50,9 +50,9 @@ def guest_section(measurements: Sequence[Measurement], machine: dict[str, Any], 
         return _year_section(measurements, machine)
     lines = [f"## Guest {guest}", "", *_conditions(measurements, machine), ""]
     if machine["nights"]:
-        lines += ["### Its nights", "", *_nights(machine["nights"]), ""]
-    lines += ["### What must be", "", *verdict_table(judge(measurements, rows_of(guest))), ""]
-    lines += ["### Backups", "", *night_table(measurements), "", "### Restores", "", *restore_table(measurements), ""]
+        lines += ["### Its days", "", *_days(machine["nights"]), ""]
+    lines += ["### What must be", "", *verdict_table(guest_verdicts(measurements, rows_of(guest))), ""]
+    lines += ["### Backups", "", *backup_table(measurements), "", "### Restores", "", *restore_table(measurements), ""]
     lines += ["### Other tasks", "", *task_table(measurements), ""]
     for path in plots:
         lines += [f"![{path.stem.replace('-', ' ')}](images/{path.name})", ""]
@@ -62,8 +62,8 @@ def guest_section(measurements: Sequence[Measurement], machine: dict[str, Any], 
 def _year_section(measurements: Sequence[Measurement], machine: dict[str, Any]) -> list[str]:
     """Everything about the long chain."""
     scale = machine["guest"].split("-")[1]
-    lines = [f"## A year of nights, at 1/{scale} of the size", "", *_conditions(measurements, machine), ""]
-    lines += ["### What must be", "", *verdict_table(judge_year(measurements)), ""]
+    lines = [f"## A year of backups, at 1/{scale} of the size", "", *_conditions(measurements, machine), ""]
+    lines += ["### What must be", "", *verdict_table(year_verdicts(measurements)), ""]
     return [*lines, "### All tasks", "", *task_table(measurements), ""]
 
 
@@ -80,12 +80,12 @@ def _conditions(measurements: Sequence[Measurement], machine: dict[str, Any]) ->
     ]
 
 
-def _nights(nights: Sequence[dict[str, Any]]) -> list[str]:
+def _days(days: Sequence[dict[str, Any]]) -> list[str]:
     rows = [
         (str(one["night"]), one["name"], one["story"], str(one["allocated_bytes"] >> 20), str(one["packages_changed"]))
-        for one in nights
+        for one in days
     ]
-    return markdown(("night", "name", "what happened", "allocated MiB", "packages changed"), rows)
+    return markdown(("day", "name", "what happened", "allocated MiB", "packages changed"), rows)
 
 
 def newest_results(folder: Path) -> dict[str, Path]:

@@ -7,7 +7,7 @@
 Reads   `DIR/NAME-nightN.raw`; never changes them.
 Writes  `DIR/trial/` (emptied at the end), `benchmarks/results/DATE-GUEST.csv` and `.json` (machine and versions), after
         each step; rows measured earlier on the same day stay there, so that a campaign can be run in parts.
-Rows    the guest's nights (full, ordinary, upgrade, quiet, repack, new-data, release), all peers; restore (of the first
+Rows    the guest's days (full, ordinary, upgrade, quiet, repack, new-data, release), all peers; restore (of the first
         and the last of these); verify (all that is stored then); forget (all but two, and prune); and deltaimg's own:
         digest, start-up, chain, deep (of the mariadb guest), memory. Without --rows: all that the guest has but memory
         (30 GiB of disk).
@@ -23,22 +23,22 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from guest.nights import MORE_NIGHTS, NIGHTS_OF, rows_of
+from guest.days import DAYS_OF, MORE_DAYS, rows_of
 from keepers import Deltaimg
 from measuring.campaign import Campaign, Setting, say
 from measuring.deep_rows import run_deep
 from measuring.files import remove
-from measuring.judge import judge
 from measuring.own_rows import run_chain, run_digest, run_memory, run_start_up
 from measuring.process import CommandError
 from measuring.results import Measurement
 from measuring.store_results import ResultFile, describe_machine
-from measuring.tables import night_table, restore_table, task_table, verdict_table
+from measuring.tables import backup_table, restore_table, task_table, verdict_table
+from measuring.verdicts import guest_verdicts
 from peer import CHECKOUT, Peer
 from peers import PEERS, USUAL_PEERS, install_missing
 
 _OWN_ROWS = ("digest", "start-up", "chain", "deep", "memory")
-_ALL_ROWS = tuple(dict.fromkeys(row for guest in NIGHTS_OF for row in rows_of(guest)))
+_ALL_ROWS = tuple(dict.fromkeys(row for guest in DAYS_OF for row in rows_of(guest)))
 _ROWS = (*_ALL_ROWS, "restore", "verify", "forget", *_OWN_ROWS)
 
 
@@ -46,11 +46,11 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line; names that do not exist end the run before it starts."""
     parser = argparse.ArgumentParser(description="Measure deltaimg and its peers.")
     parser.add_argument("--work", type=Path, default=Path("work-benchmarks"), help="where guests.py put the images")
-    parser.add_argument("--guest", default="ext4", choices=list(NIGHTS_OF))
+    parser.add_argument("--guest", default="ext4", choices=list(DAYS_OF))
     parser.add_argument("--runs", type=int, default=3, help="repetitions; medians are judged")
     parser.add_argument("--rows", type=_names(_ROWS), default=None, help=",".join(_ROWS))
     parser.add_argument("--peers", type=_names(tuple(PEERS)), default=USUAL_PEERS, help=",".join(PEERS))
-    parser.add_argument("--restore-nights", type=_names(tuple("012345")), default=None, help="default: first and last")
+    parser.add_argument("--restore-backups", type=_names(tuple("012345")), default=None, help="default: first and last")
     parser.add_argument("--results", type=Path, default=CHECKOUT / "benchmarks" / "results")
     given = parser.parse_args()
     possible = rows_for(given.guest)
@@ -62,26 +62,26 @@ def parse_arguments() -> argparse.Namespace:
 
 def rows_for(guest: str) -> tuple[str, ...]:
     """The rows that can be measured on a guest."""
-    here = {"digest": "quiet" in rows_of(guest), "deep": guest in MORE_NIGHTS}
+    here = {"digest": "quiet" in rows_of(guest), "deep": guest in MORE_DAYS}
     return tuple(row for row in (*rows_of(guest), "restore", "verify", "forget", *_OWN_ROWS) if here.get(row, True))
 
 
 def measure_all(setting: Setting, peers: Sequence[Peer], given: argparse.Namespace) -> Iterator[list[Measurement]]:
     """Run the rows asked for, the shared ones first; yield what each step found."""
-    nights = [number for number, row in enumerate(setting.rows) if row in given.rows]
+    numbers = [number for number, row in enumerate(setting.rows) if row in given.rows]
     campaign = Campaign(setting, peers)
-    if nights:
-        yield campaign.run_nights(given.rows)
+    if numbers:
+        yield campaign.run_backups(given.rows)
     elif {"restore", "verify", "forget"} & set(given.rows):
-        nights = [0, len(setting.rows) - 1]
-        campaign.run_nights([setting.rows[night] for night in nights])
+        numbers = [0, len(setting.rows) - 1]
+        campaign.run_backups([setting.rows[number] for number in numbers])
     if "restore" in given.rows:
-        restored = [int(night) for night in given.restore_nights or {nights[0], nights[-1]}]
-        yield campaign.run_restores(sorted(restored), nights[-1])
+        restored = [int(number) for number in given.restore_backups or {numbers[0], numbers[-1]}]
+        yield campaign.run_restores(sorted(restored), numbers[-1])
     if "verify" in given.rows:
-        yield campaign.run_verifies(nights[-1])
+        yield campaign.run_verifies(numbers[-1])
     if "forget" in given.rows:
-        yield campaign.run_forget(nights[-1])
+        yield campaign.run_forget(numbers[-1])
     deltaimg = next((peer for peer in peers if isinstance(peer, Deltaimg)), None)
     if deltaimg:
         yield from measure_own(setting, deltaimg, given.rows)
@@ -116,14 +116,14 @@ def main() -> None:
     missing = install_missing(chosen)
     for peer in missing:
         say(f"{peer.name} is missing and cannot be installed: its rows stay empty")
-    # As an installation does. Where the environment forbids Python to keep what it compiles, each command would compile anew.
+    # As an installation does. Where the environment forbids Python to keep what it compiles, each command would compile again.
     compileall.compile_dir(CHECKOUT / "deltaimg", quiet=1)
     remove(setting.trial)
     setting.trial.mkdir(parents=True)
     options = f"--guest {given.guest} --runs {given.runs} --rows {','.join(given.rows)} --peers {','.join(given.peers)}"
     machine = describe_machine(given.guest, given.runs, f"python benchmarks/run.py --work WORK {options}")
     machine["missing"] = [peer.name for peer in missing]
-    machine["nights"] = _nights_of(given.work / "guests.json", given.guest)
+    machine["nights"] = _days_of(given.work / "guests.json", given.guest)
     results = ResultFile(given.results, machine, {str(setting.work): "WORK", str(CHECKOUT): "."})
     try:
         for found in measure_all(setting, [peer for peer in chosen if peer not in missing], given):
@@ -131,7 +131,12 @@ def main() -> None:
     finally:
         remove(setting.trial)
     found = results.found
-    tables = (night_table(found), restore_table(found), task_table(found), verdict_table(judge(found, setting.rows)))
+    tables = (
+        backup_table(found),
+        restore_table(found),
+        task_table(found),
+        verdict_table(guest_verdicts(found, setting.rows)),
+    )
     print("\n\n".join("\n".join(table) for table in tables))
     if any(0 in one.equal for one in found):
         sys.exit("run.py: a restored image was not equal")
@@ -150,8 +155,8 @@ def _names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def _nights_of(path: Path, guest: str) -> object:
-    """What guests.json says about the nights, if it is there."""
+def _days_of(path: Path, guest: str) -> object:
+    """What guests.json says about the days, if it is there."""
     noted = json.loads(path.read_text()) if path.exists() else {}
     return noted.get("guests", {}).get(guest, {}).get("nights", [])
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Seeded synthetic images: a chain of 200 nights of small edits, a year of nights, and a huge sparse image.
+"""Seeded synthetic images: a chain of 200 states with small edits between them, a year of states, and a huge sparse image.
 
 Writes  sparse files; nothing but numpy is needed, the same seed gives the same bytes.
 Memory  a few tens of MB, whatever the image's size.
 
     python benchmarks/synthetic.py sparse PATH [--apparent-gib 1024] [--data-gib 20]
-    python benchmarks/synthetic.py chain PATH [--nights 200]     (writes the last night)
+    python benchmarks/synthetic.py chain PATH [--backups 200]    (writes the last state)
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _TOKENS = 4096
 _POOL_BLOCKS = 16_384
 
 
-def chain_nights(
-    path: Path, *, seed: int, nights: int, image_bytes: int = 2 << 30, data_bytes: int = 1 << 30, edits: int = 400
+def chain_states(
+    path: Path, *, seed: int, states: int, image_bytes: int = 2 << 30, data_bytes: int = 1 << 30, edits: int = 400
 ) -> Iterator[int]:
-    """Yield each night's number once `path` holds that night: 0 is the first fill, then small edits in place.
+    """Yield each state's number once `path` holds that state: 0 is the first fill, then small edits in place.
 
     An edit rewrites 1 to 8 blocks at a random place of the data; half of the edits fall in its first tenth, as those
     of a database's hot tables do. Two in three edits change a part of each block, the others all of it.
@@ -40,17 +40,17 @@ def chain_nights(
     sparse_image(path, seed=seed, apparent_bytes=image_bytes, data_bytes=data_bytes)
     places = np.array(_data_blocks(path), np.int64)
     yield 0
-    for night in range(1, nights + 1):
+    for number in range(1, states + 1):
         with path.open("r+b", buffering=0) as file:
             for _ in range(edits):
                 _edit(file, random, content, places)
-        yield night
+        yield number
 
 
-def year_nights(path: Path, *, seed: int, nights: int, image_bytes: int, data_bytes: int) -> Iterator[int]:
-    """Yield each night's number once `path` holds that night: 0 is the first fill, then files changed and replaced.
+def year_states(path: Path, *, seed: int, states: int, image_bytes: int, data_bytes: int) -> Iterator[int]:
+    """Yield each state's number once `path` holds that state: 0 is the first fill, then files changed and replaced.
 
-    For each 10 GiB of data a night changes parts of 16 to 128 neighbouring blocks in 16 places, half of them in the
+    For each 10 GiB of data a state changes parts of 16 to 128 neighbouring blocks in 16 places, half of them in the
     first tenth, and replaces 64 to 256 blocks in 4 others; always once at least.
     """
     random = np.random.default_rng([seed, 1])  # not the stream that the first fill comes from
@@ -59,7 +59,7 @@ def year_nights(path: Path, *, seed: int, nights: int, image_bytes: int, data_by
     places = np.array(_data_blocks(path), np.int64)
     share = data_bytes / (10 << 30)
     yield 0
-    for night in range(1, nights):
+    for number in range(1, states):
         with path.open("r+b", buffering=0) as file:
             for _ in range(max(1, round(16 * share))):
                 _edit(file, random, content, places, blocks=(16, 129))
@@ -68,7 +68,7 @@ def year_nights(path: Path, *, seed: int, nights: int, image_bytes: int, data_by
                 for place in places[first : first + int(random.integers(64, 257))].tolist():
                     file.seek(place * BLOCK_BYTES)
                     file.write(content.take(1))
-        yield night
+        yield number
 
 
 def sparse_image(
@@ -191,10 +191,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--apparent-gib", type=int, default=1024)
     parser.add_argument("--data-gib", type=int, default=20)
-    parser.add_argument("--nights", type=int, default=200)
+    parser.add_argument("--backups", type=int, default=200)
     given = parser.parse_args()
     if given.kind == "chain":
-        for _ in chain_nights(given.path, seed=given.seed, nights=given.nights):
+        for _ in chain_states(given.path, seed=given.seed, states=given.backups):
             pass
     else:
         sparse_image(

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a long chain: forget, prune, check. A year of nights of a synthetic image, restic and borg on the same nights.
+"""Measure a long chain: forget, prune, check. A year of backups of a synthetic image, restic and borg on the same ones.
 
     python benchmarks/year.py --work DIR [--scale 1] [--runs 3] [--rows prune,forget,...] [--peers deltaimg,restic,...]
 
 Writes  `DIR/year-N/`: the year's image and repositories at one Nth of the size, which a later run goes on with or uses
         again, and `DIR/trial/`, emptied at the end; `benchmarks/results/DATE-year-N.csv` and `.json` after each row.
-Rows    prune   forget 300 of 365 nights and prune, without and with repacking; space against a fresh repository of the
-                nights that stay. 64 GiB with 10 GiB of data at scale 1, an Nth of both at scale N; all peers
+Rows    prune   forget 300 of 365 backups and prune, without and with repacking; space against a fresh repository of the
+                backups that stay. 64 GiB with 10 GiB of data at scale 1, an Nth of both at scale N; all peers
         forget  one snapshot in the middle of a chain, of as much data and of a tenth of it
         check   1,000 snapshots of four images
         memory  prune and check of a repository whose metadata describes 1 TiB of data, an Nth of it at scale N
@@ -26,12 +26,12 @@ from pathlib import Path
 from keepers import Keeper
 from measuring.campaign import say
 from measuring.files import remove
-from measuring.judge_year import judge_year
 from measuring.process import CommandError
 from measuring.results import Measurement
 from measuring.store_results import ResultFile, describe_machine
 from measuring.tables import task_table, verdict_table
 from measuring.year_rows import Year, run_check, run_forget, run_prune, run_prune_memory
+from measuring.year_verdicts import year_verdicts
 from peer import CHECKOUT
 from peers import PEERS, YEAR_PEERS, install_missing
 
@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure forget, prune and check on a long chain.")
     parser.add_argument("--work", type=Path, default=Path("work-benchmarks"), help="where images and repositories go")
     parser.add_argument("--scale", type=int, default=1, help="divide the sizes by this; the result says so")
-    parser.add_argument("--nights", type=int, default=365, help="of the row prune")
+    parser.add_argument("--backups", type=int, default=365, help="of the row prune")
     parser.add_argument("--runs", type=int, default=3, help="repetitions; medians are judged")
     parser.add_argument("--rows", type=lambda text: text.split(","), default=list(_ROWS), help=",".join(_ROWS))
     parser.add_argument("--peers", type=lambda text: text.split(","), default=list(YEAR_PEERS), help="of the row prune")
@@ -57,10 +57,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, write, print."""
     given = parse_arguments()
-    year = Year(given.work.resolve(), given.scale, given.nights, given.runs)
+    year = Year(given.work.resolve(), given.scale, given.backups, given.runs)
     peers = [peer for name in given.peers if isinstance(peer := PEERS[name], Keeper)]
     missing = install_missing(peers)
-    options = f"--scale {given.scale} --nights {given.nights} --runs {given.runs} --rows {','.join(given.rows)}"
+    options = f"--scale {given.scale} --backups {given.backups} --runs {given.runs} --rows {','.join(given.rows)}"
     command = f"python benchmarks/year.py --work WORK {options} --peers {','.join(given.peers)}"
     machine = describe_machine(year.guest, given.runs, command)
     machine["missing"] = [peer.name for peer in missing]
@@ -84,7 +84,7 @@ def main() -> None:
                 remove(year.trial)
     finally:
         remove(year.trial)
-    print("\n".join([*task_table(results.found), "", *verdict_table(judge_year(results.found))]))
+    print("\n".join([*task_table(results.found), "", *verdict_table(year_verdicts(results.found))]))
     if any("failed" in one.note for one in results.found):
         sys.exit("year.py: a row failed")
 

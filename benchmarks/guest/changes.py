@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A night kept as what it changed: many nights of one guest in the space of a few images.
+"""A day kept as what it changed: many days of one guest in the space of a few images.
 
 Writes  `GUEST-nightN.changes`: one zstd frame of a head (counts of runs written and runs punched), the runs as pairs of
         first block and count, and the bytes of the runs written.
-Always  a night's changes, applied to the image of the night before, give its image bit for bit, holes where holes were.
+Always  a day's changes, applied to the image of the day before, give its image bit for bit, holes where holes were.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def write_changes(before: Path, after: Path, target: Path) -> int:
 
 
 def apply_changes(changes: Path, image: Path) -> None:
-    """Turn the image of the night before into that of the night that `changes` is of, in place."""
+    """Turn the image of the day before into that of the day that `changes` is of, in place."""
     with changes.open("rb") as file, image.open("r+b", buffering=0) as into:
         stream = zstandard.ZstdDecompressor().stream_reader(file)
         counts = np.frombuffer(_take(stream, 16), np.int64).tolist()

@@ -26,7 +26,7 @@ _MESSAGES = (
 
 
 class ContentMaker:
-    """Makes the files of one night from one seed."""
+    """Makes the files of one day from one seed."""
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)

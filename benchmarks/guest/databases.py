@@ -20,7 +20,7 @@ from guest.mounted import Guest
 
 
 class Database(Protocol):
-    """What the nights ask of a database."""
+    """What the days ask of a database."""
 
     def load(self, guest: Guest, *, seed: int) -> None:
         """Create the tables and fill them, once."""

@@ -16,7 +16,7 @@ _COMMON = (
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One guest. `packages_later` arrive on the night of much new data; one without a database is never used."""
+    """One guest. `packages_later` arrive on the day of much new data; one without a database is never used."""
 
     name: str
     seed: int
@@ -68,7 +68,7 @@ _MARIADB = Recipe(
 _RELEASE = Recipe(
     name="release",
     seed=7,
-    mkfs=("mkfs.ext4", "-q", "-F"),  # a release image is made anew each time, its identifiers, too
+    mkfs=("mkfs.ext4", "-q", "-F"),  # a release image is made again each time, its identifiers, too
     packages=(*_COMMON, "apache2", "bind9-dnsutils", "build-essential", "cloud-init", "curl", "git", "nginx",
               "php-cli", "php-fpm", "postgresql", "python3-django", "sudo", "tcpdump", "tmux", "unattended-upgrades"),
     packages_later=(),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the benchmarks measure: processes, nights, restores, results and what they must reach."""
+"""How the benchmarks measure: processes, backups, restores, results and what they must reach."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One guest's nights through all peers: backups night after night, then restores.
+"""One guest's days through all peers: backups day after day, then restores.
 
 Always  peers take turns within a repetition (A B C, A B C), so that a drift of the machine hits all alike. Images and
-        repositories are warm in the page cache before each measurement, the disk is at rest. To repeat a night, a
-        peer's state is put back to what it was before that night; none of that is timed.
+        repositories are warm in the page cache before each measurement, the disk is at rest. To repeat a backup, a
+        peer's state is put back to what it was before it; none of that is timed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from guest.nights import rows_of
+from guest.days import rows_of
 from keepers import Keeper
-from peer import Night, Peer
+from peer import GuestImage, Peer
 
 from measuring.files import allocated_bytes, are_equal, copy_tree, remove, stored_bytes, warm
 from measuring.process import Command, CommandError, add_samples, measure
@@ -37,12 +37,12 @@ class Setting:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The row that each of the guest's nights fills."""
+        """The row that each of the guest's days fills."""
         return rows_of(self.guest)
 
-    def image(self, night: int) -> Path:
-        """The image of a night."""
-        return self.work / f"{self.guest}-night{night}.raw"
+    def image(self, number: int) -> Path:
+        """The image of a day."""
+        return self.work / f"{self.guest}-night{number}.raw"
 
     def state(self, peer: Peer) -> Path:
         """A peer's repository and cache."""
@@ -57,37 +57,37 @@ class Campaign:
         self._peers = list(peers)
         self._versions = {peer.name: peer.version() for peer in peers}
 
-    def run_nights(self, rows: Iterable[str]) -> list[Measurement]:
-        """Back up all nights up to the last one asked for; nights that nobody asked for run once, unrecorded."""
+    def run_backups(self, rows: Iterable[str]) -> list[Measurement]:
+        """Back up all days up to the last one asked for; those that nobody asked for run once, unrecorded."""
         wanted = [number for number, row in enumerate(self._setting.rows) if row in rows]
         found: list[Measurement] = []
         for peer in self._peers:
             peer.prepare(self._setting.state(peer))
         for number in range(max(wanted) + 1):
-            measured = self._run_night(number, self._setting.runs if number in wanted else 1)
+            measured = self._run_backup(number, self._setting.runs if number in wanted else 1)
             found += measured if number in wanted else []
         return found
 
-    def run_restores(self, nights: Iterable[int], tip: int) -> list[Measurement]:
-        """Restore the nights asked for, each as often as `runs` says."""
+    def run_restores(self, numbers: Iterable[int], tip: int) -> list[Measurement]:
+        """Restore the backups asked for, each as often as `runs` says."""
         found: list[Measurement] = []
-        for number in nights:
+        for number in numbers:
             table = self._table("restore", number)
             for repetition in range(self._setting.runs):
                 for peer in list(self._peers):
-                    self._restore(peer, table[peer.name], self._night(number, self._setting.image(number), tip))
-                say(f"restore of night {number}, repetition {repetition + 1} done")
+                    self._restore(peer, table[peer.name], self._image_of(number, self._setting.image(number), tip))
+                say(f"restore of backup {number}, repetition {repetition + 1} done")
             found += table.values()
         return found
 
     def run_verifies(self, tip: int) -> list[Measurement]:
-        """Let each keeper read and prove all that it has stored, and deltaimg the newest night alone, too."""
+        """Let each keeper read and verify all that it has stored, and deltaimg the newest snapshot alone, too."""
         found: dict[tuple[str, str], Measurement] = {}
         for repetition in range(self._setting.runs):
             for peer in list(self._peers):
-                for row, command in peer.proofs(self._setting.state(peer)).items():
+                for row, command in peer.verify_commands(self._setting.state(peer)).items():
                     one = Measurement(self._setting.guest, "verify", row, tip, peer.name, self._versions[peer.name])
-                    self._prove(peer, found.setdefault((row, peer.name), one), command)
+                    self._verify(peer, found.setdefault((row, peer.name), one), command)
             say(f"verify, repetition {repetition + 1} done")
         return list(found.values())
 
@@ -118,7 +118,7 @@ class Campaign:
             say(f"forget by {peer.name} done")
         return found
 
-    def _prove(self, peer: Peer, into: Measurement, command: Command) -> None:
+    def _verify(self, peer: Peer, into: Measurement, command: Command) -> None:
         warm(self._setting.state(peer))
         into.command = str(command)
         try:
@@ -126,19 +126,19 @@ class Campaign:
         except CommandError as failure:
             into.note = f"failed: {str(failure)[-300:]}"
 
-    def _run_night(self, number: int, runs: int) -> list[Measurement]:
+    def _run_backup(self, number: int, runs: int) -> list[Measurement]:
         table = self._table("backup", number)
-        at = self._night(number, self._linked(number), number)
+        at = self._image_of(number, self._linked(number), number)
         for repetition in range(runs):
             for peer in list(self._peers):
                 self._put_back(peer, repetition, runs)
                 self._backup(peer, table[peer.name], at)
         for peer in self._peers:
             remove(self._aside(peer))
-        say(f"night {number} ({self._setting.rows[number]}) backed up, {runs} runs")
+        say(f"day {number} ({self._setting.rows[number]}) backed up, {runs} runs")
         return list(table.values())
 
-    def _backup(self, peer: Peer, into: Measurement, at: Night) -> None:
+    def _backup(self, peer: Peer, into: Measurement, at: GuestImage) -> None:
         state = self._setting.state(peer)
         peer.make_room(state)
         before = stored_bytes(state / "repo")
@@ -154,7 +154,7 @@ class Campaign:
         into.value += peer.new_bytes(sample.output)
         into.stored_bytes.append(stored_bytes(state / "repo") - before)
 
-    def _restore(self, peer: Peer, into: Measurement, at: Night) -> None:
+    def _restore(self, peer: Peer, into: Measurement, at: GuestImage) -> None:
         state, target = self._setting.state(peer), self._setting.trial / "target"
         remove(target)
         target.mkdir()
@@ -180,15 +180,15 @@ class Campaign:
             copy_tree(aside, state)
 
     def _linked(self, number: int) -> Path:
-        """The night's image under the one path that every backup reads: a hard link, nothing is copied."""
+        """The image under the one path that every backup reads: a hard link, nothing is copied."""
         link = self._setting.trial / "source" / "guest.raw"
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         os.link(self._setting.image(number), link)
         return link
 
-    def _night(self, number: int, image: Path, tip: int) -> Night:
-        return Night(number, image, self._setting.image(max(number - 1, 0)), tip)
+    def _image_of(self, number: int, image: Path, tip: int) -> GuestImage:
+        return GuestImage(number, image, self._setting.image(max(number - 1, 0)), tip)
 
     def _aside(self, peer: Peer) -> Path:
         return self._setting.trial / f"{peer.name}.before"
@@ -206,7 +206,7 @@ class Campaign:
         self._peers.remove(peer)
 
 
-def _warm_all(peer: Peer, state: Path, at: Night) -> None:
+def _warm_all(peer: Peer, state: Path, at: GuestImage) -> None:
     """Bring what the peer will read into the page cache, the image last."""
     for place in (state, *([at.previous] if peer.needs_previous else []), at.image):
         warm(place)

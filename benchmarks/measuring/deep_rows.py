@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thirty nights of a database guest, one after another: the tip restored beside a full with the same content, and each
-night held against the guest's image by `cmp`.
+"""Thirty days of a database guest, one after another: the tip restored beside a full with the same content, and each
+snapshot compared with the guest's image by `cmp`.
 
-Reads   the images that `guests.py` kept, then the changes of the nights after them, applied in place to a copy.
+Reads   the images that `guests.py` kept, then the changes of the days after them, applied in place to a copy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from guest.changes import apply_changes
 from keepers import Deltaimg
-from peer import IMAGE_NAME, Night
+from peer import IMAGE_NAME, GuestImage
 
 from measuring.campaign import Setting, say
 from measuring.files import are_equal, remove
@@ -25,7 +25,7 @@ from measuring.results import Measurement
 
 
 def run_deep(setting: Setting, peer: Deltaimg) -> list[Measurement]:
-    """Back up all nights, restore the tip and a full with its content in turns, then every night once."""
+    """Back up all days, restore the tip and a full with its content in turns, then every snapshot once."""
     image = setting.trial / "deep.raw"
     states = {"tip": setting.trial / "deep-tip", "full": setting.trial / "deep-full"}
     for state in states.values():
@@ -33,7 +33,7 @@ def run_deep(setting: Setting, peer: Deltaimg) -> list[Measurement]:
     last = 0
     for last in replay(setting, image):
         back_up(peer, states["tip"], image, last)
-        say(f"deep: night {last} backed up")
+        say(f"deep: day {last} backed up")
     back_up(peer, states["full"], image, 0)
     found = {
         name: Measurement(setting.guest, "restore", "deep", last, f"deltaimg-{name}", peer.version()) for name in states
@@ -43,15 +43,15 @@ def run_deep(setting: Setting, peer: Deltaimg) -> list[Measurement]:
             restore_once(setting, peer, found[name], state, image)
     found["tip"].note = _describe(peer, states["tip"])
     every = Measurement(setting.guest, "restore", "deep-nights", last, peer.name, peer.version())
-    for night in replay(setting, image):
-        every.equal.append(_is_equal(setting, peer, states["tip"], Night(night, image, image, last)))
+    for number in replay(setting, image):
+        every.equal.append(_is_equal(setting, peer, states["tip"], GuestImage(number, image, image, last)))
     for place in (image, *states.values()):
         remove(place)
     return [*found.values(), every]
 
 
 def replay(setting: Setting, image: Path) -> Iterator[int]:
-    """Yield each night's number once `image` holds that night."""
+    """Yield each day's number once `image` holds the guest as it was then."""
     for number in range(len(setting.rows)):
         copy = ["cp", "--sparse=always", "--reflink=auto", str(setting.image(number)), str(image)]
         subprocess.run(copy, check=True)
@@ -63,8 +63,8 @@ def replay(setting: Setting, image: Path) -> Iterator[int]:
         number += 1
 
 
-def _is_equal(setting: Setting, peer: Deltaimg, state: Path, at: Night) -> int:
-    """Restore one night, untimed, and compare all of it."""
+def _is_equal(setting: Setting, peer: Deltaimg, state: Path, at: GuestImage) -> int:
+    """Restore one snapshot, untimed, and compare all of it."""
     target = setting.trial / "target"
     remove(target)
     target.mkdir(parents=True)
@@ -73,7 +73,7 @@ def _is_equal(setting: Setting, peer: Deltaimg, state: Path, at: Night) -> int:
     done = subprocess.run(command.argv, check=False, env=environment, capture_output=True, text=True)
     is_equal = done.returncode == 0 and are_equal(peer.restored(target), at.image)
     if not is_equal:
-        say(f"deep: night {at.number} did not come back equal: {done.stderr[-500:]}")
+        say(f"deep: snapshot {at.number} was not restored equal: {done.stderr[-500:]}")
     remove(target)
     return int(is_equal)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A repository whose metadata describe far more data than there is: packs are holes with a header and a footer.
 
-Sixteen images, each seven eighths of its data in a full snapshot, the rest in eight nights of delta records spread over
-it; a ninth night that no manifest names is what a prune finds. Digests are random, ids are those of the digests, and
+Sixteen images, each seven eighths of its data in a full snapshot, the rest in eight incrementals of delta records spread over
+it; a ninth that no manifest names is what a prune finds. Digests are random, ids are those of the digests, and
 sources lie in the full snapshot, so that all that is said about structure is true; only content cannot be read.
 
 Memory  one group of records at a time: a few tens of MB.
@@ -35,7 +35,7 @@ from deltaimg.repo.object_kinds import INDEX, MAP, SIGNATURE
 from deltaimg.repo.repository import Repository
 
 BLOCK_BYTES = 4096
-_IMAGES, _NIGHTS = 16, 8
+_IMAGES, _INCREMENTALS = 16, 8
 _SLOTS = 128
 _PACK_RECORDS, _GROUP_RECORDS = 128, 1024
 _LITERAL_BYTES, _DELTA_BYTES = 256 << 10, 32 << 10
@@ -48,7 +48,7 @@ def describe_repository(folder: Path, *, data_bytes: int) -> str:
     maker = _Maker(folder)
     for number in range(_IMAGES):
         maker.add_image(f"vm{number}", data_bytes // _IMAGES // BLOCK_BYTES)
-    snapshots = _IMAGES * (_NIGHTS + 1)
+    snapshots = _IMAGES * (_INCREMENTALS + 1)
     return (
         f"{snapshots} snapshots, {maker.records:,} records of {BLOCK_BYTES >> 10} KiB blocks in {maker.packs:,} packs"
     )
@@ -65,7 +65,7 @@ class _Maker:
         self.records = self.packs = 0
 
     def add_image(self, image: str, blocks: int) -> None:
-        """One image with all its nights."""
+        """One image with all its snapshots."""
         stretch = _SPREAD_BLOCKS - _HOLE_BLOCKS
         stretches = blocks // _SPREAD_BLOCKS
         base = self._add_records(stretches * stretch // _SLOTS, sources=None)
@@ -75,10 +75,10 @@ class _Maker:
         runs["count"] = np.tile([stretch, _HOLE_BLOCKS], stretches)
         runs["slot"][::2] = FIRST_SLOT + np.arange(stretches) * stretch
         newest = self._add_snapshot(image, None, blocks, base, runs)
-        changes = blocks // (8 * _NIGHTS) // _CHANGE_BLOCKS
-        for night in range(_NIGHTS + 1):
+        changes = blocks // (8 * _INCREMENTALS) // _CHANGE_BLOCKS
+        for number in range(_INCREMENTALS + 1):
             fresh = self._add_records(changes * _CHANGE_BLOCKS // _SLOTS, sources=base)
-            if night == _NIGHTS:
+            if number == _INCREMENTALS:
                 return
             places = np.sort(self._random.choice(blocks // _CHANGE_BLOCKS, changes, replace=False))
             runs = np.zeros(changes, RUN)
@@ -155,7 +155,7 @@ class _Maker:
         return name
 
     def _link(self, count: int, sources: Digests) -> SourceLinks:
-        """Each record stands on a few records of the full snapshot, on a few runs of each."""
+        """Each record depends on a few records of the full snapshot, on a few runs of each."""
         ids, places = np.unique(
             self._random.integers(0, len(sources), (count, min(_SOURCES, len(sources)))), return_inverse=True
         )

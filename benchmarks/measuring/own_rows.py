@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows that deltaimg runs alone: start-up, the digest floor, the chain of 200 nights, a huge sparse image."""
+"""The rows that deltaimg runs alone: start-up, the digest floor, the chain of 200 backups, a huge sparse image."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import sys
 from pathlib import Path
 
 from keepers import Deltaimg
-from peer import CHECKOUT, Night
-from synthetic import chain_nights, sparse_image
+from peer import CHECKOUT, GuestImage
+from synthetic import chain_states, sparse_image
 
 from measuring.campaign import Setting, say
 from measuring.files import allocated_bytes, are_equal_sparse, remove, stored_bytes, warm
 from measuring.process import Command, CommandError, measure
 from measuring.results import Measurement
 
-_CHAIN_NIGHTS = 200
+_CHAIN_BACKUPS = 200
 _SPARE_BYTES = 8 << 30
 
 
@@ -36,30 +36,30 @@ def run_start_up(setting: Setting, peer: Deltaimg) -> list[Measurement]:
     return found
 
 
-def run_digest(setting: Setting, night: int) -> list[Measurement]:
-    """What `digest_blocks` alone needs for the data of a night's image."""
-    script, image = str(CHECKOUT / "benchmarks" / "digest_floor.py"), setting.image(night)
+def run_digest(setting: Setting, number: int) -> list[Measurement]:
+    """What `digest_blocks` alone needs for the data of one image."""
+    script, image = str(CHECKOUT / "benchmarks" / "digest_floor.py"), setting.image(number)
     warm(image)
     command = [sys.executable, script, str(image), "--runs", str(setting.runs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     said = json.loads(done.stdout)
     note = f"{said['data_bytes']} bytes, {said['threads']} threads"
-    return [Measurement(setting.guest, "digest", "quiet", night, "digest_blocks", value=said["seconds"], note=note)]
+    return [Measurement(setting.guest, "digest", "quiet", number, "digest_blocks", value=said["seconds"], note=note)]
 
 
-def run_chain(setting: Setting, peer: Deltaimg, nights: int = _CHAIN_NIGHTS) -> list[Measurement]:
+def run_chain(setting: Setting, peer: Deltaimg, backups: int = _CHAIN_BACKUPS) -> list[Measurement]:
     """Restore the tip of a long chain, and a full snapshot with the same content, in turns."""
     image = setting.trial / "chain.raw"
     states = {"tip": setting.trial / "chain-tip", "full": setting.trial / "chain-full"}
     for state in states.values():
         peer.prepare(state)
-    for night in chain_nights(image, seed=200, nights=nights):
-        back_up(peer, states["tip"], image, night)
-        if night % 50 == 0:
-            say(f"chain: night {night} of {nights} backed up")
+    for number in chain_states(image, seed=200, states=backups):
+        back_up(peer, states["tip"], image, number)
+        if number % 50 == 0:
+            say(f"chain: backup {number} of {backups} backed up")
     back_up(peer, states["full"], image, 0)
     found = {
-        name: Measurement(setting.guest, "restore", "chain", nights, f"deltaimg-{name}", peer.version())
+        name: Measurement(setting.guest, "restore", "chain", backups, f"deltaimg-{name}", peer.version())
         for name in states
     }
     for _ in range(setting.runs):
@@ -81,10 +81,10 @@ def run_memory(setting: Setting, peer: Deltaimg, *, apparent_gib: int = 1024, da
         sparse_image(image, apparent_bytes=apparent_gib << 30, data_bytes=data_gib << 30, is_stamped=True)
         peer.prepare(state)
         found = []
-        for night, row in enumerate(("memory-full", "memory-again")):
-            one = Measurement(setting.guest, "backup", row, night, peer.name, peer.version())
+        for number, row in enumerate(("memory-full", "memory-again")):
+            one = Measurement(setting.guest, "backup", row, number, peer.name, peer.version())
             before = stored_bytes(state / "repo")
-            one.add(measure(_remember(one, peer.backup(state, Night(night, image, image, night)))))
+            one.add(measure(_remember(one, peer.backup(state, GuestImage(number, image, image, number)))))
             one.stored_bytes.append(stored_bytes(state / "repo") - before)
             found.append(one)
         found.append(_restore_sparse(setting, peer, state, image))
@@ -104,12 +104,12 @@ def _restore_sparse(setting: Setting, peer: Deltaimg, state: Path, image: Path) 
 
 
 def restore_once(setting: Setting, peer: Deltaimg, into: Measurement, state: Path, image: Path) -> None:
-    """Restore the newest night, time it, and compare it with the image."""
+    """Restore the newest snapshot, time it, and compare it with the image."""
     target = setting.trial / "target"
     remove(target)
     target.mkdir(parents=True)
     warm(state)
-    sample = measure(_remember(into, peer.restore(state, target, Night(0, image, image, 0))))
+    sample = measure(_remember(into, peer.restore(state, target, GuestImage(0, image, image, 0))))
     into.add(sample)
     plan_s = _plan_seconds(sample.output)
     if plan_s is not None:
@@ -131,14 +131,14 @@ def _plan_seconds(output: str) -> float | None:
     return None
 
 
-def back_up(peer: Deltaimg, state: Path, image: Path, night: int) -> None:
-    """Back a night up, untimed."""
-    command = peer.backup(state, Night(night, image, image, night))
+def back_up(peer: Deltaimg, state: Path, image: Path, number: int) -> None:
+    """Back an image up, untimed."""
+    command = peer.backup(state, GuestImage(number, image, image, number))
     environment = {**os.environ, **command.environment}
     folder = command.folder
     done = subprocess.run(command.argv, check=False, env=environment, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise CommandError(f"night {night}: exit {done.returncode}\n{done.stderr[-2000:]}")
+        raise CommandError(f"backup {number}: exit {done.returncode}\n{done.stderr[-2000:]}")
 
 
 def _remember(one: Measurement, command: Command) -> Command:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One measurement with all its runs, and the CSV that holds them.
 
-Always  a line is a peer at one task of one night: all runs' values, not only their median.
+Always  a line is a peer at one task of one backup: all runs' values, not only their median.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Measurement:
     """What a peer needed for one task: `backup`, `restore`, or one of deltaimg's own rows.
 
     `stored_bytes` is what the repository grew by; `allocated_bytes` and `equal` are of restored images.
-    `value` is, of a backup, how many bytes of the image it encoded anew, where it says so; and the result of rows that
+    `value` is, of a backup, how many bytes of the image it encoded, where it says so; and the result of rows that
     measure something else. `note` says what, or why there is no figure.
     """
 
     guest: str
     task: str
     row: str
-    night: int
+    number: int
     peer: str
     version: str = ""
     wall_s: list[float] = field(default_factory=list)
@@ -66,6 +66,7 @@ class Measurement:
 
 _LISTS = tuple(f.name for f in dataclasses.fields(Measurement) if "list" in str(f.type))
 _INTEGERS = ("peak_bytes", "stored_bytes", "allocated_bytes", "equal", "read_bytes")
+_COLUMNS = {"number": "night"}  # as the committed results name it
 _MEDIANS = ("wall_s", "cpu_s", "peak_bytes", "stored_bytes")
 
 
@@ -75,7 +76,9 @@ def write_csv(path: Path, measurements: Iterable[Measurement]) -> None:
     plain = [f.name for f in dataclasses.fields(Measurement) if f.name not in _LISTS]
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*plain, *(f"{name}_median" for name in _MEDIANS), "runs", *_LISTS])
+        writer.writerow(
+            [*(_COLUMNS.get(name, name) for name in plain), *(f"{name}_median" for name in _MEDIANS), "runs", *_LISTS]
+        )
         for one in measurements:
             medians = [f"{one.median(name):.6g}" for name in _MEDIANS]
             lists = [";".join(map(str, getattr(one, name))) for name in _LISTS]
@@ -84,8 +87,8 @@ def write_csv(path: Path, measurements: Iterable[Measurement]) -> None:
 
 def merge(before: Iterable[Measurement], now: Iterable[Measurement]) -> list[Measurement]:
     """All measurements of both; where both have one of the same thing, that of `now`, in the place of the old one."""
-    found = {(one.task, one.row, one.night, one.peer): one for one in before}
-    found.update({(one.task, one.row, one.night, one.peer): one for one in now})
+    found = {(one.task, one.row, one.number, one.peer): one for one in before}
+    found.update({(one.task, one.row, one.number, one.peer): one for one in now})
     return list(found.values())
 
 

@@ -6,16 +6,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from measuring.judge import Verdict
 from measuring.results import Measurement
+from measuring.verdicts import Verdict
 
 
-def night_table(measurements: Sequence[Measurement]) -> list[str]:
-    """Every backup of every night: medians, and the spread of the wall time."""
-    head = ("night", "peer", "wall s", "runs", "CPU s", "sync s", "peak MiB", "stored MiB", "note")
+def backup_table(measurements: Sequence[Measurement]) -> list[str]:
+    """Every backup: medians, and the spread of the wall time."""
+    head = ("backup", "peer", "wall s", "runs", "CPU s", "sync s", "peak MiB", "stored MiB", "note")
     rows = [
         (
-            f"{one.night} {one.row}", one.peer, _number(one.median("wall_s"), 2), _spread(one.wall_s),
+            f"{one.number} {one.row}", one.peer, _number(one.median("wall_s"), 2), _spread(one.wall_s),
             _number(one.median("cpu_s"), 2), _number(one.median("sync_s"), 2), _mib(one.median("peak_bytes"), 0),
             _mib(one.median("stored_bytes"), 2), one.note,
         )
@@ -30,7 +30,7 @@ def restore_table(measurements: Sequence[Measurement]) -> list[str]:
     head = ("restore of", "peer", "wall s", "runs", "CPU s", "sync s", "peak MiB", "allocated MiB", "equal", "note")
     rows = [
         (
-            f"{one.night} {one.row}", one.peer, _number(one.median("wall_s"), 2), _spread(one.wall_s),
+            f"{one.number} {one.row}", one.peer, _number(one.median("wall_s"), 2), _spread(one.wall_s),
             _number(one.median("cpu_s"), 2), _number(one.median("sync_s"), 2), _mib(one.median("peak_bytes"), 0),
             _mib(one.median("allocated_bytes"), 0), _equal(one), one.note,
         )

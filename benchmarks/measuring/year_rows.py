@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of a long chain: forgetting most of a year and pruning, forgetting one night, checking a thousand."""
+"""The rows of a long chain: forgetting most of a year and pruning, forgetting one snapshot, checking a thousand."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keepers import Deltaimg, Keeper
-from peer import CHECKOUT, Night
+from peer import CHECKOUT, GuestImage
 from peers import PEERS
-from synthetic import chain_nights, year_nights
+from synthetic import chain_states, year_states
 
 from measuring.campaign import say
 from measuring.described import describe_repository
@@ -26,17 +26,17 @@ from measuring.results import Measurement
 _SEED = 365
 _KEPT = 65 / 365
 _KEPT_NEWEST = 30 / 365
-_CHAIN_NIGHTS = 20
-_MANY_IMAGES, _MANY_NIGHTS = 4, 250
+_CHAIN_BACKUPS = 20
+_MANY_IMAGES, _MANY_BACKUPS = 4, 250
 
 
 @dataclass(frozen=True, slots=True)
 class Year:
-    """A year of nights, and where its repositories lie: they are made once and then used again."""
+    """A year of backups, and where its repositories lie: they are made once and then used again."""
 
     work: Path
     scale: int
-    nights: int
+    backups: int
     runs: int
 
     @property
@@ -66,15 +66,15 @@ class Year:
 
     @property
     def kept(self) -> list[int]:
-        """The nights that stay: of 365 the newest thirty, and 35 others spread evenly over those before."""
-        older = self.nights - round(self.nights * _KEPT_NEWEST)
-        count = round(self.nights * (_KEPT - _KEPT_NEWEST))
-        return [*(place * older // count for place in range(count)), *range(older, self.nights)]
+        """The backups that stay: of 365 the newest thirty, and 35 others spread evenly over those before."""
+        older = self.backups - round(self.backups * _KEPT_NEWEST)
+        count = round(self.backups * (_KEPT - _KEPT_NEWEST))
+        return [*(place * older // count for place in range(count)), *range(older, self.backups)]
 
     def describe(self) -> str:
         """The scale, in words."""
         sizes = f"{self.image_bytes / (1 << 30):g} GiB with {self.data_bytes / (1 << 30):g} GiB of data"
-        return f"scale 1/{self.scale}: {self.nights} nights, {sizes}"
+        return f"scale 1/{self.scale}: {self.backups} backups, {sizes}"
 
     def measurement(self, task: str, row: str, peer: Keeper) -> Measurement:
         """A measurement that says at which scale it was taken."""
@@ -82,20 +82,20 @@ class Year:
 
 
 def run_prune(year: Year, peer: Keeper) -> list[Measurement]:
-    """Forget all nights but those that stay, prune without repacking, then with it.
+    """Forget all backups but those that stay, prune without repacking, then with it.
 
-    deltaimg also gets a fresh repository of the nights that stay, for its space to be compared with.
+    deltaimg also gets a fresh repository of the backups that stay, for its space to be compared with.
     """
     state, fresh = year.place / peer.name, year.place / f"{peer.name}-fresh"
     has_fresh = isinstance(peer, Deltaimg)
-    _live_through(year, peer, [(state, range(year.nights)), *([(fresh, year.kept)] if has_fresh else [])])
-    forget = year.measurement("forget", f"{year.nights - len(year.kept)} of {year.nights}", peer)
+    _back_up_year(year, peer, [(state, range(year.backups)), *([(fresh, year.kept)] if has_fresh else [])])
+    forget = year.measurement("forget", f"{year.backups - len(year.kept)} of {year.backups}", peer)
     plain, packed = (year.measurement("prune", row, peer) for row in ("without repack", "with repack"))
     before, kept = (year.measurement("size", row, peer) for row in ("before", "fresh"))
     idle = year.measurement("size", "reads of an empty prune", peer)
     before.stored_bytes = [stored_bytes(state / "repo")]
     kept.stored_bytes = [stored_bytes(fresh / "repo")] if has_fresh else []
-    unwanted = sorted({*range(year.nights)} - {*year.kept})
+    unwanted = sorted({*range(year.backups)} - {*year.kept})
     for _ in range(year.runs):
         trial = year.trial / peer.name
         (copy_tree if peer.changes_files else link_tree)(state, trial)
@@ -111,21 +111,21 @@ def run_prune(year: Year, peer: Keeper) -> list[Measurement]:
 
 
 def run_forget(year: Year) -> list[Measurement]:
-    """Forget the middle night of a chain of twenty, of as much data as the year has, and of a tenth of that."""
+    """Forget the middle snapshot of a chain of twenty, of as much data as the year has, and of a tenth of that."""
     peer = _deltaimg()
     found = []
     for row, share in (("one in mid-chain", 1), ("one in mid-chain, a tenth of the data", 10)):
         state, image = year.trial / "forget", year.trial / "forget.raw"
         peer.prepare(state)
         sizes = {"image_bytes": max(1 << 30, year.image_bytes // share), "data_bytes": year.data_bytes // share}
-        for night in year_nights(image, seed=_SEED, nights=_CHAIN_NIGHTS, **sizes):
-            back_up(peer, state, image, night)
+        for number in year_states(image, seed=_SEED, states=_CHAIN_BACKUPS, **sizes):
+            back_up(peer, state, image, number)
         one = year.measurement("forget", row, peer)
         for _ in range(year.runs):
             trial = year.trial / "forget-trial"
             link_tree(state, trial)
             warm(trial)
-            _measure(one, peer.on(trial, "forget", f"guest@latest~{_CHAIN_NIGHTS // 2}"), trial)
+            _measure(one, peer.on(trial, "forget", f"guest@latest~{_CHAIN_BACKUPS // 2}"), trial)
         found.append(one)
         remove(year.trial)
         year.trial.mkdir()
@@ -137,7 +137,7 @@ def run_check(year: Year) -> list[Measurement]:
     """Check the structure of a repository of a thousand snapshots, in four images of 64 MiB of data each."""
     peer = _deltaimg()
     state = year.place / "thousand"
-    if _count(peer, state) != _MANY_IMAGES * _MANY_NIGHTS:
+    if _count(peer, state) != _MANY_IMAGES * _MANY_BACKUPS:
         peer.prepare(state)
         _fill_with_many(state, year.trial / "many.raw")
     one = year.measurement("check", f"{_count(peer, state):,} snapshots", peer)
@@ -149,7 +149,7 @@ def run_check(year: Year) -> list[Measurement]:
 
 
 def run_prune_memory(year: Year) -> list[Measurement]:
-    """Let check and prune meet a repository whose metadata describes 1 TiB of data, with a night that nothing needs."""
+    """Let check and prune meet a repository whose metadata describes 1 TiB of data, with a backup that nothing needs."""
     peer, state = _deltaimg(), year.trial / "described"
     peer.prepare(state)
     said = describe_repository(state / "repo", data_bytes=(1 << 40) // year.scale)
@@ -166,23 +166,23 @@ def run_prune_memory(year: Year) -> list[Measurement]:
     return found
 
 
-def _live_through(year: Year, peer: Keeper, wanted: Sequence[tuple[Path, Sequence[int]]]) -> None:
-    """Bring each state up to the last of its nights, from wherever an earlier run had come."""
+def _back_up_year(year: Year, peer: Keeper, wanted: Sequence[tuple[Path, Sequence[int]]]) -> None:
+    """Bring each state up to the last of its backups, from wherever an earlier run had come."""
     done = [_count(peer, state) for state, _ in wanted]
     for place, (state, _) in enumerate(wanted):
         if not (state / "cache").exists():
             peer.prepare(state)
             done[place] = 0
-    if all(count >= len(nights) for count, (_, nights) in zip(done, wanted, strict=True)):
+    if all(count >= len(numbers) for count, (_, numbers) in zip(done, wanted, strict=True)):
         return
     image, kept = year.place / "guest.raw", set(year.kept)
     sizes = {"image_bytes": year.image_bytes, "data_bytes": year.data_bytes}
-    for night in year_nights(image, seed=_SEED, nights=year.nights, **sizes):
-        for place, (state, nights) in enumerate(wanted):
-            if night in nights and nights.index(night) >= done[place]:
-                _run(peer.backup_kept(state, Night(night, image, image, night), is_kept=night in kept))
-        if night % 20 == 0:
-            say(f"year: {peer.name} has night {night} of {year.nights}")
+    for number in year_states(image, seed=_SEED, states=year.backups, **sizes):
+        for place, (state, numbers) in enumerate(wanted):
+            if number in numbers and numbers.index(number) >= done[place]:
+                _run(peer.backup_kept(state, GuestImage(number, image, image, number), is_kept=number in kept))
+        if number % 20 == 0:
+            say(f"year: {peer.name} has backup {number} of {year.backups}")
     remove(image)
 
 
@@ -201,12 +201,12 @@ def _fill_with_many(state: Path, image: Path) -> None:
 
     repository = deltaimg.open_repository(str(state / "repo"))
     for number in range(_MANY_IMAGES):
-        nights = chain_nights(
-            image, seed=number, nights=_MANY_NIGHTS - 1, image_bytes=1 << 30, data_bytes=64 << 20, edits=20
+        states = chain_states(
+            image, seed=number, states=_MANY_BACKUPS - 1, image_bytes=1 << 30, data_bytes=64 << 20, edits=20
         )
-        for _ in nights:
+        for _ in states:
             deltaimg.backup(repository, str(image), f"vm{number}")
-        say(f"check: {_MANY_NIGHTS * (number + 1)} snapshots")
+        say(f"check: {_MANY_BACKUPS * (number + 1)} snapshots")
     remove(image)
 
 

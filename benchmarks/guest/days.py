@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens in a guest on each of its nights. Every function changes one mounted, living guest.
+"""What happens in a guest on each of its days. Every function changes one mounted, living guest.
 
-Source  the table of nights in `docs/benchmarks.md`; a night's number is its place in `NIGHTS_OF` its guest.
+Source  the table of days in `docs/benchmarks.md`; a day's number is its place in `DAYS_OF` its guest.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ _UPDATES_FILE = "/etc/apt/sources.list.d/updates.sources"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a night may draw on."""
+    """What a day may draw on."""
 
     recipe: Recipe
     sources: AptSources
-    night: int
+    day: int
 
     @property
     def seed(self) -> int:
-        """A seed of its own for each guest and night."""
-        return self.recipe.seed * 1000 + self.night
+        """A seed of its own for each guest and day."""
+        return self.recipe.seed * 1000 + self.day
 
     @property
     def database(self) -> Database:
-        """The guest's database; nights that need one are only lived by guests that have one."""
+        """The guest's database; days that need one are only lived by guests that have one."""
         if self.recipe.database is None:
             raise CommandError(f"the guest {self.recipe.name} has no database")
         return self.recipe.database
 
 
 @dataclass(frozen=True, slots=True)
-class Night:
-    """A night's name, what it is, and what it does; one that `is_installed_anew` starts from an empty image."""
+class Day:
+    """A day's name, what it is, and what it does; one that `is_fresh_install` starts from an empty image."""
 
     name: str
     story: str
     change: Callable[[Guest, Context], None]
-    is_installed_anew: bool = False
+    is_fresh_install: bool = False
     has_updates: bool = False
 
 
@@ -126,44 +126,44 @@ def as_installed(guest: Guest, context: Context) -> None:
     """Nobody has used this guest."""
 
 
-_QUIET = Night("quiet", "mounted and unmounted, nothing else", nothing)
-_BASE = Night("base", "the guest as installed and first used", first_fill, is_installed_anew=True)
-_DATABASE_DAY = Night("ordinary", "a day's work: rows updated in place, logs, mails, documents", database_day)
+_QUIET = Day("quiet", "mounted and unmounted, nothing else", nothing)
+_BASE = Day("base", "the guest as installed and first used", first_fill, is_fresh_install=True)
+_DATABASE_DAY = Day("ordinary", "a day's work: rows updated in place, logs, mails, documents", database_day)
 _SERVER = (
     _BASE,
-    Night("ordinary", "a day's work: database, logs, mails, documents, package lists", ordinary_day),
-    Night("upgrade", "updates and security suites enabled, all packages upgraded", upgrade),
+    Day("ordinary", "a day's work: database, logs, mails, documents, package lists", ordinary_day),
+    Day("upgrade", "updates and security suites enabled, all packages upgraded", upgrade),
     _QUIET,
-    Night("repack", "trees moved, a tar made, tables rewritten, logs compressed", move_and_repack),
-    Night("new-data", "half incompressible, half new packages and text", much_new_data),
+    Day("repack", "trees moved, a tar made, tables rewritten, logs compressed", move_and_repack),
+    Day("new-data", "half incompressible, half new packages and text", much_new_data),
 )
-NIGHTS_OF: dict[str, tuple[Night, ...]] = {
+DAYS_OF: dict[str, tuple[Day, ...]] = {
     "ext4": _SERVER,
     "xfs": _SERVER,
     "mariadb": (_BASE, _DATABASE_DAY, _QUIET),
     "release": (
-        Night("base", "the release as it was published", as_installed, is_installed_anew=True),
-        Night("release", "the same packages, made anew from the updates and security suites as well", as_installed,
-              is_installed_anew=True, has_updates=True),
+        Day("base", "the release as it was published", as_installed, is_fresh_install=True),
+        Day("release", "the same packages, made from the updates and security suites as well", as_installed,
+              is_fresh_install=True, has_updates=True),
     ),
 }  # fmt: skip
 
-# Nights after those, of which only the changes are kept (`guest/changes.py`): 30 ordinary nights in all.
-MORE_NIGHTS = {"mariadb": (_DATABASE_DAY,) * 29}
+# Days after those, of which only the changes are kept (`guest/changes.py`): 30 ordinary days in all.
+MORE_DAYS = {"mariadb": (_DATABASE_DAY,) * 29}
 
 
 def rows_of(guest: str) -> tuple[str, ...]:
-    """The row of the benchmarks' tables that each night of a guest fills."""
-    return tuple("full" if night.name == "base" else night.name for night in NIGHTS_OF[guest])
+    """The row of the benchmarks' tables that each day of a guest fills."""
+    return tuple("full" if day.name == "base" else day.name for day in DAYS_OF[guest])
 
 
 def _day(guest: Guest, context: Context, *, transactions: int) -> None:
     """A day's users: transactions, log lines, mails, every tenth document edited where it lies."""
     maker = ContentMaker(context.seed)
     context.database.work(guest, transactions=transactions, seed=context.seed)
-    guest.write("/var/log/syslog", maker.log_lines(30_000, day=context.night), append=True)
-    _mails(guest, maker, count=150, day=context.night)
-    for path in sorted(guest.root.glob("home/user/documents/*/*.txt"))[context.night :: 10]:
+    guest.write("/var/log/syslog", maker.log_lines(30_000, day=context.day), append=True)
+    _mails(guest, maker, count=150, day=context.day)
+    for path in sorted(guest.root.glob("home/user/documents/*/*.txt"))[context.day :: 10]:
         text = path.read_text()
         place = maker.integers(0, len(text), 1)[0]
         path.write_text(text[:place] + maker.prose(400) + text[place:])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the chain manager must reach, and whether it does.
 
-Source  the benchmark table of the chain manager; that of `verify` is judged with the guests, in `judge.py`.
+Source  the benchmark table of the chain manager; that of `verify` is judged with the guests, in `verdicts.py`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from measuring.judge import Verdict
 from measuring.results import Measurement
+from measuring.verdicts import Verdict
 
 _OURS = "deltaimg"
 _MIB = 1 << 20
 
 
-def judge_year(measurements: Sequence[Measurement]) -> list[Verdict]:
+def year_verdicts(measurements: Sequence[Measurement]) -> list[Verdict]:
     """All musts, measured or not; what was measured at a smaller scale than asked for says so."""
     table = _Table(measurements)
     scale = next((one.guest.split("-")[1] for one in measurements), "1")
     where = "" if scale == "1" else f", at 1/{scale} of the size"
-    scaled = [*_judge_prune(table), *_judge_forget(table), *_judge_memory(table)]
-    return [*(replace(verdict, row=verdict.row + where) for verdict in scaled), _judge_check(table)]
+    scaled = [*_prune_verdicts(table), *_forget_verdicts(table), *_memory_verdicts(table)]
+    return [*(replace(verdict, row=verdict.row + where) for verdict in scaled), _check_verdicts(table)]
 
 
 class _Table:
@@ -39,12 +39,12 @@ class _Table:
         return math.nan
 
     def forget_row(self) -> str:
-        """The row that counts how many of how many nights were forgotten."""
+        """The row that counts how many of how many backups were forgotten."""
         rows = [one.row for one in self._measurements if one.task == "forget" and " of " in one.row[:9]]
         return rows[0] if rows else "none"
 
 
-def _judge_prune(table: _Table) -> list[Verdict]:
+def _prune_verdicts(table: _Table) -> list[Verdict]:
     forget = table.forget_row()
 
     def both_s(peer: str, prune: str = "without repack") -> float:
@@ -60,11 +60,11 @@ def _judge_prune(table: _Table) -> list[Verdict]:
         Verdict(name, "reads less those of start-up, all that was stored", max(read, 0.0), before, 0.05, "bytes"),
         Verdict(name, "time, restic", both_s(_OURS), both_s("restic"), math.inf, "s"),
         Verdict(name, "time, borg fixed 64 KiB", both_s(_OURS), both_s("borg-fixed"), math.inf, "s"),
-        Verdict(name, "stored, a fresh repository of the nights kept", left, fresh, 1.05, "bytes"),
+        Verdict(name, "stored, a fresh repository of the snapshots kept", left, fresh, 1.05, "bytes"),
     ]
 
 
-def _judge_forget(table: _Table) -> list[Verdict]:
+def _forget_verdicts(table: _Table) -> list[Verdict]:
     large = table.median("forget", "one in mid-chain", "wall_s")
     small = table.median("forget", "one in mid-chain, a tenth", "wall_s")
     return [
@@ -73,7 +73,7 @@ def _judge_forget(table: _Table) -> list[Verdict]:
     ]
 
 
-def _judge_memory(table: _Table) -> list[Verdict]:
+def _memory_verdicts(table: _Table) -> list[Verdict]:
     return [
         Verdict("memory", f"peak of {task} on 1 TiB described, limit 300 MiB", peak, 300 * _MIB, 1.0, "bytes")
         for task in ("check", "prune")
@@ -81,7 +81,7 @@ def _judge_memory(table: _Table) -> list[Verdict]:
     ]
 
 
-def _judge_check(table: _Table) -> Verdict:
+def _check_verdicts(table: _Table) -> Verdict:
     return Verdict(
         "check", "time on 1,000 snapshots, limit 5 s", table.median("check", "1,000", "wall_s"), 5.0, 1.0, "s"
     )

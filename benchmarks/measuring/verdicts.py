@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guest.nights import MORE_NIGHTS
+from guest.days import MORE_DAYS
 
 from measuring.results import Measurement
 
@@ -88,19 +88,19 @@ _RESTORE_MUSTS = ((("restic",), "restic", 0.45), (_KEEPERS[1:], "borg", 0.45), (
 _VERIFY_MUSTS = (("restic", "restic check --read-data"), ("borg-fixed", "borg check --verify-data"))
 
 
-def judge(measurements: Sequence[Measurement], rows: Sequence[str]) -> list[Verdict]:
-    """All musts of a guest whose nights fill these rows, in the order of the table, measured or not."""
+def guest_verdicts(measurements: Sequence[Measurement], rows: Sequence[str]) -> list[Verdict]:
+    """All musts of a guest whose days fill these rows, in the order of the table, measured or not."""
     table = _Table(measurements)
     verdicts = [table.against(must) for must in MUSTS if must.row in rows]
-    verdicts += _judge_quiet(table) if "quiet" in rows else []
+    verdicts += _quiet_verdicts(table) if "quiet" in rows else []
     for row in table.restored_rows():
         for rivals, name, factor in _RESTORE_MUSTS:
             must = Must(row, f"restore time, {name}", "wall_s", rivals, factor, task="restore")
             verdicts.append(table.against(must))
-    verdicts += [*_judge_verify(table, rows[-1]), *_judge_forget(table), *_judge_chain(table)]
-    if MORE_NIGHTS.get(measurements[0].guest if measurements else ""):
-        verdicts += _judge_deep(table)
-    return [*verdicts, *_judge_memory(table), *_judge_start_up(table)]
+    verdicts += [*_verify_verdicts(table, rows[-1]), *_forget_verdicts(table), *_chain_verdicts(table)]
+    if MORE_DAYS.get(measurements[0].guest if measurements else ""):
+        verdicts += _deep_verdicts(table)
+    return [*verdicts, *_memory_verdicts(table), *_start_up_verdicts(table)]
 
 
 class _Table:
@@ -139,7 +139,7 @@ class _Table:
         return max(peaks, default=math.nan)
 
 
-def _judge_quiet(table: _Table) -> list[Verdict]:
+def _quiet_verdicts(table: _Table) -> list[Verdict]:
     digest = table.median("digest", "quiet", "digest_blocks", "value")
     start = table.median("start-up", "version", _OURS, "wall_s")
     wall = table.median("backup", "quiet", _OURS, "wall_s")
@@ -147,14 +147,14 @@ def _judge_quiet(table: _Table) -> list[Verdict]:
     encoding_s = table.median("backup", "ordinary", _OURS, "cpu_s") - table.median("backup", "quiet", _OURS, "cpu_s")
     per_rate_s = encoding_s * _RATE_BYTES / (table.median("backup", "ordinary", _OURS, "value") or math.nan)
     return [
-        Verdict("ordinary", "CPU beyond a quiet night's for 150 MB of new data, limit 1 s", per_rate_s, 1.0, 1.0, "s"),
+        Verdict("ordinary", "CPU beyond the quiet row's for 150 MB of new data, limit 1 s", per_rate_s, 1.0, 1.0, "s"),
         Verdict("quiet", "time less start-up, digest_blocks alone", wall - start, digest, 1.5, "s"),
         Verdict("quiet", "stored, limit 64 KiB", stored, 64 * _KIB, 1.0, "bytes"),
     ]
 
 
-def _judge_verify(table: _Table, last_row: str) -> list[Verdict]:
-    """Of all nights beside the peers' own proofs; of the newest beside what restoring it takes, writing included."""
+def _verify_verdicts(table: _Table, last_row: str) -> list[Verdict]:
+    """Of all snapshots beside the peers' own checks; of the newest beside what restoring it takes, writing included."""
     ours = table.median("verify", "all", _OURS, "wall_s")
     verdicts = [
         Verdict("verify", f"time, {name}", ours, table.median("verify", "all", rival, "wall_s"), 1 / 3, "s")
@@ -162,29 +162,29 @@ def _judge_verify(table: _Table, last_row: str) -> list[Verdict]:
     ]
     tip = table.median("verify", "tip", _OURS, "wall_s")
     restore = table.median("restore", last_row, _OURS, "wall_s")
-    return [*verdicts, Verdict("verify", "time of the newest night, of its restore", tip, restore, 1.0, "s")]
+    return [*verdicts, Verdict("verify", "time of the newest snapshot, of its restore", tip, restore, 1.0, "s")]
 
 
-def _judge_forget(table: _Table) -> list[Verdict]:
+def _forget_verdicts(table: _Table) -> list[Verdict]:
     """Of a full backup: what is given up must not cost what it took to store."""
     ours, full = (table.median(*where, _OURS, "wall_s") for where in (("forget", "all but two"), ("backup", "full")))
     return [Verdict("forget", "time of forget and prune, of a full backup", ours, full, 0.5, "s")]
 
 
-def _judge_deep(table: _Table) -> list[Verdict]:
+def _deep_verdicts(table: _Table) -> list[Verdict]:
     tip = table.median("restore", "deep", "deltaimg-tip", "wall_s")
     full = table.median("restore", "deep", "deltaimg-full", "wall_s")
     peak = table.median("restore", "deep", "deltaimg-tip", "peak_bytes")
     equal = table.equality("restore", "deep-nights", _OURS)
     differing = float(equal.count(0)) if equal else math.nan
     return [
-        Verdict("30 nights deep", "restore of the tip, of a full with the same content", tip, full, 1.5, "s"),
-        Verdict("30 nights deep", "peak of that restore, limit 600 MiB", peak, 600 * _MIB, 1.0, "bytes"),
-        Verdict("30 nights deep", f"nights that differ, of {len(equal)}, limit none", differing, 1.0, 0.0, "nights"),
+        Verdict("chain of 30", "restore of the tip, of a full with the same content", tip, full, 1.5, "s"),
+        Verdict("chain of 30", "peak of that restore, limit 600 MiB", peak, 600 * _MIB, 1.0, "bytes"),
+        Verdict("chain of 30", f"snapshots that differ, of {len(equal)}, limit none", differing, 1.0, 0.0, "snapshots"),
     ]
 
 
-def _judge_chain(table: _Table) -> list[Verdict]:
+def _chain_verdicts(table: _Table) -> list[Verdict]:
     tip = table.median("restore", "chain", "deltaimg-tip", "wall_s")
     full = table.median("restore", "chain", "deltaimg-full", "wall_s")
     plan = table.median("restore", "chain", "deltaimg-tip", "value")
@@ -194,7 +194,7 @@ def _judge_chain(table: _Table) -> list[Verdict]:
     ]
 
 
-def _judge_memory(table: _Table) -> list[Verdict]:
+def _memory_verdicts(table: _Table) -> list[Verdict]:
     both = ("backup", "restore")
     guests = table.peak(both, memory_rows=False)
     sparse = table.peak(both, memory_rows=True)
@@ -205,7 +205,7 @@ def _judge_memory(table: _Table) -> list[Verdict]:
     ]
 
 
-def _judge_start_up(table: _Table) -> list[Verdict]:
+def _start_up_verdicts(table: _Table) -> list[Verdict]:
     return [
         Verdict("start-up", f"CPU of deltaimg {name}, limit {limit} s", cpu, limit, 1.0, "s")
         for name, limit in (("--help", 0.25), ("version", 0.15))
