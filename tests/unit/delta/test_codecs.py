@@ -11,7 +11,6 @@ import zstandard
 from deltaimg.codec.delta_body import decode_body
 from deltaimg.delta.deltaimg_delta import DeltaimgDelta
 from deltaimg.delta.registry import (
-    DELTA_MODES,
     FORCED_MODES,
     find_delta_decoder,
     make_delta_codecs,
@@ -20,6 +19,7 @@ from deltaimg.delta.registry import (
 from deltaimg.delta.xdelta import XdeltaDelta, longest_delta
 from deltaimg.delta.zstd_delta import ZstdDelta
 from deltaimg.model import KIB, MIB
+from deltaimg.options.backup import DELTA_MODES
 
 NOISE = random.Random(71).randbytes(2 * MIB)
 
