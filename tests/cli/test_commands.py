@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every command on its good days, as text and as JSON."""
+"""Every command where nothing goes wrong, as text and as JSON."""
 
 from __future__ import annotations
 

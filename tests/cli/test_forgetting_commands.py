@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`forget`, `pin` and `unpin` as an operator meets them, on good days and bad."""
+"""`forget`, `pin` and `unpin` from the command line, where they succeed and where they are refused."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`parity` on good days and bad ones."""
+"""`parity` from the command line, before and after damage."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`deltaimg unlock`: whose lock it is, and how it goes."""
+"""`deltaimg unlock`: who holds the lock, and how it is removed."""
 
 from __future__ import annotations
 

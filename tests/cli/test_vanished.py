@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of snapshots that are moved away or not mounted: told, and nothing is pruned for it."""
+"""Folders of snapshots that were moved away or are not mounted: reported, and nothing is pruned because of it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where there was no compiler, everything works all the same, more slowly."""
+"""Without a compiler at installation, everything works all the same, more slowly."""
 
 from __future__ import annotations
 

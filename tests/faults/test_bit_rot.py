@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every byte of a small repository, turned in its turn: found by check or verify, and never a wrong restore."""
+"""Each byte of a small repository is flipped in turn: found by check or verify, and never a wrong restore."""
 
 from __future__ import annotations
 

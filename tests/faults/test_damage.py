@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects are truncated, flipped, swapped and lost: every damage is found, named, and kept to what it touches."""
+"""Objects are truncated, flipped, swapped and lost: all damage is found, named, and limited to what depends on the object."""
 
 from __future__ import annotations
 

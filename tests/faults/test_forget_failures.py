@@ -19,7 +19,7 @@ from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.faults import FaultyPort, FaultyStore
-from tests.support.forgetting import History, assert_snapshots_restore, forget_ids, make_history
+from tests.support.history import History, assert_snapshots_restore, forget_ids, make_history
 from tests.support.repositories import back_up_image
 
 GONE = (1, 2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A reader is frozen, others remove its lock, forget and prune; it wakes: nothing that a prune removed is called damage."""
+"""A reader is frozen while others remove its lock, forget and prune; then it goes on: what was pruned is not called damage."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each kind of object comes to harm in each way that a disk, a tool or a person may harm it, and is repaired.
+"""Each kind of object is damaged in each way that a disk, a tool or a person may damage it, and is repaired.
 
 A lost manifest is as good as a forgotten one where nothing lies in its place and others are left; all the rest is recovered.
 """

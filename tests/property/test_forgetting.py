@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backups, pins and forgetting in any order: what is left is the same as ever, and gives back every byte."""
+"""Backups, pins and forgetting in any order: the snapshots that are left are unchanged and restore byte for byte."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.snapshots import load_snapshots
 from tests.support.clock import FixedClock
-from tests.support.forgetting import KnownSnapshot, forget_ids
+from tests.support.history import KnownSnapshot, forget_ids
 from tests.support.images import PAGE, SyntheticImage, edit_at_random
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A repository against a dictionary: whatever happens to images, every snapshot gives back what went in."""
+"""A repository against a dictionary: whatever happens to images, every snapshot restores what was backed up."""
 
 from __future__ import annotations
 

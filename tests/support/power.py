@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk in memory whose power can be cut: it knows, at any moment, every state that a cut could leave behind.
+"""A disk in memory whose power can be cut: at any moment it holds every state that a cut could leave behind.
 
 It promises what POSIX does, which is less than what any journalling file system keeps:
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backups in one line, and the one assertion that matters: a snapshot gives back every byte."""
+"""Backups in one line, and the one assertion that matters: a snapshot restores byte for byte."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A store that lets somebody else act in the middle of a run, just before or just after one of its calls."""
+"""A store that lets another process act in the middle of a run, just before or just after one of its calls."""
 
 from __future__ import annotations
 

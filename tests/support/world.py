@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A repository with a past, what is done to it, and what it must then give back, whatever happened meanwhile."""
+"""A repository with a past, the operations on it, and what it must restore afterwards, whatever happened meanwhile."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory what a store says may take, and what is said of an object that would take more."""
+"""How much memory an object may claim by what its header declares, and the error for one that claims more."""
 
 from __future__ import annotations
 

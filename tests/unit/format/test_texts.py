@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts in documents: what the system says is made printable, and what is not printable is refused."""
+"""Texts in documents: text from the system is made printable, and unprintable text is refused."""
 
 from __future__ import annotations
 

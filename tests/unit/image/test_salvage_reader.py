@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading around what a disk cannot read: which bytes are lost, that all others are there, and when it is given up."""
+"""Reading around unreadable sectors: which bytes are lost, that all others are read, and when the reader gives up."""
 
 from __future__ import annotations
 

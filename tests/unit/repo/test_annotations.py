@@ -17,7 +17,7 @@ from deltaimg.repo.snapshots import Snapshot, load_snapshot, load_snapshots
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.faults import FaultyStore
-from tests.support.forgetting import History, forget_ids, make_history
+from tests.support.history import History, forget_ids, make_history
 from tests.support.retention import HookedStore
 
 

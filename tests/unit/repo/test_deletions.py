@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of what is pending deletion: written once, and worth nothing when they cannot be read back."""
+"""Lists of what is pending deletion: written once, and ignored when they cannot be read."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records are found by their ids, also where many ids begin alike, or many entries have one id."""
+"""Records are found by their ids, also where many ids share a prefix, or many entries have one id."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How snapshots are named by people."""
+"""How people name snapshots."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""To whom the files of a store are open: as umask, setgid bit and group say, and never to everybody."""
+"""Who may read the files of a store: as umask, setgid bit and group say, and never everybody."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from deltaimg.repo.lock_watch import remove_lock
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Confirm, Parts, always
 from deltaimg.store.memory import MemoryStore
-from tests.support.forgetting import forget_ids
+from tests.support.history import forget_ids
 from tests.support.images import PAGE, edit_at_random, make_database_image, make_mixed_image
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 

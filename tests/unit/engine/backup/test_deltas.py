@@ -19,7 +19,7 @@ from deltaimg.repo.index import load_index
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
-from tests.support.forgetting import forget_ids
+from tests.support.history import forget_ids
 from tests.support.images import SyntheticImage, make_incompressible_image, make_rows
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check of the structure finds, and what it takes for no error."""
+"""What a check of the structure reports, and what it accepts."""
 
 from __future__ import annotations
 

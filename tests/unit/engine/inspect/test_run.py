@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from deltaimg.engine.inspect.run import inspect_snapshot
 from deltaimg.repo.index import load_index
-from tests.support.forgetting import forget_ids
+from tests.support.history import forget_ids
 from tests.support.images import PAGE, make_database_image
 from tests.support.repositories import back_up_image, make_repository
 from tests.support.retention import list_manifests

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`verify` remembers what it has verified: every part has its turn, and what is remembered is never more than was done."""
+"""`verify` remembers what it has verified: every part gets its turn, and never more is remembered than was verified."""
 
 from __future__ import annotations
 

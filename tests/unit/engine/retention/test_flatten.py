@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flatten: a snapshot that needs no base and no deep delta, with the same content, and so all others."""
+"""Flatten: a snapshot that needs no base and no deep delta, with unchanged content; all others keep theirs."""
 
 from __future__ import annotations
 

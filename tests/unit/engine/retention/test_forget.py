@@ -18,7 +18,7 @@ from deltaimg.repo.retention import plan_named, plan_policy
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
-from tests.support.forgetting import History, assert_snapshots_restore, forget_ids, make_history
+from tests.support.history import History, assert_snapshots_restore, forget_ids, make_history
 from tests.support.repositories import Warnings, assert_restores, back_up_image
 from tests.support.retention import HookedStore
 

@@ -11,7 +11,7 @@ from deltaimg.repo.repository import Repository
 from deltaimg.repo.retention import plan_named
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
-from tests.support.forgetting import make_history
+from tests.support.history import make_history
 from tests.support.images import PAGE, SyntheticImage
 from tests.support.repositories import Warnings, back_up_image, make_repository
 

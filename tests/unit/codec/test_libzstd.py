@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""zstd by contexts that are kept, and by python-zstandard's classes where those cannot be had: each reads the other."""
+"""zstd through contexts that are kept, and through python-zstandard where these are unavailable: each reads the other."""
 
 from __future__ import annotations
 

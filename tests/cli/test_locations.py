@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a repository is said to be, and is not: addresses, disks that are not mounted, places that refuse."""
+"""Locations of repositories that do not work: addresses, disks that are not mounted, folders that refuse access."""
 
 from __future__ import annotations
 

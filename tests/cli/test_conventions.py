@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people expect of any command line: options in any place, help by any way, suggestions, true last words."""
+"""What people expect of any command line: options in any position, help by any usual way, suggestions, clear last messages."""
 
 from __future__ import annotations
 

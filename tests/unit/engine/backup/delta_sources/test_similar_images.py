@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of one origin supply each other's sources: what the first of them stored costs the others next to nothing."""
+"""Images of one origin share delta sources: what the first of them stored makes the others' backups nearly free."""
 
 from __future__ import annotations
 

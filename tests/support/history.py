@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Histories to forget from, and what must be true of what is left."""
+"""Repositories with a history of backups, snapshots forgotten from them, and the check that the others restore."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Snapshots that are forgotten and pruned while others list and then read them: left out, and nothing is called damaged."""
+"""Snapshots that are forgotten and pruned between a listing and a read: left out, and nothing is called damaged."""
 
 from __future__ import annotations
 
