@@ -145,7 +145,7 @@ def test_weeks_are_those_of_the_iso_calendar_over_the_turn_of_a_year() -> None:
 
 # -- time zones --------------------------------------------------------------------------------------------------------
 
-NIGHTS = [
+CLOCK_CHANGES = [
     # By half an hour, by two hours, at midnight, in both halves of the world.
     ("Europe/Berlin", datetime(2026, 3, 28, 18, tzinfo=UTC), timedelta(hours=1)),
     ("Europe/Berlin", datetime(2026, 10, 24, 18, tzinfo=UTC), timedelta(hours=-1)),
@@ -168,8 +168,8 @@ def test_the_zone_says_where_a_day_ends() -> None:
     assert list_rules(plan) == [("daily",), ("daily",)]
 
 
-@pytest.mark.parametrize(("name", "start", "change"), NIGHTS)
-def test_each_hour_of_a_night_in_which_clocks_change_is_an_hour(name: str, start: datetime, change: timedelta) -> None:
+@pytest.mark.parametrize(("name", "start", "change"), CLOCK_CHANGES)
+def test_each_hour_around_a_change_of_clocks_is_an_hour(name: str, start: datetime, change: timedelta) -> None:
     zone = ZoneInfo(name)
     moments = [start + timedelta(minutes=15 * number) for number in range(4 * 16)]
     offsets = [moment.astimezone(zone).utcoffset() or timedelta() for moment in moments]
@@ -190,7 +190,7 @@ def test_each_hour_of_a_night_in_which_clocks_change_is_an_hour(name: str, start
         assert list(plan_policy(history, Policy(hourly=count), now=NOW, zone=zone).kept) == last_of_each[-count:]
 
 
-@pytest.mark.parametrize(("name", "start", "change"), NIGHTS)
+@pytest.mark.parametrize(("name", "start", "change"), CLOCK_CHANGES)
 def test_spans_over_a_change_of_clocks_keep_no_hour_too_little(name: str, start: datetime, change: timedelta) -> None:
     zone = ZoneInfo(name)
     for number in range(4 * 40):
