@@ -21,7 +21,7 @@ from deltaimg.errors import MemoryLimitReached, UsageError
 
 SETTING = "DELTAIMG_METADATA_MEMORY"
 _SHARE = 2
-"""Of what the process may have, one part of so many: a verb keeps an index and a snapshot at a time, and copies none whole."""
+"""The memory of the process is divided by this: a verb keeps an index and a snapshot at a time, and copies neither."""
 _SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)", re.ASCII)
 
 

@@ -103,7 +103,7 @@ def rsyncdelta(
             done = position + count * blocksize
             copied_to = start + done
         if not is_end:
-            # All windows that lie in `data` were looked at; the next one begins a byte further on.
+            # All windows in `data` were searched; the next one begins a byte further on.
             searched = max(done, len(data) - blocksize + 1)
             literal += data[done:searched]
             yield from _cut(literal, max_buffer)
@@ -247,7 +247,7 @@ def _choose_span_bytes(blocksize: int) -> int:
 
 
 def _read(stream: Readable, length: int) -> bytes:
-    """Return so many bytes, fewer only at the end."""
+    """Return `length` bytes, fewer only at the end."""
     parts: list[bytes] = []
     left = length
     while left:

@@ -38,7 +38,7 @@ def check_address_space(command: str) -> None:
 
 
 def find_shortage(error: BaseException, command: str) -> OutOfResources | None:
-    """Return the error to report where `error` comes of too low a limit; it names the stage of the command, or the command."""
+    """Return the error to report if `error` is caused by too low a limit; it names the stage of the command, or the command."""
     for each in _causes(error):
         if isinstance(each, OutOfResources):
             kind = each.what

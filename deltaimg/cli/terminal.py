@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a command prints to: results and remarks for people or as JSON, progress, warnings and errors."""
+"""Where a command prints to: results and remarks as text or as JSON, progress, warnings and errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def print_error(error: DeltaimgError, *, as_json: bool) -> None:
 class Terminal:
     """Where one command prints to; also the engine's `Progress`. A context manager that takes the bar away at the end.
 
-    Results are what a command is asked for. Remarks only say what became of it, and `-q` leaves them out.
+    Results are what a command is called for. Remarks only summarise what it did, and `-q` omits them.
     """
 
     stage: ClassVar[str | None] = None
@@ -83,7 +83,7 @@ class Terminal:
             self._write(format_line(text))
 
     def remark(self, text: str) -> None:
-        """Print what became of the command, unless JSON or quiet was asked for; it is lost where it cannot be written."""
+        """Print a summary of the command, unless JSON or quiet was asked for; it is dropped if it cannot be written."""
         if not self.is_quiet and not self.as_json:
             with losing_output():
                 self.print(text)

@@ -15,13 +15,13 @@ from deltaimg.kernels.layout import BUCKET_PLACES, AnchorNames, AnchorTable, Buf
 _DENSEST_SHIFT, _SPARSEST_SHIFT = 25, 16
 """One anchor in 128 bytes, one in 64 KiB."""
 _MEASURED_SHARE = 0.75
-"""Of the anchors that the rate promises, so many are found: repetitive content has fewer."""
+"""The share of the anchors expected by the rate that is found: repetitive content has fewer."""
 _FULL = 0.7
 """Buckets begin to overflow noticeably when the table is fuller."""
 
 
 def plan_table(content_bytes: int, budget_bytes: int) -> tuple[int, int]:
-    """Return the number of buckets of a table for so much content, and the shift that sets how dense its anchors are."""
+    """Return the number of buckets of a table for this much content, and the shift that sets how dense its anchors are."""
     most = max(1, budget_bytes // 64)
     for shift in range(_DENSEST_SHIFT, _SPARSEST_SHIFT - 1, -1):
         anchors = int(content_bytes * _MEASURED_SHARE) >> (32 - shift)

@@ -102,7 +102,7 @@ class Encoder:
             digests: of all slots.
 
         Raises:
-            IntegrityError: a codec does not give back what it was given; nothing was stored.
+            IntegrityError: a codec does not reproduce its input; nothing was stored.
         """
         cut = None if kept is None or len(kept) == len(digests) else _cut(digests, kept)
         if sources is not None:
@@ -186,4 +186,4 @@ def _cut(digests: Digests, kept: npt.NDArray[np.int64]) -> CutTable:
 
 
 def _refuse(codec: str) -> IntegrityError:
-    return IntegrityError(codec, 0, "does not give back what was compressed; nothing was stored")
+    return IntegrityError(codec, 0, "does not reproduce what it compressed; nothing was stored")

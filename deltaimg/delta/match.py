@@ -17,7 +17,7 @@ from deltaimg.kernels import insert_slots, match_digests
 _MIN_CAPACITY = 1 << 12
 
 _HINT_MASK = np.uint32((1 << 20) - 1)
-"""A table of so many bits stays in a processor's cache; with a thousand wanted digests one in a thousand others passes."""
+"""A table of this many bits stays in a processor's cache; with a thousand wanted digests one in a thousand others passes."""
 
 
 def find_candidates(known: Digests, wanted: Digests) -> npt.NDArray[np.int64]:

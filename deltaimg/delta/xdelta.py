@@ -100,7 +100,7 @@ def load_xdelta() -> _Library:
                 hint=describe_installation(_PACKAGE, is_broken=True),
             ) from error
     raise XdeltaUnusable(
-        f"xdelta3 in {spec.origin} does not give back what it encodes",
+        f"xdelta3 in {spec.origin} does not reproduce what it encodes",
         hint=f"{describe_installation(_PACKAGE, is_broken=True)}; or use --delta zstd",
     )
 

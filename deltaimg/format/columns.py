@@ -52,7 +52,7 @@ def _to_planes(column: npt.NDArray[Any]) -> bytes:
 
 
 class ColumnReader:
-    """Takes columns off packed ones, front to back; nothing is expanded before it is asked for."""
+    """Takes columns off packed ones, front to back; nothing is expanded before it is requested."""
 
     def __init__(self, name: str, offset: int, packed: bytes | memoryview, size_bytes: int) -> None:
         """Args: name, offset: the object and the place of `packed` in it, for errors. size_bytes: what it must expand to.
@@ -70,7 +70,7 @@ class ColumnReader:
             self._refuse(f"its columns cannot be expanded: {error}", error)
         if size_bytes > len(packed) * MAX_COLUMN_EXPANSION:
             self._refuse(f"its columns have {len(packed)} bytes, too few to expand to {size_bytes}")
-        # Across frames: so that what follows the frame is looked at, and must be no other one.
+        # Across frames: so that what follows the frame is checked, and is no other frame.
         decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
         self._planes = decompressor.stream_reader(frame, read_across_frames=True)
 

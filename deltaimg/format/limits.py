@@ -39,7 +39,7 @@ MAX_RECORD_SLOTS: Final = MAX_RECORD_BYTES >> MIN_BLOCK_SHIFT
 
 MAX_SOURCE_RECORDS: Final = 4096
 MAX_SOURCE_BYTES: Final = 16 << 20
-"""What a delta record may be encoded against: a decoder holds so much, the content, and no more."""
+"""What a delta record may be encoded against: a decoder holds this much, the content, and no more."""
 
 MAX_LAYERS: Final = 64
 """Maps that a manifest lists: a full one, and those that lie over it."""

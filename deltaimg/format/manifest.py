@@ -153,7 +153,7 @@ def count_microseconds(moment: datetime) -> int:
 
 
 def from_microseconds(count: int) -> datetime:
-    """Return the moment so many microseconds after 1970 began."""
+    """Return the moment this many microseconds after 1970 began."""
     return _EPOCH + timedelta(microseconds=count)
 
 

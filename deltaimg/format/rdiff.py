@@ -82,7 +82,7 @@ def parse_rdiff_signature(read: Callable[[int], bytes], name: str) -> RdiffSigna
     """Read a signature; raises IntegrityError or UnsupportedFormat.
 
     Args:
-        read: returns so many bytes of it, fewer only at its end; the rest with -1, once the head is good.
+        read: returns this many bytes of it, fewer only at its end; the rest with -1, once the head is valid.
     """
     head = read(SIGNATURE_HEAD.size)
     if len(head) < SIGNATURE_HEAD.size:
@@ -150,7 +150,7 @@ def parse_rdiff_delta(read: Callable[[int], bytes], name: str) -> Iterator[Copy 
     """Yield the commands of a delta: copies, and new content in pieces of at most a mebibyte.
 
     Args:
-        read: returns so many bytes of the delta, fewer only at its end.
+        read: returns this many bytes of the delta, fewer only at its end.
 
     Raises:
         IntegrityError: truncated, an unknown command, a copy of nothing or beyond any file, bytes behind the end.

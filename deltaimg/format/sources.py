@@ -52,7 +52,7 @@ def parse_sources(
         record_count: of source records, as the record's header says.
 
     Raises:
-        Malformed: they pass the payload, or are no runs of so many records.
+        Malformed: they exceed the payload, or are not runs of this many records.
     """
     ids_end = DIGEST_BYTES * record_count
     if record_count > MAX_SOURCE_RECORDS or ids_end > len(payload):

@@ -113,10 +113,10 @@ def copy_of(offset: int, length: int, adler: int) -> Window:
 
 
 def parse_vcdiff(read: Callable[[int], bytes], name: str) -> Iterator[Window]:
-    """Yield the windows of a file; what their sections say is not looked at.
+    """Yield the windows of a file; the content of their sections is not parsed.
 
     Args:
-        read: returns so many bytes of the file, fewer only at its end.
+        read: returns this many bytes of the file, fewer only at its end.
 
     Raises:
         IntegrityError: truncated, lengths that contradict each other or pass the limits; no window, or windows that do not

@@ -33,7 +33,7 @@ def copy_attributes(old: str, descriptor: int) -> list[str]:
     """Give an open file the attributes of the one at `old`; return what could not be kept, in words.
 
     Raises:
-        OSError: `old` cannot be looked at.
+        OSError: the attributes of `old` cannot be read.
     """
     wanted = os.stat(old, follow_symlinks=False)
     lost = []

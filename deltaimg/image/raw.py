@@ -122,7 +122,7 @@ class RawSource:
         try:
             return self._watch.find_change()
         except OSError as error:
-            raise self._failure("cannot be looked at again", error.errno) from error
+            raise self._failure("cannot be examined again", error.errno) from error
 
     def close(self) -> None:
         """Close the descriptor."""

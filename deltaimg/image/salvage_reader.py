@@ -23,7 +23,7 @@ OF_THE_MEDIUM = (
 """The errors for content that is lost on the medium. A device that has disappeared gives others as well."""
 _MIN_BYTES = 1 << 26
 _MAX_SHARE = 10
-"""Up to so many bytes may be unreadable, or one byte in so many; beyond that the device has more likely failed as a whole."""
+"""Up to this many bytes may be unreadable, or one byte in this many; beyond that the whole device has more likely failed."""
 
 
 class TooMuchUnreadable(Exception):

@@ -35,7 +35,7 @@ class StreamSource:
 
     def peek(self, length: int) -> bytes:
         """Return the first bytes, which stay to be read; only before the first read."""
-        assert self._position == 0, "a stream is looked at before it is read"
+        assert self._position == 0, "the head of a stream is examined before it is read"
         memory = memoryview(bytearray(max(length, len(self._peeked))))
         got = self.read_into(0, memory)
         self._peeked, self._position, self.size_bytes = bytes(memory[:got]), 0, None

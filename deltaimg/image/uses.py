@@ -75,7 +75,7 @@ def _find_device_uses(descriptor: int, number: DeviceNumber, proc: Path, sysfs: 
     if device and device.backing_file is not None:
         found = _find_file_uses(device.backing_file, proc, sysfs, but_for=device)
         uses += [Use(f"backed by a file that is {use.text}", use.is_writer) for use in found]
-    # Device-mapper and md hold what they lie on, and what is done with them was looked at.
+    # Device-mapper and md hold their underlying devices, and their own uses were checked.
     if not uses and not any(each.holders for each in above) and _is_held(descriptor):
         hidden = _describe_mounts(read_other_mounts(proc, sysfs), names)
         uses = [Use(f"{use.text}, in another mount namespace", use.is_writer) for use in hidden]

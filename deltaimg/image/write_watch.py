@@ -103,7 +103,7 @@ class DeviceWatch:
 
 @dataclass(frozen=True, slots=True)
 class _Count:
-    """Sectors written to a device; and to its disk but not through a partition, so many at least, at most."""
+    """Sectors written to a device; and to its disk but not through a partition, at least and at most."""
 
     own: int = 0
     partitions: frozenset[BlockDevice] = frozenset()

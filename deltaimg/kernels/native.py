@@ -417,12 +417,12 @@ def apply_vcdiff(
 
 
 def delta_work_bytes(content_bytes: int) -> int:
-    """Return how much memory `encode_delta` needs for so much content and so many sources."""
+    """Return how much memory `encode_delta` needs for this much content."""
     return int(lib.dimg_delta_work_bytes(content_bytes))
 
 
 def delta_bound(content_bytes: int) -> int:
-    """Return how long the body of a delta of so much content may be."""
+    """Return how long the body of a delta of this much content may be."""
     return int(lib.dimg_delta_bound(content_bytes))
 
 

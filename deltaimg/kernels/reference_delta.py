@@ -224,12 +224,12 @@ def _make_streams(of: _Search) -> _Streams:
 
 
 def delta_work_bytes(content_bytes: int) -> int:
-    """Return how much memory `encode_delta` needs for so much content and so many sources."""
+    """Return how much memory `encode_delta` needs for this much content."""
     return (4 << _MAX_TABLE_LOG) + 4 * (content_bytes // _WINDOW + 1) + 6 * content_bytes
 
 
 def delta_bound(content_bytes: int) -> int:
-    """Return how long the body of a delta of so much content may be."""
+    """Return how long the body of a delta of this much content may be."""
     return 2 * content_bytes + 1024
 
 

@@ -77,7 +77,7 @@ class Policy:
     within: Span | None = option(
         None,
         ValueType("SPAN", parse_span),
-        "Keep all that are at most so much older than the newest: 12h, 30d, 2w, 6m, 1y, 1y6m.",
+        "Keep all that are at most this much older than the newest: 12h, 30d, 2w, 6m, 1y, 1y6m.",
         "--keep-within",
     )
     tags: tuple[frozenset[str], ...] = option(

@@ -16,12 +16,12 @@ class PruneOptions:
     """How much work a prune does to free space."""
 
     max_unused_percent: float = option(
-        2.0, percent(0, 100), "Leave packs alone as long as so much of them all is unused.", "--max-unused"
+        2.0, percent(0, 100), "Do not repack as long as at most this share of all packs is unused.", "--max-unused"
     )
     max_repack_bytes: int | None = option(
         None,
         SIZE,
-        "Write at most so much in this run; 0 deletes whole packs only.",
+        "Write at most this much in this run; 0 deletes whole packs only.",
         "--max-repack",
         default_text="no bound",
     )

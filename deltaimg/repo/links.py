@@ -174,7 +174,7 @@ def _join(parts: Iterable[npt.NDArray[Any]], kind: npt.DTypeLike) -> npt.NDArray
 
 
 def _start_each(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return where each of so many begins, and where the last ends: memory ends long before such numbers do."""
+    """Return where each run of `counts` begins, and where the last ends; memory is exhausted long before int32 overflows."""
     starts = np.zeros(len(counts) + 1, np.int32)
     np.cumsum(counts, out=starts[1:])
     return starts

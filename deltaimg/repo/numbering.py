@@ -183,7 +183,7 @@ def _cut(runs: Runs, stretches: _Stretches, name: str) -> Runs:
 
 
 def _split(runs: Runs) -> Iterator[Runs]:
-    """Yield so many runs at a time as keep what is computed of them small."""
+    """Yield some runs at a time, so that temporary arrays stay small."""
     return (runs[first : first + _PIECE_RUNS] for first in range(0, len(runs), _PIECE_RUNS))
 
 

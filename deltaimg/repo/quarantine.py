@@ -28,4 +28,4 @@ def _name_in_quarantine(name: str, give: Callable[[str], object]) -> None:
         with suppress(ObjectExists):
             give(f"{QUARANTINE}{name}" + (f".{number}" if number > 1 else ""))
             return
-    raise StoreError(name, "was moved to quarantine a thousand times", hint="look at the quarantine, and clear it")
+    raise StoreError(name, "was moved to quarantine a thousand times", hint="inspect the quarantine, and empty it")

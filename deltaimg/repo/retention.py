@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which snapshots of an image a policy keeps, and by which of its rules. Pure: snapshots and a clock in, a plan out.
 
-Each rule looks at all snapshots by itself, newest first, and what no rule keeps is forgotten. A rule of a period (hourly to
+Each rule is applied to all snapshots by itself, newest first; what no rule keeps is forgotten. A rule of a period (hourly to
 yearly) keeps the newest snapshot of each of the newest periods that have any; while it has periods left, it keeps the
 oldest snapshot as well, so that history grows as long as the policy allows.
 

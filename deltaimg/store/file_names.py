@@ -41,7 +41,7 @@ def find_folded(file_name: str, there: Iterable[str]) -> str | None:
     """Return the name under which a file system keeps `file_name` together with, or in place of, what it was called.
 
     File systems ignore case, change the form of Unicode, or drop dots and spaces at the end. None where the name is `there` as
-    it is, or where nothing is that they could have made of it.
+    it is, or where there is no file that it could have become.
     """
     names = set(there)
     if file_name in names:

@@ -175,7 +175,7 @@ def check_object_name(name: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """Return `prefix` if a listing can be asked for it: nothing, or the name of a folder and a slash."""
+    """Return `prefix` if it is valid for a listing: nothing, or the name of a folder and a slash."""
     if prefix:
         check_object_name(prefix.removesuffix("/"))
     return prefix

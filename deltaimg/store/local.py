@@ -130,7 +130,7 @@ class LocalStore:
     def list(self, prefix: str, layout: Layout = ANY_NAME) -> Iterator[ObjectInfo]:
         folder = check_prefix(prefix).removesuffix("/")
         with suppress(ObjectNotFound), self._translated(folder):
-            # A folder that is there under another name only is not the one that was asked for.
+            # A folder that exists under another name only is not the requested one.
             if not folder or self._folders.find_folded(self._path_of(folder)) is None:
                 yield from walk(self._port, self._root, folder, layout)
 

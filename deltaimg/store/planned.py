@@ -89,7 +89,7 @@ class PlannedStore:
         return self._keep(check_object_name(name), parts, only_ends=False)
 
     def borrow(self, name: str, store: Store, size_bytes: int) -> None:
-        """Do as `replace` with the object of this name in another store, which is read when it is asked for."""
+        """Do as `replace` with the object of this name in another store, which is read on demand."""
         self._changed[name] = _Elsewhere(size_bytes, store, name)
 
     def move(self, name: str, new_name: str) -> None:

@@ -35,7 +35,7 @@ class BlockOrder:
         self._batches: dict[int, _Batch] = {}
 
     def add(self, changed: ChangedBlocks) -> Iterator[ChangedBlocks]:
-        """Take blocks, which are copied; yield each batch that is full, good until the next is asked for."""
+        """Take blocks, which are copied; yield each batch that is full, valid until the next is requested."""
         depths = self._find_depths(changed.blocks)
         for depth in distinct(depths).tolist():
             waiting = changed.choose(np.flatnonzero(depths == depth))

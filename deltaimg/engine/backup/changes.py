@@ -22,8 +22,8 @@ from deltaimg.repo.pack_writer import PackWriter
 
 FEW_BYTES = 256 * KIB
 FEW_SHARE = 4096
-"""So many bytes are few, or one in so many of the base if that is less: what mounting a file system changes. Deltas would save
-some tens of KiB of it."""
+"""Up to this many bytes are few, or this fraction of the base if that is less: what mounting a file system changes. Deltas save
+some tens of KiB of that."""
 
 
 class Changes:

@@ -2,11 +2,11 @@
 """The commit of a backup: its manifest appears while its lock is held, or it does not stay.
 
 A host that is frozen for hours may be considered dead when it wakes: its lock was removed, and a prune may have deleted what
-it meant to refer to. So it looks at its lock at the last moment before the commit. Between that look and the commit the lock
-may still be lost, and so it looks again just after; then the snapshot stays only if all that it needs is there and not pending
-deletion. A prune that has yet to list anything will find the manifest when it looks a second time.
+it meant to refer to. So it checks its lock at the last moment before the commit. Between that check and the commit the lock
+may still be lost, and so it is checked again just after; then the snapshot is kept only if all that it needs is there and not
+pending deletion. A prune that has not listed anything yet will find the manifest when it marks a second time.
 
-What is left is a host that is frozen once more between the commit and that second look: see docs/reliability.md.
+What remains is a host that is frozen again between the commit and that second check: see docs/reliability.md.
 """
 
 from __future__ import annotations

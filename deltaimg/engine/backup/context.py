@@ -19,7 +19,7 @@ from deltaimg.repo.repository import Repository
 
 @dataclass(frozen=True, slots=True)
 class BackupRequest:
-    """What was asked for."""
+    """What to back up, and how."""
 
     repository: Repository
     lock: ImageLock

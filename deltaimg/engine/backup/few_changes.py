@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A backup with few changed blocks: only stored blocks that may equal one of them are looked at, and new ones become literals.
+"""A backup with few changed blocks: compared only with stored blocks that may equal one of them; new ones become literals.
 
 Matching against all stored content, and finding delta sources, takes a table of every stored block and one of anchors, hundreds
 of megabytes to be filled. An image in which next to nothing changed must not pay for that.

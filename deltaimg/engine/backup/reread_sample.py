@@ -2,7 +2,7 @@
 """A sample of an image that was backed up, read once more and compared: it finds writes that the kernel does not report.
 
 Those of another host to a shared disk, those of this host to what lies under the device, those through a memory map, and memory
-that gives back something else than it was given.
+that returns other bytes than were written.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is the source what the operator means, and one moment of it? Asked before it is read, and after."""
+"""Is the image source the right one, and consistent? Checked before it is read, and after."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deltaimg.options.backup import BackupOptions
 
 _FIRST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
 SUSPICIOUS_SHRINKAGE = 100
-"""A file or device that lost all but so much of itself is refused, as a wrong path would be."""
+"""A file or device with less than this share of its former size is refused: the path is probably wrong."""
 _SIZE_HINT = "the image was cut short, or --size is of another one"
 _LIVE_HINT = "back up an LVM snapshot or a clone of it, or accept an inconsistent copy with --allow-live"
 

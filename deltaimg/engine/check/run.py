@@ -44,7 +44,7 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """All that was found, and how much was looked at."""
+    """All findings, and how much was checked."""
 
     findings: tuple[Finding, ...]
     snapshots: int

@@ -21,7 +21,7 @@ def note_foreign(repository: Repository, findings: Findings) -> None:
     for _ in repository.objects.list(""):
         pass
     for name, what in sorted(repository.objects.foreign.items()):
-        findings.add_warning(FindingKind.FOREIGN, name, f"{what} that is not deltaimg's, and is left alone")
+        findings.add_warning(FindingKind.FOREIGN, name, f"{what} that is not deltaimg's, and is ignored")
 
 
 def note_vanished(vanished: Mapping[str, datetime], findings: Findings) -> None:
@@ -35,7 +35,7 @@ def note_state(repository: Repository, findings: Findings, pending: list[Pending
     """Note locks, unfinished work and quarantined objects; none of it is an error.
 
     Args:
-        pending: what was pending deletion before anything was looked at. own_token: of the lock of this run.
+        pending: what was pending deletion before the check began. own_token: of the lock of this run.
     """
     for listed in pending:
         findings.excuse(set(object_names(listed.objects)))

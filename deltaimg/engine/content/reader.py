@@ -199,7 +199,7 @@ class SnapshotReader:
         return [(RecordNumber(record), pieces[places]) for record, places in group_by(table.records_of(pieces["slot"]))]
 
     def _get_together(self, records: list[RecordNumber]) -> dict[RecordNumber, memoryview]:
-        """Return the content of records; of none, if one of them cannot be read: then each is asked for by itself."""
+        """Return the content of records; of none, if one of them cannot be read: then each is read by itself."""
         try:
             return self._cache.get_together(records)
         except (IntegrityError, ObjectNotFound):

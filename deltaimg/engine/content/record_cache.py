@@ -4,7 +4,7 @@
 What a delta needs is found before anything is read. Each record of that is expanded once, by ascending delta depth, however
 many others depend on it: a chain costs as much as it has records, not as it has paths.
 
-Memory  a budget of expanded records, and those asked for at once; of those below the blocks that are needed, as in `Spool`.
+Memory  a budget of expanded records, and those requested together; of their sources the blocks needed, as in `Spool`.
 """
 
 from __future__ import annotations

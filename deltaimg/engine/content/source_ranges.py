@@ -28,7 +28,7 @@ FindBlocks = Callable[[SlotNumbers], BlockIndexes]
 
 @dataclass(frozen=True, slots=True)
 class _SourceRanges:
-    """The sources of one record: so many bytes, of which some ranges are in the image and the others in the spool."""
+    """The sources of one record: their bytes, of which some ranges are in the image and the others in the spool."""
 
     length: int
     placed: Ranges

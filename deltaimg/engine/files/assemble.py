@@ -28,7 +28,7 @@ from deltaimg.image.target import ImageTarget
 from deltaimg.model import count_blocks
 
 _MAX_PIECE_OPS = 4096
-"""An operation takes some hundred bytes of memory and may make a single one: so many are carried out before more are taken."""
+"""An operation takes some hundred bytes of memory and may make a single one: this many are carried out before more are read."""
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@
 Reads      an old file's spans; a signature, object by object (docs/format.md, "Sums head").
 Writes     a signature: objects of up to 65,536 blocks and a span, so that none is ever in memory as a whole.
 Memory     30 bytes a block of the old file that is not zero: weak sum, half of the digest, and their index.
-Invariant  a block matches if the first 8 bytes of its keyed digest do; what comes of that is verified by the root digest.
+Invariant  a block matches if the first 8 bytes of its keyed digest do; the result is verified by the root digest.
 Source     the rsync algorithm (Tridgell, "Efficient Algorithms for Sorting and Synchronization", 1999, chapter 3), with BLAKE3
            for its strong sum.
 """

@@ -47,7 +47,7 @@ def walk_spans(
     """Yield start, end and what `work` made of each span, in order; what lies between them is a hole.
 
     Spans begin at multiples of `block_bytes` and have a whole number of blocks, but for the file's last. `work` runs on several
-    threads; the content is good until the next span is asked for.
+    threads; the content is valid until the next span is requested.
     """
     span_bytes = choose_span_bytes(block_bytes)
     buffers = _Buffers(span_bytes + overlap_bytes)

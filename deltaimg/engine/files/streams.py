@@ -38,7 +38,7 @@ class Input:
         self._file.close()
 
     def read(self, length: int) -> bytes:
-        """Return so many bytes, fewer only at the end; all that is left, if it is -1."""
+        """Return `length` bytes, fewer only at the end; all that is left, if it is -1."""
         try:
             data = self._file.read(length)
             self.position += len(data)

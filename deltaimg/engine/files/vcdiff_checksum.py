@@ -12,7 +12,7 @@ _ADLER_PRIME = 65521
 
 
 def adler_of_zeros(length: int) -> int:
-    """Return the Adler-32 of so many zeros."""
+    """Return the Adler-32 of this many zeros."""
     return (length % _ADLER_PRIME) << 16 | 1
 
 

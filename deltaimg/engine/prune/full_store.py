@@ -98,7 +98,7 @@ def plan_deletion(reachable: Reachable, inventory: Inventory) -> PrunePlan:
 
 
 def take_part(plan: PrunePlan, index: LoadedIndex, budget_bytes: int) -> PrunePlan:
-    """Return the part of a plan, made by `plan_deletion`, that stores at most so many bytes of index entries."""
+    """Return the part of a plan, made by `plan_deletion`, that stores at most `budget_bytes` of index entries."""
     chosen = _choose_indexes(plan, index, budget_bytes)
     is_going = names_chosen(index.names, chosen)
     is_named = ~is_going[index.object_of]

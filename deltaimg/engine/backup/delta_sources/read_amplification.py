@@ -44,7 +44,7 @@ class ReadAmplification:
         return self._decoded_blocks / max(1, self._held_blocks)
 
     def note_record(self, blocks: int) -> None:
-        """Count a new record of so many blocks."""
+        """Count a new record of this many blocks."""
         self._held_blocks += blocks
         self._decoded_blocks += blocks
 

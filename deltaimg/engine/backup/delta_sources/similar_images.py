@@ -23,7 +23,7 @@ from deltaimg.kernels.layout import AnchorNames
 from deltaimg.repo.slots import SlotTable
 
 _MOST_CACHES = 32
-"""So many caches are looked at, the latest written ones."""
+"""At most this many caches are considered, the latest written ones."""
 _LEAST_SHARED = 0.1
 _ABOUT_AS_MANY = 0.8
 
