@@ -32,7 +32,7 @@ def check(
     Every object is compared with its name and digests, and every reference is followed: snapshots, maps, records, their
     sources, index, signatures, and the footers of packs. Errors mean that content may be lost; warnings and notes do not.
 
-    Metadata alone is read, unless --read-packs is given, which also finds changed bytes in packs. Decoding the content is
+    Only metadata is read, unless --read-packs is given, which also finds changed bytes in packs. Decoding the content is
     'verify'. Parity is checked by 'parity show --check'.
 
     Examples:

@@ -44,7 +44,7 @@ def forget(
         bool, typer.Option("--dry-run", "-n", help="Change nothing; say what a prune would then free.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", "-f", help="Forget the named snapshots though nothing is left of an image.")
+        bool, typer.Option("--force", "-f", help="Forget the named snapshots even if no snapshot of an image remains.")
     ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Prune afterwards, which frees the space.")] = False,
     lock_wait: LockWait = None,

@@ -21,7 +21,7 @@ LockWait = Annotated[
         "--lock-wait",
         metavar="TIME",
         envvar="DELTAIMG_LOCK_WAIT",
-        help="Wait so long for a process that holds the lock: 90s, 10m, 2h.",
+        help="Wait this long for a process that holds the lock: 90s, 10m, 2h.",
         show_default="do not wait",
     ),
 ]

@@ -40,7 +40,7 @@ def prune(
 ) -> None:
     """Delete what no snapshot needs, and free its space.
 
-    Run it after 'forget'. Packs in which nothing is needed go whole; others are repacked as far as that is worth it, and
+    Run it after 'forget'. Unneeded packs are deleted whole; others are repacked as far as that is worth it, and
     records of which only part is needed are stored again without the rest.
     Backups and restores may run meanwhile: what they may be using is kept until they end, and deleted by the next prune.
     It may be interrupted at any time; the next one uses what was stored.

@@ -21,7 +21,7 @@ def show(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Explain one snapshot: its content, and what it stored.
+    """Describe one snapshot: its content, and what its backup stored.
 
     Where it came from, what changed since its base, how new blocks are encoded, which parts of the image took most, and what
     restoring it takes. With -v, all parts of the image are listed.

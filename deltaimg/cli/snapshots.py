@@ -36,10 +36,10 @@ def snapshots(
 ) -> None:
     """List snapshots, oldest first.
 
-    Each has four sizes: apparent is that of the image, allocated what its file system had allocated of that, changed what
-    differs from the snapshot before, and stored by how much the repository grew. Notes say which are full or pinned, their
-    tags and comments, how much of the image could not be read, and since when a snapshot changed whose base is forgotten;
-    with -v also how deep delta chains are.
+    Each has four sizes: apparent, the size of the image; allocated, what its file system had allocated; changed, what
+    differs from the previous snapshot; and stored, by how much the repository grew. Notes say which are full or pinned,
+    their tags and comments, how much of the image could not be read, and, where the base is forgotten, when it was taken;
+    with -v also the depth of delta chains.
 
     With -q only the names are printed, one a line. Snapshots that are known to be damaged are marked, and the exit code says
     that there are some.

@@ -21,14 +21,14 @@ def unlock(
         typer.Argument(metavar="NAME", help="An image, or another name that the list shows.", show_default="list all"),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", "-f", help="Remove it even if its holder is at work: that run will fail.")
+        bool, typer.Option("--force", "-f", help="Remove it even if its holder is active: that run will fail.")
     ] = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """List who works in a repository; remove a lock.
+    """List the locks in a repository, or remove one.
 
     Removing one is rarely needed. The lock of a process that has died is removed by the next process that needs it: at once
     on the same host, otherwise (another host, another boot, a container) after 90 seconds without a heartbeat. A damaged

@@ -17,6 +17,6 @@ class FlattenOptions:
     max_depth: int | None = option(
         None,
         count(0, MAX_DELTA_DEPTH),
-        f"Maximum delta chain depth that is left, 0 to {MAX_DELTA_DEPTH}.",
+        f"Maximum delta chain depth afterwards, 0 to {MAX_DELTA_DEPTH}.",
         default_text="0, no deltas at all",
     )
