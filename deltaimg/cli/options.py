@@ -18,7 +18,7 @@ Repo = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs, not text for people.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; warnings and errors only.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is done.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more details.")]
 Snapshot = Annotated[
     str, typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or the beginning of an id.")
 ]
@@ -84,5 +84,5 @@ def check_output(path: str, *, as_json: bool) -> bool:
         raise UsageError("the file to write has no name")
     is_standard_output = is_standard_stream(path, 1)
     if is_standard_output and as_json:
-        raise UsageError(f"--json and '{path}' both want the standard output", hint="write to a file")
+        raise UsageError(f"--json and '{path}' both need the standard output", hint="write to a file")
     return is_standard_output

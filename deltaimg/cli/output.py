@@ -35,7 +35,7 @@ def flush_output() -> None:
 
 @contextmanager
 def losing_output() -> Iterator[None]:
-    """What is printed to the standard output in here is lost where it cannot be written; what was before is not."""
+    """Inside, output that cannot be written is dropped; what was printed before is still an error."""
     flush_output()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if not isinstance(raw, _ResultOutput):
@@ -50,7 +50,7 @@ def losing_output() -> Iterator[None]:
 
 
 def lose_output() -> None:
-    """Give up on the standard output, so that Python does not complain at its end about what cannot be written."""
+    """Close the standard output, so that Python does not report at its end what cannot be written."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _ResultOutput):
         raw.may_lose = True

@@ -74,7 +74,7 @@ class RecordNumbering:
     def _check_room(self, counts: npt.NDArray[np.int64]) -> None:
         if self.slot_count + int(counts.sum()) > MAX_SLOTS:
             raise UsageError(
-                f"more than {MAX_SLOTS} blocks to keep in view at once",
+                f"more than {MAX_SLOTS} blocks are needed at a time",
                 hint="use larger blocks: 'backup --block-size 64K'",
             )
 

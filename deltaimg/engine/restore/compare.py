@@ -93,7 +93,7 @@ def compare_image(
 
 
 def _as_runs(span: ScannedSpan, status: BlockStatus) -> Runs:
-    """Return the blocks of a span that have one status, as runs whose slots mean nothing."""
+    """Return the blocks of a span that have one status, as runs whose slots have no meaning."""
     chosen = span.statuses[span.statuses["status"] == status]
     runs = np.empty(len(chosen), RUN)
     runs["first_block"] = chosen["first"].astype(np.uint64) + np.uint64(span.first_block)

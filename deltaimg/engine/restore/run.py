@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One restore: resolve, plan, fetch, verify, write, name.
+"""One restore: resolve, plan, fetch, verify, write, and give the target its name.
 
 Always  a file appears under its name only when every block of it was verified; with `keep_going` it appears with holes where
         records are damaged, and the result lists them.
@@ -121,7 +121,7 @@ def _restore(
 
 
 def _warn_of_shortage(target: ImageTarget, data_bytes: int, progress: Progress) -> None:
-    """Say early what may not fit. No error: a file system that compresses may hold more than it has room for."""
+    """Warn early of what may not fit. It is no error: a file system that compresses may hold more than it has room for."""
     free_bytes = target.find_free_bytes()
     if free_bytes is not None and free_bytes < data_bytes:
         progress.warn(f"{target.path}: {data_bytes} bytes will be written, and {free_bytes} are free there")
@@ -130,7 +130,7 @@ def _warn_of_shortage(target: ImageTarget, data_bytes: int, progress: Progress) 
 def _write_anywhere(
     content: SnapshotContent, target: ImageTarget, *, keep_going: bool, progress: Progress, workers: int | None
 ) -> tuple[int, tuple[DamagedExtent, ...]]:
-    """Write records as they come off the packs, each block wherever it belongs."""
+    """Write records in the order of the packs, each block to its offsets."""
     for extent in content.zero_extents():
         target.clear(extent.start, extent.length)
     plan = content.plan(can_read_back=True)
@@ -180,7 +180,7 @@ def _write_in_order(
 
 
 def name_damage(content: SnapshotContent, error: IntegrityError | ObjectNotFound) -> ContentDamaged:
-    """Say which bytes of the snapshot the damaged or missing object `error` names takes with it."""
+    """Return the error that lists the extents of the snapshot that cannot be read because of `error`."""
     if isinstance(error, ContentDamaged):
         return error
     table = content.table

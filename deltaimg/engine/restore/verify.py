@@ -65,8 +65,8 @@ def verify(
     """Read and verify the content of snapshots, each record once however many of them need it.
 
     Args:
-        percent: of the content; of all snapshots that which waited longest, so that as many runs as make 100 cover everything.
-            Of some snapshots, that of each, and among what waited equally long, by chance.
+        percent: of the content, that which was verified longest ago, so that runs that add up to 100 verify everything. Where
+            `refs` are not all snapshots, of the content of each; content verified at the same time is chosen by chance.
         seed: makes the choice repeatable.
 
     A snapshot whose manifest, map or digests are damaged is damaged as a whole, and so is one whose manifest is in quarantine;
@@ -84,7 +84,7 @@ def verify(
 
 
 class _Verifier:
-    """Remembers over several snapshots which records were read, which of those are damaged, and which are needed at all."""
+    """Verifies several snapshots; keeps which records were read, which of these are damaged, and which are needed at all."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class _Verifier:
         return VerifyResult(ref, len(own), len(content.records), verified, _since(started), tuple(damage))
 
     def _choose_records(self, content: SnapshotContent) -> npt.NDArray[np.int64]:
-        """Return the records of a snapshot, sources included, that are in the packs whose turn it is."""
+        """Return the records of a snapshot, sources included, that are in the packs that are verified this time."""
         if self._percent >= 100:
             return content.closure
         packs = self._verified_share.pack_of[content.table.entries[content.closure]]
@@ -200,7 +200,7 @@ class _Verifier:
         try:
             self._verified_share.save()
         except StoreError as error:
-            self._progress.warn(f"{error}; what was verified by this run is not remembered")
+            self._progress.warn(f"{error}; what was verified by this run is not recorded")
         return self._verified_share.summarise()
 
 
