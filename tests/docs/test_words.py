@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SEARCHED = ("deltaimg", "native", "docs", "scripts", "README.md")
+SEARCHED = ("deltaimg", "native", "docs", "scripts", "README.md", "CHANGELOG.md")
 SUFFIXES = {"", ".py", ".md", ".c", ".h", ".sh", ".txt"}
 
 
