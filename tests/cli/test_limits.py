@@ -37,7 +37,7 @@ def limited(limits: dict[int, int], *arguments: object, repo: Path) -> Run:
 
 @pytest.mark.parametrize("mib", [60, 90, 120, 160, 190])
 def test_too_little_memory_is_one_error_that_says_what_helps(backups: Backups, tmp_path: Path, mib: int) -> None:
-    """A library ended the process with a riddle, and a buffer that could not be had was called a defect."""
+    """A library ended the process with a riddle, and a buffer that could not be allocated was called a defect."""
     image = tmp_path / "large.raw"
     image.write_bytes(os.urandom(24 * MIB))
     for arguments in (("backup", image, "--image", "large"), ("restore", "vm1", tmp_path / "out"), ("verify",)):
@@ -68,7 +68,7 @@ def test_a_limit_on_the_size_of_files_is_named(backups: Backups, tmp_path: Path)
 
 
 def test_a_limit_of_threads_is_lived_with_or_named(backups: Backups, tmp_path: Path) -> None:
-    """The thread of the heartbeat cannot be done without: others would take the run for dead."""
+    """The thread of the heartbeat cannot be done without: others would consider the run dead."""
     requires_root()
     requires_program("setpriv")
     for folder in (backups.repo, *(path for path in backups.repo.rglob("*") if path.is_dir())):

@@ -34,7 +34,7 @@ class PackContent:
 
 
 def parse_pack(data: bytes, name: str) -> PackContent:
-    """Read a pack by its footer, then record by record, and hold each payload against its header."""
+    """Read a pack by its footer, then record by record, and compare each payload with its header."""
     footer = parse_pack_footer(name, data)
     records = []
     for offset, header in scan_records(name, data):

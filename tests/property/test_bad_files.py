@@ -25,7 +25,7 @@ from tests.support.program import read_tree
 FORMATS = ("deltaimg", "rdiff", "vcdiff")
 WITH_SIGNATURES = ("deltaimg", "rdiff")
 VERIFIED = {"deltaimg": True, "vcdiff": True, "rdiff": False}
-"""Whether what is made is held against a digest or checksum."""
+"""Whether the result is compared with a digest or checksum."""
 OLD = b"".join(b"line %d of the old file\n" % number for number in range(150)) + bytes(2000)
 NEW = OLD[:2048] + b"inserted" + OLD[2048:5000] + bytes(900) + OLD[300:400]
 BLOCK_BYTES = {"deltaimg": 1024, "rdiff": 512}
