@@ -53,6 +53,6 @@ def backups(made_once: Backups, own_cache: None, tmp_path: Path) -> Backups:
         "state/.": os.environ["XDG_STATE_HOME"],
     }
     for name, place in places.items():
-        # Holes, modes and times as well.
-        subprocess.run(["cp", "-a", folder / name, place], check=True)
+        # Holes, modes and times as well. A path would lose the dot of `state/.`, and so copy into the folder that is there.
+        subprocess.run(["cp", "-a", f"{folder}/{name}", place], check=True)
     return Backups(tmp_path / "repo", tmp_path / "vm1.raw", made_once.first, made_once.second)

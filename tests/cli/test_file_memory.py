@@ -44,11 +44,13 @@ main()
 _MANY_CALLS = """
 from deltaimg.api.files import delta_file, patch_file
 from deltaimg.errors import DeltaimgError
-calls = {"patch": patch_file, "delta": delta_file}
+from deltaimg.options.files import DeltaOptions, PatchOptions
+calls = {"patch": (patch_file, PatchOptions), "delta": (delta_file, DeltaOptions)}
 for line in sys.argv[1:]:
     name, format_name, first, second = line.split(":")
     try:
-        calls[name](first, second, "-", format_name=format_name)
+        call, options = calls[name]
+        call(first, second, "-", options(format_name))
     except DeltaimgError as error:
         print(error.exit_code, file=sys.stderr)
 os._exit(0)

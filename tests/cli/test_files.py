@@ -289,7 +289,7 @@ def test_files_of_the_wrong_sort_are_named_as_such(pair, tmp_path):
     assert "not a signature" in fail(42, "delta", "--format", "rdiff", rdiff_delta, new, made)
     assert "not a delta" in fail(42, "patch", "--format", "rdiff", old, rdiff_signature, made)
     assert "is no rdiff delta" in fail(42, "patch", "--format", "rdiff", old, delta, made)
-    assert "there is no format 'tar'" in fail(2, "signature", "--format", "tar", old, made)
+    assert "--format tar: it must be one of" in fail(2, "signature", "--format", "tar", old, made)
     assert "a block size of 5000 bytes" in fail(2, "signature", "-b", "5000", old, made)
     assert "standard input" in fail(2, "delta", "-", "-", made)
     assert "standard input" in fail(2, "patch", "-", delta, made)

@@ -65,7 +65,7 @@ def test_forgetting_by_name_forgets_what_is_named(backups: Backups, tmp_path: Pa
 
 def test_the_newest_may_go_with_a_warning(backups: Backups) -> None:
     run = succeed("forget", "vm1@latest", repo=backups.repo)
-    assert "warning: the newest snapshot of 'vm1' goes" in run.err
+    assert "warning: the newest snapshot of 'vm1' is forgotten" in run.err
 
 
 def test_a_pin_shows_holds_and_goes(backups: Backups) -> None:

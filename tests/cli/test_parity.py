@@ -102,8 +102,8 @@ def test_damage_of_parity_is_reported_and_repaired_by_check(backups: Backups) ->
         (("parity", "repair", "--check"), "--check is for 'parity add' and 'parity show'"),
         (("parity", "remove"), "there is no action 'remove'"),
         (("parity", "show", "--percent", "5"), "--percent is for 'parity add'"),
-        (("parity", "add", "--percent", "0.1"), "from 0.5 to 100"),
-        (("parity", "add", "--percent", "101"), "from 0.5 to 100"),
+        (("parity", "add", "--percent", "0.1"), "it must be 0.5 to 100"),
+        (("parity", "add", "--percent", "101"), "it must be 0.5 to 100"),
         (("parity", "add", "--percent", "some"), "'some' is not a valid percentage"),
     ],
 )
