@@ -125,7 +125,7 @@ def test_a_repository_that_cannot_be_written_is_verified_all_the_same() -> None:
     for number in writes:
         faulty = FaultyStore(repository.objects.store, PermissionDenied("x", "read only"), fail_at=number)
         assert not run(Repository(faulty, repository.config), progress=progress)[0].damage
-    assert any("not remembered" in message for message in progress.messages)
+    assert any("not recorded" in message for message in progress.messages)
 
 
 def test_packs_that_are_gone_are_forgotten_and_times_verify_nothing() -> None:
