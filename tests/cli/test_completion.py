@@ -25,7 +25,12 @@ def press_tab(line: str, folder: Path, *, breaks: str = "\"'@><=;|&(:") -> list[
     """Return what bash offers at the end of a line, with the script that the program prints for it."""
     (folder / "deltaimg").write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
     (folder / "deltaimg").chmod(0o755)
-    script = succeed("--show-completion", "bash").text
+    # The shell is found among the processes above; the second command keeps bash from replacing itself by the first.
+    shown = subprocess.run(
+        ["bash", "-c", f"{shlex.join(command('--show-completion'))}; true"],
+        env=environment(None), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    script = shown.stdout
     words = [each for each in re.split(f"([{re.escape(breaks)}])| ", line) if each] if breaks else line.split()
     words += [""] * line.endswith(" ")
     state = f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}"
