@@ -72,9 +72,9 @@ def test_an_index_of_what_is_gone_is_a_note_and_the_next_prune_removes_it(folder
         repository.objects.store.delete(name)
     report = check(repository, read_packs=True)
     assert not report.of(Severity.ERROR)
-    assert any(f"names {lost[0]}, which is gone" in each.problem for each in report.of(Severity.NOTE))
+    assert any(f"names {lost[0]}, which is missing" in each.problem for each in report.of(Severity.NOTE))
     prune(repository)
-    assert not [each for each in check(repository).of(Severity.NOTE) if "gone" in each.problem]
+    assert not [each for each in check(repository).of(Severity.NOTE) if "which is missing" in each.problem]
     assert {found.name.partition("/")[0] for found in repository.objects.store.list("index/")} == {"index"}
     assert_restores(repository, kept, image_of(2).content)
 

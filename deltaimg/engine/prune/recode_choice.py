@@ -97,7 +97,9 @@ def _weigh(index: LoadedIndex, before: Needs, after: Needs, added: Flags, sizes:
     What is freed is charged from the bottom of each chain upwards: a delta that is deleted adds what it
     frees to what its users free. A delta that is kept frees nothing for others: all of its sources are decoded as before.
     """
-    sources = before.mapped.resolve(EntryNumbers(index.links.entries))
+    # A source may be missing where no snapshot needs the delta: such a delta is neither decoded nor charged here.
+    entries = EntryNumbers(index.links.entries)
+    sources = np.where(entries < 0, 0, before.mapped.resolve(EntryNumbers(np.maximum(entries, 0))))
     decoded = _close(index, sources, added)
     is_gone = (before.slots > 0) & (after.slots == 0)
     lost = _count_lost(index, EntryNumbers(np.flatnonzero((index.links.counts > 0) & (added | is_gone))), after)
