@@ -38,7 +38,7 @@ EXAMPLES: list[DeltaimgError] = [
     errors.NameNotKept("locks/VM1", "the file system of /backup takes this name for 'vm1'"),
     errors.NativeError("scan_blocks", "BAD_SLOT"),
     errors.OutOfResources("memory", "backing up", advice="run with --threads 1"),
-    errors.CacheError("/root/.cache/deltaimg", "Permission denied"),
+    errors.CacheError("/home/ann/.cache/deltaimg", "Permission denied"),
     errors.CommandFailed("command 'ssh'", "ended with exit status 255"),
     errors.OutputError("No space left on device"),
     errors.ReaderGone(),
