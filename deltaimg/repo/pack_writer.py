@@ -11,8 +11,9 @@ Memory  up to three packs.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.errors import DeltaimgError
 from deltaimg.format.cut_entries import list_cuts
 from deltaimg.format.index import ENTRY, IndexObject, link_sources
 from deltaimg.format.pack import finish_pack
@@ -77,6 +79,26 @@ class PackWriter:
 
     def __exit__(self, *_: object) -> None:
         self._thread.close()
+
+    @contextmanager
+    def index_if_interrupted(
+        self, warn: Callable[[str], None], *, except_for: tuple[type[DeltaimgError], ...]
+    ) -> Iterator[None]:
+        """If the block ends in an error, make what was stored findable for the next run; if that fails, `warn` says so.
+
+        Args:
+            except_for: errors after which the store will not take an index, either.
+        """
+        try:
+            yield
+        except except_for:
+            raise
+        except BaseException:
+            try:
+                self.finish()
+            except DeltaimgError as error:
+                warn(f"what was stored so far could not be indexed: {error}")
+            raise
 
     def add(self, header: RecordHeader, payload: bytes, digests: Digests, tables: RecordTables = WHOLE_LITERAL) -> None:
         """Take one record, and the tables that its payload begins with; raises the error of storing an earlier one.

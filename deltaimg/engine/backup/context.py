@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from deltaimg.engine.backup.base import Base
+from deltaimg.engine.backup.base import Base, choose_block_bytes
 from deltaimg.engine.backup.new_map import NewMap
 from deltaimg.engine.progress import Progress
-from deltaimg.image.extents import Bounds
+from deltaimg.image.extents import DATA, Bounds
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
-from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository
 
 
@@ -22,8 +21,6 @@ class BackupRequest:
     """What to back up, and how."""
 
     repository: Repository
-    lock: ImageLock
-    """Of the image; held until the snapshot is committed."""
     source: ImageSource
     image: str
     options: BackupOptions
@@ -61,3 +58,10 @@ class BackupContext:
     def progress(self) -> Progress:
         """Where stages are reported."""
         return self.request.progress
+
+
+def make_context(request: BackupRequest, base: Base) -> BackupContext:
+    """Ask the image source what there is to read, and start the new map."""
+    block_bytes = choose_block_bytes(base.newest, request.image, request.options.block_bytes)
+    extents = request.source.extents().without_base(base.manifest.size_bytes if base.manifest else 0).align(block_bytes)
+    return BackupContext(request, base, block_bytes, extents.find(DATA), NewMap(extents, block_bytes))

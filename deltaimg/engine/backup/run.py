@@ -17,33 +17,28 @@ Always  what was stored before an interruption is found and used by the next bac
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from deltaimg.arrays import Runs
-from deltaimg.engine.backup.base import Base, choose_block_bytes, open_base
+from deltaimg.engine.backup.base import Base, open_base
 from deltaimg.engine.backup.changes import Changes
 from deltaimg.engine.backup.commit import commit_snapshot
-from deltaimg.engine.backup.context import BackupContext, BackupRequest
-from deltaimg.engine.backup.new_map import NewMap
+from deltaimg.engine.backup.comparison import compare_with_base
+from deltaimg.engine.backup.context import BackupContext, BackupRequest, make_context
 from deltaimg.engine.backup.new_snapshot import RunStart, write_map
 from deltaimg.engine.backup.option_checks import check_options
 from deltaimg.engine.backup.reread_sample import find_changed_piece
 from deltaimg.engine.backup.source_checks import (
     check_container,
-    check_length_so_far,
     check_size,
     check_time,
     check_unchanged,
     check_use,
-    count_total_bytes,
 )
 from deltaimg.engine.progress import NoProgress, Progress, stage
-from deltaimg.engine.scan import Scanner
-from deltaimg.errors import DeltaimgError, StoreError
+from deltaimg.errors import StoreError
 from deltaimg.format.manifest import SNAPSHOTS, Manifest
-from deltaimg.image.extents import DATA
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.leftovers import remove_leftovers
@@ -79,10 +74,11 @@ def back_up(
         # A name that the store cannot keep is refused now, not at the end.
         repository.objects.make_folder(SNAPSHOTS + image)
         remove_leftovers(repository)
-        return _run(BackupRequest(repository, lock, source, image, options, progress or NoProgress(), clock), start)
+        request = BackupRequest(repository, source, image, options, progress or NoProgress(), clock)
+        return _run(request, lock, start)
 
 
-def _run(request: BackupRequest, start: RunStart) -> Manifest:
+def _run(request: BackupRequest, lock: ImageLock, start: RunStart) -> Manifest:
     repository, source, options, progress = request.repository, request.source, request.options, request.progress
     with stage(progress, "loading the base"):
         base = open_base(repository, request.image, progress)
@@ -90,10 +86,12 @@ def _run(request: BackupRequest, start: RunStart) -> Manifest:
     is_live = check_use(source, options)
     check_size(source, base.newest, options, progress)
     container = check_container(source, base.newest, options)
-    context = _make_context(request, base)
-    with _open_writer(request, base) as writer, Changes(context, writer) as changes:
-        with _publish_if_interrupted(writer, progress):
-            _store_changes(context, changes)
+    context = make_context(request, base)
+    with _open_writer(request, base, lock) as writer, Changes(context, writer) as changes:
+        with writer.index_if_interrupted(progress.warn, except_for=(StoreError,)):
+            compare_with_base(context, "backing up", changes.add)
+            with stage(progress, "storing what is left"):
+                changes.finish()
             if source.is_sequential:
                 check_size(source, base.newest, options, progress)
             runs = context.new_map.overlay(base.runs, source.size_bytes or 0)
@@ -101,61 +99,15 @@ def _run(request: BackupRequest, start: RunStart) -> Manifest:
         with stage(progress, "committing"):
             writer.finish()
             manifest = write_map(context, start, runs, writer.stored_bytes, is_live=is_live, container=container)
-            commit_snapshot(repository, request.lock, manifest)
+            commit_snapshot(repository, lock, manifest)
         with stage(progress, "updating the cache"):
             changes.keep_for_next_run()
     return manifest
 
 
-def _make_context(request: BackupRequest, base: Base) -> BackupContext:
-    block_bytes = choose_block_bytes(base.newest, request.image, request.options.block_bytes)
-    extents = request.source.extents().without_base(base.manifest.size_bytes if base.manifest else 0).align(block_bytes)
-    return BackupContext(request, base, block_bytes, extents.find(DATA), NewMap(extents, block_bytes))
-
-
-def _open_writer(request: BackupRequest, base: Base) -> PackWriter:
+def _open_writer(request: BackupRequest, base: Base, lock: ImageLock) -> PackWriter:
     now_us = base.table.index.order_after(request.clock)
-    return PackWriter(request.repository, now_us, check_lock=request.lock.check)
-
-
-@contextmanager
-def _publish_if_interrupted(writer: PackWriter, progress: Progress) -> Iterator[None]:
-    """If the block ends in an error, make what was stored findable for the next backup, if the store still can."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except BaseException:
-        try:
-            writer.finish()
-        except DeltaimgError as error:
-            progress.warn(f"what was stored could not be indexed: {error}")
-        raise
-
-
-def _store_changes(context: BackupContext, changes: Changes) -> None:
-    """Scan the image and store all blocks that are not as in the base."""
-    source, progress = context.source, context.progress
-    scanner = Scanner(
-        source,
-        block_key=context.repository.keys.block,
-        block_bytes=context.block_bytes,
-        base_runs=context.base.runs,
-        base_digests=context.base.table.digests,
-        workers=context.options.workers,
-    )
-    done_bytes = 0
-    with stage(progress, "backing up", count_total_bytes(source, context.to_read, context.options)):
-        for span in scanner.scan(context.to_read):
-            context.new_map.note_span(span)
-            if span.content is not None:
-                changes.add(span, span.content)
-                scanner.release(span)
-            progress.advance(span.read_bytes)
-            done_bytes += span.read_bytes
-            check_length_so_far(source, done_bytes, context.options)
-    with stage(progress, "storing what is left"):
-        changes.finish()
+    return PackWriter(request.repository, now_us, check_lock=lock.check)
 
 
 def _reread_sample(context: BackupContext, runs: Runs) -> int | None:

@@ -17,7 +17,7 @@ from deltaimg.engine.prune.plan import PrunePlan, TrimPlan, make_plan, settle
 from deltaimg.engine.prune.repack import IndexRewriter, copy_records
 from deltaimg.engine.prune.sizes import Inventory, take_inventory
 from deltaimg.engine.recode import recode_records
-from deltaimg.errors import DeltaimgError, LockLost, ReachabilityUnknown, StoreError
+from deltaimg.errors import LockLost, ReachabilityUnknown, StoreError
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.ids import EntryNumbers
 from deltaimg.options.prune import PruneOptions
@@ -111,24 +111,12 @@ def _replace(
     index = reachable.index
     damage = _Damage(index, progress)
     with PackWriter(repository, index.order_after(clock), check_lock=lock.check) as writer:
-        try:
+        with writer.index_if_interrupted(progress.warn, except_for=(StoreError, LockLost)):
             if not plan.trim.is_empty:
-                recode_records(
-                    repository,
-                    index,
-                    plan.trim.entries,
-                    plan.trim.needs,
-                    writer,
-                    progress,
-                    damage.note_record,
-                )
+                needs = plan.trim.needs
+                recode_records(repository, index, plan.trim.entries, needs, writer, progress, damage.note_record)
             if len(plan.moved):
                 copy_records(repository, index, plan.moved, writer, progress, damage.note_pack)
-        except (StoreError, LockLost):
-            raise
-        except BaseException:
-            _publish_landed(writer, progress)
-            raise
         writer.finish()
     if damage.packs:
         plan = _leave_out(plan, damage, reachable, inventory, options)
@@ -171,11 +159,3 @@ def _leave_out(
     trim = TrimPlan(EntryNumbers(cut), EntryNumbers(np.flatnonzero(is_exempt)), needs, trim.written_bytes)
     repacked = frozenset(plan.repacked_packs) - damage.packs
     return settle(reachable, inventory, options, trim, repacked, plan.unused_bytes)
-
-
-def _publish_landed(writer: PackWriter, progress: Progress) -> None:
-    """Index what was stored before an interruption, so that the next prune finds it; a failure is a warning."""
-    try:
-        writer.finish()
-    except DeltaimgError as error:
-        progress.warn(f"what was stored so far could not be indexed: {error}")
