@@ -66,8 +66,12 @@ class Deltaimg(Keeper):
 
     @staticmethod
     def environment(state: Path) -> dict[str, str]:
-        """The cache stays in the state."""
-        return {"XDG_CACHE_HOME": str(state / "cache"), "PYTHONPATH": str(CHECKOUT)}
+        """The cache stays in the state, and so does what this host remembers of its runs.
+
+        A state that is put back for another repetition is else a repository that lost what the host remembers.
+        """
+        folders = {"XDG_CACHE_HOME": str(state / "cache"), "XDG_STATE_HOME": str(state / "state")}
+        return {**folders, "PYTHONPATH": str(CHECKOUT)}
 
     def prepare(self, state: Path) -> None:
         super().prepare(state)

@@ -68,20 +68,23 @@ def rows_for(guest: str) -> tuple[str, ...]:
 
 def measure_all(setting: Setting, peers: Sequence[Peer], given: argparse.Namespace) -> Iterator[list[Measurement]]:
     """Run the rows asked for, the shared ones first; yield what each step found."""
+    last = len(setting.rows) - 1
     numbers = [number for number, row in enumerate(setting.rows) if row in given.rows]
+    # What is forgotten is all but two, and means little unless all that the guest has is stored before.
+    tip = last if not numbers or "forget" in given.rows else numbers[-1]
     campaign = Campaign(setting, peers)
     if numbers:
-        yield campaign.run_backups(given.rows)
+        yield campaign.run_backups(numbers, tip)
     elif {"restore", "verify", "forget"} & set(given.rows):
-        numbers = [0, len(setting.rows) - 1]
-        campaign.run_backups([setting.rows[number] for number in numbers])
+        numbers = [0, last]
+        campaign.run_backups(numbers, tip)
     if "restore" in given.rows:
         restored = [int(number) for number in given.restore_backups or {numbers[0], numbers[-1]}]
-        yield campaign.run_restores(sorted(restored), numbers[-1])
+        yield campaign.run_restores(sorted(restored), tip)
     if "verify" in given.rows:
-        yield campaign.run_verifies(numbers[-1])
+        yield campaign.run_verifies(tip)
     if "forget" in given.rows:
-        yield campaign.run_forget(numbers[-1])
+        yield campaign.run_forget(tip)
     deltaimg = next((peer for peer in peers if isinstance(peer, Deltaimg)), None)
     if deltaimg:
         yield from measure_own(setting, deltaimg, given.rows)

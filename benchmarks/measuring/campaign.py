@@ -57,13 +57,12 @@ class Campaign:
         self._peers = list(peers)
         self._versions = {peer.name: peer.version() for peer in peers}
 
-    def run_backups(self, rows: Iterable[str]) -> list[Measurement]:
-        """Back up all days up to the last one asked for; those that nobody asked for run once, unrecorded."""
-        wanted = [number for number, row in enumerate(self._setting.rows) if row in rows]
+    def run_backups(self, wanted: Sequence[int], tip: int) -> list[Measurement]:
+        """Back up all days up to `tip`; those that nobody asked for run once, unrecorded."""
         found: list[Measurement] = []
         for peer in self._peers:
             peer.prepare(self._setting.state(peer))
-        for number in range(max(wanted) + 1):
+        for number in range(tip + 1):
             measured = self._run_backup(number, self._setting.runs if number in wanted else 1)
             found += measured if number in wanted else []
         return found
