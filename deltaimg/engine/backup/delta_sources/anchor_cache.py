@@ -29,6 +29,7 @@ from deltaimg.delta.anchors import Anchors, plan_table
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer
 from deltaimg.engine.progress import Progress, stage
 from deltaimg.engine.scan import SPAN_BYTES, count_span_bytes, split_spans
+from deltaimg.ids import RecordNumbers, SlotNumbers
 from deltaimg.image.extents import Bounds
 from deltaimg.image.source import ImageSource
 from deltaimg.kernels import expand_runs
@@ -94,11 +95,11 @@ class AnchorCache:
         self._first_slots[is_usable] = table.first_slots[records[is_usable]]
         self._first_new_slot = first_new_slot
 
-    def numbered_records(self) -> npt.NDArray[np.int64]:
+    def numbered_records(self) -> RecordNumbers:
         """Return the numbers of the records with labels that the slot table has."""
-        return self._records[self._records >= 0]
+        return RecordNumbers(self._records[self._records >= 0])
 
-    def slots_of(self, labels: Slots) -> npt.NDArray[np.int64]:
+    def slots_of(self, labels: Slots) -> SlotNumbers:
         """Return the slot of each label, 0 where there is none, as for what a damaged file makes up."""
         wanted = labels.astype(np.int64)
         is_new = (wanted >= self._next_label) & (wanted < self._end_label)
@@ -108,7 +109,7 @@ class AnchorCache:
             records = np.searchsorted(self._first_labels, wanted[known], side="right") - 1
             firsts = self._first_slots[records]
             slots[known] = np.where(firsts > 0, firsts + wanted[known] - self._first_labels[records], 0)
-        return slots
+        return SlotNumbers(slots)
 
     def label_new(self, slots: npt.NDArray[np.integer]) -> Slots:
         """Return the labels of slots of new records."""

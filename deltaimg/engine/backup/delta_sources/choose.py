@@ -22,6 +22,7 @@ from deltaimg.engine.backup.delta_sources.fetch import SourceFetcher
 from deltaimg.engine.backup.delta_sources.read_amplification import ReadAmplification
 from deltaimg.engine.backup.delta_sources.similar_images import SimilarImages
 from deltaimg.engine.backup.delta_sources.source_records import NewRecord, SourceRecords
+from deltaimg.ids import BlockIndexes, SlotNumbers
 from deltaimg.kernels.layout import AnchorNames
 
 _MAX_LEVELS = 2
@@ -37,7 +38,7 @@ _LEAST_SHARE = 0.02
 class Choice:
     """What to encode a record against."""
 
-    slots: npt.NDArray[np.int64]
+    slots: SlotNumbers
     """Ascending."""
     share: float
     """The share of the record's anchors that these blocks have."""
@@ -87,7 +88,7 @@ class SourceChooser:
         self._remember(names, positions, first_slot)
         if self._find_similar_images():
             blocks = expand_ranges(record.runs["first_block"].astype(np.int64), record.runs["count"].astype(np.int64))
-            self._ask_similar_images(names, slots, blocks[positions // self._block_bytes])
+            self._ask_similar_images(names, slots, BlockIndexes(blocks[positions // self._block_bytes]))
         choice, levels = self._choose(slots[slots > 0], len(names))
         self._records.add(record, choice.depth if choice else 0, levels)
         if choice is None or not self._gain_estimate.is_worth_trying(choice.share):
@@ -115,9 +116,7 @@ class SourceChooser:
                 self._fetcher.look_also_in(self._similar_images.content_folders)
         return bool(self._similar_images)
 
-    def _ask_similar_images(
-        self, names: AnchorNames, slots: npt.NDArray[np.int64], blocks: npt.NDArray[np.int64]
-    ) -> None:
+    def _ask_similar_images(self, names: AnchorNames, slots: SlotNumbers, blocks: BlockIndexes) -> None:
         """Fill in slots of similar images where this image has none, or only what was in the same block of the image.
 
         The latter may be a guess, where anchors were collected by reading the image.
@@ -127,7 +126,7 @@ class SourceChooser:
         found = self._similar_images.find(names[numbers], self._fetcher.affordable_depths())
         slots[numbers[found > 0]] = found[found > 0]
 
-    def _choose(self, slots: npt.NDArray[np.int64], anchors: int) -> tuple[Choice | None, int]:
+    def _choose(self, slots: SlotNumbers, anchors: int) -> tuple[Choice | None, int]:
         """Return the choice, and how many records of this backup depend on one another with it.
 
         Args:
@@ -136,7 +135,8 @@ class SourceChooser:
         fewest = max(_FEWEST_VOTES, _LEAST_SHARE * anchors)
         if len(slots) < fewest:
             return None, 1
-        slots, votes = np.unique(slots, return_counts=True)
+        nominated, votes = np.unique(slots, return_counts=True)
+        slots = SlotNumbers(nominated)
         records = self._records.records_of(slots)
         depths = self._records.depths_of(records)
         is_allowed = (depths >= 0) & (depths <= self._choose_depth(depths, votes))
@@ -147,7 +147,7 @@ class SourceChooser:
         if known_anchors < fewest:
             return None, 1
         max_slots = max(1, self._limits.content_bytes // self._block_bytes)
-        chosen = choose_slots(slots, votes, records, self._limits.records, max_slots)
+        chosen = SlotNumbers(choose_slots(slots, votes, records, self._limits.records, max_slots))
         records = self._records.records_of(chosen)
         self._amplification.note_sources(records)
         depth = 1 + int(self._records.depths_of(records).max())

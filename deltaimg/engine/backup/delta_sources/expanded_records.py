@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from deltaimg.arrays import ranges_of_blocks
 from deltaimg.engine.unnamed_file import open_unnamed
+from deltaimg.ids import RecordNumbers
 from deltaimg.kernels import read_ranges
 from deltaimg.model import GIB
 
@@ -53,7 +54,7 @@ class ExpandedRecords:
             self._has_room = False  # where there is no room now there will be none soon
 
     def read(
-        self, records: npt.NDArray[np.int64], within: npt.NDArray[np.int64]
+        self, records: RecordNumbers, within: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
         """Read blocks, block `within` of a record for each of `records`; return which of them were kept, and what they were.
 

@@ -24,7 +24,7 @@ from deltaimg.engine.backup.delta_sources.expanded_records import ExpandedRecord
 from deltaimg.engine.backup.delta_sources.source_records import SourceRecords
 from deltaimg.engine.content.slot_lookup import SlotLookup
 from deltaimg.errors import DeltaimgError
-from deltaimg.ids import RecordNumber, SlotNumbers
+from deltaimg.ids import BlockIndexes, RecordNumber, SlotNumbers
 from deltaimg.kernels import digest_blocks
 from deltaimg.repo.record_reader import RecordReader
 
@@ -57,7 +57,7 @@ class SourceFetcher:
         self._base_blocks = SlotLookup(context.base.runs)
         self._is_affordable = self._find_affordable()
 
-    def may_have(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def may_have(self, slots: SlotNumbers) -> npt.NDArray[np.bool_]:
         """Return whether each slot can be fetched, as far as that can be known before it is tried."""
         is_new = self._records.is_new(slots)
         is_available = is_new | (self.find_in_base(slots) >= 0)
@@ -67,7 +67,7 @@ class SourceFetcher:
         is_available[stored] &= self._table.are_there(slots[stored])
         return is_available
 
-    def find_in_base(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def find_in_base(self, slots: SlotNumbers) -> BlockIndexes:
         """Return the block of the image that the base stores in each slot, -1 where there is none."""
         return self._base_blocks.find(SlotNumbers(slots))
 
@@ -81,7 +81,7 @@ class SourceFetcher:
             self._contents.look_also_in(folder)
         self._is_affordable = self._find_affordable()
 
-    def fetch(self, slots: npt.NDArray[np.int64]) -> Sources | None:
+    def fetch(self, slots: SlotNumbers) -> Sources | None:
         """Return ascending slots with their bytes, without those that cannot be read; None if none can."""
         blocks, is_available = self._read(slots)
         if not is_available.any():
@@ -99,10 +99,12 @@ class SourceFetcher:
 
     def _find_affordable(self) -> npt.NDArray[np.bool_]:
         """Return, for each stored record, whether its content is kept on this host or cheap to decode."""
-        is_kept = [self._records.id_of(record) in self._contents for record in range(self._table.record_count)]
+        is_kept = [
+            self._records.id_of(RecordNumber(record)) in self._contents for record in range(self._table.record_count)
+        ]
         return (self._records.stored_depths <= EXPANDED_DEPTH) | np.array(is_kept, np.bool_)
 
-    def _read(self, slots: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    def _read(self, slots: SlotNumbers) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """Return the blocks of slots, a row of bytes each, and which of them could be read."""
         blocks = np.empty((len(slots), self._block_bytes), np.uint8)
         is_available = np.zeros(len(slots), np.bool_)
@@ -111,9 +113,7 @@ class SourceFetcher:
         self._read_stored(slots, is_available, blocks)
         return blocks, is_available
 
-    def _read_image(
-        self, slots: npt.NDArray[np.int64], is_available: npt.NDArray[np.bool_], out: npt.NDArray[np.uint8]
-    ) -> None:
+    def _read_image(self, slots: SlotNumbers, is_available: npt.NDArray[np.bool_], out: npt.NDArray[np.uint8]) -> None:
         """Fill in what the image still has."""
         blocks = self.find_in_base(slots)
         new = np.flatnonzero(self._records.is_new(slots))
@@ -126,9 +126,7 @@ class SourceFetcher:
         out[found] = read
         is_available[found] = self._are_equal(read, slots[found])
 
-    def _read_stored(
-        self, slots: npt.NDArray[np.int64], is_available: npt.NDArray[np.bool_], out: npt.NDArray[np.uint8]
-    ) -> None:
+    def _read_stored(self, slots: SlotNumbers, is_available: npt.NDArray[np.bool_], out: npt.NDArray[np.uint8]) -> None:
         """Fill in missing blocks from stored records; what cannot be read is left out."""
         missing = np.flatnonzero(~is_available & ~self._records.is_new(slots))
         records = self._table.records_of(slots[missing])
@@ -145,7 +143,7 @@ class SourceFetcher:
                 is_available[missing[numbers]] = True
 
     def _expand(
-        self, record: int, within: npt.NDArray[np.int64], slots: npt.NDArray[np.int64]
+        self, record: RecordNumber, within: npt.NDArray[np.int64], slots: SlotNumbers
     ) -> npt.NDArray[np.uint8] | None:
         """Return the blocks of a stored record, `slots` of them verified; None if they cannot be read or cost too much."""
         # Kept content can only be verified where the record's digests are loaded.
@@ -160,21 +158,21 @@ class SourceFetcher:
                 content = None
         if content is None and self._records.stored_depths[record] <= EXPANDED_DEPTH:
             with suppress(DeltaimgError):
-                content = self._reader.read(RecordNumber(record), self._gather)
+                content = self._reader.read(record, self._gather)
         if content is None:
             return None
         if is_loaded:
             self._expanded.put(record, memoryview(content))
         return np.frombuffer(content, np.uint8).reshape(-1, self._block_bytes)
 
-    def _gather(self, record: int) -> memoryview:
+    def _gather(self, record: RecordNumber) -> memoryview:
         """Return the delta sources of a stored record; raises ValueError where they cannot be read."""
-        blocks, is_available = self._read(expand_ranges(*self._table.source_slots(RecordNumber(record))))
+        blocks, is_available = self._read(SlotNumbers(expand_ranges(*self._table.source_slots(record))))
         if not is_available.all():
             raise ValueError("its delta sources cannot be read")
         return blocks.reshape(-1).data
 
-    def _are_equal(self, blocks: npt.NDArray[np.uint8], slots: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def _are_equal(self, blocks: npt.NDArray[np.uint8], slots: SlotNumbers) -> npt.NDArray[np.bool_]:
         """Return whether each of `blocks`, a row of bytes each, has the digest of its slot."""
         found = digest_blocks(self._block_key, np.ascontiguousarray(blocks).data, self._block_bytes)
         is_equal: npt.NDArray[np.bool_] = (found == self._matcher.digests[slots]).all(axis=1)

@@ -11,7 +11,6 @@ Memory  1 byte for each stored record.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from deltaimg.arrays import Runs
 from deltaimg.ids import RecordNumbers
@@ -53,7 +52,7 @@ class ReadAmplification:
         excess = max(0.0, self.ratio / self._bound - 1)
         return max(1, int(most * (1 - _STEEPNESS * excess)))
 
-    def note_sources(self, records: npt.NDArray[np.int64]) -> None:
+    def note_sources(self, records: RecordNumbers) -> None:
         """Count what a restore must also decode if `records` are sources; those of this backup are counted already."""
         old = records[records < len(self._is_needed)]
         if self._is_needed[old].all():

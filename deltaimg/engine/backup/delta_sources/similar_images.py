@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from deltaimg.engine.backup.cache_folder import ImageCache
 from deltaimg.engine.backup.delta_sources.anchor_cache import AnchorCache, map_anchor_cache
+from deltaimg.ids import RecordNumbers, SlotNumbers
 from deltaimg.kernels.layout import AnchorNames
 from deltaimg.repo.slots import SlotTable
 
@@ -32,7 +33,7 @@ _ABOUT_AS_MANY = 0.8
 class _Found:
     """What a similar image has for some anchors: their slots, how many, and the mean delta depth of their records."""
 
-    slots: npt.NDArray[np.int64]
+    slots: SlotNumbers
     count: int
     depth: float
 
@@ -61,7 +62,7 @@ class SimilarImages:
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def choose(self, referenced: npt.NDArray[np.int64], own: npt.NDArray[np.int64]) -> None:
+    def choose(self, referenced: RecordNumbers, own: RecordNumbers) -> None:
         """Look for similar images; call it until there are some: what a first backup refers to is known only during the run.
 
         Args:
@@ -87,7 +88,7 @@ class SimilarImages:
         if self._chosen:
             self._candidates.clear()
 
-    def find(self, names: AnchorNames, depths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def find(self, names: AnchorNames, depths: npt.NDArray[np.int64]) -> SlotNumbers:
         """Return a slot for each anchor, 0 for one that is not known.
 
         All slots are of one image: of those that have about as many of the anchors, the one with the shallowest records. A

@@ -19,6 +19,7 @@ from deltaimg.arrays import DIGEST_BYTES, Runs, distinct
 from deltaimg.engine.content.slot_lookup import SlotLookup
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
+from deltaimg.ids import BlockIndexes, RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.repo.slots import SlotTable
 
 _RECENT_RECORDS = 8192
@@ -77,17 +78,18 @@ class SourceRecords:
         """Number a new record that is not a delta source in this backup."""
         self._count(UNUSABLE)
 
-    def is_new(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def is_new(self, slots: SlotNumbers) -> npt.NDArray[np.bool_]:
         """Return whether each slot is of this backup."""
         return slots >= self.first_new_slot
 
-    def records_of(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def records_of(self, slots: SlotNumbers) -> RecordNumbers:
         """Return the number of the record that each slot is in."""
         is_new = self.is_new(slots)
         stored = self.table.records_of(np.where(is_new, 0, slots))
-        return np.where(is_new, self.table.record_count + (slots - self.first_new_slot) // self._record_blocks, stored)
+        new = self.table.record_count + (slots - self.first_new_slot) // self._record_blocks
+        return RecordNumbers(np.where(is_new, new, stored))
 
-    def depths_of(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def depths_of(self, records: RecordNumbers) -> npt.NDArray[np.int64]:
         """Return the delta depth of each record, UNUSABLE for what cannot be a delta source."""
         numbers, is_recent = self._number_recent(records)
         depths = np.full(len(records), UNUSABLE, np.int64)
@@ -96,18 +98,18 @@ class SourceRecords:
         depths[is_stored] = self.stored_depths[records[is_stored]]
         return depths
 
-    def levels_of(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def levels_of(self, records: RecordNumbers) -> npt.NDArray[np.int64]:
         """Return how many records of this backup each record is the last of, that depend on one another; 0 for stored ones."""
         numbers, is_recent = self._number_recent(records)
         return np.where(is_recent, self._new_levels[numbers % _RECENT_RECORDS], 0)
 
-    def id_of(self, record: int) -> bytes:
+    def id_of(self, record: RecordNumber) -> bytes:
         """Return the id of a record."""
         if record < self.table.record_count:
             return bytes(self.table.record_ids[record].data)
         return self._new[record - self.table.record_count].id
 
-    def find_new(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def find_new(self, slots: SlotNumbers) -> BlockIndexes:
         """Return the block of the image that each slot of this backup holds, -1 where that is not known any more."""
         numbers = (slots - self.first_new_slot) // self._record_blocks
         blocks = np.full(len(slots), -1, np.int64)
@@ -115,9 +117,9 @@ class SourceRecords:
             new = self._new.get(number)
             if new is not None:
                 blocks[numbers == number] = SlotLookup(new.runs).find(slots[numbers == number])
-        return blocks
+        return BlockIndexes(blocks)
 
-    def describe(self, slots: npt.NDArray[np.int64]) -> SourceTable:
+    def describe(self, slots: SlotNumbers) -> SourceTable:
         """Return ascending slots as the table of sources that a delta record begins with."""
         records = self.records_of(slots)
         begins_run = np.concatenate(([True], slots[1:] != slots[:-1] + 1))
@@ -127,17 +129,17 @@ class SourceRecords:
         runs["first_slot"] = slots[starts] - self._first_slots_of(records[starts])
         runs["count"] = np.diff(np.append(starts, len(slots)))
         named, run_counts = np.unique(records[starts], return_counts=True)
-        ids = b"".join(self.id_of(number) for number in named.tolist())
+        ids = b"".join(self.id_of(number) for number in RecordNumbers(named).tolist())
         return SourceTable(np.frombuffer(ids, np.uint8).reshape(-1, DIGEST_BYTES), run_counts.astype(np.uint16), runs)
 
-    def _first_slots_of(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _first_slots_of(self, records: RecordNumbers) -> npt.NDArray[np.int64]:
         numbers = records - self.table.record_count
         firsts = self.first_new_slot + numbers * self._record_blocks
         is_stored = numbers < 0
         firsts[is_stored] = self.table.first_slots[records[is_stored]]
         return firsts
 
-    def _number_recent(self, records: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def _number_recent(self, records: RecordNumbers) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """Return each record's number among the new ones, and whether it is one of the latest of them."""
         numbers = records - self.table.record_count
         is_recent = (numbers >= max(0, self.new_count - _RECENT_RECORDS)) & (numbers < self.new_count)
