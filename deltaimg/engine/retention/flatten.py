@@ -20,7 +20,7 @@ from deltaimg.engine.content.resolved import load_resolved
 from deltaimg.engine.pipeline import count_workers
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.recode import recode_records
-from deltaimg.errors import UsageError
+from deltaimg.errors import LockLost, StoreError, UsageError
 from deltaimg.format.limits import MAX_DELTA_DEPTH
 from deltaimg.format.manifest import Manifest
 from deltaimg.ids import EntryNumber, EntryNumbers, RecordNumbers
@@ -108,8 +108,10 @@ def _recode(
         return 0
     index = table.index
     now_us = index.order_after(clock)
+    literals = _AsLiterals(index)
     with PackWriter(repository, now_us, check_lock=check_lock) as writer:
-        recode_records(repository, index, table.entries[records], _AsLiterals(index), writer, progress, workers=workers)
+        with writer.index_if_interrupted(progress.warn, except_for=(StoreError, LockLost)):
+            recode_records(repository, index, table.entries[records], literals, writer, progress, workers=workers)
         writer.finish()
     return writer.stored_bytes
 

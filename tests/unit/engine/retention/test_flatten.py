@@ -11,6 +11,7 @@ import pytest
 
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.inspect.run import inspect_snapshot
+from deltaimg.engine.progress import NoProgress
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.flatten import FlattenResult, flatten
 from deltaimg.errors import RepositoryLocked, StoreError, StoreUnavailable, UsageError
@@ -141,3 +142,30 @@ def test_a_flatten_survives_the_failure_of_any_store_call(
         check_all(after, taken[-2:])
         assert inspect_snapshot(after, flatten_now(after, taken[-1][0]).manifest, load_index(after)).depth == 0
         check_all(after, taken[-2:])
+
+
+class _InterruptedAt(NoProgress):
+    """Raises when so many steps have been reported."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def advance(self, done_bytes: int) -> None:
+        super().advance(done_bytes)
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def test_what_an_interrupted_flatten_stored_is_used_by_the_next(
+    backups: tuple[Repository, list[tuple[Manifest, bytes]]],
+) -> None:
+    repository, taken = backups
+    whole = make_repository()
+    whole.objects.store.objects.update(repository.objects.store.objects)
+    all_records = flatten_now(Repository.open(whole.objects.store), taken[-1][0]).recoded_records
+    with pytest.raises(KeyboardInterrupt):
+        flatten_now(repository, taken[-1][0], progress=_InterruptedAt(2))
+    left = flatten_now(repository, taken[-1][0]).recoded_records
+    assert 0 < left < all_records
+    check_all(repository, taken[-2:])
