@@ -59,6 +59,14 @@ def guest_section(measurements: Sequence[Measurement], machine: dict[str, Any], 
     return lines
 
 
+def later_section(measurements: Sequence[Measurement], machine: dict[str, Any]) -> list[str]:
+    """What of a guest was measured later than all else of it: the rows of one run that had only some."""
+    given = [each for each in guest_verdicts(measurements, rows_of(machine["guest"])) if each.word != "not measured"]
+    lines = [f"### Measured again on {machine['date']}", "", *_conditions(measurements, machine), ""]
+    lines += [*verdict_table(given), "", *backup_table(measurements), ""]
+    return [*lines, *task_table(measurements), ""]
+
+
 def _year_section(measurements: Sequence[Measurement], machine: dict[str, Any]) -> list[str]:
     """Everything about the long chain."""
     scale = machine["guest"].split("-")[1]
@@ -88,13 +96,30 @@ def _days(days: Sequence[dict[str, Any]]) -> list[str]:
     return markdown(("day", "name", "what happened", "allocated MiB", "packages changed"), rows)
 
 
-def newest_results(folder: Path) -> dict[str, Path]:
-    """The newest CSV of each guest; names begin with the date."""
-    found: dict[str, Path] = {}
+def newest_results(folder: Path) -> dict[str, list[Path]]:
+    """The newest whole CSV of each guest, and later ones that have only some of its rows; names begin with the date."""
+    found: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*.csv")):
-        if path.with_suffix(".json").exists():
-            found[json.loads(path.with_suffix(".json").read_text())["guest"]] = path
+        if not path.with_suffix(".json").exists():
+            continue
+        guest = _machine_of(path)["guest"]
+        if guest in found and not _is_whole(path, guest):
+            found[guest].append(path)
+        else:
+            found[guest] = [path]
     return found
+
+
+def _is_whole(path: Path, guest: str) -> bool:
+    """Whether a CSV has a backup of each of the guest's days."""
+    return guest.startswith("year") or {one.row for one in read_csv(path) if one.task == "backup"} >= set(
+        rows_of(guest)
+    )
+
+
+def _machine_of(path: Path) -> dict[str, Any]:
+    machine: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+    return machine
 
 
 def summary_section(measurements: Sequence[Measurement], machine: dict[str, Any]) -> list[str]:
@@ -127,11 +152,13 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=_CHECKOUT / "docs")
     given = parser.parse_args()
     lines: list[str] = []
-    for guest, path in sorted(newest_results(given.results).items()):
+    for guest, (path, *later) in sorted(newest_results(given.results).items()):
         measurements = read_csv(path)
         plots = [] if guest.startswith("year") else draw_all(measurements, guest, given.docs / "images")
-        machine = json.loads(path.with_suffix(".json").read_text())
+        machine = _machine_of(path)
         lines += guest_section(measurements, machine, plots)
+        for part in later:
+            lines += later_section(read_csv(part), _machine_of(part))
         if guest == SUMMARY_GUEST:
             draw_summary(measurements, given.docs / "images" / "benchmark-summary.svg")
             write_between(given.docs / "benchmarks.md", summary_section(measurements, machine), _SUMMARY_MARKS)

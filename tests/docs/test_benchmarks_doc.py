@@ -19,7 +19,7 @@ def test_the_summary_is_made_of_the_newest_results(monkeypatch: pytest.MonkeyPat
     try:
         report, summary = importlib.import_module("report"), importlib.import_module("summary")
         results = importlib.import_module("measuring.results")
-        newest = report.newest_results(ROOT / "benchmarks" / "results")[summary.GUEST]
+        newest = report.newest_results(ROOT / "benchmarks" / "results")[summary.GUEST][0]
         table = summary.summary_table(results.read_csv(newest))
     finally:
         for name in set(sys.modules) - before:
