@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from deltaimg.errors import StoreError
+from deltaimg.model import MIB
 
 Parts = Sequence[bytes | memoryview]
 """The bytes of one object, in pieces that follow one another."""
@@ -46,12 +47,20 @@ ANY_NAME = Layout(lambda _name: True, lambda _name: True, lambda _name, _what: N
 
 @dataclass(frozen=True, slots=True)
 class StoreProperties:
-    """What holds for all of a store, now."""
+    """What holds for all of a store, now. Code asks for these, never for a class of store."""
 
     is_shared: bool
     """Whether other hosts may reach it, too; True where that is unknown."""
     folder: str | None = None
     """The folder of this host that it is, as the user named it; None for another kind of store."""
+    is_remote: bool = False
+    """Whether every call takes a round trip over a network, and may fail as networks do."""
+    creates_exclusively: bool | None = True
+    """Whether of several that put one name at once only one succeeds; None where only a trial shows it."""
+    parallel_requests: int = 1
+    """How many calls at once are worth making; more than one where calls wait for an answer most of their time."""
+    read_bytes: int = 2 * MIB
+    """How long a read should be where what follows is needed as well, or may be: reads of less take nearly as long."""
 
 
 class Store(Protocol):

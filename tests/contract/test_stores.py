@@ -41,6 +41,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         yield MemoryStore() if request.param == "memory" else LocalStore(str(tmp_path / "repository"))
 
 
+def test_a_store_says_what_holds_for_it(store: Store) -> None:
+    told = store.properties
+    assert told.parallel_requests >= 1
+    assert told.read_bytes >= 4096
+    assert told.folder is None or not told.is_remote
+
+
 def names(store: Store, prefix: str = "") -> list[str]:
     return [found.name for found in store.list(prefix)]
 
