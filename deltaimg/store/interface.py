@@ -133,6 +133,13 @@ class Store(Protocol):
         """Remove an object, durably; one that is not there is no error."""
         ...
 
+    def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
+        """Remove objects, durably, in any order; return the error of each that could not be removed.
+
+        For where a request an object would take long: up to 1,000 names are one request in some stores.
+        """
+        ...
+
     def delete_exactly(self, name: str, data: bytes) -> bool:
         """Remove an object if it has these bytes, durably; return whether it had. One that took its name meanwhile stays."""
         ...
@@ -174,6 +181,17 @@ class KeepsUnfinished(Protocol):
     def remove_unfinished(self, name: str) -> None:
         """Remove what is left of a process that is dead; what cannot be removed stays."""
         ...
+
+
+def delete_each(store: Store, names: Sequence[str]) -> dict[str, StoreError]:
+    """Do as `Store.delete_many`, one call to `delete` after another."""
+    failed: dict[str, StoreError] = {}
+    for name in names:
+        try:
+            store.delete(name)
+        except StoreError as error:
+            failed[name] = error
+    return failed
 
 
 def check_object_name(name: str) -> str:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from deltaimg.errors import NotAnObject, ObjectExists, ObjectNotFound, ObjectTooLarge, StoreUnavailable
+from deltaimg.errors import NotAnObject, ObjectExists, ObjectNotFound, ObjectTooLarge, StoreError, StoreUnavailable
 from deltaimg.posix import describe_mode
 from deltaimg.store.failures import dangling_link, translate
 from deltaimg.store.file_names import to_file_name
@@ -34,6 +34,7 @@ from deltaimg.store.interface import (
     always,
     check_object_name,
     check_prefix,
+    delete_each,
 )
 from deltaimg.store.object_file import ObjectFiles
 
@@ -94,6 +95,9 @@ class LocalStore:
         with suppress(ObjectNotFound), self._translated(name):
             self._port.unlink(path)
             self._port.sync_folder(os.path.dirname(path))
+
+    def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
+        return delete_each(self, names)
 
     def delete_exactly(self, name: str, data: bytes) -> bool:
         path = self._path_of(name)

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from deltaimg.errors import ObjectExists, ObjectNotFound, ObjectTooLarge
+from deltaimg.errors import ObjectExists, ObjectNotFound, ObjectTooLarge, StoreError
 from deltaimg.store.interface import (
     ANY_NAME,
     Confirm,
@@ -17,6 +17,7 @@ from deltaimg.store.interface import (
     always,
     check_object_name,
     check_prefix,
+    delete_each,
 )
 
 
@@ -76,6 +77,9 @@ class MemoryStore:
     def move(self, name: str, new_name: str) -> None:
         self.put(new_name, [self.get(name)])
         self.delete(name)
+
+    def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
+        return delete_each(self, names)
 
     def delete_exactly(self, name: str, data: bytes) -> bool:
         with self._put_lock:

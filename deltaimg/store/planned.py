@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from deltaimg.errors import (
@@ -36,6 +36,7 @@ from deltaimg.store.interface import (
     always,
     check_object_name,
     check_prefix,
+    delete_each,
 )
 
 
@@ -111,6 +112,9 @@ class PlannedStore:
     def delete(self, name: str) -> None:
         self._changed.pop(check_object_name(name), None)
         self._removed.add(name)
+
+    def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
+        return delete_each(self, names)
 
     def delete_exactly(self, name: str, data: bytes) -> bool:
         is_same = self._has(name) and self.get(name) == data

@@ -15,6 +15,7 @@ from deltaimg.store.interface import Store
 from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
 from deltaimg.store.planned import PlannedStore
+from deltaimg.store.wrapped import WrappedStore
 
 IMPOSSIBLE_NAMES = [
     "",
@@ -29,7 +30,7 @@ IMPOSSIBLE_NAMES = [
 ]
 
 
-@pytest.fixture(params=["memory", "local", "planned"])
+@pytest.fixture(params=["memory", "local", "planned", "wrapped"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Each kind of store in turn, empty."""
     if request.param == "planned":
@@ -37,6 +38,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         yield planned
         planned.close()
         assert not (tmp_path / "repository").exists(), "a plan changes nothing"
+    elif request.param == "wrapped":
+        yield WrappedStore(MemoryStore())
     else:
         yield MemoryStore() if request.param == "memory" else LocalStore(str(tmp_path / "repository"))
 
@@ -114,6 +117,22 @@ def test_deleting_removes_one_object_and_forgives_none(store: Store) -> None:
     assert names(store) == ["locks/vm2"]
     store.put("locks/vm1", [b"3"])
     assert store.get("locks/vm1") == b"3"
+
+
+def test_many_are_deleted_and_those_that_are_not_there_forgiven(store: Store) -> None:
+    kept = [f"maps/{number:03}" for number in range(0, 20, 3)]
+    gone = [f"maps/{number:03}" for number in range(20) if number % 3]
+    for name in (*kept, *gone):
+        store.put(name, [name.encode()])
+    assert store.delete_many([*gone, "maps/never-was", "packs/ab/none"]) == {}
+    assert names(store) == kept
+    assert store.delete_many([]) == {}
+
+
+def test_what_cannot_be_deleted_is_told_and_the_rest_is_deleted(store: Store) -> None:
+    store.put("maps/one", [b"1"])
+    assert list(store.delete_many(["maps/../one", "maps/one"])) == ["maps/../one"]
+    assert names(store) == []
 
 
 def test_a_replaced_object_is_the_new_one_whole(store: Store) -> None:

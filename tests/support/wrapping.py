@@ -4,10 +4,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
-from deltaimg.store.interface import ANY_NAME, Confirm, Layout, ObjectInfo, Parts, Store, StoreProperties, always
+from deltaimg.errors import StoreError
+from deltaimg.store.interface import (
+    ANY_NAME,
+    Confirm,
+    Layout,
+    ObjectInfo,
+    Parts,
+    Store,
+    StoreProperties,
+    always,
+    delete_each,
+)
 
 
 class WrappedStore(ABC):
@@ -54,6 +65,10 @@ class WrappedStore(ABC):
     def delete(self, name: str) -> None:
         with self.around(f"delete {name}"):
             self.inner.delete(name)
+
+    def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
+        """Make a call of each, so that tests can count, fail and stop at every one."""
+        return delete_each(self, names)
 
     def make_folder(self, name: str) -> None:
         self.inner.make_folder(name)
