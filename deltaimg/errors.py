@@ -30,6 +30,10 @@ class DeltaimgError(Exception):
 
     exit_code = 1
     retryable = False
+    was_retried = False
+    """Whether it was retried for as long as that is worth it."""
+    retry_after_s: float | None = None
+    """How long a store that refused a request asked to wait, where it did."""
     hint: str | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
@@ -470,6 +474,18 @@ class PermissionDenied(StoreError):
     exit_code = 55
 
 
+class HostNotVerified(StoreError):
+    """The store's host is not known to be the right one: its certificate or host key was refused."""
+
+    exit_code = 58
+
+
+class PlaceNotFound(StoreError):
+    """The bucket, container or folder that the location names does not exist."""
+
+    exit_code = 59
+
+
 class NameNotKept(StoreError):
     """The store cannot keep an object of this name, or cannot keep it apart from one of another name."""
 
@@ -500,6 +516,18 @@ class ParityUnusable(DeltaimgError):
     """The library that computes parity is not installed, or does not work here."""
 
     exit_code = 72
+
+
+class StoreUnusable(DeltaimgError):
+    """What a kind of store needs is not installed, or does not work here."""
+
+    exit_code = 78
+
+    def __init__(self, scheme: str, package: str, extra: str, *, problem: str = "is not installed") -> None:
+        super().__init__(
+            f"{scheme}:// needs {package}, which {problem}", hint=describe_installation(f"deltaimg[{extra}]")
+        )
+        self.scheme, self.package, self.extra = scheme, package, extra
 
 
 _SHORTAGES = {
