@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deltaimg.engine.inspect.benchmark import measure_machine as measure_machine
-from deltaimg.engine.inspect.listing import describe_snapshots as describe_snapshots
 from deltaimg.engine.inspect.run import SnapshotLayout, inspect_snapshot
 from deltaimg.engine.inspect.run import inspect_repository as inspect_repository
 from deltaimg.engine.inspect.stored_content import StoredContent, find_stored_content

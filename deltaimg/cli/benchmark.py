@@ -18,7 +18,7 @@ def benchmark(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, ve
         deltaimg benchmark
         deltaimg benchmark -r /backup/repo --json
     """
-    from deltaimg.api.inspection import measure_machine
+    from deltaimg.api.benchmark import measure_machine
     from deltaimg.api.repositories import open_repository
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:

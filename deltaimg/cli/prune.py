@@ -11,7 +11,6 @@ from deltaimg.cli.lock_wait import LockWait, open_to_lock
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
-from deltaimg.describe.prune import describe_plan, describe_prune, describe_waiting
 from deltaimg.options.prune import PruneOptions
 
 if TYPE_CHECKING:
@@ -54,6 +53,7 @@ def prune(
     """
     from deltaimg.api.retention import plan_prune
     from deltaimg.api.retention import prune as run_prune
+    from deltaimg.describe.prune import describe_plan, describe_prune, describe_waiting
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_to_lock(repo, lock_wait, terminal)

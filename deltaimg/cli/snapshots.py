@@ -50,7 +50,7 @@ def snapshots(
         deltaimg snapshots vm1 --latest 3 --json
         deltaimg snapshots --tag weekly
     """
-    from deltaimg.api.inspection import describe_snapshots
+    from deltaimg.api.listing import describe_snapshots
     from deltaimg.api.repositories import list_snapshots, open_repository
     from deltaimg.describe.snapshots import describe_listed
     from deltaimg.errors import SnapshotNotFound
