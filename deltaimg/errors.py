@@ -271,6 +271,18 @@ class SnapshotsVanished(RepositoryError):
         self.location = location
 
 
+class FamilyConflict(RepositoryError):
+    """Two repositories have one id, or one family, and different keys: a config of theirs was made up or exchanged."""
+
+    exit_code = 38
+    hint = "'deltaimg check' on each says which of them can be read with its config; 'deltaimg init --like' makes a new member"
+
+    def __init__(self, location: str, other: str, shared: str, shared_id: str) -> None:
+        """Args: shared: what they have in common, as in `id`. shared_id: its value."""
+        super().__init__(f"{location} and {other} have the {shared} {shared_id[:8]} in common, but different keys")
+        self.location, self.other = location, other
+
+
 class UnsupportedFormat(RepositoryError):
     """An object was written by a newer deltaimg, or uses a feature that this one lacks."""
 

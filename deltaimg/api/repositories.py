@@ -33,11 +33,12 @@ from deltaimg.store.open import open_store
 _log = logging.getLogger(__name__)
 
 
-def create_repository(location: str, *, group: str | int | None = None) -> Repository:
+def create_repository(location: str, *, group: str | int | None = None, like: Repository | None = None) -> Repository:
     """Make a new, empty repository at `location`, which must be empty or not exist.
 
     Args:
         group: name or number of a group whose members all may write to it, whatever their umask says.
+        like: a repository in whose family the new one is to be, so that a sync between the two copies records as they are.
     """
     store = open_store(location, writer=name_own_process)
     folder = store.properties.folder
@@ -46,7 +47,13 @@ def create_repository(location: str, *, group: str | int | None = None) -> Repos
     share = _plan_share(store, group)
     if folder is not None and (unmounted := find_unmounted(folder)) is not None:
         _log.warning("%s is not mounted: the repository is made on the disk below it", unmounted)
-    repository = Repository.create(store, created=datetime.now(UTC), software=f"deltaimg {__version__}", prepare=share)
+    repository = Repository.create(
+        store,
+        created=datetime.now(UTC),
+        software=f"deltaimg {__version__}",
+        like=None if like is None else like.config,
+        prepare=share,
+    )
     make_reserve(repository)
     return repository
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated, Optional
 
 import typer
@@ -22,6 +23,15 @@ def init(
             show_default=False,
         ),
     ] = None,
+    like: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--like",
+            metavar="REPO",
+            help="Make a member of this repository's family, to which 'sync' copies records without decoding them.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -29,17 +39,21 @@ def init(
     """Create a repository.
 
     Its folder must be empty, or not exist yet. Modes follow the umask, but nothing in it is ever open to all users.
+    Repositories of a family have the key of their digests in common, and nothing else.
 
     Examples:
 
         deltaimg init -r /backup/repo
         deltaimg init -r /srv/backup/repo --group backup
+        deltaimg init -r /mnt/offsite/repo --like /backup/repo
     """
-    from deltaimg.api.repositories import create_repository
+    from deltaimg.api.repositories import create_repository, open_repository
 
     location = require_repo(repo)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = create_repository(location, group=group)
+        with nullcontext() if like is None else open_repository(like) as model:
+            repository = create_repository(location, group=group, like=model)
+        config = repository.config
         if as_json:
-            terminal.print_json({"repository": location, "id": repository.config.repository_id})
-        terminal.remark(f"repository {repository.config.repository_id[:8]} made in {location}")
+            terminal.print_json({"repository": location, "id": config.repository_id, "family": config.family_id})
+        terminal.remark(f"repository {config.repository_id[:8]} made in {location}")

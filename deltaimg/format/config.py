@@ -16,7 +16,7 @@ Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Hex64 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Identity of a repository and the key of its block digests.
 
     The digest key keeps a guest from making two blocks collide on purpose; in a repository without encryption it is no secret
@@ -27,11 +27,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     digest_key: Hex64
     software: str = ""
+    family: Hex32 | None = None
+    """The `repository_id` of the repository whose digest key this one shares; None in the first of a family."""
 
     @property
     def digest_key_bytes(self) -> bytes:
         """The key of digests, 32 bytes."""
         return bytes.fromhex(self.digest_key)
+
+    @property
+    def family_id(self) -> str:
+        """The id that all members of its family have in common: that of the first."""
+        return self.family or self.repository_id
 
 
 def build_config(config: Config) -> bytes:

@@ -103,11 +103,18 @@ class Repository:
 
     @classmethod
     def create(
-        cls, store: Store, *, created: datetime, software: str, prepare: Callable[[], None] = lambda: None
+        cls,
+        store: Store,
+        *,
+        created: datetime,
+        software: str,
+        like: Config | None = None,
+        prepare: Callable[[], None] = lambda: None,
     ) -> Repository:
         """Make a repository in an empty store; raises RepositoryExists when there is anything in it.
 
         Args:
+            like: of a repository in whose family the new one is to be: what is stored in either is valid in the other.
             prepare: called once the store is known to be empty, before anything is put into it.
         """
         for name in _list_content(store):
@@ -117,8 +124,9 @@ class Repository:
         config = Config(
             repository_id=secrets.token_hex(16),
             created=format_time(created),
-            digest_key=secrets.token_hex(32),
+            digest_key=secrets.token_hex(32) if like is None else like.digest_key,
             software=software,
+            family=None if like is None else like.family_id,
         )
         prepare()
         try:

@@ -161,3 +161,11 @@ def test_init_shares_a_repository(tmp_path: Path) -> None:
     assert (tmp_path / "repo" / "config").stat().st_mode & 0o777 == 0o660
     assert "there is a repository already" in fail(32, "init", "--group", "20002", "-r", tmp_path / "repo")
     assert (tmp_path / "repo").stat().st_gid == 20001
+
+
+def test_init_makes_a_member_of_a_family(tmp_path: Path) -> None:
+    first = succeed("init", "--json", "-r", tmp_path / "first").json
+    second = succeed("init", "--json", "--like", tmp_path / "first", "-r", tmp_path / "second").json
+    assert first["family"] == second["family"] == first["id"] != second["id"]
+    assert "nothing" in fail(31, "init", "--like", tmp_path / "nothing", "-r", tmp_path / "third")
+    assert not (tmp_path / "third").exists()

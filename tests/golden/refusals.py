@@ -80,7 +80,7 @@ def document_refusals() -> Iterator[Refusal]:
     ):
         yield Refusal(kind, reason, forge.forge_object(KINDS[kind].kind, body), "Malformed", f"not a {kind}")
     for kind, changes in (
-        ("config", {"repository_id": "00" * 15, "digest_key": "0F" * 32, "created": 5, "software": None}),
+        ("config", {"repository_id": "00" * 15, "digest_key": "0F" * 32, "created": 5, "software": None, "family": "0F" * 16}),
         ("lock", {"pid": 0, "process_start": -1, "token": 1, "host": None, "renewals": -1}),
         ("deletion", {"id": "00", "packs": ["11" * 31], "maps": None}),
         ("deletion_locks", {"id": "00", "waits_for": "nobody"}),

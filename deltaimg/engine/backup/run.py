@@ -23,7 +23,6 @@ from datetime import UTC, datetime
 from deltaimg.arrays import Runs
 from deltaimg.engine.backup.base import Base, open_base
 from deltaimg.engine.backup.changes import Changes
-from deltaimg.engine.backup.commit import commit_snapshot
 from deltaimg.engine.backup.comparison import compare_with_base
 from deltaimg.engine.backup.context import BackupContext, BackupRequest, make_context
 from deltaimg.engine.backup.new_snapshot import RunStart, write_map
@@ -36,6 +35,7 @@ from deltaimg.engine.backup.source_checks import (
     check_unchanged,
     check_use,
 )
+from deltaimg.engine.commit import commit_snapshot
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.errors import StoreError
 from deltaimg.format.manifest import SNAPSHOTS, Manifest
