@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from deltaimg.api.repositories import create_repository, list_locks, list_snapshots, open_repository, remove_lock
     from deltaimg.api.restore import open_snapshot, restore
     from deltaimg.api.retention import flatten, forget, forget_snapshots, pin, plan_prune, prune, tag, unpin
+    from deltaimg.api.sync import plan_sync, sync
     from deltaimg.api.verification import check, verify
     from deltaimg.engine.content.reader import SnapshotReader
     from deltaimg.engine.progress import Progress
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from deltaimg.options.parity import ParityOptions
     from deltaimg.options.prune import PruneOptions
     from deltaimg.options.restore import RestoreOptions
+    from deltaimg.options.sync import SyncOptions
     from deltaimg.options.verify import VerifyOptions
     from deltaimg.repo.repository import Repository
     from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
@@ -61,6 +63,7 @@ _HOMES = {
     "SignatureOptions": "deltaimg.options.files",
     "Snapshot": "deltaimg.repo.snapshots",
     "SnapshotReader": "deltaimg.engine.content.reader",
+    "SyncOptions": "deltaimg.options.sync",
     "VerifyOptions": "deltaimg.options.verify",
     "add_parity": "deltaimg.api.repair",
     "backup": "deltaimg.api.backup",
@@ -83,6 +86,7 @@ _HOMES = {
     "pin": "deltaimg.api.retention",
     "plan_backup": "deltaimg.api.backup",
     "plan_prune": "deltaimg.api.retention",
+    "plan_sync": "deltaimg.api.sync",
     "prune": "deltaimg.api.retention",
     "remove_lock": "deltaimg.api.repositories",
     "repair": "deltaimg.api.repair",
@@ -90,6 +94,7 @@ _HOMES = {
     "restore": "deltaimg.api.restore",
     "sign_file": "deltaimg.api.files",
     "survey_parity": "deltaimg.api.repair",
+    "sync": "deltaimg.api.sync",
     "tag": "deltaimg.api.retention",
     "unpin": "deltaimg.api.retention",
     "verify": "deltaimg.api.verification",
@@ -112,6 +117,7 @@ __all__ = [
     "SignatureOptions",
     "Snapshot",
     "SnapshotReader",
+    "SyncOptions",
     "VerifyOptions",
     "__version__",
     "add_parity",
@@ -135,6 +141,7 @@ __all__ = [
     "pin",
     "plan_backup",
     "plan_prune",
+    "plan_sync",
     "prune",
     "remove_lock",
     "repair",
@@ -142,6 +149,7 @@ __all__ = [
     "restore",
     "sign_file",
     "survey_parity",
+    "sync",
     "tag",
     "unpin",
     "verify",

@@ -35,11 +35,19 @@ class DeltaimgError(Exception):
     retry_after_s: float | None = None
     """How long a store that refused a request asked to wait, where it did."""
     hint: str | None = None
+    _location: str | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         if hint is not None:
             self.hint = hint
+
+    def locate(self, location: str) -> None:
+        """Begin the message with the repository that it is about, where a run deals with two; the first call counts."""
+        if self._location is None:
+            self._location = location
+            if location not in str(self):
+                self.args = (f"{location}: {self}", *self.args[1:])
 
 
 class UsageError(DeltaimgError):
@@ -188,6 +196,16 @@ class LastSnapshot(SnapshotError):
         self.image, self.count = image, count
 
 
+class DeletionRefused(SnapshotError):
+    """`sync --delete` would forget more than it may, or its source is empty or foreign; nothing was copied or forgotten."""
+
+    exit_code = 26
+
+    def __init__(self, location: str, problem: str, *, hint: str) -> None:
+        super().__init__(f"{location}: {problem}, so nothing is forgotten", hint=hint)
+        self.location, self.problem = location, problem
+
+
 # -- repository --------------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +299,19 @@ class FamilyConflict(RepositoryError):
         """Args: shared: what they have in common, as in `id`. shared_id: its value."""
         super().__init__(f"{location} and {other} have the {shared} {shared_id[:8]} in common, but different keys")
         self.location, self.other = location, other
+
+
+class SyncIncomplete(RepositoryError):
+    """Some snapshots could not be copied by `sync`; the others are in the destination."""
+
+    exit_code = 39
+
+    def __init__(self, location: str, snapshots: list[tuple[str, str]], *, hint: str | None = None) -> None:
+        """Args: snapshots: names of those that were not copied, at least one, each with the reason."""
+        (first, problem), *others = snapshots
+        more = f", and {len(others)} more snapshot{'s' * (len(others) > 1)}" if others else ""
+        super().__init__(f"{location}: {first}{more} not copied: {problem}", hint=hint or _REPAIR)
+        self.location, self.snapshots = location, tuple(snapshots)
 
 
 class UnsupportedFormat(RepositoryError):

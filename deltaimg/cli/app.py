@@ -30,6 +30,7 @@ from deltaimg.threads import limit_workers
 
 COMMAND_GROUPS = {
     "Backup": ("init", "backup", "snapshots", "show", "diff"),
+    "Offsite": ("sync",),
     "Recovery": ("restore", "cat", "repair"),
     "Maintenance": (
         "check",
@@ -59,6 +60,7 @@ SYNONYMS = {
     "list": "snapshots",
     "ls": "snapshots",
     "remove": "forget",
+    "replicate": "sync",
     "rm": "forget",
     "scrub": "verify",
 }

@@ -19,6 +19,7 @@ _OUTCOMES = {
     "parity": "what was protected still is; the next run continues",
     "repair": "what is already repaired stays so; the next run continues",
     "cache": "what is left of the cache is still usable",
+    "sync": "snapshots are either copied or not; the next run continues, and does not send again what has arrived",
     "signature": "no file was written",
     "delta": "no file was written",
     "patch": "no new file was left behind, but a block device now holds part of the image; the next run starts over",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commit of a backup: its manifest appears while its lock is held, or it does not stay.
+"""The commit of a snapshot: its manifest appears while its lock is held, or it does not stay.
 
 A host that is frozen for hours may be considered dead when it wakes: its lock was removed, and a prune may have deleted what
 it meant to refer to. So it checks its lock at the last moment before the commit. Between that check and the commit the lock
@@ -21,13 +21,16 @@ from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
 
 
-def commit_snapshot(repository: Repository, lock: ImageLock, manifest: Manifest) -> None:
+def commit_snapshot(repository: Repository, lock: ImageLock, manifest: Manifest, data: bytes | None = None) -> None:
     """Store a manifest: the commit.
+
+    Args:
+        data: its bytes, where it is a copy of one that was read.
 
     Raises:
         LockLost: the lock was removed, and the snapshot was not committed, or does not stay.
     """
-    repository.commit(manifest, lock.check)
+    repository.commit(manifest, lock.check, data)
     try:
         lock.check()
     except LockLost:

@@ -8,7 +8,7 @@ Only what can be read back is ever deleted: a damaged list is ignored, and the n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -44,18 +44,21 @@ class PendingDeletion:
 
 
 def load_deletions(
-    repository: Repository, on_damage: Callable[[str, DeltaimgError], None] = lambda *_: None
+    repository: Repository,
+    on_damage: Callable[[str, DeltaimgError], None] = lambda *_: None,
+    names: Collection[str] | None = None,
 ) -> list[PendingDeletion]:
     """Return all lists that can be read, in order of id.
 
     Args:
         on_damage: called with the name of a damaged list and the error.
+        names: of the objects in their folder, if it was listed just now.
 
     Raises:
         StoreError: the store fails, so that nothing is known about what is pending.
     """
     pending = []
-    for name in _list_names(repository):
+    for name in _list_names(repository) if names is None else filter(_LIST_NAME.fullmatch, sorted(names)):
         try:
             objects = repository.objects.get(DELETION, name)
             pending.append(PendingDeletion(objects, _load_locks(repository, name)))

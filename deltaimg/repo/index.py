@@ -7,8 +7,8 @@ Memory  67 bytes a record, 8 a link to a source and 4 a run of one: about 180 MB
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Digests, sparse_zeros
+from deltaimg.arrays import Digests, expand_ranges, sparse_zeros
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
+from deltaimg.format.deletion import DELETIONS
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject
 from deltaimg.format.manifest import count_microseconds
+from deltaimg.format.map import MAPS
 from deltaimg.format.pack import PACKS, pack_name
+from deltaimg.format.slot_runs import SlotRuns
 from deltaimg.ids import EntryNumbers
 from deltaimg.memory import check_room
 from deltaimg.repo.cut_slots import CutSlots
-from deltaimg.repo.deletions import load_deletions
+from deltaimg.repo.deletions import PendingDeletion, load_deletions
 from deltaimg.repo.keys import digest_of
 from deltaimg.repo.links import Links, find_sound
 from deltaimg.repo.object_kinds import INDEX
@@ -123,6 +126,20 @@ class LoadedIndex:
 
         return self._lookup.find_best(record_ids, have)
 
+    def find_runs(self, record_ids: Digests, runs: SlotRuns, run_counts: npt.NDArray[np.integer]) -> EntryNumbers:
+        """Return the best entry of each record that has the slots of all its runs, -1 where none has.
+
+        Args:
+            runs: one record's after another's; `run_counts` says how many each has.
+        """
+        starts = np.cumsum(run_counts) - run_counts
+
+        def have_all(numbers: npt.NDArray[np.int64], entries: EntryNumbers) -> npt.NDArray[np.bool_]:
+            counts = run_counts[numbers]
+            return self.cuts.have_all(entries, runs[expand_ranges(starts[numbers], counts)], counts)
+
+        return self._lookup.find_best(record_ids, have_all)
+
     def find_needed(self, record_ids: Digests, slots: npt.NDArray[np.uint16], needed_by: str) -> EntryNumbers:
         """Return the entry number of each record that the object `needed_by` lists, `slots` being their numbers of slots.
 
@@ -164,6 +181,19 @@ class LoadedIndex:
         return lost
 
 
+@dataclass(frozen=True, slots=True)
+class StoredContent:
+    """What a repository has of content: its index, its objects, and what is pending deletion. Names are digests."""
+
+    index: LoadedIndex
+    pack_bytes: dict[str, int]
+    """The size of each pack."""
+    map_bytes: dict[str, int]
+    """The size of each map layer."""
+    pending_packs: frozenset[str]
+    pending_maps: frozenset[str]
+
+
 def load_index(repository: Repository, without: Collection[str] = ()) -> LoadedIndex:
     """Read every index object of `repository`; damaged ones are left out and listed in `damage`.
 
@@ -173,26 +203,67 @@ def load_index(repository: Repository, without: Collection[str] = ()) -> LoadedI
         without: names of index objects that are not read, as if they were deleted.
     """
     # Before the index objects: a prune that ends in between takes the list away, but only after what it names.
-    lists = [each.objects for each in load_deletions(repository)]
-    pending = {name for each in lists for name in (*each.packs, *each.indexes)}
-    objects: dict[str, IndexObject] = {}
-    damage: dict[str, DeltaimgError] = {}
-    for _ in range(_TRIES):
-        damage = _read_indexes(repository, objects, without)
-        # One that was deleted between listing and reading was replaced by a prune, whose index is in the next listing.
-        if not any(isinstance(error, ObjectNotFound) for error in damage.values()):
-            break
+    lists = load_deletions(repository)
+    objects, damage = _read_all_indexes(repository, without)
     # Listed after the index objects: what these name was stored before them.
     named = {pack for each in objects.values() for pack in each.packs}
     missing = named - {digest_of(found.name) for found in repository.objects.list(PACKS)} if named else named
-    return LoadedIndex(objects, tuple(damage.values()), pending, missing)
+    return LoadedIndex(objects, damage, _list_pending(lists), missing)
+
+
+def load_content(repository: Repository) -> StoredContent:
+    """Do as `load_index`, and return what else was listed: one listing of everything serves for all of it.
+
+    It comes in order of name, so that lists of pending deletions are listed before index objects, and these before packs.
+    """
+    sizes: dict[str, dict[str, int]] = {DELETIONS: {}, INDEXES: {}, MAPS: {}, PACKS: {}}
+    for found in repository.objects.list(""):
+        folder = found.name.partition("/")[0] + "/"
+        if folder in sizes:
+            sizes[folder][found.name] = found.size_bytes
+    lists = load_deletions(repository, names=list(sizes[DELETIONS]))
+    objects, damage = _read_all_indexes(repository, listed=[digest_of(name) for name in sizes[INDEXES]])
+    packs, maps = ({digest_of(name): size for name, size in sizes[folder].items()} for folder in (PACKS, MAPS))
+    lacking = {pack for each in objects.values() for pack in each.packs} - packs.keys()
+    if lacking:
+        packs |= {digest_of(found.name): found.size_bytes for found in repository.objects.list(PACKS)}
+    return StoredContent(
+        LoadedIndex(objects, damage, _list_pending(lists), lacking - packs.keys()),
+        packs,
+        maps,
+        frozenset(name for each in lists for name in each.objects.packs),
+        frozenset(name for each in lists for name in each.objects.maps),
+    )
+
+
+def _list_pending(lists: Iterable[PendingDeletion]) -> set[str]:
+    """Return the packs and index objects that are pending deletion."""
+    return {name for each in lists for name in (*each.objects.packs, *each.objects.indexes)}
+
+
+def _read_all_indexes(
+    repository: Repository, without: Collection[str] = (), listed: list[str] | None = None
+) -> tuple[dict[str, IndexObject], tuple[DeltaimgError, ...]]:
+    """Return all index objects that can be read, by name, and what the others met; `listed` as in `_read_indexes`."""
+    objects: dict[str, IndexObject] = {}
+    damage: dict[str, DeltaimgError] = {}
+    for number in range(_TRIES):
+        damage = _read_indexes(repository, objects, without, listed if number == 0 else None)
+        # One that was deleted between listing and reading was replaced by a prune, whose index is in the next listing.
+        if not any(isinstance(error, ObjectNotFound) for error in damage.values()):
+            break
+    return objects, tuple(damage.values())
 
 
 def _read_indexes(
-    repository: Repository, objects: dict[str, IndexObject], without: Collection[str]
+    repository: Repository,
+    objects: dict[str, IndexObject],
+    without: Collection[str],
+    listed: list[str] | None,
 ) -> dict[str, DeltaimgError]:
-    """Add to `objects` those that are listed; return by name what those that cannot be read meet."""
-    listed = [digest_of(found.name) for found in repository.objects.list(INDEXES)]
+    """Add to `objects` those that are listed, now if not given; return by name what those that cannot be read meet."""
+    if listed is None:
+        listed = [digest_of(found.name) for found in repository.objects.list(INDEXES)]
     room = _EntryRoom()
     damage: dict[str, DeltaimgError] = {}
     taken_bytes = sum(content.memory_bytes for content in objects.values())

@@ -62,6 +62,7 @@ class HeldLock(ABC):
         self._data = build_lock(self._lock)
         self._ended = threading.Event()
         self._heart: threading.Thread | None = None
+        self._has_beaten = False
 
     def __enter__(self) -> Self:
         held_tokens.add(self.token)
@@ -130,6 +131,7 @@ class HeldLock(ABC):
             with suppress(StoreError):
                 if not self._is_ours():
                     return
+                self._has_beaten = True  # also where this fails: what fails may have been written
                 self._objects.replace_bytes(HEARTBEATS + self.token, [build_lock(beat)])
 
     def release(self) -> None:
@@ -140,8 +142,9 @@ class HeldLock(ABC):
             self._heart = None
         with suppress(StoreError):
             retry(lambda: self._objects.delete_exactly(self._name, self._data), _RELEASE_TRIES)
-        with suppress(StoreError):
-            self._objects.delete(HEARTBEATS + self.token)
+        if self._has_beaten:
+            with suppress(StoreError):
+                self._objects.delete(HEARTBEATS + self.token)
         held_tokens.discard(self.token)
 
 

@@ -90,6 +90,16 @@ class Objects:
 
         return self._read_twice(name, parse)
 
+    def get_with_bytes(self, kind: ObjectKind[Content], name: str) -> tuple[Content, bytes]:
+        """Return an object's content and its bytes, for a copy that keeps what this version does not know; raises as `get`."""
+
+        def parse(data: bytes) -> tuple[Content, bytes]:
+            if kind.is_named_by_digest:
+                check_digest(name, data)
+            return kind.parse(data, name), data
+
+        return self._read_twice(name, parse)
+
     def put(self, kind: ObjectKind[Content], name: str, content: Content, confirm: Confirm = always) -> int:
         """Store an object of a name of its own, durably, and return its size; raises as `Store.put`."""
         return self.put_bytes(name, [_build(kind, content, name)], confirm)

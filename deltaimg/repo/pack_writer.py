@@ -5,6 +5,8 @@ One thread stores, so that encoding continues meanwhile, and so that objects bec
 their signature, their index. After every `checkpoint_bytes` such a group is complete: a run that dies later leaves
 records that the next run finds and refers to.
 
+Packs of another repository of the family are stored as they are, among those that are filled here, and indexed with them.
+
 Memory  up to three packs.
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,20 +23,36 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
-from deltaimg.errors import DeltaimgError
+from deltaimg.errors import DeltaimgError, ObjectExists
 from deltaimg.format.cut_entries import list_cuts
 from deltaimg.format.index import ENTRY, IndexObject, link_sources
-from deltaimg.format.pack import finish_pack
+from deltaimg.format.pack import FOOTER_ENTRY, finish_pack, pack_name
 from deltaimg.format.record import WHOLE_LITERAL, RecordHeader, RecordTables
 from deltaimg.format.signature import SignatureObject
 from deltaimg.model import MIB
 from deltaimg.repo.object_kinds import INDEX, PACK, SIGNATURE, Content, ObjectKind
 from deltaimg.repo.repository import Repository
+from deltaimg.store.interface import Parts
 from deltaimg.threads import Workers
 
 PACK_BYTES = 32 * MIB
 CHECKPOINT_BYTES = 256 * MIB
 _PACKS_IN_FLIGHT = 2
+
+
+PutPack = Callable[[Parts], tuple[str, int]]
+"""Stores a pack that was filled here; returns the digest that names it, and its size, 0 if it was there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRecord:
+    """A record, where it lies in its pack, and what its index entry and its signature say of it."""
+
+    offset: int
+    header: RecordHeader
+    digests: Digests
+    """Of all its slots, those that it lacks included."""
+    tables: RecordTables = WHOLE_LITERAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +76,14 @@ class PackWriter:
         check_lock: Callable[[], None],
         pack_bytes: int = PACK_BYTES,
         checkpoint_bytes: int = CHECKPOINT_BYTES,
+        put_pack: PutPack | None = None,
     ) -> None:
-        """Args: check_lock: raises LockLost; called before packs are indexed: a prune may have deleted them."""
+        """Args: check_lock: raises LockLost; called before packs are indexed: a prune may have deleted them.
+
+        put_pack: how packs that are filled here are stored; under a new name, if not given.
+        """
         self._check_lock = check_lock
+        self._put_pack = put_pack or (lambda parts: repository.objects.put_named(PACK, parts))
         self.stored_bytes = 0
         self._repository = repository
         self._now_us = now_us
@@ -113,6 +136,21 @@ class PackWriter:
         if self._filled_bytes >= self._pack_bytes:
             self._send_pack()
 
+    def add_pack(self, name: str, data: bytes | None, records: list[PlacedRecord]) -> None:
+        """Take a whole pack, which keeps its name; raises the error of storing an earlier one.
+
+        Args:
+            name: the digest of its bytes. data: its bytes; None where it is stored already, and only to be indexed.
+            records: those of its records that the index is to have, in order of offset; one at least.
+        """
+        self._wait(_PACKS_IN_FLIGHT - 1)
+        self._in_flight.append(self._thread.submit(self._store_whole, name, data, records))
+
+    @property
+    def unindexed_bytes(self) -> int:
+        """What was taken and is not in an index yet, at least: packs that are being stored are left out."""
+        return self._unindexed_bytes + self._filled_bytes
+
     def finish(self) -> None:
         """Store what is left and its index; on return all records added are durable and findable."""
         if self._records:
@@ -138,9 +176,26 @@ class PackWriter:
         tables: list[RecordTables],
     ) -> None:
         parts, footer = finish_pack(records)
-        digest, size_bytes = self._repository.objects.put_named(PACK, parts)
-        self.stored_bytes += size_bytes
-        self._unindexed.append(_StoredPack(digest, footer, np.concatenate(digests), tables))
+        digest, stored_bytes = self._put_pack(parts)
+        self.stored_bytes += stored_bytes
+        self._note_stored(
+            _StoredPack(digest, footer, np.concatenate(digests), tables), sum(len(part) for part in parts)
+        )
+
+    def _store_whole(self, name: str, data: bytes | None, records: list[PlacedRecord]) -> None:
+        if data is not None:
+            with suppress(ObjectExists):  # Another run has just brought it; its name says that it has the same bytes.
+                self.stored_bytes += self._repository.objects.put_bytes(pack_name(name), [data])
+        stored = _StoredPack(
+            name,
+            _list_places(records),
+            np.concatenate([each.digests for each in records]),
+            [each.tables for each in records],
+        )
+        self._note_stored(stored, sum(each.header.payload_bytes for each in records))
+
+    def _note_stored(self, stored: _StoredPack, size_bytes: int) -> None:
+        self._unindexed.append(stored)
         self._unindexed_bytes += size_bytes
         if self._unindexed_bytes >= self._checkpoint_bytes:
             self._store_index()
@@ -168,3 +223,14 @@ class PackWriter:
         digest, size_bytes = self._repository.objects.put_new(kind, content)
         self.stored_bytes += size_bytes
         return digest
+
+
+def _list_places(records: list[PlacedRecord]) -> npt.NDArray[Any]:
+    """Return the footer entries of some records of a pack."""
+    footer = np.zeros(len(records), FOOTER_ENTRY)
+    for place, record in zip(footer, records, strict=True):
+        header = record.header
+        place["id"], place["offset"] = np.frombuffer(header.id, np.uint8), record.offset
+        for field in ("payload_bytes", "slots", "encoding", "block_shift", "absent"):
+            place[field] = getattr(header, field)
+    return footer

@@ -200,8 +200,14 @@ class Repository:
         """Remove a snapshot's manifest: from then on it does not exist."""
         self.objects.delete(ref.object_name)
 
-    def commit(self, manifest: Manifest, confirm: Confirm = always) -> int:
-        """Store a manifest: the commit. Return its size."""
+    def commit(self, manifest: Manifest, confirm: Confirm = always, data: bytes | None = None) -> int:
+        """Store a manifest: the commit. Return its size.
+
+        Args:
+            data: its bytes, where it is a copy of one that was read.
+        """
+        if data is not None:
+            return self.objects.put_bytes(manifest.object_name, [data], confirm)
         return self.objects.put(MANIFEST, manifest.object_name, manifest, confirm)
 
 

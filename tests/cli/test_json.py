@@ -48,6 +48,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     cache = ("--cache-dir", folder / "cache")
     runs: list[tuple[object, ...]] = [
         ("init",),
+        ("init", "--like", repo, "-r", folder / "offsite"),
         ("backup", image, "-i", "vm1", "--delta", "zstd", *cache),
         ("backup", image, "-i", "vm1", *cache),
         ("snapshots",),
@@ -69,6 +70,8 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         ("parity", "add"),
         ("parity", "show"),
         ("parity", "repair"),
+        ("sync", repo, folder / "offsite", "--dry-run"),
+        ("sync", repo, folder / "offsite"),
         ("stats",),
         ("unlock",),
         ("signature", image, folder / "sig"),
@@ -82,7 +85,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         ("help", "backup"),
     ]
     found: dict[str, list[Any]] = {name: [] for name in COMMANDS}
-    without_repo = ("signature", "delta", "patch", "cache", "help")
+    without_repo = ("sync", "signature", "delta", "patch", "cache", "help")
     with measured_program() as program:
         for words in runs:
             run = program.run(*words, "--json", repo=None if words[0] in without_repo else repo)

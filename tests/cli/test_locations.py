@@ -44,6 +44,7 @@ ARGUMENTS = {
     "flatten": ("vm1",),
     "forget": ("--keep-last", "1"),
     "parity": ("show",),
+    "sync": ("sftp:host:/repo", "offsite"),
 }
 WITHOUT_REPOSITORY = {"signature", "delta", "patch", "version", "help", "cache"}
 
@@ -73,7 +74,7 @@ def test_every_command_refuses_an_address(tmp_path: Path, name: str) -> None:
     (tmp_path / "image").write_bytes(b"x" * 5000)
     places = {"IMAGE": tmp_path / "image", "TARGET": tmp_path / "target"}
     arguments = [places.get(each, each) for each in ARGUMENTS.get(name, ())]
-    run = deltaimg(name, *arguments, "-r", "sftp:host:/repo")
+    run = deltaimg(name, *arguments, *(() if name == "sync" else ("-r", "sftp:host:/repo")))
     assert run.code == 2, run.err
     assert "looks like an address" in run.err
     assert os.listdir(tmp_path) == ["image"]

@@ -14,9 +14,10 @@ from deltaimg.engine.progress import Progress, stage
 from deltaimg.engine.prune.deletion import finish, list_for_deletion
 from deltaimg.engine.prune.needs import find_needs
 from deltaimg.engine.prune.plan import PrunePlan, TrimPlan, make_plan, settle
-from deltaimg.engine.prune.repack import IndexRewriter, copy_records
+from deltaimg.engine.prune.repack import IndexRewriter
 from deltaimg.engine.prune.sizes import Inventory, take_inventory
 from deltaimg.engine.recode import recode_records
+from deltaimg.engine.record_copies import copy_records
 from deltaimg.errors import LockLost, ReachabilityUnknown, StoreError
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.ids import EntryNumbers

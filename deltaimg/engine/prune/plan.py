@@ -24,9 +24,9 @@ from deltaimg.engine.prune.sizes import (
     choose_objects,
     count_packed,
     count_signed,
-    payload_bytes,
     signed_bytes,
 )
+from deltaimg.engine.record_copies import payload_bytes
 from deltaimg.format.index import ENTRY
 from deltaimg.ids import EntryNumbers
 from deltaimg.options.prune import PruneOptions

@@ -14,7 +14,6 @@ from deltaimg.format.framing import HEADER_BYTES
 from deltaimg.format.index import INDEXES
 from deltaimg.format.map import MAPS
 from deltaimg.format.pack import FOOTER_ENTRY, PACKS, TRAILER
-from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.format.signature import HEAD, SIGNATURES
 from deltaimg.repo.deletions import PendingDeletion
 from deltaimg.repo.keys import digest_of
@@ -60,12 +59,6 @@ def take_inventory(repository: Repository, pending: Iterable[PendingDeletion]) -
         if kind in sizes and digest not in gone:
             sizes[kind][digest] = found.size_bytes
     return Inventory(sizes[PACKS], sizes[INDEXES], sizes[SIGNATURES], sizes[MAPS], total)
-
-
-def payload_bytes(entries: Entries) -> npt.NDArray[np.int64]:
-    """Return what each record takes in a pack, its part of the footer left out."""
-    taken: npt.NDArray[np.int64] = entries["payload_bytes"].astype(np.int64) + RECORD_HEADER_BYTES
-    return taken
 
 
 def signed_bytes(entries: Entries) -> npt.NDArray[np.int64]:

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg sync`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deltaimg.cli.lock_wait import LockWait, make_lock_waiting
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Verbose
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
+from deltaimg.options.keep import Policy
+from deltaimg.options.sync import SyncOptions
+
+if TYPE_CHECKING:
+    from deltaimg.api.results import Failure, Repository, SyncEstimate, SyncResult
+
+_COLUMNS = ("snapshot", "taken", "")
+
+
+@takes_options
+def sync(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The repository to copy from.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="The repository to copy to, of the same family.")],
+    options: SyncOptions,
+    policy: Policy,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="List what would be copied and how much that is; change nothing.")
+    ] = False,
+    lock_wait: LockWait = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Copy snapshots from one repository to another.
+
+    Only records that the destination lacks are sent, as they are stored. A snapshot appears there once it is complete, so
+    that an interrupted run leaves whole snapshots; the next one does not send again what has arrived.
+
+    The destination is made by 'init --like'. With --keep options only those snapshots are copied that 'forget' would keep in
+    the source. What the source forgets stays in the destination, unless --delete is given; pinned snapshots stay even then.
+
+    Examples:
+
+        deltaimg sync /backup/repo /mnt/offsite/repo --dry-run
+        deltaimg sync /backup/repo /mnt/offsite/repo --newest-first
+        deltaimg sync /backup/repo /mnt/offsite/repo --image vm1 --since 30d
+        deltaimg sync /backup/repo /mnt/offsite/repo --keep-weekly 8 --delete
+    """
+    from deltaimg.api.repositories import open_repository
+    from deltaimg.api.sync import plan_sync
+    from deltaimg.api.sync import sync as run_sync
+    from deltaimg.describe.sync import describe_estimate, describe_sync
+
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        waiting = make_lock_waiting(lock_wait, terminal)
+        with open_repository(source) as src, open_repository(destination) as dst:
+            dst.lock_waiting = waiting
+            if dry_run:
+                estimate = plan_sync(src, dst, options, policy, progress=terminal)
+                if as_json:
+                    terminal.print_json(describe_estimate(estimate))
+                _print_plan(terminal, estimate)
+                _report_failures(dst, estimate.failed, terminal)
+                return
+
+            def announce(estimate: SyncEstimate) -> None:
+                if estimate.snapshots:
+                    terminal.remark(f"copying {_describe(estimate)}")
+
+            result = run_sync(src, dst, options, policy, on_estimate=announce, progress=terminal)
+            if as_json:
+                terminal.print_json(describe_sync(result))
+            _print_result(terminal, result)
+            _report_failures(dst, result.failed, terminal)
+
+
+def _describe(estimate: SyncEstimate) -> str:
+    amount = estimate.amount
+    arrived = f"; {format_bytes(amount.arrived_bytes)} of an earlier run are there" if amount.arrived_bytes else ""
+    return (
+        f"{format_count(len(estimate.snapshots), 'snapshot')}: about {format_bytes(amount.sent_bytes)} "
+        f"in {format_count(amount.objects, 'object')}{arrived}"
+    )
+
+
+def _print_plan(terminal: Terminal, estimate: SyncEstimate) -> None:
+    refs = [(ref, "copy") for ref in estimate.snapshots] + [(ref, "forget") for ref in estimate.forgotten]
+    rows = [[ref.label, format_moment(ref.taken_at, to_minutes=not terminal.is_verbose), what] for ref, what in refs]
+    if rows:
+        terminal.print_table(_COLUMNS, rows)
+    there = f"{format_count(estimate.there_count, 'snapshot')} there already"
+    terminal.remark(f"would copy {_describe(estimate)}; {there}" if estimate.snapshots else f"nothing to copy; {there}")
+
+
+def _print_result(terminal: Terminal, result: SyncResult) -> None:
+    if terminal.is_verbose:
+        for ref in result.copied:
+            terminal.remark(f"  {ref.label} copied")
+        for ref in result.forgotten:
+            terminal.remark(f"  {ref.label} forgotten")
+    forgotten = f", {len(result.forgotten)} forgotten" if result.forgotten else ""
+    terminal.remark(
+        f"{format_count(len(result.copied), 'snapshot')} copied{forgotten}, {result.there_count} there before; "
+        f"{format_bytes(result.stored_bytes)} stored, {format_seconds(result.duration_s)}"
+    )
+
+
+def _report_failures(destination: Repository, failed: tuple[Failure, ...], terminal: Terminal) -> None:
+    """Print what was not copied; raises SyncIncomplete if there is any."""
+    from deltaimg.errors import SyncIncomplete
+
+    for each in failed[1:]:
+        terminal.warn(f"{each.ref.label} is not copied: {each.error}")
+    if failed:
+        raise SyncIncomplete(
+            destination.objects.location,
+            [(each.ref.label, str(each.error)) for each in failed],
+            hint=failed[0].error.hint,
+        )

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which snapshots of the destination the source has forgotten, for `--delete`.
+
+Always  only those of images that the source has snapshots of: an image that is gone as a whole stays in the destination.
+Always  nothing is named where the source is empty, or has no snapshot of an image in common with the destination: it may be the
+        wrong one, or not be mounted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from deltaimg.engine.sync.selection import Selection
+from deltaimg.errors import DeletionRefused
+from deltaimg.options.sync import SyncOptions
+from deltaimg.repo.repository import SnapshotRef
+
+
+def find_forgotten(
+    selection: Selection, options: SyncOptions, source: str, destination: str
+) -> tuple[SnapshotRef, ...]:
+    """Return the snapshots to forget in the destination, in order of image and time.
+
+    Args:
+        source, destination: where both are, for messages.
+
+    Raises:
+        DeletionRefused: the source is empty or foreign, or there are more than `options.max_delete`.
+    """
+    if not options.delete:
+        return ()
+    if not selection.source:
+        raise DeletionRefused(destination, f"{source} has no snapshot at all", hint="is that the right source?")
+    images = {ref.image for ref in selection.source}
+    if options.images:
+        images &= set(options.images)
+    there: dict[str, set[SnapshotRef]] = defaultdict(set)
+    for ref in selection.there:
+        if ref.image in images:
+            there[ref.image].add(ref)
+    gone: list[SnapshotRef] = []
+    for image, refs in there.items():
+        lacking = refs - selection.source
+        if lacking == refs:
+            problem = f"{source} has none of the {len(refs)} snapshots of image '{image}' that are there"
+            raise DeletionRefused(destination, problem, hint="is that the right source?")
+        gone += lacking
+    if len(gone) > options.max_delete:
+        raise DeletionRefused(
+            destination,
+            f"{source} has forgotten {len(gone)} snapshots that are there, and --max-delete allows {options.max_delete}",
+            hint=f"if that is right, run again with --max-delete {len(gone)}",
+        )
+    return tuple(sorted(gone))

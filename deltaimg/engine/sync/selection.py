@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which snapshots a sync copies, and in which order.
+
+Reads   listings of both repositories; manifests and annotations of the source only where tags or a policy choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from itertools import groupby
+
+from deltaimg.errors import DeltaimgError, SnapshotNotFound
+from deltaimg.format.manifest import parse_time
+from deltaimg.options.keep import Policy, Span
+from deltaimg.options.sync import SyncOptions
+from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.retention import go_back, plan_policy
+from deltaimg.repo.selector import check_image_name
+from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot, load_snapshots
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A snapshot that was not copied, and why."""
+
+    ref: SnapshotRef
+    error: DeltaimgError
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Snapshots of one image in the order in which they are copied, under one lock."""
+
+    image: str
+    refs: tuple[SnapshotRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is to be copied."""
+
+    batches: tuple[Batch, ...]
+    source: frozenset[SnapshotRef]
+    """All snapshots of the source, chosen or not, damaged ones included."""
+    there: frozenset[SnapshotRef]
+    """All snapshots of the destination."""
+    chosen_count: int
+    """Snapshots that the options choose, copied before or not."""
+    damaged: tuple[Failure, ...] = ()
+    """Those whose manifests cannot be read, where options ask what is in them."""
+
+    @property
+    def there_count(self) -> int:
+        """Snapshots that the options choose and the destination has."""
+        return self.chosen_count - len(self.refs)
+
+    @property
+    def refs(self) -> list[SnapshotRef]:
+        """What is to be copied, in order."""
+        return [ref for batch in self.batches for ref in batch.refs]
+
+
+def select(
+    source: Repository,
+    destination: Repository,
+    options: SyncOptions,
+    policy: Policy,
+    *,
+    now: datetime | None = None,
+    zone: tzinfo | None = None,
+) -> Selection:
+    """Choose among the snapshots of `source`.
+
+    Raises:
+        SnapshotNotFound: it has no snapshot of an image that is named. UsageError: a name that no image can have.
+    """
+    quarantined = source.list_quarantined()
+    found = frozenset((*source.list_snapshots(), *quarantined))
+    images = {ref.image for ref in found}
+    for image in options.images:
+        if check_image_name(image) not in images:
+            raise SnapshotNotFound(image, hint=f"images in {source.objects.location}: {', '.join(sorted(images)[:8])}")
+    wanted = [ref for ref in sorted(found) if not options.images or ref.image in options.images]
+    now = now or datetime.now(UTC)
+    if options.since is not None:
+        first = go_back(now, options.since, zone) if isinstance(options.since, Span) else options.since
+        wanted = [ref for ref in wanted if parse_time(ref.time) >= first]
+    damaged: list[Failure] = []
+    if options.with_tags or not policy.is_empty:
+        wanted = _choose_by_content(source, wanted, options, policy, damaged, now, zone)
+    there = frozenset(destination.list_snapshots())
+    batches = _arrange([ref for ref in wanted if ref not in there], is_newest_first=options.newest_first)
+    return Selection(batches, found, there, len(wanted), tuple(damaged))
+
+
+def _choose_by_content(
+    source: Repository,
+    wanted: Sequence[SnapshotRef],
+    options: SyncOptions,
+    policy: Policy,
+    damaged: list[Failure],
+    now: datetime,
+    zone: tzinfo | None,
+) -> list[SnapshotRef]:
+    """Return those of `wanted` that the policy keeps of all of their image, and that have the tags."""
+    chosen: list[SnapshotRef] = []
+    allowed = frozenset(wanted)
+    for image in sorted({ref.image for ref in wanted}):
+        snapshots = list(load_snapshots(source, image))
+        kept: Collection[SnapshotRef] = allowed
+        if not policy.is_empty:
+            kept = frozenset(plan_policy(snapshots, policy, now=now, zone=zone).kept) & allowed
+        for each in snapshots:
+            if each.ref not in kept:
+                continue
+            if isinstance(each, DamagedSnapshot):
+                each.error.locate(source.objects.location)
+                damaged.append(Failure(each.ref, each.error))
+            elif isinstance(each, Snapshot) and set(options.with_tags) <= set(each.tags):
+                chosen.append(each.ref)
+    return chosen
+
+
+def _arrange(refs: Iterable[SnapshotRef], *, is_newest_first: bool) -> tuple[Batch, ...]:
+    """Return what is copied image by image, oldest first; or the newest of each image, then the others back in time."""
+    by_image = {image: tuple(group) for image, group in groupby(sorted(refs), key=lambda ref: ref.image)}
+    if not is_newest_first:
+        return tuple(Batch(image, found) for image, found in by_image.items())
+    newest = sorted(by_image.items(), key=lambda item: item[1][-1].time, reverse=True)
+    first = [Batch(image, found[-1:]) for image, found in newest]
+    return (*first, *(Batch(image, found[-2::-1]) for image, found in newest if len(found) > 1))

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packs whose names follow from their content, so that a run that makes one again finds that it is there.
+
+Elsewhere the salt of a pack is random, and a name never comes back after it was deleted. Here it may: what makes that safe is
+in docs/decisions/0017-families-and-sync.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from deltaimg.format.framing import SALT_BYTES, digest_bytes, name_object, salt_object
+from deltaimg.repo.object_kinds import PACK
+from deltaimg.repo.repository import Repository
+from deltaimg.store.interface import Parts
+
+
+class StablePacks:
+    """Stores packs for a `PackWriter`."""
+
+    def __init__(self, repository: Repository, pack_bytes: Mapping[str, int], pending: Collection[str]) -> None:
+        """Args: pack_bytes: packs that are there, by digest. pending: those that are pending deletion."""
+        self._repository = repository
+        self._pack_bytes, self._pending = pack_bytes, pending
+
+    def __call__(self, parts: Parts) -> tuple[str, int]:
+        """Store a pack without salt; return the digest that names it, and how many bytes that stored."""
+        salt = digest_bytes(*parts, length=SALT_BYTES)
+        name = name_object(salt_object(parts, salt))
+        if name in self._pending:
+            return self._repository.objects.put_named(PACK, parts)
+        if self._pack_bytes.get(name) == sum(len(part) for part in parts):
+            return name, 0
+        return self._repository.objects.put_named(PACK, parts, salt=salt)
