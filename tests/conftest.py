@@ -22,6 +22,7 @@ from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.components import loop_device, required_components, small_tmpfs
+from tests.support.sshd import SshServer, ssh_server
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -105,6 +106,20 @@ def clock() -> FixedClock:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """Each kind of store in turn, empty."""
     return MemoryStore() if request.param == "memory" else LocalStore(str(tmp_path / "repository"))
+
+
+@pytest.fixture(scope="session")
+def shared_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    """One OpenSSH server for all tests that leave it as it was."""
+    with ssh_server(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def sshd(shared_sshd: SshServer) -> Iterator[SshServer]:
+    """An OpenSSH server that this process reaches by its own configuration, and by no agent or key of the tester's."""
+    with shared_sshd.reached():
+        yield shared_sshd
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 
 from deltaimg.engine.backup.cache_folder import CachedImage, CacheFolder
-from deltaimg.errors import CacheError, DeltaimgError
+from deltaimg.errors import CacheError, DeltaimgError, RepositoryNotFound
+from deltaimg.repo.objects import Objects
 from deltaimg.repo.repository import Repository
 from deltaimg.store.open import open_store
 
@@ -31,8 +32,16 @@ def is_leftover(cached: CachedImage) -> bool:
     try:
         with Repository.open(open_store(cached.location)) as found:
             return found.config.repository_id != cached.repository_id
-    except DeltaimgError:
+    except RepositoryNotFound:
         return True
+    except DeltaimgError:
+        # A server that does not answer now may have it.
+        return "://" not in cached.location
+
+
+def resolve_location(location: str) -> str:
+    """Return what `CachedImage.location` is for a repository; raises UsageError where it is no location."""
+    return Objects(open_store(location)).absolute_location
 
 
 def clean_cache(folder: str, images: Sequence[CachedImage]) -> int:

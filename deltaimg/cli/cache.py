@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -49,7 +48,7 @@ def cache(
         deltaimg cache clean --image vm1
         deltaimg cache clean --all
     """
-    from deltaimg.api.cache import clean_cache, find_cache_folder, is_leftover, list_cache
+    from deltaimg.api.cache import clean_cache, find_cache_folder, is_leftover, list_cache, resolve_location
     from deltaimg.errors import UsageError
 
     if action not in ("show", "clean"):
@@ -59,11 +58,12 @@ def cache(
     folder = cache_dir or find_cache_folder()
     if folder is None:
         raise UsageError("there is no cache: this user has no home folder", hint="name one with --cache-dir FOLDER")
+    location = None if repo is None else resolve_location(repo)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         found = [
             each
             for each in list_cache(folder)
-            if (not image or each.image in image) and (repo is None or each.location == os.path.abspath(repo))
+            if (not image or each.image in image) and (location is None or each.location == location)
         ]
         leftovers = {id(each) for each in found if is_leftover(each)}
         if action == "show":

@@ -76,6 +76,8 @@ def _limits_files() -> bool:
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and what it was raised from."""
-    while error is not None:
+    met: set[int] = set()  # an error may be raised from itself
+    while error is not None and id(error) not in met:
+        met.add(id(error))
         yield error
         error = error.__cause__

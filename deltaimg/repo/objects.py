@@ -13,6 +13,7 @@ Memory  an object's bytes and what is parsed of them.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -64,6 +65,11 @@ class Objects:
     def location(self) -> str:
         """Where the store is, as the user named it."""
         return self.store.location
+
+    @property
+    def absolute_location(self) -> str:
+        """Where the store is, whatever the current folder is."""
+        return self.location if self.properties.folder is None else os.path.abspath(self.location)
 
     @property
     def properties(self) -> StoreProperties:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -29,6 +30,11 @@ def make_temporary_name(writer: str) -> str:
         writer: who writes it, in lower-case letters, digits and dashes: from which follows later whether the writer is alive.
     """
     return f".put-{writer}-{secrets.token_hex(6)}"
+
+
+def name_claim(file_name: bytes) -> str:
+    """Return the name of a file by which a writer claims a name, where no other way makes sure that only one gets it."""
+    return f".put-claim-{hashlib.blake2b(file_name, digest_size=6).hexdigest()}"
 
 
 def find_writer(file_name: str) -> str | None:

@@ -161,6 +161,36 @@ class Unfinished:
     """When it was last written to, in seconds since 1970, by the clock of the file system."""
 
 
+class Pace(Protocol):
+    """How fast bytes may travel. Any number of threads may ask."""
+
+    @property
+    def piece_bytes(self) -> int:
+        """How much may travel at once, so that no second has much more than its share."""
+        ...
+
+    def delay_sent(self, count: int) -> float:
+        """Count `count` bytes that are about to be sent, and return how many seconds to wait before."""
+        ...
+
+    def delay_received(self, count: int) -> float:
+        """Count `count` bytes that are about to be asked for, and return how many seconds to wait before."""
+        ...
+
+    def delay_request(self) -> float:
+        """Count a request, and return how many seconds to wait before it is sent."""
+        ...
+
+
+@runtime_checkable
+class KeepsPace(Protocol):
+    """A store that moves bytes piece by piece, and can wait between them."""
+
+    def keep_pace(self, pace: Pace) -> None:
+        """Let all transfers from now on wait as `pace` says."""
+        ...
+
+
 @runtime_checkable
 class HasGroups(Protocol):
     """A store whose objects can be a group's of this host."""

@@ -3,8 +3,9 @@
 
     /srv/backup, backup, ./s3:backup     a folder of this host
     file:///srv/backup                   the same, as a URL
+    sftp://ann@host:2222/srv/backup      a folder of a server that speaks SFTP (`store/sftp/address.py`)
 
-Always  `sftp://host/path`, `s3:bucket`, `host:/path` and the like never become folders of that name. A folder with a colon
+Always  `s3:bucket`, `host:/path` and the like never become folders of that name. A folder with a colon
         in the first part of its name is given as `./s3:bucket`.
 """
 
@@ -12,10 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from deltaimg.errors import UsageError
+from deltaimg.errors import StoreUnusable, UsageError
 from deltaimg.store.interface import Store
 from deltaimg.store.local import LocalStore
 
@@ -66,6 +68,17 @@ def _open_file_url(location: str, writer: Writer) -> Store:
     return LocalStore(path, writer=writer)
 
 
+def _open_sftp(location: str, writer: Writer) -> Store:
+    from deltaimg.store.sftp.address import parse_address
+
+    address = parse_address(location)
+    if find_spec("asyncssh") is None:
+        raise StoreUnusable("sftp", "asyncssh", "sftp")
+    from deltaimg.store.sftp.store import SftpStore
+
+    return SftpStore(address, writer=writer)
+
+
 def _list_schemes() -> str:
     urls = ", ".join(f"{scheme}://" for scheme in SCHEMES if scheme)
     return (
@@ -73,5 +86,5 @@ def _list_schemes() -> str:
     )
 
 
-SCHEMES: Final[Mapping[str, OpenStore]] = {"": _open_folder, "file": _open_file_url}
+SCHEMES: Final[Mapping[str, OpenStore]] = {"": _open_folder, "file": _open_file_url, "sftp": _open_sftp}
 """By what is before `://`, in lower case; empty for a location that is no URL."""

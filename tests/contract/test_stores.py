@@ -14,8 +14,10 @@ from deltaimg.errors import ObjectExists, ObjectNotFound, StoreError
 from deltaimg.store.interface import Store
 from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
+from deltaimg.store.open import open_store
 from deltaimg.store.planned import PlannedStore
 from deltaimg.store.wrapped import WrappedStore
+from tests.support.sshd import SshServer, ssh_server
 
 IMPOSSIBLE_NAMES = [
     "",
@@ -30,7 +32,7 @@ IMPOSSIBLE_NAMES = [
 ]
 
 
-@pytest.fixture(params=["memory", "local", "planned", "wrapped"])
+@pytest.fixture(params=["memory", "local", "planned", "wrapped", "sftp", "sftp without extensions"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Each kind of store in turn, empty."""
     if request.param == "planned":
@@ -40,8 +42,28 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         assert not (tmp_path / "repository").exists(), "a plan changes nothing"
     elif request.param == "wrapped":
         yield WrappedStore(MemoryStore())
+    elif request.param.startswith("sftp"):
+        server = request.getfixturevalue("sshd" if request.param == "sftp" else "plain_sshd")
+        remote = open_store(server.url(tmp_path / "repository"))
+        yield remote
+        remote.close()
     else:
         yield MemoryStore() if request.param == "memory" else LocalStore(str(tmp_path / "repository"))
+
+
+@pytest.fixture(scope="module")
+def shared_plain_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    """A server that has no extension but the one that a store cannot do without."""
+    with ssh_server(
+        tmp_path_factory.mktemp("plain-sshd"), subsystem="internal-sftp -P hardlink,fsync,statvfs,limits"
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def plain_sshd(shared_plain_sshd: SshServer) -> Iterator[SshServer]:
+    with shared_plain_sshd.reached():
+        yield shared_plain_sshd
 
 
 def test_a_store_says_what_holds_for_it(store: Store) -> None:

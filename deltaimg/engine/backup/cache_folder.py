@@ -74,9 +74,9 @@ class CacheFolder:
         return ImageCache(self, repository_id, image)
 
     def note_location(self, repository_id: str, location: str) -> None:
-        """Remember where a repository is; raises OSError."""
+        """Remember where a repository is, which does not depend on the current folder; raises OSError."""
         folder = os.path.join(self.path, repository_id)
-        data = os.fsencode(os.path.abspath(location))
+        data = os.fsencode(location)
         if _read_location(folder) == data:
             return
         os.makedirs(folder, 0o700, exist_ok=True)

@@ -34,7 +34,7 @@ def test_a_folder_is_named_by_its_path_or_a_url(location: str, folder: str) -> N
 
 @pytest.mark.parametrize(
     "location",
-    ["", "a\0b", "sftp://host/repo", "s3:bucket", "file://host/repo", "file://", "file:///a?b", "file:///a%00"],
+    ["", "a\0b", "sftp:///repo", "s3:bucket", "file://host/repo", "file://", "file:///a?b", "file:///a%00"],
 )
 def test_any_other_location_is_refused_and_becomes_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str

@@ -67,7 +67,7 @@ class DeltaSources:
             return
         repository, failure = self._context.repository, self._contents.failure
         try:
-            cache.folder.note_location(cache.repository_id, repository.objects.location)
+            cache.folder.note_location(cache.repository_id, repository.objects.absolute_location)
             self._anchors.save(cache.anchors_path, cache.repository_id, new_ids, new_slot_counts)
         except OSError as error:
             failure = error
