@@ -23,21 +23,21 @@ from deltaimg.options.definition import validate
 from deltaimg.options.parity import DEFAULT_PERCENT, ParityOptions
 from deltaimg.processes import name_own_process
 from deltaimg.repo.repository import Repository
-from deltaimg.store.open import open_store
+from deltaimg.store.open import is_address, open_store
 
 
 def open_for_repair(location: str, from_path: str | None = None) -> Repository:
-    """Open a repository also where its `config` is damaged or missing, if `from_path` is another copy of it.
+    """Open a repository also where its `config` is damaged or missing, if `from_path` is another copy of it or of its family.
 
-    `repair` with the same `from_path` then puts the copy's `config` in place.
+    `repair` with the same `from_path` then puts a `config` in place.
     """
     try:
         return open_repository(location)
     except (IntegrityError, RepositoryNotFound, NotAnObject) as error:
         store = open_store(location, writer=name_own_process)
         folder = store.properties.folder
-        if from_path is not None and os.path.isdir(from_path) and (folder is None or os.path.isdir(folder)):
-            with Repository.open(open_store(from_path)) as copy:
+        if from_path is not None and _is_repository(from_path) and (folder is None or os.path.isdir(folder)):
+            with open_repository(from_path) as copy:
                 repository = Repository.open_like(store, copy)
             if repository is not None:
                 return repository
@@ -56,19 +56,25 @@ def repair(
     """Repair a damaged repository as far as possible; the report's `damage` lists what stays damaged.
 
     Args:
-        from_path: another copy of the repository, or an image, from which lost content is taken.
+        from_path: where lost content is taken from: another copy of the repository, or a member of its family, by any address;
+            or an image.
         is_dry_run: change nothing.
     """
     if from_path is None:
         return repair_repository(repository, is_dry_run=is_dry_run, progress=progress)
-    if os.path.isdir(from_path):
-        with Repository.open(open_store(from_path)) as copy:
+    if _is_repository(from_path):
+        with open_repository(from_path) as copy:
             return repair_repository(repository, copy=copy, is_dry_run=is_dry_run, progress=progress)
     source = open_source(from_path)
     try:
         return repair_repository(repository, source=source, is_dry_run=is_dry_run, progress=progress)
     finally:
         source.close()
+
+
+def _is_repository(place: str) -> bool:
+    """Return whether a place that may be an image means a repository: a folder, or an address."""
+    return os.path.isdir(place) or is_address(place)
 
 
 def add_parity(

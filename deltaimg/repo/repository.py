@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from blake3 import blake3
+from msgspec.structs import replace
 
 from deltaimg.errors import (
     NotAnObject,
@@ -23,6 +24,7 @@ from deltaimg.format.config import CONFIG_NAME, Config, build_config, parse_conf
 from deltaimg.format.manifest import SNAPSHOTS, Manifest, format_time, parse_time, split_object_name
 from deltaimg.format.map import MAPS
 from deltaimg.format.pack import PACKS
+from deltaimg.format.signature import SIGNATURES
 from deltaimg.repo.keys import QUARANTINE
 from deltaimg.repo.lock_waiting import LockWaiting
 from deltaimg.repo.object_kinds import MANIFEST
@@ -149,16 +151,26 @@ class Repository:
 
     @classmethod
     def open_like(cls, store: Store, copy: Repository) -> Repository | None:
-        """Open a repository by the config of another copy of it; None where the two have no object in common.
+        """Open a repository whose config is lost by that of another copy of it, or of a member of its family.
 
-        Names are digests of salted bytes, so that two repositories never have one in common by chance.
+        Names are digests of salted bytes, so that two repositories never have one in common by chance. Those of one family may
+        have packs and maps in common, but each writes signatures of its own: where there are only packs and maps, the
+        repository gets an id that is new, since its own may be another than the copy's.
+
+        Returns:
+            None where the two have no object in common.
         """
         found = cls(store, copy.config)
-        for folder in (MAPS, PACKS):
-            names = {each.name for each in copy.objects.list(folder)}
-            if any(each.name in names for each in found.objects.list(folder)):
-                return found
+        if found._has_any_of(copy, SIGNATURES):
+            return found
+        if found._has_any_of(copy, MAPS) or found._has_any_of(copy, PACKS):
+            config = copy.config
+            return cls(store, replace(config, repository_id=secrets.token_hex(16), family=config.family_id))
         return None
+
+    def _has_any_of(self, other: Repository, folder: str) -> bool:
+        names = {each.name for each in other.objects.list(folder)}
+        return any(each.name in names for each in self.objects.list(folder))
 
     @contextmanager
     def plan_changes(self) -> Iterator[Repository]:

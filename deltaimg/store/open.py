@@ -44,6 +44,12 @@ def open_store(location: str, *, writer: Writer = lambda: "") -> Store:
     )
 
 
+def is_address(location: str) -> bool:
+    """Return whether a location names a store by a scheme that there is, as `sftp://host/path` does."""
+    named = _SCHEME.match(location)
+    return named is not None and named[1].lower() in SCHEMES
+
+
 def _open_folder(location: str, writer: Writer) -> Store:
     first = location.partition("/")[0]
     if ":" in first or location.startswith("\\\\"):

@@ -69,5 +69,5 @@ def test_whoever_asks_for_a_damaged_snapshot_gets_no_older_one(backups: Backups,
 
 def test_a_copy_of_another_repository_is_refused(backups: Backups, tmp_path: Path) -> None:
     succeed("init", "-r", tmp_path / "other")
-    assert "is not a copy of" in fail(2, "repair", "--from", tmp_path / "other", repo=backups.repo)
+    assert "is no copy of" in fail(2, "repair", "--from", tmp_path / "other", repo=backups.repo)
     assert "no repository" in fail(31, "repair", "--from", tmp_path, repo=backups.repo).replace("not a repo", "no repo")

@@ -222,7 +222,7 @@ def test_only_one_repairs_and_a_copy_is_of_the_same_repository() -> None:
     repository = copy_of(original)
     with MaintenanceLock(repository, "prune", START), pytest.raises(RepositoryLocked):
         repair(repository)
-    with pytest.raises(UsageError, match="is not a copy of"):
+    with pytest.raises(UsageError, match="is no copy of"):
         repair(repository, copy=make_repository())
 
 

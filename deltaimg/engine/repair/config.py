@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `config` of a repository, from another copy: without it nothing in the repository can be read."""
+"""The `config` of a repository, from another copy or a member of its family: without it nothing can be read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from deltaimg.engine.repair.copies import keep_what_is_replaced
 from deltaimg.errors import IntegrityError, ObjectNotFound, UnsupportedFormat
-from deltaimg.format.config import CONFIG_NAME
+from deltaimg.format.config import CONFIG_NAME, build_config
 from deltaimg.repo.object_kinds import CONFIG
 from deltaimg.repo.repository import Repository
 
@@ -22,7 +22,13 @@ def is_config_whole(repository: Repository) -> bool:
 
 
 def restore_config(repository: Repository, copy: Repository, check_lock: Callable[[], None]) -> bool:
-    """Replace the config by the copy's; return whether the old one was moved to quarantine."""
-    is_kept = keep_what_is_replaced(repository, CONFIG_NAME, data := copy.objects.get_bytes(CONFIG_NAME))
+    """Store the config that the repository was opened with: the copy's, or one of the same family.
+
+    Returns:
+        whether the old one was moved to quarantine.
+    """
+    is_copy = repository.config.repository_id == copy.config.repository_id
+    data = copy.objects.get_bytes(CONFIG_NAME) if is_copy else build_config(repository.config)
+    is_kept = keep_what_is_replaced(repository, CONFIG_NAME, data)
     repository.objects.replace_bytes(CONFIG_NAME, [data], check_lock)
     return is_kept

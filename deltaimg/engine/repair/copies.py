@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Undamaged objects taken from another copy of the repository, or from where a symbolic link in their place points."""
+"""Undamaged objects taken from another copy of the repository, or from where a symbolic link in their place points.
+
+A member of the repository's family serves as well: packs, maps, manifests and annotations have the same names in both. What it
+says of a snapshot of its own accord, and snapshots that this repository never had, are not taken.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from deltaimg.repo.annotations import list_annotations
 from deltaimg.repo.keys import QUARANTINE, find_kind, has_own_digest, is_named_by_digest
 from deltaimg.repo.object_kinds import MANIFEST, MAP
 from deltaimg.repo.quarantine import copy_to_quarantine, move_to_quarantine
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import Repository, SnapshotRef
 
 Copies = dict[str, Repository]
 """Names of objects, and the repository that has each undamaged."""
@@ -85,10 +89,20 @@ def _list_wanted(checker: Checker, copy: Repository) -> set[str]:
     wanted |= set(_list_replaced(checker))
     quarantined = {ref.object_name for ref in repository.list_quarantined()} - sizes.keys()
     wanted |= quarantined
+    is_copy = copy.config.repository_id == repository.config.repository_id
     if not any(name.startswith(SNAPSHOTS) for name in sizes) and any(name.startswith(MAPS) for name in sizes):
-        wanted |= {ref.object_name for ref in copy.list_snapshots()}  # All manifests are lost.
-    wanted |= set(_list_lost_annotations(repository, copy))
+        # All manifests are lost.
+        wanted |= {ref.object_name for ref in copy.list_snapshots() if is_copy or _had_snapshot(checker, copy, ref)}
+    if is_copy:
+        wanted |= set(_list_lost_annotations(repository, copy))
     return {name for name in wanted if _can_be_copied(name)}
+
+
+def _had_snapshot(checker: Checker, member: Repository, ref: SnapshotRef) -> bool:
+    """Return whether a snapshot of a member of the family was one of this repository: its newest map layer is here."""
+    with suppress(IntegrityError, StoreError, UnsupportedFormat):
+        return MAP.name_of(member.load_manifest(ref).maps[-1]) in checker.sizes
+    return False
 
 
 def _list_lost_annotations(repository: Repository, copy: Repository) -> Iterator[str]:

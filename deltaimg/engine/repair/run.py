@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -39,8 +40,9 @@ from deltaimg.format.config import CONFIG_NAME
 from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.pack import PACKS
 from deltaimg.image.source import ImageSource
+from deltaimg.repo.family import is_same_family
 from deltaimg.repo.keys import digest_of
-from deltaimg.repo.lock import MaintenanceLock
+from deltaimg.repo.lock import MaintenanceLock, ReaderLock
 from deltaimg.repo.pack_reader import read_damaged_pack
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.parity import load_parity
@@ -83,22 +85,25 @@ def repair(
     """Repair a repository.
 
     Args:
-        copy: another copy of this repository, whose undamaged objects are used. source: an image whose blocks are searched.
+        copy: another copy of this repository, or a member of its family, whose undamaged objects are used.
+        source: an image whose blocks are searched.
 
     Raises:
-        UsageError: the copy is of another repository. RepositoryLocked: a prune or another repair is running. StoreError.
+        UsageError: the copy is of another family. FamilyConflict: see `is_same_family`.
+        RepositoryLocked: a prune or another repair is running. StoreError.
     """
-    if copy is not None and copy.config.repository_id != repository.config.repository_id:
+    if copy is not None and not is_same_family(repository, copy):
         raise UsageError(
-            f"{copy.objects.location} is not a copy of {repository.objects.location}: the ids in their 'config' differ",
+            f"{copy.objects.location} is no copy of {repository.objects.location}, nor of its family: their keys differ",
             hint="if another repository's 'config' was put there, copy the right one back",
         )
     report = RepairReport(is_dry_run)
-    if is_dry_run:
-        with repository.plan_changes() as planned:
-            return _Repair(planned, copy, source, report, progress or NoProgress(), clock, lambda: None).run()
-    with MaintenanceLock(repository, "repair", clock()) as lock:
-        return _Repair(repository, copy, source, report, progress or NoProgress(), clock, lock.check).run()
+    with nullcontext() if copy is None else ReaderLock(copy, "repair of another repository", clock()):
+        if is_dry_run:
+            with repository.plan_changes() as planned:
+                return _Repair(planned, copy, source, report, progress or NoProgress(), clock, lambda: None).run()
+        with MaintenanceLock(repository, "repair", clock()) as lock:
+            return _Repair(repository, copy, source, report, progress or NoProgress(), clock, lock.check).run()
 
 
 class _Repair:
