@@ -101,6 +101,10 @@ def _print_result(terminal: Terminal, result: SyncResult) -> None:
             terminal.remark(f"  {ref.label} copied")
         for ref in result.forgotten:
             terminal.remark(f"  {ref.label} forgotten")
+    compared = result.compared
+    if compared.objects:
+        found = f"{format_count(compared.objects, 'object')} that were sent are there"
+        terminal.remark(f"{found}; {format_bytes(compared.read_bytes)} of them read back and verified")
     forgotten = f", {len(result.forgotten)} forgotten" if result.forgotten else ""
     terminal.remark(
         f"{format_count(len(result.copied), 'snapshot')} copied{forgotten}, {result.there_count} there before; "

@@ -25,6 +25,7 @@ def describe_sync(result: SyncResult) -> dict[str, object]:
         "forgotten": _describe_refs(result.forgotten),
         "stored_bytes": result.stored_bytes,
         "arrived_bytes": result.arrived_bytes,
+        "read_back_bytes": result.compared.read_bytes,
         "duration_s": round(result.duration_s, 3),
     }
 

@@ -9,9 +9,10 @@ from datetime import datetime
 from deltaimg.errors import UsageError
 from deltaimg.options.definition import flag, option
 from deltaimg.options.keep import Span, parse_span
-from deltaimg.options.values import TEXT, ValueType, count, parse_time
+from deltaimg.options.values import TEXT, ValueType, choice, count, parse_time
 
 DEFAULT_MAX_DELETE = 20
+VERIFY_MODES = ("none", "sample", "all")
 
 
 def _parse_since(text: str) -> datetime | Span:
@@ -47,6 +48,12 @@ class SyncOptions:
         ValueType("TIME", _parse_since),
         "Only those taken since then: 2026-11-23, or a span back from now such as 30d.",
         default_text="all",
+    )
+    ignores_parity: bool = flag("Do not copy parity.", "--no-parity")
+    verify: str = option(
+        "none",
+        choice(VERIFY_MODES, "HOW"),
+        "sample: read back a part of what was sent, by chance; all: read all of it back; none: trust the store.",
     )
     newest_first: bool = flag("Copy the newest snapshot of each image first, then back in time.")
     delete: bool = flag("Then forget in the destination what the source has forgotten, of images that are copied.")

@@ -23,6 +23,7 @@ from deltaimg.format.index import ENTRY, INDEXES, IndexObject
 from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.map import MAPS
 from deltaimg.format.pack import PACKS, pack_name
+from deltaimg.format.parity import PARITY
 from deltaimg.format.slot_runs import SlotRuns
 from deltaimg.ids import EntryNumbers
 from deltaimg.memory import check_room
@@ -190,6 +191,8 @@ class StoredContent:
     """The size of each pack."""
     map_bytes: dict[str, int]
     """The size of each map layer."""
+    parity_bytes: dict[str, int]
+    """The size of each parity object."""
     pending_packs: frozenset[str]
     pending_maps: frozenset[str]
 
@@ -216,14 +219,16 @@ def load_content(repository: Repository) -> StoredContent:
 
     It comes in order of name, so that lists of pending deletions are listed before index objects, and these before packs.
     """
-    sizes: dict[str, dict[str, int]] = {DELETIONS: {}, INDEXES: {}, MAPS: {}, PACKS: {}}
+    sizes: dict[str, dict[str, int]] = {DELETIONS: {}, INDEXES: {}, MAPS: {}, PACKS: {}, PARITY: {}}
     for found in repository.objects.list(""):
         folder = found.name.partition("/")[0] + "/"
         if folder in sizes:
             sizes[folder][found.name] = found.size_bytes
     lists = load_deletions(repository, names=list(sizes[DELETIONS]))
     objects, damage = _read_all_indexes(repository, listed=[digest_of(name) for name in sizes[INDEXES]])
-    packs, maps = ({digest_of(name): size for name, size in sizes[folder].items()} for folder in (PACKS, MAPS))
+    packs, maps, parity = (
+        {digest_of(name): size for name, size in sizes[folder].items()} for folder in (PACKS, MAPS, PARITY)
+    )
     lacking = {pack for each in objects.values() for pack in each.packs} - packs.keys()
     if lacking:
         packs |= {digest_of(found.name): found.size_bytes for found in repository.objects.list(PACKS)}
@@ -231,6 +236,7 @@ def load_content(repository: Repository) -> StoredContent:
         LoadedIndex(objects, damage, _list_pending(lists), lacking - packs.keys()),
         packs,
         maps,
+        parity,
         frozenset(name for each in lists for name in each.objects.packs),
         frozenset(name for each in lists for name in each.objects.maps),
     )

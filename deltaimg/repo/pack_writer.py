@@ -85,6 +85,8 @@ class PackWriter:
         self._check_lock = check_lock
         self._put_pack = put_pack or (lambda parts: repository.objects.put_named(PACK, parts))
         self.stored_bytes = 0
+        self.stored: list[str] = []
+        """Names of the objects that were stored."""
         self._repository = repository
         self._now_us = now_us
         self._pack_bytes, self._checkpoint_bytes = pack_bytes, checkpoint_bytes
@@ -178,6 +180,8 @@ class PackWriter:
         parts, footer = finish_pack(records)
         digest, stored_bytes = self._put_pack(parts)
         self.stored_bytes += stored_bytes
+        if stored_bytes:
+            self.stored.append(pack_name(digest))
         self._note_stored(
             _StoredPack(digest, footer, np.concatenate(digests), tables), sum(len(part) for part in parts)
         )
@@ -186,6 +190,7 @@ class PackWriter:
         if data is not None:
             with suppress(ObjectExists):  # Another run has just brought it; its name says that it has the same bytes.
                 self.stored_bytes += self._repository.objects.put_bytes(pack_name(name), [data])
+                self.stored.append(pack_name(name))
         stored = _StoredPack(
             name,
             _list_places(records),
@@ -222,6 +227,7 @@ class PackWriter:
     def _put(self, kind: ObjectKind[Content], content: Content) -> str:
         digest, size_bytes = self._repository.objects.put_new(kind, content)
         self.stored_bytes += size_bytes
+        self.stored.append(kind.name_of(digest))
         return digest
 
 

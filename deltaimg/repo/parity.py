@@ -22,10 +22,12 @@ import numpy.typing as npt
 
 from deltaimg.codec.reed_solomon import ReedSolomon
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, ParityExhausted, StoreError, StoreUnavailable
-from deltaimg.format.framing import name_object
+from deltaimg.format.framing import HEADER_BYTES, name_object
 from deltaimg.format.pack import pack_name
 from deltaimg.format.parity import (
     FRONT_BYTES,
+    HEAD,
+    PACK_ENTRY,
     PARITY,
     TRAILER,
     ParityLayout,
@@ -92,6 +94,18 @@ def load_parity(repository: Repository, *, is_thorough: bool = False) -> ParityG
         except (IntegrityError, ObjectNotFound, StoreUnavailable) as error:
             damage.append(error)
     return ParityGroups(tuple(groups), tuple(damage))
+
+
+def list_protected(repository: Repository, name: str, size_bytes: int) -> tuple[str, ...]:
+    """Return the packs that a parity object protects, having read no more than its head and their names.
+
+    These are not verified: only a reader of the whole object can. Raises as `parse_tables` for a head that is absurd.
+    """
+    front = repository.objects.get_range(name, 0, FRONT_BYTES)
+    measure_tables(name, front, size_bytes)
+    pack_count: int = HEAD.unpack(front[HEADER_BYTES:])[0]
+    entries = repository.objects.get_range(name, FRONT_BYTES, pack_count * PACK_ENTRY.itemsize)
+    return tuple(row["digest"].tobytes().hex() for row in np.frombuffer(entries, PACK_ENTRY))
 
 
 def _load_tables(repository: Repository, name: str, size_bytes: int) -> ParityTables:

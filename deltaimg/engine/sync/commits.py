@@ -35,6 +35,8 @@ class Outcome:
     failed: list[Failure] = field(default_factory=list)
     stored_bytes: int = 0
     """By how much the destination grew."""
+    stored: list[str] = field(default_factory=list)
+    """Names of the objects that were stored."""
     arrived_bytes: int = 0
     """Records that an earlier run had sent, and that were only indexed."""
 
@@ -94,8 +96,10 @@ class Committer:
         for digest, data in layers.items():
             with suppress(ObjectExists):
                 self._outcome.stored_bytes += self._repository.objects.put_bytes(MAP.name_of(digest), [data])
+                self._outcome.stored.append(MAP.name_of(digest))
             self._destination.maps.add(digest)
         with suppress(ObjectExists):  # a run whose lock was lost since committed it just now
             commit_snapshot(self._repository, self._lock, plan.manifest, plan.data)
             self._outcome.stored_bytes += len(plan.data)
+            self._outcome.stored.append(plan.ref.object_name)
         self._outcome.copied.append(plan.ref)

@@ -59,6 +59,8 @@ class Amount:
     objects: int = 0
     arrived_bytes: int = 0
     """Records that lie in packs of the destination that no index has yet."""
+    whole_packs: set[str] = field(default_factory=set)
+    """Packs that are sent as they are, by digest."""
 
 
 @dataclass(slots=True)
@@ -165,6 +167,7 @@ def measure(plans: Iterable[SnapshotPlan], source: Source, destination: Destinat
                 amount.arrived_bytes += int(payload_bytes(rows[each.entries]).sum())
             elif each.choice is PackChoice.WHOLE:
                 packs[each.name] = source.content.pack_bytes[each.name]
+                amount.whole_packs.add(each.name)
                 amount.objects += 1
             else:
                 amount.sent_bytes += FOOTER_ENTRY.itemsize * len(each.entries)

@@ -14,6 +14,7 @@ Locks   a reader's lock in the source; in the destination that of one image at a
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -22,9 +23,11 @@ from datetime import UTC, datetime
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.sync.annotations import copy_annotations
 from deltaimg.engine.sync.commits import Committer, Outcome
+from deltaimg.engine.sync.comparison import Compared, compare
 from deltaimg.engine.sync.copying import RecordCopier
 from deltaimg.engine.sync.forgotten import find_forgotten
 from deltaimg.engine.sync.losses import LOSSES, LostRecords, note_loss
+from deltaimg.engine.sync.parity import ParityCopier
 from deltaimg.engine.sync.plan import Amount, Destination, Planner, SnapshotPlan, Source, measure
 from deltaimg.engine.sync.selection import Batch, Failure, Selection, select
 from deltaimg.engine.sync.sides import locating
@@ -71,6 +74,8 @@ class SyncResult:
     """By how much the destination grew."""
     arrived_bytes: int
     """Records that an earlier run had sent, and that this one only indexed."""
+    compared: Compared
+    """What was compared at the end."""
     forgotten: tuple[SnapshotRef, ...]
     """Snapshots of the destination that the source has forgotten: to be forgotten, which the caller does."""
     duration_s: float
@@ -103,9 +108,10 @@ def sync(request: SyncRequest, on_estimate: Callable[[SyncEstimate], None] = lam
     started = time.monotonic()
     with ReaderLock(request.source, "sync", request.clock()) as reader:
         selection, forgotten = _select(request, reader)
-        outcome = Outcome()
+        outcome, compared = Outcome(), Compared()
         if selection.batches:
             _Run(request, selection, outcome, lambda found: on_estimate(replace(found, forgotten=forgotten))).copy_all()
+            compared = _verify(request, outcome)
         else:
             on_estimate(_estimate_nothing(selection, forgotten))
         if outcome.failed:
@@ -116,6 +122,7 @@ def sync(request: SyncRequest, on_estimate: Callable[[SyncEstimate], None] = lam
         (*selection.damaged, *outcome.failed),
         outcome.stored_bytes,
         outcome.arrived_bytes,
+        compared,
         forgotten,
         time.monotonic() - started,
     )
@@ -130,8 +137,9 @@ def plan_sync(request: SyncRequest) -> SyncEstimate:
         source = _look_at_source(request)
         with locating(request.destination):
             destination = _look(request.destination, selection.there)
+        parity = None if request.options.ignores_parity else ParityCopier(source)
         with stage(request.progress, "finding what is missing"):
-            estimate = _estimate(source, destination, selection)
+            estimate = _estimate(source, destination, selection, parity)
         if estimate.failed:
             reader.check()
         return replace(estimate, forgotten=forgotten)
@@ -153,6 +161,21 @@ def _select(request: SyncRequest, reader: ReaderLock) -> tuple[Selection, tuple[
         return selection, find_forgotten(selection, request.options, *places)
 
 
+def _verify(request: SyncRequest, outcome: Outcome) -> Compared:
+    """Compare what was sent with what is there, as far as that is asked for; raises RepositoryDamaged."""
+    how = request.options.verify
+    if how == "none" or not outcome.stored:
+        return Compared()
+    with locating(request.destination):
+        return compare(
+            request.destination,
+            outcome.stored,
+            reads_all=how == "all",
+            progress=request.progress,
+            chance=random.Random(),
+        )
+
+
 def _look_at_source(request: SyncRequest) -> Source:
     with stage(request.progress, "loading the index"), locating(request.source):
         return Source(request.source, load_content(request.source))
@@ -168,7 +191,9 @@ def _estimate_nothing(selection: Selection, forgotten: tuple[SnapshotRef, ...]) 
     return SyncEstimate((), selection.there_count, Amount(), selection.damaged, forgotten)
 
 
-def _estimate(source: Source, destination: Destination, selection: Selection) -> SyncEstimate:
+def _estimate(
+    source: Source, destination: Destination, selection: Selection, parity: ParityCopier | None
+) -> SyncEstimate:
     """Return what copying all that is selected sends, and which snapshots the source cannot give."""
     planner = Planner(source, destination)
     plans: list[SnapshotPlan] = []
@@ -180,6 +205,10 @@ def _estimate(source: Source, destination: Destination, selection: Selection) ->
             note_loss(source.repository, error)
             failed.append(Failure(ref, error))
     amount = measure(plans, source, destination)
+    if parity is not None:
+        added = parity.measure(destination, amount.whole_packs)
+        amount.sent_bytes += added.sent_bytes
+        amount.objects += added.objects
     return SyncEstimate(tuple(plan.ref for plan in plans), selection.there_count, amount, tuple(failed), ())
 
 
@@ -197,6 +226,7 @@ class _Run:
         self._on_estimate: Callable[[SyncEstimate], None] | None = on_estimate
         self._source = _look_at_source(request)
         self._lost = LostRecords(request.source, len(self._source.content.index))
+        self._parity = None if request.options.ignores_parity else ParityCopier(self._source)
         self._there = set(selection.there)
 
     def copy_all(self) -> None:
@@ -219,6 +249,8 @@ class _Run:
             there = [ref for ref in (*self._there, *self._outcome.copied) if ref.image == batch.image]
             copied = copy_annotations(request.source, repository, lock, batch.image, there)
             self._outcome.stored_bytes += copied.stored_bytes
+            if self._parity is not None:
+                self._outcome.stored_bytes += self._parity.copy(repository, destination, self._outcome.stored)
             for problem in copied.problems:
                 request.progress.warn(problem)
 
@@ -226,11 +258,11 @@ class _Run:
         """Return what a batch sends; report what all of them do, the first time."""
         if self._on_estimate is not None:
             report, self._on_estimate = self._on_estimate, None
-            whole = _estimate(self._source, destination, self._selection)
+            whole = _estimate(self._source, destination, self._selection, self._parity)
             report(whole)
             if len(self._selection.batches) == 1:
                 return whole
-        return _estimate(self._source, destination, replace(self._selection, batches=(batch,)))
+        return _estimate(self._source, destination, replace(self._selection, batches=(batch,)), self._parity)
 
     def _copy(self, batch: Batch, lock: ImageLock, destination: Destination) -> None:
         repository, progress, content = self._request.destination, self._request.progress, destination.content
@@ -248,6 +280,7 @@ class _Run:
             finally:
                 copier.report()
                 self._outcome.stored_bytes += writer.stored_bytes
+                self._outcome.stored += writer.stored
                 self._outcome.arrived_bytes += copier.arrived_bytes
 
     def _copy_snapshot(self, ref: SnapshotRef, planner: Planner, copier: RecordCopier, committer: Committer) -> None:

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
 
+from deltaimg.engine.parity.add import add_parity
+from deltaimg.engine.parity.protection import survey_parity
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.engine.sync.run import SyncEstimate, SyncRequest, plan_sync, sync
 from deltaimg.errors import (
     DigestMismatch,
     FamilyConflict,
+    RepositoryDamaged,
     RepositoryLocked,
     SnapshotNotFound,
     StoreUnavailable,
@@ -27,7 +31,7 @@ from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.snapshots import load_snapshot
-from deltaimg.store.interface import always
+from deltaimg.store.interface import Confirm, Parts, always
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
@@ -35,6 +39,7 @@ from tests.support.history import forget_ids
 from tests.support.images import PAGE, edit_at_random, make_incompressible_image, make_mixed_image
 from tests.support.repositories import Warnings, back_up_image, count_stored_bytes, make_repository
 from tests.support.sync import Family, assert_sound, make_family, make_like, run_sync
+from tests.support.wrapping import WrappedStore
 
 
 def names(repository: Repository, folder: str) -> set[str]:
@@ -412,3 +417,69 @@ def test_progress_ends_at_what_was_announced():
     sync(request)
     assert progress.messages == []
     assert_sound(request.destination)
+
+
+# -- parity, and what is compared at the end ---------------------------------------------------------------------------
+
+
+def test_parity_comes_with_the_packs_that_it_protects():
+    pytest.importorskip("pyeclib")
+    family = make_family(3, ("vm1", "vm2"))
+    add_parity(family.source, 10, clock=FixedClock())
+    destination = make_like(family.source)
+    run_sync(family.source, destination, ignores_parity=True)
+    assert not names(destination, "parity/")
+    destination = make_like(family.source)
+    assert run_sync(family.source, destination).stored_bytes == count_stored_bytes(destination) - len(
+        destination.objects.get_bytes("config")
+    )
+    assert names(destination, "parity/") == names(family.source, "parity/")
+    survey = survey_parity(destination)
+    assert survey.unprotected_packs == 0
+    assert not survey.lost
+    family.assert_whole(destination, 6)
+    partial = make_like(family.source)
+    run_sync(family.source, partial, images=("vm1",))
+    assert not names(partial, "parity/")
+    run_sync(family.source, partial, images=("vm2",))
+    assert names(partial, "parity/") == names(family.source, "parity/")
+
+
+class LyingStore(WrappedStore):
+    """Loses what is put into one folder, or changes a byte of it, without a word."""
+
+    def __init__(self, inner: MemoryStore, folder: str, *, is_lost: bool) -> None:
+        super().__init__(inner)
+        self._folder, self._is_lost = folder, is_lost
+
+    def around(self, call: str) -> nullcontext[None]:
+        return nullcontext()
+
+    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
+        size_bytes = super().put(name, parts, confirm)
+        if name.startswith(self._folder):
+            data = bytearray(self.inner.objects.pop(name))
+            data[len(data) // 2] ^= 1
+            if not self._is_lost:
+                self.inner.objects[name] = bytes(data)
+        return size_bytes
+
+
+@pytest.mark.parametrize(
+    ("folder", "is_lost", "verify"),
+    [("packs/", False, "all"), ("packs/", True, "sample"), ("index/", False, "all"), ("snapshots/", True, "sample")],
+)
+def test_a_store_that_loses_or_changes_what_is_sent_is_found_out(folder, is_lost, verify):
+    family = make_family(2)
+    destination = make_like(family.source)
+    liar = Repository(LyingStore(destination.objects.store, folder, is_lost=is_lost), destination.config)
+    with pytest.raises(RepositoryDamaged, match=f"second: {folder}.* did not arrive"):
+        run_sync(family.source, liar, verify=verify)
+
+
+def test_what_was_sent_is_read_back_where_that_is_asked_for():
+    family = make_family(3)
+    for verify in ("none", "sample", "all"):
+        result = run_sync(family.source, make_like(family.source), verify=verify)
+        assert (result.compared.read_bytes > result.stored_bytes * 0.9) == (verify != "none")
+        assert bool(result.compared.objects) == (verify != "none")
