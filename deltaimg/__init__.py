@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     from deltaimg.errors import DeltaimgError
     from deltaimg.format.manifest import Manifest
     from deltaimg.options.backup import BackupOptions
+    from deltaimg.options.bandwidth import parse_bandwidth
     from deltaimg.options.files import DeltaOptions, PatchOptions, SignatureOptions
     from deltaimg.options.flatten import FlattenOptions
     from deltaimg.options.keep import Policy
     from deltaimg.options.parity import ParityOptions
     from deltaimg.options.prune import PruneOptions
     from deltaimg.options.restore import RestoreOptions
+    from deltaimg.options.store import StoreOptions
     from deltaimg.options.sync import SyncOptions
     from deltaimg.options.verify import VerifyOptions
     from deltaimg.repo.repository import Repository
@@ -63,6 +65,7 @@ _HOMES = {
     "SignatureOptions": "deltaimg.options.files",
     "Snapshot": "deltaimg.repo.snapshots",
     "SnapshotReader": "deltaimg.engine.content.reader",
+    "StoreOptions": "deltaimg.options.store",
     "SyncOptions": "deltaimg.options.sync",
     "VerifyOptions": "deltaimg.options.verify",
     "add_parity": "deltaimg.api.repair",
@@ -82,6 +85,7 @@ _HOMES = {
     "list_snapshots": "deltaimg.api.repositories",
     "open_repository": "deltaimg.api.repositories",
     "open_snapshot": "deltaimg.api.restore",
+    "parse_bandwidth": "deltaimg.options.bandwidth",
     "patch_file": "deltaimg.api.files",
     "pin": "deltaimg.api.retention",
     "plan_backup": "deltaimg.api.backup",
@@ -117,6 +121,7 @@ __all__ = [
     "SignatureOptions",
     "Snapshot",
     "SnapshotReader",
+    "StoreOptions",
     "SyncOptions",
     "VerifyOptions",
     "__version__",
@@ -137,6 +142,7 @@ __all__ = [
     "list_snapshots",
     "open_repository",
     "open_snapshot",
+    "parse_bandwidth",
     "patch_file",
     "pin",
     "plan_backup",

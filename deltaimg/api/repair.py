@@ -21,23 +21,28 @@ from deltaimg.format.pack import pack_name as pack_name
 from deltaimg.image.open_source import open_source
 from deltaimg.options.definition import validate
 from deltaimg.options.parity import DEFAULT_PERCENT, ParityOptions
+from deltaimg.options.store import StoreOptions
 from deltaimg.processes import name_own_process
 from deltaimg.repo.repository import Repository
-from deltaimg.store.open import is_address, open_store
+from deltaimg.store.compose import compose_store
+from deltaimg.store.open import is_address
 
 
-def open_for_repair(location: str, from_path: str | None = None) -> Repository:
+def open_for_repair(location: str, from_path: str | None = None, options: StoreOptions | None = None) -> Repository:
     """Open a repository also where its `config` is damaged or missing, if `from_path` is another copy of it or of its family.
 
     `repair` with the same `from_path` then puts a `config` in place.
+
+    Args:
+        options: how both stores may be used.
     """
     try:
-        return open_repository(location)
+        return open_repository(location, options)
     except (IntegrityError, RepositoryNotFound, NotAnObject) as error:
-        store = open_store(location, writer=name_own_process)
+        store = compose_store(location, options, writer=name_own_process)
         folder = store.properties.folder
         if from_path is not None and _is_repository(from_path) and (folder is None or os.path.isdir(folder)):
-            with open_repository(from_path) as copy:
+            with open_repository(from_path, options) as copy:
                 repository = Repository.open_like(store, copy)
             if repository is not None:
                 return repository
@@ -49,6 +54,7 @@ def open_for_repair(location: str, from_path: str | None = None) -> Repository:
 def repair(
     repository: Repository,
     from_path: str | None = None,
+    options: StoreOptions | None = None,
     *,
     is_dry_run: bool = False,
     progress: Progress | None = None,
@@ -58,12 +64,13 @@ def repair(
     Args:
         from_path: where lost content is taken from: another copy of the repository, or a member of its family, by any address;
             or an image.
+        options: how the store of another copy may be used.
         is_dry_run: change nothing.
     """
     if from_path is None:
         return repair_repository(repository, is_dry_run=is_dry_run, progress=progress)
     if _is_repository(from_path):
-        with open_repository(from_path) as copy:
+        with open_repository(from_path, options) as copy:
             return repair_repository(repository, copy=copy, is_dry_run=is_dry_run, progress=progress)
     source = open_source(from_path)
     try:

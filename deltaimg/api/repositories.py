@@ -15,6 +15,8 @@ from deltaimg import __version__
 from deltaimg.api.vanished import remember_snapshots
 from deltaimg.engine.progress import Progress, stage
 from deltaimg.errors import RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
+from deltaimg.options.definition import validate
+from deltaimg.options.store import StoreOptions
 from deltaimg.processes import name_own_process
 from deltaimg.repo.lock_holder import FoundLock
 from deltaimg.repo.lock_holder import list_locks as find_locks
@@ -27,20 +29,28 @@ from deltaimg.repo.selector import check_image_name, select_snapshot
 from deltaimg.repo.snapshots import DamagedSnapshot as DamagedSnapshot
 from deltaimg.repo.snapshots import Snapshot, load_snapshot, load_snapshots
 from deltaimg.store.absent import explain_absence, find_unmounted
+from deltaimg.store.compose import compose_store
 from deltaimg.store.interface import HasGroups, Store
-from deltaimg.store.open import open_store
+from deltaimg.store.wrapped import find_innermost
 
 _log = logging.getLogger(__name__)
 
 
-def create_repository(location: str, *, group: str | int | None = None, like: Repository | None = None) -> Repository:
+def create_repository(
+    location: str,
+    options: StoreOptions | None = None,
+    *,
+    group: str | int | None = None,
+    like: Repository | None = None,
+) -> Repository:
     """Make a new, empty repository at `location`, which must be empty or not exist.
 
     Args:
+        options: how its store may be used.
         group: name or number of a group whose members all may write to it, whatever their umask says.
         like: a repository in whose family the new one is to be, so that a sync between the two copies records as they are.
     """
-    store = open_store(location, writer=name_own_process)
+    store = _open_store(location, options)
     folder = store.properties.folder
     if folder is not None and _is_no_folder(folder):
         raise RepositoryExists(location, "is not a folder")
@@ -58,9 +68,13 @@ def create_repository(location: str, *, group: str | int | None = None, like: Re
     return repository
 
 
-def open_repository(location: str) -> Repository:
-    """Open the repository at `location`: the path of a folder, or a URL, as `store.open` has them."""
-    store = open_store(location, writer=name_own_process)
+def open_repository(location: str, options: StoreOptions | None = None) -> Repository:
+    """Open the repository at `location`: the path of a folder, or a URL, as `store.open` has them.
+
+    Args:
+        options: how its store may be used.
+    """
+    store = _open_store(location, options)
     folder = store.properties.folder
     if folder is not None and _is_no_folder(folder):
         raise RepositoryNotFound(location, "is not a folder, so not a repository")
@@ -107,14 +121,21 @@ def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -
     return found
 
 
+def _open_store(location: str, options: StoreOptions | None) -> Store:
+    if options is not None:
+        validate(options)
+    return compose_store(location, options, writer=name_own_process)
+
+
 def _plan_share(store: Store, group: str | int | None) -> Callable[[], None]:
     """Return what lets a group write to a store, once it is known to be empty; raises UsageError where that cannot be."""
     if group is None:
         return lambda: None
     number = _find_group(group)
-    if not isinstance(store, HasGroups):
+    innermost = find_innermost(store)
+    if not isinstance(innermost, HasGroups):
         raise UsageError(f"{store.location}: no group of this host can own what is there")
-    return partial(store.share, number)
+    return partial(innermost.share, number)
 
 
 def _find_group(group: str | int) -> int:

@@ -14,6 +14,7 @@ from deltaimg.cli.options import CacheDir, Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 from deltaimg.errors import SourceUnreadable, UsageError
 from deltaimg.options.backup import BackupOptions
+from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
     from deltaimg.api.results import BackupForecast, Extent, Manifest
@@ -46,6 +47,7 @@ def backup(
     cache_dir: CacheDir = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing on this host.")] = False,
     lock_wait: LockWait = None,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -78,7 +80,7 @@ def backup(
     source = _choose_source(image, command)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         options = replace(options, cache_folder=None if no_cache else cache_dir or _find_cache_folder(terminal))
-        repository = open_to_lock(repo, lock_wait, terminal)
+        repository = open_to_lock(repo, lock_wait, store, terminal)
         is_command = command is not None
         if dry_run:
             planned = plan_backup(repository, source, name, options, is_command=is_command, progress=terminal)

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose
+from deltaimg.cli.store_access import open_repo
 from deltaimg.cli.terminal import Terminal
 from deltaimg.descriptors import write_output
+from deltaimg.options.store import StoreOptions
 from deltaimg.options.values import parse_size
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ _PIECE_BYTES = 4 << 20
 _MAX_JSON_BYTES = 64 << 20
 
 
+@takes_options
 def cat(
     snapshot: Snapshot,
     offset: Annotated[str, typer.Option("--offset", "-o", metavar="SIZE", help="Where to begin, such as 1M.")] = "0",
@@ -27,6 +31,7 @@ def cat(
         Optional[str],  # noqa: UP045
         typer.Option("--length", "-n", metavar="SIZE", help="How much, such as 512.", show_default="to the end"),
     ] = None,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -45,7 +50,6 @@ def cat(
     import sys
     from contextlib import ExitStack
 
-    from deltaimg.api.repositories import open_repository
     from deltaimg.api.restore import open_snapshot
     from deltaimg.errors import UsageError
 
@@ -54,7 +58,7 @@ def cat(
     if sys.stdout.isatty() and not as_json:
         raise UsageError("the standard output is a terminal", hint="send it to a file or a pipe")
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal, ExitStack() as stack:
-        reader = stack.enter_context(open_snapshot(open_repository(require_repo(repo)), snapshot))
+        reader = stack.enter_context(open_snapshot(open_repo(repo, store, terminal), snapshot))
         if start > reader.size_bytes:
             raise UsageError(f"offset {start} is past the end of the image, which has {reader.size_bytes} bytes")
         end = reader.size_bytes if wanted is None else min(reader.size_bytes, start + wanted)

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose
+from deltaimg.cli.store_access import open_repo
 from deltaimg.cli.terminal import Terminal, format_count, format_seconds
 from deltaimg.describe.check import describe_check
+from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
     from deltaimg.api.results import CheckReport, Finding
@@ -17,11 +20,13 @@ if TYPE_CHECKING:
 _SHOWN_NOTES = 10
 
 
+@takes_options
 def check(
     read_packs: Annotated[
         bool,
         typer.Option("--read-packs", help="Read packs whole, and compare their bytes with their names."),
     ] = False,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -40,13 +45,12 @@ def check(
         deltaimg check
         deltaimg check --read-packs --json
     """
-    from deltaimg.api.repositories import open_repository
     from deltaimg.api.verification import Severity
     from deltaimg.api.verification import check as run_check
     from deltaimg.errors import RepositoryDamaged
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repository(require_repo(repo))
+        repository = open_repo(repo, store, terminal)
         report = run_check(repository, read_packs=read_packs, progress=terminal)
         errors = report.of(Severity.ERROR)
         _print_report(terminal, report)

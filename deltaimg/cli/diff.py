@@ -7,12 +7,16 @@ from typing import Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import Force, Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Force, Json, Quiet, Repo, Verbose
+from deltaimg.cli.store_access import open_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count
+from deltaimg.options.store import StoreOptions
 
 _SHOWN = 40
 
 
+@takes_options
 def diff(
     older: Annotated[
         str, typer.Argument(metavar="A", help="A snapshot: vm1@latest~1, vm1@2026-11-23, or the beginning of an id.")
@@ -23,6 +27,7 @@ def diff(
         typer.Option("--plot", metavar="FILE", help="Draw where the changes are, as PNG or SVG; needs matplotlib."),
     ] = None,
     force: Force = False,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -40,12 +45,11 @@ def diff(
     """
     from deltaimg.api.compare import diff as run_diff
     from deltaimg.api.compare import map_changes
-    from deltaimg.api.repositories import open_repository
     from deltaimg.cli.plot import CELLS, check_plot, draw_difference
     from deltaimg.describe.inspection import describe_difference
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repository(require_repo(repo))
+        repository = open_repo(repo, store, terminal)
         if plot is not None:
             check_plot(plot, is_forced=force)
         found = run_diff(repository, older, newer)

@@ -12,6 +12,7 @@ from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 from deltaimg.options.flatten import FlattenOptions
+from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
     from deltaimg.api.results import FlattenResult
@@ -26,6 +27,7 @@ def flatten(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All snapshots of all images; needs --max-depth.")] = False,
     lock_wait: LockWait = None,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -49,7 +51,7 @@ def flatten(
     if every and options.max_depth is None:
         raise UsageError("--all needs --max-depth", hint="deltaimg flatten --all --max-depth 4")
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_to_lock(repo, lock_wait, terminal)
+        repository = open_to_lock(repo, lock_wait, store, terminal)
         results = run_flatten(repository, snapshot or (), options, progress=terminal)
         if as_json:
             terminal.print_json([describe_flattened(each) for each in results])

@@ -13,6 +13,7 @@ from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment
 from deltaimg.options.keep import Policy
+from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
     from deltaimg.api.results import Forgotten, PruneResult
@@ -48,6 +49,7 @@ def forget(
     ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Prune afterwards, which frees the space.")] = False,
     lock_wait: LockWait = None,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -77,7 +79,7 @@ def forget(
     has_rule = policy != Policy()
     _check_options(policy, names, time_zone=time_zone, force=force, prune=prune, dry_run=dry_run)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_to_lock(repo, lock_wait, terminal)
+        repository = open_to_lock(repo, lock_wait, store, terminal)
         if has_rule:
             zone = _parse_zone(time_zone)
             found = forget_by_policy(repository, policy, names or [], zone=zone, is_dry_run=dry_run, progress=terminal)

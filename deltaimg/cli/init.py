@@ -8,11 +8,15 @@ from typing import Annotated, Optional
 
 import typer
 
+from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal
+from deltaimg.options.store import StoreOptions
 
 
+@takes_options
 def init(
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     group: Annotated[
         Optional[str],  # noqa: UP045  typer reads this at run time
@@ -51,8 +55,9 @@ def init(
 
     location = require_repo(repo)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        with nullcontext() if like is None else open_repository(like) as model:
-            repository = create_repository(location, group=group, like=model)
+        with nullcontext() if like is None else open_repository(like, store) as model:
+            repository = create_repository(location, store, group=group, like=model)
+        terminal.watch(repository)
         config = repository.config
         if as_json:
             terminal.print_json({"repository": location, "id": config.repository_id, "family": config.family_id})

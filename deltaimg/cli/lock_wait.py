@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from deltaimg.cli.options import require_repo
+from deltaimg.cli.store_access import open_repo
 from deltaimg.errors import UsageError
 
 if TYPE_CHECKING:
     from deltaimg.api.results import LockWaiting, Repository
     from deltaimg.cli.terminal import Terminal
+    from deltaimg.options.store import StoreOptions
 
 LockWait = Annotated[
     Optional[str],  # noqa: UP045  typer reads this at run time
@@ -30,12 +31,10 @@ _TIME = re.compile(r"(\d{1,9})([smh]?)", re.ASCII)
 _UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
-def open_to_lock(repo: str | None, lock_wait: str | None, terminal: Terminal) -> Repository:
+def open_to_lock(repo: str | None, lock_wait: str | None, store: StoreOptions, terminal: Terminal) -> Repository:
     """Open the repository for a command that takes locks or removes them; waiting for others is shown as a stage."""
-    from deltaimg.api.repositories import open_repository
-
     waiting = make_lock_waiting(lock_wait, terminal)
-    repository = open_repository(require_repo(repo))
+    repository = open_repo(repo, store, terminal)
     repository.lock_waiting = waiting
     return repository
 

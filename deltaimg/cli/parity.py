@@ -15,6 +15,7 @@ from deltaimg.cli.terminal import Terminal, format_bytes, format_count
 from deltaimg.describe.parity import describe_parity_added, describe_protection
 from deltaimg.errors import PacksDamaged, ParityExhausted, UsageError
 from deltaimg.options.parity import ParityOptions
+from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
     from deltaimg.api.results import ParityProtection, Repository
@@ -31,6 +32,7 @@ def parity(
         typer.Option("--check", help="Read all parity: 'show' counts its damage, 'add' replaces what is damaged."),
     ] = False,
     lock_wait: LockWait = None,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -57,7 +59,7 @@ def parity(
     """
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         if action == "add":
-            _add(terminal, open_to_lock(repo, lock_wait, terminal), options, is_thorough=check)
+            _add(terminal, open_to_lock(repo, lock_wait, store, terminal), options, is_thorough=check)
         elif action not in ("show", "repair"):
             raise UsageError(f"there is no action '{action[:60]}'", hint="'deltaimg parity add', 'show' or 'repair'")
         elif options.percent is not None:
@@ -65,9 +67,9 @@ def parity(
         elif action == "repair":
             if check:
                 raise UsageError("--check is for 'parity add' and 'parity show'")
-            _repair(terminal, open_to_lock(repo, lock_wait, terminal))
+            _repair(terminal, open_to_lock(repo, lock_wait, store, terminal))
         else:
-            _show(terminal, open_to_lock(repo, lock_wait, terminal), is_thorough=check)
+            _show(terminal, open_to_lock(repo, lock_wait, store, terminal), is_thorough=check)
 
 
 def _add(terminal: Terminal, repository: Repository, options: ParityOptions, *, is_thorough: bool) -> None:

@@ -8,14 +8,18 @@ from typing import Annotated
 import typer
 
 from deltaimg.cli.lock_wait import LockWait, open_to_lock
+from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose
 from deltaimg.cli.terminal import Terminal
+from deltaimg.options.store import StoreOptions
 
 
+@takes_options
 def pin(
     snapshot: Snapshot,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for people.", show_default=False)] = "",
     lock_wait: LockWait = None,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -33,7 +37,7 @@ def pin(
     from deltaimg.describe.snapshots import describe_said
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        found = pin_snapshot(open_to_lock(repo, lock_wait, terminal), snapshot, reason)
+        found = pin_snapshot(open_to_lock(repo, lock_wait, store, terminal), snapshot, reason)
         if as_json:
             terminal.print_json(describe_said(found))
         terminal.remark(f"pinned {found.label}")

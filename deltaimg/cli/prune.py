@@ -12,6 +12,7 @@ from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 from deltaimg.options.prune import PruneOptions
+from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,7 @@ def prune(
         ),
     ] = False,
     lock_wait: LockWait = None,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -56,7 +58,7 @@ def prune(
     from deltaimg.describe.prune import describe_plan, describe_prune, describe_waiting
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_to_lock(repo, lock_wait, terminal)
+        repository = open_to_lock(repo, lock_wait, store, terminal)
         if dry_run:
             found = plan_prune(repository, options, is_forced=force, progress=terminal)
             if as_json:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from deltaimg.cli.lock_wait import LockWait, make_lock_waiting
+from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
 from deltaimg.cli.terminal import Terminal, format_count, format_seconds
+from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
     from deltaimg.api.results import DamagedExtent, RepairReport
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
+@takes_options
 def repair(
     from_path: Annotated[
         Optional[str],  # noqa: UP045
@@ -30,6 +33,7 @@ def repair(
         bool, typer.Option("--dry-run", "-n", help="List what would be done, and change nothing.")
     ] = False,
     lock_wait: LockWait = None,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -53,9 +57,10 @@ def repair(
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         waiting = make_lock_waiting(lock_wait, terminal)
-        repository = open_for_repair(require_repo(repo), from_path)
+        repository = open_for_repair(require_repo(repo), from_path, store)
+        terminal.watch(repository)
         repository.lock_waiting = waiting
-        report = run_repair(repository, from_path, is_dry_run=dry_run, progress=terminal)
+        report = run_repair(repository, from_path, store, is_dry_run=dry_run, progress=terminal)
         _print_report(terminal, report)
         if report.damage:
             raise RepositoryDamaged(

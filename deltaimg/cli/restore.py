@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from deltaimg.cli.option_parameters import takes_options
-from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, check_output, require_repo
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, check_output
+from deltaimg.cli.store_access import open_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_seconds
 from deltaimg.options.restore import RestoreOptions
+from deltaimg.options.store import StoreOptions
 
 
 @takes_options
@@ -20,6 +22,7 @@ def restore(
         str, typer.Argument(metavar="TARGET", help="New file, block device, or '-' for the standard output.")
     ],
     options: RestoreOptions,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -38,14 +41,13 @@ def restore(
         deltaimg restore vm1@2026-11-23 /dev/vg0/vm1 --force
         deltaimg restore vm1 - | ssh host 'dd of=/dev/vg0/vm1 bs=1M'
     """
-    from deltaimg.api.repositories import open_repository
     from deltaimg.api.restore import restore as run_restore
     from deltaimg.errors import ContentDamaged
 
     is_piped = check_output(target, as_json=as_json)
     with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
         result = run_restore(
-            open_repository(require_repo(repo)),
+            open_repo(repo, store, terminal),
             snapshot,
             target,
             options,

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, require_repo
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose
+from deltaimg.cli.store_access import open_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
+from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
     from deltaimg.api.results import Manifest, StoredContent
@@ -14,8 +17,10 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
+@takes_options
 def show(
     snapshot: Snapshot,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -32,12 +37,12 @@ def show(
         deltaimg show vm1@2026-11-23 --json
     """
     from deltaimg.api.inspection import inspect
-    from deltaimg.api.repositories import find_snapshot, open_repository
+    from deltaimg.api.repositories import find_snapshot
     from deltaimg.describe.inspection import describe_layout
     from deltaimg.describe.snapshots import describe_snapshot, format_base, is_forgotten
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repository(require_repo(repo))
+        repository = open_repo(repo, store, terminal)
         found = find_snapshot(repository, snapshot)
         manifest = found.manifest
         is_base_forgotten = is_forgotten(manifest.base, repository.list_snapshots(manifest.image))

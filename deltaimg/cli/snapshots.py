@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose
+from deltaimg.cli.store_access import open_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment
+from deltaimg.options.store import StoreOptions
 from deltaimg.options.values import parse_count
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("snapshot", "taken", ">apparent", ">allocated", ">changed", ">stored", "notes")
 
 
+@takes_options
 def snapshots(
     name: Annotated[Optional[str], typer.Argument(metavar="NAME", help="Only those of one image.")] = None,  # noqa: UP045
     tags: Annotated[
@@ -29,6 +33,7 @@ def snapshots(
         Optional[str],  # noqa: UP045
         typer.Option("--latest", metavar="N", help="Only the newest N of each image.", show_default=False),
     ] = None,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -51,13 +56,13 @@ def snapshots(
         deltaimg snapshots --tag weekly
     """
     from deltaimg.api.listing import describe_snapshots
-    from deltaimg.api.repositories import list_snapshots, open_repository
+    from deltaimg.api.repositories import list_snapshots
     from deltaimg.describe.snapshots import describe_listed
     from deltaimg.errors import SnapshotNotFound
 
     count = None if latest is None else parse_count(latest)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repository(require_repo(repo))
+        repository = open_repo(repo, store, terminal)
         found = list_snapshots(repository, name)
         if name is not None and not found:
             raise SnapshotNotFound(name)

@@ -3,11 +3,21 @@
 
 from __future__ import annotations
 
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.option_parameters import takes_options
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose
+from deltaimg.cli.store_access import open_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count
+from deltaimg.options.store import StoreOptions
 
 
-def stats(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+@takes_options
+def stats(
+    store: StoreOptions = StoreOptions(),
+    repo: Repo = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
     """Sum up a repository: what it holds, and its size.
 
     Examples:
@@ -16,11 +26,10 @@ def stats(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, verbos
         deltaimg stats --json
     """
     from deltaimg.api.inspection import inspect_repository
-    from deltaimg.api.repositories import open_repository
     from deltaimg.describe.inspection import describe_totals
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repository(require_repo(repo))
+        repository = open_repo(repo, store, terminal)
         totals = inspect_repository(repository)
         for each in totals.damaged:
             terminal.warn(f"{each.label} is damaged, and not in these sums: {each.error}")

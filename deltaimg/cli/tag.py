@@ -8,14 +8,17 @@ from typing import Annotated
 import typer
 
 from deltaimg.cli.lock_wait import LockWait, open_to_lock
+from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose
 from deltaimg.cli.terminal import Terminal
 from deltaimg.errors import UsageError
+from deltaimg.options.store import StoreOptions
 
 _ACTIONS = ("add", "remove")
 _EXAMPLE = "deltaimg tag add vm1@latest weekly"
 
 
+@takes_options
 def tag(
     action: Annotated[str, typer.Argument(metavar="ACTION", help="add or remove.")],
     snapshot: Snapshot,
@@ -23,6 +26,7 @@ def tag(
         list[str] | None, typer.Argument(metavar="TAG", help="Tags, for people and for 'forget --keep-tag'.")
     ] = None,
     lock_wait: LockWait = None,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -46,7 +50,7 @@ def tag(
     if not tags:
         raise UsageError("no tag is named", hint=_EXAMPLE)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_to_lock(repo, lock_wait, terminal)
+        repository = open_to_lock(repo, lock_wait, store, terminal)
         changes = {"added" if action == "add" else "removed": tags}
         found = change_tags(repository, snapshot, **changes)
         if as_json:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from deltaimg.cli.logged_warnings import LoggedWarnings
 from deltaimg.cli.output import losing_output
@@ -21,7 +21,11 @@ from deltaimg.describe.text import (
     format_moment,
     format_seconds,
 )
+from deltaimg.describe.traffic import describe_traffic, format_traffic
 from deltaimg.errors import DeltaimgError
+
+if TYPE_CHECKING:
+    from deltaimg.api.results import Repository
 
 __all__ = ["Terminal", "format_bytes", "format_count", "format_line", "format_moment", "format_seconds", "print_error"]
 
@@ -60,6 +64,7 @@ class Terminal:
         self._view: ProgressView | None = None
         self._ticker: Ticker | None = None
         self._logged = LoggedWarnings(self.warn)
+        self._repository: Repository | None = None
 
     def __enter__(self) -> Terminal:
         self._logged.attach()
@@ -70,11 +75,21 @@ class Terminal:
     ) -> None:
         self._logged.detach()
         self._hide_progress()
+        if self._repository is not None:
+            if kind is None and self.is_verbose and (traffic := self._repository.objects.traffic) is not None:
+                self.remark(format_traffic(traffic))
+            self._repository.close()
+
+    def watch(self, repository: Repository) -> None:
+        """Show what went to a repository's store with the result, and close it at the end."""
+        self._repository = repository
 
     # -- results and remarks -----------------------------------------------------------------------------------------
 
     def print_json(self, value: object) -> None:
-        """Print one JSON value on a line of its own."""
+        """Print one JSON value on a line of its own; an object that is a result has the `traffic` of the repository as well."""
+        if isinstance(value, dict) and self._repository is not None and self._repository.objects.traffic is not None:
+            value = value | {"traffic": describe_traffic(self._repository.objects.traffic)}
         self._write(json.dumps(value, default=str))
 
     def print(self, text: str = "") -> None:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from deltaimg.cli.lock_wait import open_to_lock
+from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal
+from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
     from deltaimg.api.results import FoundLock
 
 
+@takes_options
 def unlock(
     name: Annotated[
         Optional[str],  # noqa: UP045  typer reads this at run time
@@ -23,6 +26,7 @@ def unlock(
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Remove it even if its holder is active: that run will fail.")
     ] = False,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -44,7 +48,7 @@ def unlock(
     from deltaimg.describe.locks import describe_lock
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_to_lock(repo, None, terminal)
+        repository = open_to_lock(repo, None, store, terminal)
         if name is not None:
             removed = remove_lock(repository, name, is_forced=force)
             if as_json:

@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 from deltaimg.cli.lock_wait import LockWait, open_to_lock
+from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose
 from deltaimg.cli.terminal import Terminal
+from deltaimg.options.store import StoreOptions
 
 
+@takes_options
 def unpin(
     snapshot: Snapshot,
     lock_wait: LockWait = None,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -26,7 +30,7 @@ def unpin(
     from deltaimg.describe.snapshots import describe_said
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        found = unpin_snapshot(open_to_lock(repo, lock_wait, terminal), snapshot)
+        found = unpin_snapshot(open_to_lock(repo, lock_wait, store, terminal), snapshot)
         if as_json:
             terminal.print_json(describe_said(found))
         terminal.remark(f"unpinned {found.label}")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from deltaimg.cli.option_parameters import takes_options
-from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose
+from deltaimg.cli.store_access import open_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
+from deltaimg.options.store import StoreOptions
 from deltaimg.options.verify import VerifyOptions
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def verify(
         Optional[str],  # noqa: UP045
         typer.Option("--against", metavar="IMAGE", help="Compare an image with the snapshot instead."),
     ] = None,
+    store: StoreOptions = StoreOptions(),
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -44,11 +47,10 @@ def verify(
         deltaimg verify --percent 5
         deltaimg verify vm1 --against /dev/vg0/vm1-snap
     """
-    from deltaimg.api.repositories import open_repository
     from deltaimg.errors import UsageError
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repository(require_repo(repo))
+        repository = open_repo(repo, store, terminal)
         if against is None:
             _verify(repository, snapshot or [], options, terminal)
             return

@@ -24,6 +24,7 @@ from deltaimg.memory import check_room
 from deltaimg.model import MIB
 from deltaimg.repo.keys import check_digest, check_size, expect_kind, find_kind, has_folder
 from deltaimg.repo.object_kinds import RESERVE_NAME, Content, ObjectKind
+from deltaimg.store.counted import Traffic, find_traffic
 from deltaimg.store.interface import (
     Confirm,
     KeepsUnfinished,
@@ -70,6 +71,11 @@ class Objects:
     def absolute_location(self) -> str:
         """Where the store is, whatever the current folder is."""
         return self.location if self.properties.folder is None else os.path.abspath(self.location)
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What went to the store and came from it so far; None where nothing counts."""
+        return find_traffic(self.store)
 
     @property
     def properties(self) -> StoreProperties:

@@ -76,3 +76,10 @@ class WrappedStore:
         """Remove what `inner` has left of a process that is dead."""
         if isinstance(self.inner, KeepsUnfinished):
             self.inner.remove_unfinished(name)
+
+
+def find_innermost(store: Store) -> Store:
+    """Return the store inside all wrappers: what only some kinds of store can do is asked of it."""
+    while isinstance(store, WrappedStore):
+        store = store.inner
+    return store

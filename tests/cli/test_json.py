@@ -18,7 +18,7 @@ from tests.support.measured import measured_program
 from tests.support.program import deltaimg
 
 DOCUMENTED = set(re.findall(r"`(\w+)`", (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text()))
-NAMED_BY_DATA = {"objects", "commands", "snapshots"}
+NAMED_BY_DATA = {"objects", "commands", "snapshots", "requests"}
 """Fields whose value may be an object with keys that are data: kinds of objects, commands, images."""
 SECOND, EXACT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 TIMES = {"time", "started", "ended", "base_time", "verified_since", "since", "used"}

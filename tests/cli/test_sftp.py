@@ -68,3 +68,23 @@ def test_images_of_a_server_that_cannot_be_reached_are_no_leftovers(sshd: SshSer
         patch.setenv("HOME", str(tmp_path))
         assert deltaimg("snapshots", *repo).code != 0
         assert not succeed("cache", "show", "--json").json["images"][0]["is_leftover"]
+
+
+def test_limits_and_traffic_of_a_command(sshd: SshServer, tmp_path: Path) -> None:
+    repo = ("-r", sshd.url(tmp_path / "repository"))
+    make_mixed_image(3 << 20, seed=9).save(tmp_path / "vm1.raw")
+    succeed("init", *repo, "--bwlimit", "10M")
+    made = succeed("backup", tmp_path / "vm1.raw", "-i", "vm1", "--json", *repo, "--max-requests", "600/min").json
+    assert made["traffic"]["requests"]["put"] >= 4
+    assert made["traffic"]["sent_bytes"] >= made["stored_bytes"]
+    said = succeed("check", "-v", *repo).text
+    assert "store: " in said
+    assert "received" in said
+    for option, value, example in (
+        ("--bwlimit", "512", "512K"),
+        ("--bwlimit", "8:00", "08:00,512K"),
+        ("--max-requests", "30", "30/s"),
+    ):
+        run = deltaimg("snapshots", *repo, option, value)
+        assert run.code == UsageError.exit_code
+        assert example in run.err

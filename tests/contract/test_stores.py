@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from deltaimg.errors import ObjectExists, ObjectNotFound, StoreError
+from deltaimg.options.bandwidth import parse_bandwidth
+from deltaimg.options.store import StoreOptions
+from deltaimg.store.compose import compose_store
 from deltaimg.store.interface import Store
 from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
@@ -32,7 +35,7 @@ IMPOSSIBLE_NAMES = [
 ]
 
 
-@pytest.fixture(params=["memory", "local", "planned", "wrapped", "sftp", "sftp without extensions"])
+@pytest.fixture(params=["memory", "local", "planned", "wrapped", "composed", "sftp", "sftp without extensions"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Each kind of store in turn, empty."""
     if request.param == "planned":
@@ -42,6 +45,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         assert not (tmp_path / "repository").exists(), "a plan changes nothing"
     elif request.param == "wrapped":
         yield WrappedStore(MemoryStore())
+    elif request.param == "composed":
+        limits = StoreOptions(bandwidth=parse_bandwidth("1G"), max_requests=100_000)
+        yield compose_store(str(tmp_path / "repository"), limits, writer=lambda: "")
     elif request.param.startswith("sftp"):
         server = request.getfixturevalue("sshd" if request.param == "sftp" else "plain_sshd")
         remote = open_store(server.url(tmp_path / "repository"))

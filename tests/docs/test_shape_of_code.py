@@ -7,6 +7,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from deltaimg.store.interface import Store
+
 PACKAGE = Path(__file__).parents[2] / "deltaimg"
 
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -35,8 +37,12 @@ def read_definitions() -> Iterator[tuple[str, _Definition, bool]]:
 
 
 def test_public_names_have_docstrings() -> None:
+    """What a store does is said once, in the interface; what implements it is left out."""
+    stores = set(vars(Store))
     public = [
-        (place, ast.get_docstring(found) is not None) for place, found, is_public in read_definitions() if is_public
+        (place, ast.get_docstring(found) is not None)
+        for place, found, is_public in read_definitions()
+        if is_public and not (place.startswith("store/") and "interface.py" not in place and found.name in stores)
     ]
     assert len(public) > 1000
     missing = [place for place, is_documented in public if not is_documented]

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of everything that uses a repository: how its store may be used."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from deltaimg.errors import UsageError
+from deltaimg.options.bandwidth import BANDWIDTH, Bandwidth
+from deltaimg.options.definition import option
+from deltaimg.options.values import ValueType
+
+_REQUESTS = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)/(s|min|h)", re.ASCII)
+_UNIT_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_requests(text: str) -> float:
+    """Return the requests a second that `30/s`, `600/min` or `1000/h` means; raises UsageError."""
+    match = _REQUESTS.fullmatch(text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"--max-requests '{text[:40]}': is no number of requests a time", hint="write 30/s or 600/min")
+    return float(match[1]) / _UNIT_S[match[2]]
+
+
+def _format_requests(rate: float) -> str:
+    return f"{rate:g}/s"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """How a repository's store may be used."""
+
+    bandwidth: Bandwidth | None = option(
+        None,
+        BANDWIDTH,
+        "At most this many bytes a second to and from the repository: 10M, 10M:1M (up:down), or a timetable such as "
+        "'08:00,512K 19:00,10M 23:00,off'.",
+        "--bwlimit",
+        environment="DELTAIMG_BWLIMIT",
+    )
+    max_requests: float | None = option(
+        None,
+        ValueType("N/s", parse_requests, _format_requests, lambda rate: None if rate > 0 else "it must be above 0"),
+        "At most this many requests a second to the repository: 30/s, 600/min.",
+        environment="DELTAIMG_MAX_REQUESTS",
+    )
