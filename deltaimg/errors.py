@@ -35,7 +35,8 @@ class DeltaimgError(Exception):
     retry_after_s: float | None = None
     """How long a store that refused a request asked to wait, where it did."""
     hint: str | None = None
-    _location: str | None = None
+    located_at: str | None = None
+    """The repository that it is about, where a run deals with two; see `locate`."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -44,8 +45,8 @@ class DeltaimgError(Exception):
 
     def locate(self, location: str) -> None:
         """Begin the message with the repository that it is about, where a run deals with two; the first call counts."""
-        if self._location is None:
-            self._location = location
+        if self.located_at is None:
+            self.located_at = location
             if location not in str(self):
                 self.args = (f"{location}: {self}", *self.args[1:])
 

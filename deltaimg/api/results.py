@@ -18,8 +18,8 @@ from deltaimg.engine.prune.run import PruneResult as PruneResult
 from deltaimg.engine.repair.run import RepairReport as RepairReport
 from deltaimg.engine.retention.flatten import FlattenResult as FlattenResult
 from deltaimg.engine.retention.forget import Forgotten as Forgotten
-from deltaimg.engine.sync.run import SyncEstimate as SyncEstimate
-from deltaimg.engine.sync.run import SyncResult as SyncResult
+from deltaimg.engine.sync.request import SyncEstimate as SyncEstimate
+from deltaimg.engine.sync.request import SyncResult as SyncResult
 from deltaimg.engine.sync.selection import Failure as Failure
 from deltaimg.format.manifest import Manifest as Manifest
 from deltaimg.model import DamagedExtent as DamagedExtent

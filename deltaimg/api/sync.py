@@ -9,7 +9,7 @@ from functools import partial
 
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.retention.forget import forget_images
-from deltaimg.engine.sync.run import SyncEstimate, SyncRequest, SyncResult
+from deltaimg.engine.sync.request import SyncEstimate, SyncRequest, SyncResult
 from deltaimg.engine.sync.run import plan_sync as plan_sync_of
 from deltaimg.engine.sync.run import sync as sync_repositories
 from deltaimg.options.definition import validate

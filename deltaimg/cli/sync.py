@@ -23,7 +23,7 @@ _COLUMNS = ("snapshot", "taken", "")
 @takes_options
 def sync(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The repository to copy from.")],
-    destination: Annotated[str, typer.Argument(metavar="DST", help="The repository to copy to, of the same family.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="The repository to copy to.")],
     options: SyncOptions,
     policy: Policy,
     dry_run: Annotated[
@@ -39,7 +39,8 @@ def sync(
     Only records that the destination lacks are sent, as they are stored. A snapshot appears there once it is complete, so
     that an interrupted run leaves whole snapshots; the next one does not send again what has arrived.
 
-    The destination is made by 'init --like'. With --keep options only those snapshots are copied that 'forget' would keep in
+    The destination is best made by 'init --like'. In a repository of another family, snapshots are stored again, which takes
+    longer and gives them new ids. With --keep options only those snapshots are copied that 'forget' would keep in
     the source. What the source forgets stays in the destination, unless --delete is given; pinned snapshots stay even then.
 
     Examples:
@@ -62,11 +63,13 @@ def sync(
                 estimate = plan_sync(src, dst, options, policy, progress=terminal)
                 if as_json:
                     terminal.print_json(describe_estimate(estimate))
+                _warn_of_families(terminal, estimate)
                 _print_plan(terminal, estimate)
                 _report_failures(dst, estimate.failed, terminal)
                 return
 
             def announce(estimate: SyncEstimate) -> None:
+                _warn_of_families(terminal, estimate)
                 if estimate.snapshots:
                     terminal.remark(f"copying {_describe(estimate)}")
 
@@ -75,6 +78,14 @@ def sync(
                 terminal.print_json(describe_sync(result))
             _print_result(terminal, result)
             _report_failures(dst, result.failed, terminal)
+
+
+def _warn_of_families(terminal: Terminal, estimate: SyncEstimate) -> None:
+    if estimate.is_other_family:
+        terminal.warn(
+            "the repositories are of different families: snapshots are decoded and stored again; 'deltaimg init --like' makes "
+            "one of the same family, to which records are copied as they are"
+        )
 
 
 def _describe(estimate: SyncEstimate) -> str:

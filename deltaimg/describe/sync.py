@@ -10,7 +10,7 @@ from deltaimg.describe.parts import describe_time
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from deltaimg.engine.sync.run import SyncEstimate, SyncResult
+    from deltaimg.engine.sync.request import SyncEstimate, SyncResult
     from deltaimg.engine.sync.selection import Failure
     from deltaimg.repo.repository import SnapshotRef
 
@@ -34,6 +34,7 @@ def describe_estimate(estimate: SyncEstimate) -> dict[str, object]:
     """Return what a sync would do for programs."""
     return {
         "dry_run": True,
+        "is_other_family": estimate.is_other_family,
         "copied": _describe_refs(estimate.snapshots),
         "there": estimate.there_count,
         "failed": _describe_failures(estimate.failed),

@@ -93,7 +93,7 @@ def test_bad_input_is_one_clear_error(backups: Backups, offsite: Path, tmp_path:
     assert "one repository" in fail(2, "sync", backups.repo, backups.repo)
     assert "one repository" in fail(2, "sync", backups.repo, f"{offsite}/../{backups.repo.name}")
     succeed("init", "-r", tmp_path / "stranger")
-    assert "different families" in fail(2, "sync", backups.repo, tmp_path / "stranger")
+    assert "different families" in fail(2, "sync", backups.repo, tmp_path / "stranger", "--delete")
     assert "there is no repository here" in fail(31, "sync", backups.repo, tmp_path / "nothing")
     assert "there is no repository here" in fail(31, "sync", tmp_path / "nothing", offsite)
     assert "no snapshot matches 'vm9'" in fail(21, "sync", backups.repo, offsite, "--image", "vm9")
@@ -122,3 +122,15 @@ def test_one_id_with_two_keys_and_a_newer_format_are_named(backups: Backups, off
     text = fail(34, "sync", backups.repo, offsite)
     assert str(offsite) in text
     assert "version 9" in text
+
+
+def test_another_family_is_said_before_anything_is_stored(backups: Backups, tmp_path: Path) -> None:
+    succeed("init", "-r", tmp_path / "stranger")
+    plan = succeed("sync", backups.repo, tmp_path / "stranger", "--dry-run", "--json")
+    assert plan.json["is_other_family"]
+    assert "decoded and stored again" in plan.err
+    done = succeed("sync", backups.repo, tmp_path / "stranger", "--verify", "all")
+    assert "decoded and stored again" in done.err
+    assert "2 snapshots copied" in done.text
+    succeed("restore", "vm1", tmp_path / "out", repo=tmp_path / "stranger")
+    assert (tmp_path / "out").read_bytes() == backups.image.read_bytes()

@@ -13,7 +13,8 @@ import pytest
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.retention.annotate import set_pin
-from deltaimg.engine.sync.run import SyncRequest, SyncResult, sync
+from deltaimg.engine.sync.request import SyncRequest, SyncResult
+from deltaimg.engine.sync.run import sync
 from deltaimg.errors import DeltaimgError, LockLost, StoreUnavailable
 from deltaimg.options.sync import SyncOptions
 from deltaimg.repo.lock_holder import list_locks

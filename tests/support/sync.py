@@ -9,7 +9,8 @@ from typing import Any
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.restore.verify import verify
-from deltaimg.engine.sync.run import SyncRequest, SyncResult, sync
+from deltaimg.engine.sync.request import SyncRequest, SyncResult
+from deltaimg.engine.sync.run import sync
 from deltaimg.options.keep import Policy
 from deltaimg.options.sync import SyncOptions
 from deltaimg.repo.repository import Repository

@@ -45,7 +45,7 @@ class Selection:
     source: frozenset[SnapshotRef]
     """All snapshots of the source, chosen or not, damaged ones included."""
     there: frozenset[SnapshotRef]
-    """All snapshots of the destination."""
+    """All snapshots of the destination; of another family, those of the source that it has."""
     chosen_count: int
     """Snapshots that the options choose, copied before or not."""
     damaged: tuple[Failure, ...] = ()
@@ -68,10 +68,14 @@ def select(
     options: SyncOptions,
     policy: Policy,
     *,
+    is_family: bool = True,
     now: datetime | None = None,
     zone: tzinfo | None = None,
 ) -> Selection:
     """Choose among the snapshots of `source`.
+
+    Args:
+        is_family: whether snapshots keep their ids in the destination. Otherwise one of the same image and time is the same.
 
     Raises:
         SnapshotNotFound: it has no snapshot of an image that is named. UsageError: a name that no image can have.
@@ -91,6 +95,9 @@ def select(
     if options.with_tags or not policy.is_empty:
         wanted = _choose_by_content(source, wanted, options, policy, damaged, now, zone)
     there = frozenset(destination.list_snapshots())
+    if not is_family:
+        moments = {(ref.image, ref.time) for ref in there}
+        there = frozenset(ref for ref in found if (ref.image, ref.time) in moments)
     batches = _arrange([ref for ref in wanted if ref not in there], is_newest_first=options.newest_first)
     return Selection(batches, found, there, len(wanted), tuple(damaged))
 

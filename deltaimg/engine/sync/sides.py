@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deltaimg.errors import IntegrityError, RepositoryError, StoreError
+from deltaimg.errors import IntegrityError, RepositoryError, SnapshotError, StoreError
 from deltaimg.repo.repository import Repository
 
 
@@ -15,6 +15,6 @@ def locating(repository: Repository) -> Iterator[None]:
     """Have errors of the block name the repository; of two such blocks, one in the other, the inner one counts."""
     try:
         yield
-    except (StoreError, IntegrityError, RepositoryError) as error:
+    except (StoreError, IntegrityError, RepositoryError, SnapshotError) as error:
         error.locate(repository.objects.location)
         raise
