@@ -10,6 +10,7 @@ from deltaimg.engine.backup.cache_folder import CachedImage, CacheFolder
 from deltaimg.errors import CacheError, DeltaimgError, RepositoryNotFound
 from deltaimg.repo.objects import Objects
 from deltaimg.repo.repository import Repository
+from deltaimg.store.metadata_cache import MetadataCache
 from deltaimg.store.open import open_store
 
 
@@ -42,6 +43,16 @@ def is_leftover(cached: CachedImage) -> bool:
 def resolve_location(location: str) -> str:
     """Return what `CachedImage.location` is for a repository; raises UsageError where it is no location."""
     return Objects(open_store(location)).absolute_location
+
+
+def measure_metadata(folder: str) -> int:
+    """Return how many bytes the cache in `folder` holds of metadata in remote repositories."""
+    return MetadataCache(folder).measure()
+
+
+def clean_metadata(folder: str) -> int:
+    """Remove what the cache holds of metadata in remote repositories; return how many bytes that were."""
+    return MetadataCache(folder).clear()
 
 
 def clean_cache(folder: str, images: Sequence[CachedImage]) -> int:

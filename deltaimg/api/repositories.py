@@ -68,13 +68,17 @@ def create_repository(
     return repository
 
 
-def open_repository(location: str, options: StoreOptions | None = None) -> Repository:
+def open_repository(
+    location: str, options: StoreOptions | None = None, *, cache_folder: str | None = None
+) -> Repository:
     """Open the repository at `location`: the path of a folder, or a URL, as `store.open` has them.
 
     Args:
         options: how its store may be used.
+        cache_folder: where this host keeps metadata of remote repositories, such as `find_cache_folder()`; None keeps nothing.
+            Not for what looks for damage in the store.
     """
-    store = _open_store(location, options)
+    store = _open_store(location, options, cache_folder)
     folder = store.properties.folder
     if folder is not None and _is_no_folder(folder):
         raise RepositoryNotFound(location, "is not a folder, so not a repository")
@@ -121,10 +125,10 @@ def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -
     return found
 
 
-def _open_store(location: str, options: StoreOptions | None) -> Store:
+def _open_store(location: str, options: StoreOptions | None, cache_folder: str | None = None) -> Store:
     if options is not None:
         validate(options)
-    return compose_store(location, options, writer=name_own_process)
+    return compose_store(location, options, writer=name_own_process, cache_folder=cache_folder)
 
 
 def _plan_share(store: Store, group: str | int | None) -> Callable[[], None]:

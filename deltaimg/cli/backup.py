@@ -80,7 +80,7 @@ def backup(
     source = _choose_source(image, command)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         options = replace(options, cache_folder=None if no_cache else cache_dir or _find_cache_folder(terminal))
-        repository = open_to_lock(repo, lock_wait, store, terminal)
+        repository = open_to_lock(repo, lock_wait, store, terminal, uses_cache=not no_cache, cache_dir=cache_dir)
         is_command = command is not None
         if dry_run:
             planned = plan_backup(repository, source, name, options, is_command=is_command, progress=terminal)

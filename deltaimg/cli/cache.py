@@ -38,6 +38,8 @@ def cache(
     For each image that is a similarity index and the content of its latest deltas. 'backup --cache-size' bounds all of it
     together; what was used longest ago is removed first.
 
+    Of remote repositories it is also index, maps and signatures that were read, at most 1 GiB of them.
+
     'clean' removes what is left of repositories that are no longer where they were. All of it may be removed: the next
     backup of each image then reads the image twice, and may store more.
 
@@ -48,7 +50,14 @@ def cache(
         deltaimg cache clean --image vm1
         deltaimg cache clean --all
     """
-    from deltaimg.api.cache import clean_cache, find_cache_folder, is_leftover, list_cache, resolve_location
+    from deltaimg.api.cache import (
+        clean_cache,
+        clean_metadata,
+        find_cache_folder,
+        is_leftover,
+        list_cache,
+        resolve_location,
+    )
     from deltaimg.errors import UsageError
 
     if action not in ("show", "clean"):
@@ -71,15 +80,19 @@ def cache(
             return
         chosen = found if everything or image or repo else [each for each in found if id(each) in leftovers]
         freed = clean_cache(folder, chosen)
+        if everything and not image and repo is None:
+            freed += clean_metadata(folder)
         if as_json:
             terminal.print_json({"folder": folder, "removed_images": len(chosen), "freed_bytes": freed})
         terminal.remark(f"removed {format_count(len(chosen), 'image')} from {folder}, {format_bytes(freed)} freed")
 
 
 def _show(terminal: Terminal, folder: str, found: list[CachedImage], leftovers: set[int]) -> None:
+    from deltaimg.api.cache import measure_metadata
     from deltaimg.describe.parts import describe_time
 
-    total = sum(each.anchor_bytes + each.content_bytes for each in found)
+    metadata_bytes = measure_metadata(folder)
+    total = metadata_bytes + sum(each.anchor_bytes + each.content_bytes for each in found)
     moments = {id(each): datetime.fromtimestamp(each.used_s, UTC) for each in found}
     if terminal.as_json:
         images = [
@@ -94,7 +107,9 @@ def _show(terminal: Terminal, folder: str, found: list[CachedImage], leftovers: 
             }
             for each in found
         ]
-        terminal.print_json({"folder": folder, "total_bytes": total, "images": images})
+        terminal.print_json(
+            {"folder": folder, "total_bytes": total, "metadata_bytes": metadata_bytes, "images": images}
+        )
         return
     rows = [
         [
@@ -110,4 +125,7 @@ def _show(terminal: Terminal, folder: str, found: list[CachedImage], leftovers: 
     if rows:
         terminal.print_table(_COLUMNS, rows)
         terminal.print()
-    terminal.print(f"{format_bytes(total)} in {folder}")
+    terminal.print(
+        f"{format_bytes(total)} in {folder}"
+        + (f", {format_bytes(metadata_bytes)} of it metadata of remote repositories" if metadata_bytes else "")
+    )

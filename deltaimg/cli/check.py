@@ -50,7 +50,7 @@ def check(
     from deltaimg.errors import RepositoryDamaged
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repo(repo, store, terminal)
+        repository = open_repo(repo, store, terminal, uses_cache=False)
         report = run_check(repository, read_packs=read_packs, progress=terminal)
         errors = report.of(Severity.ERROR)
         _print_report(terminal, report)

@@ -31,10 +31,21 @@ _TIME = re.compile(r"(\d{1,9})([smh]?)", re.ASCII)
 _UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
-def open_to_lock(repo: str | None, lock_wait: str | None, store: StoreOptions, terminal: Terminal) -> Repository:
-    """Open the repository for a command that takes locks or removes them; waiting for others is shown as a stage."""
+def open_to_lock(
+    repo: str | None,
+    lock_wait: str | None,
+    store: StoreOptions,
+    terminal: Terminal,
+    *,
+    uses_cache: bool = True,
+    cache_dir: str | None = None,
+) -> Repository:
+    """Open the repository for a command that takes locks or removes them; waiting for others is shown as a stage.
+
+    Args: as `open_repo` takes them.
+    """
     waiting = make_lock_waiting(lock_wait, terminal)
-    repository = open_repo(repo, store, terminal)
+    repository = open_repo(repo, store, terminal, uses_cache=uses_cache, cache_dir=cache_dir)
     repository.lock_waiting = waiting
     return repository
 

@@ -34,12 +34,13 @@ Threads = Annotated[
         show_default="one for each core",
     ),
 ]
+CACHE_VARIABLE = "DELTAIMG_CACHE_DIR"
 CacheDir = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         "--cache-dir",
         metavar="FOLDER",
-        envvar="DELTAIMG_CACHE_DIR",
+        envvar=CACHE_VARIABLE,
         help="Where this host keeps what makes its next backups faster and smaller.",
         show_default="~/.cache/deltaimg",
     ),

@@ -59,7 +59,7 @@ def parity(
     """
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         if action == "add":
-            _add(terminal, open_to_lock(repo, lock_wait, store, terminal), options, is_thorough=check)
+            _add(terminal, open_to_lock(repo, lock_wait, store, terminal, uses_cache=False), options, is_thorough=check)
         elif action not in ("show", "repair"):
             raise UsageError(f"there is no action '{action[:60]}'", hint="'deltaimg parity add', 'show' or 'repair'")
         elif options.percent is not None:
@@ -67,9 +67,9 @@ def parity(
         elif action == "repair":
             if check:
                 raise UsageError("--check is for 'parity add' and 'parity show'")
-            _repair(terminal, open_to_lock(repo, lock_wait, store, terminal))
+            _repair(terminal, open_to_lock(repo, lock_wait, store, terminal, uses_cache=False))
         else:
-            _show(terminal, open_to_lock(repo, lock_wait, store, terminal), is_thorough=check)
+            _show(terminal, open_to_lock(repo, lock_wait, store, terminal, uses_cache=False), is_thorough=check)
 
 
 def _add(terminal: Terminal, repository: Repository, options: ParityOptions, *, is_thorough: bool) -> None:

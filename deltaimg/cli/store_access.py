@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from deltaimg.cli.options import require_repo
+from deltaimg.cli.options import CACHE_VARIABLE, require_repo
 from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
@@ -13,10 +14,30 @@ if TYPE_CHECKING:
     from deltaimg.cli.terminal import Terminal
 
 
-def open_repo(repo: str | None, store: StoreOptions, terminal: Terminal) -> Repository:
-    """Open the repository of a command; the terminal shows with the result what went to its store, and closes it."""
+def open_repo(
+    repo: str | None,
+    store: StoreOptions,
+    terminal: Terminal,
+    *,
+    uses_cache: bool = True,
+    cache_dir: str | None = None,
+) -> Repository:
+    """Open the repository of a command; the terminal shows with the result what went to its store, and closes it.
+
+    Args:
+        uses_cache: whether metadata of a remote repository may come from this host: not where damage is looked for.
+        cache_dir: where this host keeps it; None for the usual place.
+    """
     from deltaimg.api.repositories import open_repository
 
-    repository = open_repository(require_repo(repo), store)
+    folder = (cache_dir or find_cache_dir()) if uses_cache else None
+    repository = open_repository(require_repo(repo), store, cache_folder=folder)
     terminal.watch(repository)
     return repository
+
+
+def find_cache_dir() -> str | None:
+    """Return where this host keeps its cache; None for a user without a home folder."""
+    from deltaimg.api.cache import find_cache_folder
+
+    return os.environ.get(CACHE_VARIABLE) or find_cache_folder()

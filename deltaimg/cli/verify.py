@@ -50,7 +50,7 @@ def verify(
     from deltaimg.errors import UsageError
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repo(repo, store, terminal)
+        repository = open_repo(repo, store, terminal, uses_cache=False)
         if against is None:
             _verify(repository, snapshot or [], options, terminal)
             return

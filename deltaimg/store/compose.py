@@ -1,21 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store of a location with all that is put around it: the one place that says in which order.
 
-From the outside in: calls are counted, then held to limits, then made.
+From the outside in: metadata is read from the cache of this host, what it lacks is counted, held to limits, and read.
 """
 
 from __future__ import annotations
 
 from deltaimg.options.store import StoreOptions
+from deltaimg.store.cached import CachedStore
 from deltaimg.store.counted import CountedStore, TrafficCounter
 from deltaimg.store.interface import Store
+from deltaimg.store.metadata_cache import MetadataCache
 from deltaimg.store.open import Writer, open_store
 from deltaimg.store.throttle import Throttle, ThrottledStore
 
 
-def compose_store(location: str, options: StoreOptions | None, *, writer: Writer) -> Store:
-    """Return the store at `location`, used as `options` say; as `open_store` otherwise."""
+def compose_store(
+    location: str, options: StoreOptions | None, *, writer: Writer, cache_folder: str | None = None
+) -> Store:
+    """Return the store at `location`, used as `options` say; as `open_store` otherwise.
+
+    Args:
+        cache_folder: where this host keeps metadata of remote stores; None keeps nothing.
+    """
     store = open_store(location, writer=writer)
+    is_remote = store.properties.is_remote
     if options is not None and (options.bandwidth is not None or options.max_requests is not None):
         store = ThrottledStore(store, Throttle(options))
-    return CountedStore(store, TrafficCounter())
+    store = CountedStore(store, TrafficCounter())
+    return CachedStore(store, MetadataCache(cache_folder)) if is_remote and cache_folder is not None else store

@@ -88,3 +88,21 @@ def test_limits_and_traffic_of_a_command(sshd: SshServer, tmp_path: Path) -> Non
         run = deltaimg("snapshots", *repo, option, value)
         assert run.code == UsageError.exit_code
         assert example in run.err
+
+
+def test_metadata_of_a_server_is_fetched_once_and_never_trusted_by_a_check(sshd: SshServer, tmp_path: Path) -> None:
+    repo = ("-r", sshd.url(tmp_path / "repository"))
+    make_mixed_image(3 << 20, seed=10).save(tmp_path / "vm1.raw")
+    succeed("init", *repo)
+    succeed("backup", tmp_path / "vm1.raw", "-i", "vm1", *repo)
+    succeed("cache", "clean", "--all")
+    first = succeed("show", "vm1", "--json", *repo).json["traffic"]["requests"]
+    second = succeed("show", "vm1", "--json", *repo).json["traffic"]["requests"]
+    assert first["get"] - second["get"] == 2, "index and map"
+    assert succeed("cache", "show", "--json").json["metadata_bytes"] > 0
+    assert "metadata of remote repositories" in succeed("cache", "show").text
+    for lost in (tmp_path / "repository" / "signatures").rglob("*"):
+        lost.write_bytes(b"damaged")
+    assert deltaimg("check", *repo).code != 0
+    succeed("cache", "clean", "--all")
+    assert succeed("cache", "show", "--json").json["metadata_bytes"] == 0
