@@ -80,7 +80,7 @@ class SourceChanged(ImageError):
     """The image was written to while it was read, so that what was read is not one moment of it."""
 
     exit_code = 12
-    hint = "run again while nothing writes to it, or on an LVM snapshot or a clone"
+    hint = "run again while nothing writes to it, or with --freeze auto"
 
 
 class TargetExists(ImageError):
@@ -114,7 +114,7 @@ class ImageInUse(ImageError):
     """Something else uses the image, and may write to it: a mount, swap space, a program that holds it."""
 
     exit_code = 17
-    hint = "unmount or stop what uses it, or take an LVM snapshot or a clone"
+    hint = "unmount or stop what uses it, or freeze it with --freeze auto"
 
 
 class SourceShrank(ImageError):
@@ -535,6 +535,38 @@ class NameNotKept(StoreError):
 
     exit_code = 56
     hint = "choose another name: file systems agree on lower-case letters, digits and dashes"
+
+
+# -- frozen sources ----------------------------------------------------------------------------------------------------
+
+
+class FreezeFailed(ImageError):
+    """The image cannot be frozen in the way that was asked for; no snapshot was made."""
+
+    exit_code = 60
+    hint = "--freeze auto takes the best way that works here"
+
+    def __init__(self, path: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(path, problem, hint=hint)
+        self.problem = problem
+
+
+class FreezeLost(ImageError):
+    """What was read is no point in time any more: an LVM snapshot overflowed, or was removed. Nothing was committed."""
+
+    exit_code = 61
+    hint = "give --snapshot-size more than what is written to the volume while it is backed up"
+
+
+class HookFailed(DeltaimgError):
+    """A command of --pre-freeze or --post-freeze failed, or took longer than it may; no snapshot was made."""
+
+    exit_code = 62
+    hint = "see what the command said; writers may still be stopped if --post-freeze failed"
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(f"{option}: the command {problem}, so no snapshot was made")
+        self.option, self.problem = option, problem
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------------

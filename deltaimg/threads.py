@@ -6,8 +6,9 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -37,39 +38,49 @@ def limit_workers(count: int) -> None:
     _Limit.threads = count
 
 
-class _Start:
-    """The start of a thread by the main thread, in the middle of which a signal handler must not raise anything."""
+class _Delay:
+    """What the main thread does that a signal handler must not interrupt by raising anything."""
 
     is_under_way = False
     held: BaseException | None = None
 
 
 def raise_when_safe(error: BaseException) -> None:
-    """Raise an error from a signal handler: at once, or once a thread that is being started has started.
-
-    Raised in between, it would leave Python's own list of threads half updated, and the new thread would print a traceback.
-    """
-    if _Start.is_under_way:
-        _Start.held = error
+    """Raise an error from a signal handler: at once, or at the end of a `delaying_interruption`."""
+    if _Delay.is_under_way:
+        _Delay.held = error
     else:
         raise error
+
+
+@contextmanager
+def delaying_interruption() -> Iterator[None]:
+    """Keep signal handlers from raising anything inside the context: what they would raise is raised at its end.
+
+    For what takes a moment: a process or thread that is being started would be lost track of.
+    """
+    if threading.current_thread() is not threading.main_thread() or _Delay.is_under_way:
+        yield
+        return
+    _Delay.is_under_way = True
+    try:
+        yield
+    finally:
+        _Delay.is_under_way = False
+        held, _Delay.held = _Delay.held, None
+        if held is not None:
+            raise held
 
 
 def start_thread(function: Callable[[], None], name: str) -> threading.Thread:
     """Start a thread that does not keep the process alive; raises OutOfResources."""
     thread = threading.Thread(target=function, name=name, daemon=True)
-    is_main = threading.current_thread() is threading.main_thread()
     try:
-        _Start.is_under_way |= is_main
-        thread.start()
+        # Interrupted, it would leave Python's own list of threads half updated, and the new thread would print a traceback.
+        with delaying_interruption():
+            thread.start()
     except RuntimeError as error:
         raise OutOfResources("threads" if _has_room_for_stack() else "memory") from error
-    finally:
-        if is_main:
-            _Start.is_under_way = False
-    if is_main and _Start.held is not None:
-        held, _Start.held = _Start.held, None
-        raise held
     return thread
 
 

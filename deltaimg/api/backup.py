@@ -4,20 +4,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 
 from deltaimg import __version__
 from deltaimg.api.vanished import note_loss, remember_snapshots
 from deltaimg.engine.backup.forecast import BackupForecast, forecast_backup
 from deltaimg.engine.backup.run import back_up
-from deltaimg.engine.progress import Progress
+from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.errors import IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
+from deltaimg.freeze.freeze import PointInTime, check_freeze_options, freeze_image
 from deltaimg.image.command import CommandSource
-from deltaimg.image.open_source import open_source
+from deltaimg.image.open_source import STREAM, open_source
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
+from deltaimg.options.definition import validate
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name
+
+_REMEMBERED_BACKUPS = 5
 
 
 def backup(
@@ -36,20 +43,18 @@ def backup(
     """
     check_image_name(image)
     options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
-    source = _open(image_path, options, is_command=is_command)
-    try:
+    progress = progress or NoProgress()
+    with _opened(repository, image_path, image, options, progress, is_command=is_command) as (source, point):
         make_reserve(repository)
         seen = note_loss(repository, image)
-        if seen is not None and progress is not None:
+        if seen is not None:
             progress.warn(
                 f"image '{image}' had snapshots on {seen:%Y-%m-%d}, and has none now: is a disk not mounted? This is a full "
                 f"backup, and 'deltaimg prune' deletes nothing until they are back"
             )
-        manifest = back_up(repository, source, image, options, progress=progress)
+        manifest = back_up(repository, source, image, options, progress=progress, point_in_time=point)
         remember_snapshots(repository, image)
         return manifest
-    finally:
-        source.close()
 
 
 def plan_backup(
@@ -62,19 +67,55 @@ def plan_backup(
     progress: Progress | None = None,
 ) -> BackupForecast:
     """Return what `backup` would store, except the compressed size of new content; nothing is stored."""
-    options = options or BackupOptions()
-    source = _open(image_path, options, is_command=is_command)
-    try:
-        return forecast_backup(repository, source, image, options, progress=progress)
-    finally:
-        source.close()
+    check_image_name(image)
+    options, progress = options or BackupOptions(), progress or NoProgress()
+    with _opened(repository, image_path, image, options, progress, is_command=is_command) as (source, point):
+        is_stopped = point is not None and point.has_stopped_writers
+        planned = forecast_backup(repository, source, image, options, progress=progress, is_stopped=is_stopped)
+        if point is not None:
+            point.end_reading()
+        return planned
 
 
-def _open(path: str, options: BackupOptions, *, is_command: bool) -> ImageSource:
+@contextmanager
+def _opened(
+    repository: Repository, path: str, image: str, options: BackupOptions, progress: Progress, *, is_command: bool
+) -> Iterator[tuple[ImageSource, PointInTime | None]]:
+    """Freeze what is to be backed up, if that was asked for, and open it; it is closed, and nothing is left, at the end."""
+    validate(options)
+    freezing = options.freezing
+    check_freeze_options(freezing)
+    if freezing.freeze == "none":
+        source = _open(path, path, options, is_command=is_command)
+        with closing(source):
+            yield source, None
+        return
+    subject = STREAM if is_command else path
+    used_before = _find_used_bytes(repository, image)
+    with (
+        freeze_image(subject, freezing, progress.warn, image=image, used_before=used_before) as point,
+        closing(_open(path if is_command else point.path, path, options, is_command=is_command)) as source,
+    ):
+        yield source, point
+
+
+def _find_used_bytes(repository: Repository, image: str) -> tuple[int, ...]:
+    """Return how much room LVM snapshots took in earlier backups, the newest first, as far as manifests say."""
+    used = []
+    for ref in reversed(repository.list_snapshots(image)[-_REMEMBERED_BACKUPS:]):
+        with suppress(IntegrityError, ObjectNotFound):
+            freeze = repository.load_manifest(ref).freeze
+            used.append(freeze.used_bytes if freeze else 0)
+    return tuple(used)
+
+
+def _open(path: str, name: str, options: BackupOptions, *, is_command: bool) -> ImageSource:
+    """Open what is at `path`, and call it `name`."""
     if is_command:
         return CommandSource(path)
     return open_source(
         path,
+        name=name,
         use_holes=not options.ignores_holes,
         is_direct=options.is_direct,
         is_salvaging=options.on_read_error == "zero",

@@ -58,9 +58,10 @@ def backup(
     The first snapshot of an image is a full one. Each later one stores what changed, and is restored just as fast. Holes
     are neither read nor stored.
 
-    Nothing may write to an image while it is read: back up an LVM snapshot or a clone. One that is mounted read-write, used
-    as swap space or held by another program, or that was written to meanwhile, is refused, unless --allow-live is given.
-    So is a stream that is shorter than the last snapshot, since it may have been cut short, unless --allow-shrink is given.
+    Nothing may write to an image while it is read: --freeze makes a clone or a snapshot for as long as that takes. One
+    that is mounted read-write, used as swap space or held by another program, or that was written to meanwhile, is
+    refused, unless --allow-live is given. So is a stream that is shorter than the last snapshot, since it may have been
+    cut short, unless --allow-shrink is given.
 
     An image is stored flat. A qcow2 file, an archive or a compressed file is refused, with the hint how to back up what is
     in it. A disk that fails ends the backup, unless --on-read-error zero is given: then the rest is stored, and the exit code
@@ -69,7 +70,7 @@ def backup(
     Examples:
 
         deltaimg backup /var/lib/images/vm1.raw --image vm1
-        deltaimg backup /dev/vg0/vm1-snap --image vm1 --tag nightly
+        deltaimg backup /dev/vg0/vm1 --image vm1 --freeze lvm --tag nightly
         deltaimg backup --image vm2 --stdin-from-command 'ssh host cat /dev/vg0/vm2'
         deltaimg backup old.raw --image vm1 --time 2024-05-01 --dry-run
     """
@@ -136,12 +137,21 @@ def _report(manifest: Manifest, terminal: Terminal, *, threads: int) -> None:
         f"  {format_bytes(done.referenced_bytes)} deduplicated, {format_bytes(done.new_bytes)} new, "
         f"{format_bytes(done.stored_bytes)} stored, in {format_seconds(done.duration_s)}"
     )
+    _report_freezing(manifest, terminal)
     if terminal.is_verbose:
         rate = done.read_bytes / max(done.duration_s, 0.001)
         terminal.remark(
             f"  {format_bytes(done.read_bytes)} read, {format_bytes(rate)}/s, in blocks of "
             f"{format_bytes(manifest.block_bytes)}, by {format_count(threads, 'thread')}"
         )
+
+
+def _report_freezing(manifest: Manifest, terminal: Terminal) -> None:
+    """Say how the image was frozen, and why not in a better way."""
+    from deltaimg.describe.snapshots import format_freezing
+
+    if manifest.freeze is not None:
+        terminal.remark(f"  {format_freezing(manifest.freeze)}")
 
 
 def _warn_of_unreadable(extents: tuple[Extent, ...], image: str, terminal: Terminal) -> None:

@@ -58,11 +58,7 @@ def show(
             [
                 ("snapshot", f"{manifest.label} ({manifest.id})"),
                 ("taken", format_moment(manifest.taken_at)),
-                (
-                    "of",
-                    f"{manifest.source} on {manifest.host}"
-                    + (", while it was in use or written to" if manifest.is_live else ""),
-                ),
+                *_describe_source(manifest),
                 ("base", format_base(manifest, is_forgotten=is_base_forgotten)),
                 ("tags", ", ".join(found.tags) or "none"),
                 ("pinned", "no" if found.pin_reason is None else found.pin_reason or "yes"),
@@ -98,6 +94,17 @@ def show(
             terminal.remark(f"what it stored and why is not known: {why}")
         else:
             _print_stored_content(terminal, manifest, stored_content, is_verbose=verbose)
+
+
+def _describe_source(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return what was read, and how it was kept still meanwhile, with labels."""
+    from deltaimg.describe.snapshots import format_freezing
+
+    live = ", while it was in use or written to" if manifest.is_live else ""
+    rows = [("of", f"{manifest.source} on {manifest.host}{live}")]
+    if manifest.freeze is not None:
+        rows.append(("point in time", format_freezing(manifest.freeze)))
+    return rows
 
 
 def _print_unreadable(terminal: Terminal, manifest: Manifest, *, is_verbose: bool) -> None:

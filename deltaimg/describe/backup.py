@@ -18,7 +18,10 @@ def describe_backup(manifest: Manifest) -> dict[str, Any]:
     """Return the object that `backup --json` ends with."""
     statistics: dict[str, Any] = msgspec.to_builtins(manifest.statistics)
     described = {"snapshot": manifest.id, "image": manifest.image, "base": manifest.base} | statistics
-    return described | {"unreadable": describe_extents(manifest.unreadable)}
+    return described | {
+        "unreadable": describe_extents(manifest.unreadable),
+        "freeze": msgspec.to_builtins(manifest.freeze),
+    }
 
 
 def describe_forecast(planned: BackupForecast, image: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from deltaimg.describe.parts import describe_extents, describe_time
-from deltaimg.describe.text import format_moment
-from deltaimg.format.manifest import Manifest, parse_time
+from deltaimg.describe.text import format_bytes, format_moment
+from deltaimg.format.manifest import Freezing, Manifest, parse_time
 from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
@@ -64,3 +64,12 @@ def format_base(manifest: Manifest, *, is_forgotten: bool) -> str:
         return "none: a full snapshot"
     of = f"{manifest.base} of {format_moment(manifest.base_taken_at, to_minutes=True)}"
     return f"{of}, forgotten" if is_forgotten else of
+
+
+def format_freezing(freeze: Freezing) -> str:
+    """Return how an image was frozen, and why not in a better way, for people."""
+    if freeze.method == "none":
+        return f"not frozen: {freeze.reason}"
+    used = f", {format_bytes(freeze.used_bytes)} of its room used" if freeze.used_bytes else ""
+    why = f"; {freeze.reason}" if freeze.reason else ""
+    return f"frozen by {freeze.method} for {freeze.frozen_s * 1000:.0f} ms{used}{why}"

@@ -54,6 +54,19 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float
 
 
+class Freezing(msgspec.Struct, frozen=True, kw_only=True):
+    """How the image was frozen while it was read. The names are those of `backup --json`."""
+
+    method: str
+    """`reflink`, `btrfs`, `lvm`, `hook`; `none`: it was read as it is, for the reason that follows."""
+    reason: str = ""
+    """Why none that comes before it could be used, for people."""
+    frozen_s: float = 0.0
+    """How long its writers were stopped, in seconds; where they were not, how long it took to make the point in time."""
+    used_bytes: Size = 0
+    """Of an LVM snapshot: how much of its room was taken in the end."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One snapshot."""
 
@@ -83,6 +96,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The format that the bytes are in, such as qcow2, where they were stored as they are; empty for a flat image."""
     unreadable: Annotated[tuple[Extent, ...], msgspec.Meta(max_length=MAX_UNREADABLE_EXTENTS)] = ()
     """What could not be read and is zeros here: [start, end) in bytes, ascending and apart."""
+    freeze: Freezing | None = None
+    """None where that was not asked for."""
     source: str = ""
     host: str = ""
     software: str = ""

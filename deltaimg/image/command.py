@@ -23,12 +23,10 @@ class CommandSource(StreamSource):
     """
 
     def __init__(self, command: str) -> None:
-        """Start `command` in a shell: bash, in which a pipe fails with any of its parts, or sh where there is no bash."""
+        """Start `command` in a shell."""
         name = f"command '{_find_program(command)}'"
-        bash = shutil.which("bash")
-        shell = [bash, "-o", "pipefail", "-c", command] if bash else ["/bin/sh", "-c", command]
         try:
-            self._process = subprocess.Popen(shell, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            self._process = subprocess.Popen(shell_arguments(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         except BlockingIOError as error:
             raise OutOfResources("threads", name) from error
         except OSError as error:
@@ -62,6 +60,12 @@ class CommandSource(StreamSource):
             raise CommandFailed(self.path, f"was ended by signal {-status}, so no snapshot was made")
         if status:
             raise CommandFailed(self.path, f"ended with exit status {status}, so no snapshot was made")
+
+
+def shell_arguments(command: str) -> list[str]:
+    """Return how to run a command in a shell: bash, in which a pipe fails with any of its parts; sh where there is none."""
+    bash = shutil.which("bash")
+    return [bash, "-o", "pipefail", "-c", command] if bash else ["/bin/sh", "-c", command]
 
 
 def _find_program(command: str) -> str:

@@ -18,11 +18,12 @@ STREAM = "-"
 
 
 def open_source(
-    path: str, *, use_holes: bool = True, is_direct: bool = False, is_salvaging: bool = False
+    path: str, *, name: str | None = None, use_holes: bool = True, is_direct: bool = False, is_salvaging: bool = False
 ) -> ImageSource:
     """Open the image at `path`, `-` being the standard input. A named pipe is a stream, too.
 
     Args:
+        name: what it is called, as in messages and in the manifest, where that is not its path.
         use_holes: take the holes that the file system reports; otherwise everything is read.
         is_direct: read past the page cache (O_DIRECT).
         is_salvaging: read zeros where a disk cannot be read, and list those extents as `unreadable`.
@@ -32,28 +33,29 @@ def open_source(
     """
     if is_standard_stream(path, 0):
         return StreamSource(0)
+    shown = name or path
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_DIRECT if is_direct else 0)
     try:
         mode = os.stat(path).st_mode
         if is_stream(path, mode):
-            return StreamSource(_open_stream(path), path, is_owned=True)
+            return StreamSource(_open_stream(path), shown, is_owned=True)
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             hint = None if find_descriptor(path) is None else "'-' is the standard input"
-            raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a disk image or block device", hint=hint)
+            raise UnsupportedImage(shown, f"is {describe_mode(mode)}, not a disk image or block device", hint=hint)
         descriptor = os.open(path, flags)
     except OSError as error:
         if is_direct and error.errno == errno.EINVAL:
-            raise ImageError(path, "its file system has no direct I/O", hint="run again without --direct") from error
-        raise ImageError(path, f"cannot be read: {os.strerror(error.errno or 0)}") from error
+            raise ImageError(shown, "its file system has no direct I/O", hint="run again without --direct") from error
+        raise ImageError(shown, f"cannot be read: {os.strerror(error.errno or 0)}") from error
     except ValueError as error:
-        raise ImageError(path, "is not a possible path") from error
+        raise ImageError(shown, "is not a possible path") from error
     try:
         if stat.S_ISBLK(mode):
-            return BlockDeviceSource(path, descriptor, is_direct=is_direct, is_salvaging=is_salvaging)
-        return RawSource(path, descriptor, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
+            return BlockDeviceSource(shown, descriptor, is_direct=is_direct, is_salvaging=is_salvaging)
+        return RawSource(shown, descriptor, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
     except OSError as error:
         os.close(descriptor)
-        raise ImageError(path, f"cannot be read: {os.strerror(error.errno or 0)}") from error
+        raise ImageError(shown, f"cannot be read: {os.strerror(error.errno or 0)}") from error
     except BaseException:
         os.close(descriptor)
         raise

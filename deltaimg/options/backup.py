@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 from deltaimg.errors import UsageError
 from deltaimg.model import GIB, KIB, MAX_BLOCK_BYTES, MAX_DELTA_DEPTH, MIB, MIN_BLOCK_BYTES
 from deltaimg.options.definition import flag, option
+from deltaimg.options.freeze import DEFAULT_HOOK_S, FREEZE_MODES, MAX_HOOK_S, FreezeOptions
 from deltaimg.options.values import SIZE, TEXT, TIME, ValueType, choice, count, ratio
 from deltaimg.threads import count_workers
 
@@ -48,6 +49,11 @@ def _find_block_problem(size: int) -> str | None:
     return f"a block must be a power of two from {MIN_BLOCK_BYTES // KIB} KiB to {MAX_BLOCK_BYTES // MIB} MiB"
 
 
+def _find_command_problem(command: str) -> str | None:
+    return None if command.strip() and "\0" not in command else "it is no command"
+
+
+_COMMAND = ValueType("COMMAND", str, str, _find_command_problem)
 _LEVEL = ValueType("LEVEL", parse_level, _format_level, _find_level_problem)
 _BLOCK_SIZE = ValueType("SIZE", SIZE.parse, SIZE.format, _find_block_problem)
 
@@ -87,6 +93,31 @@ class BackupOptions:
         "--time",
         default_text="now",
     )
+    freeze: str = option(
+        "none",
+        choice(FREEZE_MODES, "HOW"),
+        "Read the image as of one moment, while it is in use. reflink: from a clone of the file (XFS, btrfs); btrfs: from a "
+        "snapshot of its subvolume; lvm: from a snapshot of the volume; hook: while --pre-freeze has stopped its writers; "
+        "auto: the first of these that works; none: the image as it is.",
+    )
+    pre_freeze: str | None = option(
+        None, _COMMAND, "Run this shell command before the image is frozen, as 'virsh domfsfreeze vm1'."
+    )
+    post_freeze: str | None = option(
+        None,
+        _COMMAND,
+        "Run this one as soon as the clone or snapshot is there, or the image is read; whatever happens.",
+    )
+    hook_limit_s: int = option(
+        DEFAULT_HOOK_S, count(1, MAX_HOOK_S), "Seconds that each of these commands may take.", "--hook-timeout"
+    )
+    snapshot_bytes: int | None = option(
+        None,
+        SIZE,
+        "Room of an LVM snapshot for what is written to the volume meanwhile.",
+        "--snapshot-size",
+        default_text="by experience",
+    )
     ignores_holes: bool = flag("Read everything, whatever the file system says about holes.", "--no-holes")
     is_direct: bool = flag("Read past the page cache, with O_DIRECT.", "--direct")
     stores_containers: bool = flag("Store a qcow2 file, an archive or the like as it is, not the image in it.", "--raw")
@@ -125,3 +156,8 @@ class BackupOptions:
     index, and content that changes in every run is stored less well."""
     workers: int = field(default_factory=count_workers)
     software: str = ""
+
+    @property
+    def freezing(self) -> FreezeOptions:
+        """Those of them that say how the image is frozen."""
+        return FreezeOptions(**{each.name: getattr(self, each.name) for each in fields(FreezeOptions)})

@@ -30,7 +30,7 @@ from deltaimg.format.config import Config
 from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import HEADER, HEADER_BYTES, VERSION, Kind
 from deltaimg.format.lock import Lock
-from deltaimg.format.manifest import Manifest, Statistics
+from deltaimg.format.manifest import Freezing, Manifest, Statistics
 from deltaimg.kernels import digest_blocks, digest_buffer
 from deltaimg.model import MAX_IMAGE_BYTES, Extent
 from deltaimg.repo.repository import Keys
@@ -76,6 +76,7 @@ DOCUMENTS = [
     ("Deletions", 1, DeletionLocks),
     ("Manifest", 0, Manifest),
     ("Manifest", 1, Statistics),
+    ("Manifest", 2, Freezing),
     ("Annotation", 0, Annotation),
 ]
 MAGICS = {"Record header": record.RECORD_MAGIC, "Trailer": pack.TRAILER_MAGIC, "Parity trailer": parity.TRAILER_MAGIC}
@@ -238,7 +239,9 @@ def tell_type(annotation: Any) -> str:
         return "list of size"
     if get_origin(annotation) is tuple:
         return f"list of {tell_type(get_args(annotation)[0])}"
-    names = {str: "text", int: "integer", float: "number", bool: "boolean", Statistics: "object"}
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return "object"
+    names = {str: "text", int: "integer", float: "number", bool: "boolean"}
     return names[annotation]
 
 

@@ -88,9 +88,17 @@ class LoopFileSystem:
 
 @contextmanager
 def loop_file_system(kind: str, folder: Path, size_bytes: int) -> Iterator[LoopFileSystem]:
-    """Mount a new file system, ext4 or xfs, of `size_bytes` at `folder`, from a file beside it. xfs takes 300 MiB at least."""
+    """Mount a new file system of `size_bytes` at `folder`, from a file beside it.
+
+    Args:
+        kind: ext4; xfs, which takes 300 MiB at least; btrfs, 128 MiB.
+    """
     requires_root()
-    make = {"ext4": ("mkfs.ext4", "-q", "-F", "-m", "0"), "xfs": ("mkfs.xfs", "-q", "-f")}[kind]
+    make = {
+        "ext4": ("mkfs.ext4", "-q", "-F", "-m", "0"),
+        "xfs": ("mkfs.xfs", "-q", "-f"),
+        "btrfs": ("mkfs.btrfs", "-q", "-f"),
+    }[kind]
     if shutil.which(make[0]) is None:
         skip_without(kind, f"there is no {make[0]}")
     made = LoopFileSystem(folder, folder.with_suffix(f".{kind}"))

@@ -10,6 +10,7 @@ from datetime import datetime
 from deltaimg.engine.backup.base import Base, choose_block_bytes
 from deltaimg.engine.backup.new_map import NewMap
 from deltaimg.engine.progress import Progress
+from deltaimg.freeze.freeze import PointInTime
 from deltaimg.image.extents import DATA, Bounds
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
@@ -26,6 +27,8 @@ class BackupRequest:
     options: BackupOptions
     progress: Progress
     clock: Callable[[], datetime]
+    point_in_time: PointInTime | None = None
+    """Of what the source is read; None where it was not to be frozen."""
 
 
 @dataclass(frozen=True, slots=True)

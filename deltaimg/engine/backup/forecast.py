@@ -53,8 +53,13 @@ def forecast_backup(
     options: BackupOptions | None = None,
     *,
     progress: Progress | None = None,
+    is_stopped: bool = False,
 ) -> BackupForecast:
-    """Compare `source` with the newest snapshot of `image`, and with all that is stored; raises as `back_up`."""
+    """Compare `source` with the newest snapshot of `image`, and with all that is stored; raises as `back_up`.
+
+    Args:
+        is_stopped: what writes to it was stopped by the pre-freeze command.
+    """
     options, progress = options or BackupOptions(), progress or NoProgress()
     check_image_name(image)
     check_options(options)
@@ -64,7 +69,7 @@ def forecast_backup(
         with stage(progress, "loading the base"):
             base = open_base(repository, image, progress)
         check_time(base.newest, options, now)
-        check_use(source, options)
+        check_use(source, options, is_stopped=is_stopped)
         check_size(source, base.newest, options, progress)
         check_container(source, base.newest, options)
         request = BackupRequest(repository, source, image, options, progress, lambda: now)

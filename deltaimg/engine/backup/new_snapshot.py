@@ -53,11 +53,11 @@ def write_map(
         count_blocks(size_bytes, context.block_bytes),
     )
     statistics = context.new_map.summarise(runs, base.runs, size_bytes, time.monotonic() - start.clock_s)
-    ended_at = request.clock()
+    ended_at, point = request.clock(), request.point_in_time
     manifest = Manifest(
         id=secrets.token_hex(8),
         image=request.image,
-        time=_choose_time(base.newest, options.taken_at or ended_at),
+        time=_choose_time(base.newest, options.taken_at or (point and point.taken_at) or ended_at),
         base=base.manifest.id if base.manifest else None,
         base_time=base.manifest.time if base.manifest else None,
         size_bytes=size_bytes,
@@ -72,6 +72,7 @@ def write_map(
         is_live=is_live,
         container=container,
         unreadable=source.unreadable,
+        freeze=point.describe() if point else None,
         source=as_text(source.path),
         host=as_text(socket.gethostname()),
         software=options.software,

@@ -39,6 +39,7 @@ from deltaimg.engine.commit import commit_snapshot
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.errors import StoreError
 from deltaimg.format.manifest import SNAPSHOTS, Manifest
+from deltaimg.freeze.freeze import PointInTime
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.leftovers import remove_leftovers
@@ -56,12 +57,17 @@ def back_up(
     *,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    point_in_time: PointInTime | None = None,
 ) -> Manifest:
     """Store `source` as the newest snapshot of `image` and return its manifest.
+
+    Args:
+        point_in_time: of what the source is read, where the image was frozen.
 
     Raises:
         UsageError: a name, a tag or a block size that is not valid. ImageError: the source cannot be read.
         ImageInUse, SourceChanged, SourceShrank: see `source_checks`; nothing was committed.
+        FreezeLost, HookFailed: see `PointInTime.end_reading`; nothing was committed.
         RepositoryLocked: another process works on the image.
         LockLost: another process considered this run dead; nothing was committed.
         StoreError: the repository cannot keep it; nothing was committed.
@@ -74,7 +80,7 @@ def back_up(
         # A name that the store cannot keep is refused now, not at the end.
         repository.objects.make_folder(SNAPSHOTS + image)
         remove_leftovers(repository)
-        request = BackupRequest(repository, source, image, options, progress or NoProgress(), clock)
+        request = BackupRequest(repository, source, image, options, progress or NoProgress(), clock, point_in_time)
         return _run(request, lock, start)
 
 
@@ -83,7 +89,8 @@ def _run(request: BackupRequest, lock: ImageLock, start: RunStart) -> Manifest:
     with stage(progress, "loading the base"):
         base = open_base(repository, request.image, progress)
     check_time(base.newest, options, start.time)
-    is_live = check_use(source, options)
+    is_stopped = request.point_in_time is not None and request.point_in_time.has_stopped_writers
+    is_live = check_use(source, options, is_stopped=is_stopped)
     check_size(source, base.newest, options, progress)
     container = check_container(source, base.newest, options)
     context = make_context(request, base)
@@ -96,6 +103,8 @@ def _run(request: BackupRequest, lock: ImageLock, start: RunStart) -> Manifest:
                 check_size(source, base.newest, options, progress)
             runs = context.new_map.overlay(base.runs, source.size_bytes or 0)
             is_live |= check_unchanged(source, options, _reread_sample(context, runs))
+            if request.point_in_time is not None:
+                request.point_in_time.end_reading()
         with stage(progress, "committing"):
             writer.finish()
             manifest = write_map(context, start, runs, writer.stored_bytes, is_live=is_live, container=container)

@@ -18,12 +18,16 @@ _FIRST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
 SUSPICIOUS_SHRINKAGE = 100
 """A file or device with less than this share of its former size is refused: the path is probably wrong."""
 _SIZE_HINT = "the image was cut short, or --size is of another one"
-_LIVE_HINT = "back up an LVM snapshot or a clone of it, or accept an inconsistent copy with --allow-live"
+_LIVE_HINT = "freeze it with --freeze auto, or accept an inconsistent copy with --allow-live"
 
 
-def check_use(source: ImageSource, options: BackupOptions) -> bool:
-    """Return whether something may write to the source meanwhile; raises ImageInUse where that is not allowed."""
-    writer = source.find_writer()
+def check_use(source: ImageSource, options: BackupOptions, *, is_stopped: bool = False) -> bool:
+    """Return whether something may write to the source meanwhile; raises ImageInUse where that is not allowed.
+
+    Args:
+        is_stopped: what uses it was stopped by the pre-freeze command. Whether it was is seen at the end.
+    """
+    writer = None if is_stopped else source.find_writer()
     if writer is not None and not options.allow_live:
         raise ImageInUse(source.path, f"is {writer}, so no snapshot was made", hint=_LIVE_HINT)
     return writer is not None

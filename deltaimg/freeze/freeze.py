@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Freeze an image for a backup: stop its writers, make a point in time, let them continue, and clean up at the end.
+
+    remove leftovers   of dead processes on the same storage
+    pre-freeze         the command that stops the writers, if there is one
+    hold               a clone or a snapshot, by the method that was asked for, or the first that works (`auto`)
+    post-freeze        the writers continue, as soon as the clone is there; without one, when the image has been read
+    read               by whoever opened the context
+    remove             the clone or snapshot
+
+Always  every step that began is undone, in reverse order, whatever happens.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+
+from deltaimg.errors import DeltaimgError, FreezeFailed, FreezeLost, HookFailed, ImageError, UsageError
+from deltaimg.format.manifest import Freezing
+from deltaimg.freeze.btrfs import BtrfsFreezer
+from deltaimg.freeze.hooks import Hooks
+from deltaimg.freeze.interface import Freezer, FreezeRequest, Held, Unfrozen
+from deltaimg.freeze.lvm import LvmFreezer
+from deltaimg.freeze.reflink import ReflinkFreezer
+from deltaimg.options.freeze import FreezeOptions
+from deltaimg.text import as_text
+
+_FILE_METHODS: tuple[Freezer, ...] = (ReflinkFreezer(), BtrfsFreezer())
+_DEVICE_METHODS: tuple[Freezer, ...] = (LvmFreezer(),)
+METHODS = {each.name: each for each in (*_FILE_METHODS, *_DEVICE_METHODS)}
+"""By name; `auto` tries those for files or for devices in this order."""
+
+Warn = Callable[[str], None]
+
+
+class PointInTime:
+    """An image that is frozen, or read as it is, as long as its context is open."""
+
+    def __init__(self, request: FreezeRequest, held: Held, method: str, reason: str, hooks: Hooks) -> None:
+        """Args: reason: why not a better method, in words; empty if none was wanted."""
+        self._request, self._held, self._hooks = request, held, hooks
+        self.method, self.reason = method, reason
+        self.taken_at: datetime | None = None if method == "none" else datetime.now(UTC)
+        """The moment of which it is; None where the image is read as it is."""
+        self._held_s = 0.0
+        self._used_bytes = 0
+
+    @property
+    def path(self) -> str:
+        """What to open and read."""
+        return self._held.path
+
+    @property
+    def has_stopped_writers(self) -> bool:
+        """Whether the image itself is read, while its writers are stopped by the pre-freeze command."""
+        return self.method == "hook"
+
+    @property
+    def is_of_another_file(self) -> bool:
+        """Whether what is read is another file or device than the image."""
+        return self._held.path != self._request.path
+
+    def end_reading(self) -> None:
+        """Let writers continue, where they still wait; nothing is read after this.
+
+        Raises:
+            FreezeLost: what was read is no point in time. HookFailed: the post-freeze command failed.
+        """
+        self._hooks.thaw()
+        self._used_bytes = self._held.used_bytes
+        if problem := self._held.find_failure():
+            raise FreezeLost(self._request.path, f"{problem}, so no snapshot was made")
+
+    def describe(self) -> Freezing:
+        """Return what a manifest says of it."""
+        return Freezing(
+            method=self.method,
+            reason=as_text(self.reason),
+            frozen_s=round(self._hooks.frozen_s or self._held_s, 4),
+            used_bytes=self._used_bytes,
+        )
+
+    def note_duration(self, held_s: float) -> None:
+        """Note how long it took to make."""
+        self._held_s = held_s
+
+
+@contextmanager
+def freeze_image(
+    path: str, options: FreezeOptions, warn: Warn, *, image: str = "", used_before: tuple[int, ...] = ()
+) -> Iterator[PointInTime]:
+    """Freeze the image at `path` for the time of a context, as `options` say.
+
+    Args:
+        warn: takes what went wrong without stopping the run. image: its name in the repository, for the commands.
+        used_before: how much room snapshots of it took in earlier backups, the newest first.
+
+    Raises:
+        UsageError: the options do not fit together. FreezeFailed: the image cannot be frozen as asked.
+        HookFailed: a command failed. FreezeLost: the point in time was lost while it was read.
+    """
+    methods = _choose_methods(path, options)
+    for each in methods:
+        for name in each.remove_leftovers(path):
+            warn(f"{name} was left by a backup that died, and is removed")
+    hooks = Hooks(options, {"DELTAIMG_IMAGE": image, "DELTAIMG_SOURCE": path})
+    request = FreezeRequest(path, options, used_before)
+    with ExitStack() as stack:
+        try:
+            hooks.freeze()
+            started_s = time.monotonic()
+            point = _hold(request, methods, hooks, stack)
+            point.note_duration(time.monotonic() - started_s if point.is_of_another_file else 0.0)
+            if point.is_of_another_file:
+                hooks.thaw()
+            yield point
+        except BaseException as error:
+            _thaw_after(error, hooks, warn)
+            if isinstance(error, ImageError) and not isinstance(error, FreezeLost | FreezeFailed):
+                # A snapshot that overflows can no longer be read: that is the reason, and the error its consequence.
+                point.end_reading()
+            raise
+        hooks.thaw()
+
+
+def check_freeze_options(options: FreezeOptions) -> None:
+    """Raise UsageError where options do not fit together."""
+    has_hook = options.pre_freeze is not None or options.post_freeze is not None
+    if options.freeze == "none" and has_hook:
+        raise UsageError("--pre-freeze and --post-freeze need --freeze", hint="--freeze hook, or --freeze auto")
+    if options.freeze == "hook" and not has_hook:
+        raise UsageError("--freeze hook needs --pre-freeze, --post-freeze, or both")
+    if options.snapshot_bytes is not None and options.freeze not in ("lvm", "auto"):
+        raise UsageError("--snapshot-size is for --freeze lvm")
+
+
+def _choose_methods(path: str, options: FreezeOptions) -> tuple[Freezer, ...]:
+    """Return the methods to be tried in turn; raises FreezeFailed where the one that was asked for is for something else."""
+    if options.freeze in ("none", "hook"):
+        return ()
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        mode = 0
+    possible = _FILE_METHODS if stat.S_ISREG(mode) else _DEVICE_METHODS if stat.S_ISBLK(mode) else ()
+    if options.freeze == "auto":
+        return possible
+    chosen = METHODS[options.freeze]
+    if mode and chosen not in possible:
+        kind = "a logical volume" if chosen in _DEVICE_METHODS else "an image file"
+        raise FreezeFailed(path, f"is not {kind}, so that --freeze {chosen.name} cannot be used")
+    return (chosen,)
+
+
+def _hold(request: FreezeRequest, methods: tuple[Freezer, ...], hooks: Hooks, stack: ExitStack) -> PointInTime:
+    """Make a point in time by the first method that works."""
+    is_choosing = request.options.freeze == "auto"
+    reasons = []
+    for each in methods:
+        try:
+            held = stack.enter_context(each.hold(request))
+        except FreezeFailed as error:
+            if not is_choosing:
+                raise
+            reasons.append(f"{each.name}: {error.problem}")
+            continue
+        return PointInTime(request, held, each.name, "; ".join(reasons), hooks)
+    method = "hook" if hooks.are_given else "none"
+    if is_choosing and not methods:
+        reasons.append("neither an image file nor a block device")
+    return PointInTime(request, Unfrozen(request.path), method, "; ".join(reasons), hooks)
+
+
+def _thaw_after(error: BaseException, hooks: Hooks, warn: Warn) -> None:
+    """Let writers continue after an error, which counts more than another one that comes of this."""
+    try:
+        hooks.thaw()
+    except HookFailed as failure:
+        if failure is not error:
+            warn(str(failure))
+    except DeltaimgError as failure:
+        warn(str(failure))

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every way to freeze an image promises. `freeze.METHODS` lists them.
+
+A method makes a point in time that nothing writes to, in a moment, and removes it when its context ends. Where the process dies
+before that, the method's next use on the same storage removes what is left; what a living process holds is never touched.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from deltaimg.options.freeze import FreezeOptions
+
+
+class Held(Protocol):
+    """A point in time, as long as its context is open."""
+
+    @property
+    def path(self) -> str:
+        """What to open and read."""
+        ...
+
+    @property
+    def used_bytes(self) -> int:
+        """What it has taken of the storage so far, where that is measured; else 0."""
+        ...
+
+    def find_failure(self) -> str | None:
+        """Return why it is no longer that point in time, in words that follow the image's name; None if it is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeRequest:
+    """What is to be frozen."""
+
+    path: str
+    """The image as the user named it: a regular file or a block device."""
+    options: FreezeOptions
+    used_before: tuple[int, ...] = ()
+    """`used_bytes` of earlier backups of the image, the newest first."""
+
+
+class Freezer(Protocol):
+    """One way to freeze an image. Both methods raise FreezeFailed, whose `problem` says why this way does not work here."""
+
+    @property
+    def name(self) -> str:
+        """As `--freeze` has it."""
+        ...
+
+    def remove_leftovers(self, path: str) -> list[str]:
+        """Remove what dead processes left on the storage of an image; return their names. Nothing, where it cannot be used."""
+        ...
+
+    def hold(self, request: FreezeRequest) -> AbstractContextManager[Held]:
+        """Make a point in time; it is removed at the end of the context."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unfrozen:
+    """The image itself, read as it is."""
+
+    path: str
+    used_bytes: int = 0
+
+    def find_failure(self) -> str | None:
+        """Return None: it never was another point in time than now."""
+        return None
