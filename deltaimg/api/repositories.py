@@ -18,6 +18,7 @@ from deltaimg.errors import RepositoryExists, RepositoryLocked, RepositoryNotFou
 from deltaimg.options.definition import validate
 from deltaimg.options.store import StoreOptions
 from deltaimg.processes import name_own_process
+from deltaimg.repo.creation import create_repository as create_in
 from deltaimg.repo.lock_holder import FoundLock
 from deltaimg.repo.lock_holder import list_locks as find_locks
 from deltaimg.repo.lock_waiting import LockWaiting
@@ -57,7 +58,7 @@ def create_repository(
     share = _plan_share(store, group)
     if folder is not None and (unmounted := find_unmounted(folder)) is not None:
         _log.warning("%s is not mounted: the repository is made on the disk below it", unmounted)
-    repository = Repository.create(
+    repository = create_in(
         store,
         created=datetime.now(UTC),
         software=f"deltaimg {__version__}",
@@ -107,7 +108,7 @@ def list_locks(repository: Repository) -> list[FoundLock]:
 
 
 def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -> FoundLock:
-    """Remove the lock of an image, or one that `list_locks` labels so, and return it.
+    """Remove the lock of an image, or one that `list_locks` labels so, and return it: the first of several.
 
     Args:
         is_forced: also if its holder is alive; that run will notice before it commits, and fail.
@@ -115,14 +116,15 @@ def remove_lock(repository: Repository, name: str, *, is_forced: bool = False) -
     Raises:
         UsageError: there is no such lock. RepositoryLocked: its holder is alive.
     """
-    found = next((each for each in find_locks(repository.objects) if each.label == name), None)
-    if found is None:
+    found = [each for each in find_locks(repository.objects) if each.label == name]
+    if not found:
         raise UsageError(f"there is no lock '{name[:60]}'", hint="'deltaimg unlock' lists what there is")
     if is_forced:
-        remove_found_lock(repository.objects, found)
-    elif remove_stale_locks(repository.objects, [found], repository.lock_waiting):
-        raise RepositoryLocked(f"'{name}'", found.describe(), hint="wait until it is done, or remove it with --force")
-    return found
+        for each in found:
+            remove_found_lock(repository.objects, each)
+    elif held := remove_stale_locks(repository.objects, found, repository.lock_waiting):
+        raise RepositoryLocked(f"'{name}'", held[0].describe(), hint="wait until it is done, or remove it with --force")
+    return found[0]
 
 
 def _open_store(location: str, options: StoreOptions | None, cache_folder: str | None = None) -> Store:

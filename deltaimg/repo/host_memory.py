@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images of a repository had snapshots when this host last looked, so that their disappearance is noticed.
+"""What this host remembers of a repository: which images had snapshots when it last looked, and what its stores do.
 
-A folder that is not mounted, or was moved elsewhere, looks like one whose snapshots were all forgotten, and a prune would
-delete their content. So each host keeps a small file a repository, `$XDG_STATE_HOME/deltaimg/<repository id>.json`, below
-`~/.local/state` where that is not set. Backup, forget, snapshots and check write it. An image is removed from it when
-this host forgets its last snapshot, or is asked to prune nevertheless. A backup that finds none of the earlier snapshots is a
-full one, and notes that they are lost, until they are present again.
+Images are remembered so that their disappearance is noticed. A folder that is not mounted, or was moved elsewhere, looks like
+one whose snapshots were all forgotten, and a prune would delete their content. So each host keeps a small file a repository,
+`$XDG_STATE_HOME/deltaimg/<repository id>.json`, below `~/.local/state` where that is not set. Backup, forget, snapshots and
+check write it. An image is removed from it when this host forgets its last snapshot, or is asked to prune nevertheless. A
+backup that finds none of the earlier snapshots is a full one, and notes that they are lost, until they are present again.
 
 It is best effort: without a home, or where a parent folder does not belong to this user, nothing is remembered.
 """
@@ -29,6 +29,9 @@ from deltaimg.repo.repository import SnapshotRef
 _MAX_BYTES = 1 << 20
 _MAX_IMAGES = 4096
 """The images remembered for one repository, at most."""
+_MAX_STORES = 16
+_TRIAL_LASTS = timedelta(days=30)
+"""A server is replaced by another, or by a newer version."""
 _REFRESH = timedelta(days=1)
 """What is no older than this is not written again."""
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,8 +48,18 @@ class KnownImage(msgspec.Struct, frozen=True):
     """Whether a full backup was made since, because all of them had vanished; until that one is there again."""
 
 
+class KnownStore(msgspec.Struct, frozen=True):
+    """What a trial of a store found out (`store_trial`)."""
+
+    tried: str
+    """When, in the form of a manifest's `time`."""
+    creates_exclusively: bool
+
+
 class _Document(msgspec.Struct):
     images: dict[str, KnownImage] = {}
+    stores: dict[str, KnownStore] = {}
+    """By location, as the user named it: copies of one repository may be on stores that differ."""
 
 
 def find_vanished(repository_id: str, images: Collection[str]) -> dict[str, datetime]:
@@ -56,7 +69,7 @@ def find_vanished(repository_id: str, images: Collection[str]) -> dict[str, date
         images: those that have snapshots.
     """
     with suppress(OSError), _open_folder(makes=False) as folder:
-        known = _read(folder, _file_name(repository_id))
+        known = _read(folder, _file_name(repository_id)).images
         return {
             image: parse_time(each.seen) for image, each in sorted(known.items()) if each.is_lost or image not in images
         }
@@ -69,7 +82,8 @@ def remember(repository_id: str, refs: Iterable[SnapshotRef], now: datetime) -> 
     for ref in refs:
         ids.setdefault(ref.image, []).append(ref.id)
 
-    def note(known: dict[str, KnownImage]) -> None:
+    def note(document: _Document) -> None:
+        known = document.images
         for image, present in ids.items():
             before = known.get(image)
             is_lost = before is not None and before.is_lost and before.newest not in present
@@ -84,9 +98,9 @@ def note_loss(repository_id: str, image: str) -> datetime | None:
     """Note that an image has no snapshot, though this host has not forgotten them; return when it last had one, if ever."""
     found: list[datetime] = []
 
-    def note(known: dict[str, KnownImage]) -> None:
-        if before := known.get(image):
-            known[image] = replace(before, is_lost=True)
+    def note(document: _Document) -> None:
+        if before := document.images.get(image):
+            document.images[image] = replace(before, is_lost=True)
             found.append(parse_time(before.seen))
 
     _change(repository_id, note)
@@ -96,20 +110,38 @@ def note_loss(repository_id: str, image: str) -> datetime | None:
 def forget(repository_id: str, images: Iterable[str]) -> None:
     """Note that images have no snapshots any more, as intended."""
 
-    def drop(known: dict[str, KnownImage]) -> None:
+    def drop(document: _Document) -> None:
         for image in images:
-            known.pop(image, None)
+            document.images.pop(image, None)
 
     _change(repository_id, drop)
 
 
-def _change(repository_id: str, change: Callable[[dict[str, KnownImage]], None]) -> None:
+def recall_trial(repository_id: str, location: str, now: datetime) -> bool | None:
+    """Return whether the store at a location creates exclusively, None if that was not tried lately."""
+    with suppress(OSError), _open_folder(makes=False) as folder:
+        known = _read(folder, _file_name(repository_id)).stores.get(location)
+        if known is not None and abs(now - parse_time(known.tried)) <= _TRIAL_LASTS:
+            return known.creates_exclusively
+    return None
+
+
+def note_trial(repository_id: str, location: str, creates_exclusively: bool, now: datetime) -> None:
+    """Note whether the store at a location creates exclusively."""
+
+    def note(document: _Document) -> None:
+        document.stores[location] = KnownStore(format_time(now), creates_exclusively)
+
+    _change(repository_id, note)
+
+
+def _change(repository_id: str, change: Callable[[_Document], None]) -> None:
     """Change what is remembered of a repository, if anything can be remembered here."""
     with suppress(OSError), _open_folder(makes=True) as folder:
         fcntl.flock(folder, fcntl.LOCK_EX)
         name = _file_name(repository_id)
         known = _read(folder, name)
-        before = dict(known)
+        before = _Document(dict(known.images), dict(known.stores))
         change(known)
         if known != before:
             _write(folder, name, known)
@@ -152,31 +184,35 @@ def _file_name(repository_id: str) -> str:
     return f"{repository_id}.json"
 
 
-def _read(folder: int, name: str) -> dict[str, KnownImage]:
+def _read(folder: int, name: str) -> _Document:
     """Return what the file has; nothing where it is missing, damaged, too large, or none of ours."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError:
-        return {}
+        return _Document()
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_size > _MAX_BYTES:
-            return {}
+            return _Document()
         with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            found = msgspec.json.decode(file.read(_MAX_BYTES), type=_Document).images
-            return {image: each for image, each in found.items() if is_time(each.seen)}
-    return {}
+            found = msgspec.json.decode(file.read(_MAX_BYTES), type=_Document)
+            return _Document(
+                {image: each for image, each in found.images.items() if is_time(each.seen)},
+                {location: each for location, each in found.stores.items() if is_time(each.tried)},
+            )
+    return _Document()
 
 
-def _write(folder: int, name: str, known: dict[str, KnownImage]) -> None:
+def _write(folder: int, name: str, known: _Document) -> None:
     """Replace the file of this name atomically."""
-    newest = sorted(known.items(), key=lambda each: each[1].seen)[-_MAX_IMAGES:]
+    images = sorted(known.images.items(), key=lambda each: each[1].seen)[-_MAX_IMAGES:]
+    stores = sorted(known.stores.items(), key=lambda each: each[1].tried)[-_MAX_STORES:]
     temporary = f".{name}.{secrets.token_hex(4)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600, dir_fd=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(_Document(dict(newest))))
+            file.write(msgspec.json.encode(_Document(dict(images), dict(stores))))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)

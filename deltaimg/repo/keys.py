@@ -14,6 +14,7 @@ from deltaimg.errors import DigestMismatch, Malformed, ObjectTooLarge
 from deltaimg.format.annotation import split_annotation_name
 from deltaimg.format.deletion import LOCKS_SUFFIX
 from deltaimg.format.framing import name_object
+from deltaimg.format.lock import MAINTENANCE_SCOPE, split_claim_name
 from deltaimg.format.manifest import find_name_problem, split_object_name
 from deltaimg.repo.object_kinds import (
     ANNOTATION,
@@ -27,6 +28,7 @@ from deltaimg.repo.object_kinds import (
     MAP,
     PACK,
     PARITY,
+    PROBE,
     RESERVE,
     SIGNATURE,
     VERIFIED,
@@ -36,12 +38,13 @@ from deltaimg.repo.object_kinds import (
 QUARANTINE: Final = "quarantine/"
 
 _PACK_FOLDER = re.compile(r"[0-9a-f]{2}")
-_OWN_LOCK = re.compile(r"\.maintenance|\.(?:reader|alive)-[0-9a-f]{1,32}")
+_OWN_LOCK = re.compile(r"\.(?:reader|alive)-[0-9a-f]{16}")
 _REPEATED = re.compile(r"\.[0-9]{1,3}")
 
 _LONE = {kind.folder: kind for kind in (CONFIG, VERIFIED, RESERVE)}
 _FOLDERS: dict[str, ObjectKind[Any]] = {
-    kind.folder: kind for kind in (PACK, INDEX, SIGNATURE, MAP, PARITY, MANIFEST, ANNOTATION, LOCK, BENCHMARK, DELETION)
+    kind.folder: kind
+    for kind in (PACK, INDEX, SIGNATURE, MAP, PARITY, MANIFEST, ANNOTATION, LOCK, BENCHMARK, PROBE, DELETION)
 }
 
 
@@ -58,7 +61,7 @@ def find_kind(name: str) -> ObjectKind[Any] | None:
     if kind.names is not None:
         return kind if kind.names.fullmatch(rest) else None
     if kind is LOCK:
-        return kind if _OWN_LOCK.fullmatch(rest) or ("/" not in rest and find_name_problem(rest) is None) else None
+        return kind if _OWN_LOCK.fullmatch(rest) or _is_claim(name) else None
     parts = split_object_name(name) or split_annotation_name(name)
     return kind if parts is not None and find_name_problem(parts[0]) is None else None
 
@@ -69,6 +72,16 @@ def expect_kind(name: str) -> ObjectKind[Any]:
     if kind is None:
         raise Malformed(name, 0, "is not named as an object of a repository is")
     return kind
+
+
+def _is_claim(name: str) -> bool:
+    parts = split_claim_name(name)
+    return parts is not None and _is_scope(parts[0])
+
+
+def _is_scope(name: str) -> bool:
+    """Return whether a lock can be of this: an image, or all that images share."""
+    return name == MAINTENANCE_SCOPE or find_name_problem(name) is None
 
 
 def _find_quarantined(name: str) -> ObjectKind[Any] | None:
@@ -88,6 +101,8 @@ def has_folder(name: str) -> bool:
         return False
     if kind is PACK:
         return not rest or _PACK_FOLDER.fullmatch(rest) is not None
+    if kind is LOCK:
+        return not rest or ("/" not in rest and _is_scope(rest))
     if kind in (MANIFEST, ANNOTATION):
         return not rest or ("/" not in rest and find_name_problem(rest) is None)
     return not rest

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from deltaimg.processes import is_named_dead, is_of_here
 from deltaimg.repo.lock_holder import FoundLock, list_locks
 from deltaimg.repo.lock_watch import remove_stale_locks
-from deltaimg.repo.object_kinds import BENCHMARKS
+from deltaimg.repo.object_kinds import BENCHMARKS, PROBES
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Unfinished
 
@@ -66,17 +66,18 @@ def remove_all_leftovers(repository: Repository, now: datetime) -> int:
 
     Locks of those that left something are watched for a sign of life. What belongs to no lock is deleted after `MAX_AGE`.
     """
-    for sample in list(repository.objects.list(BENCHMARKS)):
-        repository.objects.delete(sample.name)
-    found = list(repository.objects.list_unfinished())
-    if not found:
+    for folder in (BENCHMARKS, PROBES):
+        for found in list(repository.objects.list(folder)):
+            repository.objects.delete(found.name)
+    unfinished = list(repository.objects.list_unfinished())
+    if not unfinished:
         return 0
-    locks, writers = list_locks(repository.objects), {each.writer for each in found}
+    locks, writers = list_locks(repository.objects), {each.writer for each in unfinished}
     concerned = [each for each in locks if each.holder in writers]
     others = [each for each in locks if each.holder not in writers]
     held = remove_stale_locks(repository.objects, concerned, repository.lock_waiting)
     known = _Writers.of([*others, *held], concerned)
-    return _remove(repository, found, known, (now - MAX_AGE).timestamp())
+    return _remove(repository, unfinished, known, (now - MAX_AGE).timestamp())
 
 
 def _remove(repository: Repository, found: list[Unfinished], writers: _Writers, oldest_s: float) -> int:

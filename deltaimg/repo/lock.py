@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Locks: two runs do not change the same thing at a time, and nothing is deleted that another run still reads.
 
-    locks/<image>           one at a time: backup, forget, flatten and pin of an image
-    locks/.maintenance      one at a time: prune, repair, parity
-    locks/.reader-<token>   any number: restore, verify, cat. Only the last step of a prune waits for it
+    locks/<image>/<claim>        one at a time: backup, forget, flatten and pin of an image
+    locks/.maintenance/<claim>   one at a time: prune, repair, parity
+    locks/.reader-<token>        any number: restore, verify, cat. Only the last step of a prune waits for it
 
-A lock whose process is dead is removed by the next run that needs it: see `lock_watch`.
+A run that wants a lock puts a claim, under a name of its own, and lists the claims. It holds the lock if it finds no other: of
+two that do so at once, the one that lists last finds both. If it finds others, the run whose claim is first by name waits a
+moment for them to be withdrawn; all others withdraw theirs and wait for their turn. A claim whose process is dead is removed by
+the next run that needs the lock: see `lock_watch`.
 
+Always  two runs hold a lock at once only if the store leaves out of a listing what was put before the listing began.
+        Neither exclusive creation nor clocks that agree are needed: a claim's time decides only who waits.
 Always  a lock that was removed stays removed: its holder never writes it again, and `check` raises LockLost.
-        That is how a host that was frozen, while others considered it dead, is kept from committing what it can no longer be
         So a host that was frozen, and considered dead meanwhile, does not commit what may be incomplete.
 """
 
@@ -19,6 +23,7 @@ import threading
 from abc import ABC, abstractmethod
 from contextlib import ExitStack, suppress
 from datetime import datetime
+from functools import partial
 from typing import Self
 
 import msgspec
@@ -27,7 +32,6 @@ from deltaimg.errors import (
     DeltaimgError,
     IntegrityError,
     LockLost,
-    NotAnObject,
     ObjectExists,
     ObjectNotFound,
     OutOfResources,
@@ -36,16 +40,30 @@ from deltaimg.errors import (
     SnapshotError,
     StoreError,
 )
-from deltaimg.format.lock import HEARTBEATS, LOCKS, MAINTENANCE_LOCK, READER_LOCKS, Lock, build_lock
-from deltaimg.repo.lock_holder import FoundLock, describe_process, held_tokens, read_lock
+from deltaimg.format.lock import (
+    HEARTBEATS,
+    MAINTENANCE_SCOPE,
+    READER_LOCKS,
+    TOKEN_DIGITS,
+    Lock,
+    build_lock,
+    name_claim,
+    name_claims,
+)
+from deltaimg.format.manifest import format_time
+from deltaimg.repo.lock_holder import FoundLock, describe_process, held_tokens, list_locks, read_lock
 from deltaimg.repo.lock_waiting import POLL_S, RENEW_S
 from deltaimg.repo.lock_watch import HolderWatch, Verdict, remove_lock
 from deltaimg.repo.repository import Repository
-from deltaimg.store.retry import retry
+from deltaimg.repo.store_trial import try_store
+from deltaimg.store.retry import Backoff, retry
 from deltaimg.threads import start_thread
 
-_RELEASE_TRIES = 3
-_MAX_REMOVALS = 10
+_RELEASE = Backoff(tries=3, first_s=0.0)
+_MAX_CLAIMS = 20
+_YIELD_S = 0.5
+"""How often the first of several claims looks whether the others have been withdrawn."""
+_YIELDS = 6
 _PERHAPS_LOST = (SnapshotError, IntegrityError, ObjectNotFound, ObjectExists, ReachabilityUnknown)
 """Errors that a run may get once others have considered it dead."""
 
@@ -53,19 +71,26 @@ _PERHAPS_LOST = (SnapshotError, IntegrityError, ObjectNotFound, ObjectExists, Re
 class HeldLock(ABC):
     """A lock object and its heartbeat; a context manager. Use one of its kinds below."""
 
-    def __init__(self, repository: Repository, name: str, what: str, purpose: str, now: datetime) -> None:
+    def __init__(self, repository: Repository, what: str, purpose: str, now: datetime) -> None:
         """Args: what: the thing that is locked, for messages. purpose: shown to those who find the lock."""
-        self.token = secrets.token_hex(8)
         self._objects, self._waiting = repository.objects, repository.lock_waiting
-        self._name, self._what = name, what
-        self._lock = describe_process(self.token, purpose, now)
-        self._data = build_lock(self._lock)
+        self._what, self._purpose, self._now = what, purpose, now
         self._ended = threading.Event()
         self._heart: threading.Thread | None = None
         self._has_beaten = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Choose a token, and with it a name, that were never used."""
+        self.token = secrets.token_hex(TOKEN_DIGITS // 2)
+        self._lock = describe_process(self.token, self._purpose, self._now)
+        self._name = self._choose_name()
+
+    @abstractmethod
+    def _choose_name(self) -> str:
+        """Return the name in the store of this lock."""
 
     def __enter__(self) -> Self:
-        held_tokens.add(self.token)
         try:
             if self._take():
                 self._start_heart()
@@ -110,6 +135,10 @@ class HeldLock(ABC):
     def _take(self) -> bool:
         """Write the lock; return whether it is there."""
 
+    def _put(self) -> None:
+        held_tokens.add(self.token)
+        self._objects.put_bytes(self._name, [build_lock(self._lock)])
+
     def _start_heart(self) -> None:
         try:
             self._heart = start_thread(self._beat, "deltaimg-heartbeat")
@@ -140,47 +169,93 @@ class HeldLock(ABC):
         if self._heart is not None:
             self._heart.join()
             self._heart = None
-        with suppress(StoreError):
-            retry(lambda: self._objects.delete_exactly(self._name, self._data), _RELEASE_TRIES)
-        if self._has_beaten:
+        self._withdraw()
+
+    def _withdraw(self) -> None:
+        names = (self._name, HEARTBEATS + self.token) if self._has_beaten else (self._name,)
+        for name in names:
             with suppress(StoreError):
-                self._objects.delete(HEARTBEATS + self.token)
+                retry(partial(self._objects.delete, name), _RELEASE)
         held_tokens.discard(self.token)
 
 
 class ExclusiveLock(HeldLock):
     """Held by one at a time. Waits for another holder as long as the repository's `lock_waiting` says."""
 
-    def _take(self) -> bool:
-        with ExitStack() as shown:
-            return self._take_in_turn(shown)
+    def __init__(self, repository: Repository, scope: str, what: str, purpose: str, now: datetime) -> None:
+        """Args: scope: the image, or what else is locked."""
+        self._repository, self._scope = repository, scope
+        super().__init__(repository, what, purpose, now)
 
-    def _take_in_turn(self, shown: ExitStack) -> bool:
-        """Write the lock once no other run holds it. Args: shown: shows which run this one waits for."""
+    def _choose_name(self) -> str:
+        return name_claim(self._scope, format_time(self._now), self.token)
+
+    def _take(self) -> bool:
+        try_store(self._repository)
         watch = HolderWatch(self._objects, self._waiting)
-        waited_s, shown_token, removals = 0.0, "", 0
-        while removals < _MAX_REMOVALS:
-            with suppress(ObjectExists, NotAnObject):
-                self._objects.put_bytes(self._name, [self._data])
+        waited_s = 0.0
+        for _ in range(_MAX_CLAIMS):
+            if self._claim():
                 return True
-            found = read_lock(self._objects, self._name)
-            if found is not None and found.error is not None and not found.is_damaged:
-                raise found.error  # The store fails or refuses, or a newer deltaimg holds it.
-            verdict = watch.look(found) if found else Verdict.GONE
-            if found is None or verdict is Verdict.GONE:
-                removals += 1
-                if found is not None:
-                    remove_lock(self._objects, found)
-                continue
-            if verdict is Verdict.HELD and waited_s >= self._waiting.wait_s:
-                raise RepositoryLocked(self._what, found.describe(), hint=_advise(found))
-            if shown_token != found.token:
-                shown_token = found.token
+            with ExitStack() as shown:
+                waited_s = self._wait_for_others(watch, waited_s, shown)
+            self._begin()
+        raise RepositoryLocked(self._what, "several processes in turn")
+
+    def _claim(self) -> bool:
+        """Put a claim; return whether it is the only one. If it is not, it is withdrawn."""
+        self._put()
+        for _ in range(_YIELDS):
+            names = [found.name for found in self._objects.list(name_claims(self._scope))]
+            if names != [self._name]:
+                names = [each.name for each in self._list_claims()]
+            if names == [self._name]:
+                return True
+            if self._name not in names[:1]:
+                break
+            self._waiting.sleep(_YIELD_S)
+        self._withdraw()
+        return False
+
+    def _list_claims(self) -> list[FoundLock]:
+        """Return all claims, the first first, without those of processes that are certainly dead, which are removed."""
+        claims = list_locks(self._objects, self._scope)
+        is_shared = self._objects.properties.is_shared
+        for each in claims:
+            if each.is_dead and not is_shared:
+                remove_lock(self._objects, each)
+        return [each for each in claims if is_shared or not each.is_dead]
+
+    def _wait_for_others(self, watch: HolderWatch, waited_s: float, shown: ExitStack) -> float:
+        """Wait until there is no claim of a living run; return how long this run has waited in all, in seconds.
+
+        Args:
+            waited_s: how long it has waited before. shown: shows which run it waits for.
+        """
+        shown_token = ""
+        while True:
+            looked = [(each, self._look(watch, each)) for each in self._list_claims()]
+            left = [each for each, verdict in looked if verdict is not Verdict.GONE]
+            if not left:
+                return waited_s
+            held = next((each for each, verdict in looked if verdict is Verdict.HELD), None)
+            if held is not None and waited_s >= self._waiting.wait_s:
+                raise RepositoryLocked(self._what, held.describe(), hint=_advise(held))
+            if shown_token != left[0].token:
+                shown_token = left[0].token
                 shown.close()
-                shown.enter_context(self._waiting.show(f"waiting for {found.describe()}"))
+                shown.enter_context(self._waiting.show(f"waiting for {left[0].describe()}"))
             self._waiting.sleep(POLL_S)
             waited_s += POLL_S
-        raise RepositoryLocked(self._what, "several processes in turn")
+
+    def _look(self, watch: HolderWatch, found: FoundLock) -> Verdict:
+        """Check the signs of life of a claim's run once, and remove the claim of one that is dead."""
+        if found.error is not None and not found.is_damaged:
+            raise found.error  # The store fails or refuses, or a newer deltaimg holds it.
+        verdict = watch.look(found)
+        if verdict is Verdict.GONE:
+            remove_lock(self._objects, found)
+        return verdict
 
 
 def _advise(found: FoundLock) -> str:
@@ -193,14 +268,14 @@ class ImageLock(ExclusiveLock):
     """Held while the snapshots of an image are added to, removed or changed."""
 
     def __init__(self, repository: Repository, image: str, purpose: str, now: datetime) -> None:
-        super().__init__(repository, LOCKS + image, f"image '{image}'", purpose, now)
+        super().__init__(repository, image, f"image '{image}'", purpose, now)
 
 
 class MaintenanceLock(ExclusiveLock):
     """Held by the one run that moves or removes what all images share."""
 
     def __init__(self, repository: Repository, purpose: str, now: datetime) -> None:
-        super().__init__(repository, MAINTENANCE_LOCK, "the repository", purpose, now)
+        super().__init__(repository, MAINTENANCE_SCOPE, "the repository", purpose, now)
 
     def _check_at_end(self) -> None:
         with suppress(StoreError):  # Nothing is known about the lock, and the work is complete.
@@ -214,9 +289,11 @@ class ReaderLock(HeldLock):
     """
 
     def __init__(self, repository: Repository, purpose: str, now: datetime) -> None:
-        super().__init__(repository, "", purpose, purpose, now)
-        self._name = READER_LOCKS + self.token
+        super().__init__(repository, purpose, purpose, now)
         self._is_taken = False
+
+    def _choose_name(self) -> str:
+        return READER_LOCKS + self.token
 
     def check(self) -> None:
         """Raise LockLost if there was a lock, and another process has removed it: to be called before damage is reported."""
@@ -225,7 +302,7 @@ class ReaderLock(HeldLock):
 
     def _take(self) -> bool:
         with suppress(StoreError):
-            self._objects.put_bytes(self._name, [self._data])
+            self._put()
             self._is_taken = True
         return self._is_taken
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from deltaimg.errors import DeltaimgError, IntegrityError, NotAnObject, ObjectNotFound, StoreError, UnsupportedFormat
-from deltaimg.format.framing import digest_bytes
 from deltaimg.format.limits import MAX_LOCK_BYTES
-from deltaimg.format.lock import HEARTBEATS, LOCKS, READER_LOCKS, Lock, parse_lock
+from deltaimg.format.lock import HEARTBEATS, LOCKS, TOKEN_DIGITS, Lock, name_claims, parse_lock, split_claim_name
 from deltaimg.format.manifest import format_time
 from deltaimg.processes import Place, find_place, is_dead, name_process, read_own_start
 from deltaimg.repo.objects import Objects
@@ -39,16 +38,13 @@ class FoundLock:
     @property
     def label(self) -> str:
         """The lock's name for people: that of the image, where it is one's."""
-        return self.name.removeprefix(LOCKS)
+        claim = split_claim_name(self.name)
+        return claim[0] if claim else self.name.removeprefix(LOCKS)
 
     @property
     def token(self) -> str:
-        """Identifies the lock among all that ever had its name."""
-        if self.lock is not None:
-            return self.lock.token
-        if self.name.startswith(READER_LOCKS):
-            return self.name.removeprefix(READER_LOCKS)
-        return f"unreadable-{digest_bytes(self.data).hex()}"
+        """Identifies the lock among all that ever were."""
+        return self.name[-TOKEN_DIGITS:]
 
     @property
     def is_damaged(self) -> bool:
@@ -99,17 +95,11 @@ def read_lock(objects: Objects, name: str) -> FoundLock | None:
         return FoundLock(name, data, None, error)
 
 
-def list_locks(objects: Objects) -> list[FoundLock]:
-    """Return all locks, damaged ones included, heartbeats left out."""
-    return _read_all(objects, _list_names(objects))
-
-
-def list_lone_heartbeats(objects: Objects) -> list[str]:
-    """Return the tokens of heartbeats that belong to no lock which can be read."""
-    names = _list_names(objects)
-    known = {each.token for each in _read_all(objects, names) if each.lock is not None}
-    beating = [name.removeprefix(HEARTBEATS) for name in names if name.startswith(HEARTBEATS)]
-    return [token for token in beating if token not in known]
+def list_locks(objects: Objects, scope: str = "") -> list[FoundLock]:
+    """Return all locks, or the claims to the one of `scope`, the first first; damaged ones included, heartbeats left out."""
+    names = [found.name for found in objects.list(name_claims(scope) if scope else LOCKS)]
+    found = [read_lock(objects, name) for name in names if not name.startswith(HEARTBEATS)]
+    return [each for each in found if each is not None]
 
 
 def read_heartbeat(objects: Objects, token: str) -> bytes:
@@ -117,15 +107,6 @@ def read_heartbeat(objects: Objects, token: str) -> bytes:
     with suppress(StoreError, IntegrityError):
         return objects.get_range(HEARTBEATS + token, 0, MAX_LOCK_BYTES)
     return b""
-
-
-def _list_names(objects: Objects) -> list[str]:
-    return [found.name for found in objects.list(LOCKS)]
-
-
-def _read_all(objects: Objects, names: list[str]) -> list[FoundLock]:
-    found = [read_lock(objects, name) for name in names if not name.startswith(HEARTBEATS)]
-    return [each for each in found if each is not None]
 
 
 def describe_process(token: str, purpose: str, now: datetime) -> Lock:

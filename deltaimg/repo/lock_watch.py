@@ -13,10 +13,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
 
-from deltaimg.errors import StoreError
-from deltaimg.format.limits import MAX_LOCK_BYTES
 from deltaimg.format.lock import HEARTBEATS
-from deltaimg.repo.lock_holder import FoundLock, list_lone_heartbeats, read_heartbeat, read_lock
+from deltaimg.repo.lock_holder import FoundLock, read_heartbeat, read_lock
 from deltaimg.repo.lock_waiting import POLL_S, RENEW_S, LockWaiting
 from deltaimg.repo.objects import Objects
 
@@ -33,7 +31,7 @@ class Verdict(Enum):
 
 @dataclass(slots=True)
 class _Watched:
-    signs: object
+    signs: bytes
     still_s: float = 0.0
     has_moved: bool = False
 
@@ -53,7 +51,7 @@ class HolderWatch:
         can_be_gone = found.is_dead or found.is_damaged or (found.lock is not None and not found.is_local)
         if not can_be_gone or patience_s <= 0:
             return Verdict.HELD
-        signs = self._read_signs(found)
+        signs = read_heartbeat(self._objects, found.token)
         watched = self._watched.setdefault(found.token, _Watched(signs, -POLL_S))
         watched.still_s += POLL_S
         if signs != watched.signs:
@@ -62,14 +60,6 @@ class HolderWatch:
         if watched.still_s >= patience_s:
             return Verdict.GONE
         return Verdict.HELD if watched.has_moved else Verdict.UNDECIDED
-
-    def _read_signs(self, found: FoundLock) -> object:
-        """Return what changes while the holder of a lock is alive."""
-        if found.lock is not None:
-            return read_heartbeat(self._objects, found.token)
-        # Its token is unknown: any heartbeat without a lock may belong to it.
-        beating = list_lone_heartbeats(self._objects)
-        return found.data, [(token, read_heartbeat(self._objects, token)) for token in beating]
 
 
 def remove_stale_locks(objects: Objects, locks: list[FoundLock], waiting: LockWaiting) -> list[FoundLock]:
@@ -94,15 +84,11 @@ def _watch_all(objects: Objects, locks: list[FoundLock], waiting: LockWaiting, s
         if undecided:
             waiting.sleep(POLL_S)
             found = [read_lock(objects, each.name) for each in undecided]
-            undecided = [now for now, was in zip(found, undecided, strict=True) if now and now.token == was.token]
+            undecided = [each for each in found if each is not None]
     return held
 
 
-def remove_lock(objects: Objects, found: FoundLock) -> bool:
-    """Remove exactly this lock, and its heartbeat; return whether it was there. Its holder will notice before it commits."""
-    if isinstance(found.error, StoreError) or len(found.data) > MAX_LOCK_BYTES:
-        objects.delete(found.name)  # Its bytes are not known.
-        return True
-    is_removed = objects.delete_exactly(found.name, found.data)
+def remove_lock(objects: Objects, found: FoundLock) -> None:
+    """Remove exactly this lock, whose name no other ever has, and its heartbeat. Its holder will notice before it commits."""
+    objects.delete(found.name)
     objects.delete(HEARTBEATS + found.token)
-    return is_removed

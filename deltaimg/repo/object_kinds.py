@@ -38,6 +38,7 @@ from deltaimg.format.verified import build_verified, parse_verified
 
 RESERVE_NAME: Final = "reserve"
 BENCHMARKS: Final = "benchmark/"
+PROBES: Final = "probes/"
 VERIFIED_NAME: Final = VERIFIED_OBJECT
 
 Content = TypeVar("Content")
@@ -126,3 +127,5 @@ DELETION_LOCKS: Final = ObjectKind(
 )
 BENCHMARK: Final = ObjectKind(BENCHMARKS, None, MAX_PACK_BYTES, _parse_bytes, _build_bytes, _TOKEN)
 """What `deltaimg benchmark` writes, reads and removes."""
+PROBE: Final = ObjectKind(PROBES, None, 64, _parse_bytes, _build_bytes, _TOKEN)
+"""What `store_trial` stores and removes, to find out what a store does."""

@@ -15,10 +15,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
-from deltaimg.errors import IntegrityError, ObjectNotFound, ObjectTooLarge, StoreFull
+from deltaimg.errors import IntegrityError, ObjectExists, ObjectNotFound, ObjectTooLarge, StoreError, StoreFull
 from deltaimg.format.framing import HEADER_BYTES, SALT_BYTES, Kind, name_object, parse_header, salt_object
 from deltaimg.memory import check_room
 from deltaimg.model import MIB
@@ -60,6 +61,8 @@ class Objects:
         """What listings met that is not deltaimg's, and what it is, such as `a file`; a thousand at most."""
         self.spends_reserve = False
         """Whether the reserve is given up when the store is full: while something is done that frees room."""
+        self.creates_exclusively = store.properties.creates_exclusively
+        """As of the store, or as `store_trial` has found out; None until then."""
         self._layout = repository_layout(self._note_foreign)
 
     @property
@@ -167,6 +170,8 @@ class Objects:
 
     def put_bytes(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         """Store an object that was built already; otherwise as `put`."""
+        if self.creates_exclusively is False and not expect_kind(name).is_named_by_digest and self._is_there(name):
+            raise ObjectExists(name)
         return self._give_out(self.store.put, name, parts, confirm)
 
     def replace_bytes(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
@@ -196,9 +201,9 @@ class Objects:
         # On a file system that writes beside what it has, even that takes room.
         self._find_room(lambda: self.store.delete(name))
 
-    def delete_exactly(self, name: str, data: bytes) -> bool:
-        """Remove an object if it has these bytes, durably; return whether it had."""
-        return self.store.delete_exactly(name, data)
+    def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
+        """Remove objects, durably, in any order; return the error of each that could not be removed."""
+        return self.store.delete_many(names)
 
     def make_folder(self, name: str) -> None:
         """Make sure that objects can be put into a folder; raises NameNotKept if they cannot."""
@@ -240,15 +245,19 @@ class Objects:
         """Do something that takes room, using the reserve if the store is full; raises StoreFull."""
         try:
             return act()
-        except StoreFull as error:
+        except StoreFull:
             if not self.spends_reserve:
                 raise
-            try:
-                self.store.get_range(RESERVE_NAME, 0, 1)
-            except ObjectNotFound:
-                raise error from None
+            if not self._is_there(RESERVE_NAME):
+                raise
             self.store.delete(RESERVE_NAME)
             return act()
+
+    def _is_there(self, name: str) -> bool:
+        with suppress(ObjectNotFound):
+            self.store.get_range(name, 0, 1)
+            return True
+        return False
 
     def _note_foreign(self, name: str, what: str) -> None:
         if not self.foreign:

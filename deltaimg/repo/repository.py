@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,13 +15,11 @@ from msgspec.structs import replace
 
 from deltaimg.errors import (
     NotAnObject,
-    ObjectExists,
     ObjectNotFound,
-    RepositoryExists,
     RepositoryNotFound,
 )
-from deltaimg.format.config import CONFIG_NAME, Config, build_config, parse_config
-from deltaimg.format.manifest import SNAPSHOTS, Manifest, format_time, parse_time, split_object_name
+from deltaimg.format.config import CONFIG_NAME, Config, parse_config
+from deltaimg.format.manifest import SNAPSHOTS, Manifest, parse_time, split_object_name
 from deltaimg.format.map import MAPS
 from deltaimg.format.pack import PACKS
 from deltaimg.format.signature import SIGNATURES
@@ -104,40 +102,6 @@ class Repository:
         self.objects.close()
 
     @classmethod
-    def create(
-        cls,
-        store: Store,
-        *,
-        created: datetime,
-        software: str,
-        like: Config | None = None,
-        prepare: Callable[[], None] = lambda: None,
-    ) -> Repository:
-        """Make a repository in an empty store; raises RepositoryExists when there is anything in it.
-
-        Args:
-            like: of a repository in whose family the new one is to be: what is stored in either is valid in the other.
-            prepare: called once the store is known to be empty, before anything is put into it.
-        """
-        for name in _list_content(store):
-            if name == CONFIG_NAME:
-                raise RepositoryExists(store.location, "there is a repository already")
-            raise RepositoryExists(store.location, f"the folder is not empty: it has '{name}'")
-        config = Config(
-            repository_id=secrets.token_hex(16),
-            created=format_time(created),
-            digest_key=secrets.token_hex(32) if like is None else like.digest_key,
-            software=software,
-            family=None if like is None else like.family_id,
-        )
-        prepare()
-        try:
-            store.put(CONFIG_NAME, [build_config(config)])
-        except ObjectExists as error:
-            raise RepositoryExists(store.location, "there is a repository already") from error
-        return cls(store, config)
-
-    @classmethod
     def open(cls, store: Store) -> Repository:
         """Open the repository in `store`; raises RepositoryNotFound when it holds none."""
         try:
@@ -145,7 +109,7 @@ class Repository:
         except NotAnObject:
             raise
         except ObjectNotFound as error:
-            problem = "is not a repository: it has no 'config'" if any(_list_content(store)) else None
+            problem = "is not a repository: it has no 'config'" if any(list_content(store)) else None
             raise RepositoryNotFound(store.location, problem) from error
         return cls(store, parse_config(data, f"{store.location}/{CONFIG_NAME}"))
 
@@ -223,8 +187,11 @@ class Repository:
         return self.objects.put(MANIFEST, manifest.object_name, manifest, confirm)
 
 
-def _list_content(store: Store) -> Iterator[str]:
-    """Yield the objects of a repository in a store, `config` first, then what else there is in it."""
+def list_content(store: Store) -> Iterator[str]:
+    """Yield what there is in a store: the objects of a repository, `config` first, then what is not deltaimg's.
+
+    What file systems and file managers put into every folder is left out.
+    """
     foreign: list[str] = []
     names = [found.name for found in store.list("", repository_layout(lambda name, _what: foreign.append(name)))]
     yield from sorted(names, key=lambda name: name != CONFIG_NAME)

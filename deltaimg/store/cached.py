@@ -61,7 +61,3 @@ class CachedStore(WrappedStore):
         for name in names:
             self._cache.remove(name)
         return self.inner.delete_many(names)
-
-    def delete_exactly(self, name: str, data: bytes) -> bool:
-        self._cache.remove(name)
-        return self.inner.delete_exactly(name, data)

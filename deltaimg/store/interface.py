@@ -140,10 +140,6 @@ class Store(Protocol):
         """
         ...
 
-    def delete_exactly(self, name: str, data: bytes) -> bool:
-        """Remove an object if it has these bytes, durably; return whether it had. One that took its name meanwhile stays."""
-        ...
-
     def make_folder(self, name: str) -> None:
         """Make sure that objects can be put into a folder, where the store has folders; raises NameNotKept if it cannot."""
         ...

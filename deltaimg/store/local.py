@@ -99,14 +99,6 @@ class LocalStore:
     def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
         return delete_each(self, names)
 
-    def delete_exactly(self, name: str, data: bytes) -> bool:
-        path = self._path_of(name)
-        with suppress(ObjectNotFound), self._translated(name):
-            if self._port.read(path, 0, self._stat(name, path).st_size) != data:
-                return False
-            return self._files.delete_exactly(path, data)
-        return False
-
     def make_folder(self, name: str) -> None:
         with self._writing(name):
             self._folders.make(self._path_of(name))

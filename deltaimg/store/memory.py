@@ -81,10 +81,6 @@ class MemoryStore:
     def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
         return delete_each(self, names)
 
-    def delete_exactly(self, name: str, data: bytes) -> bool:
-        with self._put_lock:
-            return self.objects.get(name) == data and self.objects.pop(name) == data
-
     def delete(self, name: str) -> None:
         self.objects.pop(check_object_name(name), None)
 

@@ -83,10 +83,6 @@ class ObjectFiles:
         with suppress(FileNotFoundError):
             self._remove_if(path, lambda aside: os.path.samestat(self._port.stat(aside), moved))
 
-    def delete_exactly(self, path: str, data: bytes) -> bool:
-        """Remove a file if it holds this, durably; return whether it did."""
-        return self._remove_if(path, lambda aside: self._port.read(aside, 0, len(data) + 1) == data)
-
     def _remove_if(self, path: str, is_wanted: Callable[[str], bool]) -> bool:
         """Remove the file that is found under a name if it is the one that is wanted, durably; return whether it was.
 

@@ -75,9 +75,3 @@ class ObservedStore(WrappedStore):
         failed = self.inner.delete_many(names)
         self.end(Call("delete"))
         return failed
-
-    def delete_exactly(self, name: str, data: bytes) -> bool:
-        self.begin(Call("delete"))
-        was_same = self.inner.delete_exactly(name, data)
-        self.end(Call("delete"))
-        return was_same

@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deltaimg.errors import (
     IntegrityError,
@@ -70,7 +70,7 @@ class PlannedStore:
 
     @property
     def properties(self) -> StoreProperties:
-        return self._inner.properties
+        return replace(self._inner.properties, creates_exclusively=True)
 
     def close(self) -> None:
         """Forget the changes. The store below stays open."""
@@ -115,12 +115,6 @@ class PlannedStore:
 
     def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
         return delete_each(self, names)
-
-    def delete_exactly(self, name: str, data: bytes) -> bool:
-        is_same = self._has(name) and self.get(name) == data
-        if is_same:
-            self.delete(name)
-        return is_same
 
     def make_folder(self, name: str) -> None:
         check_object_name(name)

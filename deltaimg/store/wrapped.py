@@ -61,9 +61,6 @@ class WrappedStore:
     def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
         return self.inner.delete_many(names)
 
-    def delete_exactly(self, name: str, data: bytes) -> bool:
-        return self.inner.delete_exactly(name, data)
-
     def make_folder(self, name: str) -> None:
         self.inner.make_folder(name)
 

@@ -48,7 +48,7 @@ def test_too_little_memory_is_one_error_that_says_what_helps(backups: Backups, t
         if run.code and arguments[0] == "backup" and mib >= 160:
             assert ": there is not enough memory" in run.err
             assert "--match-memory 16M --delta-memory 16M --threads 1" in run.err
-    assert not list((backups.repo / "locks").iterdir())
+    assert not list((backups.repo / "locks").glob("*/*"))
     assert mib > 120 or run.code == OutOfResources.exit_code
 
 
@@ -91,7 +91,7 @@ def test_a_limit_of_threads_is_lived_with_or_named(backups: Backups, tmp_path: P
             if threads == 1 and arguments[0] == "backup":
                 assert done.returncode == OutOfResources.exit_code, done.stderr
                 assert "ulimit -u" in done.stderr
-                assert not list((backups.repo / "locks").iterdir())
+                assert not list((backups.repo / "locks").glob("*/*"))
             else:
                 assert done.returncode == 0, done.stderr
     succeed("verify", "a", "-q", repo=backups.repo)

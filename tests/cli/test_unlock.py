@@ -11,6 +11,7 @@ import pytest
 from deltaimg.format.lock import build_lock
 from deltaimg.repo.lock_holder import describe_process
 from tests.support.clock import START
+from tests.support.locks import claim_of
 from tests.support.program import fail, succeed
 
 
@@ -22,8 +23,8 @@ def repo(tmp_path: Path) -> Path:
 
 def leave_lock(repo: Path, name: str, **changes: object) -> Path:
     lock = msgspec.structs.replace(describe_process("f00d", "backup of /dev/vg0/vm1", START), **changes)
-    path = repo / "locks" / name
-    path.parent.mkdir(exist_ok=True)
+    path = repo / claim_of(name)
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.write_bytes(build_lock(lock))
     return path
 

@@ -25,6 +25,7 @@ from deltaimg.repo.reserve import RESERVE_BYTES, make_reserve, spending_reserve
 from deltaimg.store.file_port import FilePort
 from deltaimg.store.local import LocalStore
 from tests.support.images import SyntheticImage, make_incompressible_image
+from tests.support.locks import claim_of
 from tests.support.repositories import Warnings, assert_restores, back_up_image, make_repository
 
 KEEP_ONE = Policy(last=1)
@@ -123,7 +124,7 @@ def test_the_reserve_is_given_up_once_and_made_again(tmp_path: Path) -> None:
         assert not (folder / RESERVE_NAME).exists()
         full.objects.replace_bytes("verified", [bytes(1_047_000)])
         with pytest.raises(StoreFull):
-            full.objects.put_bytes("locks/vm1", [bytes(4000)])
+            full.objects.put_bytes(claim_of("vm1"), [bytes(4000)])
         full.objects.replace_bytes("verified", [bytes(1000)])
     assert (folder / RESERVE_NAME).stat().st_size == RESERVE_BYTES // 2  # the whole would pass the quota
     quota.max_bytes *= 2

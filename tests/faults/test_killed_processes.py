@@ -73,7 +73,8 @@ class Victims:
             return True
         # Half of the kills wait until the lock shows that the program has started, which takes most of its time.
         if self.chance.random() < 0.5:
-            while process.poll() is None and not any((self.repo / "locks").glob("[!.]*" if verb != "prune" else ".m*")):
+            folder = self.repo / "locks" / ("vm1" if verb != "prune" else ".maintenance")
+            while process.poll() is None and not any(folder.glob("*")):
                 time.sleep(0.0005)
             time.sleep(self.chance.random() ** 2 * self.longest_s[verb] / 2)
         else:

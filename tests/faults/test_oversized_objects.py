@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Backups
+from tests.support.locks import claim_of
 from tests.support.program import Run, environment, succeed
 
 SIZE_BYTES = 1 << 41
@@ -44,7 +45,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Backups:
     succeed("backup", image, "--image", "vm1", "--no-cache", repo=repo)
     succeed("parity", "add", repo=repo)
     succeed("verify", repo=repo)
-    (repo / "locks" / "vm1").touch()
+    (repo / claim_of("vm1")).touch()
     return Backups(repo, image, content, content)
 
 

@@ -94,7 +94,7 @@ def test_no_power_cut_costs_a_committed_snapshot(
     assert explorer.tally.tried > 10
 
 
-FOLDERS = ["index", "locks", "maps", "packs", "signatures", "snapshots", "snapshots/vm1"]
+FOLDERS = ["index", "locks", "locks/vm1", "maps", "packs", "signatures", "snapshots", "snapshots/vm1"]
 
 
 def test_a_folder_left_by_a_process_that_died_is_made_durable_before_it_is_used(seed: int) -> None:

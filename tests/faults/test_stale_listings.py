@@ -119,7 +119,7 @@ def test_a_snapshot_that_goes_while_it_is_listed_is_left_out(use: Use) -> None:
 def test_flattening_all_passes_over_a_snapshot_that_goes_before_its_turn() -> None:
     past, ref = make_past()
     later = past.list_snapshots()[2]
-    hooked = HookedStore(past.objects.store, "put locks/vm1", partial(forget_and_prune, past, later))
+    hooked = HookedStore(past.objects.store, "put locks/vm1/", partial(forget_and_prune, past, later))
     results = flatten(Repository(hooked, past.config), options=FlattenOptions(max_depth=1))
     assert len(results) == 3
     assert ref.id in {each.manifest.id for each in results}

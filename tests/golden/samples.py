@@ -261,7 +261,10 @@ PARITIES = {
 
 SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     "config": {"plain": ("config", CONFIG)},
-    "lock": {"backup": ("locks/vm1", LOCK), "heartbeat": ("locks/.alive-0123456789abcdef", HEARTBEAT)},
+    "lock": {
+        "backup": ("locks/vm1/20261123T020304.000005Z-0123456789abcdef", LOCK),
+        "heartbeat": ("locks/.alive-0123456789abcdef", HEARTBEAT),
+    },
     "deletion": {
         "packs-and-maps": (DELETION.object_name, DELETION),
         "of-all-kinds": (OF_ALL_KINDS.object_name, OF_ALL_KINDS),

@@ -25,6 +25,7 @@ from deltaimg.repo.repository import Repository, SnapshotRef
 from tests.property.test_repository import RepositoryMachine
 from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
+from tests.support.locks import remove_claims
 from tests.support.retention import PausedSource, keep_only, list_manifests
 
 
@@ -59,7 +60,8 @@ class PrunedRepositoryMachine(RepositoryMachine):
         except DeltaimgError as met:
             if met is not error:
                 raise
-        self.repository.objects.store.delete("locks/.maintenance")  # its owner, this process, lives on
+        # Its owner, this process, lives on.
+        remove_claims(self.repository.objects.store, ".maintenance")
         self.check_contents()
 
     @precondition(lambda self: self.taken)

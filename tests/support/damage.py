@@ -24,6 +24,7 @@ from deltaimg.store.interface import always
 from deltaimg.store.local import LocalStore
 from tests.support.clock import FixedClock
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
+from tests.support.locks import claim_of
 from tests.support.repositories import assert_same_bytes, back_up_image, make_repository
 
 KINDS = ("packs", "index", "signatures", "maps", "snapshots", "annotations", "deletions", "verified", "locks")
@@ -53,7 +54,7 @@ def _build(folder: Path, seed: int) -> tuple[dict[str, bytes], SyntheticImage]:
     for number in (1, 2):
         put_deletion(repository, Deletion(id=f"{number:016x}", created="x", packs=(f"{number:064x}",)), always)
     for name in ("vm1", "vm2"):
-        repository.objects.store.put(f"locks/{name}", [b"not a lock"])
+        repository.objects.store.put(claim_of(name), [b"not a lock"])
     return content, image
 
 

@@ -7,8 +7,6 @@ import os
 import socket
 from pathlib import Path
 
-from deltaimg.format.manifest import find_name_problem
-
 FILE_NAMES = [
     b".nfs000000000012ab00000001",
     b".DS_Store",
@@ -36,11 +34,7 @@ def strew(repo: Path) -> set[bytes]:
 
 def _strew_folder(folder: bytes) -> set[bytes]:
     left = set()
-    # Where image names are file names, one that an image can have is a lock that nobody can read.
-    is_locks = os.path.basename(folder) == b"locks"
     for name in FILE_NAMES:
-        if is_locks and find_name_problem(os.fsdecode(name)) is None:
-            continue
         left.add(path := os.path.join(folder, name))
         Path(os.fsdecode(path)).write_bytes(b"not ours")
     for name in FOLDER_NAMES:

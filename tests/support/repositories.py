@@ -12,6 +12,7 @@ from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.restore.run import RestoreResult, restore
 from deltaimg.format.manifest import Manifest
 from deltaimg.options.backup import BackupOptions
+from deltaimg.repo.creation import create_repository
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store
@@ -42,7 +43,7 @@ class Warnings:
 
 def make_repository(store: Store | None = None) -> Repository:
     """Return a new repository, in memory unless `store` says otherwise."""
-    return Repository.create(store or MemoryStore(), created=START, software="tests")
+    return create_repository(store or MemoryStore(), created=START, software="tests")
 
 
 def back_up_image(

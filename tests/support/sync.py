@@ -13,6 +13,7 @@ from deltaimg.engine.sync.request import SyncRequest, SyncResult
 from deltaimg.engine.sync.run import sync
 from deltaimg.options.keep import Policy
 from deltaimg.options.sync import SyncOptions
+from deltaimg.repo.creation import create_repository
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store
 from deltaimg.store.memory import MemoryStore
@@ -23,7 +24,7 @@ from tests.support.repositories import Warnings, assert_restores, back_up_image,
 
 def make_like(other: Repository, store: Store | None = None) -> Repository:
     """Return a new repository of the same family."""
-    return Repository.create(store or MemoryStore("second"), created=START, software="tests", like=other.config)
+    return create_repository(store or MemoryStore("second"), created=START, software="tests", like=other.config)
 
 
 @dataclass(slots=True)

@@ -72,7 +72,3 @@ class WrappedStore(ABC):
 
     def make_folder(self, name: str) -> None:
         self.inner.make_folder(name)
-
-    def delete_exactly(self, name: str, data: bytes) -> bool:
-        with self.around(f"delete_exactly {name}"):
-            return self.inner.delete_exactly(name, data)

@@ -82,12 +82,9 @@ def list_for_deletion(repository: Repository, lock: MaintenanceLock, plan: Prune
 
 
 def find_held(repository: Repository, lists: Iterable[PendingDeletion], waiting: LockWaiting) -> list[FoundLock]:
-    """Return the locks that `lists` wait for and that are held; those of dead processes are removed.
-
-    A lock that cannot be read may be one that was recorded while it was readable.
-    """
+    """Return the locks that `lists` wait for and that are held; those of dead processes are removed."""
     awaited = {token for each in lists for token in each.waits_for or ()}
-    found = [each for each in list_locks(repository.objects) if each.token in awaited or each.lock is None]
+    found = [each for each in list_locks(repository.objects) if each.token in awaited]
     return remove_stale_locks(repository.objects, found, waiting) if awaited else []
 
 
@@ -129,10 +126,8 @@ def list_waiting(repository: Repository) -> list[Waiting]:
 
 
 def _is_awaited(pending: PendingDeletion, held: list[FoundLock]) -> bool:
-    """Return whether a list waits for one of these locks; one that cannot be read may wait for any."""
-    if not pending.waits_for:
-        return False
-    return any(each.lock is None or each.token in pending.waits_for for each in held)
+    """Return whether a list waits for one of these locks."""
+    return any(each.token in (pending.waits_for or ()) for each in held)
 
 
 def _load_sound(repository: Repository, lock: MaintenanceLock, progress: Progress) -> list[PendingDeletion]:

@@ -159,17 +159,6 @@ async def remove(link: Link, path: bytes) -> None:
         await sync_folder(link, posixpath.dirname(path))
 
 
-async def move_aside(link: Link, path: bytes, aside: bytes) -> bool:
-    """Rename a file to a name of our own; return whether there was one. Raises SFTPError."""
-    if link.attempt and await _is_there(link, aside):
-        return True
-    try:
-        await link.ask(link.client.posix_rename(path, aside))
-    except MISSING:
-        return False
-    return True
-
-
 async def remove_all(link: Link, paths: Sequence[bytes]) -> list[asyncssh.SFTPError | None]:
     """Do as `remove` with many files, many at once; return the error of each that could not be removed."""
     limit = asyncio.Semaphore(_REMOVED_AT_ONCE)

@@ -115,24 +115,6 @@ class SftpStore:
             failed |= {name: translate(self.location, name, error) for name, error in found if error is not None}
         return failed
 
-    def delete_exactly(self, name: str, data: bytes) -> bool:
-        path = self._path_of(name)
-        aside = self._choose_temporary(path)
-        with suppress(ObjectNotFound), self._translated(name):
-            if self._read(name, path, len(data)) != data:
-                return False
-            # Another file may have taken the name meanwhile: whatever has it is renamed first, then compared, and renamed back.
-            if not self._session.run(name, lambda link: publish.move_aside(link, path, aside)):
-                return False
-            is_same = self._read(name, aside, len(data)) == data
-            if not is_same:
-                claims: set[bytes] = set()
-                with suppress(FileExistsError):
-                    self._session.run(name, lambda link: publish.link_or_rename(link, aside, path, claims))
-            self._session.run(name, lambda link: publish.remove(link, aside))
-            return is_same
-        return False
-
     def make_folder(self, name: str) -> None:
         path = self._path_of(name)
         with self._writing(name, 0):

@@ -18,6 +18,7 @@ from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.faults import FaultyStore
 from tests.support.history import History, forget_ids, make_history
+from tests.support.locks import remove_claims
 from tests.support.retention import HookedStore
 
 
@@ -160,7 +161,7 @@ def test_whoever_lost_the_lock_meanwhile_is_told_and_changes_nothing(others: Oth
     set_pin(history.repository, ref, "before", clock=FixedClock())
 
     def overtake() -> None:
-        store.delete("locks/vm1")
+        remove_claims(store)
         others(history, ref)
 
     hooked = Repository(HookedStore(store, call, overtake), history.repository.config)

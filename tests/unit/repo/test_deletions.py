@@ -19,6 +19,7 @@ from deltaimg.store.interface import always
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START
 from tests.support.images import make_incompressible_image
+from tests.support.locks import remove_claims
 from tests.support.repositories import Warnings, assert_restores, back_up_image, make_repository
 from tests.support.retention import HookedStore, keep_only
 
@@ -127,7 +128,7 @@ def test_a_prune_that_loses_its_lock_while_its_list_appears_takes_the_list_back(
         def put(self, name: str, parts, confirm=always) -> int:  # type: ignore[no-untyped-def]
             size = super().put(name, parts, confirm)
             if name.startswith("deletions/"):
-                store.delete("locks/.maintenance")
+                remove_claims(store, ".maintenance")
             return size
 
     with pytest.raises(LockLost):

@@ -8,6 +8,7 @@ import pytest
 
 from deltaimg.errors import FamilyConflict
 from deltaimg.format.config import Config
+from deltaimg.repo.creation import create_repository
 from deltaimg.repo.family import is_same_family
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
@@ -17,7 +18,7 @@ from tests.support.repositories import assert_restores, back_up_image, make_repo
 
 
 def make_like(other: Repository) -> Repository:
-    return Repository.create(MemoryStore("second"), created=START, software="tests", like=other.config)
+    return create_repository(MemoryStore("second"), created=START, software="tests", like=other.config)
 
 
 def change(repository: Repository, **fields: object) -> Repository:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from deltaimg.errors import LockLost
-from deltaimg.format.lock import HEARTBEATS, LOCKS, build_lock
+from deltaimg.format.lock import HEARTBEATS, build_lock
 from deltaimg.processes import name_own_process
 from deltaimg.repo.leftovers import MAX_AGE, remove_all_leftovers, remove_leftovers
 from deltaimg.repo.lock_holder import FoundLock, describe_process
@@ -25,6 +25,7 @@ from deltaimg.repo.repository import Repository
 from deltaimg.store.file_port import FilePort
 from deltaimg.store.local import LocalStore
 from tests.support.components import requires_program, requires_root
+from tests.support.locks import claim_of, list_claims, remove_claims
 from tests.support.repositories import make_repository
 
 NOW = datetime.now(UTC)
@@ -90,10 +91,10 @@ def test_what_may_be_alive_elsewhere_stays_for_an_hour(repository: Repository, w
 def test_what_a_host_left_stays_as_long_as_a_lock_of_that_host_stands(repository: Repository) -> None:
     here = describe_process("0123456789abcdef", "backup", NOW)
     lock = msgspec.structs.replace(here, host="elsewhere", pid=5, process_start=6)
-    repository.objects.store.put(f"{LOCKS}vm1", [build_lock(lock)])
+    repository.objects.store.put(claim_of("vm1"), [build_lock(lock)])
     left = leave(repository, FoundLock("", b"", msgspec.structs.replace(lock, pid=7)).holder, age=10 * MAX_AGE)
     assert remove_all_leftovers(repository, NOW) == 0
-    repository.objects.store.delete(f"{LOCKS}vm1")
+    remove_claims(repository.objects.store)
     assert remove_all_leftovers(repository, NOW) == 10
     assert not left.exists()
 
@@ -103,7 +104,7 @@ def test_what_a_host_that_died_left_goes_with_its_lock(repository: Repository, i
     """The lock is watched; its holder shows a sign of life, or the lock and what it left are removed at once."""
     here = describe_process("0123456789abcdef", "backup", NOW)
     lock = msgspec.structs.replace(here, host="elsewhere", pid=5, process_start=6)
-    repository.objects.store.put(f"{LOCKS}vm1", [build_lock(lock)])
+    repository.objects.store.put(claim_of("vm1"), [build_lock(lock)])
     left = leave(repository, FoundLock("", b"", lock).holder)
     beats = 0
 
@@ -116,7 +117,7 @@ def test_what_a_host_that_died_left_goes_with_its_lock(repository: Repository, i
     repository.lock_waiting = LockWaiting(patience_s=10, sleep=sleep)
     assert remove_all_leftovers(repository, NOW) == (0 if is_alive else 10)
     assert left.exists() is is_alive
-    assert any(each.name == f"{LOCKS}vm1" for each in repository.objects.store.list(LOCKS)) is is_alive
+    assert bool(list_claims(repository.objects.store)) is is_alive
     assert beats > 0
 
 
@@ -156,6 +157,7 @@ from deltaimg.processes import name_own_process
 from deltaimg.store.file_port import FilePort
 from deltaimg.store.file_port import FilePort
 from deltaimg.store.local import LocalStore
+from tests.support.locks import claim_of, list_claims, remove_claims
 
 class Slow(FilePort):
     def sync(self, descriptor):

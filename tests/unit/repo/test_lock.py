@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -33,10 +34,13 @@ from deltaimg.store.memory import MemoryStore
 from tests.golden.forge import forge_from
 from tests.support.clock import START
 from tests.support.faults import FaultyStore
+from tests.support.locks import TOKEN, claim_of, remove_claims
 from tests.support.repositories import make_repository
 from tests.support.retention import HookedStore
 
-NAME = "locks/vm1"
+LATER = START + timedelta(seconds=1)
+NAME = claim_of("vm1")
+"""Of a lock that is older than those of the tests' runs."""
 
 
 class Naps:
@@ -73,7 +77,7 @@ def show_in(told: list[str]) -> Callable[[str], AbstractContextManager[None]]:
 
 def found(name: str = NAME, **changes: object) -> FoundLock:
     """Return a lock of this process, changed so."""
-    lock = msgspec.structs.replace(describe_process("f00d", "backup of a.raw", START), **changes)
+    lock = msgspec.structs.replace(describe_process(name[-16:], "backup of a.raw", START), **changes)
     return FoundLock(name, build_lock(lock), lock)
 
 
@@ -92,6 +96,18 @@ def names(repository: Repository) -> list[str]:
     return [each.name for each in repository.objects.store.list("locks/")]
 
 
+@pytest.fixture
+def alive() -> Iterator[None]:
+    """Have a lock of `found` be one that this process holds."""
+    held_tokens.add(TOKEN)
+    yield
+    held_tokens.discard(TOKEN)
+
+
+def labels(repository: Repository) -> list[str]:
+    return [each.label for each in list_locks(repository.objects)]
+
+
 def beat_of(repository: Repository, holder: FoundLock, renewals: int) -> None:
     assert holder.lock is not None
     beat = msgspec.structs.replace(holder.lock, renewals=renewals)
@@ -102,8 +118,9 @@ def test_a_lock_is_there_while_it_is_held_and_no_longer() -> None:
     repository = make_repository()
     with ImageLock(repository, "vm1", "backup of a.raw", START) as lock:
         lock.check()
-        assert names(repository) == [NAME]
-        assert list_locks(repository.objects)[0].token == lock.token
+        assert len(names(repository)) == 1
+        (shown,) = list_locks(repository.objects)
+        assert (shown.label, shown.token) == ("vm1", lock.token)
     assert names(repository) == []
 
 
@@ -154,7 +171,8 @@ def test_a_lock_of_another_host_boot_or_container_is_removed_once_it_was_seen_st
     put(repository, found(**change, pid=2**22 + 1))
     with take(repository, naps):
         assert naps.seconds >= 10
-        assert names(repository) == [NAME]
+        assert NAME not in names(repository)
+        assert labels(repository) == ["vm1"]
 
 
 def test_a_lock_of_elsewhere_with_a_heartbeat_is_held_from_its_first_beat() -> None:
@@ -182,25 +200,25 @@ def test_the_twin_of_a_copied_machine_is_watched_where_it_may_reach_the_store() 
     with pytest.raises(RepositoryLocked), take(repository, naps, patience_s=90):
         pass
     with take(repository, Naps(), patience_s=90):
-        assert names(repository) == [NAME]
+        assert NAME not in names(repository)
+        assert labels(repository) == ["vm1"]
 
 
 def test_a_lock_that_this_process_failed_to_remove_is_left_behind_not_held() -> None:
     """A program that lives on after such a failure could never lock the image again."""
     store = MemoryStore()
     repository = make_repository(store)
-    calls = ("delete_exactly", "delete ")
 
     class NeverDeletes(HookedStore):
         def around(self, call: str):  # type: ignore[no-untyped-def]
-            if call.startswith(calls):
+            if call.startswith("delete "):
                 raise StoreUnavailable("locks/vm1", "gone")
             return super().around(call)
 
     broken = Repository(NeverDeletes(store, "never", lambda: None), repository.config)
     with ImageLock(broken, "vm1", "x", START) as lock:
         pass
-    assert names(repository) == [NAME], "the release failed"
+    assert labels(repository) == ["vm1"], "the release failed"
     assert lock.token not in held_tokens
     assert list_locks(repository.objects)[0].is_dead
     with take(repository) as again:
@@ -209,7 +227,7 @@ def test_a_lock_that_this_process_failed_to_remove_is_left_behind_not_held() -> 
 
 def test_watching_many_locks_takes_no_longer_than_watching_one() -> None:
     repository, naps = make_repository(), Naps()
-    locks = [found(f"locks/vm{number}", host="other", token=f"{number}") for number in range(5)]
+    locks = [found(claim_of(f"vm{number}", f"{number:016x}"), host="other") for number in range(5)]
     for lock in locks:
         put(repository, lock)
     assert remove_stale_locks(repository.objects, locks, LockWaiting(patience_s=6.0, sleep=naps)) == []
@@ -232,13 +250,13 @@ def test_a_run_waits_for_a_living_holder_as_long_as_it_was_asked_to() -> None:
     with ImageLock(repository, "vm1", "backup of a.raw", START) as first:
         repository.lock_waiting = LockWaiting(wait_s=20, sleep=naps, show=show_in(told))
         with pytest.raises(RepositoryLocked, match=r"backup of a\.raw"):
-            ImageLock(repository, "vm1", "x", START).__enter__()
+            ImageLock(repository, "vm1", "x", LATER).__enter__()
         assert naps.seconds == 20
         assert told[1:] == ["done"]
         assert "waiting for process" in told[0]
         assert "backup of a.raw" in told[0]
         naps.acts[len(naps.slept) + 4] = first.release
-        with ImageLock(repository, "vm1", "x", START) as second:
+        with ImageLock(repository, "vm1", "x", LATER) as second:
             second.check()
     assert naps.seconds == 28
 
@@ -272,7 +290,7 @@ def test_a_lock_that_was_removed_stays_removed_and_its_holder_is_told(monkeypatc
     monkeypatch.setattr(lock_module, "RENEW_S", 0.01)
     repository = make_repository()
     with ImageLock(repository, "vm1", "x", START) as lock:
-        assert remove_lock(repository.objects, list_locks(repository.objects)[0])
+        remove_lock(repository.objects, list_locks(repository.objects)[0])
         with pytest.raises(LockLost, match=r"image 'vm1': another process considered this run dead"):
             lock.check()
         with take(repository) as other:
@@ -300,7 +318,7 @@ def test_releasing_a_lost_lock_leaves_the_new_holders_alone() -> None:
 def test_a_damaged_lock_is_lost() -> None:
     repository = make_repository()
     with take(repository) as lock:
-        repository.objects.store.replace(NAME, [b"torn"])
+        repository.objects.store.replace(names(repository)[0], [b"torn"])
         with pytest.raises(LockLost):
             lock.check()
 
@@ -318,8 +336,8 @@ def test_a_heart_that_cannot_be_started_leaves_no_lock(monkeypatch: pytest.Monke
     def fail(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", fail)
     repository = make_repository()
+    monkeypatch.setattr(threading.Thread, "start", fail)
     with pytest.raises(OutOfResources, match="renewing the lock of image 'vm1'"):
         take(repository).__enter__()
     assert names(repository) == []
@@ -353,7 +371,7 @@ def test_a_damaged_lock_is_that_of_an_unknown_holder_watched_and_then_removed(ho
 def test_a_damaged_lock_whose_holder_beats_is_held(how: str) -> None:
     store = MemoryStore()
     repository, naps = make_repository(store), Naps()
-    holder = found(token="00112233445566ff", pid=2**22 + 1)
+    holder = found(pid=2**22 + 1)
     store.objects[NAME] = DAMAGE[how](holder.data)
     beat_of(repository, holder, 1)
     naps.acts[2] = lambda: beat_of(repository, holder, 2)
@@ -363,24 +381,22 @@ def test_a_damaged_lock_whose_holder_beats_is_held(how: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link"])
-def test_what_stands_in_the_place_of_a_lock_is_shown_and_taken_for_an_unknown_holder(tmp_path, kind: str) -> None:
+def test_what_stands_in_the_place_of_locks_is_an_error_of_the_store(tmp_path, kind: str) -> None:
     repository = make_repository(LocalStore(str(tmp_path / "repo")))
-    path = tmp_path / "repo" / NAME
-    path.parent.mkdir()
+    path = tmp_path / "repo" / "locks" / "vm1"
     if kind == "folder":
-        path.mkdir()
+        (tmp_path / "repo" / NAME).mkdir(parents=True)
     elif kind == "pipe":
         os.mkfifo(path)
     else:
         path.symlink_to("nowhere")
-    with pytest.raises(RepositoryLocked, match="an unknown process"):
-        take(repository, patience_s=0).__enter__()
     if kind == "folder":
-        with pytest.raises(StoreError, match="locks/vm1"):
-            take(repository).__enter__()
+        assert list_locks(repository.objects) == []
+        with take(repository) as lock:
+            lock.check()
         return
-    with take(repository) as lock:
-        lock.check()
+    with pytest.raises(StoreError, match="locks/vm1"):
+        take(repository).__enter__()
 
 
 def test_a_damaged_lock_is_waited_for_beside_others_that_are_read() -> None:
@@ -388,7 +404,7 @@ def test_a_damaged_lock_is_waited_for_beside_others_that_are_read() -> None:
     store = MemoryStore()
     repository, naps = make_repository(store), Naps()
     store.objects[NAME] = b"torn"
-    other = found("locks/vm2", token="0" * 16)
+    other = found(claim_of("vm2", "0" * 16))
     put(repository, other)
     for number in range(1, 20):
         naps.acts[number] = lambda number=number: beat_of(repository, other, number)
@@ -407,44 +423,65 @@ def test_files_that_others_leave_in_the_folder_are_no_locks() -> None:
 # -- two at once -------------------------------------------------------------------------------------------------------
 
 
-def test_of_two_that_remove_a_stale_lock_the_second_leaves_the_lock_of_the_first_alone() -> None:
-    """It had found the stale lock, and removed whatever had its name by then."""
+def test_of_two_that_remove_a_stale_lock_one_gets_it_and_keeps_it() -> None:
+    """The second had found the stale lock, and removed whatever had its name by then: no two locks have one name."""
     store = MemoryStore()
     repository = make_repository(store)
-    stale = found(pid=2**22 + 1)
-    put(repository, stale)
-    winner = take(repository)
-    slow = Repository(HookedStore(store, "delete_exactly", winner.__enter__), repository.config)
-    with pytest.raises(RepositoryLocked, match=r"backup of b\.raw"):
-        take(slow).__enter__()
-    winner.check()
-    winner.release()
+    put(repository, found(pid=2**22 + 1))
+    met: list[object] = []
+
+    def come_between() -> None:
+        with pytest.raises(RepositoryLocked, match=r"backup of b\.raw") as caught:
+            take(repository).__enter__()
+        met.append(caught.value)
+
+    slow = Repository(HookedStore(store, f"delete {NAME}", come_between), repository.config)
+    with take(slow) as lock:
+        lock.check()
+        assert labels(repository) == ["vm1"]
+    assert met
+    assert names(repository) == []
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_store_deletes_no_lock_that_took_the_name_meanwhile(tmp_path, moment: str) -> None:
-    store = LocalStore(str(tmp_path))
-    store.put(NAME, [b"stale"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_two_that_claim_before_either_looks_the_first_by_name_gets_the_lock(is_first: bool, alive: None) -> None:
+    store = MemoryStore()
+    repository = make_repository(store)
+    others = found(claim_of("vm1") if is_first else claim_of("vm1").replace("2025", "2099"))
+    naps = Naps()
+    # The other claim appears while this run lists, and is withdrawn while this run waits, if it does.
+    naps.acts[2] = lambda: store.delete(others.name)
+    hooked = Repository(HookedStore(store, "list locks/vm1/", lambda: put(repository, others)), repository.config)
+    lock = take(hooked, naps)
+    if is_first:
+        with pytest.raises(RepositoryLocked, match=r"backup of a\.raw"):
+            lock.__enter__()
+        assert names(repository) == [others.name]
+        assert not naps.slept
+    else:
+        with lock:
+            lock.check()
+            assert naps.seconds == 1
 
-    def another_comes() -> None:
-        store.delete(NAME)
-        store.put(NAME, [b"another's"])
 
-    port = store._port
-    real = port.rename
+def test_a_holder_whose_clock_is_ahead_is_waited_for_a_moment_and_keeps_its_lock(alive: None) -> None:
+    store = MemoryStore()
+    repository, naps = make_repository(store), Naps()
+    holder = found(claim_of("vm1").replace("2025", "2099"))
+    put(repository, holder)
+    with pytest.raises(RepositoryLocked, match=r"backup of a\.raw"):
+        take(repository, naps).__enter__()
+    assert naps.seconds == 3
+    assert names(repository) == [holder.name]
 
-    def rename(source: str, target: str) -> None:
-        if moment == "before":
-            another_comes()
-        real(source, target)
-        if moment == "after":
-            store.put(NAME, [b"another's"])
 
-    port.rename = rename  # type: ignore[method-assign]
-    is_deleted = store.delete_exactly(NAME, b"stale")
-    assert is_deleted == (moment == "after")
-    assert store.get(NAME) == b"another's"
-    assert not list(store.list_unfinished())
+def test_a_claim_that_goes_before_it_is_listed_is_made_again() -> None:
+    """Whoever slept in between was considered dead, and its claim removed."""
+    store = MemoryStore()
+    repository = make_repository(store)
+    hooked = HookedStore(store, "list locks/vm1/", lambda: remove_claims(store))
+    with take(Repository(hooked, repository.config)) as lock:
+        lock.check()
 
 
 def test_of_many_that_lock_at_once_one_wins(tmp_path) -> None:
@@ -492,4 +529,5 @@ def test_a_lock_of_a_newer_version_is_not_removed() -> None:
     with pytest.raises(UnsupportedFormat, match="version 9"):
         take(repository, naps).__enter__()
     assert not naps.slept
-    assert remove_lock(store, list_locks(store)[0]), "unlock --force can"
+    remove_lock(store, list_locks(store)[0])
+    assert not list_locks(store), "unlock --force can"

@@ -103,7 +103,6 @@ def test_what_was_deleted_replaced_or_moved_is_forgotten(stores: Stores) -> None
     for act in (
         lambda name: stores.store.delete(name),
         lambda name: stores.store.delete_many([name]),
-        lambda name: stores.store.delete_exactly(name, b""),
         lambda name: stores.store.move(name, "quarantine/" + name),
         lambda name: stores.store.replace(name, [b"other"]),
     ):

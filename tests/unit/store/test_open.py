@@ -12,7 +12,7 @@ from deltaimg.errors import StoreFull, StoreUnavailable, UsageError
 from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
 from deltaimg.store.open import SCHEMES, open_store
-from deltaimg.store.retry import retry
+from deltaimg.store.retry import Backoff, retry
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ class Failing:
 
 def test_what_may_succeed_the_next_time_is_tried_again() -> None:
     assert retry(Failing(1, StoreUnavailable("x", "gone"))) == 2
-    assert retry(Failing(2, StoreUnavailable("x", "gone")), tries=3) == 3
+    assert retry(Failing(2, StoreUnavailable("x", "gone")), Backoff(tries=3, first_s=0)) == 3
 
 
 @pytest.mark.parametrize(("error", "calls"), [(StoreUnavailable("x", "gone"), 2), (StoreFull("x", "full"), 1)])

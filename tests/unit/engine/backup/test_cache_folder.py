@@ -15,7 +15,7 @@ from deltaimg.api.cache import clean_cache, find_cache_folder, is_leftover, list
 from deltaimg.engine.backup.cache_folder import CacheFolder
 from deltaimg.engine.backup.delta_sources.content_cache import ContentCache
 from deltaimg.errors import CacheError
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.creation import create_repository
 from deltaimg.store.local import LocalStore
 from tests.support.clock import START
 from tests.support.images import edit_at_random, make_mixed_image
@@ -71,7 +71,7 @@ def test_temporaries_of_dead_runs_go_and_those_of_live_ones_and_foreign_files_st
 
 
 def test_backups_of_several_images_keep_to_one_bound_and_are_listed_by_name(tmp_path: Path) -> None:
-    repository = Repository.create(LocalStore(str(tmp_path / "repo")), created=START, software="test")
+    repository = create_repository(LocalStore(str(tmp_path / "repo")), created=START, software="test")
     folder, budget = tmp_path / "cache", 600_000
     for name in ("a", "b", "c"):
         image = make_mixed_image(2 << 20, seed=ord(name))
@@ -89,7 +89,7 @@ def test_backups_of_several_images_keep_to_one_bound_and_are_listed_by_name(tmp_
     assert not any(is_leftover(each) for each in found)
     (tmp_path / "repo").rename(tmp_path / "moved")
     assert all(is_leftover(each) for each in found)
-    Repository.create(LocalStore(str(tmp_path / "repo")), created=START, software="test")
+    create_repository(LocalStore(str(tmp_path / "repo")), created=START, software="test")
     assert all(is_leftover(each) for each in found), "another repository is there now"
     assert clean_cache(str(folder), found) == sum(each.anchor_bytes + each.content_bytes for each in found) > 0
     assert list(folder.iterdir()) == []

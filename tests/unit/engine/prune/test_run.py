@@ -24,6 +24,7 @@ from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
 from tests.support.images import PAGE, SyntheticImage, make_incompressible_image
+from tests.support.locks import remove_claims
 from tests.support.repositories import assert_restores, back_up_image, count_stored_bytes, make_repository
 from tests.support.retention import HookedStore, PausedSource, keep_only, list_manifests
 
@@ -245,7 +246,7 @@ def test_a_prune_that_lost_its_lock_deletes_nothing() -> None:
     packs = names(repository, "packs/")
 
     def steal() -> None:
-        repository.objects.store.delete("locks/.maintenance")
+        remove_claims(repository.objects.store, ".maintenance")
 
     hooked = Repository(HookedStore(repository.objects.store, "put index/", steal), repository.config)
     with pytest.raises(LockLost):
@@ -288,7 +289,7 @@ def test_a_backup_may_commit_what_was_listed_for_deletion_while_it_ran() -> None
     late = back_up_paused(repository, second, "c", lambda: found.append(prune_now(repository)))
     assert late.statistics.referenced_bytes == SIZE
     assert found[0].freed_bytes == 0
-    assert [lock.name for lock in found[0].waiting[0].locks] == ["locks/c"]
+    assert [lock.label for lock in found[0].waiting[0].locks] == ["c"]
     contents = {kept.id: bytes(first.content), late.id: bytes(second.content)}
     check_all(repository, contents)
     prune_now(repository)

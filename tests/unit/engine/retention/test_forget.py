@@ -19,6 +19,7 @@ from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
 from tests.support.history import History, assert_snapshots_restore, forget_ids, make_history
+from tests.support.locks import remove_claims
 from tests.support.repositories import Warnings, assert_restores, back_up_image
 from tests.support.retention import HookedStore
 
@@ -176,7 +177,7 @@ def test_nobody_else_works_on_the_image_meanwhile() -> None:
 def test_a_lost_lock_ends_it_before_the_next_removal() -> None:
     history = make_history(4)
     store = history.repository.objects.store
-    hooked = HookedStore(store, "delete snapshots/", lambda: store.delete("locks/vm1"))
+    hooked = HookedStore(store, "delete snapshots/", lambda: remove_claims(store))
     with pytest.raises(LockLost):
         forget_ids(Repository(hooked, history.repository.config), [snapshot.id for snapshot in history.snapshots[:3]])
     assert listed_ids(history.repository) == {snapshot.id for snapshot in history.snapshots[1:]}

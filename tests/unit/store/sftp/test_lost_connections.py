@@ -95,12 +95,6 @@ def check_delete(store: Store, folder: Path) -> None:
     assert not (folder / "maps/there").exists()
 
 
-def check_delete_exactly(store: Store, folder: Path) -> None:
-    assert store.delete_exactly("maps/there", b"other") is False
-    assert store.delete_exactly("maps/there", b"content") is True
-    assert not (folder / "maps/there").exists()
-
-
 def check_reads(store: Store, folder: Path) -> None:
     assert store.get("maps/there", 100) == b"content"
     assert store.get_range("maps/there", 2, 3) == b"nte"
@@ -109,9 +103,7 @@ def check_reads(store: Store, folder: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:coroutine")  # of what the test does not send
 @pytest.mark.parametrize("is_after_effect", [False, True], ids=["before", "after effect"])
-@pytest.mark.parametrize(
-    "check", [check_put, check_put_again, check_replace, check_move, check_delete, check_delete_exactly, check_reads]
-)
+@pytest.mark.parametrize("check", [check_put, check_put_again, check_replace, check_move, check_delete, check_reads])
 def test_a_cut_at_any_request_changes_nothing_of_the_result(
     store: SftpStore,
     cuts: Cuts,
