@@ -4,6 +4,7 @@
     /srv/backup, backup, ./s3:backup     a folder of this host
     file:///srv/backup                   the same, as a URL
     sftp://ann@host:2222/srv/backup      a folder of a server that speaks SFTP (`store/sftp/address.py`)
+    s3://bucket/prefix?endpoint=…        object storage, with the extra `deltaimg[s3]`; also gs:// and az://
 
 Always  `s3:bucket`, `host:/path` and the like never become folders of that name. A folder with a colon
         in the first part of its name is given as `./s3:bucket`.
@@ -25,7 +26,7 @@ Writer = Callable[[], str]
 """Returns who puts objects now, as `file_names.make_temporary_name` takes it."""
 OpenStore = Callable[[str, Writer], Store]
 """Returns the store of a location of one scheme, without reading or writing anything; raises UsageError for a location that is
-not valid."""
+not valid. What a kind of store needs is imported when one is opened."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -85,6 +86,24 @@ def _open_sftp(location: str, writer: Writer) -> Store:
     return SftpStore(address, writer=writer)
 
 
+def _open_s3(location: str, writer: Writer) -> Store:
+    from deltaimg.store.s3 import open_s3
+
+    return open_s3(location, writer)
+
+
+def _open_google(location: str, writer: Writer) -> Store:
+    from deltaimg.store.clouds import open_google
+
+    return open_google(location, writer)
+
+
+def _open_azure(location: str, writer: Writer) -> Store:
+    from deltaimg.store.clouds import open_azure
+
+    return open_azure(location, writer)
+
+
 def _list_schemes() -> str:
     urls = ", ".join(f"{scheme}://" for scheme in SCHEMES if scheme)
     return (
@@ -92,5 +111,12 @@ def _list_schemes() -> str:
     )
 
 
-SCHEMES: Final[Mapping[str, OpenStore]] = {"": _open_folder, "file": _open_file_url, "sftp": _open_sftp}
+SCHEMES: Final[Mapping[str, OpenStore]] = {
+    "": _open_folder,
+    "file": _open_file_url,
+    "sftp": _open_sftp,
+    "s3": _open_s3,
+    "gs": _open_google,
+    "az": _open_azure,
+}
 """By what is before `://`, in lower case; empty for a location that is no URL."""

@@ -19,9 +19,7 @@ from tests.support.program import Run, command, deltaimg, environment, fail, suc
 
 ADDRESSES = [
     "sftp:host:/repo",
-    "sftp://user@host:22/repo",
     "s3:bucket/prefix",
-    "s3://bucket",
     "ftp://host/repo",
     "s3:https://s3.example.org/bucket",
     "host:/path",

@@ -20,6 +20,7 @@ from deltaimg.store.memory import MemoryStore
 from deltaimg.store.open import open_store
 from deltaimg.store.planned import PlannedStore
 from deltaimg.store.wrapped import WrappedStore
+from tests.support.s3_servers import S3Server
 from tests.support.sshd import SshServer, ssh_server
 
 IMPOSSIBLE_NAMES = [
@@ -35,10 +36,15 @@ IMPOSSIBLE_NAMES = [
 ]
 
 
-@pytest.fixture(params=["memory", "local", "planned", "wrapped", "composed", "sftp", "sftp without extensions"])
+@pytest.fixture(
+    params=["memory", "local", "planned", "wrapped", "composed", "s3", "rclone", "sftp", "sftp without extensions"]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Each kind of store in turn, empty."""
-    if request.param == "planned":
+    if request.param in ("s3", "rclone"):
+        server: S3Server = request.getfixturevalue("s3_server" if request.param == "s3" else "rclone_server")
+        yield open_store(server.make_place())
+    elif request.param == "planned":
         planned = PlannedStore(LocalStore(str(tmp_path / "repository")))
         yield planned
         planned.close()
@@ -70,6 +76,14 @@ def shared_plain_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshS
 def plain_sshd(shared_plain_sshd: SshServer) -> Iterator[SshServer]:
     with shared_plain_sshd.reached():
         yield shared_plain_sshd
+
+
+@pytest.fixture
+def exclusive(request: pytest.FixtureRequest, store: Store) -> Store:
+    """Each kind of store but the one of which it is known that it overwrites: `store_trial` finds that out."""
+    if "rclone" in request.node.name:
+        pytest.skip("rclone ignores the condition that an object must not exist")
+    return store
 
 
 def test_a_store_says_what_holds_for_it(store: Store) -> None:
@@ -111,12 +125,12 @@ def test_a_missing_object_is_named(store: Store) -> None:
         assert caught.value.object_name == "maps/none"
 
 
-def test_an_object_is_never_overwritten(store: Store) -> None:
-    store.put("config", [b"old"])
+def test_an_object_is_never_overwritten(exclusive: Store) -> None:
+    exclusive.put("config", [b"old"])
     with pytest.raises(ObjectExists, match=r"config"):
-        store.put("config", [b"newer"])
-    assert store.get("config") == b"old"
-    assert names(store) == ["config"]
+        exclusive.put("config", [b"newer"])
+    assert exclusive.get("config") == b"old"
+    assert names(exclusive) == ["config"]
 
 
 def test_a_listing_is_in_order_of_name(store: Store) -> None:
@@ -227,14 +241,15 @@ def test_a_listing_does_not_lead_elsewhere(store: Store, prefix: str) -> None:
         names(store, prefix)
 
 
-def test_of_twelve_racing_puts_one_wins(store: Store) -> None:
-    for turn in range(10):
+def test_of_twelve_racing_puts_one_wins(exclusive: Store) -> None:
+    # A server may take seconds for twelve writers of one name.
+    for turn in range(1 if exclusive.properties.is_remote else 10):
         start = threading.Barrier(12)
 
         def put(number: int, turn: int = turn, start: threading.Barrier = start) -> int | None:
             start.wait()
             try:
-                store.put(f"locks/{turn}", [bytes([number]) * 1000])
+                exclusive.put(f"locks/{turn}", [bytes([number]) * 1000])
             except ObjectExists:
                 return None
             return number
@@ -242,15 +257,15 @@ def test_of_twelve_racing_puts_one_wins(store: Store) -> None:
         with ThreadPoolExecutor(12) as pool:
             winners = [number for number in pool.map(put, range(12)) if number is not None]
         assert len(winners) == 1
-        assert store.get(f"locks/{turn}") == bytes(winners) * 1000
+        assert exclusive.get(f"locks/{turn}") == bytes(winners) * 1000
 
 
-def test_racing_puts_of_equal_bytes_have_one_winner_too(store: Store) -> None:
+def test_racing_puts_of_equal_bytes_have_one_winner_too(exclusive: Store) -> None:
     data = b"the very same object"
 
     def put(_: int) -> bool:
         try:
-            store.put("maps/same", [data])
+            exclusive.put("maps/same", [data])
         except ObjectExists:
             return False
         return True

@@ -13,6 +13,7 @@ import pytest
 from deltaimg.cli.app import COMMANDS
 from tests.support.images import make_mixed_image
 from tests.support.program import environment
+from tests.support.s3_servers import S3Server
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -30,7 +31,7 @@ def commands_of(document: Path) -> list[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if commands_of(d)], ids=lambda d: d.name)
-def test_every_command_shown_runs(document: Path, tmp_path: Path) -> None:
+def test_every_command_shown_runs(document: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     make_mixed_image(3_000_001).save(tmp_path / "vm1.raw")
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "deltaimg"
@@ -39,6 +40,8 @@ def test_every_command_shown_runs(document: Path, tmp_path: Path) -> None:
     paths = environment(None)
     paths["PATH"] = f"{program.parent}:{paths['PATH']}"
     paths["PYTHONPATH"] = str(ROOT)
+    if document.name == "offsite.md":
+        paths |= offsite_environment(request.getfixturevalue("s3_server"))
     for line, reason in commands_of(document):
         if reason is not None:
             print(f"not run ({reason}): {line}")
@@ -47,6 +50,12 @@ def test_every_command_shown_runs(document: Path, tmp_path: Path) -> None:
             ["bash", "-c", line], cwd=tmp_path, env=paths, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+
+
+def offsite_environment(server: S3Server) -> dict[str, str]:
+    """Return what leads the commands of docs/offsite.md to servers of the tests."""
+    server.client().create_bucket(Bucket="backups")
+    return {"AWS_ENDPOINT_URL": server.endpoint}
 
 
 def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
