@@ -302,6 +302,52 @@ class FamilyConflict(RepositoryError):
         self.location, self.other = location, other
 
 
+class KeyNeeded(RepositoryError):
+    """The repository is encrypted, and no passphrase and no key file was given."""
+
+    exit_code = 63
+
+    def __init__(self, location: str) -> None:
+        super().__init__(
+            f"{location}: the repository is encrypted, and no key was given",
+            hint="give --passphrase-file, --passphrase-command or --key-file, or set DELTAIMG_PASSPHRASE",
+        )
+        self.location = location
+
+
+class WrongKey(RepositoryError):
+    """The passphrase or the key file that was given opens none of the repository's key slots."""
+
+    exit_code = 64
+
+    def __init__(self, location: str, what: str, *, hint: str | None = None) -> None:
+        """Args: what: what was given, as in `the passphrase`."""
+        super().__init__(f"{location}: {what} opens none of its keys", hint=hint or "'deltaimg key list' shows them")
+        self.location = location
+
+
+class EncryptionMissing(RepositoryError):
+    """The repository is not encrypted, where one that is was expected: its `config` may have been exchanged."""
+
+    exit_code = 65
+
+    def __init__(self, location: str, reason: str, *, hint: str | None = None) -> None:
+        """Args: reason: why it should be encrypted."""
+        super().__init__(f"{location}: the repository is not encrypted, and {reason}", hint=hint)
+        self.location = location
+
+
+class LastKey(RepositoryError):
+    """The only key slot of a repository is not removed: without one nothing in it could ever be read again."""
+
+    exit_code = 66
+    hint = "add another with 'deltaimg key add' first"
+
+    def __init__(self, location: str) -> None:
+        super().__init__(f"{location}: this is its only key")
+        self.location = location
+
+
 class SyncIncomplete(RepositoryError):
     """Some snapshots could not be copied by `sync`; the others are in the destination."""
 
@@ -371,6 +417,12 @@ class DigestMismatch(IntegrityError):
             object_name, offset, f"{what} is damaged: digest {found.hex()[:16]}, not {expected.hex()[:16]}"
         )
         self.expected, self.found = expected, found
+
+
+class SealBroken(IntegrityError):
+    """What is sealed was changed, moved or made by someone without the key; or what should be sealed is not."""
+
+    exit_code = 67
 
 
 class ContentDamaged(IntegrityError):

@@ -31,8 +31,11 @@ def is_leftover(cached: CachedImage) -> bool:
     if cached.location is None:
         return True
     try:
-        with Repository.open(open_store(cached.location)) as found:
-            return found.config.repository_id != cached.repository_id
+        store = open_store(cached.location)
+        try:
+            return Repository.read_config(store).repository_id != cached.repository_id
+        finally:
+            store.close()
     except RepositoryNotFound:
         return True
     except DeltaimgError:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
+from deltaimg.api.keys import AskKey
 from deltaimg.api.repositories import open_repository
 from deltaimg.engine.parity.add import ParityAdded
 from deltaimg.engine.parity.add import add_parity as add_parity_to_packs
@@ -28,21 +29,24 @@ from deltaimg.store.compose import compose_store
 from deltaimg.store.open import is_address
 
 
-def open_for_repair(location: str, from_path: str | None = None, options: StoreOptions | None = None) -> Repository:
+def open_for_repair(
+    location: str, from_path: str | None = None, options: StoreOptions | None = None, *, ask: AskKey | None = None
+) -> Repository:
     """Open a repository also where its `config` is damaged or missing, if `from_path` is another copy of it or of its family.
 
     `repair` with the same `from_path` then puts a `config` in place.
 
     Args:
-        options: how both stores may be used.
+        options: how both stores may be used, and where the key of encrypted ones is.
+        ask: as of `open_repository`.
     """
     try:
-        return open_repository(location, options)
+        return open_repository(location, options, ask=ask)
     except (IntegrityError, RepositoryNotFound, NotAnObject) as error:
         store = compose_store(location, options, writer=name_own_process)
         folder = store.properties.folder
         if from_path is not None and _is_repository(from_path) and (folder is None or os.path.isdir(folder)):
-            with open_repository(from_path, options) as copy:
+            with open_repository(from_path, options, ask=ask) as copy:
                 repository = Repository.open_like(store, copy)
             if repository is not None:
                 return repository
@@ -56,6 +60,7 @@ def repair(
     from_path: str | None = None,
     options: StoreOptions | None = None,
     *,
+    ask: AskKey | None = None,
     is_dry_run: bool = False,
     progress: Progress | None = None,
 ) -> RepairReport:
@@ -64,13 +69,14 @@ def repair(
     Args:
         from_path: where lost content is taken from: another copy of the repository, or a member of its family, by any address;
             or an image.
-        options: how the store of another copy may be used.
+        options: how the store of another copy may be used, and where its key is.
+        ask: as of `open_repository`.
         is_dry_run: change nothing.
     """
     if from_path is None:
         return repair_repository(repository, is_dry_run=is_dry_run, progress=progress)
     if _is_repository(from_path):
-        with open_repository(from_path, options) as copy:
+        with open_repository(from_path, options, ask=ask) as copy:
             return repair_repository(repository, copy=copy, is_dry_run=is_dry_run, progress=progress)
     source = open_source(from_path)
     try:

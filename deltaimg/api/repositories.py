@@ -12,19 +12,23 @@ from datetime import UTC, datetime
 from functools import partial
 
 from deltaimg import __version__
+from deltaimg.api.keys import AskKey, check_encryption, is_key_given, unlock
 from deltaimg.api.vanished import remember_snapshots
+from deltaimg.crypto.key_slots import Key
 from deltaimg.engine.progress import Progress, stage
 from deltaimg.errors import RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
 from deltaimg.options.definition import validate
 from deltaimg.options.store import StoreOptions
 from deltaimg.processes import name_own_process
+from deltaimg.repo import host_memory
 from deltaimg.repo.creation import create_repository as create_in
 from deltaimg.repo.lock_holder import FoundLock
 from deltaimg.repo.lock_holder import list_locks as find_locks
 from deltaimg.repo.lock_waiting import LockWaiting
 from deltaimg.repo.lock_watch import remove_lock as remove_found_lock
 from deltaimg.repo.lock_watch import remove_stale_locks
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.objects import Objects
+from deltaimg.repo.repository import Repository, SnapshotRef, list_refs
 from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name, select_snapshot
 from deltaimg.repo.snapshots import DamagedSnapshot as DamagedSnapshot
@@ -32,6 +36,7 @@ from deltaimg.repo.snapshots import Snapshot, load_snapshot, load_snapshots
 from deltaimg.store.absent import explain_absence, find_unmounted
 from deltaimg.store.compose import compose_store
 from deltaimg.store.interface import HasGroups, Store
+from deltaimg.store.open import open_store
 from deltaimg.store.wrapped import find_innermost
 
 _log = logging.getLogger(__name__)
@@ -43,6 +48,7 @@ def create_repository(
     *,
     group: str | int | None = None,
     like: Repository | None = None,
+    key: Key | None = None,
 ) -> Repository:
     """Make a new, empty repository at `location`, which must be empty or not exist.
 
@@ -50,6 +56,7 @@ def create_repository(
         options: how its store may be used.
         group: name or number of a group whose members all may write to it, whatever their umask says.
         like: a repository in whose family the new one is to be, so that a sync between the two copies records as they are.
+        key: encrypts the repository, and opens it from then on. Without one nothing in it is encrypted.
     """
     store = _open_store(location, options)
     folder = store.properties.folder
@@ -62,32 +69,52 @@ def create_repository(
         store,
         created=datetime.now(UTC),
         software=f"deltaimg {__version__}",
-        like=None if like is None else like.config,
+        like=like,
+        key=key,
         prepare=share,
     )
     make_reserve(repository)
+    if key is None:
+        host_memory.forget_encrypted(location)
+    else:
+        host_memory.note_encrypted(location)
     return repository
 
 
 def open_repository(
-    location: str, options: StoreOptions | None = None, *, cache_folder: str | None = None
+    location: str,
+    options: StoreOptions | None = None,
+    *,
+    cache_folder: str | None = None,
+    key: Key | None = None,
+    ask: AskKey | None = None,
+    may_be_plain: bool = False,
 ) -> Repository:
     """Open the repository at `location`: the path of a folder, or a URL, as `store.open` has them.
 
     Args:
-        options: how its store may be used.
+        options: how its store may be used, and where the key of an encrypted repository is.
         cache_folder: where this host keeps metadata of remote repositories, such as `find_cache_folder()`; None keeps nothing.
             Not for what looks for damage in the store.
+        key: of an encrypted repository, instead of one that options or the environment name.
+        ask: called for the key of an encrypted repository where none is given.
+        may_be_plain: a repository without encryption is opened though a key is given, which may be another's.
+
+    Raises:
+        RepositoryNotFound: there is none. KeyNeeded, WrongKey: it is encrypted, and there is no key, or a wrong one.
+        EncryptionMissing: it is not encrypted, though a key is given, or was when this host last opened it.
     """
     store = _open_store(location, options, cache_folder)
     folder = store.properties.folder
     if folder is not None and _is_no_folder(folder):
         raise RepositoryNotFound(location, "is not a folder, so not a repository")
     try:
-        return Repository.open(store)
+        repository = Repository.open(store, partial(unlock, options=options, key=key, ask=ask))
     except RepositoryNotFound as error:
         hint = None if folder is None else explain_absence(folder)
         raise RepositoryNotFound(location, error.problem, hint=hint) from error
+    check_encryption(repository, is_key_given=not may_be_plain and (key is not None or is_key_given(options)))
+    return repository
 
 
 def list_snapshots(repository: Repository, image: str | None = None) -> list[Snapshot | DamagedSnapshot]:
@@ -95,6 +122,11 @@ def list_snapshots(repository: Repository, image: str | None = None) -> list[Sna
     found = list(load_snapshots(repository, None if image is None else check_image_name(image)))
     remember_snapshots(repository, image)
     return found
+
+
+def list_snapshot_names(location: str) -> list[SnapshotRef]:
+    """Return which snapshots the repository at `location` has, as its listing shows them: no key is needed for that."""
+    return list_refs(Objects(open_store(location, writer=name_own_process)))
 
 
 def find_snapshot(repository: Repository, selector: str) -> Snapshot:

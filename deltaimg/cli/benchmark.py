@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
+from deltaimg.cli.passphrase import ask_passphrase
 from deltaimg.cli.terminal import Terminal, format_bytes
 
 
@@ -22,7 +23,7 @@ def benchmark(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, ve
     from deltaimg.api.repositories import open_repository
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        objects = open_repository(repo).objects if repo else None
+        objects = open_repository(repo, ask=ask_passphrase).objects if repo else None
         measured = []
         for each in measure_machine(objects):
             measured.append(each)

@@ -120,11 +120,11 @@ def _offer(values: Iterable[tuple[str, str | None]], incomplete: str) -> list[Ca
 
 def _list_snapshots(context: Any) -> list[SnapshotRef]:
     """Return the snapshots of the repository that the command line names so far."""
-    from deltaimg.api.repositories import open_repository
+    from deltaimg.api.repositories import list_snapshot_names
 
     location = context.params.get("repo") or os.environ.get("DELTAIMG_REPO")
     try:
-        return open_repository(location).list_snapshots() if location else []
+        return list_snapshot_names(location) if location else []
     except Exception:  # noqa: BLE001  whatever it is, the command itself will report it
         return []
 

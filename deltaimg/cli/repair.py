@@ -10,6 +10,7 @@ import typer
 from deltaimg.cli.lock_wait import LockWait, make_lock_waiting
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
+from deltaimg.cli.passphrase import ask_passphrase
 from deltaimg.cli.terminal import Terminal, format_count, format_seconds
 from deltaimg.options.store import StoreOptions
 
@@ -57,10 +58,10 @@ def repair(
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         waiting = make_lock_waiting(lock_wait, terminal)
-        repository = open_for_repair(require_repo(repo), from_path, store)
+        repository = open_for_repair(require_repo(repo), from_path, store, ask=ask_passphrase)
         terminal.watch(repository)
         repository.lock_waiting = waiting
-        report = run_repair(repository, from_path, store, is_dry_run=dry_run, progress=terminal)
+        report = run_repair(repository, from_path, store, ask=ask_passphrase, is_dry_run=dry_run, progress=terminal)
         _print_report(terminal, report)
         if report.damage:
             raise RepositoryDamaged(

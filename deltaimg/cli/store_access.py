@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from deltaimg.cli.options import CACHE_VARIABLE, require_repo
+from deltaimg.cli.passphrase import ask_passphrase
 from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def open_repo(
     from deltaimg.api.repositories import open_repository
 
     folder = (cache_dir or find_cache_dir()) if uses_cache else None
-    repository = open_repository(require_repo(repo), store, cache_folder=folder)
+    repository = open_repository(require_repo(repo), store, cache_folder=folder, ask=ask_passphrase)
     terminal.watch(repository)
     return repository
 

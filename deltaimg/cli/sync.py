@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from deltaimg.cli.lock_wait import LockWait, make_lock_waiting
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Verbose
+from deltaimg.cli.passphrase import ask_passphrase
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
 from deltaimg.options.keep import Policy
 from deltaimg.options.sync import SyncOptions
@@ -57,7 +59,8 @@ def sync(
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         waiting = make_lock_waiting(lock_wait, terminal)
-        with open_repository(source) as src, open_repository(destination) as dst:
+        open_side = partial(open_repository, ask=ask_passphrase, may_be_plain=True)
+        with open_side(source) as src, open_side(destination) as dst:
             dst.lock_waiting = waiting
             if dry_run:
                 estimate = plan_sync(src, dst, options, policy, progress=terminal)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.crypto.sealer import bare_header
 from deltaimg.engine.progress import Progress, stage
 from deltaimg.errors import IntegrityError, Malformed, ObjectNotFound
 from deltaimg.format.record import (
@@ -33,6 +34,7 @@ from deltaimg.ids import EntryNumber, EntryNumbers
 from deltaimg.model import MIB
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.keys import digest_of
+from deltaimg.repo.objects import Objects
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.record_reader import ReadGroup, group_reads
 from deltaimg.repo.repository import Repository
@@ -97,7 +99,7 @@ def copy_records(
                     continue
                 try:
                     fetched = repository.objects.get_range(group.pack, group.offset, group.end - group.offset)
-                    for each in take_copies(table, group, memoryview(fetched)):
+                    for each in take_copies(repository.objects, table, group, memoryview(fetched)):
                         writer.add(each.header, bytes(each.payload), each.digests, each.tables)
                 except (IntegrityError, ObjectNotFound) as error:
                     refuse(pack, error)
@@ -116,11 +118,15 @@ def split_entries(index: LoadedIndex, entries: EntryNumbers, batch_bytes: int = 
         first = last
 
 
-def take_copies(table: SlotTable, group: ReadGroup, fetched: memoryview) -> list[RecordCopy]:
+def take_copies(
+    objects: Objects, table: SlotTable, group: ReadGroup, fetched: memoryview, *, keeps_seals: bool = True
+) -> list[RecordCopy]:
     """Return the records of a group, whose digests must be loaded, verified.
 
     Args:
+        objects: of the repository that they are in.
         fetched: the bytes of the group, of which payloads are views.
+        keeps_seals: return records that are sealed as they are stored; without their seals otherwise.
 
     Raises:
         IntegrityError: one of them is damaged, or is not what the index says.
@@ -138,11 +144,14 @@ def take_copies(table: SlotTable, group: ReadGroup, fetched: memoryview) -> list
             raise Malformed(group.pack, offset, "the record here is not the one that the index names")
         payload = data[RECORD_HEADER_BYTES:]
         check_payload(group.pack, offset, header, payload)
-        tables, _ = parse_tables(group.pack, offset, header, payload)
+        opened = objects.open_record(group.pack, offset, header, payload)
+        tables, _ = parse_tables(group.pack, offset, header, opened)
         if build_tables(tables) != _expected_tables(index, number, tables):
             raise Malformed(group.pack, offset, "the record here has other slots or sources than the index says")
         first = int(table.first_slots[record])
         digests = table.digests[first : first + header.slots].copy()
+        if header.is_sealed and not keeps_seals:
+            header, payload = bare_header(header, opened), opened
         copies.append(RecordCopy(EntryNumber(number), offset, header, payload, digests, _detach(tables)))
     return copies
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
+from deltaimg.errors import Malformed
 from deltaimg.format.documents import build_document, parse_document
-from deltaimg.format.framing import Kind
+from deltaimg.format.framing import HEADER_BYTES, Kind
 
 CONFIG_NAME = "config"
 
@@ -17,23 +18,24 @@ Hex64 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Identity of a repository and the key of its block digests.
+    """Identity of a repository and, in one without encryption, the key of its block digests.
 
-    The digest key keeps a guest from making two blocks collide on purpose; in a repository without encryption it is no secret
-    to anyone who can read the repository.
+    The digest key keeps a guest from making two blocks collide on purpose. Without encryption it is no secret to anyone who
+    can read the repository; with it, it is in the key slots.
     """
 
     repository_id: Hex32
     created: str
-    digest_key: Hex64
+    digest_key: Hex64 | None = None
+    encryption: Literal["aes-256-gcm"] | None = None
     software: str = ""
     family: Hex32 | None = None
     """The `repository_id` of the repository whose digest key this one shares; None in the first of a family."""
 
     @property
-    def digest_key_bytes(self) -> bytes:
-        """The key of digests, 32 bytes."""
-        return bytes.fromhex(self.digest_key)
+    def is_encrypted(self) -> bool:
+        """Whether its objects are sealed, so that a key is needed."""
+        return self.encryption is not None
 
     @property
     def family_id(self) -> str:
@@ -48,4 +50,7 @@ def build_config(config: Config) -> bytes:
 
 def parse_config(data: bytes, name: str = CONFIG_NAME) -> Config:
     """Read the object `config`; raises IntegrityError or UnsupportedFormat."""
-    return parse_document(Kind.CONFIG, name, data, Config)
+    config = parse_document(Kind.CONFIG, name, data, Config)
+    if config.is_encrypted == (config.digest_key is not None):
+        raise Malformed(name, HEADER_BYTES, "it has a digest key and is encrypted, or neither")
+    return config

@@ -24,6 +24,9 @@ VERSION: Final = 1
 SALT_BYTES: Final = 16
 _SALT_OFFSET: Final = 40
 
+SEALED: Final = 0x0001
+"""The incompatible feature of an object whose body is sealed."""
+
 
 class Kind(Enum):
     """A file kind; the value is its magic. The first byte is no text in any encoding, as in PNG."""
@@ -40,6 +43,7 @@ class Kind(Enum):
     DELETION_LOCKS = b"\x8bDIMGDLK"
     PARITY = b"\x8bDIMGPAR"
     VERIFIED = b"\x8bDIMGVFD"
+    KEY_SLOT = b"\x8bDIMGKEY"
     SUMS = b"\x8bDIMGSUM"
     DELTA = b"\x8bDIMGDLT"
 
@@ -51,6 +55,7 @@ class Header:
     kind: Kind
     body_bytes: int
     body_digest: bytes
+    is_sealed: bool = False
 
 
 def digest_bytes(*parts: bytes | memoryview, length: int = 16) -> bytes:
@@ -72,6 +77,18 @@ def build_header(kind: Kind, body_bytes: int, body_digest: bytes) -> bytes:
     return packed[:56] + digest_bytes(packed[:56], length=8)
 
 
+def set_features(header: bytes, incompatible: int, body_bytes: int) -> bytes:
+    """Return a header with other features and another length, and without its digests, which `finish_header` enters."""
+    magic, version, _, compatible, reserved, _, _, salt, _ = HEADER.unpack(header)
+    return HEADER.pack(magic, version, incompatible, compatible, reserved, body_bytes, bytes(16), salt, bytes(8))
+
+
+def finish_header(header: bytes, body_digest: bytes) -> bytes:
+    """Return a header with its two digests."""
+    head = header[:24] + body_digest + header[_SALT_OFFSET:56]
+    return head + digest_bytes(head, length=8)
+
+
 def salt_object(parts: Sequence[bytes | memoryview], salt: bytes) -> list[bytes | memoryview]:
     """Return an object with `salt` in its header, so that it gets a name that no object of the same content has.
 
@@ -89,13 +106,16 @@ def frame(kind: Kind, body: bytes) -> bytes:
     return build_header(kind, len(body), digest_bytes(body)) + body
 
 
-def parse_header(kind: Kind, name: str, data: bytes | memoryview) -> Header:
+def parse_header(kind: Kind, name: str, data: bytes | memoryview, *, may_be_sealed: bool = False) -> Header:
     """Read and check the header of object `name`.
+
+    Args:
+        may_be_sealed: the caller opens sealed bodies, or does not look at the body.
 
     Raises:
         Truncated: `data` is shorter than a header.
         Malformed: another kind, a damaged header, reserved bytes in use, an absurd length.
-        UnsupportedFormat: a newer version or an unknown incompatible feature.
+        UnsupportedFormat: a newer version, an unknown incompatible feature, or a seal.
     """
     if len(data) < HEADER_BYTES:
         raise Truncated(name, len(data), HEADER_BYTES, len(data))
@@ -109,22 +129,27 @@ def parse_header(kind: Kind, name: str, data: bytes | memoryview) -> Header:
         raise Malformed(name, 56, "the header is damaged")
     if version != VERSION:
         raise UnsupportedFormat(name, f"has format version {version}; this deltaimg reads version {VERSION}")
-    if incompatible:
+    if incompatible & ~SEALED:
         raise UnsupportedFormat(name, f"needs features {incompatible:#06x} that this deltaimg does not have")
+    if incompatible and not may_be_sealed:
+        raise UnsupportedFormat(name, "is sealed, and nothing that is sealed belongs here")
     if reserved:
         raise Malformed(name, 14, "reserved bytes of the header are not zero")
     if body_bytes > MAX_OBJECT_BYTES:
         raise Malformed(name, 16, f"claims a body of {body_bytes} bytes")
-    return Header(kind, body_bytes, body_digest)
+    return Header(kind, body_bytes, body_digest, bool(incompatible))
 
 
-def unframe(kind: Kind, name: str, data: bytes) -> memoryview:
+def unframe(kind: Kind, name: str, data: bytes, *, is_sealed: bool = False) -> memoryview:
     """Return the body of object `name` after every check of its frame.
+
+    Args:
+        is_sealed: return the sealed body of a sealed object; one that is not sealed is returned as well.
 
     Raises:
         as `parse_header`, and Truncated or Malformed for a wrong length, DigestMismatch for a damaged body.
     """
-    header = parse_header(kind, name, data)
+    header = parse_header(kind, name, data, may_be_sealed=is_sealed)
     body = memoryview(data)[HEADER_BYTES:]
     if len(body) < header.body_bytes:
         raise Truncated(name, len(data), HEADER_BYTES + header.body_bytes, len(data))

@@ -15,6 +15,14 @@ from deltaimg.model import MAX_DELTA_DEPTH as MAX_DELTA_DEPTH  # noqa: PLC0414  
 MAX_OBJECT_BYTES: Final = 2**32 - 1
 MAX_DOCUMENT_BYTES: Final = 1 << 20
 MAX_LOCK_BYTES: Final = 1 << 16
+MAX_KEY_SLOTS: Final = 16
+"""Of a repository: what a wrong passphrase may cost is bounded."""
+MAX_ARGON2_KIB: Final = 1 << 20
+MAX_ARGON2_ITERATIONS: Final = 64
+MAX_ARGON2_LANES: Final = 16
+MAX_ARGON2_WORK_KIB: Final = 1 << 23
+"""Memory by iterations."""
+
 MAX_LIST_BYTES: Final = 1 << 26
 """Of a document that names other objects, 67 bytes each: a million of them."""
 MAX_PACK_BYTES: Final = 1 << 28
@@ -36,6 +44,9 @@ MIN_BLOCK_SHIFT: Final = MIN_BLOCK_BYTES.bit_length() - 1
 MAX_BLOCK_SHIFT: Final = MAX_BLOCK_BYTES.bit_length() - 1
 MAX_RECORD_BYTES: Final = 16 << 20
 MAX_RECORD_SLOTS: Final = MAX_RECORD_BYTES >> MIN_BLOCK_SHIFT
+
+RECORD_SEAL_BYTES: Final = 52
+"""By how much the payload of a sealed record is longer."""
 
 MAX_SOURCE_RECORDS: Final = 4096
 MAX_SOURCE_BYTES: Final = 16 << 20
@@ -79,7 +90,7 @@ def find_record_problem(entries: npt.NDArray[Any]) -> str | None:
     content_bytes = slots.astype(np.uint64) << shifts.astype(np.uint64)
     if int(content_bytes.max()) > MAX_RECORD_BYTES:
         return f"a record is larger than {MAX_RECORD_BYTES} bytes"
-    if bool(np.any(entries["payload_bytes"] > content_bytes)):
+    if bool(np.any(entries["payload_bytes"] > content_bytes + RECORD_SEAL_BYTES)):
         return "a record's payload is longer than its content"
     return None
 

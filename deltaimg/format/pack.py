@@ -13,7 +13,7 @@ the digest of all its bytes. A pack whose footer is lost is still read from fron
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -53,7 +53,7 @@ def pack_name(digest: str) -> str:
     return f"{PACKS}{digest[:2]}/{digest}"
 
 
-def finish_pack(records: list[tuple[RecordHeader, bytes]]) -> tuple[list[bytes], npt.NDArray[Any]]:
+def finish_pack(records: Sequence[tuple[RecordHeader, bytes]]) -> tuple[list[bytes], npt.NDArray[Any]]:
     """Lay out records as a whole pack: the parts of its bytes, and the footer that says where each record begins."""
     footer = np.zeros(len(records), FOOTER_ENTRY)
     parts = [b""]

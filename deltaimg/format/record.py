@@ -22,13 +22,22 @@ import numpy.typing as npt
 from deltaimg.arrays import DIGEST_BYTES, Digests, expand_ranges
 from deltaimg.errors import DigestMismatch, Malformed, Truncated, UnsupportedFormat
 from deltaimg.format.framing import digest_bytes
-from deltaimg.format.limits import MAX_BLOCK_SHIFT, MAX_RECORD_BYTES, MAX_SOURCE_RECORDS, MIN_BLOCK_SHIFT
+from deltaimg.format.limits import (
+    MAX_BLOCK_SHIFT,
+    MAX_RECORD_BYTES,
+    MAX_SOURCE_RECORDS,
+    MIN_BLOCK_SHIFT,
+    RECORD_SEAL_BYTES,
+)
 from deltaimg.format.slot_runs import SlotRuns, build_runs, find_runs_problem, parse_runs
 from deltaimg.format.sources import SourceTable, build_sources, parse_sources
 
 RECORD_HEADER: Final = struct.Struct("<4sBBHI16sIHBBHH16s8s")
 RECORD_HEADER_BYTES: Final = RECORD_HEADER.size
 RECORD_MAGIC: Final = b"\x8bREC"
+AES_256_GCM: Final = 1
+"""What `sealed` is in the header of a sealed record."""
+_BOUND_BYTES: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,8 @@ class RecordHeader:
     """How many source records the payload lists; 0 for a self-contained record."""
     absent: int = 0
     """How many of the slots are not there; 0 for a whole record."""
+    is_sealed: bool = False
+    """Whether the payload is sealed; lengths and digest are then those of the sealed payload."""
 
     @property
     def raw_bytes(self) -> int:
@@ -87,7 +98,7 @@ def build_record_header(header: RecordHeader) -> bytes:
     packed = RECORD_HEADER.pack(
         RECORD_MAGIC,
         header.encoding,
-        0,
+        AES_256_GCM if header.is_sealed else 0,
         RECORD_HEADER_BYTES,
         header.payload_bytes,
         header.id,
@@ -108,7 +119,7 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
 
     Raises:
         Truncated, Malformed: not a whole record header.
-        UnsupportedFormat: a sealed record, or one with a longer header.
+        UnsupportedFormat: a record that is sealed by an unknown cipher, or has a longer header.
     """
     if len(data) < RECORD_HEADER_BYTES:
         raise Truncated(name, offset, RECORD_HEADER_BYTES, len(data))
@@ -120,8 +131,8 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
         raise Malformed(name, offset, "no record begins here")
     if digest_bytes(head[:56], length=8) != header_digest:
         raise Malformed(name, offset, "a record header is damaged")
-    if sealed or flags or header_bytes != RECORD_HEADER_BYTES:
-        raise UnsupportedFormat(name, f"the record at byte {offset} is sealed or uses features unknown here")
+    if sealed not in (0, AES_256_GCM) or flags or header_bytes != RECORD_HEADER_BYTES:
+        raise UnsupportedFormat(name, f"the record at byte {offset} has a cipher or features unknown here")
     if (
         not MIN_BLOCK_SHIFT <= shift <= MAX_BLOCK_SHIFT
         or slots == 0
@@ -130,11 +141,18 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
         or reserved
     ):
         raise Malformed(name, offset, "a record header has absurd lengths")
-    if payload_bytes > slots << shift:
+    if payload_bytes > (slots << shift) + (RECORD_SEAL_BYTES if sealed else 0):
         raise Malformed(name, offset, "a record's payload is longer than its content")
+    if sealed and payload_bytes < RECORD_SEAL_BYTES:
+        raise Malformed(name, offset, "a sealed record's payload is shorter than a seal")
     if sources > MAX_SOURCE_RECORDS:
         raise Malformed(name, offset, f"a record has more than {MAX_SOURCE_RECORDS} source records")
-    return RecordHeader(record_id, encoding, slots, shift, payload_bytes, digest, sources, absent)
+    return RecordHeader(record_id, encoding, slots, shift, payload_bytes, digest, sources, absent, bool(sealed))
+
+
+def bound_record_fields(header: RecordHeader) -> bytes:
+    """Return what the seal of a record authenticates of its header: all of it but the two digests."""
+    return build_record_header(header)[:_BOUND_BYTES]
 
 
 def check_payload(name: str, offset: int, header: RecordHeader, payload: bytes | memoryview) -> None:

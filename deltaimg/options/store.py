@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of everything that uses a repository: how its store may be used."""
+"""Options of everything that uses a repository: how its store may be used, and where its key is."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ def _format_requests(rate: float) -> str:
     return f"{rate:g}/s"
 
 
+_PATH = ValueType("FILE", str, str, lambda text: None if text else "it is empty")
+
+
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """How a repository's store may be used."""
+    """How a repository's store may be used, and where the key of an encrypted one is; each key that is given is tried."""
 
     bandwidth: Bandwidth | None = option(
         None,
@@ -44,4 +47,19 @@ class StoreOptions:
         ValueType("N/s", parse_requests, _format_requests, lambda rate: None if rate > 0 else "it must be above 0"),
         "At most this many requests a second to the repository: 30/s, 600/min.",
         environment="DELTAIMG_MAX_REQUESTS",
+    )
+    passphrase_file: str | None = option(
+        None,
+        _PATH,
+        "The passphrase of an encrypted repository is the first line of this file.",
+        environment="DELTAIMG_PASSPHRASE_FILE",
+    )
+    passphrase_command: str | None = option(
+        None,
+        ValueType("COMMAND", str, str, lambda text: None if text.strip() else "it is empty"),
+        "The passphrase is the first line that this command prints.",
+        environment="DELTAIMG_PASSPHRASE_COMMAND",
+    )
+    key_file: str | None = option(
+        None, _PATH, "The key file of an encrypted repository.", environment="DELTAIMG_KEY_FILE"
     )

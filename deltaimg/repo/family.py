@@ -14,7 +14,7 @@ def is_same_family(repository: Repository, other: Repository) -> bool:
         FamilyConflict: they say that they are one repository, or of one family, and have different keys.
     """
     mine, theirs = repository.config, other.config
-    if mine.digest_key == theirs.digest_key:
+    if repository.digest_key == other.digest_key:
         return True
     shared = "id" if mine.repository_id == theirs.repository_id else "family"
     if shared == "id" or mine.family_id == theirs.family_id:

@@ -23,6 +23,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
+from deltaimg.format.framing import digest_bytes
 from deltaimg.format.manifest import format_time, is_time, parse_time
 from deltaimg.repo.repository import SnapshotRef
 
@@ -150,10 +151,9 @@ def _change(repository_id: str, change: Callable[[_Document], None]) -> None:
 @contextmanager
 def _open_folder(*, makes: bool) -> Iterator[int]:
     """Open the folder of these files; raises OSError where there is none that only this user writes to."""
-    root = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    if not os.path.isabs(root):
-        raise FileNotFoundError(root)
-    path = os.path.join(root, "deltaimg")
+    path = _find_folder()
+    if not os.path.isabs(path):
+        raise FileNotFoundError(path)
     if makes:
         _make_folders(path)
     descriptor = os.open(path, _FOLDER_FLAGS)
@@ -162,6 +162,10 @@ def _open_folder(*, makes: bool) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _find_folder() -> str:
+    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "deltaimg")
 
 
 def _make_folders(path: str) -> None:
@@ -220,3 +224,31 @@ def _write(folder: int, name: str, known: _Document) -> None:
         with suppress(OSError):
             os.unlink(temporary, dir_fd=folder)
         raise
+
+
+def note_encrypted(location: str) -> None:
+    """Note that the repository at a location is encrypted, so that one without encryption in its place is noticed."""
+    with suppress(OSError), _open_folder(makes=True) as folder:
+        os.close(os.open(_encrypted_name(location), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder))
+
+
+def was_encrypted(location: str) -> bool:
+    """Return whether this host has seen an encrypted repository at a location."""
+    with suppress(OSError), _open_folder(makes=False) as folder:
+        return stat.S_ISREG(os.stat(_encrypted_name(location), dir_fd=folder, follow_symlinks=False).st_mode)
+    return False
+
+
+def name_encrypted(location: str) -> str:
+    """Return the path of the file by which this host remembers that the repository at a location is encrypted."""
+    return os.path.join(_find_folder(), _encrypted_name(location))
+
+
+def forget_encrypted(location: str) -> None:
+    """Note that a repository without encryption is made at a location."""
+    with suppress(OSError), _open_folder(makes=False) as folder:
+        os.unlink(_encrypted_name(location), dir_fd=folder)
+
+
+def _encrypted_name(location: str) -> str:
+    return f"{digest_bytes(os.fsencode(location)).hex()}.encrypted"

@@ -23,6 +23,7 @@ from deltaimg.repo.object_kinds import (
     DELETION,
     DELETION_LOCKS,
     INDEX,
+    KEY_SLOT,
     LOCK,
     MANIFEST,
     MAP,
@@ -44,7 +45,7 @@ _REPEATED = re.compile(r"\.[0-9]{1,3}")
 _LONE = {kind.folder: kind for kind in (CONFIG, VERIFIED, RESERVE)}
 _FOLDERS: dict[str, ObjectKind[Any]] = {
     kind.folder: kind
-    for kind in (PACK, INDEX, SIGNATURE, MAP, PARITY, MANIFEST, ANNOTATION, LOCK, BENCHMARK, PROBE, DELETION)
+    for kind in (PACK, INDEX, SIGNATURE, MAP, PARITY, MANIFEST, ANNOTATION, LOCK, BENCHMARK, PROBE, DELETION, KEY_SLOT)
 }
 
 

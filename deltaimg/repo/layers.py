@@ -62,8 +62,8 @@ def resolve_map(repository: Repository, manifest: Manifest, table: SlotTable) ->
     cover, runs = Cover.nothing(), empty_runs()
     sizes: list[int] = []
     for digest in reversed(manifest.maps):
-        name, data = MAP.name_of(digest), _load_layer(repository, manifest, digest)
-        layer = parse_map(data, name)
+        name = MAP.name_of(digest)
+        layer, data = _load_layer(repository, manifest, digest)
         if not sizes and layer.block_count != block_count:
             raise IntegrityError(name, 0, f"is of another size than snapshot {manifest.label}")
         runs = overlay_runs(table.number_runs(LayerNumbering(layer), cover.uncovered(layer), name), runs)
@@ -104,9 +104,10 @@ def is_whole(runs: Runs, block_count: int) -> bool:
     return bool(np.array_equal(starts, np.append(runs["first_block"], np.uint64(block_count))))
 
 
-def _load_layer(repository: Repository, manifest: Manifest, digest: str) -> bytes:
+def _load_layer(repository: Repository, manifest: Manifest, digest: str) -> tuple[MapObject, bytes]:
+    """Return a layer and its stored bytes."""
     try:
-        return repository.objects.get_verified(MAP.name_of(digest))
+        return repository.objects.get_with_bytes(MAP, MAP.name_of(digest))
     except ObjectNotFound as error:
         raise SnapshotIncomplete(manifest.label, MAP.name_of(digest)) from error
 

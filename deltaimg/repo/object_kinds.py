@@ -19,6 +19,7 @@ from deltaimg.format.deletion import (
 )
 from deltaimg.format.framing import HEADER_BYTES, Kind
 from deltaimg.format.index import INDEXES, build_index, parse_index
+from deltaimg.format.key_slot import KEYS, build_key_slot, parse_key_slot
 from deltaimg.format.limits import (
     MAX_DOCUMENT_BYTES,
     MAX_LIST_BYTES,
@@ -63,6 +64,8 @@ class ObjectKind(Generic[Content]):
     """Whether the name is the digest of the object's bytes."""
     is_read_in_pieces: bool = False
     """Whether it is useful even with a damaged header."""
+    is_sealed: bool = False
+    """Whether it is sealed as a whole in an encrypted repository."""
 
     def name_of(self, digest: str) -> str:
         """Return the name in the store of the object with this digest, which is 64 hexadecimal digits."""
@@ -86,7 +89,9 @@ _PACK_NAME = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}")
 _DOCUMENT_BYTES = HEADER_BYTES + MAX_DOCUMENT_BYTES
 
 CONFIG: Final = ObjectKind(CONFIG_NAME, Kind.CONFIG, _DOCUMENT_BYTES, parse_config, build_config)
-VERIFIED: Final = ObjectKind(VERIFIED_NAME, Kind.VERIFIED, MAX_TABLE_BYTES, parse_verified, build_verified)
+VERIFIED: Final = ObjectKind(
+    VERIFIED_NAME, Kind.VERIFIED, MAX_TABLE_BYTES, parse_verified, build_verified, is_sealed=True
+)
 RESERVE: Final = ObjectKind(RESERVE_NAME, None, MAX_PACK_BYTES, _parse_bytes, _build_bytes)
 """Reserved room; its content has no meaning."""
 PACK: Final = ObjectKind(
@@ -100,12 +105,21 @@ PACK: Final = ObjectKind(
     is_read_in_pieces=True,
 )
 INDEX: Final = ObjectKind(
-    INDEXES, Kind.INDEX, MAX_TABLE_BYTES, parse_index, build_index, _DIGEST, is_named_by_digest=True
+    INDEXES, Kind.INDEX, MAX_TABLE_BYTES, parse_index, build_index, _DIGEST, is_named_by_digest=True, is_sealed=True
 )
 SIGNATURE: Final = ObjectKind(
-    SIGNATURES, Kind.SIGNATURE, MAX_TABLE_BYTES, parse_signature, build_signature, _DIGEST, is_named_by_digest=True
+    SIGNATURES,
+    Kind.SIGNATURE,
+    MAX_TABLE_BYTES,
+    parse_signature,
+    build_signature,
+    _DIGEST,
+    is_named_by_digest=True,
+    is_sealed=True,
 )
-MAP: Final = ObjectKind(MAPS, Kind.MAP, MAX_TABLE_BYTES, parse_map, build_map, _DIGEST, is_named_by_digest=True)
+MAP: Final = ObjectKind(
+    MAPS, Kind.MAP, MAX_TABLE_BYTES, parse_map, build_map, _DIGEST, is_named_by_digest=True, is_sealed=True
+)
 PARITY: Final = ObjectKind(
     PARITY_FOLDER,
     Kind.PARITY,
@@ -116,8 +130,11 @@ PARITY: Final = ObjectKind(
     is_named_by_digest=True,
     is_read_in_pieces=True,
 )
-MANIFEST: Final = ObjectKind(SNAPSHOTS, Kind.MANIFEST, _DOCUMENT_BYTES, parse_manifest, build_manifest)
-ANNOTATION: Final = ObjectKind(ANNOTATIONS, Kind.ANNOTATION, _DOCUMENT_BYTES, parse_annotation, build_annotation)
+MANIFEST: Final = ObjectKind(SNAPSHOTS, Kind.MANIFEST, _DOCUMENT_BYTES, parse_manifest, build_manifest, is_sealed=True)
+ANNOTATION: Final = ObjectKind(
+    ANNOTATIONS, Kind.ANNOTATION, _DOCUMENT_BYTES, parse_annotation, build_annotation, is_sealed=True
+)
+KEY_SLOT: Final = ObjectKind(KEYS, Kind.KEY_SLOT, _DOCUMENT_BYTES, parse_key_slot, build_key_slot, _TOKEN)
 LOCK: Final = ObjectKind(LOCKS, Kind.LOCK, HEADER_BYTES + MAX_LOCK_BYTES, parse_lock, build_lock)
 DELETION: Final = ObjectKind(
     DELETIONS, Kind.DELETION, HEADER_BYTES + MAX_LIST_BYTES, parse_deletion, build_deletion, _TOKEN

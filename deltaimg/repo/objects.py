@@ -5,8 +5,8 @@ Always  names that deltaimg never writes are neither listed nor read nor written
 Always  nothing is read that is larger than its kind allows, or, beyond `_UNSEEN_BYTES`, than its header says.
 Always  `get` returns an object's content only after its digest, header and checksum were verified; `put` parses what it built
         before it stores it.
-Whole objects pass `_take_in` and `_give_out` and nothing else does: encryption of objects belongs there, that of records into
-`get_range` and what builds packs.
+Always  what an encrypted repository seals is sealed and opened here, records included (`seal_records`, `open_record`), and what
+        is not sealed there is refused. Methods that take or return *stored* bytes pass them on as they are.
 Memory  an object's bytes and what is parsed of them.
 """
 
@@ -19,8 +19,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from deltaimg.errors import IntegrityError, ObjectExists, ObjectNotFound, ObjectTooLarge, StoreError, StoreFull
+from deltaimg.crypto.sealer import Sealer
+from deltaimg.errors import (
+    IntegrityError,
+    ObjectExists,
+    ObjectNotFound,
+    ObjectTooLarge,
+    SealBroken,
+    StoreError,
+    StoreFull,
+)
 from deltaimg.format.framing import HEADER_BYTES, SALT_BYTES, Kind, name_object, parse_header, salt_object
+from deltaimg.format.record import RecordHeader
+from deltaimg.format.sealing import OBJECT_SEAL_BYTES
 from deltaimg.memory import check_room
 from deltaimg.model import MIB
 from deltaimg.repo.keys import check_digest, check_size, expect_kind, find_kind, has_folder
@@ -55,8 +66,9 @@ def repository_layout(note_foreign: Callable[[str, str], None]) -> Layout:
 class Objects:
     """The objects of one repository; any number of threads may use them. Every method may raise StoreError."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, sealer: Sealer | None = None) -> None:
+        """Args: sealer: of an encrypted repository."""
+        self.store, self.sealer = store, sealer
         self.foreign: dict[str, str] = {}
         """What listings met that is not deltaimg's, and what it is, such as `a file`; a thousand at most."""
         self.spends_reserve = False
@@ -98,30 +110,34 @@ class Objects:
             ObjectNotFound: there is none. IntegrityError, UnsupportedFormat: it is damaged, or of a newer version.
         """
 
-        def parse(data: bytes) -> Content:
-            if kind.is_named_by_digest:
-                check_digest(name, data)
-            return kind.parse(data, name)
-
-        return self._read_twice(name, parse)
+        return self._read_twice(name, lambda data: self.parse(kind, name, data))
 
     def get_with_bytes(self, kind: ObjectKind[Content], name: str) -> tuple[Content, bytes]:
-        """Return an object's content and its bytes, for a copy that keeps what this version does not know; raises as `get`."""
+        """Return content and stored bytes, for a copy that keeps what this version does not know; raises as `get`."""
 
-        def parse(data: bytes) -> tuple[Content, bytes]:
-            if kind.is_named_by_digest:
-                check_digest(name, data)
-            return kind.parse(data, name), data
+        return self._read_twice(name, lambda data: (self.parse(kind, name, data), data))
 
-        return self._read_twice(name, parse)
+    def parse(self, kind: ObjectKind[Content], name: str, data: bytes) -> Content:
+        """Return the content of an object whose stored bytes are `data`; raises IntegrityError, UnsupportedFormat."""
+        if kind.is_named_by_digest:
+            check_digest(name, data)
+        if kind.is_sealed and self.sealer is not None:
+            assert kind.magic is not None
+            data = self.sealer.open_object(kind.magic, name, data)
+        return kind.parse(data, name)
 
     def put(self, kind: ObjectKind[Content], name: str, content: Content, confirm: Confirm = always) -> int:
         """Store an object of a name of its own, durably, and return its size; raises as `Store.put`."""
-        return self.put_bytes(name, [_build(kind, content, name)], confirm)
+        return self.put_bytes(name, [self._seal(kind, _build(kind, content, name))], confirm)
 
     def replace(self, kind: ObjectKind[Content], name: str, content: Content, confirm: Confirm = always) -> int:
         """As `put`, replacing what has the name, if anything does."""
-        return self.replace_bytes(name, [_build(kind, content, name)], confirm)
+        return self.replace_bytes(name, [self._seal(kind, _build(kind, content, name))], confirm)
+
+    def count_bytes(self, kind: ObjectKind[Content], content: Content) -> int:
+        """Return the size that an object of this content has when it is stored."""
+        is_sealed = kind.is_sealed and self.sealer is not None
+        return len(kind.build(content)) + (OBJECT_SEAL_BYTES if is_sealed else 0)
 
     def put_new(self, kind: ObjectKind[Content], content: Content) -> tuple[str, int]:
         """Store an object that is named by its digest; return the digest and the object's size."""
@@ -131,17 +147,20 @@ class Objects:
     # -- bytes -------------------------------------------------------------------------------------------------------
 
     def put_named(self, kind: ObjectKind[Content], parts: Parts, *, salt: bytes | None = None) -> tuple[str, int]:
-        """Store an object that was built already under the digest of its bytes; return that digest and its size.
+        """Store an object that was built already under the digest of its stored bytes; return that digest and its size.
 
         Args:
+            parts: not sealed yet, but for records in a pack.
             salt: of `SALT_BYTES`, for tests; random where not given, so that a deleted name is never used again.
         """
         salted = salt_object(parts, secrets.token_bytes(SALT_BYTES) if salt is None else salt)
+        if kind.is_sealed and self.sealer is not None:
+            salted = [self.sealer.seal_object(b"".join(salted))]
         digest = name_object(salted)
         return digest, self.put_bytes(kind.name_of(digest), salted)
 
     def get_verified(self, name: str) -> bytes:
-        """Return a whole object that is named by the digest of its bytes; raises DigestMismatch."""
+        """Return the stored bytes of an object that is named by their digest; raises DigestMismatch."""
 
         def check(data: bytes) -> bytes:
             check_digest(name, data)
@@ -150,7 +169,7 @@ class Objects:
         return self._read_twice(name, check)
 
     def get_bytes(self, name: str) -> bytes:
-        """Return a whole object, whatever is in it; raises ObjectNotFound or ObjectTooLarge."""
+        """Return the stored bytes of an object, whatever is in it; raises ObjectNotFound or ObjectTooLarge."""
         kind = expect_kind(name)
         if kind.magic is None or kind.is_read_in_pieces or kind.max_bytes <= _UNSEEN_BYTES:
             return self._take_in(name, kind.max_bytes)
@@ -169,13 +188,13 @@ class Objects:
         return self.store.get_range(name, offset, length)
 
     def put_bytes(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        """Store an object that was built already; otherwise as `put`."""
+        """Store bytes as they are; otherwise as `put`."""
         if self.creates_exclusively is False and not expect_kind(name).is_named_by_digest and self._is_there(name):
             raise ObjectExists(name)
         return self._give_out(self.store.put, name, parts, confirm)
 
     def replace_bytes(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        """Store an object that was built already; otherwise as `replace`."""
+        """Store bytes as they are; otherwise as `replace`."""
         return self._give_out(self.store.replace, name, parts, confirm)
 
     def take_from(self, other: Objects, name: str, data: bytes, confirm: Confirm = always) -> None:
@@ -185,6 +204,28 @@ class Objects:
             self.store.borrow(name, other.store, len(data))
         else:
             self.replace_bytes(name, [data], confirm)
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def is_sealed_like(self, other: Objects) -> bool:
+        """Return whether what either of two repositories stores can be stored in the other as it is."""
+        return other.sealer is None if self.sealer is None else self.sealer.is_alike(other.sealer)
+
+    def seal_records(self, records: Sequence[tuple[RecordHeader, bytes]]) -> Sequence[tuple[RecordHeader, bytes]]:
+        """Return the records of a new pack as they are stored; those that are sealed already stay as they are."""
+        return records if self.sealer is None else self.sealer.seal_records(records)
+
+    def open_record(self, pack: str, offset: int, header: RecordHeader, payload: memoryview) -> memoryview:
+        """Return a record's payload without its seal. Args: pack, offset: the place of its header, for errors.
+
+        Raises:
+            SealBroken: it is not sealed as records of this repository are.
+        """
+        if self.sealer is not None:
+            return self.sealer.open_record(pack, offset, header, payload)
+        if header.is_sealed:
+            raise SealBroken(pack, offset, "the record here is sealed, and the repository is not encrypted")
+        return payload
 
     # -- names -------------------------------------------------------------------------------------------------------
 
@@ -220,6 +261,9 @@ class Objects:
             self.store.remove_unfinished(name)
 
     # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _seal(self, kind: ObjectKind[Content], data: bytes) -> bytes:
+        return self.sealer.seal_object(data) if kind.is_sealed and self.sealer is not None else data
 
     def _take_in(self, name: str, max_bytes: int) -> bytes:
         return self.store.get(name, max_bytes)
@@ -271,7 +315,7 @@ class Objects:
 
     def _measure(self, magic: Kind, name: str) -> int:
         """Return the length in an object's header; raises IntegrityError if the header is damaged."""
-        header = parse_header(magic, name, self.store.get_range(name, 0, HEADER_BYTES))
+        header = parse_header(magic, name, self.store.get_range(name, 0, HEADER_BYTES), may_be_sealed=True)
         return HEADER_BYTES + header.body_bytes
 
 

@@ -177,7 +177,7 @@ class PackWriter:
         digests: list[Digests],
         tables: list[RecordTables],
     ) -> None:
-        parts, footer = finish_pack(records)
+        parts, footer = finish_pack(self._repository.objects.seal_records(records))
         digest, stored_bytes = self._put_pack(parts)
         self.stored_bytes += stored_bytes
         if stored_bytes:

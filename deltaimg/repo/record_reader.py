@@ -148,6 +148,7 @@ class RecordReader:
         is_verified = bool(self._table.is_loaded[record])
         if not is_verified:
             check_payload(group.pack, offset, header, payload)
+        payload = self._repository.objects.open_record(group.pack, offset, header, payload)
         kept, payload = self._take_kept(record, group.pack, offset, header, payload)
         try:
             if header.sources:
@@ -213,8 +214,9 @@ class RecordReader:
         group = next(group_reads(self._table, RecordNumbers(np.array([record], np.int64))))
         data = self.fetch(group)
         header = parse_record_header(group.pack, group.offset, data)
-        payload = data[RECORD_HEADER_BYTES:]
+        payload = data[RECORD_HEADER_BYTES:][: header.payload_bytes]
         check_payload(group.pack, group.offset, header, payload)
+        payload = self._repository.objects.open_record(group.pack, group.offset, header, payload)
         return parse_cut(group.pack, group.offset, header, payload)[0] if header.absent else None
 
     def _prove(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,10 @@ from datetime import datetime
 from blake3 import blake3
 from msgspec.structs import replace
 
+from deltaimg.crypto.sealer import Sealer
+from deltaimg.crypto.secret import Secret
 from deltaimg.errors import (
+    KeyNeeded,
     NotAnObject,
     ObjectNotFound,
     RepositoryNotFound,
@@ -85,10 +88,13 @@ class SnapshotRef:
 class Repository:
     """An open repository. Methods may raise StoreError, IntegrityError and UnsupportedFormat."""
 
-    def __init__(self, store: Store, config: Config) -> None:
-        self.objects = Objects(store)
-        self.config = config
-        self.keys = Keys.derive(config.digest_key_bytes)
+    def __init__(self, store: Store, config: Config, secret: Secret | None = None) -> None:
+        """Args: secret: of an encrypted repository, and only of one."""
+        assert config.is_encrypted == (secret is not None)
+        self.objects = Objects(store, None if secret is None else Sealer(secret))
+        self.config, self.secret = config, secret
+        self.digest_key = bytes.fromhex(config.digest_key or "") if secret is None else secret.digest_key
+        self.keys = Keys.derive(self.digest_key)
         self.lock_waiting = LockWaiting()
 
     def __enter__(self) -> Repository:
@@ -102,8 +108,25 @@ class Repository:
         self.objects.close()
 
     @classmethod
-    def open(cls, store: Store) -> Repository:
-        """Open the repository in `store`; raises RepositoryNotFound when it holds none."""
+    def open(cls, store: Store, unlock: Callable[[Objects, Config], Secret] | None = None) -> Repository:
+        """Open the repository in `store`.
+
+        Args:
+            unlock: returns the secret of an encrypted repository.
+
+        Raises:
+            RepositoryNotFound: there is none. KeyNeeded: it is encrypted, and `unlock` is not given. What `unlock` raises.
+        """
+        config = cls.read_config(store)
+        if not config.is_encrypted:
+            return cls(store, config)
+        if unlock is None:
+            raise KeyNeeded(store.location)
+        return cls(store, config, unlock(Objects(store), config))
+
+    @classmethod
+    def read_config(cls, store: Store) -> Config:
+        """Return the config of the repository in `store`, which needs no key; raises RepositoryNotFound."""
         try:
             data = Objects(store).get_bytes(CONFIG_NAME)
         except NotAnObject:
@@ -111,7 +134,7 @@ class Repository:
         except ObjectNotFound as error:
             problem = "is not a repository: it has no 'config'" if any(list_content(store)) else None
             raise RepositoryNotFound(store.location, problem) from error
-        return cls(store, parse_config(data, f"{store.location}/{CONFIG_NAME}"))
+        return parse_config(data, f"{store.location}/{CONFIG_NAME}")
 
     @classmethod
     def open_like(cls, store: Store, copy: Repository) -> Repository | None:
@@ -124,12 +147,14 @@ class Repository:
         Returns:
             None where the two have no object in common.
         """
-        found = cls(store, copy.config)
+        found = cls(store, copy.config, copy.secret)
         if found._has_any_of(copy, SIGNATURES):
             return found
         if found._has_any_of(copy, MAPS) or found._has_any_of(copy, PACKS):
             config = copy.config
-            return cls(store, replace(config, repository_id=secrets.token_hex(16), family=config.family_id))
+            return cls(
+                store, replace(config, repository_id=secrets.token_hex(16), family=config.family_id), copy.secret
+            )
         return None
 
     def _has_any_of(self, other: Repository, folder: str) -> bool:
@@ -141,7 +166,7 @@ class Repository:
         """Yield this repository as it would be after changes that are made to what is yielded; the store is only read."""
         planned = PlannedStore(self.objects.store)
         try:
-            yield Repository(planned, self.config)
+            yield Repository(planned, self.config, self.secret)
         finally:
             planned.close()
 
@@ -149,9 +174,7 @@ class Repository:
 
     def list_snapshots(self, image: str | None = None) -> list[SnapshotRef]:
         """Return what snapshots there are, of one image or of all, oldest first within an image."""
-        prefix = SNAPSHOTS if image is None else f"{SNAPSHOTS}{image}/"
-        names = (split_object_name(found.name) for found in self.objects.list(prefix))
-        return sorted(SnapshotRef(*parts) for parts in names if parts is not None)
+        return list_refs(self.objects, image)
 
     def list_quarantined(self, image: str | None = None) -> dict[SnapshotRef, list[str]]:
         """Return the snapshots whose damaged manifests a repair has moved to quarantine, and the names of these there."""
@@ -196,3 +219,10 @@ def list_content(store: Store) -> Iterator[str]:
     names = [found.name for found in store.list("", repository_layout(lambda name, _what: foreign.append(name)))]
     yield from sorted(names, key=lambda name: name != CONFIG_NAME)
     yield from (name for name in foreign if _LITTER.fullmatch(name.partition("/")[0]) is None)
+
+
+def list_refs(objects: Objects, image: str | None = None) -> list[SnapshotRef]:
+    """Return what snapshots there are, of one image or of all, oldest first within an image; no key is needed for that."""
+    prefix = SNAPSHOTS if image is None else f"{SNAPSHOTS}{image}/"
+    names = (split_object_name(found.name) for found in objects.list(prefix))
+    return sorted(SnapshotRef(*parts) for parts in names if parts is not None)

@@ -7,7 +7,7 @@ import importlib
 import re
 import struct
 import types
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
@@ -23,12 +23,13 @@ from deltaimg.delta.deltaimg_delta import DeltaimgDelta
 from deltaimg.delta.signature import root_digest
 from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
-from deltaimg.format import delta, index, pack, parity, record, signature, sums, verified
+from deltaimg.format import delta, index, pack, parity, record, sealing, signature, sums, verified
 from deltaimg.format import map as map_format
 from deltaimg.format.annotation import Annotation
 from deltaimg.format.config import Config
 from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import HEADER, HEADER_BYTES, VERSION, Kind
+from deltaimg.format.key_slot import KeySlot
 from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import Freezing, Manifest, Statistics
 from deltaimg.kernels import digest_blocks, digest_buffer
@@ -62,6 +63,8 @@ STRUCTS = {
     "Parity trailer": (parity.TRAILER, 0),
     "Sums head": (sums.HEAD, HEADER_BYTES),
     "Delta head": (delta.HEAD, HEADER_BYTES),
+    "Sealed body": (sealing.OBJECT_PREFIX, 0),
+    "Sealed payload": (sealing.RECORD_PREFIX, 0),
 }
 ROWS = {
     "Footer entry": pack.FOOTER_ENTRY,
@@ -78,6 +81,7 @@ DOCUMENTS = [
     ("Manifest", 1, Statistics),
     ("Manifest", 2, Freezing),
     ("Annotation", 0, Annotation),
+    ("Key slot", 0, KeySlot),
 ]
 MAGICS = {"Record header": record.RECORD_MAGIC, "Trailer": pack.TRAILER_MAGIC, "Parity trailer": parity.TRAILER_MAGIC}
 
@@ -237,6 +241,8 @@ def tell_type(annotation: Any) -> str:
         return "size" if (meta.ge, meta.le) == (0, MAX_IMAGE_BYTES) else tell_type(base)
     if annotation is Extent:
         return "list of size"
+    if get_origin(annotation) is Literal:
+        return "text"
     if get_origin(annotation) is tuple:
         return f"list of {tell_type(get_args(annotation)[0])}"
     if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):

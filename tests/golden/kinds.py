@@ -15,6 +15,7 @@ from deltaimg.format.config import build_config, parse_config
 from deltaimg.format.deletion import build_deletion, build_deletion_locks, parse_deletion, parse_deletion_locks
 from deltaimg.format.framing import SALT_BYTES, Kind, salt_object
 from deltaimg.format.index import build_index, parse_index
+from deltaimg.format.key_slot import build_key_slot, parse_key_slot
 from deltaimg.format.lock import build_lock, parse_lock
 from deltaimg.format.manifest import build_manifest, parse_manifest
 from deltaimg.format.map import build_map, parse_map
@@ -73,6 +74,7 @@ class KindIO:
 
 KINDS = {
     "config": KindIO(Kind.CONFIG, build_config, parse_config),
+    "key_slot": KindIO(Kind.KEY_SLOT, build_key_slot, parse_key_slot),
     "lock": KindIO(Kind.LOCK, build_lock, parse_lock),
     "deletion": KindIO(Kind.DELETION, build_deletion, parse_deletion),
     "deletion_locks": KindIO(Kind.DELETION_LOCKS, build_deletion_locks, parse_deletion_locks),

@@ -82,6 +82,8 @@ def document_refusals() -> Iterator[Refusal]:
     for kind, changes in (
         ("config", {"repository_id": "00" * 15, "digest_key": "0F" * 32, "created": 5, "software": None, "family": "0F" * 16}),
         ("lock", {"pid": 0, "process_start": -1, "token": 1, "host": None, "renewals": -1}),
+        ("key_slot", {"id": "00", "type": "pin", "salt": "00" * 31, "wrapped": "00" * 79, "memory_kib": 2**20 + 1,
+                      "iterations": 65, "lanes": 17}),
         ("deletion", {"id": "00", "packs": ["11" * 31], "maps": None}),
         ("deletion_locks", {"id": "00", "waits_for": "nobody"}),
         (
@@ -99,6 +101,16 @@ def document_refusals() -> Iterator[Refusal]:
             yield _with_fields(kind, f"{field.replace('_', '-')}-wrong", {field: value}, f"$.{field}")
         required = next(iter(changes))
         yield _with_fields(kind, f"{required.replace('_', '-')}-missing", {required: ...}, "missing required field")
+    for reason, change, message in (
+        ("of-another-id", {"id": "00000000000000de"}, "it belongs at keys/00000000000000de"),
+        ("of-no-cost", {"memory_kib": 0, "iterations": 0, "lanes": 0}, "not those of its type"),
+        ("of-cost-with-a-key-file", {"type": "keyfile"}, "not those of its type"),
+        ("of-absurd-cost", {"memory_kib": 2**20, "iterations": 9}, "argon2id are absurd"),
+        ("of-too-many-lanes", {"memory_kib": 64, "lanes": 9}, "argon2id are absurd"),
+    ):
+        yield _with_fields("key_slot", reason, change, message)
+    for reason, change in (("key-and-encryption", {"encryption": "aes-256-gcm"}), ("no-key", {"digest_key": ...})):
+        yield _with_fields("config", reason, change, "has a digest key and is encrypted, or neither")
     for reason, change, message in (
         ("of-another-image", {"image": "vm2"}, "it belongs at snapshots/vm2/"),
         ("of-another-time", {"time": "20261123T020304.000006Z"}, "it belongs at snapshots/vm1/"),
@@ -133,6 +145,16 @@ def document_refusals() -> Iterator[Refusal]:
         yield _with_fields(
             kind, "of-another-id", {"id": "00000000000000dd"}, "it belongs at deletions/00000000000000dd"
         )
+    for reason, change, message in (
+        ("of-another-id", {"id": "00000000000000de"}, "it belongs at keys/00000000000000de"),
+        ("of-no-cost", {"memory_kib": 0, "iterations": 0, "lanes": 0}, "not those of its type"),
+        ("of-cost-with-a-key-file", {"type": "keyfile"}, "not those of its type"),
+        ("of-absurd-cost", {"memory_kib": 2**20, "iterations": 9}, "argon2id are absurd"),
+        ("of-too-many-lanes", {"memory_kib": 64, "lanes": 9}, "argon2id are absurd"),
+    ):
+        yield _with_fields("key_slot", reason, change, message)
+    for reason, change in (("key-and-encryption", {"encryption": "aes-256-gcm"}), ("no-key", {"digest_key": ...})):
+        yield _with_fields("config", reason, change, "has a digest key and is encrypted, or neither")
     for reason, change, message in (
         ("of-another-image", {"image": "vm2"}, "it belongs at annotations/vm2/"),
         (
@@ -173,7 +195,7 @@ def index_refusals() -> Iterator[Refusal]:
         ("block-too-large", make(entries=[{"block_shift": 21}]), "Malformed", "absurd block size"),
         ("block-shift-of-255", make(entries=[{"block_shift": 255}]), "Malformed", "absurd block size"),
         ("record-too-large", make(entries=[{"slots": 4097}]), "Malformed", "larger than 16777216 bytes"),
-        ("payload-too-long", make(entries=[{"payload_bytes": 4097}]), "Malformed", "longer than its content"),
+        ("payload-too-long", make(entries=[{"payload_bytes": 4149}]), "Malformed", "longer than its content"),
         ("cut-entry-unlisted", _cut_index([2], [1], [(0, 1)]), "Malformed", "out of order or are not listed"),
         ("cut-entry-twice", _cut_index([1, 1], [1, 1], [(0, 1)] * 2), "Malformed", "out of order or are not listed"),
         ("cut-without-runs", _cut_index([1], [0], []), "Malformed", "no runs of slots"),
@@ -311,8 +333,9 @@ def pack_refusals() -> Iterator[Refusal]:
          "Malformed", "longer than its content"),
         ("record-header-damaged", pack(flip(one, 20), footer(entry)), "Malformed", "a record header is damaged"),
         ("record-payload-damaged", pack(flip(one, size - 1), footer(entry)), "DigestMismatch", "the record here is damaged"),
-        ("record-sealed", pack(record(sealed=1), footer(entry)), "UnsupportedFormat", "is sealed or uses features"),
-        ("record-flags-in-use", pack(record(flags=1), footer(entry)), "UnsupportedFormat", "is sealed or uses features"),
+        ("record-sealed-otherwise", pack(record(sealed=2), footer(entry)), "UnsupportedFormat", "has a cipher or features"),
+        ("record-sealed-too-short", pack(record(sealed=1), footer(entry)), "Malformed", "shorter than a seal"),
+        ("record-flags-in-use", pack(record(flags=1), footer(entry)), "UnsupportedFormat", "has a cipher or features"),
         ("record-of-too-many-sources", pack(record(sources=4097), footer(entry)), "Malformed", "more than 4096 source"),
         ("record-header-longer", pack(record(header_bytes=80), footer(entry)), "UnsupportedFormat", "features unknown"),
         ("record-reserved-in-use", pack(record(reserved=1), footer(entry)), "Malformed", "absurd lengths"),

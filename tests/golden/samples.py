@@ -16,6 +16,7 @@ from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import digest_bytes, name_object
 from deltaimg.format.index import ENTRY, IndexObject, link_sources, no_links
+from deltaimg.format.key_slot import KeySlot
 from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import Freezing, Manifest, Statistics
 from deltaimg.format.map import MapObject
@@ -40,6 +41,28 @@ CONFIG = Config(
     created="20261123T020304.000005Z",
     digest_key="0f" * 32,
     software="deltaimg 0.1.0",
+)
+ENCRYPTED = Config(
+    repository_id="00112233445566778899aabbccddeeff", created="20261123T020304.000005Z", encryption="aes-256-gcm"
+)
+PASSPHRASE_SLOT = KeySlot(
+    id="00000000000000dd",
+    type="passphrase",
+    label="operator",
+    created="20261123T020304.000005Z",
+    salt="1a" * 32,
+    wrapped="2b" * 80,
+    memory_kib=262144,
+    iterations=2,
+    lanes=4,
+)
+KEY_FILE_SLOT = KeySlot(
+    id="00000000000000ee",
+    type="keyfile",
+    label="",
+    created="20261123T020304.000005Z",
+    salt="3c" * 32,
+    wrapped="4d" * 80,
 )
 LOCK = Lock(
     owner="operator",
@@ -260,7 +283,11 @@ PARITIES = {
 }
 
 SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
-    "config": {"plain": ("config", CONFIG)},
+    "config": {"plain": ("config", CONFIG), "encrypted": ("config", ENCRYPTED)},
+    "key_slot": {
+        "passphrase": (PASSPHRASE_SLOT.object_name, PASSPHRASE_SLOT),
+        "key-file": (KEY_FILE_SLOT.object_name, KEY_FILE_SLOT),
+    },
     "lock": {
         "backup": ("locks/vm1/20261123T020304.000005Z-0123456789abcdef", LOCK),
         "heartbeat": ("locks/.alive-0123456789abcdef", HEARTBEAT),

@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from deltaimg.crypto.key_slots import Key, KeyFile
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.restore.run import RestoreResult, restore
@@ -41,9 +42,18 @@ class Warnings:
         self.messages.append(message)
 
 
-def make_repository(store: Store | None = None) -> Repository:
-    """Return a new repository, in memory unless `store` says otherwise."""
-    return create_repository(store or MemoryStore(), created=START, software="tests")
+KEY = KeyFile(bytes(range(32)))
+"""Opens the encrypted repositories of tests; a passphrase would cost each of them half a second."""
+
+
+def make_repository(store: Store | None = None, key: Key | None = None, like: Repository | None = None) -> Repository:
+    """Return a new repository, in memory unless `store` says otherwise; encrypted where `key` is given."""
+    return create_repository(store or MemoryStore(), created=START, software="tests", key=key, like=like)
+
+
+def reopen(repository: Repository, store: Store) -> Repository:
+    """Return a repository as it is in another store, or in its own behind a wrapper."""
+    return Repository(store, repository.config, repository.secret)
 
 
 def back_up_image(

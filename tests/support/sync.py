@@ -24,7 +24,7 @@ from tests.support.repositories import Warnings, assert_restores, back_up_image,
 
 def make_like(other: Repository, store: Store | None = None) -> Repository:
     """Return a new repository of the same family."""
-    return create_repository(store or MemoryStore("second"), created=START, software="tests", like=other.config)
+    return create_repository(store or MemoryStore("second"), created=START, software="tests", like=other)
 
 
 @dataclass(slots=True)

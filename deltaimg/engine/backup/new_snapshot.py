@@ -15,9 +15,11 @@ import msgspec
 from deltaimg.arrays import Runs
 from deltaimg.delta.signature import root_digest
 from deltaimg.engine.backup.context import BackupContext
-from deltaimg.format.manifest import Manifest, Statistics, build_manifest, format_time
+from deltaimg.format.manifest import Manifest, Statistics, format_time
 from deltaimg.model import count_blocks
 from deltaimg.repo.layers import store_layers
+from deltaimg.repo.object_kinds import MANIFEST
+from deltaimg.repo.repository import Repository
 from deltaimg.text import as_text
 
 
@@ -77,7 +79,7 @@ def write_map(
         host=as_text(socket.gethostname()),
         software=options.software,
     )
-    return _settle_stored_bytes(manifest, stored_bytes + layers.stored_bytes)
+    return _settle_stored_bytes(context.repository, manifest, stored_bytes + layers.stored_bytes)
 
 
 def _choose_time(newest: Manifest | None, moment: datetime) -> str:
@@ -101,13 +103,13 @@ def _find_root(context: BackupContext, runs: Runs, statistics: Statistics, size_
     ).hex()
 
 
-def _settle_stored_bytes(manifest: Manifest, other_bytes: int) -> Manifest:
+def _settle_stored_bytes(repository: Repository, manifest: Manifest, other_bytes: int) -> Manifest:
     """Write the growth of the repository, the manifest's own size included, into the manifest."""
     stored = other_bytes
     while True:
         statistics = msgspec.structs.replace(manifest.statistics, stored_bytes=stored)
         manifest = msgspec.structs.replace(manifest, statistics=statistics)
-        size = len(build_manifest(manifest))
+        size = repository.objects.count_bytes(MANIFEST, manifest)
         if stored == other_bytes + size:
             return manifest
         stored = other_bytes + size

@@ -13,12 +13,12 @@ from contextlib import suppress
 from deltaimg.engine.check.findings import FindingKind
 from deltaimg.engine.check.run import Checker
 from deltaimg.errors import DeltaimgError, IntegrityError, NotAnObject, StoreError, UnsupportedFormat
-from deltaimg.format.annotation import ANNOTATIONS, parse_annotation, split_annotation_name
-from deltaimg.format.manifest import SNAPSHOTS, parse_manifest
+from deltaimg.format.annotation import ANNOTATIONS, split_annotation_name
+from deltaimg.format.manifest import SNAPSHOTS
 from deltaimg.format.map import MAPS
 from deltaimg.repo.annotations import list_annotations
 from deltaimg.repo.keys import QUARANTINE, find_kind, has_own_digest, is_named_by_digest
-from deltaimg.repo.object_kinds import MANIFEST, MAP
+from deltaimg.repo.object_kinds import ANNOTATION, MANIFEST, MAP
 from deltaimg.repo.quarantine import copy_to_quarantine, move_to_quarantine
 from deltaimg.repo.repository import Repository, SnapshotRef
 
@@ -138,10 +138,10 @@ def _is_whole(copy: Repository, name: str) -> bool:
     with suppress(IntegrityError, StoreError, UnsupportedFormat):
         data = copy.objects.get_bytes(name)
         if name.startswith(SNAPSHOTS):
-            parse_manifest(data, name)
+            copy.objects.parse(MANIFEST, name, data)
             return True
         if name.startswith(ANNOTATIONS):
-            parse_annotation(data, name)
+            copy.objects.parse(ANNOTATION, name, data)
             return True
         return has_own_digest(name, data)
     return False

@@ -16,14 +16,14 @@ from deltaimg.format.annotation import ANNOTATIONS
 from deltaimg.format.deletion import DELETIONS
 from deltaimg.format.framing import name_object
 from deltaimg.format.index import INDEXES, IndexObject
-from deltaimg.format.manifest import SNAPSHOTS, parse_manifest
+from deltaimg.format.manifest import SNAPSHOTS
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.format.verified import VERIFIED
 from deltaimg.repo.deletions import load_deletions
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.index_edit import select_entries
 from deltaimg.repo.keys import digest_of, has_own_digest
-from deltaimg.repo.object_kinds import INDEX
+from deltaimg.repo.object_kinds import INDEX, MANIFEST
 from deltaimg.repo.pack_reader import read_damaged_pack
 from deltaimg.repo.repository import Repository
 
@@ -79,7 +79,7 @@ def _is_damaged_still(repository: Repository, name: str) -> bool:
     try:
         data = repository.objects.get_bytes(name)
         if name.startswith(SNAPSHOTS):
-            parse_manifest(data, name)
+            repository.objects.parse(MANIFEST, name, data)
             return False
         return not has_own_digest(name, data)
     except ObjectNotFound:
@@ -127,7 +127,7 @@ def _scan(checker: Checker) -> tuple[list[IndexObject], list[IndexObject]]:
     for name in sorted(names):
         data = read_damaged_pack(objects, name)
         digest = digest_of(name)
-        records = list(find_records(name, data))
+        records = list(find_records(objects, name, data))
         content = index_records(digest, records)
         (sound if name_object([data]) == digest else unsound).append(content)
     return sound, unsound

@@ -33,6 +33,7 @@ from deltaimg.ids import EntryNumbers, RecordNumber
 from deltaimg.kernels import digest_blocks, digest_buffer
 from deltaimg.model import MIB
 from deltaimg.repo.index import LoadedIndex
+from deltaimg.repo.objects import Objects
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
@@ -51,16 +52,16 @@ class PackRecord:
     payload: memoryview
 
 
-def read_record(name: str, offset: int, data: memoryview) -> PackRecord:
+def read_record(objects: Objects, name: str, offset: int, data: memoryview) -> PackRecord:
     """Return the record at `offset` of a pack, of which `data` is all; raises IntegrityError or UnsupportedFormat."""
     header = parse_record_header(name, offset, data[offset:])
     payload = data[offset + RECORD_HEADER_BYTES :][: header.payload_bytes]
     check_payload(name, offset, header, payload)
-    tables, _ = parse_tables(name, offset, header, payload)
+    tables, _ = parse_tables(name, offset, header, objects.open_record(name, offset, header, payload))
     return PackRecord(offset, header, tables, payload)
 
 
-def find_records(name: str, data: bytes) -> Iterator[PackRecord]:
+def find_records(objects: Objects, name: str, data: bytes) -> Iterator[PackRecord]:
     """Yield the good records of a pack: by its footer, or header by header, as far as possible, if the footer is damaged."""
     view = memoryview(data)
     offsets: list[int] = []
@@ -72,7 +73,7 @@ def find_records(name: str, data: bytes) -> Iterator[PackRecord]:
                 offsets.append(offset)
     for offset in offsets:
         with suppress(IntegrityError, UnsupportedFormat):
-            yield read_record(name, offset, view)
+            yield read_record(objects, name, offset, view)
 
 
 def index_records(pack: str, records: list[PackRecord]) -> IndexObject:

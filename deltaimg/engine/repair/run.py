@@ -225,7 +225,7 @@ class _Repair:
             data = memoryview(read_damaged_pack(self._repository.objects, pack))
             for offset, record_id in places.items():
                 try:
-                    record = read_record(pack, offset, data)
+                    record = read_record(self._repository.objects, pack, offset, data)
                 except (IntegrityError, UnsupportedFormat):
                     continue
                 known = self._find_digests(record_id)

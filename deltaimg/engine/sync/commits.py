@@ -16,7 +16,6 @@ from deltaimg.engine.sync.losses import LOSSES, note_loss
 from deltaimg.engine.sync.plan import Destination, SnapshotPlan, Source
 from deltaimg.engine.sync.selection import Failure
 from deltaimg.errors import DeltaimgError, ObjectExists
-from deltaimg.format.map import parse_map
 from deltaimg.model import MIB
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.object_kinds import MAP
@@ -88,8 +87,7 @@ class Committer:
         for digest in plan.manifest.maps:
             if digest not in self._destination.maps:
                 name = MAP.name_of(digest)
-                layers[digest] = self._source.repository.objects.get_verified(name)
-                parse_map(layers[digest], name)
+                _, layers[digest] = self._source.repository.objects.get_with_bytes(MAP, name)
         return layers
 
     def _commit(self, plan: SnapshotPlan, layers: dict[str, bytes]) -> None:

@@ -111,7 +111,7 @@ class RecordCopier:
     def _take(self, table: SlotTable, group: ReadGroup, fetched: memoryview) -> list[RecordCopy]:
         """Return those records of a group that are whole."""
         try:
-            return take_copies(table, group, fetched)
+            return take_copies(self._source.repository.objects, table, group, fetched)
         except LOSSES as error:
             if len(group.records) == 1:
                 self._lost.add(table.entries[group.records], error)

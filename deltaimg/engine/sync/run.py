@@ -110,6 +110,11 @@ def _choose(request: SyncRequest, reader: ReaderLock) -> _Chosen:
             f"stored again, oldest first: {'--delete' if options.delete else '--newest-first'} has no meaning",
             hint="'deltaimg init --like' makes a repository of the same family",
         )
+    if is_family and not source.objects.is_sealed_like(destination.objects):
+        raise UsageError(
+            f"{source.objects.location} and {destination.objects.location} are not encrypted with the same key",
+            hint="'deltaimg init --like' with --encryption makes a repository of the same family and key",
+        )
     with stage(request.progress, "listing snapshots"):
         selection = select(source, destination, options, request.policy, is_family=is_family, now=request.clock())
         places = source.objects.location, destination.objects.location

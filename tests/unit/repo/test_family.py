@@ -18,7 +18,7 @@ from tests.support.repositories import assert_restores, back_up_image, make_repo
 
 
 def make_like(other: Repository) -> Repository:
-    return create_repository(MemoryStore("second"), created=START, software="tests", like=other.config)
+    return create_repository(MemoryStore("second"), created=START, software="tests", like=other)
 
 
 def change(repository: Repository, **fields: object) -> Repository:

@@ -28,6 +28,7 @@ OURS = [
     f"snapshots/Büro 1 (alt)/{SNAPSHOT}",
     "deletions/0123456789abcdef",
     "deletions/0123456789abcdef-locks",
+    "keys/0123456789abcdef",
     "locks/vm1/20261123T020304.000006Z-0123456789abcdef",
     "locks/.maintenance/20261123T020304.000006Z-0123456789abcdef",
     "probes/0123456789abcdef",

@@ -9,6 +9,7 @@ import pytest
 
 from deltaimg.api.backup import backup
 from deltaimg.api.compare import compare
+from deltaimg.crypto.key_slots import KeyFile
 from deltaimg.errors import RepositoryLocked, SourceChanged, UsageError
 from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.index import load_index
@@ -25,7 +26,7 @@ from tests.support.images import (
     make_incompressible_image,
     make_mixed_image,
 )
-from tests.support.repositories import Warnings, assert_restores, back_up_image, make_repository
+from tests.support.repositories import KEY, Warnings, assert_restores, back_up_image, make_repository
 
 PAGE = 4096
 
@@ -57,9 +58,10 @@ def test_an_image_may_grow_and_shrink() -> None:
         assert_restores(repository, manifest, content)
 
 
-def test_stored_bytes_are_what_the_repository_grew_by(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
+def test_stored_bytes_are_what_the_repository_grew_by(tmp_path: Path, key: KeyFile | None) -> None:
     store = LocalStore(str(tmp_path / "repo"))
-    repository = make_repository(store)
+    repository = make_repository(store, key)
     image = make_mixed_image(3 << 20)
     for _ in range(3):
         before = sum(found.size_bytes for found in store.list(""))

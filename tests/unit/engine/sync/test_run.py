@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from deltaimg.crypto.key_slots import KeyFile
 from deltaimg.engine.parity.add import add_parity
 from deltaimg.engine.parity.protection import survey_parity
 from deltaimg.engine.prune.run import prune
@@ -23,6 +24,7 @@ from deltaimg.errors import (
     StoreUnavailable,
     UsageError,
 )
+from deltaimg.format.config import Config
 from deltaimg.format.deletion import Deletion
 from deltaimg.options.keep import Policy, Span
 from deltaimg.options.prune import PruneOptions
@@ -37,8 +39,15 @@ from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
 from tests.support.history import forget_ids
-from tests.support.images import PAGE, edit_at_random, make_incompressible_image, make_mixed_image
-from tests.support.repositories import Warnings, back_up_image, count_stored_bytes, make_repository
+from tests.support.images import PAGE, SyntheticImage, edit_at_random, make_incompressible_image, make_mixed_image
+from tests.support.repositories import (
+    KEY,
+    Warnings,
+    assert_restores,
+    back_up_image,
+    count_stored_bytes,
+    make_repository,
+)
 from tests.support.sync import Family, assert_sound, make_family, make_like, run_sync
 from tests.support.wrapping import WrappedStore
 
@@ -328,12 +337,32 @@ def test_repositories_that_cannot_be_synced_are_refused():
     with pytest.raises(UsageError, match="one repository"):
         run_sync(family.source, Repository.open(family.source.objects.store))
     stranger = make_repository(MemoryStore("stranger"))
-    fake = Repository(stranger.objects.store, make_like(family.source).config)
-    fake.config = type(fake.config)(
-        repository_id=family.source.config.repository_id, created="", digest_key=stranger.config.digest_key
-    )
+    config = Config(repository_id=family.source.config.repository_id, created="", digest_key=stranger.config.digest_key)
+    fake = Repository(stranger.objects.store, config)
     with pytest.raises(FamilyConflict, match="first and stranger"):
         run_sync(family.source, fake)
+
+
+def test_members_that_are_not_encrypted_alike_are_refused():
+    plain = make_repository()
+    encrypted = make_repository(MemoryStore("encrypted"), KEY, like=plain)
+    other = make_repository(MemoryStore("other"), KEY, like=plain)
+    for source, destination in ((plain, encrypted), (encrypted, plain), (encrypted, other)):
+        with pytest.raises(UsageError, match="not encrypted with the same key"):
+            run_sync(source, destination)
+
+
+def test_encrypted_members_are_synced_as_what_is_stored():
+    source = make_repository(MemoryStore("source"), KEY)
+    image = SyntheticImage(3 << 20)
+    image.write_random(0, 2 << 20)
+    manifest = back_up_image(source, image)
+    destination = make_repository(MemoryStore("destination"), KeyFile(bytes(32)), like=source)
+    assert [each.id for each in run_sync(source, destination).copied] == [manifest.id]
+    assert_restores(destination, manifest, image.content)
+    for folder in ("packs/", "maps/", "snapshots/"):
+        names = [found.name for found in source.objects.list(folder)]
+        assert names == [found.name for found in destination.objects.list(folder)]
 
 
 def test_a_copy_of_the_same_repository_can_be_brought_up_to_date():

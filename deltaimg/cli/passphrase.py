@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ask for a passphrase at the terminal, without showing it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from deltaimg.errors import UsageError
+
+if TYPE_CHECKING:
+    from deltaimg.api.keys import Passphrase
+
+
+def ask_passphrase(location: str) -> Passphrase | None:
+    """Return the passphrase of the repository at a location; None where there is no terminal to ask at."""
+    from deltaimg.api.keys import Passphrase
+
+    if not is_at_terminal():
+        return None
+    return Passphrase(_read(f"Passphrase of {location}: "))
+
+
+def ask_new_passphrase() -> Passphrase | None:
+    """Return a passphrase that was typed twice; None where there is no terminal to ask at. Raises UsageError."""
+    from deltaimg.api.keys import Passphrase
+
+    if not is_at_terminal():
+        return None
+    text = _read("New passphrase: ")
+    if not text:
+        raise UsageError("the passphrase is empty")
+    if _read("The same again: ") != text:
+        raise UsageError("the two passphrases differ")
+    return Passphrase(text)
+
+
+def is_at_terminal() -> bool:
+    """Return whether questions can be asked: they are shown on the standard error, and answered on the standard input."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
+
+
+def _read(prompt: str) -> str:
+    from getpass import getpass
+
+    try:
+        return getpass(prompt, stream=sys.stderr)
+    except EOFError as error:
+        raise UsageError("no passphrase was given") from error

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The key slots of an encrypted repository: found, opened, added and removed. No data is written again for any of it.
+
+Always  the last slot that can be read stays. A slot is added before the one that it replaces is removed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from deltaimg.crypto.key_slots import Key, unwrap_secret, wrap_secret
+from deltaimg.crypto.secret import Secret
+from deltaimg.errors import IntegrityError, KeyNeeded, LastKey, ObjectNotFound, UnsupportedFormat, UsageError, WrongKey
+from deltaimg.format.config import Config
+from deltaimg.format.key_slot import KEYS, KeySlot
+from deltaimg.format.limits import MAX_KEY_SLOTS
+from deltaimg.format.manifest import format_time
+from deltaimg.repo.lock import MaintenanceLock
+from deltaimg.repo.object_kinds import KEY_SLOT
+from deltaimg.repo.objects import Objects
+from deltaimg.repo.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class KeySlots:
+    """The slots of a repository that can be read, in order of their creation, and the errors of the others."""
+
+    slots: tuple[KeySlot, ...]
+    damage: tuple[IntegrityError | UnsupportedFormat, ...]
+
+
+def load_key_slots(objects: Objects) -> KeySlots:
+    """Return the key slots of a repository; raises StoreError."""
+    slots: list[KeySlot] = []
+    damage: list[IntegrityError | UnsupportedFormat] = []
+    for found in objects.list(KEYS):
+        if len(slots) + len(damage) == MAX_KEY_SLOTS:
+            damage.append(
+                IntegrityError(found.name, 0, f"is one of more than {MAX_KEY_SLOTS} key slots; it is ignored")
+            )
+            break
+        try:
+            slots.append(objects.get(KEY_SLOT, found.name))
+        except ObjectNotFound:
+            continue
+        except (IntegrityError, UnsupportedFormat) as error:
+            damage.append(error)
+    return KeySlots(tuple(sorted(slots, key=lambda each: (each.created, each.id))), tuple(damage))
+
+
+def open_key_slots(objects: Objects, config: Config, key: Key | None) -> tuple[Secret, KeySlot]:
+    """Return the secret of an encrypted repository, and the slot that `key` opens.
+
+    Raises:
+        KeyNeeded: no key is given. WrongKey: it opens no slot. IntegrityError, UnsupportedFormat: no slot can be read.
+    """
+    if key is None:
+        raise KeyNeeded(objects.location)
+    found = load_key_slots(objects)
+    for slot in found.slots:
+        secret = unwrap_secret(slot, key, family_id=config.family_id)
+        if secret is not None:
+            return secret, slot
+    if not found.slots and found.damage:
+        raise found.damage[0]
+    hint = f"key slots that cannot be read were left out: {found.damage[0]}" if found.damage else None
+    raise WrongKey(objects.location, key.source, hint=hint)
+
+
+def add_key_slot(repository: Repository, key: Key, label: str, now: datetime) -> KeySlot:
+    """Add a slot that `key` opens, and return it.
+
+    Raises:
+        UsageError: there are as many as there may be, or another has the label. RepositoryLocked: keys are changed just now.
+    """
+    secret = _expect_secret(repository)
+    slot = wrap_secret(secret, key, family_id=repository.config.family_id, label=label, created=format_time(now))
+    with MaintenanceLock(repository, "key add", now) as lock:
+        slots = load_key_slots(repository.objects)
+        if len(slots.slots) + len(slots.damage) >= MAX_KEY_SLOTS:
+            raise UsageError(f"there are {MAX_KEY_SLOTS} keys already, which is the most that there may be")
+        if label and any(each.label == label for each in slots.slots):
+            raise UsageError(f"there is a key '{label}' already", hint="choose another --label")
+        repository.objects.put(KEY_SLOT, slot.object_name, slot, lock.check)
+    return slot
+
+
+def remove_key_slot(repository: Repository, name: str, now: datetime) -> KeySlot:
+    """Remove the slot of this label or id, or beginning of an id, and return it.
+
+    Raises:
+        UsageError: there is none, or more than one. LastKey: it is the only one. RepositoryLocked: keys are changed just now.
+    """
+    _expect_secret(repository)
+    with MaintenanceLock(repository, "key remove", now) as lock:
+        slots = load_key_slots(repository.objects).slots
+        slot = find_key_slot(slots, name)
+        if len(slots) == 1:
+            raise LastKey(repository.objects.location)
+        lock.check()
+        repository.objects.delete(slot.object_name)
+    return slot
+
+
+def replace_key_slot(repository: Repository, old: KeySlot, key: Key, now: datetime) -> KeySlot:
+    """Put a slot that `key` opens in the place of `old`, and return it; raises RepositoryLocked."""
+    secret = _expect_secret(repository)
+    slot = wrap_secret(secret, key, family_id=repository.config.family_id, label=old.label, created=format_time(now))
+    with MaintenanceLock(repository, "key change", now) as lock:
+        repository.objects.put(KEY_SLOT, slot.object_name, slot, lock.check)
+        lock.check()
+        repository.objects.delete(old.object_name)
+    return slot
+
+
+def find_key_slot(slots: tuple[KeySlot, ...], name: str) -> KeySlot:
+    """Return the slot of this label, or with an id that begins so; raises UsageError if there is none, or more than one."""
+    found = [each for each in slots if each.label == name] or [each for each in slots if each.id.startswith(name)]
+    if not name or len(found) != 1:
+        problem = "more than one key is" if len(found) > 1 else "there is no key"
+        raise UsageError(f"{problem} '{name[:60]}'", hint="'deltaimg key list' shows labels and ids")
+    return found[0]
+
+
+def _expect_secret(repository: Repository) -> Secret:
+    if repository.secret is None:
+        raise UsageError(f"{repository.objects.location}: the repository is not encrypted, and has no keys")
+    return repository.secret
