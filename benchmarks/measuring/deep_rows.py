@@ -86,4 +86,4 @@ def _describe(peer: Deltaimg, state: Path) -> str:
     if done.returncode:
         raise CommandError(f"{command}: exit {done.returncode}\n{done.stderr[-2000:]}")
     said = json.loads(done.stdout)
-    return f"deltas up to {said['depth']} deep, {said['restore_cost']} bytes decoded for each byte written"
+    return f"deltas up to {said['depth']} deep, {said['read_amplification']} bytes decoded for each byte of data"

@@ -137,6 +137,11 @@ def _report(manifest: Manifest, terminal: Terminal, *, threads: int) -> None:
         f"  {format_bytes(done.referenced_bytes)} deduplicated, {format_bytes(done.new_bytes)} new, "
         f"{format_bytes(done.stored_bytes)} stored, in {format_seconds(done.duration_s)}"
     )
+    if done.rewritten_bytes:
+        terminal.remark(
+            f"  {format_bytes(done.rewritten_bytes)} unchanged stored again for faster restores, as "
+            f"{format_bytes(done.rewritten_payload_bytes)}"
+        )
     _report_freezing(manifest, terminal)
     if terminal.is_verbose:
         rate = done.read_bytes / max(done.duration_s, 0.001)

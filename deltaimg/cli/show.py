@@ -77,13 +77,9 @@ def show(
                     f"{format_count(layout.records, 'record')} to {format_bytes(layout.record_bytes)}",
                 ),
                 (
-                    "restore cost",
-                    f"{layout.restore_cost:.2f} bytes decoded for each byte written; "
-                    + (
-                        f"{layout.read_amplification:.2f} times what it would be without deltas, up to {layout.depth} deep"
-                        if layout.depth
-                        else "no deltas"
-                    ),
+                    "read amplification",
+                    f"{layout.read_amplification:.2f} bytes decoded for each byte of data; "
+                    + (f"deltas up to {layout.depth} deep" if layout.depth else "no deltas"),
                 ),
                 ("root digest", manifest.root_digest),
             ]
@@ -135,6 +131,7 @@ def _print_stored_content(
         ("same" if manifest.base else "empty", stored_content.same_bytes),
         ("zeros now", stored_content.zero_bytes),
         ("deduplicated", stored_content.referenced_bytes),
+        ("rewritten", stored_content.rewritten_bytes),
     )
     rows = [[name, "", format_bytes(size), "", ""] for name, size in plain]
     rows += [

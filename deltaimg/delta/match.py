@@ -59,15 +59,27 @@ class Matcher:
     def match(self, wanted: Digests) -> Slots:
         """Return the slot of each digest; an unknown one gets the next new slot, from `slot_count` before the call."""
         self._reserve(len(wanted))
-        if len(self.digests) < self.slot_count + len(wanted):
-            grown = np.empty((max(len(self.digests) * 3 // 2, self.slot_count + len(wanted)), DIGEST_BYTES), np.uint8)
-            grown[: self.slot_count] = self.digests[: self.slot_count]
-            self.digests = grown
+        self._grow(len(wanted))
         before = self.slot_count
         slots, self.slot_count = match_digests(self._table, self.digests, self.slot_count, wanted)
         if self.slot_count > before:
             self._note_added(before, self.slot_count - before)
         return slots
+
+    def number(self, digests: Digests) -> npt.NDArray[np.int64]:
+        """Return the next new slots, one for each digest, though there may be slots with the same ones: these stay findable."""
+        self._grow(len(digests))
+        slots = np.arange(self.slot_count, self.slot_count + len(digests))
+        self.digests[slots] = digests
+        self.slot_count += len(digests)
+        return slots
+
+    def _grow(self, count: int) -> None:
+        """Make room for `count` more digests."""
+        if len(self.digests) < self.slot_count + count:
+            grown = np.empty((max(len(self.digests) * 3 // 2, self.slot_count + count), DIGEST_BYTES), np.uint8)
+            grown[: self.slot_count] = self.digests[: self.slot_count]
+            self.digests = grown
 
     def _reserve(self, count: int) -> None:
         """Make room for `count` more entries."""

@@ -31,7 +31,7 @@ BEST_LIMITS = SourceLimits(records=128, content_bytes=4 * MIB)
 
 def choose_slots(
     slots: npt.NDArray[np.int64],
-    votes: npt.NDArray[np.int64],
+    votes: npt.NDArray[np.float64],
     records: npt.NDArray[np.int64],
     max_records: int,
     max_slots: int,

@@ -27,7 +27,8 @@ def describe_backup(manifest: Manifest) -> dict[str, Any]:
 def describe_forecast(planned: BackupForecast, image: str) -> dict[str, Any]:
     """Return the object that `backup --dry-run --json` ends with: as of a backup, but for what is only known afterwards."""
     statistics: dict[str, Any] = msgspec.to_builtins(planned.statistics)
-    del statistics["stored_bytes"]
+    for name in ("stored_bytes", "rewritten_bytes", "rewritten_payload_bytes"):
+        del statistics[name]
     base = None if planned.base is None else planned.base.id
     described = {"dry_run": True, "image": image, "base": base} | statistics
     return described | {"unreadable": describe_extents(planned.unreadable)}

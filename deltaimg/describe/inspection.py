@@ -26,7 +26,6 @@ def describe_layout(layout: SnapshotLayout, stored_content: StoredContent | None
         "restore_expand_bytes": layout.record_bytes,
         "packs": layout.packs,
         "depth": layout.depth,
-        "restore_cost": round(layout.restore_cost, 3),
         "read_amplification": round(layout.read_amplification, 3),
         "stored_content": None if stored_content is None else asdict(stored_content),
     }

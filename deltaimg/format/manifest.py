@@ -52,6 +52,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     new_bytes: Size
     stored_bytes: Size
     duration_s: float
+    rewritten_bytes: Size = 0
+    rewritten_payload_bytes: Size = 0
 
 
 class Freezing(msgspec.Struct, frozen=True, kw_only=True):

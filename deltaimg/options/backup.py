@@ -142,9 +142,17 @@ class BackupOptions:
         8, count(1, MAX_DELTA_DEPTH), f"Maximum delta chain depth, 1 to {MAX_DELTA_DEPTH}.", "--delta-depth"
     )
     max_read_amplification: float = option(
-        2.0,
+        1.5,
         ratio(1),
-        "Maximum restore read amplification: bytes that a restore decodes for each that it would decode without deltas.",
+        "Maximum restore read amplification: bytes that a restore decodes for each byte of data. What would take it beyond "
+        "that is no delta source, and unchanged content is stored again.",
+    )
+    max_rewrite_bytes: int | None = option(
+        None,
+        SIZE,
+        "Store at most this much unchanged content again in a run, before compression.",
+        "--max-rewrite",
+        default_text="a twentieth of the data",
     )
     delta_budget_bytes: int = option(256 * MIB, SIZE, "Memory for finding similar content.", "--delta-memory")
     cache_budget_bytes: int = option(

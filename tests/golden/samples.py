@@ -98,6 +98,8 @@ FULL = Manifest(
         new_bytes=20480,
         stored_bytes=9000,
         duration_s=0.125,
+        rewritten_bytes=4096,
+        rewritten_payload_bytes=700,
     ),
     started="20261123T020303.875005Z",
     ended="20261123T020304.000005Z",

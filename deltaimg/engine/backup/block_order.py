@@ -15,8 +15,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, Runs, distinct, end_blocks
+from deltaimg.arrays import FIRST_SLOT, Runs, distinct
 from deltaimg.engine.backup.changed_blocks import ChangedBlocks
+from deltaimg.engine.content.slot_lookup import BlockLookup
 from deltaimg.kernels import gather_blocks
 from deltaimg.repo.slots import SlotTable
 
@@ -30,8 +31,7 @@ class BlockOrder:
     def __init__(self, table: SlotTable, base_runs: Runs, record_blocks: int, block_bytes: int) -> None:
         self._table, self._block_bytes = table, block_bytes
         self._batch_blocks = _BATCH_RECORDS * record_blocks
-        self._base_runs = base_runs[base_runs["slot"] >= FIRST_SLOT]
-        self._base_ends = end_blocks(self._base_runs)
+        self._base = BlockLookup(base_runs)
         self._batches: dict[int, _Batch] = {}
 
     def add(self, changed: ChangedBlocks) -> Iterator[ChangedBlocks]:
@@ -56,13 +56,10 @@ class BlockOrder:
 
     def _find_depths(self, blocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Return the delta depth of what the base has at each of `blocks`, 0 where it has nothing."""
+        slots = self._base.find(blocks)
+        had = np.flatnonzero(slots >= FIRST_SLOT)
         depths = np.zeros(len(blocks), np.int64)
-        if len(self._base_runs):
-            runs = np.maximum(np.searchsorted(self._base_runs["first_block"], blocks, side="right") - 1, 0)
-            firsts = self._base_runs["first_block"][runs]
-            had = np.flatnonzero((blocks >= firsts) & (blocks < self._base_ends[runs]))
-            slots = self._base_runs["slot"][runs[had]] + (blocks[had] - firsts[had]).astype(np.int64)
-            depths[had] = self._table.index.links.depths[self._table.entries[self._table.records_of(slots)]]
+        depths[had] = self._table.index.links.depths[self._table.entries[self._table.records_of(slots[had])]]
         return depths
 
 

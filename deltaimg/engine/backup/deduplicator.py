@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
+from deltaimg.arrays import Digests
 from deltaimg.delta.match import Matcher
 from deltaimg.engine.backup.changed_blocks import ChangedBlocks
 from deltaimg.engine.backup.new_map import NewMap
 from deltaimg.engine.backup.record_stream import RecordStream
+from deltaimg.engine.content.restore_needs import RestoreNeeds
 from deltaimg.ids import RecordNumbers
 from deltaimg.repo.slots import SlotTable
 
@@ -16,9 +19,14 @@ from deltaimg.repo.slots import SlotTable
 class Deduplicator:
     """Sends new blocks into records and enters the slot of every changed block in the new map."""
 
-    def __init__(self, matcher: Matcher, stream: RecordStream, new_map: NewMap) -> None:
-        """Args: matcher: has the digests of stored content; new slots are numbered on from it."""
-        self._matcher, self.stream, self._new_map = matcher, stream, new_map
+    def __init__(self, matcher: Matcher, stream: RecordStream, new_map: NewMap, needs: RestoreNeeds) -> None:
+        """Args: matcher: has the digests of stored content; new slots are numbered on from it. needs: is kept up to date."""
+        self._matcher, self.stream, self._new_map, self._needs = matcher, stream, new_map, needs
+
+    @property
+    def digests(self) -> Digests:
+        """The digest of each slot, new ones included."""
+        return self._matcher.digests
 
     def store(self, changed: ChangedBlocks) -> None:
         """Refer to those of the changed blocks that are stored already, and store the others; all are copied."""
@@ -26,8 +34,16 @@ class Deduplicator:
         slots = self._matcher.match(changed.digests)
         is_new = slots >= slots_before
         firsts = np.flatnonzero(is_new)[np.unique(slots[is_new], return_index=True)[1]]
-        self.stream.add(changed.choose(firsts))
         self._new_map.note_changed(changed.blocks, slots, len(firsts))
+        # Before delta sources are chosen for them: what only these blocks needed is needed no longer.
+        self._needs.place(changed.blocks, slots, len(firsts))
+        self.stream.add(changed.choose(firsts))
+
+    def store_again(self, blocks: ChangedBlocks) -> npt.NDArray[np.int64]:
+        """Store blocks though they are stored already; return their new slots."""
+        slots = self._matcher.number(blocks.digests)
+        self.stream.add(blocks)
+        return slots
 
     def finish(self, table: SlotTable) -> None:
         """Store what is left, and number the new records in `table`."""

@@ -19,6 +19,9 @@ from deltaimg.engine.backup.context import BackupContext
 from deltaimg.engine.backup.deduplicator import Deduplicator
 from deltaimg.engine.backup.encoding import make_encoder
 from deltaimg.engine.backup.record_stream import RecordStream
+from deltaimg.engine.backup.rewrite import rewrite_scattered
+from deltaimg.engine.content.restore_needs import RestoreNeeds
+from deltaimg.ids import RecordNumbers
 from deltaimg.model import MIB
 from deltaimg.repo.pack_writer import PackWriter
 
@@ -32,6 +35,8 @@ def store_few_changes(context: BackupContext, writer: PackWriter, gathered: list
     base_bytes = table.slot_count * BYTES_A_KNOWN_BLOCK
     budget_bytes = min(context.options.match_budget_bytes, base_bytes + _BUDGET_BYTES)
     load_other_content(table, context.block_bytes, budget_bytes, context.progress)
+    table.add_sources(RecordNumbers(np.flatnonzero(table.index.links.depths[table.entries] >= 0)))
+    needs = RestoreNeeds(table, context.base.runs)
     matcher = Matcher(table.digests, table.slot_count)
     wanted = np.concatenate([each.digests for each in gathered])
     slots = find_candidates(table.digests[: table.slot_count], wanted)
@@ -45,8 +50,11 @@ def store_few_changes(context: BackupContext, writer: PackWriter, gathered: list
         block_bytes=context.block_bytes,
         first_slot=matcher.slot_count,
         workers=context.options.workers,
+        needs=needs,
     ) as stream:
-        deduplicator = Deduplicator(matcher, stream, context.new_map)
+        deduplicator = Deduplicator(matcher, stream, context.new_map, needs)
         for changed in gathered:
             deduplicator.store(changed)
+        if context.base.is_usable:
+            rewrite_scattered(context, table, needs, deduplicator)
         deduplicator.finish(table)

@@ -18,8 +18,11 @@ from deltaimg.engine.backup.changed_blocks import ChangedBlocks
 from deltaimg.engine.backup.context import BackupContext
 from deltaimg.engine.backup.deduplicator import Deduplicator, learn_stored_blocks
 from deltaimg.engine.backup.delta_sources.open import DeltaSources, load_anchors, open_delta_sources
+from deltaimg.engine.backup.delta_sources.permitted import PermittedSources
 from deltaimg.engine.backup.encoding import make_encoder
 from deltaimg.engine.backup.record_stream import RecordStream
+from deltaimg.engine.backup.rewrite import rewrite_scattered
+from deltaimg.engine.content.restore_needs import RestoreNeeds
 from deltaimg.ids import RecordNumbers
 from deltaimg.repo.pack_writer import PackWriter
 
@@ -37,10 +40,12 @@ class ManyChanges:
         # Whatever may become a delta source later must be numbered now: new slots follow the last of these.
         table.add_sources(RecordNumbers(np.flatnonzero(table.index.links.depths[table.entries] >= 0)))
         matcher = learn_stored_blocks(table)
+        self._context, self._needs = context, RestoreNeeds(table, context.base.runs)
         self._delta_sources: DeltaSources | None = None
         with ExitStack() as stack:
             if anchors is not None:
-                self._delta_sources = stack.enter_context(open_delta_sources(context, anchors, matcher))
+                permitted = PermittedSources(table, self._needs, options.max_read_amplification, options.max_depth)
+                self._delta_sources = stack.enter_context(open_delta_sources(context, anchors, matcher, permitted))
             stream = RecordStream(
                 writer,
                 make_encoder(context, delta_codecs),
@@ -48,8 +53,9 @@ class ManyChanges:
                 first_slot=matcher.slot_count,
                 workers=options.workers,
                 delta_sources=self._delta_sources,
+                needs=self._needs,
             )
-            self._deduplicator = Deduplicator(matcher, stack.enter_context(stream), context.new_map)
+            self._deduplicator = Deduplicator(matcher, stack.enter_context(stream), context.new_map, self._needs)
             self._order = (
                 BlockOrder(table, context.base.runs, count_record_blocks(context.block_bytes), context.block_bytes)
                 if delta_codecs and context.base.is_usable
@@ -72,6 +78,8 @@ class ManyChanges:
         """Store what is left."""
         for batch in self._order.drain() if self._order else ():
             self._deduplicator.store(batch)
+        if self._context.base.is_usable:
+            rewrite_scattered(self._context, self._table, self._needs, self._deduplicator)
         self._deduplicator.finish(self._table)
 
     def keep_for_next_run(self) -> None:

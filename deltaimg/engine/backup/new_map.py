@@ -19,6 +19,7 @@ from deltaimg.arrays import (
     Slots,
     clip_runs,
     count_run_blocks,
+    empty_runs,
     join_runs,
     runs_from_blocks,
     uniform_runs,
@@ -39,7 +40,9 @@ class NewMap:
         self._block_bytes = block_bytes
         self._zero_runs: list[Runs] = []
         self._changed_runs: list[Runs] = []
+        self._rewritten_runs = empty_runs()
         self._read_bytes = self._changed_blocks = self._new_blocks = 0
+        self._rewritten_blocks = self._rewritten_payload_bytes = 0
 
     def note_span(self, span: ScannedSpan) -> None:
         """Enter the zero blocks of a span, and count what was read."""
@@ -57,6 +60,15 @@ class NewMap:
         self._changed_blocks += len(blocks)
         self._new_blocks += new_count
 
+    def note_rewritten(self, runs: Runs, new_count: int, payload_bytes: int) -> None:
+        """Enter the slots of unchanged blocks that were stored again, at the end of the scan.
+
+        Args:
+            runs: ascending. new_count: different blocks among them. payload_bytes: what these take in packs.
+        """
+        self._rewritten_runs = runs
+        self._rewritten_blocks, self._rewritten_payload_bytes = new_count, payload_bytes
+
     @property
     def changed_runs(self) -> Runs:
         """Where the changed blocks so far are stored."""
@@ -69,10 +81,15 @@ class NewMap:
         return runs[runs["slot"] < first_new_slot]
 
     def overlay(self, base_runs: Runs, size_bytes: int) -> Runs:
-        """Return the whole map: the base's, with zeros, holes, free and changed blocks laid over it."""
+        """Return the whole map: the base's, with zeros, holes, free, changed and rewritten blocks laid over it."""
         block_count = count_blocks(size_bytes, self._block_bytes)
         runs = clip_runs(base_runs, 0, block_count)
-        for layer in (join_runs(self._zero_runs), self._unread_runs(size_bytes), self.changed_runs):
+        for layer in (
+            join_runs(self._zero_runs),
+            self._unread_runs(size_bytes),
+            self.changed_runs,
+            self._rewritten_runs,
+        ):
             runs = overlay_runs(runs, layer)
         return runs
 
@@ -89,6 +106,8 @@ class NewMap:
             changed_bytes=(self._changed_blocks + cleared_blocks) * block,
             referenced_bytes=(self._changed_blocks - self._new_blocks) * block,
             new_bytes=self._new_blocks * block,
+            rewritten_bytes=self._rewritten_blocks * block,
+            rewritten_payload_bytes=self._rewritten_payload_bytes,
             stored_bytes=0,
             duration_s=round(duration_s, 3),
         )

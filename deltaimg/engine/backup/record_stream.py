@@ -19,9 +19,13 @@ from deltaimg.engine.backup.changed_blocks import ChangedBlocks
 from deltaimg.engine.backup.delta_sources.choose import Choice
 from deltaimg.engine.backup.delta_sources.open import DeltaSources
 from deltaimg.engine.backup.delta_sources.source_records import NewRecord
+from deltaimg.engine.content.restore_needs import RestoreNeeds
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer
+from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.kernels import gather_blocks
 from deltaimg.repo.pack_writer import PackWriter
+
+_NO_RECORDS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,13 @@ class RecordStream:
         block_bytes: int,
         first_slot: int,
         workers: int,
+        needs: RestoreNeeds,
         delta_sources: DeltaSources | None = None,
     ) -> None:
-        """Args: first_slot: of the first new record. delta_sources: None makes literals only."""
-        self._writer, self._encoder, self._delta_sources = writer, encoder, delta_sources
+        """Args: first_slot: of the first new record. delta_sources: None makes literals only. needs: is kept up to date."""
+        self._writer, self._encoder, self._delta_sources, self._needs = writer, encoder, delta_sources, needs
+        self.payload_bytes = 0
+        """What the records that were given to the writer take in packs."""
         self._block_bytes = block_bytes
         self._record_blocks = count_record_blocks(block_bytes)
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
@@ -93,17 +100,29 @@ class RecordStream:
             if self._filled_blocks == self._record_blocks:
                 self._close_record()
 
-    def finish(self) -> None:
-        """Encode what is left and give it to the writer."""
-        if self._filled_blocks:
-            self._close_record()
+    def settle(self) -> int:
+        """Wait until all full records are encoded; return how many blocks wait in one that is not full."""
         for filled, record in self._pool.drain():
             self._give(filled, record)
+        return self._filled_blocks
+
+    def begin_rewriting(self) -> None:
+        """From now on encode records only against what a restore decodes anyway."""
+        if self._delta_sources is not None:
+            self._delta_sources.settle()
+
+    def finish(self) -> None:
+        """Encode what is left and give it to the writer. Only the last record may have fewer blocks than the others."""
+        if self._filled_blocks:
+            self._close_record()
+        self.settle()
 
     def _close_record(self) -> None:
         content = self._buffer[: self._filled_blocks * self._block_bytes]
         digests = np.concatenate(self._digests)
-        filled = _Filled(self._buffer, content, digests, self._choose(content, digests))
+        choice = self._choose(content, digests)
+        filled = _Filled(self._buffer, content, digests, choice)
+        self._needs.add(self._filled_blocks, _NO_RECORDS if choice is None else choice.records)
         for done, record in self._pool.submit(self._encode, filled):
             self._give(done, record)
         self._next_slot += self._filled_blocks
@@ -132,6 +151,9 @@ class RecordStream:
     def _give(self, filled: _Filled, record: EncodedRecord) -> None:
         if self._delta_sources and filled.choice and record.gain is not None:
             self._delta_sources.note_gain(filled.choice, record.gain)
+        if filled.choice and record.tables.sources is None:
+            self._needs.correct(len(self._ids), _NO_RECORDS)
+        self.payload_bytes += len(record.payload) + RECORD_HEADER_BYTES
         self._ids.append(record.header.id)
         self._counts.append(record.header.slots)
         self._writer.add(record.header, record.payload, record.digests, record.tables)

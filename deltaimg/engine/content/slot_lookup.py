@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From slots back to the image: which block a map stores in a slot.
+"""Lookups in a map: which slot stores a block of the image, and back, which block a slot holds.
 
 Memory  24 bytes for each data run of the map.
 """
@@ -7,9 +7,28 @@ Memory  24 bytes for each data run of the map.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, Runs
+from deltaimg.arrays import FIRST_SLOT, HOLE, Runs, end_blocks
 from deltaimg.ids import BlockIndexes, SlotNumbers
+
+
+class BlockLookup:
+    """Finds the slot that stores a block of an image."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs[runs["slot"] >= FIRST_SLOT]
+        self._ends = end_blocks(self._runs)
+
+    def find(self, blocks: npt.NDArray[np.uint64]) -> SlotNumbers:
+        """Return the slot of each block, HOLE for one that the map has no data of."""
+        slots = np.full(len(blocks), HOLE, np.int64)
+        if len(self._runs):
+            runs = np.maximum(np.searchsorted(self._runs["first_block"], blocks, side="right") - 1, 0)
+            firsts = self._runs["first_block"][runs]
+            found = np.flatnonzero((blocks >= firsts) & (blocks < self._ends[runs]))
+            slots[found] = self._runs["slot"][runs[found]] + (blocks[found] - firsts[found]).astype(np.int64)
+        return SlotNumbers(slots)
 
 
 class SlotLookup:

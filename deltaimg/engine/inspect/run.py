@@ -28,22 +28,16 @@ class SnapshotLayout:
     records: int
     """Those that only others are encoded against included."""
     record_bytes: int
-    held_bytes: int
-    """Of those, the ones that hold some of the image themselves."""
+    """What they are decoded to."""
     payload_bytes: int
     packs: int
     depth: int
     """Records that are decoded one after another, the first of them a literal: 0 without deltas."""
 
     @property
-    def restore_cost(self) -> float:
-        """Bytes that a restore decodes for each byte that it writes."""
-        return self.record_bytes / self.data_bytes if self.data_bytes else 1.0
-
-    @property
     def read_amplification(self) -> float:
-        """Bytes that a restore decodes for each that it would decode without deltas."""
-        return self.record_bytes / self.held_bytes if self.held_bytes else 1.0
+        """Restore read amplification: bytes that a restore decodes, delta sources included, for each byte of data."""
+        return self.record_bytes / self.data_bytes if self.data_bytes else 1.0
 
 
 def inspect_snapshot(repository: Repository, manifest: Manifest, index: LoadedIndex) -> SnapshotLayout:
@@ -51,8 +45,7 @@ def inspect_snapshot(repository: Repository, manifest: Manifest, index: LoadedIn
     table = SlotTable(repository, index)
     with expect_snapshot(repository, SnapshotRef.of(manifest)):
         runs = resolve_map(repository, manifest, table).runs
-    held = table.used_records(runs)
-    needed = table.add_sources(held)
+    needed = table.add_sources(table.used_records(runs))
     entries = table.index_rows(needed)
     block = manifest.block_bytes
     return SnapshotLayout(
@@ -61,8 +54,7 @@ def inspect_snapshot(repository: Repository, manifest: Manifest, index: LoadedIn
         hole_bytes=count_run_blocks(runs[runs["slot"] == HOLE]) * block,
         extents=len(runs),
         records=len(entries),
-        record_bytes=int(table.slot_counts[needed].sum()) * block,
-        held_bytes=int(table.slot_counts[held].sum()) * block,
+        record_bytes=int(table.count_present(needed).sum()) * block,
         payload_bytes=int(entries["payload_bytes"].sum(dtype=np.uint64)),
         packs=len(distinct(entries["pack"])),
         depth=int(table.depths_of(needed).max(initial=0)),

@@ -60,14 +60,16 @@ class StoredContent:
     """That were data and are zeros now."""
     referenced_bytes: int
     """Changed, and found in records of before or stored already in the same run."""
+    rewritten_bytes: int
+    """Unchanged, and stored again."""
     stored: tuple[StoredKind, ...]
     contributors: tuple[Contributor, ...]
     """Those with the most payload first."""
 
     @property
     def new_bytes(self) -> int:
-        """Bytes of content that the backup stored."""
-        return sum(kind.content_bytes for kind in self.stored)
+        """Bytes of new content that the backup stored."""
+        return sum(kind.content_bytes for kind in self.stored) - self.rewritten_bytes
 
     @property
     def payload_bytes(self) -> int:
@@ -89,18 +91,18 @@ def find_stored_content(repository: Repository, manifest: Manifest, index: Loade
         return None
     runs, block = resolved.runs, manifest.block_bytes
     changed = subtract_runs(runs[runs["slot"] >= FIRST_SLOT], base_runs)
-    changed_blocks = count_run_blocks(changed)
     cleared = overlay_runs(base_runs, runs[runs["slot"] < FIRST_SLOT])
     cleared_blocks = _count_data(base_runs) - _count_data(cleared)
     used = table.used_records(changed)
     own = used[table.entries[used] >= table.index.first_entry_since(manifest.started_us)]
-    new_blocks = int(table.slot_counts[own].sum())
-    if new_blocks * block != manifest.statistics.new_bytes:
+    done = manifest.statistics
+    if int(table.slot_counts[own].sum()) * block != done.new_bytes + done.rewritten_bytes:
         return None
     return StoredContent(
-        same_bytes=max(0, resolved.block_count - changed_blocks - cleared_blocks) * block,
+        same_bytes=max(0, resolved.block_count * block - done.changed_bytes),
         zero_bytes=cleared_blocks * block,
-        referenced_bytes=(changed_blocks - new_blocks) * block,
+        referenced_bytes=max(0, done.changed_bytes - cleared_blocks * block - done.new_bytes),
+        rewritten_bytes=done.rewritten_bytes,
         stored=_sum_kinds(table, own, block),
         contributors=_find_contributors(table, own, runs, manifest),
     )

@@ -20,6 +20,7 @@ from deltaimg.engine.backup.delta_sources.choose import Choice, SourceChooser
 from deltaimg.engine.backup.delta_sources.content_cache import ContentCache
 from deltaimg.engine.backup.delta_sources.expanded_records import ExpandedRecords
 from deltaimg.engine.backup.delta_sources.fetch import SourceFetcher
+from deltaimg.engine.backup.delta_sources.permitted import PermittedSources
 from deltaimg.engine.backup.delta_sources.similar_images import SimilarImages
 from deltaimg.engine.backup.delta_sources.source_records import NewRecord, SourceRecords
 from deltaimg.engine.scan import count_span_bytes
@@ -33,6 +34,7 @@ class DeltaSources:
 
     _context: BackupContext
     _chooser: SourceChooser
+    _permitted: PermittedSources
     _fetcher: SourceFetcher
     _anchors: AnchorCache
     _contents: ContentCache
@@ -47,6 +49,10 @@ class DeltaSources:
     def choose(self, content: memoryview, record: NewRecord) -> Choice | None:
         """Number the next new record and return what to encode it against; None for a literal."""
         return self._chooser.choose(content, record)
+
+    def settle(self) -> None:
+        """From now on choose only sources that a restore decodes anyway."""
+        self._permitted.settle()
 
     def fetch(self, choice: Choice) -> Sources | None:
         """Return the bytes of what was chosen, without what cannot be read; None if nothing can."""
@@ -106,7 +112,9 @@ def load_anchors(context: BackupContext) -> AnchorCache:
     return anchors
 
 
-def open_delta_sources(context: BackupContext, anchors: AnchorCache, matcher: Matcher) -> DeltaSources:
+def open_delta_sources(
+    context: BackupContext, anchors: AnchorCache, matcher: Matcher, permitted: PermittedSources
+) -> DeltaSources:
     """Return the delta sources of a backup.
 
     Args:
@@ -123,5 +131,5 @@ def open_delta_sources(context: BackupContext, anchors: AnchorCache, matcher: Ma
     similar_images = SimilarImages(cache, table, block_bytes, options.delta_budget_bytes)
     limits = BEST_LIMITS if options.delta == "best" or options.level >= LEVELS["best"] else SourceLimits()
     limits = replace(limits, depth=options.max_depth)
-    chooser = SourceChooser(context, records, anchors, similar_images, fetcher, limits)
-    return DeltaSources(context, chooser, fetcher, anchors, contents, expanded)
+    chooser = SourceChooser(context, records, anchors, similar_images, fetcher, limits, permitted)
+    return DeltaSources(context, chooser, permitted, fetcher, anchors, contents, expanded)

@@ -77,7 +77,9 @@ def test_a_stream_of_deep_deltas_is_the_image(tmp_path: Path) -> None:
 def test_no_delta_stands_deeper_than_asked(tmp_path: Path, depth: int) -> None:
     repository, image, chance = make_repository(), make_database(), random.Random(4)
     for _ in range(8):
-        manifest = back_up_image(repository, image, max_depth=depth, cache_folder=str(tmp_path))
+        manifest = back_up_image(
+            repository, image, max_depth=depth, max_read_amplification=100.0, cache_folder=str(tmp_path)
+        )
         update_rows(image, chance, PAGES)
     assert load_index(repository).links.depths.max() == depth
     assert SnapshotContent(repository, manifest, load_index(repository)).plan().decoded_bytes > 0
@@ -146,17 +148,18 @@ def test_a_damaged_source_is_named_and_nothing_wrong_is_restored() -> None:
 @pytest.mark.parametrize("match_bytes", [0, 1 << 20])
 def test_what_the_image_had_is_a_source_though_its_own_sources_are_forgotten(tmp_path: Path, match_bytes: int) -> None:
     repository, image, length = make_repository(), make_database(), PAGES * PAGE // 2
+    options = {"cache_folder": str(tmp_path), "max_read_amplification": 100.0}
 
     def back_up_edited(number: int) -> Manifest:
         for offset in range(0, length, 4096):
             image.write(offset + 100 * number, b"edited")
-        return back_up_image(repository, image, cache_folder=str(tmp_path), match_budget_bytes=match_bytes)
+        return back_up_image(repository, image, match_budget_bytes=match_bytes, **options)
 
     first = back_up_edited(0)
     back_up_edited(1)
     content = bytes(image.content[:length])
     image.zero(0, length)
-    back_up_image(repository, image, cache_folder=str(tmp_path))
+    back_up_image(repository, image, **options)
     forget_ids(repository, [first.id])
     image.write(0, content)
     manifest = back_up_edited(2)
@@ -184,23 +187,23 @@ def find_read_amplifications(folder: Path, bound: float) -> list[float]:
     return costs
 
 
-def test_deltas_cost_a_restore_hardly_more_than_their_bound(tmp_path: Path) -> None:
+def test_deltas_cost_a_restore_no_more_than_their_bound(tmp_path: Path) -> None:
     free, bound = find_read_amplifications(tmp_path / "free", 100.0), find_read_amplifications(tmp_path / "bound", 1.25)
     assert max(free) > 2.5
-    assert 1.25 <= max(bound) <= 1.5 * 1.25
-    assert bound[-1] > 1
+    assert 1.1 < max(bound) <= 1.25
 
 
-def test_records_that_hold_little_by_now_do_not_count_against_deltas(tmp_path: Path) -> None:
+def test_content_that_changes_in_every_backup_finds_sources_at_the_bound(tmp_path: Path) -> None:
     repository, image, chance = make_repository(), make_database(), random.Random(3)
-    for snapshot in range(12):
+    stored, changed = [], []
+    for _ in range(16):
         manifest = back_up_image(repository, image, max_read_amplification=1.25, cache_folder=str(tmp_path))
-        assert not snapshot or manifest.statistics.stored_bytes < manifest.statistics.changed_bytes / 8
-        for page in chance.sample(range(PAGES), 60):
-            image.write(page * PAGE + 4096 * chance.randrange(4) + chance.randrange(3900), chance.randbytes(100))
-    layout = inspect_snapshot(repository, manifest, load_index(repository))
-    assert layout.restore_cost > 1.5
-    assert layout.read_amplification < 1.25
+        stored.append(manifest.statistics.stored_bytes)
+        changed.append(manifest.statistics.changed_bytes)
+        for page in range(PAGES // 16):
+            image.write(page * PAGE + chance.randrange(16000), chance.randbytes(100))
+    assert sum(stored[1:]) < sum(changed[1:]) / 3
+    assert 1 < inspect_snapshot(repository, manifest, load_index(repository)).read_amplification <= 1.25
 
 
 def test_a_run_leaves_nothing_in_memory(tmp_path: Path) -> None:

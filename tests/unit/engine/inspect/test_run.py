@@ -16,9 +16,11 @@ def test_sources_count_though_their_own_snapshot_is_forgotten() -> None:
     first = back_up_image(repository, image)
     for page in range(0, image.size_bytes, PAGE):
         image.write(page, bytes(8))
-    before = inspect_snapshot(repository, back_up_image(repository, image), load_index(repository))
+    second = back_up_image(repository, image, max_read_amplification=2.0)
+    before = inspect_snapshot(repository, second, load_index(repository))
     forget_ids(repository, [first.id])
     layout = inspect_snapshot(repository, list_manifests(repository)[0], load_index(repository))
     assert layout == before
     assert layout.depth == 1
     assert layout.record_bytes == 2 * layout.data_bytes
+    assert layout.read_amplification == 2
