@@ -42,7 +42,8 @@ def prune(
     """Delete what no snapshot needs, and free its space.
 
     Run it after 'forget'. Unneeded packs are deleted whole; others are repacked as far as that is worth it, and
-    records of which only part is needed are stored again without the rest.
+    records of which only part is needed are stored again without the rest. Where restores of the newest snapshots would decode
+    too much, records are stored again so that they need less of them.
     Backups and restores may run meanwhile: what they may be using is kept until they end, and deleted by the next prune.
     It may be interrupted at any time; the next one uses what was stored.
 
@@ -80,6 +81,7 @@ def print_plan(plan: PrunePlan, terminal: Terminal) -> None:
             ("stored", format_bytes(plan.total_bytes)),
             ("records to cut", str(len(plan.trim.cut))),
             ("deltas to re-encode", str(len(plan.trim.recoded))),
+            ("records to split", str(len(plan.trim.splits.entries))),
             ("packs not needed", str(len(plan.dead_packs))),
             ("packs to repack", str(len(plan.repacked_packs))),
             ("other objects", str(len(plan.indexes) + len(plan.signatures) + len(plan.maps))),

@@ -35,6 +35,7 @@ def describe_plan(plan: PrunePlan) -> dict[str, object]:
         "written_bytes": plan.written_bytes,
         "cut_records": len(plan.trim.cut),
         "recoded_records": len(plan.trim.recoded),
+        "split_records": len(plan.trim.splits.entries),
         "unused_bytes": plan.unused_bytes,
         "dead_packs": len(plan.dead_packs),
         "repacked_packs": len(plan.repacked_packs),

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Store records again under their own ids: cut to the slots that are needed, deltas with fewer sources or as literals.
+"""Store records again under their own ids: cut to the slots that are needed, or in parts; deltas with other sources or none.
 
 Records are walked as for a restore, each expanded once in a batch: literals first, deltas after their sources. A batch has as
 many deltas as a spool of `SPOOL_BYTES` has room for the sources of.
 
 Always  what is encoded, and what it is encoded against, was verified by the digests of its blocks.
-Always  the sources of a delta are some of those that it had, so that no record can come to depend on itself.
+Always  the sources of a delta are some of those that it had, or of theirs, so that no record can come to depend on itself.
 Memory  16 bytes a slot of the records of a batch; for each thread a record, its sources and what it becomes.
 Disk    the spool, in the folder for temporary files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -23,13 +24,14 @@ from deltaimg.arrays import DIGEST_BYTES, distinct, expand_ranges
 from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.encode import EncodedRecord, Encoder, Sources
 from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs, make_second_codec
+from deltaimg.delta.sources import SourceLimits
 from deltaimg.engine.content.walk import ReadSources, RecordWalk, plan_walk, take_blocks
 from deltaimg.engine.pipeline import ThreadBuffer
 from deltaimg.engine.progress import Progress, stage
-from deltaimg.format.limits import MAX_RECORD_BYTES
+from deltaimg.format.limits import MAX_DELTA_DEPTH, MAX_RECORD_BYTES
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
-from deltaimg.ids import EntryNumber, EntryNumbers, RecordNumber, RecordNumbers
+from deltaimg.ids import EntryNumber, EntryNumbers, RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import GIB
 from deltaimg.options.backup import LEVELS
 from deltaimg.repo.index import LoadedIndex
@@ -41,18 +43,27 @@ from deltaimg.repo.slots import SlotTable
 Slots = npt.NDArray[np.int64]
 
 SPOOL_BYTES = GIB
+_LIMITS = SourceLimits()
 _BATCH_RECORDS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RecodedPart:
+    """Some slots of a record that are stored together, under its id, and what they may be encoded against."""
+
+    kept: Slots
+    """Ascending; all of them must be there."""
+    may_be_sources: Callable[[EntryNumbers, Slots], npt.NDArray[np.bool_]]
+    """Returns of a slot of each of some entries whether this part may be encoded against it. Called from any thread."""
+    may_look_below: bool = False
+    """Whether the sources of a source that may not be one are considered in its place."""
 
 
 class RecodingRule(Protocol):
     """How records are stored again. Called from any thread."""
 
-    def list_kept(self, entry: EntryNumber) -> Slots:
-        """Return the slots to keep of the record of an index entry, ascending; all of them must be there."""
-        ...
-
-    def may_be_sources(self, entries: EntryNumbers, within: Slots) -> npt.NDArray[np.bool_]:
-        """Return of slot `within` of each of `entries`, which a delta is encoded against, whether it may stay so."""
+    def list_parts(self, entry: EntryNumber) -> Sequence[RecodedPart]:
+        """Return what becomes of the record of an index entry: one record or several, the last of which is found first."""
         ...
 
 
@@ -136,7 +147,9 @@ class _Batch:
             block_bytes=self._block_bytes,
             second_codec=make_second_codec("auto", level),
         )
-        self._reader = RecordReader(repository, table, find_delta_decoder)
+        reader = RecordReader(repository, table, find_delta_decoder)
+        self._plan = plan_walk(table, self._records, self._block_bytes)
+        self._walk = RecordWalk(reader, table, self._block_bytes, self._plan.kept_slots)
         self._scratch = ThreadBuffer()
 
     def run(
@@ -146,44 +159,83 @@ class _Batch:
         on_damage: Callable[[int, str], None] | None,
         workers: int | None,
     ) -> None:
-        plan = plan_walk(self._table, self._records, self._block_bytes)
-        walk = RecordWalk(self._reader, self._table, self._block_bytes, plan.kept_slots)
         try:
-            for walked in walk.run(plan.steps, self._handle, keep_going=on_damage is not None, workers=workers):
+            for walked in self._walk.run(
+                self._plan.steps, self._handle, keep_going=on_damage is not None, workers=workers
+            ):
                 for record, reason in walked.damaged:
                     if on_damage is not None and self._is_chosen[record]:
                         on_damage(int(self._table.entries[record]), reason)
-                for encoded in walked.results:
-                    if encoded is not None:
-                        writer.add(encoded.header, encoded.payload, encoded.digests, encoded.tables)
+                for encoded in chain.from_iterable(walked.results):
+                    writer.add(encoded.header, encoded.payload, encoded.digests, encoded.tables)
                 progress.advance(int(self._table.slot_counts[list(walked.records)].sum()) * self._block_bytes)
         finally:
-            walk.close()
+            self._walk.close()
 
-    def _handle(self, record: int, content: memoryview, read_sources: ReadSources) -> EncodedRecord | None:
-        """Encode a record that is to be stored again; called from any thread."""
+    def _handle(self, record: int, content: memoryview, read_sources: ReadSources) -> list[EncodedRecord]:
+        """Encode a record that is to be stored again, part by part; called from any thread."""
         if not self._is_chosen[record]:
-            return None
+            return []
         table, entry = self._table, int(self._table.entries[record])
         first, count = int(table.first_slots[record]), int(table.slot_counts[record])
-        kept = self._rule.list_kept(EntryNumber(entry))
-        sources = self._choose_sources(record, read_sources) if table.index.links.counts[entry] else None
-        if len(kept) < count:
-            content = take_blocks(content, kept, self._block_bytes)
-        digests = table.digests[first : first + count].copy()
-        return self._encoder.encode(content, digests, sources, self._scratch.get(MAX_RECORD_BYTES), kept)
+        digests, made = table.digests[first : first + count], []
+        for part in self._rule.list_parts(EntryNumber(entry)):
+            sources = self._find_sources(record, part, read_sources) if table.index.links.counts[entry] else None
+            kept_content = take_blocks(content, part.kept, self._block_bytes) if len(part.kept) < count else content
+            scratch = self._scratch.get(MAX_RECORD_BYTES)
+            made.append(self._encoder.encode(kept_content, digests.copy(), sources, scratch, part.kept))
+        return made
 
-    def _choose_sources(self, record: int, read_sources: ReadSources) -> Sources | None:
-        """Return those blocks that a delta is encoded against now and may stay encoded against."""
+    def _find_sources(self, record: int, part: RecodedPart, read_sources: ReadSources) -> Sources | None:
+        """Return those blocks that a delta may stay encoded against, and those found below others."""
         slots = expand_ranges(*self._table.source_slots(RecordNumber(record)))
-        records = self._table.records_of(slots)
-        within = slots - self._table.first_slots[records]
-        entries = self._table.entries[records]
-        places = np.flatnonzero(self._rule.may_be_sources(entries, within))
-        if not len(places):
+        places = np.flatnonzero(self._may_be_sources(slots, part))
+        content = None
+        if len(places):
+            content = take_blocks(read_sources(RecordNumber(record)), places, self._block_bytes)
+        if part.may_look_below and len(places) < len(slots):
+            below = self._look_below(np.delete(slots, places), slots[places], part)
+            if len(below):
+                return self._read_sources(np.sort(np.concatenate((slots[places], below))))
+        if content is None:
             return None
-        content = take_blocks(read_sources(RecordNumber(record)), places, self._block_bytes)
-        return Sources(self._describe(records[places], within[places]), content)
+        records = self._table.records_of(slots[places])
+        return Sources(self._describe(records, slots[places] - self._table.first_slots[records]), content)
+
+    def _look_below(self, refused: Slots, taken: Slots, part: RecodedPart) -> Slots:
+        """Return slots that may be sources, of those that records with refused slots are encoded against, level by level."""
+        found = [taken[:0]]
+        room = _LIMITS.content_bytes // self._block_bytes - len(taken)
+        for _ in range(MAX_DELTA_DEPTH):
+            records = distinct(self._table.records_of(refused))
+            slots = expand_ranges(*self._table.source_slots(RecordNumbers(records)))
+            slots = np.setdiff1d(slots, np.concatenate((taken, *found)))
+            may_be = self._may_be_sources(slots, part)
+            found.append(slots[may_be][:room])
+            room -= len(found[-1])
+            refused = slots[~may_be]
+            if not len(refused) or room <= 0:
+                break
+        return self._limit_records(np.concatenate(found))
+
+    def _limit_records(self, slots: Slots) -> Slots:
+        """Return slots in no more records than a delta may be encoded against, those of which it has most."""
+        records, counts = np.unique(self._table.records_of(slots), return_counts=True)
+        if len(records) <= _LIMITS.records:
+            return slots
+        chosen = records[np.argsort(-counts, kind="stable")[: _LIMITS.records]]
+        return slots[np.isin(self._table.records_of(slots), chosen)]
+
+    def _may_be_sources(self, slots: Slots, part: RecodedPart) -> npt.NDArray[np.bool_]:
+        records = self._table.records_of(slots)
+        return part.may_be_sources(self._table.entries[records], slots - self._table.first_slots[records])
+
+    def _read_sources(self, slots: Slots) -> Sources:
+        """Return the blocks of ascending slots, all of which were kept for deltas of this batch."""
+        content = memoryview(bytearray(len(slots) * self._block_bytes))
+        self._walk.spool.get(SlotNumbers(slots), content)
+        records = self._table.records_of(slots)
+        return Sources(self._describe(records, slots - self._table.first_slots[records]), content)
 
     def _describe(self, records: RecordNumbers, within: npt.NDArray[np.int64]) -> SourceTable:
         """Return a source table of slots, those of each record together."""

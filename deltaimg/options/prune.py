@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deltaimg.options.definition import option
-from deltaimg.options.values import SIZE, choice, percent
+from deltaimg.options.values import SIZE, choice, percent, ratio
 
 TRIM_MODES = ("auto", "none", "full")
 
@@ -24,6 +24,12 @@ class PruneOptions:
         "Write at most this much in this run; 0 deletes whole packs only.",
         "--max-repack",
         default_text="no bound",
+    )
+    max_read_amplification: float = option(
+        1.5,
+        ratio(1),
+        "Maximum restore read amplification of the newest snapshot of each image: bytes that a restore decodes for each byte "
+        "of data. Beyond it, what such a restore needs is stored again apart from what only others need.",
     )
     trim: str = option(
         "auto",

@@ -6,16 +6,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 
 from deltaimg.arrays import distinct
 from deltaimg.engine.progress import Progress, stage
 from deltaimg.engine.prune.deletion import finish, list_for_deletion
-from deltaimg.engine.prune.needs import find_needs
-from deltaimg.engine.prune.plan import PrunePlan, TrimPlan, make_plan, settle
+from deltaimg.engine.prune.needs import Mapped, find_needs
+from deltaimg.engine.prune.plan import PrunePlan, TrimPlan, find_exempt, make_plan, settle
 from deltaimg.engine.prune.repack import IndexRewriter
 from deltaimg.engine.prune.sizes import Inventory, take_inventory
+from deltaimg.engine.prune.splits import Splits, TrimRule, choose_splits
 from deltaimg.engine.recode import recode_records
 from deltaimg.engine.record_copies import copy_records
 from deltaimg.errors import LockLost, ReachabilityUnknown, StoreError
@@ -59,7 +61,7 @@ class Attempts:
     def carry_out(self, options: PruneOptions) -> Outcome:
         """Plan, store what is kept, and delete the rest."""
         reachable, inventory = look(self.repository, self.confirm_images, self.progress)
-        plan = make_plan(reachable, inventory, options)
+        plan = make_plan(reachable, inventory, options, find_splits(self.repository, reachable, options))
         if plan.is_empty:
             return Outcome(plan)
         plan, written = _replace(
@@ -85,6 +87,15 @@ def look(repository: Repository, confirm_images: ConfirmImages, progress: Progre
         confirm_images({manifest.image for manifest in reachable.manifests})
         _check_packs(repository, reachable, inventory)
     return reachable, inventory
+
+
+def find_splits(
+    repository: Repository, reachable: Reachable, options: PruneOptions
+) -> Callable[[Mapped], Splits] | None:
+    """Return what chooses the records to split, None where a prune is not to store any again."""
+    if options.trim == "none" or options.max_repack_bytes == 0:
+        return None
+    return partial(choose_splits, repository, reachable, options=options)
 
 
 def _check_packs(repository: Repository, reachable: Reachable, inventory: Inventory) -> None:
@@ -114,8 +125,9 @@ def _replace(
     with PackWriter(repository, index.order_after(clock), check_lock=lock.check) as writer:
         with writer.index_if_interrupted(progress.warn, except_for=(StoreError, LockLost)):
             if not plan.trim.is_empty:
-                needs = plan.trim.needs
-                recode_records(repository, index, plan.trim.entries, needs, writer, progress, damage.note_record)
+                trim = plan.trim
+                rule = TrimRule(index, trim.needs, trim.splits, trim.find_exempt(index))
+                recode_records(repository, index, trim.entries, rule, writer, progress, damage.note_record)
             if len(plan.moved):
                 copy_records(repository, index, plan.moved, writer, progress, damage.note_pack)
         writer.finish()
@@ -151,12 +163,12 @@ def _leave_out(
     """Return a plan that keeps damaged packs, and the sources of deltas that could not be encoded again."""
     index, trim = reachable.index, plan.trim
     failed = np.array(sorted(damage.entries), np.int64)
-    is_exempt = np.zeros(len(index), np.bool_)
-    is_exempt[np.setdiff1d(trim.recoded, failed)] = True
+    recoded, splits = EntryNumbers(np.setdiff1d(trim.recoded, failed)), trim.splits.without(damage.entries)
+    is_exempt = find_exempt(index, recoded, splits.find_whole(index, trim.needs))
     needs = find_needs(index, trim.needs.mapped, is_exempt)
     # Records that were cut to fewer slots than are needed now are kept unchanged, too.
     is_done = needs.slots[trim.cut] == trim.needs.slots[trim.cut]
     cut = np.setdiff1d(trim.cut[is_done], failed)
-    trim = TrimPlan(EntryNumbers(cut), EntryNumbers(np.flatnonzero(is_exempt)), needs, trim.written_bytes)
+    trim = TrimPlan(EntryNumbers(cut), recoded, splits, needs, trim.written_bytes)
     repacked = frozenset(plan.repacked_packs) - damage.packs
     return settle(reachable, inventory, options, trim, repacked, plan.unused_bytes)

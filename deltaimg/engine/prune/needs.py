@@ -50,7 +50,7 @@ class Needs:
     """How many of each entry; 0 of one that is not needed at all."""
     mapped: Mapped
 
-    def list_kept(self, entry: EntryNumber) -> Numbers:
+    def list_needed(self, entry: EntryNumber) -> Numbers:
         """Return the slots of an entry that are needed, ascending."""
         return np.flatnonzero(self.bits.of(entry))
 
@@ -105,6 +105,15 @@ def find_needs(index: LoadedIndex, mapped: Mapped, is_exempt: Flags | None = Non
             bits.mark(entries, runs.firsts, runs.counts)
             is_live[entries] = True
     return Needs(bits, bits.count(), mapped)
+
+
+def find_source_slots(index: LoadedIndex, needs: Needs, is_exempt: Flags) -> SlotBits:
+    """Return the slots that needed deltas are encoded against, but for those that are exempt, as of `find_needs`."""
+    bits = SlotBits(index.entries["slots"])
+    deltas = np.flatnonzero((needs.slots > 0) & (index.links.counts > 0) & ~is_exempt)
+    for runs in list_source_runs(index, EntryNumbers(deltas)):
+        bits.mark(needs.mapped.resolve(runs.entries), runs.firsts, runs.counts)
+    return bits
 
 
 def choose_copies(index: LoadedIndex, bits: SlotBits) -> Mapped:

@@ -2,7 +2,8 @@
 """What a prune will do, decided before anything is changed: which packs are deleted or repacked, what that frees and costs.
 
 Packs in which much is unused are repacked: the records in them that are needed are copied, or *cut*, if only some of their
-slots are needed and that frees enough for what it costs. Deltas may be encoded again as well (`engine/prune/recode_choice.py`).
+slots are needed and that frees enough for what it costs. Deltas may be encoded again as well (`engine/prune/recode_choice.py`),
+and records split for faster restores (`engine/prune/splits.py`).
 
 Made from the reachable slots and the sizes of objects alone; nothing here reads a pack or a signature.
 Memory  a bit a slot, and a few numbers for each record and each object.
@@ -10,15 +11,15 @@ Memory  a bit a slot, and a few numbers for each record and each object.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import distinct
-from deltaimg.engine.prune.needs import Flags, Needs, choose_copies, find_needs
-from deltaimg.engine.prune.recode_choice import RecordSizes, choose_recoded
+from deltaimg.engine.prune.needs import Flags, Mapped, Needs, choose_copies, find_needs
+from deltaimg.engine.prune.recode_choice import RecordSizes, choose_recoded, find_literal_share
 from deltaimg.engine.prune.sizes import (
     Inventory,
     choose_objects,
@@ -26,6 +27,7 @@ from deltaimg.engine.prune.sizes import (
     count_signed,
     signed_bytes,
 )
+from deltaimg.engine.prune.splits import Splits
 from deltaimg.engine.record_copies import payload_bytes
 from deltaimg.format.index import ENTRY
 from deltaimg.ids import EntryNumbers
@@ -39,6 +41,7 @@ _LEAST_GAIN = {"auto": 0.1, "full": 0.0}
 """Bytes that cutting or re-encoding a record must free for each byte that it decodes or writes."""
 _ABSENT_BYTES = 16
 """What a cut record has in the place of a slot: its digest."""
+_ROUNDS = 8
 _NOTHING = EntryNumbers(np.empty(0, np.int64))
 
 
@@ -50,6 +53,8 @@ class TrimPlan:
     """Literals of which only some slots are needed."""
     recoded: EntryNumbers
     """Deltas, which keep only those sources that are needed without them."""
+    splits: Splits
+    """Records in two parts, of which a restore of the newest snapshot needs one."""
     needs: Needs
     """What is needed once all of them are stored."""
     written_bytes: int = 0
@@ -58,7 +63,11 @@ class TrimPlan:
     @property
     def entries(self) -> EntryNumbers:
         """Of all these records."""
-        return EntryNumbers(np.concatenate((self.cut, self.recoded)))
+        return EntryNumbers(np.concatenate((self.cut, self.recoded, self.splits.entries)))
+
+    def find_exempt(self, index: LoadedIndex) -> Flags:
+        """Return which deltas lose those sources that nothing else needs."""
+        return find_exempt(index, self.recoded, self.splits.find_whole(index, self.needs))
 
     @property
     def is_empty(self) -> bool:
@@ -104,15 +113,26 @@ class PrunePlan:
         return not (self.packs or self.indexes or self.signatures or self.maps)
 
 
-def make_plan(reachable: Reachable, inventory: Inventory, options: PruneOptions) -> PrunePlan:
-    """Decide what is deleted, what is stored again, and what is copied."""
+def make_plan(
+    reachable: Reachable,
+    inventory: Inventory,
+    options: PruneOptions,
+    choose_splits: Callable[[Mapped], Splits] | None = None,
+) -> PrunePlan:
+    """Decide what is deleted, what is stored again, and what is copied.
+
+    Args:
+        choose_splits: returns what to split, given the copies of records that are used; None: nothing.
+    """
     index = reachable.index
     sizes, mapped = _measure(index), choose_copies(index, reachable.mapped)
-    untrimmed = TrimPlan(_NOTHING, _NOTHING, find_needs(index, mapped))
+    untrimmed = _plan_splits(index, mapped, choose_splits(mapped) if choose_splits else Splits.none(index), sizes)
     trim, is_recoded = _plan_trim(index, untrimmed, options, sizes)
     is_cut, after = _find_cuts(index, trim.needs, options, sizes)
+    is_cut[trim.splits.entries] = False
     taken = np.where(is_cut, after, sizes.payload)
     is_held = (trim.needs.slots > 0) & ~index.is_pending & ~is_recoded
+    is_held[trim.splits.entries] = False
     # What only re-encoded deltas needed counts as unused in its pack, too.
     held_now = distinct(index.entries["pack"][(untrimmed.needs.slots > 0) & ~index.is_pending])
     needed = dict.fromkeys((index.packs[number] for number in held_now.tolist()), 0)
@@ -190,19 +210,47 @@ def _measure(index: LoadedIndex) -> RecordSizes:
     return RecordSizes(payload_bytes(index.entries).astype(np.float32), slots, block_bytes)
 
 
+def find_exempt(index: LoadedIndex, *parts: EntryNumbers) -> Flags:
+    """Return of each entry whether it is in any of `parts`."""
+    is_exempt = np.zeros(len(index), np.bool_)
+    for part in parts:
+        is_exempt[part] = True
+    return is_exempt
+
+
+def _plan_splits(index: LoadedIndex, mapped: Mapped, splits: Splits, sizes: RecordSizes) -> TrimPlan:
+    """Return the plan that splits records and trims none."""
+    needs = find_needs(index, mapped)
+    if not len(splits.entries):
+        return TrimPlan(_NOTHING, _NOTHING, splits, needs)
+    entries, used = splits.entries, splits.newest.count()[splits.entries]
+    others = np.maximum(needs.slots[entries].astype(np.int64) - used, 0)
+    is_literal = (index.links.counts == 0) & (needs.slots > 0)
+    written = find_literal_share(is_literal, sizes) * used * sizes.block_bytes[entries]
+    written += sizes.payload[entries] * (others / sizes.slots[entries])
+    for _ in range(_ROUNDS):
+        # What a delta no longer needs may be all that newest snapshots do not use of its sources.
+        before, needs = needs, find_needs(index, mapped, find_exempt(index, splits.find_whole(index, needs)))
+        if np.array_equal(before.slots, needs.slots):
+            break
+    return TrimPlan(_NOTHING, _NOTHING, splits, needs, int(written.sum(dtype=np.float64)))
+
+
 def _plan_trim(
     index: LoadedIndex, untrimmed: TrimPlan, options: PruneOptions, sizes: RecordSizes
 ) -> tuple[TrimPlan, Flags]:
     """Return which deltas to re-encode, and likewise as flags."""
-    mapped = untrimmed.needs.mapped
+    mapped, splits = untrimmed.needs.mapped, untrimmed.splits
     candidates = (mapped.slots > 0) & ~index.is_pending & (index.links.counts > 0)
-    chosen = np.zeros(len(index), np.bool_)
+    candidates[splits.entries] = False
+    exempt, chosen = untrimmed.find_exempt(index), np.zeros(len(index), np.bool_)
     if options.trim != "none" and options.max_repack_bytes != 0 and candidates.any():
-        chosen, payload = choose_recoded(index, mapped, candidates, sizes, _LEAST_GAIN[options.trim])
+        chosen, payload = choose_recoded(index, mapped, candidates, sizes, _LEAST_GAIN[options.trim], exempt)
     if not chosen.any():
         return untrimmed, chosen
-    written = int(payload[chosen].sum(dtype=np.float64))
-    return TrimPlan(_NOTHING, EntryNumbers(np.flatnonzero(chosen)), find_needs(index, mapped, chosen), written), chosen
+    written = untrimmed.written_bytes + int(payload[chosen].sum(dtype=np.float64))
+    recoded, needs = EntryNumbers(np.flatnonzero(chosen)), find_needs(index, mapped, chosen | exempt)
+    return TrimPlan(_NOTHING, recoded, splits, needs, written), chosen
 
 
 def _find_cuts(

@@ -51,7 +51,7 @@ class _Weights:
 
 
 def choose_recoded(
-    index: LoadedIndex, mapped: Mapped, candidates: Flags, sizes: RecordSizes, least_gain: float
+    index: LoadedIndex, mapped: Mapped, candidates: Flags, sizes: RecordSizes, least_gain: float, exempt: Flags
 ) -> tuple[Flags, Numbers]:
     """Choose deltas that free at least `least_gain` bytes, and more than none, for each byte that is decoded or written.
 
@@ -59,14 +59,14 @@ def choose_recoded(
     next prune would, until none is added.
 
     Args:
-        candidates: deltas that may be chosen.
+        candidates: deltas that may be chosen. exempt: others that lose their sources in any case, as of `find_needs`.
 
     Returns:
         Which are chosen, and about how many bytes each record takes then.
     """
     chosen, payload = np.zeros(len(index), np.bool_), sizes.payload.copy()
     for _ in range(_ROUNDS):
-        added, weights = _choose_more(index, mapped, chosen, candidates & ~chosen, sizes, least_gain)
+        added, weights = _choose_more(index, mapped, chosen | exempt, candidates & ~chosen, sizes, least_gain)
         if weights is None:
             break
         payload[added] = weights.payload[added]
@@ -106,7 +106,7 @@ def _weigh(index: LoadedIndex, before: Needs, after: Needs, added: Flags, sizes:
     freed = _FreedBytes(index, sources, before, after, is_gone, lost, sizes)
     work = _Work(index, sources, decoded, sizes)
     weights = _Weights(*np.zeros((3, len(index)), np.float32))
-    literal_share = _find_literal_share((index.links.counts == 0) & (before.slots > 0), sizes)
+    literal_share = find_literal_share((index.links.counts == 0) & (before.slots > 0), sizes)
     for depth in range(1, int(index.links.depths.max(initial=0)) + 1):
         deltas = np.flatnonzero((index.links.depths == depth) & (decoded | is_gone))
         if not len(deltas):
@@ -217,7 +217,7 @@ def _close(index: LoadedIndex, sources: npt.NDArray[np.integer], added: Flags) -
     return found
 
 
-def _find_literal_share(literals: Flags, sizes: RecordSizes) -> float:
+def find_literal_share(literals: Flags, sizes: RecordSizes) -> float:
     """Return how large literals are, on average, for each byte of their content."""
     content = float(sizes.content[literals].sum(dtype=np.float64))
     return min(1.0, float(sizes.payload[literals].sum(dtype=np.float64)) / content) if content else 1.0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from deltaimg.engine.progress import NoProgress, Progress, stage
-from deltaimg.engine.prune.attempt import Attempts, ConfirmImages, accept_images, look
+from deltaimg.engine.prune.attempt import Attempts, ConfirmImages, accept_images, find_splits, look
 from deltaimg.engine.prune.deletion import Waiting, finish, list_waiting
 from deltaimg.engine.prune.full_store import carry_out_in_full_store
 from deltaimg.engine.prune.plan import PrunePlan, make_plan
@@ -87,5 +87,5 @@ def plan_prune(
     """Return what a prune would do, and what is pending deletion; nothing is changed."""
     options = options or PruneOptions()
     reachable, inventory = look(repository, confirm_images, progress or NoProgress())
-    plan = make_plan(reachable, inventory, options)
+    plan = make_plan(reachable, inventory, options, find_splits(repository, reachable, options))
     return PruneForecast(plan, tuple(list_waiting(repository)))

@@ -19,7 +19,7 @@ from deltaimg.arrays import expand_ranges
 from deltaimg.engine.content.resolved import load_resolved
 from deltaimg.engine.pipeline import count_workers
 from deltaimg.engine.progress import NoProgress, Progress, stage
-from deltaimg.engine.recode import recode_records
+from deltaimg.engine.recode import RecodedPart, recode_records
 from deltaimg.errors import LockLost, StoreError, UsageError
 from deltaimg.format.limits import MAX_DELTA_DEPTH
 from deltaimg.format.manifest import Manifest
@@ -122,10 +122,11 @@ class _AsLiterals:
     def __init__(self, index: LoadedIndex) -> None:
         self._cuts = index.cuts
 
-    def list_kept(self, entry: EntryNumber) -> npt.NDArray[np.int64]:
+    def list_parts(self, entry: EntryNumber) -> tuple[RecodedPart]:
         runs, _ = self._cuts.runs_of(EntryNumbers(np.array([entry])))
-        return expand_ranges(runs["first_slot"], runs["count"])
+        return (RecodedPart(expand_ranges(runs["first_slot"], runs["count"]), _accept_none),)
 
-    def may_be_sources(self, entries: EntryNumbers, within: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        del within
-        return np.zeros(len(entries), np.bool_)
+
+def _accept_none(entries: EntryNumbers, within: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    del within
+    return np.zeros(len(entries), np.bool_)
