@@ -68,6 +68,8 @@ def back_up_image(
     """Store `image` as it is now as the newest snapshot of `name`."""
     clock = clock or FixedClock()
     options.setdefault("workers", 2)
+    # In images of one record or two a single delta would reach the bound that backups have by default.
+    options.setdefault("max_read_amplification", 100.0)
     return back_up(
         repository,
         SyntheticSource(image),

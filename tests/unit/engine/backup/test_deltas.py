@@ -77,9 +77,7 @@ def test_a_stream_of_deep_deltas_is_the_image(tmp_path: Path) -> None:
 def test_no_delta_stands_deeper_than_asked(tmp_path: Path, depth: int) -> None:
     repository, image, chance = make_repository(), make_database(), random.Random(4)
     for _ in range(8):
-        manifest = back_up_image(
-            repository, image, max_depth=depth, max_read_amplification=100.0, cache_folder=str(tmp_path)
-        )
+        manifest = back_up_image(repository, image, max_depth=depth, cache_folder=str(tmp_path))
         update_rows(image, chance, PAGES)
     assert load_index(repository).links.depths.max() == depth
     assert SnapshotContent(repository, manifest, load_index(repository)).plan().decoded_bytes > 0
@@ -148,18 +146,17 @@ def test_a_damaged_source_is_named_and_nothing_wrong_is_restored() -> None:
 @pytest.mark.parametrize("match_bytes", [0, 1 << 20])
 def test_what_the_image_had_is_a_source_though_its_own_sources_are_forgotten(tmp_path: Path, match_bytes: int) -> None:
     repository, image, length = make_repository(), make_database(), PAGES * PAGE // 2
-    options = {"cache_folder": str(tmp_path), "max_read_amplification": 100.0}
 
     def back_up_edited(number: int) -> Manifest:
         for offset in range(0, length, 4096):
             image.write(offset + 100 * number, b"edited")
-        return back_up_image(repository, image, match_budget_bytes=match_bytes, **options)
+        return back_up_image(repository, image, match_budget_bytes=match_bytes, cache_folder=str(tmp_path))
 
     first = back_up_edited(0)
     back_up_edited(1)
     content = bytes(image.content[:length])
     image.zero(0, length)
-    back_up_image(repository, image, **options)
+    back_up_image(repository, image, cache_folder=str(tmp_path))
     forget_ids(repository, [first.id])
     image.write(0, content)
     manifest = back_up_edited(2)

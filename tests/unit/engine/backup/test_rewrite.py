@@ -75,7 +75,7 @@ def test_forty_backups_stay_within_the_bound(tmp_path: Path, delta: str) -> None
 @pytest.mark.native_speed
 def test_what_is_stored_again_is_reported_and_within_its_budget(tmp_path: Path) -> None:
     budget = 256 << 10
-    repository, states, _ = run_chain(tmp_path, 20, max_rewrite_bytes=budget)
+    repository, states, _ = run_chain(tmp_path, 20, max_read_amplification=1.5, max_rewrite_bytes=budget)
     rewritten = [manifest.statistics.rewritten_bytes for manifest, _ in states]
     assert 0 < max(rewritten) <= budget
     for manifest, _ in states:
@@ -97,7 +97,10 @@ def _count_other(repository: Repository) -> int:
 
 
 def test_nothing_is_stored_again_without_a_budget_or_below_the_bound(tmp_path: Path) -> None:
-    for folder, options in (("none", {"max_rewrite_bytes": 0}), ("free", {"max_read_amplification": 1000.0})):
+    for folder, options in (
+        ("none", {"max_read_amplification": 1.5, "max_rewrite_bytes": 0}),
+        ("free", {"max_read_amplification": 1000.0}),
+    ):
         _, states, _ = run_chain(tmp_path / folder, 8, **options)
         assert not any(manifest.statistics.rewritten_bytes for manifest, _ in states)
 

@@ -50,16 +50,12 @@ FREE = {"max_read_amplification": 1000.0}
 """These tests are about what is stored, not about what a restore decodes."""
 
 
-def back_up_freely(repository: Repository, image: SyntheticImage, folder: Path) -> Manifest:
-    return back_up_image(repository, image, cache_folder=str(folder), **FREE)
-
-
 def make_states(folder: Path, seed: int = 3) -> tuple[Repository, list[State]]:
     """Back up a database of pages that do not compress, of which rows change each time, so that deltas depend on deltas."""
     repository, image, chance = make_repository(), make_incompressible_image(PAGE * PAGES, seed=1), random.Random(seed)
     states = []
     for _ in range(STATES):
-        states.append((back_up_freely(repository, image, folder), image.copy()))
+        states.append((back_up_image(repository, image, cache_folder=str(folder)), image.copy()))
         for page in chance.sample(range(PAGES), 25):
             image.write(page * PAGE + chance.randrange(PAGE - 100), chance.randbytes(100))
     return repository, states
@@ -75,11 +71,11 @@ def make_compacted(folder: Path, *, kept_bytes: int = 1 << 20) -> tuple[Reposito
     """
     repository, clock = make_repository(), FixedClock()
     image = make_incompressible_image(16 << 20, seed=5)
-    first = back_up_image(repository, image, clock=clock, cache_folder=str(folder), **FREE), image.copy()
+    first = back_up_image(repository, image, clock=clock, cache_folder=str(folder)), image.copy()
     quarters = [bytes(image.content[place : place + 1024]) for place in range(0, len(image.content), 4096)]
     image.zero(kept_bytes, (16 << 20) - kept_bytes)
     image.write(4 << 20, b"".join(quarters))
-    return repository, [first, (back_up_image(repository, image, clock=clock, cache_folder=str(folder), **FREE), image)]
+    return repository, [first, (back_up_image(repository, image, clock=clock, cache_folder=str(folder)), image)]
 
 
 def prune_now(repository: Repository, progress: Warnings | None = None, **options: object) -> PruneResult:
@@ -104,7 +100,7 @@ def test_a_literal_of_regular_content_is_cut_by_the_codec_that_made_it_small(tmp
     states = []
     for change in (b"", make_rows(1_000_000, 16384), make_incompressible_image(1 << 18).content):
         image.write(1 << 20, bytes(change))
-        states.append((back_up_image(repository, image, clock=clock, cache_folder=str(tmp_path), **FREE), image.copy()))
+        states.append((back_up_image(repository, image, clock=clock, cache_folder=str(tmp_path)), image.copy()))
     keep(repository, states[2:])
     prune_now(repository, trim="full", max_unused_percent=0.0)
     check_all(repository, states[2:])
@@ -129,7 +125,7 @@ def test_forgetting_and_pruning_leaves_what_a_fresh_repository_takes(
     assert before - count_stored_bytes(repository) == result.freed_bytes - result.written_bytes
     fresh = make_repository()
     for _, image in chosen:
-        back_up_freely(fresh, image, tmp_path / "two")
+        back_up_image(fresh, image, cache_folder=str(tmp_path / "two"))
     assert count_stored_bytes(repository) <= 1.05 * count_stored_bytes(fresh)
     check_all(repository, chosen)
 
@@ -191,7 +187,7 @@ def test_the_backup_after_a_trim_finds_its_base_and_what_it_holds(tmp_path: Path
     image = states[-1][1].copy()
     image.write(5000, b"the next state")
     image.move(0, PAGE * (PAGES - 1), PAGE)
-    manifest = back_up_image(repository, image, cache_folder=str(tmp_path), **FREE)
+    manifest = back_up_image(repository, image, cache_folder=str(tmp_path))
     assert manifest.base == states[-1][0].id
     assert manifest.statistics.new_bytes <= 2 * 4096
     check_all(repository, [states[-1], (manifest, image)])

@@ -84,7 +84,7 @@ def test_what_others_are_encoded_against_is_not_freed() -> None:
     for offset in range(100, SIZE, PAGE):
         image.write(offset, b"changed")
     clock.advance(days=1)
-    second = back_up_image(repository, image, clock=clock, delta="zstd", max_read_amplification=2.0)
+    second = back_up_image(repository, image, clock=clock, delta="zstd")
     assert second.statistics.stored_bytes < SIZE // 2
     assert figures(count(repository, first)) == [(1, 0)]
     (group,) = count(repository, first, second)
