@@ -32,6 +32,7 @@ BACKUP_KEYS = {
     "rewritten_bytes",
     "rewritten_payload_bytes",
     "traffic",
+    "freeze",
     "unreadable",
 }
 
