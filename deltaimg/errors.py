@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deltaimg.model import DamagedExtent
@@ -43,12 +43,23 @@ class DeltaimgError(Exception):
         if hint is not None:
             self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let errors pass from a worker process as they are: each class takes other arguments than `args` has."""
+        return _rebuild_error, (type(self), self.args, self.__dict__)
+
     def locate(self, location: str) -> None:
         """Begin the message with the repository that it is about, where a run deals with two; the first call counts."""
         if self.located_at is None:
             self.located_at = location
             if location not in str(self):
                 self.args = (f"{location}: {self}", *self.args[1:])
+
+
+def _rebuild_error(kind: type[DeltaimgError], args: tuple[Any, ...], state: dict[str, Any]) -> DeltaimgError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(DeltaimgError):
@@ -656,6 +667,16 @@ class StoreUnusable(DeltaimgError):
             f"{scheme}:// needs {package}, which {problem}", hint=describe_installation(f"deltaimg[{extra}]")
         )
         self.scheme, self.package, self.extra = scheme, package, extra
+
+
+class ClusterFailed(DeltaimgError):
+    """The cluster that jobs were to run on cannot be reached, lacks what they need, or failed."""
+
+    exit_code = 79
+
+    def __init__(self, address: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{address}: {problem}", hint=hint)
+        self.address, self.problem = address, problem
 
 
 _SHORTAGES = {

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 
+from deltaimg.api.clusters import wrap_executor
 from deltaimg.api.keys import AskKey
 from deltaimg.api.repositories import open_repository
+from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.parity.add import ParityAdded
 from deltaimg.engine.parity.add import add_parity as add_parity_to_packs
 from deltaimg.engine.parity.protection import ParityProtection
@@ -95,12 +98,14 @@ def add_parity(
     options: ParityOptions | None = None,
     *,
     is_thorough: bool = False,
+    executor: Executor | Cluster | None = None,
     progress: Progress | None = None,
 ) -> ParityAdded:
     """Protect all packs by Reed-Solomon parity, reading only those that have too little of it.
 
     Args:
         is_thorough: read all parity that there is, and replace what is damaged.
+        executor: where parity is computed: processes that see the repository. This process, if not given.
 
     Raises:
         ParityUnusable: pyeclib, which computes it, is not installed.
@@ -109,7 +114,12 @@ def add_parity(
     validate(options)
     percent = DEFAULT_PERCENT if options.percent is None else options.percent
     return add_parity_to_packs(
-        repository, percent, clock=lambda: datetime.now(UTC), is_thorough=is_thorough, progress=progress
+        repository,
+        percent,
+        clock=lambda: datetime.now(UTC),
+        is_thorough=is_thorough,
+        progress=progress,
+        cluster=wrap_executor(executor),
     )
 
 

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 
+from deltaimg.api.clusters import wrap_executor
+from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.retention.forget import forget_images
 from deltaimg.engine.sync.request import SyncEstimate, SyncRequest, SyncResult
@@ -26,6 +29,7 @@ def sync(
     options: SyncOptions | None = None,
     policy: Policy | None = None,
     *,
+    executor: Executor | Cluster | None = None,
     on_estimate: Callable[[SyncEstimate], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> SyncResult:
@@ -35,9 +39,10 @@ def sync(
 
     Args:
         policy: only what it keeps of the source is copied; all, without a rule.
+        executor: where whole packs are copied: processes that see both repositories. This process, if not given.
         on_estimate: called with what is going to be sent, before it is.
     """
-    request = _request(source, destination, options, policy, progress)
+    request = replace(_request(source, destination, options, policy, progress), cluster=wrap_executor(executor))
     result = sync_repositories(request, on_estimate)
     if result.failed or not result.forgotten:
         return replace(result, forgotten=())

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 
+from deltaimg.api.clusters import wrap_executor
 from deltaimg.api.vanished import find_vanished, remember_snapshots
 from deltaimg.engine.check.findings import Severity as Severity
 from deltaimg.engine.check.run import CheckReport
 from deltaimg.engine.check.run import check as check_repository
+from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.restore.verify import VerifyReport
 from deltaimg.engine.restore.verify import verify as verify_snapshots
@@ -25,17 +28,23 @@ def verify(
     options: VerifyOptions | None = None,
     *,
     seed: int | None = None,
+    executor: Executor | Cluster | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
     """Verify that snapshots (all, if none are named) can be restored.
 
     The report's `verified_share` has since when all content was verified.
+
+    Args:
+        executor: where records are read and decoded: processes that see the repository. Threads of this process, if not given.
     """
     options = options or VerifyOptions()
     validate(options)
     refs = [select_snapshot(repository, each) for each in selectors]
     refs = refs or sorted({*repository.list_snapshots(), *repository.list_quarantined()})
-    report = verify_snapshots(repository, refs, percent=options.percent, seed=seed, progress=progress)
+    report = verify_snapshots(
+        repository, refs, percent=options.percent, seed=seed, progress=progress, cluster=wrap_executor(executor)
+    )
     if selectors:
         verified = {each.ref for each in report}
         for ref in refs:
@@ -44,12 +53,25 @@ def verify(
     return report
 
 
-def check(repository: Repository, *, read_packs: bool = False, progress: Progress | None = None) -> CheckReport:
+def check(
+    repository: Repository,
+    *,
+    read_packs: bool = False,
+    executor: Executor | Cluster | None = None,
+    progress: Progress | None = None,
+) -> CheckReport:
     """Check the structure of a repository: every object but parity, what it refers to, and what nothing refers to.
 
     Args:
         read_packs: read packs whole, not only their headers and footers, and compare them with their names.
+        executor: where packs are read whole: processes that see the repository. Threads of this process, if not given.
     """
-    report = check_repository(repository, read_packs=read_packs, vanished=find_vanished(repository), progress=progress)
+    report = check_repository(
+        repository,
+        read_packs=read_packs,
+        vanished=find_vanished(repository),
+        progress=progress,
+        cluster=wrap_executor(executor),
+    )
     remember_snapshots(repository)
     return report

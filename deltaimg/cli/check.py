@@ -12,6 +12,7 @@ from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.store_access import open_repo
 from deltaimg.cli.terminal import Terminal, format_count, format_seconds
 from deltaimg.describe.check import describe_check
+from deltaimg.options.executor import ExecutorOptions
 from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _SHOWN_NOTES = 10
 
 @takes_options
 def check(
+    where: ExecutorOptions,
     read_packs: Annotated[
         bool,
         typer.Option("--read-packs", help="Read packs whole, and compare their bytes with their names."),
@@ -45,13 +47,15 @@ def check(
         deltaimg check
         deltaimg check --read-packs --json
     """
+    from deltaimg.api.clusters import open_cluster
     from deltaimg.api.verification import Severity
     from deltaimg.api.verification import check as run_check
     from deltaimg.errors import RepositoryDamaged
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repo(repo, store, terminal, uses_cache=False)
-        report = run_check(repository, read_packs=read_packs, progress=terminal)
+        with open_cluster(where.executor) as cluster:
+            report = run_check(repository, read_packs=read_packs, executor=cluster, progress=terminal)
         errors = report.of(Severity.ERROR)
         _print_report(terminal, report)
         if errors:

@@ -14,6 +14,7 @@ from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count
 from deltaimg.describe.parity import describe_parity_added, describe_protection
 from deltaimg.errors import PacksDamaged, ParityExhausted, UsageError
+from deltaimg.options.executor import ExecutorOptions
 from deltaimg.options.parity import ParityOptions
 from deltaimg.options.store import StoreOptions
 
@@ -27,6 +28,7 @@ _SHORT_NAME = len("parity/") + 12
 def parity(
     action: Annotated[str, typer.Argument(metavar="ACTION", help="'add', 'show' or 'repair'.")],
     options: ParityOptions,
+    where: ExecutorOptions,
     check: Annotated[
         bool,
         typer.Option("--check", help="Read all parity: 'show' counts its damage, 'add' replaces what is damaged."),
@@ -59,11 +61,12 @@ def parity(
     """
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         if action == "add":
-            _add(terminal, open_to_lock(repo, lock_wait, store, terminal, uses_cache=False), options, is_thorough=check)
+            repository = open_to_lock(repo, lock_wait, store, terminal, uses_cache=False)
+            _add(terminal, repository, options, where, is_thorough=check)
         elif action not in ("show", "repair"):
             raise UsageError(f"there is no action '{action[:60]}'", hint="'deltaimg parity add', 'show' or 'repair'")
-        elif options.percent is not None:
-            raise UsageError("--percent is for 'parity add'")
+        elif options.percent is not None or where.executor is not None:
+            raise UsageError(f"{'--percent' if where.executor is None else '--executor'} is for 'parity add'")
         elif action == "repair":
             if check:
                 raise UsageError("--check is for 'parity add' and 'parity show'")
@@ -72,10 +75,14 @@ def parity(
             _show(terminal, open_to_lock(repo, lock_wait, store, terminal, uses_cache=False), is_thorough=check)
 
 
-def _add(terminal: Terminal, repository: Repository, options: ParityOptions, *, is_thorough: bool) -> None:
+def _add(
+    terminal: Terminal, repository: Repository, options: ParityOptions, where: ExecutorOptions, *, is_thorough: bool
+) -> None:
+    from deltaimg.api.clusters import open_cluster
     from deltaimg.api.repair import add_parity
 
-    added = add_parity(repository, options, is_thorough=is_thorough, progress=terminal)
+    with open_cluster(where.executor) as cluster:
+        added = add_parity(repository, options, is_thorough=is_thorough, executor=cluster, progress=terminal)
     if terminal.as_json:
         terminal.print_json(describe_parity_added(added))
     elif added.groups or added.removed_groups:

@@ -13,6 +13,7 @@ from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Verbose
 from deltaimg.cli.passphrase import ask_passphrase
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
+from deltaimg.options.executor import ExecutorOptions
 from deltaimg.options.keep import Policy
 from deltaimg.options.sync import SyncOptions
 
@@ -28,6 +29,7 @@ def sync(
     destination: Annotated[str, typer.Argument(metavar="DST", help="The repository to copy to.")],
     options: SyncOptions,
     policy: Policy,
+    where: ExecutorOptions,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="List what would be copied and how much that is; change nothing.")
     ] = False,
@@ -52,6 +54,7 @@ def sync(
         deltaimg sync /backup/repo /mnt/offsite/repo --image vm1 --since 30d
         deltaimg sync /backup/repo /mnt/offsite/repo --keep-weekly 8 --delete
     """
+    from deltaimg.api.clusters import open_cluster
     from deltaimg.api.repositories import open_repository
     from deltaimg.api.sync import plan_sync
     from deltaimg.api.sync import sync as run_sync
@@ -76,7 +79,8 @@ def sync(
                 if estimate.snapshots:
                     terminal.remark(f"copying {_describe(estimate)}")
 
-            result = run_sync(src, dst, options, policy, on_estimate=announce, progress=terminal)
+            with open_cluster(where.executor) as cluster:
+                result = run_sync(src, dst, options, policy, executor=cluster, on_estimate=announce, progress=terminal)
             if as_json:
                 terminal.print_json(describe_sync(result))
             _print_result(terminal, result)

@@ -11,6 +11,7 @@ from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.store_access import open_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
+from deltaimg.options.executor import ExecutorOptions
 from deltaimg.options.store import StoreOptions
 from deltaimg.options.verify import VerifyOptions
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 @takes_options
 def verify(
     options: VerifyOptions,
+    where: ExecutorOptions,
     snapshot: Annotated[
         list[str] | None,
         typer.Argument(metavar="SNAPSHOT", help="vm1, vm1@latest~2, vm1@2026-11-23, or an id; all if none is named."),
@@ -52,19 +54,29 @@ def verify(
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repo(repo, store, terminal, uses_cache=False)
         if against is None:
-            _verify(repository, snapshot or [], options, terminal)
+            _verify(repository, snapshot or [], options, where, terminal)
             return
+        if where.executor is not None:
+            raise UsageError("--against reads the image here, so that --executor has no meaning")
         if len(snapshot or []) != 1:
             raise UsageError("--against takes exactly one snapshot", hint="deltaimg verify vm1 --against IMAGE")
         _compare(repository, (snapshot or [])[0], against, terminal)
 
 
-def _verify(repository: Repository, selectors: list[str], options: VerifyOptions, terminal: Terminal) -> None:
+def _verify(
+    repository: Repository,
+    selectors: list[str],
+    options: VerifyOptions,
+    where: ExecutorOptions,
+    terminal: Terminal,
+) -> None:
+    from deltaimg.api.clusters import open_cluster
     from deltaimg.api.verification import verify as run_verify
     from deltaimg.describe.verify import describe_verify
     from deltaimg.errors import ContentDamaged
 
-    results = run_verify(repository, selectors, options, progress=terminal)
+    with open_cluster(where.executor) as cluster:
+        results = run_verify(repository, selectors, options, executor=cluster, progress=terminal)
     if terminal.as_json:
         terminal.print_json(describe_verify(results))
     for each in results:

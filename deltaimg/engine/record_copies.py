@@ -29,13 +29,13 @@ from deltaimg.format.record import (
     parse_record_header,
     parse_tables,
 )
-from deltaimg.format.sources import SourceTable
-from deltaimg.ids import EntryNumber, EntryNumbers
+from deltaimg.format.sources import SourceTable, parse_sources
+from deltaimg.ids import EntryNumber, EntryNumbers, RecordNumber, RecordNumbers
 from deltaimg.model import MIB
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.keys import digest_of
 from deltaimg.repo.objects import Objects
-from deltaimg.repo.pack_writer import PackWriter
+from deltaimg.repo.pack_writer import PackWriter, PlacedRecord
 from deltaimg.repo.record_reader import ReadGroup, group_reads
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
@@ -154,6 +154,38 @@ def take_copies(
             header, payload = bare_header(header, opened), opened
         copies.append(RecordCopy(EntryNumber(number), offset, header, payload, digests, _detach(tables)))
     return copies
+
+
+def describe_records(table: SlotTable, records: RecordNumbers) -> list[PlacedRecord]:
+    """Return what index and signature say of records, whose digests must be loaded, in order of offset; no pack is read.
+
+    Header and tables lack what no index has: the digest of the payload, and the digests of slots that a cut record lacks.
+    """
+    described = []
+    rows, present = table.index_rows(records), table.count_present(records)
+    for place in np.argsort(rows["offset"], kind="stable").tolist():
+        record, row = RecordNumber(int(records[place])), rows[place]
+        slots, first = int(row["slots"]), int(table.first_slots[record])
+        source_count, source_table = table.describe_sources(record)
+        header = RecordHeader(
+            row["id"].tobytes(),
+            int(row["encoding"]),
+            slots,
+            int(row["block_shift"]),
+            int(row["payload_bytes"]),
+            b"",
+            source_count,
+            slots - int(present[place]),
+        )
+        runs = table.find_present(record)
+        cut = None if runs is None else CutTable(runs, np.empty((0, DIGEST_BYTES), np.uint8))
+        sources = None
+        if source_count:
+            block_bytes = 1 << header.block_shift
+            sources, _ = parse_sources("the index", 0, memoryview(source_table), source_count, block_bytes)
+        digests = table.digests[first : first + slots].copy()
+        described.append(PlacedRecord(int(row["offset"]), header, digests, RecordTables(cut, sources)))
+    return described
 
 
 def _detach(tables: RecordTables) -> RecordTables:

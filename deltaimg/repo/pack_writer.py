@@ -148,6 +148,11 @@ class PackWriter:
         self._wait(_PACKS_IN_FLIGHT - 1)
         self._in_flight.append(self._thread.submit(self._store_whole, name, data, records))
 
+    def note_sent(self, name: str, size_bytes: int) -> None:
+        """Count a pack that another process has stored for this run, by its digest."""
+        self.stored_bytes += size_bytes
+        self.stored.append(pack_name(name))
+
     @property
     def unindexed_bytes(self) -> int:
         """What was taken and is not in an index yet, at least: packs that are being stored are left out."""

@@ -7,7 +7,7 @@ Memory  120 bytes a record at its highest, sources of delta records included; on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -16,8 +16,10 @@ import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests, distinct, expand_ranges
 from deltaimg.engine.check.findings import FindingKind, Findings, count_records
+from deltaimg.engine.check.pack_state import PackJob, PackState, read_pack, read_pack_at
+from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.pipeline import OrderedPool
-from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
+from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject
 from deltaimg.format.limits import MAX_DELTA_DEPTH
@@ -27,10 +29,9 @@ from deltaimg.ids import EntryNumbers, LinkNumbers
 from deltaimg.kernels import digest_buffer
 from deltaimg.memory import check_room
 from deltaimg.repo.cut_slots import CutSlots
-from deltaimg.repo.keys import digest_of
 from deltaimg.repo.object_kinds import INDEX, SIGNATURE
-from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_footer, read_damaged_pack
 from deltaimg.repo.record_lookup import RecordLookup
+from deltaimg.repo.reopen import Place
 from deltaimg.repo.repository import Repository
 
 _COMPARED = ("id", "payload_bytes", "slots", "encoding", "block_shift")
@@ -53,17 +54,6 @@ class _Sources:
     run_counts: npt.NDArray[np.uint16]
     """Runs of slots that are taken from each source."""
     runs: SlotRuns
-
-
-@dataclass(frozen=True, slots=True)
-class _PackState:
-    """The result of reading a pack, or both its ends."""
-
-    number: int
-    footer: npt.NDArray[Any] | None = None
-    error: DeltaimgError | None = None
-    damaged: tuple[tuple[int, str], ...] | None = None
-    """The damaged records of a pack that was read whole and does not match its name."""
 
 
 class Catalog:
@@ -141,11 +131,19 @@ class Catalog:
 
     # -- packs -------------------------------------------------------------------------------------------------------
 
-    def check_packs(self, *, read_packs: bool, advance: Callable[[int], None], workers: int | None = None) -> int:
+    def check_packs(
+        self,
+        *,
+        read_packs: bool,
+        advance: Callable[[int], None],
+        workers: int | None = None,
+        cluster: Cluster | None = None,
+    ) -> int:
         """Compare all packs that the index names with their footers, or with their names; return the bytes read.
 
         Args:
             advance: called with the bytes of each pack that was read whole.
+            cluster: where packs that are read whole are read; threads of this process, if not given.
         """
         order, bounds = _group(self.entries["pack"], len(self.packs))
         present = []
@@ -157,43 +155,33 @@ class Catalog:
             self.is_good[entries] = False
             self._missing.append((name, entries, "lists {} in it"))
 
-        def read(number: int) -> _PackState:
-            offsets = self.entries["offset"][order[bounds[number] : bounds[number + 1]]].astype(np.int64)
-            return self._read_pack(number, offsets, is_whole=read_packs)
+        place = None if cluster is None or not read_packs else Place.of(self._repository)
 
+        def describe(number: int) -> PackJob:
+            name = self.packs[number]
+            offsets = self.entries["offset"][order[bounds[number] : bounds[number + 1]]].astype(np.int64)
+            is_whole = read_packs and name not in self.pack_damage
+            return PackJob(name, self._sizes[name], offsets, is_whole, place)
+
+        def read(job: PackJob) -> PackState:
+            return read_pack(self._repository.objects, job)
+
+        jobs = map(describe, present)
         with OrderedPool(workers=workers) as pool:
-            for state in pool.map(read, present):
-                self._judge_pack(state, EntryNumbers(order[bounds[state.number] : bounds[state.number + 1]]))
+            states = pool.map(read, jobs) if cluster is None or place is None else cluster.map(read_pack_at, jobs)
+            for number, found in zip(present, states, strict=True):
+                name = self.packs[number]
+                state = found
                 if read_packs and not isinstance(state.error, StoreError):
-                    self.pack_damage[self.packs[state.number]] = state.damaged
+                    state = replace(state, damaged=self.pack_damage.setdefault(name, state.damaged))
+                self._judge_pack(name, state, EntryNumbers(order[bounds[number] : bounds[number + 1]]))
                 if read_packs:
-                    advance(self._sizes[self.packs[state.number]])
+                    advance(self._sizes[name])
         self.has_place = self.is_good.copy()
         return sum(self._sizes[self.packs[number]] for number in present) if read_packs else 0
 
-    def _read_pack(self, number: int, offsets: npt.NDArray[np.int64], *, is_whole: bool) -> _PackState:
-        name, objects = self.packs[number], self._repository.objects
-        size_bytes = self._sizes[name]
-        error: DeltaimgError | None = None
-        footer = None
-        try:
-            footer = load_footer(objects, name, size_bytes)
-        except (IntegrityError, StoreError, UnsupportedFormat) as caught:
-            error = caught
-        if not is_whole or isinstance(error, StoreError):
-            return _PackState(number, footer, error)
-        if name in self.pack_damage:
-            return _PackState(number, footer, error, self.pack_damage[name])
-        try:
-            if error is None and digest_object(objects, name, size_bytes) == digest_of(name):
-                return _PackState(number, footer)
-            damaged = tuple(find_damaged_records(name, read_damaged_pack(objects, name), distinct(offsets)))
-        except StoreError as caught:
-            return _PackState(number, footer, caught)
-        return _PackState(number, footer, error, damaged)
-
-    def _judge_pack(self, state: _PackState, entries: EntryNumbers) -> None:
-        name, findings = self.packs[state.number], self._findings
+    def _judge_pack(self, name: str, state: PackState, entries: EntryNumbers) -> None:
+        findings = self._findings
         if state.error is not None:
             findings.add_failure(name, state.error)
         if state.damaged is not None:

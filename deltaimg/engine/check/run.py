@@ -25,6 +25,7 @@ from deltaimg.engine.check.catalog import Catalog, PackDamage
 from deltaimg.engine.check.findings import Finding, FindingKind, Findings, Severity, count_records
 from deltaimg.engine.check.layers import LayerCheck
 from deltaimg.engine.check.state import note_foreign, note_state, note_vanished
+from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.annotation import ANNOTATIONS
@@ -72,12 +73,14 @@ def check(
     vanished: Mapping[str, datetime] = MappingProxyType({}),
     progress: Progress | None = None,
     workers: int | None = None,
+    cluster: Cluster | None = None,
 ) -> CheckReport:
     """Check every object of a repository except parity, and what it refers to.
 
     Args:
         read_packs: read whole packs, and so verify that their bytes are those that were written.
         vanished: images that have lost snapshots without a forget, and when these were last seen.
+        cluster: where packs are read whole; threads of this process, if not given.
 
     Raises:
         StoreError: the repository cannot be listed. An error of a single object is a finding. LockLost: others considered this
@@ -86,7 +89,9 @@ def check(
     progress = progress or NoProgress()
     with ReaderLock(repository, "check", datetime.now(UTC)) as lock:
         for _ in range(_ATTEMPTS):
-            run = Checker(repository, progress, read_packs=read_packs, workers=workers, own_token=lock.token)
+            run = Checker(
+                repository, progress, read_packs=read_packs, workers=workers, own_token=lock.token, cluster=cluster
+            )
             note_vanished(vanished, run.findings)
             report = run.check()
             if not report.of(Severity.ERROR):
@@ -109,6 +114,7 @@ class Checker:
         workers: int | None = None,
         known_packs: PackDamage = MappingProxyType({}),
         own_token: str = "",
+        cluster: Cluster | None = None,
     ) -> None:
         """Args: known_packs: not read, as their damage is known. own_token: of this run's lock, which is no finding."""
         self.repository = repository
@@ -118,7 +124,7 @@ class Checker:
         self.unknown: dict[bytes, int] = {}
         """Records that snapshots need and no index has, and the size of their blocks."""
         self._progress, self._read_packs, self._workers = progress, read_packs, workers
-        self._known_packs, self._own_token = known_packs, own_token
+        self._known_packs, self._own_token, self._cluster = known_packs, own_token, cluster
         self._started = time.monotonic()
         # What a prune lists from now on waits for this run; what it has listed may be deleted at any time.
         self.pending = load_deletions(repository)
@@ -147,7 +153,12 @@ class Checker:
     def _check_packs(self) -> None:
         packs_bytes = sum(size for name, size in self.sizes.items() if name.startswith(PACKS))
         with stage(self._progress, "reading packs", packs_bytes) if self._read_packs else nullcontext():
-            self.catalog.check_packs(read_packs=self._read_packs, advance=self._progress.advance, workers=self._workers)
+            self.catalog.check_packs(
+                read_packs=self._read_packs,
+                advance=self._progress.advance,
+                workers=self._workers,
+                cluster=self._cluster,
+            )
 
     def _check_snapshots(self) -> None:
         """Check what snapshots consist of, and what else is in the repository."""

@@ -18,8 +18,10 @@ import numpy as np
 
 from deltaimg.arrays import FIRST_SLOT, RANGE, Ranges, Runs, count_run_blocks, distinct, expand_ranges
 from deltaimg.delta.registry import find_delta_decoder
+from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.content.reader import SnapshotReader
 from deltaimg.engine.content.record_cache import CACHE_BYTES, RecordCache
+from deltaimg.engine.content.remote_walk import walk_remotely
 from deltaimg.engine.content.resolved import load_resolved
 from deltaimg.engine.content.slot_lookup import SlotLookup
 from deltaimg.engine.content.source_ranges import ReadBack
@@ -30,6 +32,7 @@ from deltaimg.ids import BlockIndexes, RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import DamagedExtent, Extent
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.record_reader import RecordReader
+from deltaimg.repo.reopen import Place as RepositoryPlace
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 
@@ -51,7 +54,7 @@ class SnapshotContent:
     """A snapshot, resolved and its digests verified by its root digest; raises as `load_resolved`."""
 
     def __init__(self, repository: Repository, manifest: Manifest, index: LoadedIndex) -> None:
-        self.manifest = manifest
+        self.manifest, self._repository = manifest, repository
         self.table = SlotTable(repository, index)
         self.resolved = load_resolved(repository, manifest, self.table)
         self.runs = self.resolved.map.runs
@@ -102,12 +105,14 @@ class SnapshotContent:
         keep_going: bool,
         workers: int | None = None,
         spool_folder: str | None = None,
+        cluster: Cluster | None = None,
     ) -> Iterator[WalkedGroup]:
         """Fetch, expand and verify what was planned, on all cores; hand each record to `place`, from any thread.
 
         Args:
             read_back: given exactly if the plan was made with `can_read_back`.
             spool_folder: where sources that cannot be read back are kept, if they are many.
+            cluster: where to do it, without `place` and with `keep_going`; on threads of this process, if not given.
 
         Raises:
             IntegrityError, ObjectNotFound: as soon as one is met, unless `keep_going`: then it is reported in the result.
@@ -127,7 +132,12 @@ class SnapshotContent:
             spool_folder=spool_folder,
         )
         try:
-            for walked in walk.run(plan.steps, handle, keep_going=keep_going, workers=workers):
+            if cluster is None:
+                done = walk.run(plan.steps, handle, keep_going=keep_going, workers=workers)
+            else:
+                assert place is None, "what workers expand stays there"
+                done = walk_remotely(walk, self.table, RepositoryPlace.of(self._repository), cluster, plan.steps)
+            for walked in done:
                 yield self._report(walked)
         finally:
             walk.close()

@@ -46,9 +46,19 @@ class Spool:
         if first == last:
             return
         indexes: Slots = (self.slots[first:last] - first_slot).astype(np.uint32)
-        kept = gather_blocks(content, self._block_bytes, indexes)
+        self._write(first, gather_blocks(content, self._block_bytes, indexes).data)
+
+    def put_blocks(self, first_slot: int, slot_count: int, blocks: bytes) -> None:
+        """Keep the blocks that are wanted of a record, given one after another and no others."""
+        first, last = np.searchsorted(self.slots, (first_slot, first_slot + slot_count)).tolist()
+        assert len(blocks) == (last - first) * self._block_bytes
+        if blocks:
+            self._write(first, memoryview(blocks))
+
+    def _write(self, first: int, kept: memoryview) -> None:
+        """Write blocks that follow each other, the first of which is in place `first`."""
         place = np.array([(first * self._block_bytes, len(kept), 0)], RANGE)
-        failed = write_ranges(self._descriptor, place, kept.data, len(kept))
+        failed = write_ranges(self._descriptor, place, kept, len(kept))
         if failed is not None:
             raise self._failure(failed.error_number) from OSError(failed.error_number, "")
 

@@ -95,6 +95,7 @@ class RecordWalk:
     ) -> None:
         """Args: find_blocks, read_back: both or neither. spool_folder: for kept blocks, if they are many."""
         self._reader, self._table = reader, table
+        self.block_bytes = block_bytes
         self.spool = Spool(kept_slots, block_bytes, spool_folder)
         self._sources = SourceReader(table, self.spool, block_bytes, find_blocks=find_blocks, read_back=read_back)
         self._scratch = ThreadBuffer()

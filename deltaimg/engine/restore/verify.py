@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import distinct
+from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.errors import (
@@ -60,6 +61,7 @@ def verify(
     progress: Progress | None = None,
     seed: int | None = None,
     workers: int | None = None,
+    cluster: Cluster | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> VerifyReport:
     """Read and verify the content of snapshots, each record once however many of them need it.
@@ -68,6 +70,7 @@ def verify(
         percent: of the content, that which was verified longest ago, so that runs that add up to 100 verify everything. Where
             `refs` are not all snapshots, of the content of each; content verified at the same time is chosen by chance.
         seed: makes the choice repeatable.
+        cluster: where records are read and decoded; on threads of this process, if not given.
 
     A snapshot whose manifest, map or digests are damaged is damaged as a whole, and so is one whose manifest is in quarantine;
     the others are verified nevertheless. One that is forgotten meanwhile has no result.
@@ -77,10 +80,19 @@ def verify(
     """
     progress = progress or NoProgress()
     with ReaderLock(repository, "verify", clock()) as lock:
-        verifier = _Verifier(repository, lock, list(refs), percent, random.Random(seed), progress, workers)
+        where = _Where(workers, cluster)
+        verifier = _Verifier(repository, lock, list(refs), percent, random.Random(seed), progress, where)
         results = verifier.verify_all()
         with stage(progress, "recording what was verified"):
             return VerifyReport(results, verifier.keep_verified_share(clock()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Where records are read and decoded: on so many threads of this process, or on a cluster."""
+
+    workers: int | None
+    cluster: Cluster | None
 
 
 class _Verifier:
@@ -94,10 +106,10 @@ class _Verifier:
         percent: float,
         chance: random.Random,
         progress: Progress,
-        workers: int | None,
+        where: _Where,
     ) -> None:
         self._repository, self._lock, self._refs, self._percent = repository, lock, refs, percent
-        self._progress, self._workers = progress, workers
+        self._progress, self._where = progress, where
         self._index = load_index(repository)
         count = len(self._index)
         self._is_verified, self._is_expanded = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
@@ -171,7 +183,9 @@ class _Verifier:
         fresh = chosen[~is_done]
         plan = content.plan(RecordNumbers(fresh))
         with stage(self._progress, f"verifying {ref.label}", plan.decoded_bytes):
-            for walked in content.walk(plan, None, keep_going=True, workers=self._workers):
+            for walked in content.walk(
+                plan, None, keep_going=True, workers=self._where.workers, cluster=self._where.cluster
+            ):
                 self._progress.advance(walked.decoded_bytes)
                 self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
         if self._damaged:

@@ -11,8 +11,9 @@ import numpy as np
 
 from deltaimg.arrays import group_by
 from deltaimg.engine.progress import Progress
-from deltaimg.engine.record_copies import RecordCopy, split_entries, take_copies
+from deltaimg.engine.record_copies import RecordCopy, describe_records, split_entries, take_copies
 from deltaimg.engine.sync.losses import LOSSES, LostRecords, note_loss
+from deltaimg.engine.sync.pack_jobs import RemotePacks
 from deltaimg.engine.sync.packs import PackChoice, WantedPack, choose_packs
 from deltaimg.engine.sync.plan import Destination, Source
 from deltaimg.errors import DeltaimgError
@@ -27,11 +28,20 @@ class RecordCopier:
     """Copies records of the source to a writer of the destination."""
 
     def __init__(
-        self, source: Source, destination: Destination, writer: PackWriter, lost: LostRecords, progress: Progress
+        self,
+        source: Source,
+        destination: Destination,
+        writer: PackWriter,
+        lost: LostRecords,
+        progress: Progress,
+        remote: RemotePacks | None = None,
     ) -> None:
+        """Args: remote: copies whole packs elsewhere; this process does, if not given."""
         self._source, self._destination, self._writer = source, destination, writer
-        self._lost, self._progress = lost, progress
+        self._lost, self._progress, self._remote = lost, progress, remote
         self._reported_bytes = writer.stored_bytes
+        self._sent: set[str] = set()
+        """Packs that were copied elsewhere, by digest."""
         self.arrived_bytes = 0
         """Records that lay in packs of the destination already, and were only indexed."""
 
@@ -39,6 +49,8 @@ class RecordCopier:
         """Hand records to the writer; those that cannot be read are noted as lost."""
         content, index = self._destination.content, self._source.content.index
         packs = {each.name: each for each in choose_packs(self._source.content, content, content.pack_bytes, wanted)}
+        if self._remote is not None:
+            self._copy_remotely(self._remote, [each for each in packs.values() if each.choice is PackChoice.WHOLE])
         for entries in split_entries(index, wanted):
             table = SlotTable(self._source.repository, index)
             for records in self._load_digests(table, entries):
@@ -52,6 +64,18 @@ class RecordCopier:
         stored_bytes = self._writer.stored_bytes
         self._progress.advance(stored_bytes - self._reported_bytes)
         self._reported_bytes = stored_bytes
+
+    def _copy_remotely(self, remote: RemotePacks, wanted: list[WantedPack]) -> None:
+        """Have whole packs copied; one that the source cannot give whole is left to be read here, record by record."""
+        stored = self._destination.content.pack_bytes
+        for each, copied in zip(wanted, remote.copy([each.name for each in wanted]), strict=True):
+            if copied.error is not None:
+                note_loss(self._source.repository, copied.error)
+                continue
+            self._writer.note_sent(each.name, copied.size_bytes)
+            stored[each.name] = copied.size_bytes
+            self._sent.add(each.name)
+            self.report()
 
     def _load_digests(self, table: SlotTable, entries: EntryNumbers) -> list[RecordNumbers]:
         """Return the records of each pack whose digests could be loaded, pack after pack."""
@@ -79,6 +103,9 @@ class RecordCopier:
                     self._writer.add_pack(wanted.name, data, _place(copies))
                     stored[wanted.name] = len(data)
                 return
+        if wanted.name in self._sent:
+            self._writer.add_pack(wanted.name, None, describe_records(table, records))
+            return
         copies = [copy for group in group_reads(table, records) for copy in self._read(table, group)]
         if is_present and copies:
             self._writer.add_pack(wanted.name, None, _place(copies))

@@ -11,6 +11,7 @@ from deltaimg.engine.sync.annotations import copy_annotations
 from deltaimg.engine.sync.commits import Committer, Outcome
 from deltaimg.engine.sync.copying import RecordCopier
 from deltaimg.engine.sync.losses import LOSSES, LostRecords, note_loss
+from deltaimg.engine.sync.pack_jobs import RemotePacks
 from deltaimg.engine.sync.parity import ParityCopier
 from deltaimg.engine.sync.plan import Destination, Planner, SnapshotPlan, Source, measure
 from deltaimg.engine.sync.request import SyncEstimate, SyncRequest
@@ -52,6 +53,8 @@ class FamilyRun:
         self._request, self._selection, self._outcome = request, selection, outcome
         self._on_estimate: Callable[[SyncEstimate], None] | None = on_estimate
         self._source = _look_at_source(request)
+        cluster = request.cluster
+        self._remote = None if cluster is None else RemotePacks(cluster, request.source, request.destination)
         self._lost = LostRecords(request.source, len(self._source.content.index))
         self._parity = None if request.options.ignores_parity else ParityCopier(self._source)
         self._there = set(selection.there)
@@ -97,7 +100,7 @@ class FamilyRun:
         put_pack = StablePacks(repository, content.pack_bytes, content.pending_packs)
         now_us = content.index.order_after(self._request.clock)
         with PackWriter(repository, now_us, check_lock=lock.check, put_pack=put_pack) as writer:
-            copier = RecordCopier(self._source, destination, writer, self._lost, progress)
+            copier = RecordCopier(self._source, destination, writer, self._lost, progress, self._remote)
             committer = Committer(repository, lock, writer, (self._source, destination), self._outcome)
             try:
                 with writer.index_if_interrupted(progress.warn, except_for=(StoreError, LockLost)):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.sync.comparison import Compared
 from deltaimg.engine.sync.plan import Amount
@@ -61,3 +62,5 @@ class SyncRequest:
     policy: Policy = field(default_factory=Policy)
     progress: Progress = field(default_factory=NoProgress)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    cluster: Cluster | None = None
+    """Where whole packs are copied; in this process, if not given."""
