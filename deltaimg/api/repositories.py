@@ -117,6 +117,15 @@ def open_repository(
     return repository
 
 
+def is_remote(location: str) -> bool:
+    """Return whether a location is of a store on another host; nothing is read."""
+    store = open_store(location)
+    try:
+        return store.properties.is_remote
+    finally:
+        store.close()
+
+
 def list_snapshots(repository: Repository, image: str | None = None) -> list[Snapshot | DamagedSnapshot]:
     """Return all snapshots, or those of one image, oldest first within an image."""
     found = list(load_snapshots(repository, None if image is None else check_image_name(image)))

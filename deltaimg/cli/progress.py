@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,6 +38,8 @@ class Stage:
     total_bytes: int | None
     done_bytes: int = 0
     started_s: float = field(default_factory=time.monotonic)
+    note: Callable[[], str] = lambda: ""
+    """What else is to be said, now, of a stage whose total is known."""
 
     @property
     def took_s(self) -> float:
@@ -69,6 +72,8 @@ class Stage:
                 parts.append(f"{format_seconds((self.total_bytes - self.done_bytes) / rate)} left")
         elif took_s >= _FIRST_LINE_S:
             parts.append(f"{format_seconds(took_s)} so far")
+        if self.total_bytes and (note := self.note()):
+            parts.append(note)
         return ", ".join(parts)
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +14,11 @@ from deltaimg.cli.lock_wait import LockWait, make_lock_waiting
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Verbose
 from deltaimg.cli.passphrase import ask_passphrase
+from deltaimg.cli.store_access import find_cache_dir
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
 from deltaimg.options.executor import ExecutorOptions
 from deltaimg.options.keep import Policy
+from deltaimg.options.store import StoreOptions
 from deltaimg.options.sync import SyncOptions
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ def sync(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="List what would be copied and how much that is; change nothing.")
     ] = False,
+    store: StoreOptions = StoreOptions(),
     lock_wait: LockWait = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -55,29 +60,35 @@ def sync(
         deltaimg sync /backup/repo /mnt/offsite/repo --keep-weekly 8 --delete
     """
     from deltaimg.api.clusters import open_cluster
-    from deltaimg.api.repositories import open_repository
+    from deltaimg.api.repositories import is_remote, open_repository
     from deltaimg.api.sync import plan_sync
     from deltaimg.api.sync import sync as run_sync
     from deltaimg.describe.sync import describe_estimate, describe_sync
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         waiting = make_lock_waiting(lock_wait, terminal)
+        is_verified = options.verify != "none"
+        cache = find_cache_dir()
         open_side = partial(open_repository, ask=ask_passphrase, may_be_plain=True)
-        with open_side(source) as src, open_side(destination) as dst:
-            dst.lock_waiting = waiting
+        with ExitStack() as stack:
+            src = stack.enter_context(open_side(source, store if is_remote(source) else None, cache_folder=cache))
+            dst = stack.enter_context(open_side(destination, store, cache_folder=None if is_verified else cache))
+            src.lock_waiting = dst.lock_waiting = waiting
+            terminal.watch(dst)
+            terminal.note = partial(describe_limit, store)
             if dry_run:
                 estimate = plan_sync(src, dst, options, policy, progress=terminal)
                 if as_json:
-                    terminal.print_json(describe_estimate(estimate))
+                    terminal.print_json({**describe_estimate(estimate), "limit_s": count_seconds(estimate, store)})
                 _warn_of_families(terminal, estimate)
-                _print_plan(terminal, estimate)
+                _print_plan(terminal, estimate, store)
                 _report_failures(dst, estimate.failed, terminal)
                 return
 
             def announce(estimate: SyncEstimate) -> None:
                 _warn_of_families(terminal, estimate)
                 if estimate.snapshots:
-                    terminal.remark(f"copying {_describe(estimate)}")
+                    terminal.remark(f"copying {_describe(estimate, store)}")
 
             with open_cluster(where.executor) as cluster:
                 result = run_sync(src, dst, options, policy, executor=cluster, on_estimate=announce, progress=terminal)
@@ -95,22 +106,47 @@ def _warn_of_families(terminal: Terminal, estimate: SyncEstimate) -> None:
         )
 
 
-def _describe(estimate: SyncEstimate) -> str:
-    amount = estimate.amount
+def count_seconds(estimate: SyncEstimate, store: StoreOptions) -> float | None:
+    """Return how long what is sent takes at least within the limits that were given, in seconds; None without any."""
+    times = []
+    if store.bandwidth is not None:
+        now = datetime.now()
+        end = store.bandwidth.find_end(estimate.amount.sent_bytes, now)
+        times.append(float("inf") if end is None else (end - now).total_seconds())
+    if store.max_requests is not None:
+        times.append(estimate.amount.objects / store.max_requests)
+    return round(max(times), 1) if times else None
+
+
+def describe_limit(store: StoreOptions) -> str:
+    """Return what limit holds now, and for how long; empty without one."""
+    if store.bandwidth is None:
+        return ""
+    now = datetime.now()
+    change = store.bandwidth.next_change(now)
+    until = "" if change is None else f" for {format_seconds((change - now).total_seconds())}"
+    return f"limit {store.bandwidth.rates_at(now)}{until}"
+
+
+def _describe(estimate: SyncEstimate, store: StoreOptions) -> str:
+    amount, seconds = estimate.amount, count_seconds(estimate, store)
+    within = "" if seconds is None else f", {format_seconds(seconds)} at the limit"
     arrived = f"; {format_bytes(amount.arrived_bytes)} of an earlier run are there" if amount.arrived_bytes else ""
     return (
         f"{format_count(len(estimate.snapshots), 'snapshot')}: about {format_bytes(amount.sent_bytes)} "
-        f"in {format_count(amount.objects, 'object')}{arrived}"
+        f"in {format_count(amount.objects, 'object')}{within}{arrived}"
     )
 
 
-def _print_plan(terminal: Terminal, estimate: SyncEstimate) -> None:
+def _print_plan(terminal: Terminal, estimate: SyncEstimate, store: StoreOptions) -> None:
     refs = [(ref, "copy") for ref in estimate.snapshots] + [(ref, "forget") for ref in estimate.forgotten]
     rows = [[ref.label, format_moment(ref.taken_at, to_minutes=not terminal.is_verbose), what] for ref, what in refs]
     if rows:
         terminal.print_table(_COLUMNS, rows)
     there = f"{format_count(estimate.there_count, 'snapshot')} there already"
-    terminal.remark(f"would copy {_describe(estimate)}; {there}" if estimate.snapshots else f"nothing to copy; {there}")
+    terminal.remark(
+        f"would copy {_describe(estimate, store)}; {there}" if estimate.snapshots else f"nothing to copy; {there}"
+    )
 
 
 def _print_result(terminal: Terminal, result: SyncResult) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
@@ -60,6 +60,8 @@ class Terminal:
 
     def __init__(self, *, as_json: bool = False, is_quiet: bool = False, is_verbose: bool = False) -> None:
         self.as_json, self.is_quiet, self.is_verbose = as_json, is_quiet, is_verbose
+        self.note: Callable[[], str] = lambda: ""
+        """Shown with the progress of stages whose total is known."""
         self._stages: list[Stage] = []
         self._view: ProgressView | None = None
         self._ticker: Ticker | None = None
@@ -122,7 +124,7 @@ class Terminal:
 
     def begin(self, task: str, total_bytes: int | None) -> None:
         """Show a stage, inside the current one; as `Progress.begin`."""
-        self._stages.append(Stage(task, total_bytes))
+        self._stages.append(Stage(task, total_bytes, note=self.note))
         self._show_stage()
 
     def advance(self, done_bytes: int) -> None:

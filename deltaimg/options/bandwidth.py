@@ -64,6 +64,25 @@ class Bandwidth:
                 return begins if begins > moment else begins + timedelta(minutes=_WEEK_MINUTES)
         return None
 
+    def find_end(self, size_bytes: int, start: datetime) -> datetime | None:
+        """Return when this many bytes are sent that begin to travel at `start`, which is in local time.
+
+        None where the rate is zero for good. What travels while there is no limit takes no time: how fast it goes is not known.
+        """
+        moment, left = start, float(size_bytes)
+        while left > 0:
+            rate, change = self.rates_at(moment).sent, self.next_change(moment)
+            if rate is None:
+                return moment
+            if change is None:
+                return moment + timedelta(seconds=left / rate) if rate else None
+            capacity = rate * (change - moment).total_seconds()
+            if capacity >= left:
+                return moment + timedelta(seconds=left / rate)
+            left -= capacity
+            moment = change
+        return moment
+
     def _find(self, moment: datetime) -> int:
         return bisect_right(self.entries, _minute_of(moment), key=lambda entry: entry[0]) - 1
 

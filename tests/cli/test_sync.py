@@ -134,3 +134,13 @@ def test_another_family_is_said_before_anything_is_stored(backups: Backups, tmp_
     assert "2 snapshots copied" in done.text
     succeed("restore", "vm1", tmp_path / "out", repo=tmp_path / "stranger")
     assert (tmp_path / "out").read_bytes() == backups.image.read_bytes()
+
+
+def test_the_estimate_says_how_long_it_takes_at_the_limit(backups: Backups, offsite: Path) -> None:
+    plan = succeed("sync", backups.repo, offsite, "--dry-run", "--json").json
+    assert plan["limit_s"] is None
+    slow = succeed("sync", backups.repo, offsite, "--dry-run", "--json", "--bwlimit", "20K").json
+    assert slow["limit_s"] == pytest.approx(slow["sent_bytes"] / 20480, abs=0.2)
+    assert "at the limit" in succeed("sync", backups.repo, offsite, "--dry-run", "--max-requests", "1200/min").text
+    done = succeed("sync", backups.repo, offsite, "--bwlimit", "100M", "--json").json
+    assert done["traffic"]["sent_bytes"] >= done["stored_bytes"]

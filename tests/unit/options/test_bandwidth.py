@@ -104,3 +104,21 @@ def test_another_number_of_requests_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         build(StoreOptions, {"max_requests": text})
     assert "30/s" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes", "start", "seconds"),
+    [
+        ("1M", 10 << 20, "2026-11-23T12:00", 10),
+        ("2M:1M", 10 << 20, "2026-11-23T12:00", 5),
+        ("off", 1 << 40, "2026-11-23T12:00", 0),
+        ("08:00,1M 19:00,2M", 7200 << 20, "2026-11-23T18:00", 3600 + 1800),
+        ("08:00,1M 19:00,off", 7200 << 20, "2026-11-23T18:00", 3600),
+        ("Mon-00:00,1M Tue-00:00,2M", 4 << 20, "2026-11-23T23:59:58", 3),
+    ],
+)
+def test_when_bytes_are_sent_at_the_limit(text: str, size_bytes: int, start: str, seconds: float) -> None:
+    moment = datetime.fromisoformat(start)
+    end = parse_bandwidth(text).find_end(size_bytes, moment)
+    assert end is not None
+    assert (end - moment).total_seconds() == pytest.approx(seconds, abs=0.01)
