@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.conftest import Backups
 from tests.support.program import fail, succeed
+from tests.support.sshd import SshServer
 
 
 @pytest.fixture
@@ -144,3 +145,21 @@ def test_the_estimate_says_how_long_it_takes_at_the_limit(backups: Backups, offs
     assert "at the limit" in succeed("sync", backups.repo, offsite, "--dry-run", "--max-requests", "1200/min").text
     done = succeed("sync", backups.repo, offsite, "--bwlimit", "100M", "--json").json
     assert done["traffic"]["sent_bytes"] >= done["stored_bytes"]
+
+
+def test_a_sync_to_a_server_and_a_restore_from_there(backups: Backups, sshd: SshServer, tmp_path: Path) -> None:
+    offsite = sshd.url(tmp_path / "offsite")
+    succeed("init", "--like", backups.repo, "-r", offsite)
+    first = succeed("sync", backups.repo, offsite, "--json", "--verify", "all").json
+    assert len(first["copied"]) == 2
+    back_up(backups, b"once more")
+    second = succeed("sync", backups.repo, offsite, "--json").json
+    assert len(second["copied"]) == 1
+    assert sum(second["traffic"]["requests"].values()) <= 24
+    assert second["traffic"]["sent_bytes"] <= second["stored_bytes"] + 4096
+    succeed("restore", "vm1", tmp_path / "out", repo=offsite)
+    assert (tmp_path / "out").read_bytes() == backups.image.read_bytes()
+    shutil.rmtree(backups.repo / "packs")
+    succeed("repair", "--from", offsite, repo=backups.repo)
+    succeed("verify", repo=backups.repo)
+    succeed("sync", offsite, backups.repo)

@@ -126,6 +126,22 @@ def test_a_few_records_of_a_pack_are_gathered_and_their_delta_sources_with_them(
     family.assert_whole(destination, 6)
 
 
+def test_records_that_only_deltas_need_come_with_them():
+    """Every page changes a little, so that the newest snapshot refers to nothing of the first but as delta sources."""
+    family, image = Family(make_repository(MemoryStore("first"))), make_incompressible_image(1 << 20, seed=3)
+    for day in range(3):
+        for page in range(0, 1 << 20, PAGE):
+            image.write(page + 100 * day, b"changed")
+        family.back_up(image)
+    index = load_index(family.source)
+    assert int(index.links.depths.max()) == 2
+    for chosen in (1, 2, 3):
+        destination = make_like(family.source)
+        run_sync(family.source, destination, since=START + timedelta(days=4 - chosen))
+        family.assert_whole(destination, chosen)
+    assert len(names(family.source, "packs/")) == 3
+
+
 def test_a_source_whose_records_were_cut_and_encoded_again_is_copied():
     family = Family(make_repository(MemoryStore("first")))
     image = make_incompressible_image(2 << 20, seed=2)
