@@ -26,12 +26,12 @@ from deltaimg.engine.sync.run import sync
 from deltaimg.errors import DigestMismatch, UsageError
 from deltaimg.repo.repository import Repository
 from deltaimg.store.local import LocalStore
-from tests.support.clock import START, FixedClock
+from tests.support.clock import FixedClock
 from tests.support.dask_cluster import DaskCluster, dask_cluster
 from tests.support.images import edit_at_random, make_database_image
 from tests.support.program import fail, succeed
-from tests.support.repositories import make_repository
-from tests.support.sync import Family
+from tests.support.repositories import KEY, make_repository
+from tests.support.sync import Family, make_like
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +115,7 @@ def test_parity_protects_what_it_protects_here(family: Family, cluster: Cluster,
 
 
 def test_sync_copies_what_it_copies_here(family: Family, cluster: Cluster, tmp_path: Path) -> None:
-    ends = [
-        Repository.create(LocalStore(str(tmp_path / name)), created=START, software="tests", like=family.source.config)
-        for name in ("there", "here")
-    ]
+    ends = [make_like(family.source, LocalStore(str(tmp_path / name))) for name in ("there", "here")]
     results = [
         sync(SyncRequest(family.source, end, clock=FixedClock(), cluster=where))
         for end, where in zip(ends, (cluster, None), strict=True)
@@ -133,12 +130,8 @@ def test_sync_copies_what_it_copies_here(family: Family, cluster: Cluster, tmp_p
 
 def test_a_damaged_pack_costs_a_sync_what_it_costs_here(family: Family, cluster: Cluster, tmp_path: Path) -> None:
     damage(family, tmp_path)
-    end = Repository.create(
-        LocalStore(str(tmp_path / "there")), created=START, software="tests", like=family.source.config
-    )
-    here = Repository.create(
-        LocalStore(str(tmp_path / "here")), created=START, software="tests", like=family.source.config
-    )
+    end = make_like(family.source, LocalStore(str(tmp_path / "there")))
+    here = make_like(family.source, LocalStore(str(tmp_path / "here")))
     failed = [
         sync(SyncRequest(family.source, each, clock=FixedClock(), cluster=where)).failed
         for each, where in ((end, cluster), (here, None))
@@ -146,6 +139,16 @@ def test_a_damaged_pack_costs_a_sync_what_it_costs_here(family: Family, cluster:
     assert [each.ref for each in failed[0]] == [each.ref for each in failed[1]]
     assert failed[0]
     family.assert_whole(end)
+
+
+def test_of_an_encrypted_repository_workers_read_packs_and_get_no_key(
+    family: Family, cluster: Cluster, tmp_path: Path
+) -> None:
+    sealed = Family(make_repository(LocalStore(str(tmp_path / "sealed")), key=KEY))
+    sealed.back_up(make_database_image(400_000, 3))
+    assert run_check(sealed.source, cluster) == run_check(sealed.source, None)
+    with pytest.raises(UsageError, match="is encrypted"):
+        run_verify(sealed.source, cluster)
 
 
 class _Killer:
@@ -178,9 +181,7 @@ def test_a_worker_that_is_killed_costs_its_jobs_again_and_nothing_more(tmp_path:
         killing = Cluster(killer, 2)  # type: ignore[arg-type]
         assert run_check(family.source, killing) == report
         assert not killer._pids
-        end = Repository.create(
-            LocalStore(str(tmp_path / "there")), created=START, software="tests", like=family.source.config
-        )
+        end = make_like(family.source, LocalStore(str(tmp_path / "there")))
         killer._pids, killer.submitted = made.list_pids()[-1:], 0
         sync(SyncRequest(family.source, end, clock=FixedClock(), cluster=killing))
         assert not killer._pids

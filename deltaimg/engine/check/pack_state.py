@@ -44,7 +44,7 @@ class PackJob:
 def read_pack_at(job: PackJob) -> PackState:
     """Do as `read_pack`, on a worker."""
     assert job.place is not None
-    return read_pack(job.place.open().objects, job)
+    return read_pack(job.place.open_objects(), job)
 
 
 def read_pack(objects: Objects, job: PackJob) -> PackState:

@@ -106,7 +106,7 @@ class _Adder:
         if self._cluster is None:
             for packs in groups:
                 job = GroupJob(packs, self._percent)
-                yield protect(self._repository, job, self._progress.advance, self._check_lock)
+                yield protect(self._repository.objects, job, self._progress.advance, self._check_lock)
             return
         place = Place.of(self._repository)
         jobs = (GroupJob(packs, self._percent, place) for packs in groups)

@@ -22,8 +22,8 @@ from deltaimg.format.framing import SALT_BYTES, digest_bytes, name_object
 from deltaimg.format.pack import pack_name
 from deltaimg.format.parity import ParityTables, digest_shards, lay_out_parity, parse_tables
 from deltaimg.repo.object_kinds import PARITY
+from deltaimg.repo.objects import Objects
 from deltaimg.repo.reopen import Place
-from deltaimg.repo.repository import Repository
 
 _WORKERS = 2
 
@@ -53,11 +53,11 @@ class ProtectedGroup:
 def protect_at(job: GroupJob) -> ProtectedGroup:
     """Do as `protect`, on a worker. Where one dies after it has stored the object, the next makes the same."""
     assert job.place is not None
-    return protect(job.place.open(), job, is_stable=True)
+    return protect(job.place.open_objects(), job, is_stable=True)
 
 
 def protect(
-    repository: Repository,
+    objects: Objects,
     job: GroupJob,
     advance: Callable[[int], None] = lambda _: None,
     check_lock: Callable[[], None] = lambda: None,
@@ -74,22 +74,22 @@ def protect(
     damaged: dict[str, None] = {}
     read_bytes = 0
     while packs:
-        computed = _compute(repository, packs, job.percent, advance)
+        computed = _compute(objects, packs, job.percent, advance)
         read_bytes += computed.read_bytes
         damaged |= dict.fromkeys(computed.damaged)
         if computed.parts is not None:
             check_lock()
-            stored_bytes = _store(repository, computed.parts, is_stable=is_stable)
+            stored_bytes = _store(objects, computed.parts, is_stable=is_stable)
             return ProtectedGroup(len(packs), read_bytes, stored_bytes, tuple(damaged))
         packs = [pack for pack in packs if pack.digest not in damaged]
     return ProtectedGroup(0, read_bytes, 0, tuple(damaged))
 
 
-def _store(repository: Repository, parts: list[bytes | memoryview], *, is_stable: bool) -> int:
+def _store(objects: Objects, parts: list[bytes | memoryview], *, is_stable: bool) -> int:
     if not is_stable:
-        return repository.objects.put_named(PARITY, parts)[1]
+        return objects.put_named(PARITY, parts)[1]
     with suppress(ObjectExists):
-        repository.objects.put_named(PARITY, parts, salt=digest_bytes(parts[0], length=SALT_BYTES))
+        objects.put_named(PARITY, parts, salt=digest_bytes(parts[0], length=SALT_BYTES))
     return sum(len(part) for part in parts)
 
 
@@ -102,9 +102,7 @@ class _Computed:
     damaged: tuple[str, ...]
 
 
-def _compute(
-    repository: Repository, packs: Sequence[PackSize], percent: float, advance: Callable[[int], None]
-) -> _Computed:
+def _compute(objects: Objects, packs: Sequence[PackSize], percent: float, advance: Callable[[int], None]) -> _Computed:
     shape = choose_shape((pack.size_bytes for pack in packs), percent)
     code = ReedSolomon(shape.data_columns, shape.parity_columns)
     plane_bytes = shape.stripe_count * shape.shard_bytes
@@ -113,7 +111,7 @@ def _compute(
     damaged: list[str] = []
     at = read_bytes = 0
     with OrderedPool(workers=_WORKERS, window=_WORKERS) as pool:
-        for pack, read in zip(packs, pool.map(partial(_read, repository, shape.shard_bytes), packs), strict=True):
+        for pack, read in zip(packs, pool.map(partial(_read, objects, shape.shard_bytes), packs), strict=True):
             advance(pack.size_bytes)
             if read is None:
                 damaged.append(pack.digest)
@@ -140,10 +138,10 @@ def _compute(
     return _Computed(parts, read_bytes, ())
 
 
-def _read(repository: Repository, shard_bytes: int, pack: PackSize) -> tuple[memoryview, Digests] | None:
+def _read(objects: Objects, shard_bytes: int, pack: PackSize) -> tuple[memoryview, Digests] | None:
     """Return a pack and the digests of its shards; None if it cannot be read or does not match its name."""
     try:
-        data = repository.objects.get_bytes(pack_name(pack.digest))
+        data = objects.get_bytes(pack_name(pack.digest))
     except (IntegrityError, ObjectNotFound, StoreUnavailable):
         return None
     if len(data) != pack.size_bytes or name_object([data]) != pack.digest:

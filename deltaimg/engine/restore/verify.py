@@ -23,6 +23,7 @@ from deltaimg.errors import (
     SnapshotNotFound,
     StoreError,
     UnsupportedFormat,
+    UsageError,
 )
 from deltaimg.ids import RecordNumbers
 from deltaimg.model import DamagedExtent
@@ -77,7 +78,13 @@ def verify(
 
     Raises:
         LockLost: others considered this run dead, and something that it reads was deleted meanwhile.
+        UsageError: a cluster is given, and the repository is encrypted.
     """
+    if cluster is not None and repository.config.is_encrypted:
+        problem = (
+            "is encrypted, and its key is not given to the workers of a cluster, which would have to decode its records"
+        )
+        raise UsageError(f"{repository.objects.location}: {problem}", hint="run without --executor")
     progress = progress or NoProgress()
     with ReaderLock(repository, "verify", clock()) as lock:
         where = _Where(workers, cluster)

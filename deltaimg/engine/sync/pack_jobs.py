@@ -45,11 +45,11 @@ def copy_pack_at(job: CopyJob) -> PackCopied:
     """
     name = pack_name(job.name)
     try:
-        data = job.source.open().objects.get_verified(name)
+        data = job.source.open_objects().get_verified(name)
     except LOSSES as error:
         return PackCopied(error=error)
     with suppress(ObjectExists):
-        job.destination.open().objects.put_bytes(name, [data])
+        job.destination.open_objects().put_bytes(name, [data])
     return PackCopied(len(data))
 
 

@@ -15,10 +15,11 @@ from enum import Enum
 from deltaimg.arrays import group_by
 from deltaimg.engine.record_copies import payload_bytes
 from deltaimg.ids import EntryNumbers
+from deltaimg.model import KIB
 from deltaimg.repo.index import StoredContent
 
-_WHOLE_SHARE = 0.9
-"""A pack of which this much is wanted is sent as it is: the rest costs less than two more packs would later."""
+_UNWANTED_SHARE, _UNWANTED_BYTES = 0.1, 16 * KIB
+"""A pack of which no more than this is unwanted, whichever is more, is sent as it is."""
 
 
 class PackChoice(Enum):
@@ -59,7 +60,7 @@ def choose_packs(
             choice, sent_bytes = PackChoice.GATHERED, wanted_bytes  # It goes, or is damaged there.
         elif name in packs:
             choice, sent_bytes = PackChoice.PRESENT, 0
-        elif wanted_bytes >= _WHOLE_SHARE * size_bytes:
+        elif size_bytes - wanted_bytes <= max(_UNWANTED_SHARE * size_bytes, _UNWANTED_BYTES):
             choice, sent_bytes = PackChoice.WHOLE, size_bytes
         else:
             choice, sent_bytes = PackChoice.GATHERED, wanted_bytes

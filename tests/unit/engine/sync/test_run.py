@@ -527,3 +527,23 @@ def test_what_was_sent_is_read_back_where_that_is_asked_for():
         result = run_sync(family.source, make_like(family.source), verify=verify)
         assert (result.compared.read_bytes > result.stored_bytes * 0.9) == (verify != "none")
         assert bool(result.compared.objects) == (verify != "none")
+
+
+# -- encrypted members -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_sealed_is_copied_as_it_is_to_a_member_with_the_same_key():
+    family, image = Family(make_repository(MemoryStore("first"), key=KEY)), make_incompressible_image(1 << 20, seed=3)
+    for day in range(3):
+        for page in range(0, 1 << 20, PAGE):
+            image.write(page + 100 * day, b"changed")
+        family.back_up(image)
+    destination = make_repository(MemoryStore("second"), key=KEY, like=family.source)
+    run_sync(family.source, destination, since=START + timedelta(days=3))
+    family.assert_whole(destination, 1)
+    run_sync(family.source, destination)
+    family.assert_whole(destination, 3)
+    another = make_repository(MemoryStore("third"), key=KEY, like=family.source)
+    run_sync(family.source, another)
+    assert names(another, "packs/") == names(family.source, "packs/")
+    family.assert_whole(another, 3)
