@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deltaimg.api.cache import clean_cache, find_cache_folder, list_cache
     from deltaimg.api.compare import compare, diff
     from deltaimg.api.files import delta_file, patch_file, sign_file
+    from deltaimg.api.keys import Passphrase, read_key_file
     from deltaimg.api.repair import add_parity, repair, repair_packs, survey_parity
     from deltaimg.api.repositories import create_repository, list_locks, list_snapshots, open_repository, remove_lock
     from deltaimg.api.restore import open_snapshot, restore
@@ -56,6 +57,7 @@ _HOMES = {
     "FlattenOptions": "deltaimg.options.flatten",
     "Manifest": "deltaimg.format.manifest",
     "ParityOptions": "deltaimg.options.parity",
+    "Passphrase": "deltaimg.api.keys",
     "PatchOptions": "deltaimg.options.files",
     "Policy": "deltaimg.options.keep",
     "Progress": "deltaimg.engine.progress",
@@ -92,6 +94,7 @@ _HOMES = {
     "plan_prune": "deltaimg.api.retention",
     "plan_sync": "deltaimg.api.sync",
     "prune": "deltaimg.api.retention",
+    "read_key_file": "deltaimg.api.keys",
     "remove_lock": "deltaimg.api.repositories",
     "repair": "deltaimg.api.repair",
     "repair_packs": "deltaimg.api.repair",
@@ -112,6 +115,7 @@ __all__ = [
     "FlattenOptions",
     "Manifest",
     "ParityOptions",
+    "Passphrase",
     "PatchOptions",
     "Policy",
     "Progress",
@@ -149,6 +153,7 @@ __all__ = [
     "plan_prune",
     "plan_sync",
     "prune",
+    "read_key_file",
     "remove_lock",
     "repair",
     "repair_packs",

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from functools import partial
 
 from deltaimg.crypto.key_file import make_key_file as make_key_file
-from deltaimg.crypto.key_file import read_key_file
+from deltaimg.crypto.key_file import read_key_file as read_key_file
 from deltaimg.crypto.key_slots import Key as Key
 from deltaimg.crypto.key_slots import KeyFile as KeyFile
 from deltaimg.crypto.key_slots import Passphrase as Passphrase
+from deltaimg.crypto.recovery import build_recovery_text, parse_recovery_text
 from deltaimg.crypto.secret import Secret
 from deltaimg.errors import EncryptionMissing, KeyNeeded, UsageError, WrongKey
 from deltaimg.format.config import Config
@@ -30,8 +31,10 @@ from deltaimg.repo.key_slots import (
 )
 from deltaimg.repo.key_slots import (
     add_key_slot,
+    expect_secret,
     load_key_slots,
     open_key_slots,
+    opens_content,
     remove_key_slot,
     replace_key_slot,
 )
@@ -148,6 +151,35 @@ def change_key(repository: Repository, old: Key, new: Key) -> KeySlot:
     """Put a key in the place of the one that opened a repository; raises WrongKey if `old` does not open it."""
     _, slot = open_key_slots(repository.objects, repository.config, old)
     return replace_key_slot(repository, slot, new, datetime.now(UTC))
+
+
+def export_secret(repository: Repository) -> str:
+    """Return the text from which `import_secret` makes a key when all keys are lost. Whoever has it can read the repository.
+
+    Raises:
+        UsageError: the repository is not encrypted.
+    """
+    return build_recovery_text(expect_secret(repository), repository.config.family_id)
+
+
+def import_secret(location: str, text: str, key: Key, label: str = "", options: StoreOptions | None = None) -> KeySlot:
+    """Let a key open the repository at a location to which all keys are lost.
+
+    Args:
+        text: of `export_secret`. options: how its store may be used.
+
+    Raises:
+        UsageError: the text is none, or damaged, or the repository is not encrypted. WrongKey: it is of another repository.
+    """
+    family_id, secret = parse_recovery_text(text)
+    store = compose_store(location, options, writer=name_own_process)
+    config = Repository.read_config(store)
+    if not config.is_encrypted:
+        raise UsageError(f"{location}: the repository is not encrypted, and has no keys")
+    with Repository(store, config, secret) as repository:
+        if family_id != config.family_id or not opens_content(repository):
+            raise WrongKey(location, "the recovery text", hint="it is of another repository")
+        return add_key(repository, key, label)
 
 
 def _list_places(options: StoreOptions | None, environment: Mapping[str, str]) -> list[Callable[[], Key]]:

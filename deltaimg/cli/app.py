@@ -43,6 +43,7 @@ COMMAND_GROUPS = {
         "flatten",
         "parity",
         "stats",
+        "key",
         "unlock",
     ),
     "One file, without a repository": ("signature", "delta", "patch"),

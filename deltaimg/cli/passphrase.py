@@ -21,13 +21,19 @@ def ask_passphrase(location: str) -> Passphrase | None:
     return Passphrase(_read(f"Passphrase of {location}: "))
 
 
-def ask_new_passphrase() -> Passphrase | None:
-    """Return a passphrase that was typed twice; None where there is no terminal to ask at. Raises UsageError."""
+def ask_new_passphrase(*, may_be_empty: bool = False) -> Passphrase | None:
+    """Return a passphrase that was typed twice; None where there is no terminal to ask at. Raises UsageError.
+
+    Args:
+        may_be_empty: an empty one means none, and the question says so.
+    """
     from deltaimg.api.keys import Passphrase
 
     if not is_at_terminal():
         return None
-    text = _read("New passphrase: ")
+    text = _read("New passphrase (empty: no encryption): " if may_be_empty else "New passphrase: ")
+    if not text and may_be_empty:
+        return None
     if not text:
         raise UsageError("the passphrase is empty")
     if _read("The same again: ") != text:

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from deltaimg.crypto.key_slots import Key, unwrap_secret, wrap_secret
 from deltaimg.crypto.secret import Secret
-from deltaimg.errors import IntegrityError, KeyNeeded, LastKey, ObjectNotFound, UnsupportedFormat, UsageError, WrongKey
+from deltaimg.errors import (
+    IntegrityError,
+    KeyNeeded,
+    LastKey,
+    ObjectNotFound,
+    SealBroken,
+    UnsupportedFormat,
+    UsageError,
+    WrongKey,
+)
 from deltaimg.format.config import Config
 from deltaimg.format.key_slot import KEYS, KeySlot
 from deltaimg.format.limits import MAX_KEY_SLOTS
 from deltaimg.format.manifest import format_time
 from deltaimg.repo.lock import MaintenanceLock
-from deltaimg.repo.object_kinds import KEY_SLOT
+from deltaimg.repo.object_kinds import INDEX, KEY_SLOT, MAP, SIGNATURE, ObjectKind
 from deltaimg.repo.objects import Objects
 from deltaimg.repo.repository import Repository
 
@@ -74,7 +84,7 @@ def add_key_slot(repository: Repository, key: Key, label: str, now: datetime) ->
     Raises:
         UsageError: there are as many as there may be, or another has the label. RepositoryLocked: keys are changed just now.
     """
-    secret = _expect_secret(repository)
+    secret = expect_secret(repository)
     slot = wrap_secret(secret, key, family_id=repository.config.family_id, label=label, created=format_time(now))
     with MaintenanceLock(repository, "key add", now) as lock:
         slots = load_key_slots(repository.objects)
@@ -92,7 +102,7 @@ def remove_key_slot(repository: Repository, name: str, now: datetime) -> KeySlot
     Raises:
         UsageError: there is none, or more than one. LastKey: it is the only one. RepositoryLocked: keys are changed just now.
     """
-    _expect_secret(repository)
+    expect_secret(repository)
     with MaintenanceLock(repository, "key remove", now) as lock:
         slots = load_key_slots(repository.objects).slots
         slot = find_key_slot(slots, name)
@@ -105,7 +115,7 @@ def remove_key_slot(repository: Repository, name: str, now: datetime) -> KeySlot
 
 def replace_key_slot(repository: Repository, old: KeySlot, key: Key, now: datetime) -> KeySlot:
     """Put a slot that `key` opens in the place of `old`, and return it; raises RepositoryLocked."""
-    secret = _expect_secret(repository)
+    secret = expect_secret(repository)
     slot = wrap_secret(secret, key, family_id=repository.config.family_id, label=old.label, created=format_time(now))
     with MaintenanceLock(repository, "key change", now) as lock:
         repository.objects.put(KEY_SLOT, slot.object_name, slot, lock.check)
@@ -123,7 +133,26 @@ def find_key_slot(slots: tuple[KeySlot, ...], name: str) -> KeySlot:
     return found[0]
 
 
-def _expect_secret(repository: Repository) -> Secret:
+def opens_content(repository: Repository) -> bool:
+    """Return whether the secret that a repository was opened with is the one that its objects are sealed with.
+
+    One that is empty, or of which nothing can be read, is taken to be.
+    """
+    kinds: tuple[ObjectKind[Any], ...] = (INDEX, MAP, SIGNATURE)
+    for kind in kinds:
+        for found in repository.objects.list(kind.folder):
+            try:
+                repository.objects.get(kind, found.name)
+            except SealBroken:
+                return False
+            except (IntegrityError, ObjectNotFound, UnsupportedFormat):
+                continue
+            return True
+    return True
+
+
+def expect_secret(repository: Repository) -> Secret:
+    """Return the secret of a repository; raises UsageError if it is not encrypted."""
     if repository.secret is None:
         raise UsageError(f"{repository.objects.location}: the repository is not encrypted, and has no keys")
     return repository.secret

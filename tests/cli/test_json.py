@@ -21,7 +21,7 @@ DOCUMENTED = set(re.findall(r"`(\w+)`", (Path(__file__).resolve().parents[2] / "
 NAMED_BY_DATA = {"objects", "commands", "snapshots", "requests"}
 """Fields whose value may be an object with keys that are data: kinds of objects, commands, images."""
 SECOND, EXACT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
-TIMES = {"time", "started", "ended", "base_time", "verified_since", "since", "used"}
+TIMES = {"time", "created", "started", "ended", "base_time", "verified_since", "since", "used"}
 
 
 def fields_of(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -49,6 +49,9 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     runs: list[tuple[object, ...]] = [
         ("init",),
         ("init", "--like", repo, "-r", folder / "offsite"),
+        ("init", "-r", folder / "sealed", "--encryption", "keyfile", "--key-file", folder / "key"),
+        ("key", "add", "-r", folder / "sealed", "--key-file", folder / "key", "--new-key-file", folder / "second"),
+        ("key", "list", "-r", folder / "sealed"),
         ("backup", image, "-i", "vm1", "--delta", "zstd", *cache),
         ("backup", image, "-i", "vm1", *cache),
         ("snapshots",),

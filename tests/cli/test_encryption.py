@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encrypted repositories from the command line: made, opened in every way that a key is given, and their keys managed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from deltaimg.errors import EncryptionMissing, KeyNeeded, LastKey, UsageError, WrongKey
+from tests.support.images import make_mixed_image
+from tests.support.program import Run, command, environment
+
+CANARY = "canary-Gänsefüßchen 42"
+
+
+def run(*arguments: object, **variables: str) -> Run:
+    """Run deltaimg with variables of the environment."""
+    done = subprocess.run(
+        command(*arguments), capture_output=True, env=environment(None) | variables, check=False, timeout=120
+    )
+    found = Run(done.returncode, done.stdout, done.stderr.decode())
+    assert "Traceback" not in found.err, found.err
+    assert CANARY not in found.err + done.stdout.decode()
+    return found
+
+
+def succeed(*arguments: object, **variables: str) -> Run:
+    found = run(*arguments, **variables)
+    assert found.code == 0, found.err
+    return found
+
+
+def fail(error: type[Exception], *arguments: object, **variables: str) -> str:
+    found = run(*arguments, **variables)
+    assert found.code == error.exit_code, (found.code, found.err)  # type: ignore[attr-defined]
+    return found.err
+
+
+def read_everything(*folders: Path) -> Iterator[tuple[Path, bytes]]:
+    for folder in folders:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                yield path, path.read_bytes()
+
+
+@pytest.fixture
+def image(tmp_path: Path, own_cache: None) -> Path:
+    make_mixed_image(1_000_001).save(tmp_path / "vm1.raw")
+    return tmp_path / "vm1.raw"
+
+
+def test_an_encrypted_repository_is_used_with_a_key_file(image: Path, tmp_path: Path) -> None:
+    repo, key_file = tmp_path / "repo", tmp_path / "key"
+    made = succeed("init", "-r", repo, "--encryption", "keyfile", "--key-file", key_file, "--json")
+    assert made.json["encryption"] == "aes-256-gcm"
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    use = ("-r", repo, "--key-file", key_file, "-q")
+    for _ in range(2):
+        succeed("backup", image, "--image", "vm1", *use)
+    for words in (
+        ("check", "--read-packs"),
+        ("verify",),
+        ("prune",),
+        ("parity", "add"),
+        ("snapshots",),
+        ("stats",),
+        ("repair",),
+    ):
+        succeed(*words, *use)
+    succeed("restore", "vm1", tmp_path / "out", *use)
+    assert (tmp_path / "out").read_bytes() == image.read_bytes()
+    assert "no key was given" in fail(KeyNeeded, "snapshots", "-r", repo)
+    key_file.chmod(0o640)
+    assert "others than its owner" in fail(UsageError, "snapshots", *use)
+
+
+def test_a_passphrase_is_taken_from_every_place_and_appears_nowhere(image: Path, tmp_path: Path) -> None:
+    repo, file = tmp_path / "repo", tmp_path / "passphrase"
+    file.write_text(CANARY + "\nsecond line\n")
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "deltaimg.passphrase").write_text(CANARY)
+    succeed("init", "-r", repo, "--encryption", "passphrase", DELTAIMG_PASSPHRASE=CANARY)
+    succeed("backup", image, "--image", "vm1", "-r", repo, "--passphrase-file", file, "-v")
+    succeed("snapshots", "-r", repo, "--passphrase-command", f"cat {file}", "--json")
+    succeed("snapshots", "-r", repo, CREDENTIALS_DIRECTORY=str(credentials))
+    assert "opens none of its keys" in fail(WrongKey, "snapshots", "-r", repo, DELTAIMG_PASSPHRASE="other")
+    (tmp_path / "empty").write_text("\n")
+    assert "the passphrase is empty" in fail(
+        UsageError, "snapshots", "-r", repo, "--passphrase-file", tmp_path / "empty"
+    )
+    assert "exit code 3" in fail(UsageError, "snapshots", "-r", repo, "--passphrase-command", "exit 3")
+    caches = [Path(os.environ[name]) for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME")]
+    content = image.read_bytes()[200_000:200_060]
+    for path, data in read_everything(repo, *caches):
+        assert CANARY.encode() not in data, path
+        if path.is_relative_to(repo):
+            assert content not in data or not any(content), path
+        else:
+            assert not path.stat().st_mode & 0o077 or not path.parent.stat().st_mode & 0o077, path
+
+
+def test_keys_are_added_changed_listed_and_removed(image: Path, tmp_path: Path) -> None:
+    repo, first, second = tmp_path / "repo", tmp_path / "first", tmp_path / "second"
+    succeed("init", "-r", repo, "--encryption", "keyfile", "--key-file", first, "-q")
+    succeed("key", "add", "-r", repo, "--key-file", first, "--new-key-file", second, "--label", "host 2", "-q")
+    listed = succeed("key", "list", "-r", repo, "--json").json
+    assert [(each["type"], each["label"]) for each in listed] == [("keyfile", ""), ("keyfile", "host 2")]
+    succeed("snapshots", "-r", repo, "--key-file", second)
+    third = tmp_path / "third"
+    succeed("key", "change", "-r", repo, "--key-file", first, "--new-key-file", third, "-q")
+    fail(WrongKey, "snapshots", "-r", repo, "--key-file", first)
+    succeed("key", "remove", "host 2", "-r", repo, "--key-file", third, "-q")
+    fail(WrongKey, "snapshots", "-r", repo, "--key-file", second)
+    (left,) = succeed("key", "list", "-r", repo, "--json").json
+    assert "its only key" in fail(LastKey, "key", "remove", left["id"], "-r", repo, "--key-file", third)
+    for words in (("frobnicate",), ("remove",), ("list", "x")):
+        fail(UsageError, "key", *words, "-r", repo)
+
+
+def test_a_recovery_text_opens_a_repository_whose_keys_are_lost(image: Path, tmp_path: Path) -> None:
+    repo, first, second, paper = (tmp_path / name for name in ("repo", "first", "second", "paper"))
+    succeed("init", "-r", repo, "--encryption", "keyfile", "--key-file", first, "-q")
+    succeed("backup", image, "--image", "vm1", "-r", repo, "--key-file", first, "-q")
+    succeed("key", "export", paper, "-r", repo, "--key-file", first, "-q")
+    assert stat.S_IMODE(paper.stat().st_mode) == 0o600
+    assert succeed("key", "export", "-r", repo, "--key-file", first).text == paper.read_text()
+    for slot in (repo / "keys").iterdir():
+        slot.unlink()
+    fail(WrongKey, "snapshots", "-r", repo, "--key-file", first)
+    lines = paper.read_text().splitlines()
+    for number in range(1, 9):
+        wrong = [*lines]
+        wrong[number] = lines[number][:5] + ("0" if lines[number][5] != "0" else "1") + lines[number][6:]
+        paper.write_text("\n".join(wrong))
+        message = fail(UsageError, "key", "import", paper, "-r", repo, "--new-key-file", second)
+        assert f"line {number} of the recovery text is not right" in message
+        second.unlink(missing_ok=True)
+    paper.write_text("\n\n".join(line.upper() for line in lines).replace("DELTAIMG-RECOVERY-1", "deltaimg-recovery-1"))
+    succeed("key", "import", paper, "-r", repo, "--new-key-file", second, "--label", "new", "-q")
+    succeed("verify", "-r", repo, "--key-file", second, "-q")
+    other = tmp_path / "other"
+    succeed("init", "-r", other, "--encryption", "keyfile", "--key-file", first, "-q")
+    fail(WrongKey, "key", "import", paper, "-r", other, "--new-key-file", second)
+
+
+def test_a_repository_that_lost_its_encryption_is_refused(image: Path, tmp_path: Path) -> None:
+    repo, bare, key_file = tmp_path / "repo", tmp_path / "bare", tmp_path / "key"
+    succeed("init", "-r", repo, "--encryption", "keyfile", "--key-file", key_file, "-q")
+    succeed("init", "-r", bare, "--encryption", "none", "-q")
+    assert "a key is given for it" in fail(EncryptionMissing, "snapshots", "-r", bare, "--key-file", key_file)
+    # Whoever operates the store exchanges the config, and hopes that the next backup is in the clear.
+    (repo / "config").unlink()
+    (repo / "config").write_bytes((bare / "config").read_bytes())
+    before = dict(read_everything(repo))
+    assert "it was when this host last opened it" in fail(
+        EncryptionMissing, "backup", image, "--image", "vm1", "-r", repo
+    )
+    assert dict(read_everything(repo)) == before
+    assert "not encrypted, and has no keys" in fail(UsageError, "key", "list", "-r", bare)
+
+
+def test_members_of_a_family_are_encrypted_alike_and_synced(image: Path, tmp_path: Path) -> None:
+    first, second, key_file = tmp_path / "first", tmp_path / "second", tmp_path / "key"
+    succeed("init", "-r", first, "--encryption", "keyfile", "--key-file", key_file, "-q")
+    succeed("backup", image, "--image", "vm1", "-r", first, "--key-file", key_file, "-q")
+    assert "no key was given" in fail(KeyNeeded, "init", "-r", second, "--like", first)
+    succeed("init", "-r", second, "--like", first, "--encryption", "keyfile", "--key-file", key_file, "-q")
+    succeed("sync", first, second, "-q", DELTAIMG_KEY_FILE=str(key_file))
+    succeed("verify", "-r", second, "--key-file", key_file, "-q")
+
+
+def test_at_a_terminal_a_passphrase_is_asked_for_twice_and_never_shown(image: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+
+    def answer(words: tuple[object, ...], *answers: str) -> tuple[int, str]:
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execvpe(command()[0], command(*words), environment(None))
+        shown, answered, left = b"", 0, list(answers)
+        with suppress(OSError):  # which is how a terminal ends
+            while select.select([terminal], [], [], 60)[0] and (piece := os.read(terminal, 4096)):
+                shown += piece
+                if left and shown[answered:].endswith(b": "):
+                    answered = len(shown)
+                    os.write(terminal, left.pop(0).encode() + b"\n")
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status), shown.decode()
+
+    code, shown = answer(("init", "-r", repo), CANARY, "other")
+    assert code == UsageError.exit_code
+    assert "the two passphrases differ" in shown
+    code, shown = answer(("init", "-r", repo), CANARY, CANARY)
+    assert code == 0, shown
+    assert "New passphrase (empty: no encryption):" in shown
+    assert CANARY not in shown
+    code, shown = answer(("snapshots", "-r", repo), CANARY)
+    assert code == 0, shown
+    assert CANARY not in shown
+    code, shown = answer(("init", "-r", tmp_path / "bare"), "")
+    assert code == 0, shown
+    assert "not encrypted" in shown
