@@ -359,15 +359,6 @@ def test_repositories_that_cannot_be_synced_are_refused():
         run_sync(family.source, fake)
 
 
-def test_members_that_are_not_encrypted_alike_are_refused():
-    plain = make_repository()
-    encrypted = make_repository(MemoryStore("encrypted"), KEY, like=plain)
-    other = make_repository(MemoryStore("other"), KEY, like=plain)
-    for source, destination in ((plain, encrypted), (encrypted, plain), (encrypted, other)):
-        with pytest.raises(UsageError, match="not encrypted with the same key"):
-            run_sync(source, destination)
-
-
 def test_encrypted_members_are_synced_as_what_is_stored():
     source = make_repository(MemoryStore("source"), KEY)
     image = SyntheticImage(3 << 20)
