@@ -18,8 +18,13 @@ class SlowLine:
     What is sent arrives `delay_s` later, in either direction, however much is on its way: a round trip takes twice as long.
     """
 
-    def __init__(self, target_port: int, *, delay_s: float = 0.0) -> None:
-        self.delay_s = delay_s
+    def __init__(self, target_port: int, *, delay_s: float = 0.0, bytes_per_s: float | None = None) -> None:
+        """Args: bytes_per_s: so much passes in each direction, all connections together; any amount if None."""
+        self.delay_s, self._bytes_per_s = delay_s, bytes_per_s
+        self._free_at_s = {True: 0.0, False: 0.0}
+        """When all that is on its way will have passed, by direction."""
+        self.requests = 0
+        """HTTP requests that were sent: what is encrypted does not count."""
         self.is_cut = False
         """While it is, connections are closed as soon as they are made."""
         self.sent_bytes = self.received_bytes = self.connections = 0
@@ -88,7 +93,8 @@ class SlowLine:
         delivering = asyncio.ensure_future(self._deliver(queue, writer))
         try:
             while data := await reader.read(_CHUNK_BYTES):
-                await self._count(len(data), is_up=is_up)
+                await self._wait_for_room(len(data), is_up=is_up)
+                await self._count(data, is_up=is_up)
                 await queue.put((self._loop.time() + self.delay_s, data))
             await queue.put((self._loop.time() + self.delay_s, b""))
             await delivering
@@ -97,11 +103,19 @@ class SlowLine:
             with suppress(asyncio.CancelledError, OSError):
                 await delivering
 
-    async def _count(self, size: int, *, is_up: bool) -> None:
+    async def _wait_for_room(self, size: int, *, is_up: bool) -> None:
+        """Wait until so many bytes have passed, after those of all connections that came before."""
+        if self._bytes_per_s is not None:
+            now_s = self._loop.time()
+            self._free_at_s[is_up] = max(now_s, self._free_at_s[is_up]) + size / self._bytes_per_s
+            await asyncio.sleep(self._free_at_s[is_up] - now_s)
+
+    async def _count(self, data: bytes, *, is_up: bool) -> None:
         if not is_up:
-            self.received_bytes += size
+            self.received_bytes += len(data)
             return
-        self.sent_bytes += size
+        self.sent_bytes += len(data)
+        self.requests += data.count(b" HTTP/1.1\r\n")
         if self.cut_after_bytes is not None and self.sent_bytes >= self.cut_after_bytes:
             self.cut_after_bytes = None
             await self._reset()
