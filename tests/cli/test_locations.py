@@ -42,6 +42,7 @@ ARGUMENTS = {
     "flatten": ("vm1",),
     "forget": ("--keep-last", "1"),
     "parity": ("show",),
+    "key": ("list",),
     "sync": ("sftp:host:/repo", "offsite"),
 }
 WITHOUT_REPOSITORY = {"signature", "delta", "patch", "version", "help", "cache"}
