@@ -95,9 +95,9 @@ def test_no_repository(s3_server: S3Server) -> None:
 
 def test_a_bucket_of_another_tool(s3_server: S3Server) -> None:
     bucket = s3_server.make_bucket()
-    s3_server.client().put_object(Bucket=bucket, Key="x/keys/abcd", Body=b"{}")
+    s3_server.client().put_object(Bucket=bucket, Key="x/data/abcd", Body=b"{}")
     location = s3_server.location(bucket, "x")
-    assert "is not empty: it has 'keys'" in fail(32, "init", "-r", location)
+    assert "is not empty: it has 'data'" in fail(32, "init", "-r", location)
     assert "is not a repository" in fail(31, "snapshots", "-r", location)
 
 
