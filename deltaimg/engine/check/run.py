@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check the structure of a repository, from metadata, without assembling any snapshot.
 
-Reads   manifests, annotations, maps, index objects, signatures, locks and lists of pending deletions; of a pack its header
-        and footer, or all of it to verify its name. Parity is checked by `engine/parity/`.
+Reads   manifests, annotations, maps, index objects, signatures, key slots, locks and lists of pending deletions; of a pack its
+        header and footer, or all of it to verify its name. Parity is checked by `engine/parity/`.
 Always  each manifest, map and index is parsed once; layers are checked one by one: each covers what those below it do not.
 Always  changes by other runs are no errors: if errors were found and objects came or went meanwhile, the check is repeated.
 Memory  see `Catalog`; one map or signature at a time; a few hundred bytes a snapshot and a pack.
@@ -23,6 +23,7 @@ from types import MappingProxyType
 from deltaimg.engine.check.annotations import check_annotations
 from deltaimg.engine.check.catalog import Catalog, PackDamage
 from deltaimg.engine.check.findings import Finding, FindingKind, Findings, Severity, count_records
+from deltaimg.engine.check.key_slots import check_key_slots
 from deltaimg.engine.check.layers import LayerCheck
 from deltaimg.engine.check.state import note_foreign, note_state, note_vanished
 from deltaimg.engine.cluster import Cluster
@@ -177,6 +178,7 @@ class Checker:
             problem = "no snapshot is there, but maps are: is a disk not mounted? Or a first backup was interrupted"
             self.findings.add_warning(FindingKind.MISSING, SNAPSHOTS, problem)
         self._check_annotations()
+        check_key_slots(self.repository, self.findings)
         note_state(self.repository, self.findings, self.pending, self._own_token)
         note_foreign(self.repository, self.findings)
 

@@ -206,7 +206,7 @@ def test_every_bad_golden_object_is_found(case: str) -> None:
         return
     data = (GOLDEN / "bad" / f"{case}.bin").read_bytes()
     repository, store = three_backups()
-    if expected["kind"] == "annotation":
+    if expected["kind"] in ("annotation", "key_slot"):
         ref = SnapshotRef("vm1", "20261123T020304.000005Z", "00000000000000aa")
         store.objects |= {ref.object_name: b"", expected["object_name"]: data}
         warned = [
