@@ -28,9 +28,11 @@ def fuzz(module: str, name: str, seeds: Iterable[bytes], folder: Path) -> None:
     corpus.mkdir()
     for number, seed in enumerate(seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
+    # A process inherits the peak memory of the one that it was started from, here that of all tests so far: one of the
+    # shell's own does not.
     done = subprocess.run(
         [
-            sys.executable, "-m", f"tests.fuzz.{module}", name, str(corpus),
+            "sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-m", f"tests.fuzz.{module}", name, str(corpus),
             f"-max_total_time={SECONDS}", "-rss_limit_mb=1024", "-timeout=10", "-max_len=4096", f"-artifact_prefix={folder}/",
         ],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS + 120,
