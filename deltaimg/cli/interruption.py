@@ -20,6 +20,7 @@ _OUTCOMES = {
     "repair": "what is already repaired stays so; the next run continues",
     "cache": "what is left of the cache is still usable",
     "sync": "snapshots are either copied or not; the next run continues, and does not send again what has arrived",
+    "key": "every key is as it was, or as it was to be; 'deltaimg key list' shows them",
     "signature": "no file was written",
     "delta": "no file was written",
     "patch": "no new file was left behind, but a block device now holds part of the image; the next run starts over",
