@@ -16,6 +16,7 @@ from deltaimg.errors import RepositoryLocked
 from deltaimg.format.lock import build_lock
 from deltaimg.repo.lock_holder import describe_process
 from tests.cli.conftest import Backups
+from tests.support.locks import claim_of
 from tests.support.measured import measured_program
 from tests.support.program import succeed
 
@@ -34,10 +35,11 @@ def hostile(backups: Backups, tmp_path: Path) -> Backups:
     image.write_bytes(backups.first)
     succeed("backup", image, "--image", "vm$_{1}^", "-q", repo=backups.repo)
     lock = describe_process("0123456789abcdef", HOSTILE, datetime.now(UTC))
-    (backups.repo / "locks").mkdir(exist_ok=True)
-    (backups.repo / "locks" / "vm1").write_bytes(build_lock(lock))
-    lock = msgspec.structs.replace(lock, owner=HOSTILE, host=HOSTILE, purpose=HOSTILE)
-    (backups.repo / "locks" / "vm2").write_bytes(build_lock(lock))
+    hostile_lock = msgspec.structs.replace(lock, owner=HOSTILE, host=HOSTILE, purpose=HOSTILE)
+    for scope, content in (("vm1", lock), ("vm2", hostile_lock)):
+        claim = backups.repo / claim_of(scope)
+        claim.parent.mkdir(parents=True, exist_ok=True)
+        claim.write_bytes(build_lock(content))
     return backups
 
 
