@@ -18,7 +18,13 @@ from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.index import ENTRY, IndexObject, no_links
-from deltaimg.format.limits import MAX_BLOCKS
+from deltaimg.format.key_slot import KEY_FILE, PASSPHRASE, WRAPPED_BYTES, KeySlot
+from deltaimg.format.limits import (
+    MAX_ARGON2_ITERATIONS,
+    MAX_ARGON2_LANES,
+    MAX_ARGON2_WORK_KIB,
+    MAX_BLOCKS,
+)
 from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import Manifest, Statistics, find_name_problem, format_time
 from deltaimg.format.map import MapObject
@@ -61,6 +67,21 @@ LOCKS = st.builds(
     machine=TEXT,
     namespace=TEXT,
     renewals=st.integers(0, 2**31),
+)
+KEY_SLOT = {
+    "id": hexadecimal(16),
+    "label": TEXT,
+    "created": TEXT,
+    "salt": hexadecimal(64),
+    "wrapped": hexadecimal(2 * WRAPPED_BYTES),
+}
+KEY_SLOTS = st.builds(KeySlot, type=st.just(KEY_FILE), **KEY_SLOT) | st.builds(
+    KeySlot,
+    type=st.just(PASSPHRASE),
+    memory_kib=st.integers(8 * MAX_ARGON2_LANES, MAX_ARGON2_WORK_KIB // MAX_ARGON2_ITERATIONS),
+    iterations=st.integers(1, MAX_ARGON2_ITERATIONS),
+    lanes=st.integers(1, MAX_ARGON2_LANES),
+    **KEY_SLOT,
 )
 NAMES = st.lists(hexadecimal(64), max_size=3).map(tuple)
 DELETIONS = st.builds(
@@ -229,6 +250,7 @@ def _verified(verified_us: dict[bytes, int]) -> VerifiedObject:
 
 CONTENTS: dict[str, st.SearchStrategy[Any]] = {
     "config": CONFIGS,
+    "key_slot": KEY_SLOTS,
     "lock": LOCKS,
     "deletion": DELETIONS,
     "deletion_locks": DELETION_LOCKS,
