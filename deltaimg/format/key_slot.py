@@ -70,6 +70,13 @@ def bound_slot_fields(slot: KeySlot, family_id: str) -> bytes:
     return _BOUND_CONTEXT + fields + f"{slot.label}\0{slot.created}".encode()
 
 
+def find_label_problem(label: str) -> str | None:
+    """Return why `label`, which may be empty, cannot be one, or None."""
+    if len(label) > MAX_TAG_CHARACTERS or not label.isprintable():
+        return f"is longer than {MAX_TAG_CHARACTERS} letters or has control characters"
+    return None
+
+
 def build_key_slot(slot: KeySlot) -> bytes:
     """Return a key slot object."""
     return build_document(Kind.KEY_SLOT, slot)

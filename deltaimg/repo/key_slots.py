@@ -23,7 +23,7 @@ from deltaimg.errors import (
     WrongKey,
 )
 from deltaimg.format.config import Config
-from deltaimg.format.key_slot import KEYS, KeySlot
+from deltaimg.format.key_slot import KEYS, KeySlot, find_label_problem
 from deltaimg.format.limits import MAX_KEY_SLOTS
 from deltaimg.format.manifest import format_time
 from deltaimg.repo.lock import MaintenanceLock
@@ -82,8 +82,11 @@ def add_key_slot(repository: Repository, key: Key, label: str, now: datetime) ->
     """Add a slot that `key` opens, and return it.
 
     Raises:
-        UsageError: there are as many as there may be, or another has the label. RepositoryLocked: keys are changed just now.
+        UsageError: there are as many as there may be, another has the label, or it cannot be one. RepositoryLocked: keys are
+            changed just now.
     """
+    if problem := find_label_problem(label):
+        raise UsageError(f"the label {problem}", hint="choose another --label")
     secret = expect_secret(repository)
     slot = wrap_secret(secret, key, family_id=repository.config.family_id, label=label, created=format_time(now))
     with MaintenanceLock(repository, "key add", now) as lock:

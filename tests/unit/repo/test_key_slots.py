@@ -105,6 +105,14 @@ def test_a_key_is_removed_by_label_or_id_and_the_last_one_stays():
     assert opens(repository, passphrase("first"))
 
 
+@pytest.mark.parametrize("label", ["a\x1fb", "x" * 101, "\udcff"])
+def test_a_label_that_no_reader_would_take_is_refused(label: str):
+    repository = make_repository(key=KEY)
+    with pytest.raises(UsageError, match="the label is longer than 100 letters or has control characters"):
+        add_key_slot(repository, KEY, label, START)
+    assert len(slots_of(repository)) == 1
+
+
 def test_a_label_is_used_once_and_there_are_not_more_slots_than_may_be():
     repository = make_repository(key=KEY)
     add_key_slot(repository, KEY, "spare", START)
