@@ -34,6 +34,7 @@ from deltaimg.repo.links import Links, find_sound
 from deltaimg.repo.object_kinds import INDEX
 from deltaimg.repo.record_lookup import RecordLookup
 from deltaimg.repo.repository import Repository
+from deltaimg.store.interface import ObjectInfo
 
 _TRIES = 3
 _ROOM_ENTRIES = 1 << 20
@@ -214,13 +215,16 @@ def load_index(repository: Repository, without: Collection[str] = ()) -> LoadedI
     return LoadedIndex(objects, damage, _list_pending(lists), missing)
 
 
-def load_content(repository: Repository) -> StoredContent:
+def load_content(repository: Repository, listing: Iterable[ObjectInfo] | None = None) -> StoredContent:
     """Do as `load_index`, and return what else was listed: one listing of everything serves for all of it.
 
     It comes in order of name, so that lists of pending deletions are listed before index objects, and these before packs.
+
+    Args:
+        listing: of everything, where there is one already: see `ExclusiveLock.listing`.
     """
     sizes: dict[str, dict[str, int]] = {DELETIONS: {}, INDEXES: {}, MAPS: {}, PACKS: {}, PARITY: {}}
-    for found in repository.objects.list(""):
+    for found in repository.objects.list("") if listing is None else listing:
         folder = found.name.partition("/")[0] + "/"
         if folder in sizes:
             sizes[folder][found.name] = found.size_bytes

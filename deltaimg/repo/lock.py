@@ -56,6 +56,7 @@ from deltaimg.repo.lock_waiting import POLL_S, RENEW_S
 from deltaimg.repo.lock_watch import HolderWatch, Verdict, remove_lock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.store_trial import try_store
+from deltaimg.store.interface import ObjectInfo
 from deltaimg.store.retry import Backoff, retry
 from deltaimg.threads import start_thread
 
@@ -182,9 +183,13 @@ class HeldLock(ABC):
 class ExclusiveLock(HeldLock):
     """Held by one at a time. Waits for another holder as long as the repository's `lock_waiting` says."""
 
-    def __init__(self, repository: Repository, scope: str, what: str, purpose: str, now: datetime) -> None:
-        """Args: scope: the image, or what else is locked."""
-        self._repository, self._scope = repository, scope
+    def __init__(
+        self, repository: Repository, scope: str, what: str, purpose: str, now: datetime, *, lists_all: bool = False
+    ) -> None:
+        """Args: scope: the image, or what else is locked. lists_all: list the whole store where claims are looked for."""
+        self._repository, self._scope, self._lists_all = repository, scope, lists_all
+        self.listing: list[ObjectInfo] = []
+        """What the store had once the lock was held, if all was to be listed: spares its holder a listing."""
         super().__init__(repository, what, purpose, now)
 
     def _choose_name(self) -> str:
@@ -206,10 +211,13 @@ class ExclusiveLock(HeldLock):
         """Put a claim; return whether it is the only one. If it is not, it is withdrawn."""
         self._put()
         for _ in range(_YIELDS):
-            names = [found.name for found in self._objects.list(name_claims(self._scope))]
+            claims = name_claims(self._scope)
+            found = list(self._objects.list("" if self._lists_all else claims))
+            names = [each.name for each in found if each.name.startswith(claims)]
             if names != [self._name]:
                 names = [each.name for each in self._list_claims()]
             if names == [self._name]:
+                self.listing = found if self._lists_all else []
                 return True
             if self._name not in names[:1]:
                 break
@@ -267,8 +275,10 @@ def _advise(found: FoundLock) -> str:
 class ImageLock(ExclusiveLock):
     """Held while the snapshots of an image are added to, removed or changed."""
 
-    def __init__(self, repository: Repository, image: str, purpose: str, now: datetime) -> None:
-        super().__init__(repository, image, f"image '{image}'", purpose, now)
+    def __init__(
+        self, repository: Repository, image: str, purpose: str, now: datetime, *, lists_all: bool = False
+    ) -> None:
+        super().__init__(repository, image, f"image '{image}'", purpose, now, lists_all=lists_all)
 
 
 class MaintenanceLock(ExclusiveLock):

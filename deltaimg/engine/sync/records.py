@@ -68,11 +68,11 @@ class FamilyRun:
     def _copy_batch(self, batch: Batch) -> None:
         request, repository = self._request, self._request.destination
         purpose = f"sync from repository {request.source.config.repository_id[:8]}"
-        with ImageLock(repository, batch.image, purpose, request.clock()) as lock:
+        with ImageLock(repository, batch.image, purpose, request.clock(), lists_all=True) as lock:
             repository.objects.make_folder(SNAPSHOTS + batch.image)
             remove_leftovers(repository)
             with stage(request.progress, "finding what is missing"):
-                destination = _look(repository, self._there)
+                destination = _look(repository, self._there, lock)
                 estimate = self._estimate_once(destination, batch)
             with stage(request.progress, f"copying {batch.image}", estimate.amount.sent_bytes):
                 self._copy(batch, lock, destination)
@@ -134,9 +134,13 @@ def _look_at_source(request: SyncRequest) -> Source:
         return Source(request.source, load_content(request.source))
 
 
-def _look(repository: Repository, snapshots: Iterable[SnapshotRef]) -> Destination:
-    """Return what the destination has; what is pending deletion there counts as gone."""
-    content = load_content(repository)
+def _look(repository: Repository, snapshots: Iterable[SnapshotRef], lock: ImageLock | None = None) -> Destination:
+    """Return what the destination has; what is pending deletion there counts as gone.
+
+    Args:
+        lock: one that has listed it.
+    """
+    content = load_content(repository, None if lock is None else lock.listing)
     return Destination(content, set(content.map_bytes) - content.pending_maps, frozenset(snapshots))
 
 

@@ -278,7 +278,7 @@ def test_a_snapshot_costs_the_destination_few_requests():
         known = sum(call.startswith("get index/") for call in calls)
         others = [call for call in calls if not call.startswith(("put packs/", "get index/"))]
         assert known <= 6
-        assert len(others) + 1 <= 13, "\n".join(others)  # opening it reads the config
+        assert len(others) + 1 <= 12, "\n".join(others)  # opening it reads the config
     for _ in range(20):
         edit_at_random(image)
         family.back_up(image)
