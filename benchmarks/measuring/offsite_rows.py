@@ -316,18 +316,18 @@ with open(path, "rb") as file:
     obstore.put(store, "blob", file)
 """
 _MANY = """
-import random, sys, warnings
+import random, sys
 import deltaimg
-repository, count = sys.argv[1], int(sys.argv[2])
-deltaimg.create_repository(repository)
-chance, image = random.Random(1), repository + ".raw"
+folder, count = sys.argv[1], int(sys.argv[2])
+repository = deltaimg.create_repository(folder)
+chance, image = random.Random(1), folder + ".raw"
 with open(image, "wb") as file:
     file.write(chance.randbytes(4 << 20))
 for number in range(count):
     with open(image, "r+b") as file:
         file.seek(chance.randrange(1023) * 4096)
         file.write(chance.randbytes(4096))
-    deltaimg.backup(image, repository, "vm")
+    deltaimg.backup(repository, image, "vm")
 """
 
 
