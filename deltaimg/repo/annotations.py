@@ -65,8 +65,10 @@ def load_said(repository: Repository, ref: SnapshotRef, names: AnnotationNames |
         names: a listing, so that not each snapshot needs one of its own.
     """
     for _ in range(_TRIES):
+        if names is None:
+            names = list_annotations(repository, ref.image)
         try:
-            return _load(repository, (names or list_annotations(repository, ref.image)).get((ref.image, ref.id), []))
+            return _load(repository, names.get((ref.image, ref.id), []))
         except ObjectNotFound:
             names = None  # it was replaced since the listing
     return NOTHING_SAID

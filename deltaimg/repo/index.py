@@ -277,17 +277,17 @@ def _read_indexes(
     room = _EntryRoom()
     damage: dict[str, DeltaimgError] = {}
     taken_bytes = sum(content.memory_bytes for content in objects.values())
-    for name in listed:
-        if name in objects or name in without:
-            continue
-        try:
-            content = repository.objects.get(INDEX, INDEX.name_of(name))
-        except (IntegrityError, ObjectNotFound) as error:
-            damage[name] = error
-            continue
-        taken_bytes += content.memory_bytes
-        check_room(INDEX.name_of(name), taken_bytes)
-        objects[name] = room.move(content)
+    wanted = [name for name in listed if name not in objects and name not in without]
+    with repository.objects.reading_ahead(map(INDEX.name_of, wanted)):
+        for name in wanted:
+            try:
+                content = repository.objects.get(INDEX, INDEX.name_of(name))
+            except (IntegrityError, ObjectNotFound) as error:
+                damage[name] = error
+                continue
+            taken_bytes += content.memory_bytes
+            check_room(INDEX.name_of(name), taken_bytes)
+            objects[name] = room.move(content)
     return damage
 
 

@@ -83,6 +83,12 @@ def walk_layers(roots: Iterable[LayerNode], load: LoadLayer) -> Iterator[NeededL
                 joined[node.below] = joined[node.below].intersect(cover) if node.below in joined else cover
 
 
+def list_layers(roots: Iterable[LayerNode]) -> Iterator[LayerNode]:
+    """Yield every layer in the order in which `walk_layers` loads it."""
+    for root in roots:
+        yield from _list_newest_first(root)
+
+
 def _list_newest_first(root: LayerNode) -> list[LayerNode]:
     """Return the nodes of a tree, each behind all that are above it, one path after the other."""
     nodes, waiting = [], [root]

@@ -61,14 +61,16 @@ def resolve_map(repository: Repository, manifest: Manifest, table: SlotTable) ->
     block_count = count_blocks(manifest.size_bytes, manifest.block_bytes)
     cover, runs = Cover.nothing(), empty_runs()
     sizes: list[int] = []
-    for digest in reversed(manifest.maps):
-        name = MAP.name_of(digest)
-        layer, data = _load_layer(repository, manifest, digest)
-        if not sizes and layer.block_count != block_count:
-            raise IntegrityError(name, 0, f"is of another size than snapshot {manifest.label}")
-        runs = overlay_runs(table.number_runs(LayerNumbering(layer), cover.uncovered(layer), name), runs)
-        cover = cover.add(layer)
-        sizes.append(len(data))
+    digests = manifest.maps[::-1]
+    with repository.objects.reading_ahead(map(MAP.name_of, digests)):
+        for digest in digests:
+            name = MAP.name_of(digest)
+            layer, data = _load_layer(repository, manifest, digest)
+            if not sizes and layer.block_count != block_count:
+                raise IntegrityError(name, 0, f"is of another size than snapshot {manifest.label}")
+            runs = overlay_runs(table.number_runs(LayerNumbering(layer), cover.uncovered(layer), name), runs)
+            cover = cover.add(layer)
+            sizes.append(len(data))
     if not is_whole(runs, block_count):
         raise IntegrityError(manifest.object_name, 0, "lists maps that do not cover its image")
     return ResolvedMap(runs, block_count, manifest.maps, sum(size + _LAYER_COST_BYTES for size in sizes[:-1]))

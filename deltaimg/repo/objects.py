@@ -15,8 +15,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from deltaimg.crypto.sealer import Sealer
@@ -43,6 +43,7 @@ from deltaimg.store.interface import (
     Layout,
     ObjectInfo,
     Parts,
+    ReadsAhead,
     Store,
     StoreProperties,
     Unfinished,
@@ -143,6 +144,18 @@ class Objects:
         """Store an object that is named by its digest; return the digest and the object's size."""
         assert kind.magic is not None
         return self.put_named(kind, [_build(kind, content, f"the new {kind.magic.name.lower()}")])
+
+    @contextmanager
+    def reading_ahead(self, names: Iterable[str]) -> Iterator[None]:
+        """Inside the context, read these objects, in this order, ahead of the calls that get them, where that is of use.
+
+        For many small ones whose names are known: over a network each would take a round trip.
+        """
+        if isinstance(self.store, ReadsAhead):
+            with self.store.reading_ahead(names):
+                yield
+        else:
+            yield
 
     # -- bytes -------------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MapObject
 from deltaimg.ids import EntryNumbers
 from deltaimg.repo.index import LoadedIndex, load_index
-from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
+from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, list_layers, walk_layers
 from deltaimg.repo.numbering import LayerNumbering, list_named_slots
 from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.repository import Repository, SnapshotRef
@@ -173,13 +173,15 @@ def _mark(repository: Repository, manifests: list[Manifest], without: Collection
             problems.append(_name_problem(node.find_snapshot(), error))
             return None
 
-    for needed in walk_layers(grow_trees(manifests), load):
-        try:
-            for entries, starts, counts in find_pieces(index, needed):
-                is_mapped[entries] = True
-                mapped.mark(entries, starts, counts)
-        except IntegrityError as error:
-            problems.append(_name_problem(needed.node.find_snapshot(), error))
+    roots = grow_trees(manifests)
+    with repository.objects.reading_ahead(MAP.name_of(node.digest) for node in list_layers(roots)):
+        for needed in walk_layers(roots, load):
+            try:
+                for entries, starts, counts in find_pieces(index, needed):
+                    is_mapped[entries] = True
+                    mapped.mark(entries, starts, counts)
+            except IntegrityError as error:
+                problems.append(_name_problem(needed.node.find_snapshot(), error))
     if problems:
         raise ReachabilityUnknown(problems)
     is_live = is_mapped.copy()
@@ -210,13 +212,15 @@ def close_over_sources(index: LoadedIndex, entries: EntryNumbers) -> EntryNumber
 def _load_manifests(repository: Repository) -> list[Manifest]:
     """Return all manifests; raises ReachabilityUnknown if one is damaged, or was damaged and is in quarantine."""
     manifests, problems = [], []
-    for ref in repository.list_snapshots():
-        try:
-            manifests.append(repository.load_manifest(ref))
-        except ObjectNotFound:
-            continue  # forgotten since the listing
-        except (IntegrityError, UnsupportedFormat) as error:
-            problems.append(f"{error}; repair it, or give it up with 'deltaimg forget {ref.label}'")
+    refs = repository.list_snapshots()
+    with repository.objects.reading_ahead(ref.object_name for ref in refs):
+        for ref in refs:
+            try:
+                manifests.append(repository.load_manifest(ref))
+            except ObjectNotFound:
+                continue  # forgotten since the listing
+            except (IntegrityError, UnsupportedFormat) as error:
+                problems.append(f"{error}; repair it, or give it up with 'deltaimg forget {ref.label}'")
     # What a snapshot with a damaged manifest needs is unknown, and it may still be repaired.
     there = {SnapshotRef.of(each) for each in manifests}
     problems += [

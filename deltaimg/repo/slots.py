@@ -245,17 +245,19 @@ class SlotTable(RecordNumbering):
     def _load_signatures(self, records: RecordNumbers, entries: EntryNumbers) -> dict[int, DeltaimgError]:
         """Load digests of `records` from where `entries` of theirs say; return the errors by number of signature."""
         errors: dict[int, DeltaimgError] = {}
-        for signature, places in group_by(self.index.entries["signature"][entries]):
-            name = SIGNATURE.name_of(self.index.signatures[signature])
-            try:
-                content = self._repository.objects.get(SIGNATURE, name)
-                key, rows, digests = self._repository.keys.record, self.index.entries[entries[places]], self.digests
-                for of_size, found in take_digests(key, rows, name, content):
-                    slots = self._first_slots[records[places[of_size]], np.newaxis] + np.arange(found.shape[1])
-                    digests[slots] = found
-                self._is_loaded[records[places]] = True
-            except (IntegrityError, ObjectNotFound) as error:
-                errors[signature] = error
+        groups = list(group_by(self.index.entries["signature"][entries]))
+        names = [SIGNATURE.name_of(self.index.signatures[signature]) for signature, _ in groups]
+        with self._repository.objects.reading_ahead(names):
+            for name, (signature, places) in zip(names, groups, strict=True):
+                try:
+                    content = self._repository.objects.get(SIGNATURE, name)
+                    key, rows, digests = self._repository.keys.record, self.index.entries[entries[places]], self.digests
+                    for of_size, found in take_digests(key, rows, name, content):
+                        slots = self._first_slots[records[places[of_size]], np.newaxis] + np.arange(found.shape[1])
+                        digests[slots] = found
+                    self._is_loaded[records[places]] = True
+                except (IntegrityError, ObjectNotFound) as error:
+                    errors[signature] = error
         return errors
 
     @property

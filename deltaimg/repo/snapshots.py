@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from deltaimg.errors import (
 )
 from deltaimg.format.annotation import Annotation
 from deltaimg.format.manifest import Manifest
-from deltaimg.repo.annotations import NOTHING_SAID, Said, list_annotations, load_said
+from deltaimg.repo.annotations import NOTHING_SAID, AnnotationNames, Said, list_annotations, load_said
 from deltaimg.repo.repository import Repository, SnapshotRef
 
 
@@ -108,15 +108,24 @@ def load_snapshots(repository: Repository, image: str | None = None) -> Iterator
     """Yield the snapshots of one image or of all, oldest first within an image; one that is forgotten meanwhile is left out."""
     names = list_annotations(repository, image)
     quarantined = repository.list_quarantined(image)
-    for ref in sorted({*repository.list_snapshots(image), *quarantined}):
-        said = load_said(repository, ref, names)
-        try:
-            yield Snapshot(repository.load_manifest(ref), said)
-        except ObjectNotFound:
-            if ref in quarantined:
-                yield DamagedSnapshot(ref, _in_quarantine(quarantined[ref]), said)
-        except (IntegrityError, UnsupportedFormat, StoreError) as error:
-            yield DamagedSnapshot(ref, error, said)
+    refs = sorted({*repository.list_snapshots(image), *quarantined})
+    with repository.objects.reading_ahead(_list_objects(refs, names)):
+        for ref in refs:
+            said = load_said(repository, ref, names)
+            try:
+                yield Snapshot(repository.load_manifest(ref), said)
+            except ObjectNotFound:
+                if ref in quarantined:
+                    yield DamagedSnapshot(ref, _in_quarantine(quarantined[ref]), said)
+            except (IntegrityError, UnsupportedFormat, StoreError) as error:
+                yield DamagedSnapshot(ref, error, said)
+
+
+def _list_objects(refs: Iterable[SnapshotRef], names: AnnotationNames) -> Iterator[str]:
+    """Yield what is read of each snapshot: its newest annotation, and its manifest."""
+    for ref in refs:
+        yield from names.get((ref.image, ref.id), [])[-1:]
+        yield ref.object_name
 
 
 def _in_quarantine(names: list[str]) -> IntegrityError:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store of a location with all that is put around it: the one place that says in which order.
 
-From the outside in: metadata is read from the cache of this host, what it lacks is counted, held to limits, and read.
+From the outside in: objects are read ahead, metadata from the cache of this host; what it lacks is counted, held to limits, and
+read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from deltaimg.store.counted import CountedStore, TrafficCounter
 from deltaimg.store.interface import Store
 from deltaimg.store.metadata_cache import MetadataCache
 from deltaimg.store.open import Writer, open_store
+from deltaimg.store.read_ahead import ReadAheadStore
 from deltaimg.store.throttle import Throttle, ThrottledStore
 
 
@@ -28,4 +30,6 @@ def compose_store(
     if options is not None and (options.bandwidth is not None or options.max_requests is not None):
         store = ThrottledStore(store, Throttle(options))
     store = CountedStore(store, TrafficCounter())
-    return CachedStore(store, MetadataCache(cache_folder)) if is_remote and cache_folder is not None else store
+    if is_remote and cache_folder is not None:
+        store = CachedStore(store, MetadataCache(cache_folder))
+    return ReadAheadStore(store) if store.properties.parallel_requests > 1 else store

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -206,6 +207,15 @@ class KeepsUnfinished(Protocol):
 
     def remove_unfinished(self, name: str) -> None:
         """Remove what is left of a process that is dead; what cannot be removed stays."""
+        ...
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A store that can read many objects at once, before they are asked for."""
+
+    def reading_ahead(self, names: Iterable[str]) -> AbstractContextManager[None]:
+        """Inside the context, read these objects in this order, ahead of the calls that get them."""
         ...
 
 

@@ -23,18 +23,20 @@ def check_annotations(
     """
     known = {(ref.image, ref.id) for ref in snapshots}
     has_newer: set[tuple[str, str]] = set()
-    for name in sorted(names, reverse=True):
-        image, snapshot, _ = split_annotation_name(name) or ("", "", 0)
-        if (image, snapshot) not in known:
-            findings.add_note(FindingKind.ORPHAN, name, "its snapshot was forgotten; the next prune removes it")
-            continue
-        if (image, snapshot) in has_newer:
-            findings.add_note(FindingKind.UNFINISHED, name, "a newer one counts; the next change removes it")
-            continue
-        try:
-            repository.objects.get(ANNOTATION, name)
-            has_newer.add((image, snapshot))
-        except ObjectNotFound:
-            continue
-        except (IntegrityError, StoreError, UnsupportedFormat) as error:
-            findings.add_failure(name, error, Severity.WARNING)
+    newest_first = sorted(names, reverse=True)
+    with repository.objects.reading_ahead(newest_first):
+        for name in newest_first:
+            image, snapshot, _ = split_annotation_name(name) or ("", "", 0)
+            if (image, snapshot) not in known:
+                findings.add_note(FindingKind.ORPHAN, name, "its snapshot was forgotten; the next prune removes it")
+                continue
+            if (image, snapshot) in has_newer:
+                findings.add_note(FindingKind.UNFINISHED, name, "a newer one counts; the next change removes it")
+                continue
+            try:
+                repository.objects.get(ANNOTATION, name)
+                has_newer.add((image, snapshot))
+            except ObjectNotFound:
+                continue
+            except (IntegrityError, StoreError, UnsupportedFormat) as error:
+                findings.add_failure(name, error, Severity.WARNING)

@@ -18,7 +18,7 @@ from deltaimg.arrays import DIGEST_BYTES, Digests, distinct, expand_ranges
 from deltaimg.engine.check.findings import FindingKind, Findings, count_records
 from deltaimg.engine.check.pack_state import PackJob, PackState, read_pack, read_pack_at
 from deltaimg.engine.cluster import Cluster
-from deltaimg.engine.pipeline import OrderedPool
+from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject
@@ -93,31 +93,32 @@ class Catalog:
         entries = np.empty(0, ENTRY)
         filled = taken_bytes = 0
         cuts: list[tuple[int, CutEntries]] = []
-        for name in names:
-            try:
-                content = self._repository.objects.get(INDEX, name)
-            except ObjectNotFound:
-                continue  # It was deleted since it was listed; the check is run again.
-            except (IntegrityError, StoreError, UnsupportedFormat) as error:
-                self._findings.add_failure(name, error)
-                continue
-            taken_bytes += content.memory_bytes
-            check_room(name, taken_bytes)
-            self.index_names.append(name)
-            self._firsts.append(filled)
-            # Grown where it is: the system moves large memory without a copy. No other code has the array yet.
-            entries.resize(filled + len(content.entries), refcheck=False)
-            part = entries[filled:]
-            part[:] = content.entries
-            packs = [_number(self._pack_numbers, self.packs, pack_name(digest)) for digest in content.packs]
-            signatures = [_number(self._signature_numbers, self.signatures, each) for each in content.signatures]
-            if len(part):
-                part["pack"] = np.array(packs, np.uint32)[content.entries["pack"]]
-                part["signature"] = np.array(signatures, np.uint32)[content.entries["signature"]]
-            self._sources.append(_keep_sources(content))
-            cuts.append((filled, content.cuts))
-            filled += len(content.entries)
-            del part
+        with self._repository.objects.reading_ahead(names):
+            for name in names:
+                try:
+                    content = self._repository.objects.get(INDEX, name)
+                except ObjectNotFound:
+                    continue  # It was deleted since it was listed; the check is run again.
+                except (IntegrityError, StoreError, UnsupportedFormat) as error:
+                    self._findings.add_failure(name, error)
+                    continue
+                taken_bytes += content.memory_bytes
+                check_room(name, taken_bytes)
+                self.index_names.append(name)
+                self._firsts.append(filled)
+                # Grown where it is: the system moves large memory without a copy. No other code has the array yet.
+                entries.resize(filled + len(content.entries), refcheck=False)
+                part = entries[filled:]
+                part[:] = content.entries
+                packs = [_number(self._pack_numbers, self.packs, pack_name(digest)) for digest in content.packs]
+                signatures = [_number(self._signature_numbers, self.signatures, each) for each in content.signatures]
+                if len(part):
+                    part["pack"] = np.array(packs, np.uint32)[content.entries["pack"]]
+                    part["signature"] = np.array(signatures, np.uint32)[content.entries["signature"]]
+                self._sources.append(_keep_sources(content))
+                cuts.append((filled, content.cuts))
+                filled += len(content.entries)
+                del part
         self.entries: npt.NDArray[Any] = entries
         self.cuts = CutSlots(cuts, self.entries["slots"])
 
@@ -167,7 +168,7 @@ class Catalog:
             return read_pack(self._repository.objects, job)
 
         jobs = map(describe, present)
-        with OrderedPool(workers=workers) as pool:
+        with OrderedPool(workers=self._count_workers(workers, read_packs=read_packs)) as pool:
             states = pool.map(read, jobs) if cluster is None or place is None else cluster.map(read_pack_at, jobs)
             for number, found in zip(present, states, strict=True):
                 name = self.packs[number]
@@ -179,6 +180,11 @@ class Catalog:
                     advance(self._sizes[name])
         self.has_place = self.is_good.copy()
         return sum(self._sizes[self.packs[number]] for number in present) if read_packs else 0
+
+    def _count_workers(self, given: int | None, *, read_packs: bool) -> int:
+        """Return how many packs to look at once: the ends of packs are small, and each read of one is a round trip."""
+        count = given or count_workers()
+        return count if read_packs else max(count, self._repository.objects.properties.parallel_requests)
 
     def _judge_pack(self, name: str, state: PackState, entries: EntryNumbers) -> None:
         findings = self._findings
@@ -229,20 +235,21 @@ class Catalog:
         """Compare the digests of all records with their ids, one signature after another."""
         self.has_digests = np.ones(len(self.entries), np.bool_)
         order, bounds = _group(self.entries["signature"], len(self.signatures))
-        for number, digest in enumerate(self.signatures):
-            entries = order[bounds[number] : bounds[number + 1]]
-            name = SIGNATURE.name_of(digest)
-            if name not in self._sizes:
-                self.has_digests[entries] = False
-                self._missing.append((name, entries, "looks in it for the digests of {}"))
-                continue
-            try:
-                digests = self._repository.objects.get(SIGNATURE, name).digests
-            except (IntegrityError, StoreError, UnsupportedFormat) as error:
-                self._findings.add_failure(name, error)
-                self.has_digests[entries] = False
-                continue
-            self._prove_digests(name, digests, EntryNumbers(entries))
+        names = [SIGNATURE.name_of(digest) for digest in self.signatures]
+        with self._repository.objects.reading_ahead(name for name in names if name in self._sizes):
+            for number, name in enumerate(names):
+                entries = order[bounds[number] : bounds[number + 1]]
+                if name not in self._sizes:
+                    self.has_digests[entries] = False
+                    self._missing.append((name, entries, "looks in it for the digests of {}"))
+                    continue
+                try:
+                    digests = self._repository.objects.get(SIGNATURE, name).digests
+                except (IntegrityError, StoreError, UnsupportedFormat) as error:
+                    self._findings.add_failure(name, error)
+                    self.has_digests[entries] = False
+                    continue
+                self._prove_digests(name, digests, EntryNumbers(entries))
         self.is_good &= self.has_digests
 
     def _prove_digests(self, name: str, digests: Digests, entries: EntryNumbers) -> None:

@@ -22,7 +22,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MapObject
 from deltaimg.ids import EntryNumbers
 from deltaimg.model import count_blocks
-from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, walk_layers
+from deltaimg.repo.layer_tree import LayerNode, NeededLayer, grow_trees, list_layers, walk_layers
 from deltaimg.repo.numbering import LayerNumbering, list_named_slots
 from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.repository import Repository
@@ -44,10 +44,13 @@ class LayerCheck:
 
     def check(self, manifests: Iterable[Manifest]) -> None:
         """Check all layers that snapshots list."""
-        for needed in walk_layers(grow_trees(manifests), self._load):
-            self._check_records(needed)
-            self._check_length(needed.node, needed.layer)
-            self._lengths[needed.node] = (needed.layer.block_count, _count_left_blocks(needed.layer))
+        roots = grow_trees(manifests)
+        names = (MAP.name_of(node.digest) for node in list_layers(roots))
+        with self._repository.objects.reading_ahead(name for name in names if name in self._sizes):
+            for needed in walk_layers(roots, self._load):
+                self._check_records(needed)
+                self._check_length(needed.node, needed.layer)
+                self._lengths[needed.node] = (needed.layer.block_count, _count_left_blocks(needed.layer))
         for node, (_, left_blocks) in self._lengths.items():
             below = self._lengths.get(node.below, (left_blocks, 0)) if node.below else (0, 0)
             if left_blocks > below[0]:

@@ -191,22 +191,27 @@ class Checker:
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
     def _load_manifests(self) -> None:
-        for name in self._names(SNAPSHOTS):
-            parts = split_object_name(name)
-            assert parts is not None
-            try:
-                manifest = self.repository.load_manifest(SnapshotRef(*parts))
-            except ObjectNotFound:
-                continue
-            except (IntegrityError, StoreError, UnsupportedFormat) as error:
-                self.findings.add_failure(name, error)
-                continue
-            if manifest.id in self.manifests:
-                self.findings.add_error(
-                    FindingKind.CONTRADICTORY, name, f"has the id of {self.manifests[manifest.id].object_name}"
-                )
-                continue
-            self.manifests[manifest.id] = manifest
+        names = self._names(SNAPSHOTS)
+        with self.repository.objects.reading_ahead(names):
+            for name in names:
+                self._load_manifest(name)
+
+    def _load_manifest(self, name: str) -> None:
+        parts = split_object_name(name)
+        assert parts is not None
+        try:
+            manifest = self.repository.load_manifest(SnapshotRef(*parts))
+        except ObjectNotFound:
+            return
+        except (IntegrityError, StoreError, UnsupportedFormat) as error:
+            self.findings.add_failure(name, error)
+            return
+        if manifest.id in self.manifests:
+            self.findings.add_error(
+                FindingKind.CONTRADICTORY, name, f"has the id of {self.manifests[manifest.id].object_name}"
+            )
+            return
+        self.manifests[manifest.id] = manifest
 
     # -- what nothing refers to --------------------------------------------------------------------------------------
 
@@ -234,14 +239,16 @@ class Checker:
 
     def _note_unnamed(self, folder: str, named: Iterable[str], problem: str) -> None:
         """Note objects that nothing names; damage of one costs nothing, and is a warning."""
-        for name in sorted(self._names(folder) - set(named)):
-            self.findings.add_note(FindingKind.ORPHAN, name, problem)
-            try:
-                self.repository.objects.get_verified(name)
-            except ObjectNotFound:
-                continue
-            except (IntegrityError, StoreError, UnsupportedFormat) as error:
-                self.findings.add_failure(name, error, Severity.WARNING)
+        unnamed = sorted(self._names(folder) - set(named))
+        with self.repository.objects.reading_ahead(unnamed):
+            for name in unnamed:
+                self.findings.add_note(FindingKind.ORPHAN, name, problem)
+                try:
+                    self.repository.objects.get_verified(name)
+                except ObjectNotFound:
+                    continue
+                except (IntegrityError, StoreError, UnsupportedFormat) as error:
+                    self.findings.add_failure(name, error, Severity.WARNING)
 
     def _names(self, folder: str) -> set[str]:
         return {name for name in self.sizes if name.startswith(folder)}

@@ -21,7 +21,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MapObject
 from deltaimg.ids import EntryNumbers
 from deltaimg.repo.index import LoadedIndex, load_index
-from deltaimg.repo.layer_tree import LayerNode, grow_trees, walk_layers
+from deltaimg.repo.layer_tree import LayerNode, grow_trees, list_layers, walk_layers
 from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.reachability import SlotBits, find_pieces
 from deltaimg.repo.repository import Repository, SnapshotRef
@@ -127,6 +127,7 @@ def _find_needed(
     def load(node: LayerNode) -> MapObject:
         return repository.objects.get(MAP, MAP.name_of(node.digest))
 
-    for needed in walk_layers(roots, load):
-        for pieces in find_pieces(index, needed):
-            yield needed.node, pieces
+    with repository.objects.reading_ahead(MAP.name_of(node.digest) for node in list_layers(roots)):
+        for needed in walk_layers(roots, load):
+            for pieces in find_pieces(index, needed):
+                yield needed.node, pieces

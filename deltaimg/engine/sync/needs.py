@@ -55,10 +55,12 @@ class SourceMaps:
         """
         found: list[tuple[EntryNumbers, npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
         cover = Cover.nothing()
-        for digest in reversed(maps):
-            layer = self._load(digest)
-            found += find_pieces(self._index, NeededLayer(LayerNode(digest, None), layer, cover.uncovered(layer)))
-            cover = cover.add(layer)
+        lacking = [MAP.name_of(digest) for digest in reversed(maps) if digest not in self._layers]
+        with self._source.objects.reading_ahead(lacking):
+            for digest in reversed(maps):
+                layer = self._load(digest)
+                found += find_pieces(self._index, NeededLayer(LayerNode(digest, None), layer, cover.uncovered(layer)))
+                cover = cover.add(layer)
         nothing = np.empty(0, np.int64)
         columns = zip(*found, strict=True) if found else ((nothing,), (nothing,), (nothing,))
         entries, firsts, counts = (np.concatenate(column) for column in columns)

@@ -151,12 +151,13 @@ def _estimate(
     planner = Planner(source, destination)
     plans: list[SnapshotPlan] = []
     failed: list[Failure] = list(selection.damaged)
-    for ref in selection.refs:
-        try:
-            plans.append(planner.plan(ref))
-        except _REFUSALS as error:
-            note_loss(source.repository, error)
-            failed.append(Failure(ref, error))
+    with source.repository.objects.reading_ahead(ref.object_name for ref in selection.refs):
+        for ref in selection.refs:
+            try:
+                plans.append(planner.plan(ref))
+            except _REFUSALS as error:
+                note_loss(source.repository, error)
+                failed.append(Failure(ref, error))
     amount = measure(plans, source, destination)
     if parity is not None:
         added = parity.measure(destination, amount.whole_packs)
