@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.codec.interface import Codec
-from deltaimg.codec.none import NoneCodec
 from deltaimg.delta.interface import DeltaCodec, DeltaCodecs
-from deltaimg.errors import IntegrityError
+from deltaimg.delta.literals import LiteralEncoder, refuse_codec
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.record import WHOLE_LITERAL, CutTable, RecordHeader, RecordTables, build_tables
 from deltaimg.format.slot_runs import SLOT_RUN
@@ -22,12 +21,6 @@ from deltaimg.model import MIB
 
 RECORD_BYTES = MIB // 2
 """What new blocks are gathered to, of whatever size they are."""
-_WORTH_IT = 0.98
-"""A record that compresses to more than this share of itself is stored as it is, and so restores at memory speed."""
-_WORTH_A_SECOND = 0.9
-"""A second codec is tried where the first makes less than this share of the content, and where it makes less than this share
-of what the first makes of a sample."""
-_SAMPLE_BYTES = 32 << 10
 _LEAST_GAIN = 0.05
 """A delta that saves less than this share of the literal is not worth the sources that a restore must have."""
 _SURELY_WORTH_SOURCES = 0.125
@@ -79,7 +72,7 @@ class Encoder:
             delta_codecs: what is tried for a record that has sources; the smallest delta is taken.
             second_codec: tried for literals as well, where it makes less of a sample.
         """
-        self._codec, self._second_codec, self._delta_codecs = codec, second_codec, delta_codecs
+        self._literals, self._delta_codecs = LiteralEncoder(codec, second_codec), delta_codecs
         self._record_key, self._block_bytes = record_key, block_bytes
         self._is_delta_forced = is_delta_forced
 
@@ -118,27 +111,8 @@ class Encoder:
     def _encode_literal(
         self, content: memoryview, digests: Digests, cut: CutTable | None, scratch: memoryview
     ) -> EncodedRecord:
-        payload, codec = self._encode_smaller(content)
-        if len(payload) > _WORTH_IT * len(content):
-            return self._make_record(NoneCodec.encoding_id, digests, RecordTables(cut), bytes(content))
-        try:
-            is_right = is_equal(codec.decode(payload, len(content), scratch), content)
-        except ValueError:
-            is_right = False
-        if not is_right:
-            raise _refuse(codec.name)
-        return self._make_record(codec.encoding_id, digests, RecordTables(cut), payload)
-
-    def _encode_smaller(self, content: memoryview) -> tuple[bytes, Codec]:
-        """Return the smaller literal, and the codec that made it."""
-        payload, second = self._codec.encode(content), self._second_codec
-        if second is None or len(payload) > _WORTH_A_SECOND * len(content):
-            return payload, self._codec
-        sample = content[:_SAMPLE_BYTES]
-        if len(second.encode(sample)) > _WORTH_A_SECOND * len(self._codec.encode(sample)):
-            return payload, self._codec
-        other = second.encode(content)
-        return (other, second) if len(other) < len(payload) else (payload, self._codec)
+        literal = self._literals.encode(content, scratch)
+        return self._make_record(literal.encoding, digests, RecordTables(cut), literal.payload)
 
     def _encode_delta(
         self, content: memoryview, digests: Digests, sources: Sources, cut: CutTable | None, scratch: memoryview
@@ -149,7 +123,7 @@ class Encoder:
         except ValueError:
             is_right = False
         if not is_right:
-            raise _refuse(f"delta codec {codec.name}")
+            raise refuse_codec(f"delta codec {codec.name}")
         return self._make_record(codec.encoding_id, digests, RecordTables(cut, sources.table), delta)
 
     def _encode_smallest(self, content: memoryview, sources: memoryview) -> tuple[bytes, DeltaCodec]:
@@ -183,7 +157,3 @@ def _cut(digests: Digests, kept: npt.NDArray[np.int64]) -> CutTable:
     runs = np.empty(len(starts), SLOT_RUN)
     runs["first_slot"], runs["count"] = kept[starts], np.diff(np.append(starts, len(kept)))
     return CutTable(runs, np.delete(digests, kept, axis=0))
-
-
-def _refuse(codec: str) -> IntegrityError:
-    return IntegrityError(codec, 0, "does not reproduce what it compressed; nothing was stored")

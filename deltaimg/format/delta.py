@@ -5,10 +5,10 @@ A delta is one object or more, in a row, each of which makes the next stretch of
 one has the new file's root digest, so that nothing else is ever taken for it.
 
     body     := head packed literals
-    head     := 32 bytes key, u32 block_bytes, u32 flags, u64 old_bytes, u64 new_start, u64 new_bytes, u32 op_count,
-                u32 copy_count, u32 packed_bytes, u32 literal_bytes, 16 bytes root
+    head     := 32 bytes key, u32 block_bytes, u16 flags, u16 encoding, u64 old_bytes, u64 new_start, u64 new_bytes,
+                u32 op_count, u32 copy_count, u32 packed_bytes, u32 literal_bytes, 16 bytes root
     packed   := zstd of byte planes: u8 kind and u64 length of each operation; u64 shift of each copy
-    literals := a zstd frame of literal_bytes; nothing where there are none
+    literals := literal_bytes in that encoding, as a literal record's; nothing where there are none
 
 A shift is where a copy lies in the old file less where it goes in the new one, modulo 2^64: zero wherever nothing moved.
 """
@@ -21,22 +21,19 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
 from deltaimg.errors import Malformed
 from deltaimg.format.columns import pack_columns, unpack_columns
 from deltaimg.format.framing import HEADER_BYTES, BodyReader, Kind, frame, unframe
-from deltaimg.format.limits import MAX_EXPANSION
 from deltaimg.format.sums import LAST, check_block_bytes
 from deltaimg.model import MAX_IMAGE_BYTES
 
-HEAD: Final = struct.Struct("<32sIIQQQIIII16s")
+HEAD: Final = struct.Struct("<32sIHHQQQIIII16s")
 ZERO, COPY, LITERAL = 0, 1, 2
 OP: Final = np.dtype([("kind", "u1"), ("length", "<u8"), ("old_offset", "<u8")])
 """One operation; `old_offset` is of copies, and zero in others."""
 MAX_OPS: Final = 1 << 20
 MAX_LITERAL_BYTES: Final = 1 << 24
-_LEVEL: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +45,20 @@ class DeltaObject:
     old_bytes: int
     new_start: int
     ops: npt.NDArray[np.void]
+    encoding: int
+    """Of the literals, a number as records have; 0 where there are none."""
     literals: bytes
+    """Encoded."""
     root: bytes | None
     """In the last object of a file: the root digest of the new file. None in all others."""
 
+    @property
+    def literal_bytes(self) -> int:
+        """How many bytes the literals are decoded to."""
+        return int(self.ops["length"][self.ops["kind"] == LITERAL].sum(dtype=np.uint64))
 
-def build_delta(content: DeltaObject, *, level: int = _LEVEL) -> bytes:
+
+def build_delta(content: DeltaObject) -> bytes:
     """Return an object of a delta."""
     ops = content.ops
     lengths = ops["length"]
@@ -61,25 +66,23 @@ def build_delta(content: DeltaObject, *, level: int = _LEVEL) -> bytes:
     is_copy = ops["kind"] == COPY
     shifts = ops["old_offset"][is_copy] - starts[is_copy]
     packed = pack_columns([ops["kind"], lengths, shifts])
-    literals = b""
-    if content.literals:
-        literals = zstandard.ZstdCompressor(level=level, write_checksum=False).compress(content.literals)
     head = HEAD.pack(
-        content.key, content.block_bytes, 0 if content.root is None else LAST, content.old_bytes, content.new_start,
-        int(lengths.sum(dtype=np.uint64)), len(ops), int(is_copy.sum()), len(packed), len(content.literals),
-        content.root or bytes(16),
+        content.key, content.block_bytes, 0 if content.root is None else LAST, content.encoding, content.old_bytes,
+        content.new_start, int(lengths.sum(dtype=np.uint64)), len(ops), int(is_copy.sum()), len(packed),
+        content.literal_bytes, content.root or bytes(16),
     )  # fmt: skip
-    return frame(Kind.DELTA, head + packed + literals)
+    return frame(Kind.DELTA, head + packed + content.literals)
 
 
 def parse_delta(data: bytes, name: str) -> DeltaObject:
     """Read one object of a delta; raises IntegrityError or UnsupportedFormat.
 
-    Its operations are of known kinds and none is empty, copies lie inside the old file, literals are as long as they say.
+    Its operations are of known kinds and none is empty, copies lie inside the old file. Literals are still encoded.
     """
     reader = BodyReader(name, unframe(Kind.DELTA, name, data))
     (
-        key, block_bytes, flags, old_bytes, new_start, new_bytes, op_count, copy_count, packed_bytes, literal_bytes, root,
+        key, block_bytes, flags, encoding, old_bytes, new_start, new_bytes, op_count, copy_count, packed_bytes,
+        literal_bytes, root,
     ) = reader.take_struct(HEAD)  # fmt: skip
     check_block_bytes(reader, block_bytes)
     if flags not in (0, LAST) or (any(root) and not flags):
@@ -109,32 +112,9 @@ def parse_delta(data: bytes, name: str) -> DeltaObject:
     if copy_count and (int(old_offsets.max()) > old_bytes or int((old_offsets + lengths[is_copy]).max()) > old_bytes):
         raise Malformed(name, offset, "a copy extends beyond the end of the old file")
     ops["old_offset"][is_copy] = old_offsets
-    return DeltaObject(
-        key,
-        block_bytes,
-        old_bytes,
-        new_start,
-        ops,
-        _expand_literals(name, reader, literal_bytes),
-        root if flags else None,
-    )
-
-
-def _expand_literals(name: str, reader: BodyReader, literal_bytes: int) -> bytes:
-    offset = HEADER_BYTES + reader.position
-    payload = bytes(reader.take_rest())
-    if not literal_bytes:
-        if payload:
-            raise Malformed(name, offset, "bytes follow its end")
-        return b""
-    try:
-        if zstandard.frame_content_size(payload) != literal_bytes or literal_bytes > len(payload) * MAX_EXPANSION:
-            raise Malformed(name, offset, f"its literals do not expand to {literal_bytes} bytes")
-        literals: bytes = zstandard.ZstdDecompressor().decompress(
-            payload, max_output_size=literal_bytes, allow_extra_data=False
+    literal_offset, literals = HEADER_BYTES + reader.position, bytes(reader.take_rest())
+    if not literal_bytes and (literals or encoding):
+        raise Malformed(
+            name, literal_offset, "it has no literals, yet says how they are encoded, or bytes follow its end"
         )
-    except zstandard.ZstdError as error:
-        raise Malformed(name, offset, f"its literals cannot be expanded: {error}") from error
-    if len(literals) != literal_bytes:
-        raise Malformed(name, offset, f"its literals expand to {len(literals)} bytes, not {literal_bytes}")
-    return literals
+    return DeltaObject(key, block_bytes, old_bytes, new_start, ops, encoding, literals, root if flags else None)

@@ -143,7 +143,7 @@ def delta_of_single_bytes() -> Iterable[bytes]:
     """A delta of half a million operations that make one zero each."""
     ops = np.zeros(1 << 19, OP)
     ops["kind"], ops["length"] = ZERO, 1
-    yield build_delta(DeltaObject(KEY, 4096, 64 * GIB, 0, ops, b"", bytes(16)))
+    yield build_delta(DeltaObject(KEY, 4096, 64 * GIB, 0, ops, 0, b"", bytes(16)))
 
 
 def literals_of_single_bytes() -> Iterable[bytes]:

@@ -65,23 +65,23 @@ class MemoryTarget(StreamTarget):
 
 
 def dress_delta(body: bytes) -> bytes:
-    """Return the body of a delta whose columns and literals, plain in `body`, are compressed."""
+    """Return the body of a delta whose columns, plain in `body`, are compressed."""
     if len(body) < HEAD.size:
         return body
     fields = list(HEAD.unpack_from(body))
-    planes_bytes = 9 * fields[6] + 8 * fields[7]
+    planes_bytes = 9 * fields[7] + 8 * fields[8]
     planes, literals = body[HEAD.size :][:planes_bytes], body[HEAD.size + planes_bytes :]
     packed = zstandard.compress(planes)
-    fields[8] = len(packed)
-    return HEAD.pack(*fields) + packed + (zstandard.compress(literals) if literals else b"")
+    fields[9] = len(packed)
+    return HEAD.pack(*fields) + packed + literals
 
 
 def undress_delta(data: bytes | bytearray) -> bytes:
     """Return the body of the delta object `data` as `dress_delta` takes it."""
     body = bytes(data[HEADER_BYTES:])
-    packed_bytes = HEAD.unpack_from(body)[8]
+    packed_bytes = HEAD.unpack_from(body)[9]
     packed, literals = body[HEAD.size :][:packed_bytes], body[HEAD.size + packed_bytes :]
-    return body[: HEAD.size] + zstandard.decompress(packed) + (zstandard.decompress(literals) if literals else b"")
+    return body[: HEAD.size] + zstandard.decompress(packed) + literals
 
 
 def dress_own(kind: Kind, data: bytes) -> bytes:

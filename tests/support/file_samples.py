@@ -28,7 +28,7 @@ SUMS = SumsObject(
 )  # fmt: skip
 DELTA = DeltaObject(
     bytes(range(32)), 4096, 50_000, 4096,
-    np.array([(COPY, 9000, 70), (ZERO, 4096, 0), (LITERAL, 11, 0), (COPY, 1, 49_999)], OP), b"hello world", b"r" * 16,
+    np.array([(COPY, 9000, 70), (ZERO, 4096, 0), (LITERAL, 11, 0), (COPY, 1, 49_999)], OP), 0, b"hello world", b"r" * 16,
 )  # fmt: skip
 RDIFF_SIGNATURE = build_rdiff_head(2048, 8) + build_rdiff_blocks(
     np.array([1, 2], np.uint64), np.arange(16, dtype=np.uint8).reshape(2, 8)

@@ -72,20 +72,19 @@ class DeltaimgFormat:
         """Write what makes `new` of the file that was signed, and the root digest of `new`."""
         with stage(progress, "reading the signature"):
             old = OldSignature.read(signature)
-        with stage(progress, "comparing", new.size_bytes):
+        with stage(progress, "comparing", new.size_bytes), DeltaWriter(old, delta) as writer:
             root = RootHasher(old.key)
             stitcher = Stitcher()
-            writer = DeltaWriter(old, delta)
             size, overlap = old.block_bytes, old.block_bytes - 1
             for start, end, (digests, found) in walk_spans(new, old.search, block_bytes=size, overlap_bytes=overlap):
                 root.add(start // size, digests)
                 for op in stitcher.add(start, end, found):
                     writer.add(op)
                 progress.advance(end - start)
-        image_bytes = new.size_bytes or 0
-        for op in stitcher.finish(image_bytes):
-            writer.add(op)
-        writer.finish(root.finish(size_bytes=image_bytes, block_bytes=size))
+            image_bytes = new.size_bytes or 0
+            for op in stitcher.finish(image_bytes):
+                writer.add(op)
+            writer.finish(root.finish(size_bytes=image_bytes, block_bytes=size))
         done = writer.bytes_of
         return DeltaResult(image_bytes, done[COPY], done[ZERO], done[LITERAL], delta.written_bytes)
 
