@@ -632,6 +632,13 @@ class HookFailed(DeltaimgError):
         self.option, self.problem = option, problem
 
 
+class BadHints(ImageError):
+    """A file of --hints cannot be read, or is no list of extents. Nothing was changed."""
+
+    exit_code = 68
+    hint = "docs/sources.md shows what such a file looks like; without --hints everything is read"
+
+
 # -- the rest ----------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from deltaimg.api.vanished import note_loss, remember_snapshots
 from deltaimg.engine.backup.forecast import BackupForecast, forecast_backup
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.progress import NoProgress, Progress
-from deltaimg.errors import IntegrityError, ObjectNotFound
+from deltaimg.errors import IntegrityError, ObjectNotFound, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import PointInTime, check_freeze_options, freeze_image
 from deltaimg.image.command import CommandSource
@@ -23,6 +23,8 @@ from deltaimg.options.definition import validate
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name
+from deltaimg.tracking.hints import HintsFile
+from deltaimg.tracking.interface import Tracker
 
 _REMEMBERED_BACKUPS = 5
 
@@ -44,6 +46,7 @@ def backup(
     check_image_name(image)
     options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
     progress = progress or NoProgress()
+    tracker = _choose_tracker(image_path, options, is_command=is_command)
     with _opened(repository, image_path, image, options, progress, is_command=is_command) as (source, point):
         make_reserve(repository)
         seen = note_loss(repository, image)
@@ -52,7 +55,7 @@ def backup(
                 f"image '{image}' had snapshots on {seen:%Y-%m-%d}, and has none now: is a disk not mounted? This is a full "
                 f"backup, and 'deltaimg prune' deletes nothing until they are back"
             )
-        manifest = back_up(repository, source, image, options, progress=progress, point_in_time=point)
+        manifest = back_up(repository, source, image, options, progress=progress, point_in_time=point, tracker=tracker)
         remember_snapshots(repository, image)
         return manifest
 
@@ -69,12 +72,24 @@ def plan_backup(
     """Return what `backup` would store, except the compressed size of new content; nothing is stored."""
     check_image_name(image)
     options, progress = options or BackupOptions(), progress or NoProgress()
+    tracker = _choose_tracker(image_path, options, is_command=is_command)
     with _opened(repository, image_path, image, options, progress, is_command=is_command) as (source, point):
         is_stopped = point is not None and point.has_stopped_writers
-        planned = forecast_backup(repository, source, image, options, progress=progress, is_stopped=is_stopped)
+        planned = forecast_backup(
+            repository, source, image, options, progress=progress, is_stopped=is_stopped, tracker=tracker
+        )
         if point is not None:
             point.end_reading()
         return planned
+
+
+def _choose_tracker(path: str, options: BackupOptions, *, is_command: bool) -> Tracker | None:
+    """Return what is asked what changed; raises UsageError where the options do not fit together."""
+    if options.hints is None:
+        return None
+    if is_command or path == STREAM:
+        raise UsageError("a stream is read as a whole: nothing can be left out of it", hint="leave --hints out")
+    return HintsFile(options.hints)
 
 
 @contextmanager

@@ -63,6 +63,9 @@ def backup(
     refused, unless --allow-live is given. So is a stream that is shorter than the last snapshot, since it may have been
     cut short, unless --allow-shrink is given.
 
+    A program that tracks changes can say what need not be read, with --hints. A random sample of that is read all the same,
+    and everything where it did change.
+
     An image is stored flat. A qcow2 file, an archive or a compressed file is refused, with the hint how to back up what is
     in it. A disk that fails ends the backup, unless --on-read-error zero is given: then the rest is stored, and the exit code
     is 19.
@@ -108,6 +111,7 @@ def _choose_source(image: str | None, command: str | None) -> str:
 
 def _report_forecast(planned: BackupForecast, image: str, terminal: Terminal) -> None:
     from deltaimg.describe.backup import describe_forecast
+    from deltaimg.describe.snapshots import format_tracking
 
     if terminal.as_json:
         terminal.print_json(describe_forecast(planned, image))
@@ -123,6 +127,8 @@ def _report_forecast(planned: BackupForecast, image: str, terminal: Terminal) ->
         f"  {format_bytes(found.referenced_bytes)} deduplicated, {format_bytes(found.new_bytes)} new before compression, "
         f"compared in {format_seconds(found.duration_s)}"
     )
+    if planned.tracking is not None:
+        terminal.print(f"  {format_tracking(planned.tracking)}")
 
 
 def _report(manifest: Manifest, terminal: Terminal, *, threads: int) -> None:
@@ -142,7 +148,7 @@ def _report(manifest: Manifest, terminal: Terminal, *, threads: int) -> None:
             f"  {format_bytes(done.rewritten_bytes)} unchanged stored again for faster restores, as "
             f"{format_bytes(done.rewritten_payload_bytes)}"
         )
-    _report_freezing(manifest, terminal)
+    _report_point_in_time(manifest, terminal)
     if terminal.is_verbose:
         rate = done.read_bytes / max(done.duration_s, 0.001)
         terminal.remark(
@@ -151,12 +157,14 @@ def _report(manifest: Manifest, terminal: Terminal, *, threads: int) -> None:
         )
 
 
-def _report_freezing(manifest: Manifest, terminal: Terminal) -> None:
-    """Say how the image was frozen, and why not in a better way."""
-    from deltaimg.describe.snapshots import format_freezing
+def _report_point_in_time(manifest: Manifest, terminal: Terminal) -> None:
+    """Say how the image was frozen, what of it was not read, and why not in a better way."""
+    from deltaimg.describe.snapshots import format_freezing, format_tracking
 
     if manifest.freeze is not None:
         terminal.remark(f"  {format_freezing(manifest.freeze)}")
+    if manifest.tracking is not None:
+        terminal.remark(f"  {format_tracking(manifest.tracking)}")
 
 
 def _warn_of_unreadable(extents: tuple[Extent, ...], image: str, terminal: Terminal) -> None:

@@ -94,12 +94,14 @@ def show(
 
 def _describe_source(manifest: Manifest) -> list[tuple[str, str]]:
     """Return what was read, and how it was kept still meanwhile, with labels."""
-    from deltaimg.describe.snapshots import format_freezing
+    from deltaimg.describe.snapshots import format_freezing, format_tracking
 
     live = ", while it was in use or written to" if manifest.is_live else ""
     rows = [("of", f"{manifest.source} on {manifest.host}{live}")]
     if manifest.freeze is not None:
         rows.append(("point in time", format_freezing(manifest.freeze)))
+    if manifest.tracking is not None:
+        rows.append(("tracking", format_tracking(manifest.tracking)))
     return rows
 
 

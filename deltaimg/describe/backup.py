@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from deltaimg.describe.parts import describe_extents
+from deltaimg.describe.snapshots import describe_tracking
 from deltaimg.format.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def describe_backup(manifest: Manifest) -> dict[str, Any]:
     return described | {
         "unreadable": describe_extents(manifest.unreadable),
         "freeze": msgspec.to_builtins(manifest.freeze),
+        "tracking": describe_tracking(manifest.tracking),
     }
 
 
@@ -31,4 +33,7 @@ def describe_forecast(planned: BackupForecast, image: str) -> dict[str, Any]:
         del statistics[name]
     base = None if planned.base is None else planned.base.id
     described = {"dry_run": True, "image": image, "base": base} | statistics
-    return described | {"unreadable": describe_extents(planned.unreadable)}
+    return described | {
+        "unreadable": describe_extents(planned.unreadable),
+        "tracking": describe_tracking(planned.tracking),
+    }

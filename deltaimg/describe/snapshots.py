@@ -10,7 +10,8 @@ import msgspec
 
 from deltaimg.describe.parts import describe_extents, describe_time
 from deltaimg.describe.text import format_bytes, format_moment
-from deltaimg.format.manifest import Freezing, Manifest, parse_time
+from deltaimg.engine.backup.audit import CONFIDENCE, find_detectable_share
+from deltaimg.format.manifest import Freezing, Manifest, Tracking, parse_time
 from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
@@ -32,9 +33,20 @@ def describe_snapshot(snapshot: Snapshot, *, is_base_forgotten: bool) -> dict[st
     described["base_forgotten"] = is_base_forgotten
     described |= describe_said(snapshot)
     described["unreadable"] = describe_extents(manifest.unreadable)
+    described["tracking"] = describe_tracking(manifest.tracking)
     described["kind"] = "full" if manifest.base is None else "incremental"
     identity: dict[str, Any] = {"snapshot": manifest.id}
     return identity | described | statistics
+
+
+def describe_tracking(tracking: Tracking | None) -> dict[str, Any] | None:
+    """Return what change tracking spared a backup as a JSON object; None where none was asked for."""
+    if tracking is None:
+        return None
+    described: dict[str, Any] = msgspec.to_builtins(tracking)
+    last_scan = None if tracking.last_scan is None else parse_time(tracking.last_scan)
+    described |= describe_time("last_scan", last_scan)
+    return described | {"detectable_share": round(find_detectable_share(tracking.audited_blocks), 6)}
 
 
 def describe_listed(listed: ListedSnapshot) -> dict[str, Any]:
@@ -73,3 +85,14 @@ def format_freezing(freeze: Freezing) -> str:
     used = f", {format_bytes(freeze.used_bytes)} of its room used" if freeze.used_bytes else ""
     why = f"; {freeze.reason}" if freeze.reason else ""
     return f"frozen by {freeze.method} for {freeze.frozen_s * 1000:.0f} ms{used}{why}"
+
+
+def format_tracking(tracking: Tracking) -> str:
+    """Return what change tracking spared a backup, and how far that was audited, for people."""
+    if tracking.method == "scan":
+        return f"everything was read: {tracking.reason}"
+    share = find_detectable_share(tracking.audited_blocks)
+    return (
+        f"{format_bytes(tracking.unchanged_bytes)} not read ({tracking.method}); {tracking.audited_blocks} blocks of it "
+        f"compared, which finds {100 * share:.2g} % of wrong ones with {100 * CONFIDENCE:.0f} %"
+    )

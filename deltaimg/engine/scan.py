@@ -23,7 +23,7 @@ from deltaimg.kernels import CHANGED, expand_runs, scan_blocks
 from deltaimg.model import MIB
 
 SPAN_BYTES = 4 * MIB
-_MAX_GAP_BYTES = MIB
+MAX_GAP_BYTES = MIB
 """A gap up to this size is read with the data around it; in the map it keeps the status that the image source reported."""
 
 
@@ -59,16 +59,16 @@ class Scanner:
         self._span_bytes = max(SPAN_BYTES, block_bytes)
         self._buffers: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
 
-    def scan(self, bounds: Bounds) -> Iterator[ScannedSpan]:
+    def scan(self, bounds: Bounds, max_gap_bytes: int = MAX_GAP_BYTES) -> Iterator[ScannedSpan]:
         """Yield the spans of `bounds` in image order, of a stream all that comes. Give each content back by `release`.
 
         Args:
-            bounds: what to read, of whole blocks.
+            bounds: what to read, of whole blocks. max_gap_bytes: how large a gap may be that is read as well.
         """
         if self._source.is_sequential:
             yield from self._scan_stream()
             return
-        spans = split_spans(bounds, self._span_bytes)
+        spans = split_spans(bounds, self._span_bytes, max_gap_bytes)
         with OrderedPool(workers=self._workers, window=self._workers + 1) as pool:
             yield from pool.map(self._scan_span, spans)
 
@@ -124,29 +124,29 @@ class Scanner:
             return memoryview(mmap.mmap(-1, self._span_bytes))
 
 
-def _join_near(bounds: Bounds) -> Bounds:
-    """Join what no more than `_MAX_GAP_BYTES` part."""
+def join_near(bounds: Bounds, max_gap_bytes: int = MAX_GAP_BYTES) -> Bounds:
+    """Join what no more than `max_gap_bytes` part: what is read for `bounds`."""
     if not len(bounds):
         return bounds
-    breaks = np.flatnonzero(bounds[1:, 0] - bounds[:-1, 1] > _MAX_GAP_BYTES)
+    breaks = np.flatnonzero(bounds[1:, 0] - bounds[:-1, 1] > max_gap_bytes)
     firsts = np.concatenate((np.zeros(1, np.int64), breaks + 1))
     lasts = np.concatenate((breaks, np.full(1, len(bounds) - 1)))
     return np.stack((bounds[firsts, 0], bounds[lasts, 1]), axis=1)
 
 
-def count_span_bytes(bounds: Bounds) -> int:
+def count_span_bytes(bounds: Bounds, max_gap_bytes: int = MAX_GAP_BYTES) -> int:
     """Return how many bytes the spans of `bounds` have: what is read, small gaps included."""
-    joined = _join_near(bounds)
+    joined = join_near(bounds, max_gap_bytes)
     return int((joined[:, 1] - joined[:, 0]).sum())
 
 
-def split_spans(bounds: Bounds, span_bytes: int) -> Iterator[tuple[int, int]]:
+def split_spans(bounds: Bounds, span_bytes: int, max_gap_bytes: int = MAX_GAP_BYTES) -> Iterator[tuple[int, int]]:
     """Yield [start, end) in bytes of what is to be read, in order, none across a multiple of `span_bytes`.
 
     Args:
         bounds: what is wanted, of whole blocks; small gaps are read along.
     """
-    for start, end in _join_near(bounds).tolist():
+    for start, end in join_near(bounds, max_gap_bytes).tolist():
         position = start
         while position < end:
             stop = min(end, (position // span_bytes + 1) * span_bytes)

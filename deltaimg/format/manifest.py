@@ -37,6 +37,7 @@ SnapshotId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Tags = Annotated[
     tuple[Annotated[str, msgspec.Meta(max_length=MAX_TAG_CHARACTERS)], ...], msgspec.Meta(max_length=MAX_TAGS)
 ]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 Remark = Annotated[str, msgspec.Meta(max_length=MAX_REMARK_CHARACTERS)]
 """A comment, or the reason of a pin."""
 
@@ -67,6 +68,23 @@ class Freezing(msgspec.Struct, frozen=True, kw_only=True):
     """How long its writers were stopped, in seconds; where they were not, how long it took to make the point in time."""
     used_bytes: Size = 0
     """Of an LVM snapshot: how much of its room was taken in the end."""
+
+
+class Tracking(msgspec.Struct, frozen=True, kw_only=True):
+    """What change tracking spared the backup. The names are those of `backup --json`."""
+
+    method: str
+    """`hints`; `scan`: everything was read, for the reason that follows."""
+    reason: str = ""
+    """Why nothing better was used, for people."""
+    last_scan: str | None = None
+    """The `time` of the newest snapshot before this one for which everything was read; None where this one is such."""
+    unchanged_bytes: Size = 0
+    """What was taken from the base without being read."""
+    audited_blocks: Count = 0
+    """Blocks that were read although they were said to be unchanged: a random sample."""
+    refuted_blocks: Count = 0
+    """Those of them, and of what was read beside changes, that had changed; everything was read then."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +118,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What could not be read and is zeros here: [start, end) in bytes, ascending and apart."""
     freeze: Freezing | None = None
     """None where that was not asked for."""
+    tracking: Tracking | None = None
+    """None where none was asked for: everything was read."""
     source: str = ""
     host: str = ""
     software: str = ""
@@ -123,6 +143,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def base_taken_at(self) -> datetime | None:
         """The moment of the base; None without a base."""
         return None if self.base_time is None else parse_time(self.base_time)
+
+    @property
+    def last_scan(self) -> str:
+        """The `time` of the newest snapshot up to this one for which everything was read."""
+        return self.time if self.tracking is None else self.tracking.last_scan or self.time
 
     @property
     def object_name(self) -> str:
@@ -211,6 +236,8 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
         text = getattr(manifest, field)
         if text is not None and not is_time(text):
             raise Malformed(name, HEADER_BYTES, f"its {field} is not a time")
+    if not is_time(manifest.last_scan):
+        raise Malformed(name, HEADER_BYTES, "its last_scan is not a time")
     if manifest.object_name != name:
         raise Malformed(name, HEADER_BYTES, f"it belongs at {manifest.object_name}")
     if len(set(manifest.maps)) != len(manifest.maps):

@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import distinct
 from deltaimg.model import Extent
 
 Bounds = npt.NDArray[np.int64]
@@ -40,6 +41,7 @@ class ExtentStatus(IntEnum):
 
 
 DATA, HOLE, ZERO, FREE, UNCHANGED = ExtentStatus
+NO_BOUNDS: Final = np.empty((0, 2), np.int64)
 EMPTY: Final = (HOLE, ZERO)
 """What reads as zeros without being read."""
 NOT_EMPTY: Final = (DATA, FREE, UNCHANGED)
@@ -111,6 +113,14 @@ class Extents:
         is_beyond = (starts >= base_bytes) & (statuses == UNCHANGED)
         return self._normalise(starts, np.where(is_beyond, np.uint8(DATA), statuses), self.size_bytes)
 
+    def mark_unchanged(self, changed: Bounds) -> Extents:
+        """Return the extents with DATA made UNCHANGED wherever it is not in `changed`."""
+        edges = distinct(self.starts, np.clip(changed.ravel(), 0, self.size_bytes))
+        edges = edges[edges < self.size_bytes]
+        statuses = self.statuses[np.searchsorted(self.starts, edges, side="right") - 1] if len(edges) else self.statuses
+        is_claimed = ~are_inside(edges, changed) & (statuses == DATA)
+        return self._normalise(edges, np.where(is_claimed, np.uint8(UNCHANGED), statuses), self.size_bytes)
+
     def align(self, block_bytes: int) -> Extents:
         """Return extents of whole blocks, but for the image's last block, which may be part filled.
 
@@ -147,3 +157,28 @@ class Extents:
         starts, statuses = starts[is_kept], statuses[is_kept]
         is_first = np.concatenate((np.ones(min(1, len(statuses)), np.bool_), statuses[1:] != statuses[:-1]))
         return cls(starts[is_first], statuses[is_first], size_bytes)
+
+
+def merge_bounds(bounds: npt.NDArray[np.int64]) -> Bounds:
+    """Return what lies in any of some [start, end), which may overlap, be empty, and come in any order."""
+    chosen = bounds[bounds[:, 0] < bounds[:, 1]]
+    if not len(chosen):
+        return NO_BOUNDS
+    chosen = chosen[np.argsort(chosen[:, 0], kind="stable")]
+    ends = np.maximum.accumulate(chosen[:, 1])
+    breaks = np.flatnonzero(chosen[1:, 0] > ends[:-1])
+    firsts = np.concatenate((np.zeros(1, np.int64), breaks + 1))
+    return np.stack((chosen[firsts, 0], ends[np.append(breaks, len(ends) - 1)]), axis=1)
+
+
+def subtract_bounds(bounds: Bounds, removed: Bounds) -> Bounds:
+    """Return what lies in `bounds` and not in `removed`."""
+    edges = distinct(bounds.ravel(), removed.ravel())
+    is_left = are_inside(edges[:-1], bounds) & ~are_inside(edges[:-1], removed)
+    return merge_bounds(np.stack((edges[:-1], edges[1:]), axis=1)[is_left]) if len(edges) else NO_BOUNDS
+
+
+def are_inside(offsets: npt.NDArray[np.int64], bounds: Bounds) -> npt.NDArray[np.bool_]:
+    """Return for each offset whether it lies in `bounds`."""
+    inside: npt.NDArray[np.bool_] = np.searchsorted(bounds.ravel(), offsets, side="right") % 2 == 1
+    return inside

@@ -10,6 +10,7 @@ from deltaimg.errors import UsageError
 from deltaimg.model import GIB, KIB, MAX_BLOCK_BYTES, MAX_DELTA_DEPTH, MIB, MIN_BLOCK_BYTES
 from deltaimg.options.definition import flag, option
 from deltaimg.options.freeze import DEFAULT_HOOK_S, FREEZE_MODES, MAX_HOOK_S, FreezeOptions
+from deltaimg.options.keep import Span, parse_span
 from deltaimg.options.values import SIZE, TEXT, TIME, ValueType, choice, count, ratio
 from deltaimg.threads import count_workers
 
@@ -17,6 +18,10 @@ LEVELS = {"fast": 1, "default": 3, "best": 15}
 MIN_LEVEL, MAX_LEVEL = 1, 19
 DELTA_MODES = ("auto", "none", "zstd", "xdelta", "deltaimg", "best")
 READ_ERROR_MODES = ("fail", "zero")
+DEFAULT_AUDIT_BLOCKS = 459
+"""So many find a claim of which 1 % is wrong with a probability of 99 %: 0.99 to the power of 459 is less than 0.01."""
+MAX_AUDIT_BLOCKS = 1_000_000
+NEVER = Span()
 
 
 def parse_level(text: str | int) -> int:
@@ -53,6 +58,11 @@ def _find_command_problem(command: str) -> str | None:
     return None if command.strip() and "\0" not in command else "it is no command"
 
 
+def _parse_interval(text: str) -> Span:
+    return NEVER if text == "never" else parse_span(text)
+
+
+_INTERVAL = ValueType("SPAN", _parse_interval, lambda span: str(span) or "never")
 _COMMAND = ValueType("COMMAND", str, str, _find_command_problem)
 _LEVEL = ValueType("LEVEL", parse_level, _format_level, _find_level_problem)
 _BLOCK_SIZE = ValueType("SIZE", SIZE.parse, SIZE.format, _find_block_problem)
@@ -117,6 +127,21 @@ class BackupOptions:
         "Room of an LVM snapshot for what is written to the volume meanwhile.",
         "--snapshot-size",
         default_text="by experience",
+    )
+    hints: str | None = option(
+        None,
+        ValueType("FILE", str),
+        "Read only what this file, or '-', says may have changed since the newest snapshot, and a sample of the rest.",
+    )
+    audit_blocks: int = option(
+        DEFAULT_AUDIT_BLOCKS,
+        count(1, MAX_AUDIT_BLOCKS),
+        "Blocks to read at random of what is said to be unchanged. One that did change makes everything be read.",
+    )
+    full_scan_every: Span = option(
+        Span(days=30),
+        _INTERVAL,
+        "Read everything if that was last done so long ago: 30d, 2w, 6m; or never.",
     )
     ignores_holes: bool = flag("Read everything, whatever the file system says about holes.", "--no-holes")
     is_direct: bool = flag("Read past the page cache, with O_DIRECT.", "--direct")

@@ -56,6 +56,7 @@ def _parse_tags(text: str) -> frozenset[str]:
     return tags
 
 
+SPAN = ValueType("SPAN", parse_span)
 _COUNT = ValueType("N", _parse_count)
 _TAGS = ValueType("TAG", _parse_tags, ",".join)
 
@@ -76,7 +77,7 @@ class Policy:
     yearly: int | None = _keep("the newest of each of the last N years", "--keep-yearly")
     within: Span | None = option(
         None,
-        ValueType("SPAN", parse_span),
+        SPAN,
         "Keep all that are at most this much older than the newest: 12h, 30d, 2w, 6m, 1y, 1y6m.",
         "--keep-within",
     )

@@ -31,7 +31,7 @@ from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import HEADER, HEADER_BYTES, VERSION, Kind
 from deltaimg.format.key_slot import KeySlot
 from deltaimg.format.lock import Lock
-from deltaimg.format.manifest import Freezing, Manifest, Statistics
+from deltaimg.format.manifest import Freezing, Manifest, Statistics, Tracking
 from deltaimg.kernels import digest_blocks, digest_buffer
 from deltaimg.model import MAX_IMAGE_BYTES, Extent
 from deltaimg.repo.repository import Keys
@@ -80,6 +80,7 @@ DOCUMENTS = [
     ("Manifest", 0, Manifest),
     ("Manifest", 1, Statistics),
     ("Manifest", 2, Freezing),
+    ("Manifest", 3, Tracking),
     ("Annotation", 0, Annotation),
     ("Key slot", 0, KeySlot),
 ]

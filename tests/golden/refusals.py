@@ -92,7 +92,7 @@ def document_refusals() -> Iterator[Refusal]:
                 "id": "aa", "base": "00000000000000AA", "base_time": 5, "maps": ["ab" * 32 + "\n"], "root_digest": "cd" * 32,
                 "size_bytes": 2**60 + 1, "block_bytes": 4096.5, "statistics": {}, "started": 5, "ended": None, "tags": "weekly",
                 "comment": None, "is_live": "yes", "container": None, "unreadable": [[1, -2]],
-                "freeze": {"method": 1},
+                "freeze": {"method": 1}, "tracking": {"method": "hints", "audited_blocks": -1},
             },
         ),
         ("annotation", {"snapshot": "aa", "number": 0, "time": 5, "pinned": False, "tags": "weekly", "comment": None}),

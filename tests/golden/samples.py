@@ -18,7 +18,7 @@ from deltaimg.format.framing import digest_bytes, name_object
 from deltaimg.format.index import ENTRY, IndexObject, link_sources, no_links
 from deltaimg.format.key_slot import KeySlot
 from deltaimg.format.lock import Lock
-from deltaimg.format.manifest import Freezing, Manifest, Statistics
+from deltaimg.format.manifest import Freezing, Manifest, Statistics, Tracking
 from deltaimg.format.map import MapObject
 from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
 from deltaimg.format.record import WHOLE_LITERAL, CutTable, RecordHeader, RecordTables, build_tables
@@ -120,6 +120,13 @@ INCREMENTAL = msgspec.structs.replace(
     container="qcow2",
     unreadable=(Extent(512, 1024), Extent(8192, 40961)),
     freeze=Freezing(method="lvm", frozen_s=0.25, used_bytes=1 << 20),
+    tracking=Tracking(
+        method="hints",
+        last_scan="20261101T020304.000005Z",
+        unchanged_bytes=1 << 30,
+        audited_blocks=459,
+        refuted_blocks=0,
+    ),
     source="/dev/vg0/vm1",
     host="hyper1",
     software="deltaimg 0.1.0",

@@ -26,7 +26,7 @@ from deltaimg.format.limits import (
     MAX_BLOCKS,
 )
 from deltaimg.format.lock import Lock
-from deltaimg.format.manifest import Manifest, Statistics, find_name_problem, format_time
+from deltaimg.format.manifest import Manifest, Statistics, Tracking, find_name_problem, format_time
 from deltaimg.format.map import MapObject
 from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
 from deltaimg.format.record import RecordHeader
@@ -116,6 +116,16 @@ _FULL_MANIFESTS = st.builds(
         new_bytes=SIZES,
         stored_bytes=SIZES,
         duration_s=st.floats(0, 1e9),
+    ),
+    tracking=st.none()
+    | st.builds(
+        Tracking,
+        method=TEXT,
+        reason=TEXT,
+        last_scan=st.none() | TIMES,
+        unchanged_bytes=SIZES,
+        audited_blocks=st.integers(0, 2**31),
+        refuted_blocks=st.integers(0, 2**31),
     ),
     tags=st.lists(TEXT, max_size=3).map(tuple),
     is_live=st.booleans(),

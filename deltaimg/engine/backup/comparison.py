@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from deltaimg.engine.backup.change_tracking import count_refuted, refute_claim
 from deltaimg.engine.backup.context import BackupContext
 from deltaimg.engine.backup.source_checks import check_length_so_far, count_total_bytes
 from deltaimg.engine.progress import stage
 from deltaimg.engine.scan import ScannedSpan, Scanner
+from deltaimg.image.extents import UNCHANGED, Bounds
 
 
 def compare_with_base(context: BackupContext, task: str, take: Callable[[ScannedSpan, memoryview], None]) -> None:
@@ -20,7 +22,7 @@ def compare_with_base(context: BackupContext, task: str, take: Callable[[Scanned
     Raises:
         ImageError: the source cannot be read. SizeMismatch: a stream is longer than expected.
     """
-    source, progress = context.source, context.progress
+    source = context.source
     scanner = Scanner(
         source,
         block_key=context.repository.keys.block,
@@ -29,13 +31,37 @@ def compare_with_base(context: BackupContext, task: str, take: Callable[[Scanned
         base_digests=context.base.table.digests,
         workers=context.options.workers,
     )
-    done_bytes = 0
-    with stage(progress, task, count_total_bytes(source, context.to_read, context.options)):
-        for span in scanner.scan(context.to_read):
+    work = _Work(context, scanner, take)
+    total = count_total_bytes(source, context.to_read, context.options, context.max_gap_bytes)
+    with stage(context.progress, task, total):
+        refuted = work.scan(context.to_read, context.max_gap_bytes)
+    if context.tracking is not None and refuted:
+        unread = refute_claim(context.request, context.tracking, refuted)
+        with stage(context.progress, f"{task} the rest", count_total_bytes(source, unread, context.options, 0)):
+            work.scan(unread, 0)
+
+
+class _Work:
+    """Scans parts of an image, one after another."""
+
+    def __init__(
+        self, context: BackupContext, scanner: Scanner, take: Callable[[ScannedSpan, memoryview], None]
+    ) -> None:
+        self._context, self._scanner, self._take = context, scanner, take
+        self._done_bytes = 0
+        self._unchanged = context.extents.find(UNCHANGED)
+
+    def scan(self, bounds: Bounds, max_gap_bytes: int) -> int:
+        """Read and compare `bounds`; return how many blocks differ from the base that tracking calls unchanged."""
+        context, refuted = self._context, 0
+        for span in self._scanner.scan(bounds, max_gap_bytes):
             context.new_map.note_span(span)
+            if context.is_tracked:
+                refuted += count_refuted(span, self._unchanged, context.base, context.block_bytes)
             if span.content is not None:
-                take(span, span.content)
-                scanner.release(span)
-            progress.advance(span.read_bytes)
-            done_bytes += span.read_bytes
-            check_length_so_far(source, done_bytes, context.options)
+                self._take(span, span.content)
+                self._scanner.release(span)
+            context.progress.advance(span.read_bytes)
+            self._done_bytes += span.read_bytes
+            check_length_so_far(context.source, self._done_bytes, context.options)
+        return refuted

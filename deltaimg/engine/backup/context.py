@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from deltaimg.engine.backup.base import Base, choose_block_bytes
+from deltaimg.engine.backup.change_tracking import TRACKED_GAP_BYTES, ChangeTracking, track_changes
 from deltaimg.engine.backup.new_map import NewMap
 from deltaimg.engine.progress import Progress
+from deltaimg.engine.scan import MAX_GAP_BYTES
 from deltaimg.freeze.freeze import PointInTime
-from deltaimg.image.extents import DATA, Bounds
+from deltaimg.image.extents import DATA, UNCHANGED, Bounds, Extents
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.repository import Repository
+from deltaimg.tracking.interface import Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class BackupRequest:
     clock: Callable[[], datetime]
     point_in_time: PointInTime | None = None
     """Of what the source is read; None where it was not to be frozen."""
+    tracker: Tracker | None = None
+    """What claims to know what changed; None where everything is to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,31 @@ class BackupContext:
     request: BackupRequest
     base: Base
     block_bytes: int
-    to_read: Bounds
-    """What the image source reports as data, in whole blocks; of a stream everything."""
+    extents: Extents
+    """What the image source reports and a tracker claims, in whole blocks."""
     new_map: NewMap
+    tracking: ChangeTracking | None
+    """None where it was not asked for."""
+
+    @property
+    def to_read(self) -> Bounds:
+        """What is to be read, in whole blocks; of a stream everything."""
+        return self.extents.find(DATA)
+
+    @property
+    def content(self) -> Bounds:
+        """What the image holds, read or not."""
+        return self.extents.find(DATA, UNCHANGED)
+
+    @property
+    def max_gap_bytes(self) -> int:
+        """The largest gap in what is to be read that is read with what is beside it."""
+        return TRACKED_GAP_BYTES if self.is_tracked else MAX_GAP_BYTES
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether some of the image is not read because a tracker claims it to be unchanged."""
+        return self.tracking is not None and self.tracking.is_claimed
 
     @property
     def repository(self) -> Repository:
@@ -64,7 +91,7 @@ class BackupContext:
 
 
 def make_context(request: BackupRequest, base: Base) -> BackupContext:
-    """Ask the image source what there is to read, and start the new map."""
+    """Ask the image source and the tracker what there is to read, and start the new map."""
     block_bytes = choose_block_bytes(base.newest, request.image, request.options.block_bytes)
-    extents = request.source.extents().without_base(base.manifest.size_bytes if base.manifest else 0).align(block_bytes)
-    return BackupContext(request, base, block_bytes, extents.find(DATA), NewMap(extents, block_bytes))
+    extents, tracking = track_changes(request, base, block_bytes)
+    return BackupContext(request, base, block_bytes, extents, NewMap(extents, block_bytes), tracking)

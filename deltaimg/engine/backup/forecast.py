@@ -25,13 +25,14 @@ from deltaimg.engine.backup.source_checks import (
 )
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.scan import ScannedSpan
-from deltaimg.format.manifest import Manifest, Statistics
+from deltaimg.format.manifest import Manifest, Statistics, Tracking
 from deltaimg.image.source import ImageSource
 from deltaimg.model import Extent
 from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name
+from deltaimg.tracking.interface import Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class BackupForecast:
     """All but what would be stored, which is 0 here."""
     unreadable: tuple[Extent, ...]
     """What could not be read, ascending and apart."""
+    tracking: Tracking | None
+    """What was not read, where change tracking was asked for."""
 
 
 def forecast_backup(
@@ -54,11 +57,12 @@ def forecast_backup(
     *,
     progress: Progress | None = None,
     is_stopped: bool = False,
+    tracker: Tracker | None = None,
 ) -> BackupForecast:
     """Compare `source` with the newest snapshot of `image`, and with all that is stored; raises as `back_up`.
 
     Args:
-        is_stopped: what writes to it was stopped by the pre-freeze command.
+        is_stopped: what writes to it was stopped by the pre-freeze command. tracker: claims to know what changed.
     """
     options, progress = options or BackupOptions(), progress or NoProgress()
     check_image_name(image)
@@ -72,7 +76,7 @@ def forecast_backup(
         check_use(source, options, is_stopped=is_stopped)
         check_size(source, base.newest, options, progress)
         check_container(source, base.newest, options)
-        request = BackupRequest(repository, source, image, options, progress, lambda: now)
+        request = BackupRequest(repository, source, image, options, progress, lambda: now, tracker=tracker)
         context = make_context(request, base)
         _match_changes(context)
         check_size(source, base.newest, options, progress)
@@ -80,7 +84,8 @@ def forecast_backup(
         size_bytes = source.size_bytes or 0
         runs = context.new_map.overlay(base.runs, size_bytes)
         statistics = context.new_map.summarise(runs, base.runs, size_bytes, time.monotonic() - started_s)
-        return BackupForecast(base.manifest, statistics, source.unreadable)
+        tracking = context.tracking.describe() if context.tracking else None
+        return BackupForecast(base.manifest, statistics, source.unreadable, tracking)
 
 
 def _match_changes(context: BackupContext) -> None:

@@ -72,8 +72,7 @@ class NewMap:
     @property
     def changed_runs(self) -> Runs:
         """Where the changed blocks so far are stored."""
-        runs = join_runs(self._changed_runs)
-        return runs[np.argsort(runs["first_block"], kind="stable")]
+        return _sort_runs(join_runs(self._changed_runs))
 
     def stored_runs(self, base_runs: Runs, first_new_slot: int) -> Runs:
         """Return the runs of the map so far that refer to what was stored before this backup."""
@@ -85,7 +84,7 @@ class NewMap:
         block_count = count_blocks(size_bytes, self._block_bytes)
         runs = clip_runs(base_runs, 0, block_count)
         for layer in (
-            join_runs(self._zero_runs),
+            _sort_runs(join_runs(self._zero_runs)),
             self._unread_runs(size_bytes),
             self.changed_runs,
             self._rewritten_runs,
@@ -117,8 +116,13 @@ class NewMap:
         extents = self._extents.clip(size_bytes)
         holes = extents.find(ExtentStatus.HOLE, ExtentStatus.FREE)
         zeros = extents.find(ExtentStatus.ZERO)
-        runs = join_runs([_uniform_runs(holes, HOLE, self._block_bytes), _uniform_runs(zeros, ZERO, self._block_bytes)])
-        return runs[np.argsort(runs["first_block"], kind="stable")]
+        return _sort_runs(
+            join_runs([_uniform_runs(holes, HOLE, self._block_bytes), _uniform_runs(zeros, ZERO, self._block_bytes)])
+        )
+
+
+def _sort_runs(runs: Runs) -> Runs:
+    return runs[np.argsort(runs["first_block"], kind="stable")]
 
 
 def _uniform_runs(bounds: Bounds, slot: int, block_bytes: int) -> Runs:

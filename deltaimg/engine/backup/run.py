@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 
 from deltaimg.arrays import Runs
 from deltaimg.engine.backup.base import Base, open_base
+from deltaimg.engine.backup.block_check import BlockCheck
 from deltaimg.engine.backup.changes import Changes
 from deltaimg.engine.backup.comparison import compare_with_base
 from deltaimg.engine.backup.context import BackupContext, BackupRequest, make_context
@@ -47,6 +48,7 @@ from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import check_image_name
+from deltaimg.tracking.interface import Tracker
 
 
 def back_up(
@@ -58,11 +60,12 @@ def back_up(
     progress: Progress | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     point_in_time: PointInTime | None = None,
+    tracker: Tracker | None = None,
 ) -> Manifest:
     """Store `source` as the newest snapshot of `image` and return its manifest.
 
     Args:
-        point_in_time: of what the source is read, where the image was frozen.
+        point_in_time: of what the source is read, where the image was frozen. tracker: claims to know what changed.
 
     Raises:
         UsageError: a name, a tag or a block size that is not valid. ImageError: the source cannot be read.
@@ -80,7 +83,9 @@ def back_up(
         # A name that the store cannot keep is refused now, not at the end.
         repository.objects.make_folder(SNAPSHOTS + image)
         remove_leftovers(repository)
-        request = BackupRequest(repository, source, image, options, progress or NoProgress(), clock, point_in_time)
+        request = BackupRequest(
+            repository, source, image, options, progress or NoProgress(), clock, point_in_time, tracker
+        )
         return _run(request, lock, start)
 
 
@@ -123,12 +128,7 @@ def _reread_sample(context: BackupContext, runs: Runs) -> int | None:
     """Return where the source now reads otherwise than it did, if a sample of it does."""
     if context.source.is_sequential:
         return None
-    return find_changed_piece(
-        context.source,
-        context.to_read,
-        runs,
-        context.base.table.digests,
-        block_key=context.repository.keys.block,
-        block_bytes=context.block_bytes,
-        chance=random.Random(),
+    check = BlockCheck(
+        context.source, runs, context.base.table.digests, context.repository.keys.block, context.block_bytes
     )
+    return find_changed_piece(check, context.to_read, random.Random())

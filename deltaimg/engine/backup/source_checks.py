@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from deltaimg.engine.progress import Progress
-from deltaimg.engine.scan import count_span_bytes
+from deltaimg.engine.scan import MAX_GAP_BYTES, count_span_bytes
 from deltaimg.errors import ImageInUse, SizeMismatch, SourceChanged, SourceShrank, UnsupportedImage, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.containers import find_container
@@ -96,9 +96,11 @@ def check_length_so_far(source: ImageSource, read_bytes: int, options: BackupOpt
         raise SizeMismatch(source.path, f"has more than {expected} bytes; no snapshot was made", hint=_SIZE_HINT)
 
 
-def count_total_bytes(source: ImageSource, to_read: Bounds, options: BackupOptions) -> int | None:
+def count_total_bytes(
+    source: ImageSource, to_read: Bounds, options: BackupOptions, max_gap_bytes: int = MAX_GAP_BYTES
+) -> int | None:
     """Return how much there is to read; None where that is not known."""
-    return options.expected_bytes if source.is_sequential else count_span_bytes(to_read)
+    return options.expected_bytes if source.is_sequential else count_span_bytes(to_read, max_gap_bytes)
 
 
 def check_time(newest: Manifest | None, options: BackupOptions, now: datetime) -> None:

@@ -9,7 +9,20 @@ import random
 import numpy as np
 import pytest
 
-from deltaimg.image.extents import DATA, EMPTY, FREE, HOLE, NOT_EMPTY, UNCHANGED, ZERO, Extents, ExtentStatus
+from deltaimg.image.extents import (
+    DATA,
+    EMPTY,
+    FREE,
+    HOLE,
+    NOT_EMPTY,
+    UNCHANGED,
+    ZERO,
+    Extents,
+    ExtentStatus,
+    are_inside,
+    merge_bounds,
+    subtract_bounds,
+)
 
 Listed = list[tuple[int, int, ExtentStatus]]
 
@@ -122,3 +135,41 @@ def test_extents_of_nothing_stay_so() -> None:
     assert nothing.find(DATA).shape == (0, 2)
     assert nothing.count_bytes(DATA) == 0
     assert listed(nothing.without_base()) == []
+
+
+def test_bounds_are_merged_and_subtracted_as_sets_of_bytes(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(300):
+        first, second = (
+            np.array([sorted(chance.choices(range(40), k=2)) for _ in range(chance.randrange(6))], np.int64).reshape(
+                -1, 2
+            )
+            for _ in range(2)
+        )
+        sets = [{byte for start, end in each.tolist() for byte in range(start, end)} for each in (first, second)]
+        merged, removed = merge_bounds(first), merge_bounds(second)
+        for found, expected in ((merged, sets[0]), (subtract_bounds(merged, removed), sets[0] - sets[1])):
+            edges = found.ravel().tolist()
+            assert edges == sorted(set(edges))
+            assert {byte for start, end in found.tolist() for byte in range(start, end)} == expected
+        assert are_inside(np.arange(40), merged).tolist() == [byte in sets[0] for byte in range(40)]
+
+
+def test_what_is_not_listed_becomes_unchanged_where_it_is_data(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(300):
+        size = chance.randrange(1, 40)
+        starts = sorted({0, *chance.choices(range(size), k=4)})
+        statuses = [chance.choice([DATA, HOLE, ZERO, FREE]) for _ in starts]
+        extents = Extents(np.array(starts, np.int64), np.array(statuses, np.uint8), size)
+        changed = merge_bounds(
+            np.array([sorted(chance.choices(range(60), k=2)) for _ in range(chance.randrange(4))], np.int64).reshape(
+                -1, 2
+            )
+        )
+        inside = are_inside(np.arange(size), changed)
+        expected = [
+            UNCHANGED if status == DATA and not is_inside else status
+            for status, is_inside in zip(bytes_of(extents), inside, strict=True)
+        ]
+        assert bytes_of(extents.mark_unchanged(changed)) == expected

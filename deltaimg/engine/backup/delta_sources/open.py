@@ -101,12 +101,14 @@ def load_anchors(context: BackupContext) -> AnchorCache:
         None if cache is None else cache.anchors_path,
         context.repository.config.repository_id,
         block_bytes=context.block_bytes,
-        content_bytes=stored_bytes if source.is_sequential else count_span_bytes(context.to_read),
+        content_bytes=stored_bytes if source.is_sequential else count_span_bytes(context.content),
         budget_bytes=context.options.delta_budget_bytes,
     )
     base_records = table.used_records(base_runs)
     is_up_to_date = not is_new and anchors.has_most_of(table.record_ids[base_records])
-    if len(base_records) and not is_up_to_date and not source.is_sequential:
+    # With tracking the image would have to be read as a whole: that waits for the next full scan.
+    can_learn = not source.is_sequential and not context.is_tracked
+    if len(base_records) and not is_up_to_date and can_learn:
         anchors.learn_image(source, context.to_read, base_runs, table, progress=context.progress)
     anchors.add_records(table)
     return anchors

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every kind of change tracking promises.
+
+A tracker claims which extents may have changed since a snapshot. All else is taken from the base's map without being read, so a
+claim that omits a change would store old content. The engine therefore audits every claim, and never needs one: without a claim
+it reads everything, and the snapshot is still an incremental one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from deltaimg.format.manifest import Manifest
+from deltaimg.image.extents import Bounds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChangeClaim:
+    """What may have changed since a snapshot."""
+
+    changed: Bounds | None
+    """What may have changed; it may reach past the image's end. None: nothing is known."""
+    reason: str = ""
+    """Why nothing is known, for people."""
+    is_surprising: bool = False
+    """Whether something is wrong where nothing is known, so that a warning is due."""
+
+
+class Tracker(Protocol):
+    """One kind of change tracking, for one image."""
+
+    @property
+    def method(self) -> str:
+        """Its name in results and manifests."""
+        ...
+
+    def find_changes(self, base: Manifest) -> ChangeClaim:
+        """Return what may have changed between the point in time of `base` and the one that is read; may raise ImageError."""
+        ...
