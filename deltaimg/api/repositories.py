@@ -30,6 +30,7 @@ from deltaimg.repo.lock_watch import remove_stale_locks
 from deltaimg.repo.objects import Objects
 from deltaimg.repo.repository import Repository, SnapshotRef, list_refs
 from deltaimg.repo.reserve import make_reserve
+from deltaimg.repo.rosters import accept_exchange, forget_place
 from deltaimg.repo.selector import check_image_name, select_snapshot
 from deltaimg.repo.snapshots import DamagedSnapshot as DamagedSnapshot
 from deltaimg.repo.snapshots import Snapshot, load_snapshot, load_snapshots
@@ -76,8 +77,10 @@ def create_repository(
     make_reserve(repository)
     if key is None:
         host_memory.forget_encrypted(location)
+        forget_place(repository)
     else:
         host_memory.note_encrypted(location)
+        accept_exchange(repository, datetime.now(UTC))
     return repository
 
 

@@ -11,6 +11,7 @@ from deltaimg.format.map import MAPS
 from deltaimg.format.pack import PACKS
 from deltaimg.repo import host_memory
 from deltaimg.repo.repository import Repository
+from deltaimg.repo.rosters import is_forgotten
 
 
 def list_images(repository: Repository) -> set[str]:
@@ -37,15 +38,16 @@ def forget_images(repository: Repository, images: Collection[str]) -> None:
 
 def find_vanished(repository: Repository) -> dict[str, datetime]:
     """Return the images all of whose snapshots have vanished, and when this host last saw one of each."""
-    return host_memory.find_vanished(repository.config.repository_id, list_images(repository))
+    found = host_memory.find_vanished(repository.config.repository_id, list_images(repository))
+    return {image: seen for image, seen in found.items() if not is_forgotten(repository, image)}
 
 
 def refuse_vanished(repository: Repository, images: Collection[str]) -> None:
     """Raise SnapshotsVanished if images other than `images` had snapshots, or if there is content and no snapshot at all."""
     location = repository.objects.location
-    vanished = host_memory.find_vanished(
-        repository.config.repository_id, {*images, *(ref.image for ref in repository.list_quarantined())}
-    )
+    there = {*images, *(ref.image for ref in repository.list_quarantined())}
+    found = host_memory.find_vanished(repository.config.repository_id, there)
+    vanished = {image: seen for image, seen in found.items() if not is_forgotten(repository, image)}
     if vanished:
         image, seen = next(iter(vanished.items()))
         more = f" (and {len(vanished) - 1} more images)" if len(vanished) > 1 else ""

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from datetime import UTC, datetime
 
 from deltaimg.api.clusters import wrap_executor
 from deltaimg.api.vanished import find_vanished, remember_snapshots
+from deltaimg.engine.check.findings import FindingKind as FindingKind
 from deltaimg.engine.check.findings import Severity as Severity
+from deltaimg.engine.check.rosters import accept_state as accept_state_of
 from deltaimg.engine.check.run import CheckReport
 from deltaimg.engine.check.run import check as check_repository
 from deltaimg.engine.cluster import Cluster
@@ -75,3 +78,12 @@ def check(
     )
     remember_snapshots(repository)
     return report
+
+
+def accept_state(repository: Repository) -> list[str]:
+    """Accept the snapshots that an encrypted repository has now, though others were recorded or seen by this host.
+
+    For what is right nevertheless: the repository was restored from a copy, say. Returns what `check` would have found
+    until then; nothing if all agrees.
+    """
+    return accept_state_of(repository, datetime.now(UTC))

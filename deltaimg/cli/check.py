@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from deltaimg.api.results import CheckReport, Finding
 
 _SHOWN_NOTES = 10
+_REPAIR = "'deltaimg repair --dry-run' lists what can be repaired"
+_ACCEPT = "ask whoever operates the store; if it is right, 'deltaimg check --accept-state' accepts it"
 
 
 @takes_options
@@ -27,6 +29,13 @@ def check(
     read_packs: Annotated[
         bool,
         typer.Option("--read-packs", help="Read packs whole, and compare their bytes with their names."),
+    ] = False,
+    accept_state: Annotated[
+        bool,
+        typer.Option(
+            "--accept-state",
+            help="Accept the snapshots that there are, though others were recorded, or seen by this host.",
+        ),
     ] = False,
     store: StoreOptions = StoreOptions(),
     repo: Repo = None,
@@ -42,37 +51,47 @@ def check(
     Only metadata is read, unless --read-packs is given, which also finds changed bytes in packs. Decoding the content is
     'verify'. Parity is checked by 'parity show --check'.
 
+    In an encrypted repository, snapshots that the store withholds or has put back are found by what was recorded of each image,
+    and an older state of the repository by what this host has seen. Where that is right, as when the repository was restored
+    from a copy, --accept-state says so.
+
     Examples:
 
         deltaimg check
         deltaimg check --read-packs --json
     """
     from deltaimg.api.clusters import open_cluster
-    from deltaimg.api.verification import Severity
+    from deltaimg.api.verification import FindingKind, Severity
+    from deltaimg.api.verification import accept_state as accept
     from deltaimg.api.verification import check as run_check
     from deltaimg.errors import RepositoryDamaged
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repo(repo, store, terminal, uses_cache=False)
+        accepted = accept(repository) if accept_state else None
         with open_cluster(where.executor) as cluster:
             report = run_check(repository, read_packs=read_packs, executor=cluster, progress=terminal)
         errors = report.of(Severity.ERROR)
-        _print_report(terminal, report)
+        _print_report(terminal, report, accepted)
         if errors:
             raise RepositoryDamaged(
                 repository.objects.location,
                 f"{format_count(len(errors), 'error')}; the first: {errors[0].object_name} {errors[0].problem}",
-                hint="'deltaimg repair --dry-run' lists what can be repaired",
+                hint=_ACCEPT if all(each.kind is FindingKind.WITHHELD for each in errors) else _REPAIR,
             )
 
 
-def _print_report(terminal: Terminal, report: CheckReport) -> None:
+def _print_report(terminal: Terminal, report: CheckReport, accepted: list[str] | None) -> None:
     from deltaimg.api.verification import Severity
 
     by_severity = report.by_severity()
     if terminal.as_json:
-        terminal.print_json(describe_check(report))
+        terminal.print_json(describe_check(report, accepted))
         return
+    for text in accepted or ():
+        terminal.print(f"accepted: {text}")
+    if accepted == []:
+        terminal.remark("nothing had to be accepted")
     for severity in (Severity.ERROR, Severity.WARNING):
         for each in by_severity[severity]:
             terminal.print(_tell(each))

@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from deltaimg.engine.check.run import CheckReport
 
 
-def describe_check(report: CheckReport) -> dict[str, object]:
-    """Return a report: what was checked, and the findings by severity."""
+def describe_check(report: CheckReport, accepted: list[str] | None = None) -> dict[str, object]:
+    """Return a report: what was checked, and the findings by severity.
+
+    Args:
+        accepted: what was found, and accepted, before; None where that was not asked for.
+    """
     findings: dict[str, object] = {
         f"{severity.value}s": [_describe_finding(each) for each in found]
         for severity, found in report.by_severity().items()
@@ -22,6 +26,7 @@ def describe_check(report: CheckReport) -> dict[str, object]:
         "records": report.records,
         "unused_records": report.unused_records,
         "read_packs": report.read_packs,
+        **({} if accepted is None else {"accepted": accepted}),
         **findings,
         "duration_s": report.duration_s,
     }

@@ -44,6 +44,7 @@ class Kind(Enum):
     PARITY = b"\x8bDIMGPAR"
     VERIFIED = b"\x8bDIMGVFD"
     KEY_SLOT = b"\x8bDIMGKEY"
+    ROSTER = b"\x8bDIMGROS"
     SUMS = b"\x8bDIMGSUM"
     DELTA = b"\x8bDIMGDLT"
 

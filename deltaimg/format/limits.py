@@ -55,6 +55,9 @@ MAX_SOURCE_BYTES: Final = 16 << 20
 MAX_LAYERS: Final = 64
 """Maps that a manifest lists: a full one, and those that lie over it."""
 
+MAX_ROSTER_TRAIL: Final = 64
+"""Rosters before it that a roster names."""
+
 MAX_UNREADABLE_EXTENTS: Final = 4096
 """Places of an image that a backup could not read, in its manifest."""
 

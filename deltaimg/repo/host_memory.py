@@ -12,12 +12,10 @@ It is best effort: without a home, or where a parent folder does not belong to t
 
 from __future__ import annotations
 
-import fcntl
 import os
-import secrets
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import msgspec
@@ -25,6 +23,7 @@ from msgspec.structs import replace
 
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.manifest import format_time, is_time, parse_time
+from deltaimg.repo.host_files import find_folder, lock_folder, open_folder, read_file, write_file
 from deltaimg.repo.repository import SnapshotRef
 
 _MAX_BYTES = 1 << 20
@@ -35,7 +34,6 @@ _TRIAL_LASTS = timedelta(days=30)
 """A server is replaced by another, or by a newer version."""
 _REFRESH = timedelta(days=1)
 """What is no older than this is not written again."""
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class KnownImage(msgspec.Struct, frozen=True):
@@ -69,7 +67,7 @@ def find_vanished(repository_id: str, images: Collection[str]) -> dict[str, date
     Args:
         images: those that have snapshots.
     """
-    with suppress(OSError), _open_folder(makes=False) as folder:
+    with suppress(OSError), open_folder(makes=False) as folder:
         known = _read(folder, _file_name(repository_id)).images
         return {
             image: parse_time(each.seen) for image, each in sorted(known.items()) if each.is_lost or image not in images
@@ -120,7 +118,7 @@ def forget(repository_id: str, images: Iterable[str]) -> None:
 
 def recall_trial(repository_id: str, location: str, now: datetime) -> bool | None:
     """Return whether the store at a location creates exclusively, None if that was not tried lately."""
-    with suppress(OSError), _open_folder(makes=False) as folder:
+    with suppress(OSError), open_folder(makes=False) as folder:
         known = _read(folder, _file_name(repository_id)).stores.get(location)
         if known is not None and abs(now - parse_time(known.tried)) <= _TRIAL_LASTS:
             return known.creates_exclusively
@@ -138,8 +136,8 @@ def note_trial(repository_id: str, location: str, creates_exclusively: bool, now
 
 def _change(repository_id: str, change: Callable[[_Document], None]) -> None:
     """Change what is remembered of a repository, if anything can be remembered here."""
-    with suppress(OSError), _open_folder(makes=True) as folder:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with suppress(OSError), open_folder(makes=True) as folder:
+        lock_folder(folder)
         name = _file_name(repository_id)
         known = _read(folder, name)
         before = _Document(dict(known.images), dict(known.stores))
@@ -148,62 +146,19 @@ def _change(repository_id: str, change: Callable[[_Document], None]) -> None:
             _write(folder, name, known)
 
 
-@contextmanager
-def _open_folder(*, makes: bool) -> Iterator[int]:
-    """Open the folder of these files; raises OSError where there is none that only this user writes to."""
-    path = _find_folder()
-    if not os.path.isabs(path):
-        raise FileNotFoundError(path)
-    if makes:
-        _make_folders(path)
-    descriptor = os.open(path, _FOLDER_FLAGS)
-    try:
-        _check_owner(os.fstat(descriptor))
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _find_folder() -> str:
-    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "deltaimg")
-
-
-def _make_folders(path: str) -> None:
-    """Make a folder and those that it is in, below one that is this user's own: root makes none in the home of another."""
-    missing = []
-    while not os.path.lexists(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    _check_owner(os.stat(path))
-    for each in reversed(missing):
-        os.mkdir(each, 0o700)
-
-
-def _check_owner(status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError("not this user's own")
-
-
 def _file_name(repository_id: str) -> str:
     return f"{repository_id}.json"
 
 
 def _read(folder: int, name: str) -> _Document:
     """Return what the file has; nothing where it is missing, damaged, too large, or none of ours."""
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except OSError:
-        return _Document()
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_size > _MAX_BYTES:
-            return _Document()
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            found = msgspec.json.decode(file.read(_MAX_BYTES), type=_Document)
-            return _Document(
-                {image: each for image, each in found.images.items() if is_time(each.seen)},
-                {location: each for location, each in found.stores.items() if is_time(each.tried)},
-            )
+    data = read_file(folder, name, _MAX_BYTES)
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        found = msgspec.json.decode(data or b"{}", type=_Document)
+        return _Document(
+            {image: each for image, each in found.images.items() if is_time(each.seen)},
+            {location: each for location, each in found.stores.items() if is_time(each.tried)},
+        )
     return _Document()
 
 
@@ -211,42 +166,30 @@ def _write(folder: int, name: str, known: _Document) -> None:
     """Replace the file of this name atomically."""
     images = sorted(known.images.items(), key=lambda each: each[1].seen)[-_MAX_IMAGES:]
     stores = sorted(known.stores.items(), key=lambda each: each[1].tried)[-_MAX_STORES:]
-    temporary = f".{name}.{secrets.token_hex(4)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600, dir_fd=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(_Document(dict(images), dict(stores))))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
+    write_file(folder, name, msgspec.json.encode(_Document(dict(images), dict(stores))))
 
 
 def note_encrypted(location: str) -> None:
     """Note that the repository at a location is encrypted, so that one without encryption in its place is noticed."""
-    with suppress(OSError), _open_folder(makes=True) as folder:
+    with suppress(OSError), open_folder(makes=True) as folder:
         os.close(os.open(_encrypted_name(location), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder))
 
 
 def was_encrypted(location: str) -> bool:
     """Return whether this host has seen an encrypted repository at a location."""
-    with suppress(OSError), _open_folder(makes=False) as folder:
+    with suppress(OSError), open_folder(makes=False) as folder:
         return stat.S_ISREG(os.stat(_encrypted_name(location), dir_fd=folder, follow_symlinks=False).st_mode)
     return False
 
 
 def name_encrypted(location: str) -> str:
     """Return the path of the file by which this host remembers that the repository at a location is encrypted."""
-    return os.path.join(_find_folder(), _encrypted_name(location))
+    return os.path.join(find_folder(), _encrypted_name(location))
 
 
 def forget_encrypted(location: str) -> None:
     """Note that a repository without encryption is made at a location."""
-    with suppress(OSError), _open_folder(makes=False) as folder:
+    with suppress(OSError), open_folder(makes=False) as folder:
         os.unlink(_encrypted_name(location), dir_fd=folder)
 
 

@@ -16,6 +16,7 @@ from deltaimg.format.deletion import LOCKS_SUFFIX
 from deltaimg.format.framing import name_object
 from deltaimg.format.lock import MAINTENANCE_SCOPE, split_claim_name
 from deltaimg.format.manifest import find_name_problem, split_object_name
+from deltaimg.format.roster import split_roster_name
 from deltaimg.repo.object_kinds import (
     ANNOTATION,
     BENCHMARK,
@@ -31,6 +32,7 @@ from deltaimg.repo.object_kinds import (
     PARITY,
     PROBE,
     RESERVE,
+    ROSTER,
     SIGNATURE,
     VERIFIED,
     ObjectKind,
@@ -45,7 +47,21 @@ _REPEATED = re.compile(r"\.[0-9]{1,3}")
 _LONE = {kind.folder: kind for kind in (CONFIG, VERIFIED, RESERVE)}
 _FOLDERS: dict[str, ObjectKind[Any]] = {
     kind.folder: kind
-    for kind in (PACK, INDEX, SIGNATURE, MAP, PARITY, MANIFEST, ANNOTATION, LOCK, BENCHMARK, PROBE, DELETION, KEY_SLOT)
+    for kind in (
+        PACK,
+        INDEX,
+        SIGNATURE,
+        MAP,
+        PARITY,
+        MANIFEST,
+        ANNOTATION,
+        LOCK,
+        BENCHMARK,
+        PROBE,
+        DELETION,
+        KEY_SLOT,
+        ROSTER,
+    )
 }
 
 
@@ -63,7 +79,7 @@ def find_kind(name: str) -> ObjectKind[Any] | None:
         return kind if kind.names.fullmatch(rest) else None
     if kind is LOCK:
         return kind if _OWN_LOCK.fullmatch(rest) or _is_claim(name) else None
-    parts = split_object_name(name) or split_annotation_name(name)
+    parts = split_object_name(name) or split_annotation_name(name) or split_roster_name(name)
     return kind if parts is not None and find_name_problem(parts[0]) is None else None
 
 
@@ -104,7 +120,7 @@ def has_folder(name: str) -> bool:
         return not rest or _PACK_FOLDER.fullmatch(rest) is not None
     if kind is LOCK:
         return not rest or ("/" not in rest and _is_scope(rest))
-    if kind in (MANIFEST, ANNOTATION):
+    if kind in (MANIFEST, ANNOTATION, ROSTER):
         return not rest or ("/" not in rest and find_name_problem(rest) is None)
     return not rest
 

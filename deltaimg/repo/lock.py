@@ -279,6 +279,7 @@ class ImageLock(ExclusiveLock):
         self, repository: Repository, image: str, purpose: str, now: datetime, *, lists_all: bool = False
     ) -> None:
         super().__init__(repository, image, f"image '{image}'", purpose, now, lists_all=lists_all)
+        self.image = image
 
 
 class MaintenanceLock(ExclusiveLock):

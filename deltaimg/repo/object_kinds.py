@@ -33,6 +33,7 @@ from deltaimg.format.manifest import SNAPSHOTS, build_manifest, parse_manifest
 from deltaimg.format.map import MAPS, build_map, parse_map
 from deltaimg.format.pack import PACKS
 from deltaimg.format.parity import PARITY as PARITY_FOLDER
+from deltaimg.format.roster import ROSTERS, build_roster, parse_roster
 from deltaimg.format.signature import SIGNATURES, build_signature, parse_signature
 from deltaimg.format.verified import VERIFIED as VERIFIED_OBJECT
 from deltaimg.format.verified import build_verified, parse_verified
@@ -133,6 +134,9 @@ PARITY: Final = ObjectKind(
 MANIFEST: Final = ObjectKind(SNAPSHOTS, Kind.MANIFEST, _DOCUMENT_BYTES, parse_manifest, build_manifest, is_sealed=True)
 ANNOTATION: Final = ObjectKind(
     ANNOTATIONS, Kind.ANNOTATION, _DOCUMENT_BYTES, parse_annotation, build_annotation, is_sealed=True
+)
+ROSTER: Final = ObjectKind(
+    ROSTERS, Kind.ROSTER, HEADER_BYTES + MAX_LIST_BYTES, parse_roster, build_roster, is_sealed=True
 )
 KEY_SLOT: Final = ObjectKind(KEYS, Kind.KEY_SLOT, _DOCUMENT_BYTES, parse_key_slot, build_key_slot, _TOKEN)
 LOCK: Final = ObjectKind(LOCKS, Kind.LOCK, HEADER_BYTES + MAX_LOCK_BYTES, parse_lock, build_lock)

@@ -129,11 +129,15 @@ class Objects:
 
     def put(self, kind: ObjectKind[Content], name: str, content: Content, confirm: Confirm = always) -> int:
         """Store an object of a name of its own, durably, and return its size; raises as `Store.put`."""
-        return self.put_bytes(name, [self._seal(kind, _build(kind, content, name))], confirm)
+        return self.put_bytes(name, [self.build_stored(kind, name, content)], confirm)
+
+    def build_stored(self, kind: ObjectKind[Content], name: str, content: Content) -> bytes:
+        """Return the bytes as which an object of a name of its own is stored; sealed again, it has others."""
+        return self._seal(kind, _build(kind, content, name))
 
     def replace(self, kind: ObjectKind[Content], name: str, content: Content, confirm: Confirm = always) -> int:
         """As `put`, replacing what has the name, if anything does."""
-        return self.replace_bytes(name, [self._seal(kind, _build(kind, content, name))], confirm)
+        return self.replace_bytes(name, [self.build_stored(kind, name, content)], confirm)
 
     def count_bytes(self, kind: ObjectKind[Content], content: Content) -> int:
         """Return the size that an object of this content has when it is stored."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.errors import EncryptionMissing, KeyNeeded, LastKey, UsageError, WrongKey
+from deltaimg.errors import EncryptionMissing, KeyNeeded, LastKey, RepositoryDamaged, UsageError, WrongKey
 from tests.support.images import make_mixed_image
 from tests.support.program import Run, command, environment
 
@@ -209,3 +210,40 @@ def test_at_a_terminal_a_passphrase_is_asked_for_twice_and_never_shown(image: Pa
     code, shown = answer(("init", "-r", tmp_path / "bare"), "")
     assert code == 0, shown
     assert "not encrypted" in shown
+
+
+def test_a_repository_that_was_set_back_is_refused_by_check_until_it_is_accepted(image: Path, tmp_path: Path) -> None:
+    repo, key_file, copy = tmp_path / "repo", tmp_path / "key", tmp_path / "copy"
+    use = ("-r", repo, "--key-file", key_file)
+    succeed("init", *use, "--encryption", "keyfile", "-q")
+    succeed("backup", image, "--image", "vm1", *use, "-q")
+    shutil.copytree(repo, copy)
+    succeed("backup", image, "--image", "vm1", *use, "-q")
+    succeed("check", *use, "-q")
+    shutil.rmtree(repo)
+    copy.rename(repo)
+    message = fail(RepositoryDamaged, "check", *use)
+    assert "older than the one of 2 snapshots that this host saw on 20" in message
+    assert "'deltaimg check --accept-state' accepts it" in message
+    assert "was set back" in succeed("backup", image, "--image", "vm1", *use).err
+    accepted = succeed("check", "--accept-state", *use, "--json").json["accepted"]
+    assert len(accepted) == 1
+    assert "rosters/vm1/" in accepted[0]
+    assert "accepted" not in succeed("check", *use, "--json").json
+    assert "nothing had to be accepted" in succeed("check", "--accept-state", *use).text
+    succeed("backup", image, "--image", "vm1", *use)
+
+
+def test_what_another_host_forgot_altogether_is_no_alarm(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo, key_file = tmp_path / "repo", tmp_path / "key"
+    use = ("-r", repo, "--key-file", key_file, "-q")
+    succeed("init", *use, "--encryption", "keyfile")
+    for name in ("vm1", "vm2"):
+        succeed("backup", image, "--image", name, *use)
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path / "another host"))
+        succeed("forget", "vm2@latest", "--force", *use)
+    succeed("check", *use)
+    succeed("prune", *use)

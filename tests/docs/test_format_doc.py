@@ -32,6 +32,7 @@ from deltaimg.format.framing import HEADER, HEADER_BYTES, VERSION, Kind
 from deltaimg.format.key_slot import KeySlot
 from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import Freezing, Manifest, Statistics, Tracking
+from deltaimg.format.roster import Roster
 from deltaimg.kernels import digest_blocks, digest_buffer
 from deltaimg.model import MAX_IMAGE_BYTES, Extent
 from deltaimg.repo.repository import Keys
@@ -83,6 +84,7 @@ DOCUMENTS = [
     ("Manifest", 3, Tracking),
     ("Annotation", 0, Annotation),
     ("Key slot", 0, KeySlot),
+    ("Roster", 0, Roster),
 ]
 MAGICS = {"Record header": record.RECORD_MAGIC, "Trailer": pack.TRAILER_MAGIC, "Parity trailer": parity.TRAILER_MAGIC}
 

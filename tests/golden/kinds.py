@@ -22,6 +22,7 @@ from deltaimg.format.map import build_map, parse_map
 from deltaimg.format.pack import finish_pack, parse_pack_footer, scan_records
 from deltaimg.format.parity import ParityObject, lay_out_parity, parse_parity
 from deltaimg.format.record import RECORD_HEADER_BYTES, RecordHeader, check_payload
+from deltaimg.format.roster import build_roster, parse_roster
 from deltaimg.format.signature import build_signature, parse_signature
 from deltaimg.format.verified import build_verified, parse_verified
 
@@ -75,6 +76,7 @@ class KindIO:
 KINDS = {
     "config": KindIO(Kind.CONFIG, build_config, parse_config),
     "key_slot": KindIO(Kind.KEY_SLOT, build_key_slot, parse_key_slot),
+    "roster": KindIO(Kind.ROSTER, build_roster, parse_roster),
     "lock": KindIO(Kind.LOCK, build_lock, parse_lock),
     "deletion": KindIO(Kind.DELETION, build_deletion, parse_deletion),
     "deletion_locks": KindIO(Kind.DELETION_LOCKS, build_deletion_locks, parse_deletion_locks),

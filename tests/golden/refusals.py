@@ -95,6 +95,8 @@ def document_refusals() -> Iterator[Refusal]:
                 "freeze": {"method": 1}, "tracking": {"method": "hints", "audited_blocks": -1},
             },
         ),
+        ("roster", {"repository_id": "00", "number": 0, "time": 5, "snapshots": ["aa"], "unsettled": None, "newest_time": 5,
+                    "trail": ["00"] * 65, "host": None}),
         ("annotation", {"snapshot": "aa", "number": 0, "time": 5, "pinned": False, "tags": "weekly", "comment": None}),
     ):  # fmt: skip
         for field, value in changes.items():
@@ -167,6 +169,20 @@ def document_refusals() -> Iterator[Refusal]:
         ("at-no-time", {"time": "20261399T020304.000006Z"}, "its time is not a time"),
     ):
         yield _with_fields("annotation", reason, change, message)
+
+
+def roster_refusals() -> Iterator[Refusal]:
+    """Yield rosters that are not where they belong, or contradict themselves."""
+    for reason, change, message in (
+        ("of-another-image", {"image": "vm2"}, "it belongs at rosters/vm2/00000007"),
+        ("of-another-number", {"number": 8}, "it belongs at rosters/vm1/00000008"),
+        ("image-name-climbs", {"image": "../vm1"}, "its image name begins with a dot"),
+        ("at-no-time", {"time": "20261399T020304.000006Z"}, "its time is not a time"),
+        ("newest-at-no-time", {"newest_time": "now"}, "its newest_time is not a time"),
+        ("a-snapshot-twice", {"unsettled": ["00000000000000aa"]}, "it lists a snapshot twice"),
+        ("a-long-trail", {"trail": ["00" * 16] * 65}, "not a roster"),
+    ):
+        yield _with_fields("roster", reason, change, message)
 
 
 def _with_fields(kind: str, reason: str, changes: dict[str, Any], message: str) -> Refusal:
@@ -386,6 +402,6 @@ def all_refusals() -> list[Refusal]:
     """Return every refusal, in a fixed order."""
     families = (
         frame_refusals, document_refusals, index_refusals, signature_refusals, verified_refusals, map_refusals, pack_refusals,
-        parity_refusals,
+        parity_refusals, roster_refusals,
     )  # fmt: skip
     return [refusal for family in families for refusal in family()]

@@ -22,6 +22,7 @@ from deltaimg.format.manifest import Freezing, Manifest, Statistics, Tracking
 from deltaimg.format.map import MapObject
 from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
 from deltaimg.format.record import WHOLE_LITERAL, CutTable, RecordHeader, RecordTables, build_tables
+from deltaimg.format.roster import Roster
 from deltaimg.format.signature import SignatureObject
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
@@ -140,6 +141,19 @@ TAGGED = Annotation(
     comment="la nuit d'avant",
     owner="operator",
     host="backup.example",
+)
+ROSTER = Roster(
+    repository_id="00112233445566778899aabbccddeeff",
+    image="vm1",
+    number=7,
+    time="20261124T080000.000000Z",
+    snapshots=("00000000000000aa", "00000000000000ab"),
+    newest_time="20261124T075958.000000Z",
+    trail=("0123456789abcdef" * 2, "00" * 16),
+    host="backup.example",
+)
+UNSETTLED_ROSTER = msgspec.structs.replace(
+    ROSTER, image="Prüfstand Nächte, 夜", number=99_999_999, snapshots=(), unsettled=("00000000000000ac",), trail=()
 )
 PINNED = msgspec.structs.replace(
     TAGGED, image="Prüfstand Nächte, 夜", number=99_999_999, pinned="before the upgrade", tags=()
@@ -314,6 +328,10 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     },
     "annotation": {
         name: (content.object_name, content) for name, content in {"tagged": TAGGED, "pinned": PINNED}.items()
+    },
+    "roster": {
+        name: (content.object_name, content)
+        for name, content in {"settled": ROSTER, "unsettled": UNSETTLED_ROSTER}.items()
     },
     "index": {
         "two-packs": ("index/" + "44" * 32, INDEX),

@@ -30,6 +30,7 @@ from deltaimg.format.manifest import Manifest, Statistics, Tracking, find_name_p
 from deltaimg.format.map import MapObject
 from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
 from deltaimg.format.record import RecordHeader
+from deltaimg.format.roster import Roster
 from deltaimg.format.signature import SignatureObject
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.verified import VerifiedObject
@@ -142,6 +143,24 @@ MANIFESTS = _FULL_MANIFESTS | st.builds(
     _FULL_MANIFESTS,
     IDS,
     TIMES,
+)
+ROSTERS = st.builds(
+    lambda roster, ids, count: msgspec.structs.replace(
+        roster, snapshots=tuple(ids[:count]), unsettled=tuple(ids[count:])
+    ),
+    st.builds(
+        Roster,
+        repository_id=hexadecimal(32),
+        image=IMAGES,
+        number=st.integers(1, 99_999_999),
+        time=TIMES,
+        snapshots=st.just(()),
+        newest_time=st.none() | TIMES,
+        trail=st.lists(hexadecimal(32), max_size=3).map(tuple),
+        host=TEXT,
+    ),
+    st.lists(IDS, max_size=5, unique=True),
+    st.integers(0, 5),
 )
 ANNOTATIONS = st.builds(
     Annotation,
@@ -266,6 +285,7 @@ CONTENTS: dict[str, st.SearchStrategy[Any]] = {
     "deletion_locks": DELETION_LOCKS,
     "manifest": MANIFESTS,
     "annotation": ANNOTATIONS,
+    "roster": ROSTERS,
     "index": indexes(),
     "map": maps(),
     "verified": st.dictionaries(st.binary(min_size=32, max_size=32), st.integers(0, 2**53), max_size=5).map(_verified),

@@ -38,6 +38,7 @@ from deltaimg.engine.backup.source_checks import (
 )
 from deltaimg.engine.commit import commit_snapshot
 from deltaimg.engine.progress import NoProgress, Progress, stage
+from deltaimg.engine.roster_changes import record_committed, warn_of_disagreements, warn_of_exchange
 from deltaimg.errors import StoreError
 from deltaimg.format.manifest import SNAPSHOTS, Manifest
 from deltaimg.freeze.freeze import PointInTime
@@ -46,7 +47,7 @@ from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.leftovers import remove_leftovers
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.selector import check_image_name
 from deltaimg.tracking.interface import Tracker
 
@@ -86,6 +87,8 @@ def back_up(
         request = BackupRequest(
             repository, source, image, options, progress or NoProgress(), clock, point_in_time, tracker
         )
+        warn_of_exchange(repository, request.progress)
+        warn_of_disagreements(repository, image, clock(), request.progress)
         return _run(request, lock, start)
 
 
@@ -114,6 +117,7 @@ def _run(request: BackupRequest, lock: ImageLock, start: RunStart) -> Manifest:
             writer.finish()
             manifest = write_map(context, start, runs, writer.stored_bytes, is_live=is_live, container=container)
             commit_snapshot(repository, lock, manifest)
+            record_committed(repository, lock, request.clock(), progress, SnapshotRef.of(manifest))
         with stage(progress, "updating the cache"):
             changes.keep_for_next_run()
     return manifest

@@ -24,6 +24,8 @@ class FindingKind(Enum):
     """The object's own bytes are not what was written."""
     MISSING = "missing"
     """Something refers to the object, and it is missing."""
+    WITHHELD = "withheld"
+    """Snapshots that were recorded or seen by this host are not there, or an older state is."""
     CONTRADICTORY = "contradictory"
     """The object is undamaged, and contradicts what it refers to."""
     UNREADABLE = "unreadable"

@@ -25,6 +25,7 @@ from deltaimg.engine.check.catalog import Catalog, PackDamage
 from deltaimg.engine.check.findings import Finding, FindingKind, Findings, Severity, count_records
 from deltaimg.engine.check.key_slots import check_key_slots
 from deltaimg.engine.check.layers import LayerCheck
+from deltaimg.engine.check.rosters import note_rosters
 from deltaimg.engine.check.state import note_foreign, note_state, note_vanished
 from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.progress import NoProgress, Progress, stage
@@ -94,6 +95,7 @@ def check(
                 repository, progress, read_packs=read_packs, workers=workers, own_token=lock.token, cluster=cluster
             )
             note_vanished(vanished, run.findings)
+            note_rosters(repository, run.findings, datetime.now(UTC))
             report = run.check()
             if not report.of(Severity.ERROR):
                 break

@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.retention.reclaimable import ReclaimableGroup, find_reclaimable
+from deltaimg.engine.roster_changes import record_changes
 from deltaimg.errors import DeltaimgError, IntegrityError, LockLost, ObjectNotFound, RepositoryLocked, SnapshotError
 from deltaimg.repo.annotations import list_annotations, remove_annotations
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import AnySnapshot, ForgetPlan
+from deltaimg.repo.rosters import Changes
 from deltaimg.repo.snapshots import DamagedSnapshot, load_snapshots
 
 MakePlan = Callable[[Sequence[AnySnapshot]], ForgetPlan]
@@ -108,10 +110,12 @@ def forget(
             progress.warn(
                 f"the newest snapshot of '{image}' is forgotten: the next backup is compared with {plan.kept[-1].label} instead"
             )
+        record_changes(repository, lock, clock(), progress, Changes(unsettled=plan.forgotten))
         for ref in plan.forgotten:
             lock.check()
             repository.remove_snapshot(ref)
         _remove_remains(repository, image, plan.forgotten)
+        record_changes(repository, lock, clock(), progress)
         lock.check()
         return plan
 

@@ -2,6 +2,7 @@
 """Which snapshots of the destination the source has forgotten, for `--delete`.
 
 Always  only those of images that the source has snapshots of: an image that is gone as a whole stays in the destination.
+Always  none that an encrypted source has recorded, and lost without a forget.
 Always  nothing is named where the source is empty, or has no snapshot of an image in common with the destination: it may be the
         wrong one, or not be mounted.
 """
@@ -9,6 +10,7 @@ Always  nothing is named where the source is empty, or has no snapshot of an ima
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 
 from deltaimg.engine.sync.selection import Selection
 from deltaimg.errors import DeletionRefused
@@ -17,12 +19,13 @@ from deltaimg.repo.repository import SnapshotRef
 
 
 def find_forgotten(
-    selection: Selection, options: SyncOptions, source: str, destination: str
+    selection: Selection, options: SyncOptions, source: str, destination: str, withheld: Collection[str] = ()
 ) -> tuple[SnapshotRef, ...]:
     """Return the snapshots to forget in the destination, in order of image and time.
 
     Args:
         source, destination: where both are, for messages.
+        withheld: ids of snapshots that the source has lost without a forget.
 
     Raises:
         DeletionRefused: the source is empty or foreign, or there are more than `options.max_delete`.
@@ -44,7 +47,7 @@ def find_forgotten(
         if lacking == refs:
             problem = f"{source} has none of the {len(refs)} snapshots of image '{image}' that are there"
             raise DeletionRefused(destination, problem, hint="is that the right source?")
-        gone += lacking
+        gone += [ref for ref in lacking if ref.id not in withheld]
     if len(gone) > options.max_delete:
         raise DeletionRefused(
             destination,

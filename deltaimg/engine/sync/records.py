@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from deltaimg.engine.progress import stage
+from deltaimg.engine.roster_changes import record_changes, warn_of_disagreements
 from deltaimg.engine.sync.annotations import copy_annotations
 from deltaimg.engine.sync.commits import Committer, Outcome
 from deltaimg.engine.sync.copying import RecordCopier
@@ -24,6 +25,7 @@ from deltaimg.repo.leftovers import remove_leftovers
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.rosters import Changes
 from deltaimg.repo.stable_packs import StablePacks
 
 _REFUSALS = (*LOSSES, RepositoryLocked)
@@ -71,11 +73,15 @@ class FamilyRun:
         with ImageLock(repository, batch.image, purpose, request.clock(), lists_all=True) as lock:
             repository.objects.make_folder(SNAPSHOTS + batch.image)
             remove_leftovers(repository)
+            warn_of_disagreements(repository, batch.image, request.clock(), request.progress)
             with stage(request.progress, "finding what is missing"):
                 destination = _look(repository, self._there, lock)
                 estimate = self._estimate_once(destination, batch)
+            changes = Changes(unsettled=[each for each in batch.refs if each not in self._there])
+            record_changes(repository, lock, request.clock(), request.progress, changes)
             with stage(request.progress, f"copying {batch.image}", estimate.amount.sent_bytes):
                 self._copy(batch, lock, destination)
+            record_changes(repository, lock, request.clock(), request.progress)
             there = [ref for ref in (*self._there, *self._outcome.copied) if ref.image == batch.image]
             copied = copy_annotations(request.source, repository, lock, batch.image, there)
             self._outcome.stored_bytes += copied.stored_bytes

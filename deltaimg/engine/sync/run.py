@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from deltaimg.engine.progress import stage
+from deltaimg.engine.roster_changes import warn_of_disagreements, warn_of_exchange
 from deltaimg.engine.sync.commits import Outcome
 from deltaimg.engine.sync.comparison import Compared, compare
 from deltaimg.engine.sync.forgotten import find_forgotten
@@ -37,6 +38,7 @@ from deltaimg.repo.family import is_same_family
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.lock_holder import list_locks
 from deltaimg.repo.repository import SnapshotRef
+from deltaimg.repo.rosters import find_withheld
 
 
 def sync(request: SyncRequest, on_estimate: Callable[[SyncEstimate], None] = lambda _: None) -> SyncResult:
@@ -115,7 +117,22 @@ def _choose(request: SyncRequest, reader: ReaderLock) -> _Chosen:
     with stage(request.progress, "listing snapshots"):
         selection = select(source, destination, options, request.policy, is_family=is_family, now=request.clock())
         places = source.objects.location, destination.objects.location
-        return _Chosen(selection, is_family, find_forgotten(selection, options, *places))
+        withheld = _warn_of_source(request, selection)
+        return _Chosen(selection, is_family, find_forgotten(selection, options, *places, withheld))
+
+
+def _warn_of_source(request: SyncRequest, selection: Selection) -> set[str]:
+    """Warn of what the source withholds; return the ids of snapshots that it has lost without a forget."""
+    images = {ref.image for ref in selection.source} & set(
+        request.options.images or {ref.image for ref in selection.source}
+    )
+    withheld: set[str] = set()
+    with locating(request.source):
+        warn_of_exchange(request.source, request.progress)
+        for image in sorted(images):
+            warn_of_disagreements(request.source, image, request.clock(), request.progress)
+            withheld |= find_withheld(request.source, image)
+    return withheld
 
 
 def _estimate(request: SyncRequest, chosen: _Chosen) -> SyncEstimate:

@@ -17,6 +17,7 @@ DIGEST = "ab" * 32
 SNAPSHOT = "20261123T020304.000005Z-0123456789abcdef"
 OURS = [
     "annotations/vm1/0123456789abcdef-00000001",
+    "rosters/vm1/00000001",
     "config",
     "verified",
     f"packs/ab/{DIGEST}",
@@ -63,6 +64,9 @@ FOREIGN = [
     f"snapshots/vm\udcff/{SNAPSHOT}",
     f"snapshots/vm\n1/{SNAPSHOT}",
     "annotations/vm1/0123456789abcdef-1",
+    "rosters/vm1/1",
+    "rosters/00000001",
+    "rosters/.Trash/00000001",
     "annotations/vm1/0123456789abcdef-00000001.bak",
     "annotations/.Trash/0123456789abcdef-00000001",
     "locks/.DS_Store",

@@ -201,7 +201,8 @@ def test_an_incremental_map_must_cover_what_its_image_grew_by() -> None:
 def test_every_bad_golden_object_is_found(case: str) -> None:
     """Objects whose name is right and whose content is not: past the digests a check still finds them."""
     expected = json.loads((GOLDEN / "bad" / "expected.json").read_text())[case]
-    if expected["kind"] in ("config", "lock", "verified", "deletion", "deletion_locks", "parity"):
+    # Rosters are of encrypted repositories alone, where one that is not sealed is refused before it is parsed.
+    if expected["kind"] in ("config", "lock", "verified", "deletion", "deletion_locks", "parity", "roster"):
         assert expected["kind"] in KINDS, "a kind that is no part of what a check of the structure parses"
         return
     data = (GOLDEN / "bad" / f"{case}.bin").read_bytes()
