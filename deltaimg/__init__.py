@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deltaimg.api.compare import compare, diff
     from deltaimg.api.files import delta_file, patch_file, sign_file
     from deltaimg.api.keys import Passphrase, read_key_file
+    from deltaimg.api.mirror import mirror, recover_mirror
     from deltaimg.api.repair import add_parity, repair, repair_packs, survey_parity
     from deltaimg.api.repositories import create_repository, list_locks, list_snapshots, open_repository, remove_lock
     from deltaimg.api.restore import open_snapshot, restore
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from deltaimg.options.files import DeltaOptions, PatchOptions, SignatureOptions
     from deltaimg.options.flatten import FlattenOptions
     from deltaimg.options.keep import Policy
+    from deltaimg.options.mirror import MirrorOptions
     from deltaimg.options.parity import ParityOptions
     from deltaimg.options.prune import PruneOptions
     from deltaimg.options.restore import RestoreOptions
@@ -56,6 +58,7 @@ _HOMES = {
     "DeltaimgError": "deltaimg.errors",
     "FlattenOptions": "deltaimg.options.flatten",
     "Manifest": "deltaimg.format.manifest",
+    "MirrorOptions": "deltaimg.options.mirror",
     "ParityOptions": "deltaimg.options.parity",
     "Passphrase": "deltaimg.api.keys",
     "PatchOptions": "deltaimg.options.files",
@@ -85,6 +88,7 @@ _HOMES = {
     "list_cache": "deltaimg.api.cache",
     "list_locks": "deltaimg.api.repositories",
     "list_snapshots": "deltaimg.api.repositories",
+    "mirror": "deltaimg.api.mirror",
     "open_repository": "deltaimg.api.repositories",
     "open_snapshot": "deltaimg.api.restore",
     "parse_bandwidth": "deltaimg.options.bandwidth",
@@ -95,6 +99,7 @@ _HOMES = {
     "plan_sync": "deltaimg.api.sync",
     "prune": "deltaimg.api.retention",
     "read_key_file": "deltaimg.api.keys",
+    "recover_mirror": "deltaimg.api.mirror",
     "remove_lock": "deltaimg.api.repositories",
     "repair": "deltaimg.api.repair",
     "repair_packs": "deltaimg.api.repair",
@@ -114,6 +119,7 @@ __all__ = [
     "DeltaimgError",
     "FlattenOptions",
     "Manifest",
+    "MirrorOptions",
     "ParityOptions",
     "Passphrase",
     "PatchOptions",
@@ -144,6 +150,7 @@ __all__ = [
     "list_cache",
     "list_locks",
     "list_snapshots",
+    "mirror",
     "open_repository",
     "open_snapshot",
     "parse_bandwidth",
@@ -154,6 +161,7 @@ __all__ = [
     "plan_sync",
     "prune",
     "read_key_file",
+    "recover_mirror",
     "remove_lock",
     "repair",
     "repair_packs",

@@ -600,6 +600,54 @@ class NameNotKept(StoreError):
     hint = "choose another name: file systems agree on lower-case letters, digits and dashes"
 
 
+# -- mirrors -----------------------------------------------------------------------------------------------------------
+
+
+class MirrorError(DeltaimgError):
+    """A mirror failed; the copy is as it was, or the next run or `mirror --recover` makes it so."""
+
+    exit_code = 80
+
+
+class FarSideError(MirrorError):
+    """The host with the copy reported an error; the exit code is that error's, or this one if it is not known here."""
+
+    exit_code = 85
+
+
+class FarSideUnusable(MirrorError):
+    """The host with the copy cannot be reached, or deltaimg does not answer there."""
+
+    exit_code = 81
+
+
+class MirrorBusy(MirrorError):
+    """Another process writes to the copy."""
+
+    exit_code = 82
+    retryable = True
+    hint = "run again when it is done"
+
+
+class MirrorProtocolError(MirrorError):
+    """The other side of a mirror sent what it should not."""
+
+    exit_code = 83
+
+    def __init__(self, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(
+            f"the other side of the mirror: {problem}", hint=hint or "use the same version of deltaimg on both hosts"
+        )
+        self.problem = problem
+
+
+class MirrorDiffers(MirrorError):
+    """The copy does not hold what it should; the next run reads it and repairs it."""
+
+    exit_code = 84
+    hint = "run again: all of the copy is read then, and what differs is sent"
+
+
 # -- frozen sources ----------------------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ from deltaimg.threads import limit_workers
 
 COMMAND_GROUPS = {
     "Backup": ("init", "backup", "snapshots", "show", "diff"),
-    "Offsite": ("sync",),
+    "Offsite": ("sync", "mirror"),
     "Recovery": ("restore", "cat", "repair"),
     "Maintenance": (
         "check",

@@ -20,6 +20,7 @@ _OUTCOMES = {
     "repair": "what is already repaired stays so; the next run continues",
     "cache": "what is left of the cache is still usable",
     "sync": "snapshots are either copied or not; the next run continues, and does not send again what has arrived",
+    "mirror": "the copy is as it was, or the next run continues, or 'deltaimg mirror --recover' undoes what was begun",
     "key": "every key is as it was, or as it was to be; 'deltaimg key list' shows them",
     "signature": "no file was written",
     "delta": "no file was written",

@@ -47,6 +47,9 @@ class Kind(Enum):
     ROSTER = b"\x8bDIMGROS"
     SUMS = b"\x8bDIMGSUM"
     DELTA = b"\x8bDIMGDLT"
+    MIRROR = b"\x8bDIMGMIR"
+    MIRROR_JOURNAL = b"\x8bDIMGMJN"
+    MIRROR_UNDO = b"\x8bDIMGMUN"
 
 
 @dataclass(frozen=True, slots=True)

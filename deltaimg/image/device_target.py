@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -12,9 +11,9 @@ from contextlib import suppress
 from deltaimg.errors import ImageError, ImageInUse, TargetTooSmall, UnsupportedImage
 from deltaimg.image.block_devices import read_device_bytes
 from deltaimg.image.descriptor_target import DescriptorTarget, describe_write_failure
+from deltaimg.image.holes import punch_hole
 from deltaimg.image.uses import find_uses
 
-_PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _ZERO_BUFFER = bytes(1 << 20)
 
 
@@ -50,7 +49,7 @@ class DeviceTarget(DescriptorTarget):
 
     def clear(self, offset: int, length: int) -> None:
         """Deallocate a stretch, or write zeros where the device cannot; raises ImageError."""
-        if self._can_punch and _punch(self._descriptor, offset, length):
+        if self._can_punch and punch_hole(self._descriptor, offset, length):
             return
         self._can_punch = False
         for start in range(offset, offset + length, len(_ZERO_BUFFER)):
@@ -99,10 +98,3 @@ def _describe_use(path: str) -> str:
         return "is " + ", and ".join(use.text for use in find_uses(descriptor)[:2]) or "in use"
     finally:
         os.close(descriptor)
-
-
-def _punch(descriptor: int, offset: int, length: int) -> bool:
-    """Deallocate a range; False where the device cannot. Python's os has no call for it."""
-    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
-    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    return bool(fallocate(descriptor, _PUNCH, offset, length) == 0)

@@ -75,6 +75,8 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         ("parity", "repair"),
         ("sync", repo, folder / "offsite", "--dry-run"),
         ("sync", repo, folder / "offsite"),
+        ("mirror", image, folder / "copy"),
+        ("mirror", "--recover", folder / "copy"),
         ("stats",),
         ("unlock",),
         ("signature", image, folder / "sig"),
@@ -88,7 +90,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         ("help", "backup"),
     ]
     found: dict[str, list[Any]] = {name: [] for name in COMMANDS}
-    without_repo = ("sync", "signature", "delta", "patch", "cache", "help")
+    without_repo = ("sync", "mirror", "signature", "delta", "patch", "cache", "help")
     with measured_program() as program:
         for words in runs:
             run = program.run(*words, "--json", repo=None if words[0] in without_repo else repo)

@@ -23,7 +23,7 @@ from deltaimg.delta.deltaimg_delta import DeltaimgDelta
 from deltaimg.delta.signature import root_digest
 from deltaimg.delta.xdelta import XdeltaDelta
 from deltaimg.delta.zstd_delta import ZstdDelta
-from deltaimg.format import delta, index, pack, parity, record, sealing, signature, sums, verified
+from deltaimg.format import delta, index, mirror, pack, parity, record, sealing, signature, sums, verified
 from deltaimg.format import map as map_format
 from deltaimg.format.annotation import Annotation
 from deltaimg.format.config import Config
@@ -64,6 +64,9 @@ STRUCTS = {
     "Parity trailer": (parity.TRAILER, 0),
     "Sums head": (sums.HEAD, HEADER_BYTES),
     "Delta head": (delta.HEAD, HEADER_BYTES),
+    "Mirror state head": (mirror.STATE_HEAD, HEADER_BYTES),
+    "Mirror journal head": (mirror.BEGIN, HEADER_BYTES),
+    "Mirror undo head": (mirror.UNDO_HEAD, HEADER_BYTES),
     "Sealed body": (sealing.OBJECT_PREFIX, 0),
     "Sealed payload": (sealing.RECORD_PREFIX, 0),
 }

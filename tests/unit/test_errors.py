@@ -124,6 +124,7 @@ def test_a_long_list_of_matches_is_cut():
 def test_only_what_may_pass_by_itself_is_worth_another_try():
     assert {each.__name__ for each in error_classes() if each.retryable} == {
         "LockLost",
+        "MirrorBusy",
         "RepositoryLocked",
         "StoreUnavailable",
     }

@@ -272,7 +272,7 @@ def test_a_device_that_cannot_deallocate_is_overwritten_with_zeros(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device, _ = make_device(tmp_path, make_loop, 4 * MIB)
-    monkeypatch.setattr("deltaimg.image.device_target._punch", lambda *_: False)
+    monkeypatch.setattr("deltaimg.image.device_target.punch_hole", lambda *_: False)
     restore(repository, manifest, device, is_forced=True)
     assert_same_bytes(read_device(device, IMAGE_BYTES), image.content)
 

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The near side of a mirror, as its stages: connect, read the image, compare, send, finish.
+
+Memory  16 bytes for each block of the image that is not zero, and some batches.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+from deltaimg.arrays import Digests, ranges_of_blocks
+from deltaimg.engine.mirror.batches import (
+    BATCH_BLOCKS,
+    WINDOW,
+    build_content,
+    build_plan,
+    parse_have,
+)
+from deltaimg.engine.mirror.comparison import Changes, compare_with_copy, compare_with_known
+from deltaimg.engine.mirror.connect import Connection, open_far_side
+from deltaimg.engine.mirror.place import read_state, write_state
+from deltaimg.engine.mirror.protocol import (
+    PROTOCOL,
+    Begin,
+    Channel,
+    Copy,
+    Finish,
+    Finished,
+    Kind,
+    Open,
+    Pace,
+    Ready,
+)
+from deltaimg.engine.mirror.table import Blocks, digest_image, find_root
+from deltaimg.engine.pipeline import OrderedPool
+from deltaimg.engine.progress import NoProgress, Progress, stage
+from deltaimg.errors import (
+    DeltaimgError,
+    ImageInUse,
+    MirrorProtocolError,
+    SourceChanged,
+    UnsupportedImage,
+)
+from deltaimg.format.mirror import BLOCK_BYTES, MirrorState
+from deltaimg.image.containers import find_container
+from deltaimg.image.extents import NOT_EMPTY
+from deltaimg.image.open_source import open_source
+from deltaimg.image.source import ImageSource
+from deltaimg.kernels import digest_blocks
+
+_KEY_BYTES = 32
+_CLEAR_RUNS = 1 << 14
+_CHANGED_HINT = (
+    "run again while nothing writes to it, and what arrived is not sent again; or undo what was begun by "
+    "'deltaimg mirror --recover'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorRequest:
+    """What to mirror, and how."""
+
+    image: str
+    connection: Connection
+    is_forced: bool = False
+    is_in_place: bool = False
+    is_verified: bool = False
+    allow_live: bool = False
+    is_dry: bool = False
+    pace: Pace | None = None
+    cache_folder: str | None = None
+    """Where this host keeps the digests of what copies hold; None for nowhere."""
+    progress: Progress = field(default_factory=NoProgress)
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorResult:
+    """What a mirror did, or, of a dry run, would do."""
+
+    image_bytes: int
+    mode: str
+    """How the copy was changed: new, clone or in-place."""
+    recovered: str
+    """What was done about a run before that was cut; empty if none was."""
+    changed_blocks: int
+    zeroed_blocks: int
+    """Of those, which are zero now."""
+    moved_blocks: int
+    """Of those, which the copy had elsewhere."""
+    literal_bytes: int
+    """What was new, before it was compressed."""
+    copy_read_bytes: int
+    """Of the copy, read because what it held was not known."""
+    verified_bytes: int
+    """Of the copy, read back from the disk and compared."""
+    sent_bytes: int
+    received_bytes: int
+    duration_s: float
+    is_dry: bool = False
+
+
+def mirror(request: MirrorRequest) -> MirrorResult:
+    """Make the copy equal to the image; raises DeltaimgError."""
+    started_s = time.monotonic()
+    source = open_source(request.image)
+    try:
+        _check_source(source, request)
+        with open_far_side(request.connection, request.pace) as channel:
+            result = _NearSide(channel, source, request).run()
+            return replace(
+                result,
+                sent_bytes=channel.sent_bytes,
+                received_bytes=channel.received_bytes,
+                duration_s=time.monotonic() - started_s,
+            )
+    finally:
+        source.close()
+
+
+def recover_mirror(connection: Connection) -> str:
+    """Undo or finish what a run left that was cut; return which: undone, finished, removed or nothing."""
+    with open_far_side(connection, None) as channel:
+        wanted = Open(PROTOCOL, connection.destination.path, 0, is_recovering=True)
+        channel.send_message(Kind.OPEN, wanted)
+        return channel.receive_message(Kind.COPY, Copy).recovered
+
+
+def _check_source(source: ImageSource, request: MirrorRequest) -> None:
+    if source.is_sequential:
+        raise UnsupportedImage(source.path, "is a stream, which cannot be compared with a copy")
+    container = find_container(source)
+    if container is not None:
+        request.progress.warn(f"{source.path} is in {container.name} format; its file is mirrored as it is")
+    writer = source.find_writer()
+    if writer is not None and not request.allow_live:
+        raise ImageInUse(
+            source.path, f"is {writer}, so nothing was sent", hint="mirror a snapshot of it, or give --allow-live"
+        )
+
+
+class _NearSide:
+    """One run."""
+
+    def __init__(self, channel: Channel, source: ImageSource, request: MirrorRequest) -> None:
+        self._channel, self._source, self._request = channel, source, request
+        self._progress = request.progress
+        self._size_bytes = source.size_bytes or 0
+        self._moved_blocks = self._literal_bytes = 0
+        self._key = b""
+        self._digests: Digests = np.zeros((0, 16), np.uint8)
+
+    def run(self) -> MirrorResult:
+        """Return what was done; without bytes and duration."""
+        request = self._request
+        wanted = Open(
+            PROTOCOL, request.connection.destination.path, self._size_bytes,
+            is_forced=request.is_forced, is_in_place=request.is_in_place, is_dry=request.is_dry,
+        )  # fmt: skip
+        self._channel.send_message(Kind.OPEN, wanted)
+        copy = self._channel.receive_message(Kind.COPY, Copy)
+        self._key = _parse_hex(copy.key, _KEY_BYTES)
+        self._read_image()
+        ready = self._await_ready(copy)
+        root = find_root(self._digests, self._key, self._size_bytes)
+        changes = Changes(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        if root.hex() != ready.root:
+            changes = self._compare(ready)
+        if not request.is_dry:
+            if changes.count:
+                self._send(changes)
+            verified_bytes = self._finish(root)
+            self._keep(root)
+        return MirrorResult(
+            image_bytes=self._size_bytes,
+            mode=copy.mode,
+            recovered=copy.recovered,
+            changed_blocks=changes.count,
+            zeroed_blocks=len(changes.zeroed),
+            moved_blocks=self._moved_blocks,
+            literal_bytes=len(changes.changed) * BLOCK_BYTES if request.is_dry else self._literal_bytes,
+            copy_read_bytes=copy.to_read_bytes,
+            verified_bytes=0 if request.is_dry else verified_bytes,
+            sent_bytes=0,
+            received_bytes=0,
+            duration_s=0.0,
+            is_dry=request.is_dry,
+        )
+
+    # -- stages --------------------------------------------------------------------------------------------------------
+
+    def _read_image(self) -> None:
+        total = self._source.extents().count_bytes(*NOT_EMPTY)
+        with stage(self._progress, f"reading {self._source.path}", total):
+            self._digests = digest_image(self._source, self._key, self._progress.advance, size_bytes=self._size_bytes)
+
+    def _await_ready(self, copy: Copy) -> Ready:
+        """Wait until the far side has read its copy, where it must."""
+        with self._watching("reading the copy", copy.to_read_bytes):
+            ready = self._channel.receive_message(Kind.READY, Ready)
+        _parse_hex(ready.root, 16)
+        return ready
+
+    def _compare(self, ready: Ready) -> Changes:
+        known = self._read_known(ready)
+        if known is not None:
+            return compare_with_known(self._digests, known)
+        return compare_with_copy(self._channel, self._digests, self._key, ready.image_bytes)
+
+    def _send(self, changes: Changes) -> None:
+        """Send what differs."""
+        self._channel.send_message(Kind.BEGIN, Begin(changes.count))
+        runs = _as_runs(changes.zeroed)
+        for first in range(0, len(runs), _CLEAR_RUNS):
+            self._channel.send(Kind.CLEAR, runs[first : first + _CLEAR_RUNS].tobytes())
+        with stage(
+            self._progress, f"sending to {self._request.connection.destination}", len(changes.changed) * BLOCK_BYTES
+        ):
+            failed = self._send_batches(_split(changes.changed), is_whole=False)
+            if failed and self._send_batches(failed, is_whole=True):
+                raise MirrorProtocolError("it refuses content that has the right digests")
+
+    def _send_batches(self, batches: list[Blocks], *, is_whole: bool) -> list[Blocks]:
+        """Send batches, some plans ahead of their content; return those that did not get the right digests there."""
+        sender = _BatchSender(self._channel, batches, self._digests)
+        encode = self._make_encoder(is_whole=is_whole)
+        with OrderedPool() as pool:
+            for blocks, lacking, frame in pool.map(encode, sender.receive_answers()):
+                sender.send_content(blocks, frame)
+                self._literal_bytes += lacking * BLOCK_BYTES
+                self._moved_blocks += len(blocks) - lacking
+                self._progress.advance(0 if is_whole else len(blocks) * BLOCK_BYTES)
+        return sender.finish()
+
+    def _make_encoder(self, *, is_whole: bool) -> Callable[[tuple[Blocks, Blocks]], tuple[Blocks, int, bytes]]:
+        source, digests, key = self._source, self._digests, self._key
+
+        def encode(batch: tuple[Blocks, Blocks]) -> tuple[Blocks, int, bytes]:
+            blocks, lacking = batch
+            wanted = blocks if is_whole else lacking
+            content = memoryview(bytearray(len(wanted) * BLOCK_BYTES))
+            source.reread(ranges_of_blocks(wanted, np.arange(len(wanted)), BLOCK_BYTES), content)
+            if not np.array_equal(digest_blocks(key, content, BLOCK_BYTES), digests[wanted]):
+                raise SourceChanged(source.path, "changed while it was mirrored", hint=_CHANGED_HINT)
+            return blocks, len(wanted), build_content(content, digests[blocks], is_whole=is_whole)
+
+        return encode
+
+    def _finish(self, root: bytes) -> int:
+        """Let the far side verify and commit; return how many bytes it read back."""
+        change = self._source.find_change()
+        if change is not None and not self._request.allow_live:
+            raise SourceChanged(self._source.path, change, hint=_CHANGED_HINT)
+        with self._watching("verifying the copy", None):
+            self._channel.send_message(Kind.FINISH, Finish(root.hex(), self._request.is_verified))
+            return self._channel.receive_message(Kind.FINISHED, Finished).read_bytes
+
+    def _watching(self, task: str, total_bytes: int | None) -> AbstractContextManager[None]:
+        """Show what the far side reads as a stage."""
+        told = [0]
+
+        def advance(read_bytes: int) -> None:
+            self._progress.advance(max(0, read_bytes - told[0]))
+            told[0] = max(told[0], read_bytes)
+
+        self._channel.on_progress = advance
+        return stage(self._progress, task, total_bytes)
+
+    # -- what this host keeps ------------------------------------------------------------------------------------------
+
+    def _read_known(self, ready: Ready) -> Digests | None:
+        """Return the digests of what the copy holds, where this host has them."""
+        path = self._name_cache()
+        state = read_state(path) if path else None
+        is_known = state is not None and (state.key, state.root.hex(), state.image_bytes) == (
+            self._key, ready.root, ready.image_bytes,
+        )  # fmt: skip
+        return state.digests if state is not None and is_known else None
+
+    def _keep(self, root: bytes) -> None:
+        path = self._name_cache()
+        if path is None:
+            return
+        try:
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            write_state(path, MirrorState(self._key, root, self._size_bytes, self._digests))
+        except (OSError, DeltaimgError) as error:
+            self._progress.warn(f"what the copy holds could not be kept: {error}")
+
+    def _name_cache(self) -> str | None:
+        folder, destination = self._request.cache_folder, self._request.connection.destination
+        if folder is None or destination.host is None:
+            return None
+        name = blake2b(f"{destination.host}\0{destination.path}".encode(errors="surrogateescape"), digest_size=16)
+        return os.path.join(folder, "mirror", name.hexdigest())
+
+
+class _BatchSender:
+    """Plans, some of them ahead, their answers, and contents with theirs."""
+
+    def __init__(self, channel: Channel, batches: list[Blocks], digests: Digests) -> None:
+        self._channel, self._batches, self._digests = channel, batches, digests
+        self._announced: deque[Blocks] = deque()
+        self._sent: deque[Blocks] = deque()
+        self._failed: list[Blocks] = []
+
+    def receive_answers(self) -> Iterator[tuple[Blocks, Blocks]]:
+        """Yield the blocks of each batch, and those that the far side lacks."""
+        for blocks in self._batches:
+            self._channel.send(Kind.PLAN, build_plan(blocks, self._digests[blocks]))
+            self._announced.append(blocks)
+            if len(self._announced) >= WINDOW:
+                yield self._receive_answer()
+        while self._announced:
+            yield self._receive_answer()
+
+    def send_content(self, blocks: Blocks, frame: bytes) -> None:
+        """Send what the far side lacks."""
+        self._sent.append(blocks)
+        self._channel.send(Kind.CONTENT, frame, is_compact=True)
+
+    def finish(self) -> list[Blocks]:
+        """Wait for all answers; return the batches that must be sent again, whole."""
+        while self._sent:
+            self._note_done(self._channel.receive(Kind.DONE)[1])
+        return self._failed
+
+    def _receive_answer(self) -> tuple[Blocks, Blocks]:
+        while True:
+            kind, payload = self._channel.receive(Kind.HAVE, Kind.DONE)
+            if kind is Kind.DONE:
+                self._note_done(payload)
+                continue
+            blocks = self._announced.popleft()
+            return blocks, blocks[~parse_have(payload, len(blocks))]
+
+    def _note_done(self, payload: memoryview) -> None:
+        if not self._sent or bytes(payload) not in (b"\0", b"\1"):
+            raise MirrorProtocolError("it confirms what was not sent")
+        blocks = self._sent.popleft()
+        if payload[0] == 0:
+            self._failed.append(blocks)
+
+
+def _split(blocks: Blocks) -> list[Blocks]:
+    return [blocks[first : first + BATCH_BLOCKS] for first in range(0, len(blocks), BATCH_BLOCKS)]
+
+
+def _as_runs(blocks: Blocks) -> npt.NDArray[np.uint64]:
+    """Return blocks as runs, shape (count, 2): the first block, and how many."""
+    starts = np.flatnonzero(np.diff(blocks, prepend=-2) != 1)
+    counts = np.diff(np.append(starts, len(blocks)))
+    return np.stack((blocks[starts], counts), axis=1).astype("<u8")
+
+
+def _parse_hex(text: str, length: int) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != length:
+        raise MirrorProtocolError("it sends a key or digest of another length")
+    return found

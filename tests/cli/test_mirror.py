@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg mirror`: here, and over a real OpenSSH server."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from deltaimg.errors import FarSideUnusable, ImageError, TargetExists, UsageError
+from tests.support.images import SyntheticImage, make_mixed_image
+from tests.support.program import deltaimg, fail, read_tree, succeed
+from tests.support.sshd import HOST, SshServer
+
+ROOT = Path(__file__).parents[2]
+REMOTE = shlex.join(["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "deltaimg"])
+
+
+@pytest.fixture
+def image() -> SyntheticImage:
+    return make_mixed_image(3_000_001)
+
+
+def mirror(*arguments: object) -> dict[str, int]:
+    return succeed("mirror", *arguments, "--json").json
+
+
+def test_a_copy_is_made_and_kept_current(image: SyntheticImage, tmp_path: Path) -> None:
+    source, copy = tmp_path / "image", tmp_path / "copy"
+    image.save(source)
+    assert mirror(source, copy)["mode"] == "new"
+    image.write(500_000, b"some new bytes")
+    image.save(source)
+    assert "1 block would change" in succeed("mirror", source, copy, "--dry-run").text
+    said = succeed("mirror", source, copy, "-v", "--verify", "--in-place").text
+    assert "1 block changed" in said
+    assert "in-place" in said
+    assert copy.read_bytes() == source.read_bytes()
+    assert "nothing to recover" in succeed("mirror", "--recover", copy).text
+
+
+def test_bad_input_is_refused_and_changes_nothing(image: SyntheticImage, tmp_path: Path) -> None:
+    source, copy = tmp_path / "image", tmp_path / "copy"
+    image.save(source)
+    (tmp_path / "other").write_bytes(b"of somebody")
+    before = read_tree(tmp_path)
+    for code, arguments, said in (
+        (UsageError.exit_code, (source,), "needed"),
+        (UsageError.exit_code, ("--recover", source, copy), "the copy alone"),
+        (UsageError.exit_code, (source, copy, "--bwlimit", "fast"), "--bwlimit"),
+        (TargetExists.exit_code, (source, tmp_path / "other"), "is no mirror"),
+    ):
+        assert said in fail(code, "mirror", *arguments)
+    assert read_tree(tmp_path) == before | {".other.mirror/lock": b""}
+
+
+# -- over ssh ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ssh_options(sshd: SshServer) -> tuple[object, ...]:
+    return (
+        "--remote-command",
+        REMOTE,
+        "--ssh",
+        f"ssh -F {sshd.home}/.ssh/config -o UserKnownHostsFile={sshd.known_hosts}",
+    )
+
+
+def test_a_copy_on_another_host(
+    image: SyntheticImage, tmp_path: Path, sshd: SshServer, ssh_options: tuple[object, ...]
+) -> None:
+    source, copy = tmp_path / "image", sshd.root / "a copy.img"
+    copy.unlink(missing_ok=True)
+    image.save(source)
+    place = f"{HOST}:{copy}"
+    assert mirror(source, place, *ssh_options)["mode"] == "new"
+    assert copy.read_bytes() == source.read_bytes()
+    image.write(500_000, os.urandom(100))
+    image.save(source)
+    done = mirror(source, place, *ssh_options)
+    assert copy.read_bytes() == source.read_bytes()
+    assert (done["changed_blocks"], done["copy_read_bytes"]) == (1, 0)
+    # This host has kept what the copy holds, so that nothing is asked for.
+    assert done["received_bytes"] < 500
+    assert mirror(source, place, *ssh_options, "--verify", "--bwlimit", "1M")["verified_bytes"] == 3_000_001
+    assert succeed("mirror", "--recover", place, *ssh_options, "--json").json == {"recovered": "nothing"}
+
+
+def test_errors_of_another_host_are_its_own(
+    image: SyntheticImage, tmp_path: Path, sshd: SshServer, ssh_options: tuple[object, ...]
+) -> None:
+    image.save(tmp_path / "image")
+    place = f"{HOST}:{sshd.root}/none/copy.img"
+    assert "No such file" in fail(ImageError.exit_code, "mirror", tmp_path / "image", place, *ssh_options)
+    options = (*ssh_options[2:], "--remote-command", "no-such-program")
+    run = deltaimg("mirror", tmp_path / "image", f"{HOST}:{sshd.root}/copy.img", *options)
+    assert run.code == FarSideUnusable.exit_code
+    assert "no-such-program" in run.err
+    assert "--remote-command" in run.err
