@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The far side of a mirror: it has the copy, says what the copy holds, and changes it as it is told.
+"""The far side of a mirror: it has the copy, says what the copy holds, and changes it as the near side asks.
 
 Always  what comes is expanded and digested before it is written, and read back from the disk at the end.
 """
@@ -65,7 +65,7 @@ _READ_BLOCKS = 1024
 
 
 def serve(source: int, sink: int, version: str) -> None:
-    """Answer one near side; raises what ended it, which the near side was told.
+    """Answer one near side; raises what ended it, after the near side got it as a frame.
 
     Args:
         source, sink: descriptors to read from and to write to. version: of this program.
@@ -136,7 +136,7 @@ class FarSide:
         self._changed: list[Blocks] = []
         self._finder: BlockFinder | None = None
         self._has_begun = False
-        self._read_bytes = self._told_bytes = 0
+        self._read_bytes = self._reported_bytes = 0
 
     def run(self) -> None:
         """Answer until the near side has finished, or is gone; what arrived stays for the next run."""
@@ -184,8 +184,8 @@ class FarSide:
 
     def _advance(self, done_bytes: int) -> None:
         self._read_bytes += done_bytes
-        if self._read_bytes - self._told_bytes >= _PROGRESS_BYTES:
-            self._told_bytes = self._read_bytes
+        if self._read_bytes - self._reported_bytes >= _PROGRESS_BYTES:
+            self._reported_bytes = self._read_bytes
             self._channel.send(Kind.PROGRESS, self._read_bytes.to_bytes(8, "little"))
 
     # -- frames --------------------------------------------------------------------------------------------------------

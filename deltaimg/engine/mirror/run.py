@@ -265,11 +265,11 @@ class _NearSide:
 
     def _watching(self, task: str, total_bytes: int | None) -> AbstractContextManager[None]:
         """Show what the far side reads as a stage."""
-        told = [0]
+        reported = [0]
 
         def advance(read_bytes: int) -> None:
-            self._progress.advance(max(0, read_bytes - told[0]))
-            told[0] = max(told[0], read_bytes)
+            self._progress.advance(max(0, read_bytes - reported[0]))
+            reported[0] = max(reported[0], read_bytes)
 
         self._channel.on_progress = advance
         return stage(self._progress, task, total_bytes)
