@@ -71,6 +71,8 @@ class ManyChanges:
 
     def add(self, changed: ChangedBlocks) -> None:
         """Take changed blocks, which are copied."""
+        if self._delta_sources is not None:
+            self._delta_sources.note_changed(changed.blocks)
         for batch in self._order.add(changed) if self._order else (changed,):
             self._deduplicator.store(batch)
 

@@ -129,7 +129,7 @@ class SourceChooser:
 
         The latter may be a guess, where anchors were collected by reading the image.
         """
-        is_open = (slots == 0) | (self._fetcher.find_in_base(slots) == blocks)
+        is_open = (slots == 0) | (self._fetcher.image_blocks.find_in_base(slots) == blocks)
         numbers = np.flatnonzero(is_open)
         found = self._similar_images.find(names[numbers], self._fetcher.affordable_depths())
         slots[numbers[found > 0]] = found[found > 0]
@@ -148,7 +148,7 @@ class SourceChooser:
         slots, votes = nominated.slots, nominated.votes
         records = self._records.records_of(slots)
         is_allowed = self._records.levels_of(records) < _MAX_LEVELS
-        is_allowed &= self._fetcher.may_have(slots)
+        is_allowed &= self._fetcher.may_have(slots, records)
         slots, votes, records = slots[is_allowed], votes[is_allowed], records[is_allowed]
         known_anchors = float(votes.sum())
         if known_anchors < fewest:

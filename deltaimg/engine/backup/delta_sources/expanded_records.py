@@ -54,22 +54,25 @@ class ExpandedRecords:
             self._has_room = False  # where there is no room now there will be none soon
 
     def read(
-        self, records: RecordNumbers, within: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-        """Read blocks, block `within` of a record for each of `records`; return which of them were kept, and what they were.
+        self,
+        records: RecordNumbers,
+        within: npt.NDArray[np.int64],
+        places: npt.NDArray[np.int64],
+        out: npt.NDArray[np.uint8],
+    ) -> npt.NDArray[np.int64]:
+        """Read blocks, block `within` of a record for each of `records`, into rows `places` of `out`.
 
         Returns:
-            Numbers into `records`, and as many rows of a block's bytes, which may be anything.
+            Numbers into `records` of those that were kept. What was read may be anything.
         """
         numbers = np.flatnonzero(records < len(self._places))
-        places = self._places[records[numbers]]
-        numbers, places = numbers[places >= 0], places[places >= 0]
-        blocks = np.empty((len(numbers), self._block_bytes), np.uint8)
-        stored = places * self._record_blocks + within[numbers]
-        ranges = ranges_of_blocks(stored, np.arange(len(numbers)), self._block_bytes)
-        if len(numbers) and read_ranges(self._descriptor, ranges, blocks.data) is not None:
-            return numbers[:0], blocks[:0]
-        return numbers, blocks
+        stored = self._places[records[numbers]]
+        numbers, stored = numbers[stored >= 0], stored[stored >= 0]
+        if not len(numbers):
+            return numbers
+        ranges = ranges_of_blocks(stored * self._record_blocks + within[numbers], places[numbers], self._block_bytes)
+        failed = read_ranges(self._descriptor, ranges, out.reshape(-1).data)
+        return numbers if failed is None else numbers[:0]
 
     def close(self) -> None:
         """Forget everything."""

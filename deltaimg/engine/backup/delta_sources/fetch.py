@@ -5,12 +5,12 @@ A block is read from the image where it is unchanged there, else from content th
 from the repository, where little else must be decoded for it.
 
 Always  blocks of the image and of kept content are digested and compared before they are used.
-Memory  the blocks of one record's delta sources for each thread, and one expanded record.
+Memory  the blocks of one record's delta sources for each thread, twice where a source is a delta, and one expanded record.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +21,22 @@ from deltaimg.delta.match import Matcher
 from deltaimg.engine.backup.context import BackupContext
 from deltaimg.engine.backup.delta_sources.content_cache import ContentCache
 from deltaimg.engine.backup.delta_sources.expanded_records import ExpandedRecords
+from deltaimg.engine.backup.delta_sources.image_blocks import ImageBlocks
 from deltaimg.engine.backup.delta_sources.source_records import SourceRecords
-from deltaimg.engine.content.slot_lookup import SlotLookup
+from deltaimg.engine.pipeline import ThreadBuffer
 from deltaimg.errors import DeltaimgError
-from deltaimg.ids import BlockIndexes, RecordNumber, SlotNumbers
+from deltaimg.format.limits import MAX_RECORD_BYTES
+from deltaimg.ids import RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.kernels import digest_blocks
-from deltaimg.repo.record_reader import RecordReader
+from deltaimg.repo.record_reader import RecordReader, group_reads
 
 EXPANDED_DEPTH = 1
 """A block that the image no longer has is decoded from the repository if its record's delta depth is at most this. With one
 more, a backup of rewritten files takes ten times as long; content of deeper records is kept on this host."""
+
+Blocks = npt.NDArray[np.uint8]
+"""A row of bytes each."""
+Flags = npt.NDArray[np.bool_]
 
 
 class SourceFetcher:
@@ -54,22 +60,24 @@ class SourceFetcher:
         self._block_key = context.repository.keys.block
         self._records, self._table, self._reader = records, records.table, reader
         self._matcher, self._contents, self._expanded = matcher, contents, expanded
-        self._base_blocks = SlotLookup(context.base.runs)
+        self.image_blocks = ImageBlocks(context.base.runs, records)
+        self._room, self._scratch = ThreadBuffer(), ThreadBuffer()
         self._is_affordable = self._find_affordable()
 
-    def may_have(self, slots: SlotNumbers) -> npt.NDArray[np.bool_]:
-        """Return whether each slot can be fetched, as far as that can be known before it is tried."""
-        is_new = self._records.is_new(slots)
-        is_available = is_new | (self.find_in_base(slots) >= 0)
-        others = np.flatnonzero(~is_available)
-        is_available[others] = self._is_affordable[self._table.records_of(slots[others])]
-        stored = np.flatnonzero(~is_new)
-        is_available[stored] &= self._table.are_there(slots[stored])
-        return is_available
+    def may_have(self, slots: SlotNumbers, records: RecordNumbers) -> Flags:
+        """Return whether each slot can be fetched, as far as that can be known before it is tried.
 
-    def find_in_base(self, slots: SlotNumbers) -> BlockIndexes:
-        """Return the block of the image that the base stores in each slot, -1 where there is none."""
-        return self._base_blocks.find(SlotNumbers(slots))
+        Args:
+            records: of each slot.
+        """
+        is_available = records >= self._table.record_count
+        stored = np.flatnonzero(~is_available)
+        is_available[stored] = self._is_affordable[records[stored]]
+        others = np.flatnonzero(~is_available)
+        if not self._image.is_sequential:
+            is_available[others] = self.image_blocks.find(SlotNumbers(slots[others])) >= 0
+        is_available[stored] &= self._table.are_there(SlotNumbers(slots[stored]))
+        return is_available
 
     def affordable_depths(self) -> npt.NDArray[np.int64]:
         """Return the delta depth of each stored record whose content is available without the image, -1 for the others."""
@@ -82,13 +90,18 @@ class SourceFetcher:
         self._is_affordable = self._find_affordable()
 
     def fetch(self, slots: SlotNumbers) -> Sources | None:
-        """Return ascending slots with their bytes, without those that cannot be read; None if none can."""
-        blocks, is_available = self._read(slots)
+        """Return ascending slots with their bytes, without those that cannot be read; None if none can.
+
+        The bytes are valid until the thread fetches again.
+        """
+        room = self._room.get(len(slots) * self._block_bytes)
+        blocks = np.frombuffer(room, np.uint8, len(slots) * self._block_bytes).reshape(-1, self._block_bytes)
+        is_available = self._read(slots, blocks)
         if not is_available.any():
             return None
         if not is_available.all():
             blocks = blocks[is_available]
-        return Sources(self._records.describe(slots[is_available]), blocks.reshape(-1).data)
+        return Sources(self._records.describe(SlotNumbers(slots[is_available])), blocks.reshape(-1).data)
 
     def keep(self, record_id: bytes, depth: int, content: memoryview) -> None:
         """Keep a new delta record's content on this host if the next backup could not afford to decode it."""
@@ -97,83 +110,120 @@ class SourceFetcher:
 
     # -- where bytes come from -----------------------------------------------------------------------------------------
 
-    def _find_affordable(self) -> npt.NDArray[np.bool_]:
+    def _find_affordable(self) -> Flags:
         """Return, for each stored record, whether its content is kept on this host or cheap to decode."""
         is_kept = [
             self._records.id_of(RecordNumber(record)) in self._contents for record in range(self._table.record_count)
         ]
         return (self._records.stored_depths <= EXPANDED_DEPTH) | np.array(is_kept, np.bool_)
 
-    def _read(self, slots: SlotNumbers) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-        """Return the blocks of slots, a row of bytes each, and which of them could be read."""
-        blocks = np.empty((len(slots), self._block_bytes), np.uint8)
-        is_available = np.zeros(len(slots), np.bool_)
+    def _read(self, slots: SlotNumbers, out: Blocks) -> Flags:
+        """Fill `out` with the blocks of slots; return which of them could be read, and are what they should be."""
+        is_filled = np.zeros(len(slots), np.bool_)
         if not self._image.is_sequential:
-            self._read_image(slots, is_available, blocks)
-        self._read_stored(slots, is_available, blocks)
-        return blocks, is_available
+            self._read_image(slots, out, is_filled)
+        self._read_expanded(slots, out, is_filled)
+        is_available = self._verify(slots, out, is_filled)
+        if not np.array_equal(is_available, is_filled):
+            # The image has other content there, which the scan had not found yet.
+            is_filled = is_available.copy()
+            self._read_expanded(slots, out, is_filled)
+            is_available = self._verify(slots, out, is_filled)
+        self._decode_missing(slots, out, is_available)
+        return is_available
 
-    def _read_image(self, slots: SlotNumbers, is_available: npt.NDArray[np.bool_], out: npt.NDArray[np.uint8]) -> None:
-        """Fill in what the image still has."""
-        blocks = self.find_in_base(slots)
-        new = np.flatnonzero(self._records.is_new(slots))
-        if len(new):
-            blocks[new] = self._records.find_new(slots[new])
+    def _read_image(self, slots: SlotNumbers, out: Blocks, is_filled: Flags) -> None:
+        """Read what the image should still have."""
+        blocks = self.image_blocks.find(slots)
         found = np.flatnonzero(blocks >= 0)
-        read = np.empty((len(found), self._block_bytes), np.uint8)
-        ranges = ranges_of_blocks(blocks[found], np.arange(len(found)), self._block_bytes)
-        self._image.reread(ranges, read.reshape(-1).data)
-        out[found] = read
-        is_available[found] = self._are_equal(read, slots[found])
+        self._image.reread(ranges_of_blocks(blocks[found], found, self._block_bytes), out.reshape(-1).data)
+        is_filled[found] = True
 
-    def _read_stored(self, slots: SlotNumbers, is_available: npt.NDArray[np.bool_], out: npt.NDArray[np.uint8]) -> None:
-        """Fill in missing blocks from stored records; what cannot be read is left out."""
-        missing = np.flatnonzero(~is_available & ~self._records.is_new(slots))
-        records = self._table.records_of(slots[missing])
-        within = slots[missing] - self._table.first_slots[records]
-        kept, blocks = self._expanded.read(records, within)
-        out[missing[kept]] = blocks
-        is_available[missing[kept]] = self._are_equal(blocks, slots[missing[kept]])
-        is_open = ~is_available[missing]
-        for record in distinct(records[is_open]).tolist():
-            numbers = np.flatnonzero(is_open & (records == record))
-            content = self._expand(record, within[numbers], slots[missing[numbers]])
+    def _verify(self, slots: SlotNumbers, out: Blocks, is_filled: Flags) -> Flags:
+        """Return which of the rows that are filled are what they should be."""
+        # In one call, with what lies between: to gather them costs as much.
+        return is_filled & self._are_equal(out, slots) if is_filled.any() else is_filled
+
+    def _read_expanded(self, slots: SlotNumbers, out: Blocks, is_filled: Flags) -> None:
+        """Read what was expanded before."""
+        missing, records, within = self._find_missing(slots, is_filled)
+        kept = self._expanded.read(records, within, missing, out)
+        is_filled[missing[kept]] = True
+
+    def _decode_missing(self, slots: SlotNumbers, out: Blocks, is_available: Flags) -> None:
+        """Fill in missing blocks from kept content and from stored records; what cannot be read is left out."""
+        missing, records, within = self._find_missing(slots, is_available)
+        to_decode = []
+        for record in distinct(records).tolist():
+            numbers = np.flatnonzero(records == record)
+            content = self._read_kept(record, within[numbers], SlotNumbers(slots[missing[numbers]]))
             if content is not None:
                 out[missing[numbers]] = content[within[numbers]]
                 is_available[missing[numbers]] = True
+            elif self._records.stored_depths[record] <= EXPANDED_DEPTH:
+                to_decode.append(record)
+        for record, content in self._expand(RecordNumbers(np.array(to_decode, np.int64))):
+            numbers = np.flatnonzero(records == record)
+            out[missing[numbers]] = content[within[numbers]]
+            is_available[missing[numbers]] = True
 
-    def _expand(
-        self, record: RecordNumber, within: npt.NDArray[np.int64], slots: SlotNumbers
-    ) -> npt.NDArray[np.uint8] | None:
-        """Return the blocks of a stored record, `slots` of them verified; None if they cannot be read or cost too much."""
+    def _find_missing(
+        self, slots: SlotNumbers, is_there: Flags
+    ) -> tuple[npt.NDArray[np.int64], RecordNumbers, npt.NDArray[np.int64]]:
+        """Return numbers of stored slots that are not there, the record of each, and its place in that."""
+        missing = np.flatnonzero(~is_there & ~self._records.is_new(slots))
+        records = self._table.records_of(SlotNumbers(slots[missing]))
+        return missing, records, slots[missing] - self._table.first_slots[records]
+
+    def _read_kept(self, record: RecordNumber, within: npt.NDArray[np.int64], slots: SlotNumbers) -> Blocks | None:
+        """Return the blocks of a record from kept content, `slots` of them verified; None if that has not got them."""
         # Kept content can only be verified where the record's digests are loaded.
-        is_loaded = bool(self._table.is_loaded[record])
+        if not self._table.is_loaded[record]:
+            return None
         length = int(self._table.slot_counts[record]) * self._block_bytes
-        content: bytes | memoryview | None = None
-        if is_loaded:
-            content = self._contents.get(self._records.id_of(record), length)
-        if content is not None:
-            blocks = np.frombuffer(content, np.uint8).reshape(-1, self._block_bytes)
-            if not self._are_equal(blocks[within], slots).all():
-                content = None
-        if content is None and self._records.stored_depths[record] <= EXPANDED_DEPTH:
-            with suppress(DeltaimgError):
-                content = self._reader.read(record, self._gather)
+        content = self._contents.get(self._records.id_of(record), length)
         if content is None:
             return None
-        if is_loaded:
-            self._expanded.put(record, memoryview(content))
+        blocks = self._split(content)
+        if not self._are_equal(blocks[within], slots).all():
+            return None
+        self._expanded.put(record, memoryview(content))
+        return blocks
+
+    def _expand(self, records: RecordNumbers) -> Iterator[tuple[RecordNumber, Blocks]]:
+        """Yield those of some stored records that can be read, each with its blocks, which are valid until the next one.
+
+        What lies close together in packs is read together.
+        """
+        for group in group_reads(self._table, records):
+            try:
+                fetched = self._reader.fetch(group)
+            except DeltaimgError:
+                continue
+            for record in group.records.tolist():
+                try:
+                    scratch = self._scratch.get(MAX_RECORD_BYTES)
+                    content = self._reader.expand(record, group, fetched, self._gather, scratch)
+                except DeltaimgError:
+                    continue
+                if self._table.is_loaded[record]:
+                    self._expanded.put(record, content)
+                yield record, self._split(content)
+
+    def _split(self, content: bytes | memoryview) -> Blocks:
         return np.frombuffer(content, np.uint8).reshape(-1, self._block_bytes)
 
     def _gather(self, record: RecordNumber) -> memoryview:
         """Return the delta sources of a stored record; raises ValueError where they cannot be read."""
-        blocks, is_available = self._read(SlotNumbers(expand_ranges(*self._table.source_slots(record))))
-        if not is_available.all():
+        slots = SlotNumbers(expand_ranges(*self._table.source_slots(record)))
+        # Not the thread's own memory: that is being filled.
+        blocks = np.empty((len(slots), self._block_bytes), np.uint8)
+        if not self._read(slots, blocks).all():
             raise ValueError("its delta sources cannot be read")
         return blocks.reshape(-1).data
 
-    def _are_equal(self, blocks: npt.NDArray[np.uint8], slots: SlotNumbers) -> npt.NDArray[np.bool_]:
+    def _are_equal(self, blocks: Blocks, slots: SlotNumbers) -> Flags:
         """Return whether each of `blocks`, a row of bytes each, has the digest of its slot."""
         found = digest_blocks(self._block_key, np.ascontiguousarray(blocks).data, self._block_bytes)
-        is_equal: npt.NDArray[np.bool_] = (found == self._matcher.digests[slots]).all(axis=1)
+        is_equal: Flags = (found == self._matcher.digests[slots]).all(axis=1)
         return is_equal

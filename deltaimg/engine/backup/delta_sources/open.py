@@ -46,6 +46,10 @@ class DeltaSources:
     def __exit__(self, *_: object) -> None:
         self._expanded.close()
 
+    def note_changed(self, blocks: npt.NDArray[np.uint64]) -> None:
+        """Note blocks of the image that were found changed; from the thread that chooses."""
+        self._fetcher.image_blocks.note_changed(blocks)
+
     def choose(self, content: memoryview, record: NewRecord) -> Choice | None:
         """Number the next new record and return what to encode it against; None for a literal."""
         return self._chooser.choose(content, record)

@@ -21,8 +21,9 @@ def make_content(seed: int, blocks: int = RECORD) -> bytes:
 def read(kept: ExpandedRecords, *wanted: tuple[int, int]) -> dict[tuple[int, int], bytes]:
     """Read blocks, each a record's number and a block's within it."""
     records, within = np.array(wanted, np.int64).reshape(-1, 2).T
-    numbers, blocks = kept.read(records, within)
-    return {wanted[number]: block.tobytes() for number, block in zip(numbers.tolist(), blocks, strict=True)}
+    blocks = np.zeros((len(wanted) + 1, BLOCK), np.uint8)
+    numbers = kept.read(records, within, np.arange(len(wanted)) + 1, blocks)
+    return {wanted[number]: blocks[number + 1].tobytes() for number in numbers.tolist()}
 
 
 def test_blocks_of_several_records_are_read_together(tmp_path: Path) -> None:
