@@ -71,6 +71,7 @@ def _configure(address: BucketAddress, profile: Profile) -> tuple[dict[str, Any]
         "region": region,
         "virtual_hosted_style_request": style == "virtual",
         "conditional_put": "etag",
+        "checksum_algorithm": "SHA256",  # Amazon wants one for a bucket with Object Lock.
     }
     if not endpoint:
         return config, f"Amazon S3 in {region}"
