@@ -9,7 +9,7 @@ Always  a run that lost the image's lock meanwhile changes at most an annotation
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -106,7 +106,7 @@ def annotate(
             lock.check()
             continue  # a run that has since lost the lock wrote it just now
         _withdraw_if_lost(repository, lock, after)
-        remove_annotations(repository, names)
+        remove_annotations(repository, [names])
         return after
     raise RepositoryLocked(f"the annotation of {ref.label}", "another process that changes it")
 
@@ -130,10 +130,11 @@ def remove_orphans(repository: Repository, confirm: Callable[[], None]) -> int:
     return freed
 
 
-def remove_annotations(repository: Repository, names: list[str]) -> None:
-    """Remove annotations in the order given: the newest of a snapshot last, so that an older one never counts again."""
-    for name in names:
-        repository.objects.delete(name)
+def remove_annotations(repository: Repository, of_snapshots: Iterable[list[str]]) -> None:
+    """Remove the annotations of some snapshots, given the oldest first: the newest last, so that no older one counts again."""
+    listed = list(of_snapshots)
+    repository.objects.delete_all([name for names in listed for name in names[:-1]])
+    repository.objects.delete_all([name for names in listed for name in names[-1:]])
 
 
 def _say_nothing(manifest: Manifest) -> Annotation:

@@ -263,6 +263,13 @@ class Objects:
         """Remove objects, durably, in any order; return the error of each that could not be removed."""
         return self.store.delete_many(names)
 
+    def delete_all(self, names: Sequence[str]) -> None:
+        """Remove objects, durably, in any order; raises the first error once all have been tried."""
+        for name, error in self.delete_many(names).items():
+            if not isinstance(error, StoreFull):
+                raise error
+            self.delete(name)
+
     def make_folder(self, name: str) -> None:
         """Make sure that objects can be put into a folder; raises NameNotKept if they cannot."""
         self.store.make_folder(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -198,6 +198,10 @@ class Repository:
     def remove_snapshot(self, ref: SnapshotRef) -> None:
         """Remove a snapshot's manifest: from then on it does not exist."""
         self.objects.delete(ref.object_name)
+
+    def remove_snapshots(self, refs: Iterable[SnapshotRef]) -> None:
+        """Remove the manifests of several snapshots, in any order, in few requests."""
+        self.objects.delete_all([ref.object_name for ref in refs])
 
     def commit(self, manifest: Manifest, confirm: Confirm = always, data: bytes | None = None) -> int:
         """Store a manifest: the commit. Return its size.

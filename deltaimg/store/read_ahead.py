@@ -21,7 +21,7 @@ from deltaimg.store.wrapped import WrappedStore
 from deltaimg.threads import Workers
 
 _WINDOW = 2
-_MOST_BYTES = MIB
+_MOST_BYTES = MIB // 2
 
 
 class ReadAheadStore(WrappedStore):

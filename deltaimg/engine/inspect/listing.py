@@ -8,7 +8,7 @@ of each snapshot is resolved. Other damage is found by `check` and `verify`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,15 +51,23 @@ def describe_snapshots(
     ids = {each.ref.id for each in snapshots}
     look = _Look(repository, with_depth=with_depth)
     listed = []
-    for each in snapshots:
-        depth, damage = None, str(each.error) if isinstance(each, DamagedSnapshot) else None
-        is_base_forgotten = False
-        if isinstance(each, Snapshot):
-            depth, damage = look.examine(each.manifest)
-            is_base_forgotten = each.manifest.base is not None and each.manifest.base not in ids
-        if damage is None or isinstance(each, DamagedSnapshot) or repository.has_snapshot(each.ref):
-            listed.append(ListedSnapshot(each, is_base_forgotten, damage, depth))
+    with repository.objects.reading_ahead(_list_maps(snapshots) if look.looks_closer else ()):
+        for each in snapshots:
+            depth, damage = None, str(each.error) if isinstance(each, DamagedSnapshot) else None
+            is_base_forgotten = False
+            if isinstance(each, Snapshot):
+                depth, damage = look.examine(each.manifest)
+                is_base_forgotten = each.manifest.base is not None and each.manifest.base not in ids
+            if damage is None or isinstance(each, DamagedSnapshot) or repository.has_snapshot(each.ref):
+                listed.append(ListedSnapshot(each, is_base_forgotten, damage, depth))
     return listed
+
+
+def _list_maps(snapshots: Iterable[Snapshot | DamagedSnapshot]) -> Iterator[str]:
+    """Yield the map layers of snapshots in the order in which they are resolved."""
+    for each in snapshots:
+        if isinstance(each, Snapshot):
+            yield from map(MAP.name_of, reversed(each.manifest.maps))
 
 
 class _Look:
@@ -72,14 +80,14 @@ class _Look:
         there = {digest_of(found.name) for found in repository.objects.list(SIGNATURES)}
         self._is_signed = np.array([name in there for name in self._index.signatures], np.bool_)
         has_lost = bool(self._index.is_lost.any() or self._index.damage or not self._is_signed.all())
-        self._looks_closer = with_depth or has_lost or any(repository.objects.list(QUARANTINE))
+        self.looks_closer = with_depth or has_lost or any(repository.objects.list(QUARANTINE))
 
     def examine(self, manifest: Manifest) -> tuple[int | None, str | None]:
         """Return how deep a snapshot's delta chains are, if that was asked for, and what is wrong with it."""
         missing = [name for name in (MAP.name_of(digest) for digest in manifest.maps) if name not in self._maps]
         if missing:
             return None, f"{missing[0]} is missing"
-        if not self._looks_closer:
+        if not self.looks_closer:
             return None, None
         table, index = SlotTable(self._repository, self._index), self._index
         try:

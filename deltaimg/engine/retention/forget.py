@@ -2,10 +2,12 @@
 """Forget snapshots anywhere in a chain: their manifests are removed, and nothing else changes.
 
 Every snapshot lists all that it needs, so that no other one is read or affected: forgetting works
-beside damaged snapshots and on a full disk, and costs one delete for each snapshot. `prune` deletes unreachable content.
+beside damaged snapshots and on a full disk, and costs one delete for each snapshot, or for many where the store can do that.
+`prune` deletes unreachable content.
 
 Crash   a manifest is there or is not; a snapshot's annotations are deleted after it. Running again finishes the work.
-Locks   the image's, held from the reading of its manifests to the end, and checked before each removal and after the last.
+Locks   the image's, held from the reading of its manifests to the end, and checked before every `_AT_ONCE` removals and after
+        the last.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import AnySnapshot, ForgetPlan
 from deltaimg.repo.rosters import Changes
 from deltaimg.repo.snapshots import DamagedSnapshot, load_snapshots
+
+_AT_ONCE = 100
+"""Snapshots that are removed between two checks of the lock: over a network each check is a round trip."""
 
 MakePlan = Callable[[Sequence[AnySnapshot]], ForgetPlan]
 """Decides which snapshots of an image are kept; called with all of them, oldest first."""
@@ -111,9 +116,9 @@ def forget(
                 f"the newest snapshot of '{image}' is forgotten: the next backup is compared with {plan.kept[-1].label} instead"
             )
         record_changes(repository, lock, clock(), progress, Changes(unsettled=plan.forgotten))
-        for ref in plan.forgotten:
+        for start in range(0, len(plan.forgotten), _AT_ONCE):
             lock.check()
-            repository.remove_snapshot(ref)
+            repository.remove_snapshots(plan.forgotten[start : start + _AT_ONCE])
         _remove_remains(repository, image, plan.forgotten)
         record_changes(repository, lock, clock(), progress)
         lock.check()
@@ -123,7 +128,5 @@ def forget(
 def _remove_remains(repository: Repository, image: str, refs: Sequence[SnapshotRef]) -> None:
     """Remove what belongs to snapshots whose manifests are deleted: annotations, and damaged manifests in quarantine."""
     annotations, quarantined = list_annotations(repository, image), repository.list_quarantined(image)
-    for ref in refs:
-        remove_annotations(repository, annotations.get((ref.image, ref.id), []))
-        for name in quarantined.get(ref, ()):
-            repository.objects.delete(name)
+    remove_annotations(repository, [annotations.get((ref.image, ref.id), []) for ref in refs])
+    repository.objects.delete_all([name for ref in refs for name in quarantined.get(ref, ())])

@@ -47,7 +47,7 @@ from deltaimg.store.sftp.session import Link, Session, SessionLimits
 from deltaimg.store.sftp.transfer import PROBABLY_REGULAR, Upload, read_file, write_file
 from deltaimg.store.sftp.walk import Found, to_bytes, to_text, walk
 
-_PARALLEL_CALLS = 16
+_PARALLEL_CALLS = 48
 """A server does one thing after another; more than this fill no line further."""
 _KEPT_EVERYWHERE = re.compile(rb"[0-9a-f]{2}|[0-9a-f]{16,}")
 """Folders of packs, and digests: no file system changes them."""
