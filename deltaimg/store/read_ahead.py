@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A store of which objects are read before they are asked for, several at once: for one where each read is a round trip.
 
-Whoever is about to read many small objects says which. What was read ahead is handed out once, to the `get` that asks for it; a
-read that failed, or met a larger object than is read ahead, is made again by that `get`, so that errors are its own.
+A caller that is about to read many small objects says which. What was read ahead is handed out once, to the `get` that asks for
+it; a read that failed, or met a larger object than is read ahead, is made again by that `get`, so that errors are its own.
 
 Memory  `_MOST_BYTES` for each of `_WINDOW` times as many objects as the store takes requests at once.
 """
