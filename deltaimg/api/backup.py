@@ -23,8 +23,9 @@ from deltaimg.options.definition import validate
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name
-from deltaimg.tracking.hints import HintsFile
+from deltaimg.tracking.choose import choose_tracker, plan_freezing
 from deltaimg.tracking.interface import Tracker
+from deltaimg.tracking.reflink import KeptClones, make_key
 
 _REMEMBERED_BACKUPS = 5
 
@@ -46,8 +47,8 @@ def backup(
     check_image_name(image)
     options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
     progress = progress or NoProgress()
-    tracker = _choose_tracker(image_path, options, is_command=is_command)
     with _opened(repository, image_path, image, options, progress, is_command=is_command) as (source, point):
+        tracker = _choose_tracker(repository, image_path, image, options, source, point)
         make_reserve(repository)
         seen = note_loss(repository, image)
         if seen is not None:
@@ -57,6 +58,9 @@ def backup(
             )
         manifest = back_up(repository, source, image, options, progress=progress, point_in_time=point, tracker=tracker)
         remember_snapshots(repository, image)
+        if tracker is None and not source.is_sequential:
+            # The newest snapshot is another one now.
+            KeptClones(image_path, make_key(repository.config.repository_id, image)).remove()
         return manifest
 
 
@@ -72,8 +76,8 @@ def plan_backup(
     """Return what `backup` would store, except the compressed size of new content; nothing is stored."""
     check_image_name(image)
     options, progress = options or BackupOptions(), progress or NoProgress()
-    tracker = _choose_tracker(image_path, options, is_command=is_command)
     with _opened(repository, image_path, image, options, progress, is_command=is_command) as (source, point):
+        tracker = _choose_tracker(repository, image_path, image, options, source, point)
         is_stopped = point is not None and point.has_stopped_writers
         planned = forecast_backup(
             repository, source, image, options, progress=progress, is_stopped=is_stopped, tracker=tracker
@@ -83,13 +87,18 @@ def plan_backup(
         return planned
 
 
-def _choose_tracker(path: str, options: BackupOptions, *, is_command: bool) -> Tracker | None:
-    """Return what is asked what changed; raises UsageError where the options do not fit together."""
-    if options.hints is None:
-        return None
-    if is_command or path == STREAM:
+def _choose_tracker(
+    repository: Repository,
+    path: str,
+    image: str,
+    options: BackupOptions,
+    source: ImageSource,
+    point: PointInTime | None,
+) -> Tracker | None:
+    """Return what is asked what changed; raises UsageError where the options do not fit what is read."""
+    if options.hints is not None and source.is_sequential:
         raise UsageError("a stream is read as a whole: nothing can be left out of it", hint="leave --hints out")
-    return HintsFile(options.hints)
+    return choose_tracker(options, path, point, make_key(repository.config.repository_id, image))
 
 
 @contextmanager
@@ -98,7 +107,7 @@ def _opened(
 ) -> Iterator[tuple[ImageSource, PointInTime | None]]:
     """Freeze what is to be backed up, if that was asked for, and open it; it is closed, and nothing is left, at the end."""
     validate(options)
-    freezing = options.freezing
+    freezing = plan_freezing(options)
     check_freeze_options(freezing)
     if freezing.freeze == "none":
         source = _open(path, path, options, is_command=is_command)

@@ -63,8 +63,8 @@ def backup(
     refused, unless --allow-live is given. So is a stream that is shorter than the last snapshot, since it may have been
     cut short, unless --allow-shrink is given.
 
-    A program that tracks changes can say what need not be read, with --hints. A random sample of that is read all the same,
-    and everything where it did change.
+    With --track only what changed is read, and a random sample of the rest; everything, where that sample did change. Another
+    program that tracks changes can say what need not be read, with --hints.
 
     An image is stored flat. A qcow2 file, an archive or a compressed file is refused, with the hint how to back up what is
     in it. A disk that fails ends the backup, unless --on-read-error zero is given: then the rest is stored, and the exit code
@@ -74,6 +74,7 @@ def backup(
 
         deltaimg backup /var/lib/images/vm1.raw --image vm1
         deltaimg backup /dev/vg0/vm1 --image vm1 --freeze lvm --tag nightly
+        deltaimg backup /srv/vm1.raw --image vm1 --track auto
         deltaimg backup --image vm2 --stdin-from-command 'ssh host cat /dev/vg0/vm2'
         deltaimg backup old.raw --image vm1 --time 2024-05-01 --dry-run
     """

@@ -18,6 +18,7 @@ LEVELS = {"fast": 1, "default": 3, "best": 15}
 MIN_LEVEL, MAX_LEVEL = 1, 19
 DELTA_MODES = ("auto", "none", "zstd", "xdelta", "deltaimg", "best")
 READ_ERROR_MODES = ("fail", "zero")
+TRACK_MODES = ("none", "auto", "scan", "reflink")
 DEFAULT_AUDIT_BLOCKS = 459
 """So many find a claim of which 1 % is wrong with a probability of 99 %: 0.99 to the power of 459 is less than 0.01."""
 MAX_AUDIT_BLOCKS = 1_000_000
@@ -127,6 +128,13 @@ class BackupOptions:
         "Room of an LVM snapshot for what is written to the volume meanwhile.",
         "--snapshot-size",
         default_text="by experience",
+    )
+    track: str = option(
+        "none",
+        choice(TRACK_MODES, "HOW"),
+        "Read only what changed. reflink: what the image does not share with the clone that the last backup kept beside it "
+        "(XFS, btrfs); auto: in the best way that works; scan: read everything, and keep what the next backup needs; none: "
+        "read everything. Implies --freeze.",
     )
     hints: str | None = option(
         None,

@@ -70,6 +70,13 @@ class HintsFile:
             return ChangeClaim(None, reason, is_surprising=True)
         return ChangeClaim(changed)
 
+    def keep(self, snapshot: str) -> str | None:  # noqa: ARG002
+        """Keep nothing: another program tracks."""
+        return None
+
+    def settle(self, snapshot: str) -> None:
+        """Do nothing."""
+
 
 def read_hints(path: str) -> bytes:
     """Return the content of a file of hints; raises BadHints."""

@@ -38,3 +38,17 @@ class Tracker(Protocol):
     def find_changes(self, base: Manifest) -> ChangeClaim:
         """Return what may have changed between the point in time of `base` and the one that is read; may raise ImageError."""
         ...
+
+    def keep(self, snapshot: str) -> str | None:
+        """Keep what the next backup needs in order to find what changed since the one that is about to be committed.
+
+        What was kept before stays. Nothing is raised: returns what went wrong, for people, or None.
+
+        Args:
+            snapshot: id of the snapshot that is about to be committed.
+        """
+        ...
+
+    def settle(self, snapshot: str) -> None:
+        """Remove what was kept of other snapshots, now that this one is committed. Nothing is raised."""
+        ...

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deltaimg.model import MIB
+from tests.support.components import loop_file_system
 from tests.support.program import fail, read_tree, succeed
 
 CHANGED = 5 * MIB + 8192
@@ -96,6 +97,19 @@ def test_hints_that_are_none_change_nothing(repo: Path, image: Path, tmp_path: P
     fail(2, "backup", "-", "-i", "vm1", "-q", "--hints", file, repo=repo, stdin=b"x" * 4096)
     fail(2, *run, "--hints", file, "--full-scan-every", "sometimes", repo=repo)
     assert read_tree(repo / "snapshots") == before
+
+
+def test_the_clone_of_the_last_backup_spares_reading(repo: Path, tmp_path: Path) -> None:
+    with loop_file_system("xfs", tmp_path / "mnt", 320 * MIB) as made:
+        image = made.folder / "vm1.raw"
+        image.write_bytes(os.urandom(8 * MIB))
+        run = succeed("backup", image, "-i", "vm1", "--track", "auto", repo=repo)
+        assert "everything was read: there is no earlier snapshot" in run.text
+        change(image)
+        run = succeed("backup", image, "-i", "vm1", "--track", "auto", "--json", repo=repo)
+        assert run.json["tracking"]["method"] == run.json["freeze"]["method"] == "reflink"
+        assert run.json["read_bytes"] == 4096
+        fail(2, "backup", image, "-i", "vm1", "--track", "reflink", "--freeze", "btrfs", "-q", repo=repo)
 
 
 def test_a_full_scan_is_never_due_where_that_was_said(repo: Path, image: Path) -> None:

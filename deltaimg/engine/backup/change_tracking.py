@@ -20,7 +20,6 @@ from deltaimg.engine.backup.base import Base
 from deltaimg.engine.backup.block_check import BlockCheck
 from deltaimg.engine.progress import stage
 from deltaimg.engine.scan import ScannedSpan, join_near
-from deltaimg.errors import UsageError
 from deltaimg.format.manifest import Manifest, Tracking, parse_time
 from deltaimg.image.extents import (
     DATA,
@@ -96,15 +95,13 @@ def track_changes(request: BackupRequest, base: Base, block_bytes: int) -> tuple
     """Return the extents of the image in whole blocks, UNCHANGED where that is claimed, and what was claimed.
 
     Raises:
-        ImageError: the source cannot be read. BadHints: a file of hints cannot be used. UsageError: the source is a stream.
+        ImageError: the source cannot be read. BadHints: a file of hints cannot be used.
     """
     base_bytes = base.manifest.size_bytes if base.manifest else 0
     extents = request.source.extents()
     plain = extents.without_base(base_bytes).align(block_bytes)
     if request.tracker is None:
         return plain, None
-    if request.source.is_sequential:
-        raise UsageError("a stream is read as a whole: nothing can be left out of it", hint="leave --hints out")
     reason = _find_reason_to_scan(request, base)
     if base.manifest is None or reason:
         return plain, ChangeTracking.of_scan(reason)
@@ -154,12 +151,16 @@ def count_refuted(span: ScannedSpan, unchanged: Bounds, base: Base, block_bytes:
 def _find_reason_to_scan(request: BackupRequest, base: Base) -> str:
     """Return why everything is to be read whatever a tracker claims; empty where there is no such reason."""
     manifest, span = base.manifest, request.options.full_scan_every
+    if request.source.is_sequential:
+        return "a stream is read as a whole"
     if manifest is None:
         return (
             "there is no earlier snapshot" if base.newest is None else f"snapshot {base.newest.label} cannot be a base"
         )
     if manifest.is_live:
         return f"snapshot {manifest.label} is not of one moment: it was written to meanwhile"
+    if request.options.track == "scan" and request.tracker is not None and request.tracker.method != "scan":
+        return "asked for"
     last_scan = parse_time(manifest.last_scan)
     if str(span) and last_scan <= go_back(request.clock(), span, None):
         return f"due: everything was read last on {last_scan:%Y-%m-%d}"

@@ -116,11 +116,21 @@ def _run(request: BackupRequest, lock: ImageLock, start: RunStart) -> Manifest:
         with stage(progress, "committing"):
             writer.finish()
             manifest = write_map(context, start, runs, writer.stored_bytes, is_live=is_live, container=container)
-            commit_snapshot(repository, lock, manifest)
+            _commit(request, lock, manifest)
             record_committed(repository, lock, request.clock(), progress, SnapshotRef.of(manifest))
         with stage(progress, "updating the cache"):
             changes.keep_for_next_run()
     return manifest
+
+
+def _commit(request: BackupRequest, lock: ImageLock, manifest: Manifest) -> None:
+    """Store the manifest; what the next backup needs to track changes is kept before, what this one needed removed after."""
+    tracker = request.tracker
+    if tracker is not None and (problem := tracker.keep(manifest.id)):
+        request.progress.warn(f"{request.source.path}: {problem}")
+    commit_snapshot(request.repository, lock, manifest)
+    if tracker is not None:
+        tracker.settle(manifest.id)
 
 
 def _open_writer(request: BackupRequest, base: Base, lock: ImageLock) -> PackWriter:

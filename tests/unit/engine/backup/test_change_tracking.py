@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -16,9 +19,9 @@ from deltaimg.engine.backup.block_check import BlockCheck
 from deltaimg.engine.backup.change_tracking import TRACKED_GAP_BYTES
 from deltaimg.engine.backup.forecast import forecast_backup
 from deltaimg.engine.backup.run import back_up
-from deltaimg.errors import UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.extents import Bounds, merge_bounds
+from deltaimg.image.stream import StreamSource
 from deltaimg.kernels import digest_blocks
 from deltaimg.model import KIB, MIB, Extent
 from deltaimg.options.backup import DEFAULT_AUDIT_BLOCKS, NEVER, BackupOptions
@@ -46,6 +49,11 @@ class Claims:
     def find_changes(self, base: Manifest) -> ChangeClaim:
         self.was_asked = True
         return self._claim
+
+    def keep(self, snapshot: str) -> str | None:
+        return None
+
+    def settle(self, snapshot: str) -> None: ...
 
 
 class CountedSource(SyntheticSource):
@@ -317,8 +325,10 @@ def test_a_tracker_that_knows_nothing_costs_a_scan(runs: Runs) -> None:
         assert manifest.statistics.new_bytes == 0
 
 
-def test_nothing_can_be_left_out_of_a_stream(runs: Runs) -> None:
-    source = CountedSource(runs.image)
-    source.is_sequential = True
-    with pytest.raises(UsageError, match="a stream is read as a whole"):
-        back_up(runs.repository, source, "vm1", tracker=Claims())
+def test_nothing_is_left_out_of_a_stream(runs: Runs, tmp_path: Path) -> None:
+    claims, path = Claims(), runs.image.save(tmp_path / "image")
+    with closing(StreamSource(os.open(path, os.O_RDONLY), is_owned=True)) as source:
+        manifest = back_up(runs.repository, source, "vm1", tracker=claims)
+    assert not claims.was_asked
+    assert manifest.tracking is not None
+    assert (manifest.tracking.method, manifest.tracking.reason) == ("scan", "a stream is read as a whole")
