@@ -29,7 +29,7 @@ from deltaimg.options.values import parse_count
 from deltaimg.threads import limit_workers
 
 COMMAND_GROUPS = {
-    "Backup": ("init", "backup", "snapshots", "show", "diff"),
+    "Backup": ("init", "backup", "snapshots", "show", "diff", "inspect"),
     "Offsite": ("sync", "mirror"),
     "Recovery": ("restore", "cat", "repair"),
     "Maintenance": (

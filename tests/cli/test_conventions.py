@@ -122,7 +122,19 @@ def test_an_interrupted_command_says_what_it_leaves_behind(backups: Backups, tmp
 def test_every_command_that_writes_has_last_words() -> None:
     from deltaimg.cli.interruption import _OUTCOMES
 
-    reading = {"snapshots", "show", "diff", "cat", "check", "stats", "unlock", "benchmark", "version", "help"}
+    reading = {
+        "snapshots",
+        "show",
+        "diff",
+        "inspect",
+        "cat",
+        "check",
+        "stats",
+        "unlock",
+        "benchmark",
+        "version",
+        "help",
+    }
     assert set(_OUTCOMES) | reading >= set(COMMANDS)
     assert not set(_OUTCOMES) & reading
     assert "option" in fail(2, "snapshots", "--frobnicate")

@@ -57,6 +57,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         ("snapshots",),
         ("show", "vm1~1"),
         ("diff", "vm1~1", "vm1"),
+        ("inspect", "vm1"),
         ("restore", "vm1", folder / "out"),
         ("cat", "vm1", "-n", "10"),
         ("repair", "--dry-run"),

@@ -13,8 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "architecture.md").read_text()
 WALK = TEXT[TEXT.index("## One backup") : TEXT.index("## One restore")]
-DOTTED = re.compile(r"`((?:engine|freeze|tracking|repo|delta|kernels|image|store|codec|format|api)(?:\.\w+)+)`")
-MODULE = re.compile(r"`((?:engine|freeze|tracking|repo|delta|kernels|image|store|codec|format|api|cli)(?:/\w+)+\.py)`")
+DOTTED = re.compile(r"`((?:engine|freeze|tracking|guest|repo|delta|kernels|image|store|codec|format|api)(?:\.\w+)+)`")
+MODULE = re.compile(
+    r"`((?:engine|freeze|tracking|guest|repo|delta|kernels|image|store|codec|format|api|cli)(?:/\w+)+\.py)`"
+)
 
 
 def find(name: str) -> object:
