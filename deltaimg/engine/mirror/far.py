@@ -274,11 +274,13 @@ class FarSide:
         """Put the content of the oldest plan together, and write it if it has the right digests."""
         if not self._pending:
             raise MirrorProtocolError("content came that no plan announced")
-        content, pending = parse_content(payload), self._pending.popleft()
+        assert self._copy is not None
+        content, pending = parse_content(payload, len(self._digests)), self._pending.popleft()
         blocks = pending.plan.blocks
         is_sent = np.ones(len(blocks), np.bool_) if content.is_whole else ~pending.is_there
         found = np.empty((len(blocks), BLOCK_BYTES), np.uint8)
-        found[is_sent] = np.frombuffer(expand(content, int(is_sent.sum())), np.uint8).reshape(-1, BLOCK_BYTES)
+        sent = expand(content, int(is_sent.sum()), self._copy.read_now(content.sources))
+        found[is_sent] = np.frombuffer(sent, np.uint8).reshape(-1, BLOCK_BYTES)
         found[~is_sent] = np.frombuffer(pending.moved, np.uint8).reshape(-1, BLOCK_BYTES)[: int((~is_sent).sum())]
         whole = found.data.cast("B")
         digests = digest_blocks(self._key, whole, BLOCK_BYTES)
@@ -287,7 +289,6 @@ class FarSide:
                 raise MirrorProtocolError("content does not have the digest that it should have")
             self._channel.send(Kind.DONE, b"\0")
             return
-        assert self._copy is not None
         self._copy.put(blocks, whole)
         self._digests[blocks] = digests
         self._changed.append(blocks)
@@ -307,6 +308,8 @@ class FarSide:
         read_bytes = self._verify(copy, is_all=finish.is_verified)
         root = find_root(self._digests, self._key, self._wanted.image_bytes)
         if root.hex() != finish.root:
+            # Under another key, which a copy without a state gets, other digests begin alike.
+            self._place.void_state()
             raise MirrorDiffers(f"{self._place.path}: the copy is not equal to the image")
         if self._has_begun:
             copy.commit(MirrorState(self._key, root, self._wanted.image_bytes, self._digests))

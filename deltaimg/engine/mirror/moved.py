@@ -58,4 +58,6 @@ class BlockFinder:
 
 
 def _as_numbers(prefixes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    return np.ascontiguousarray(prefixes).view("<u8").reshape(-1).astype(np.uint64)
+    padded = np.zeros((len(prefixes), 8), np.uint8)
+    padded[:, :PREFIX_BYTES] = prefixes
+    return padded.view("<u8").reshape(-1).astype(np.uint64)

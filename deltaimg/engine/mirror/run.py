@@ -40,6 +40,7 @@ from deltaimg.engine.mirror.protocol import (
     Pace,
     Ready,
 )
+from deltaimg.engine.mirror.similar import SimilarBlocks
 from deltaimg.engine.mirror.table import Blocks, digest_image, find_root
 from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.engine.progress import NoProgress, Progress, stage
@@ -59,6 +60,7 @@ from deltaimg.kernels import digest_blocks
 
 _KEY_BYTES = 32
 _CLEAR_RUNS = 1 << 14
+_NO_BLOCKS: Blocks = np.zeros(0, np.int64)
 _CHANGED_HINT = (
     "run again while nothing writes to it, and what arrived is not sent again; or undo what was begun by "
     "'deltaimg mirror --recover'"
@@ -156,6 +158,7 @@ class _NearSide:
         self._size_bytes = source.size_bytes or 0
         self._moved_blocks = self._literal_bytes = 0
         self._key = b""
+        self._similar = SimilarBlocks(0)
         self._digests: Digests = np.zeros((0, 16), np.uint8)
 
     def run(self) -> MirrorResult:
@@ -171,7 +174,7 @@ class _NearSide:
         self._read_image()
         ready = self._await_ready(copy)
         root = find_root(self._digests, self._key, self._size_bytes)
-        changes = Changes(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        changes = Changes(_NO_BLOCKS, _NO_BLOCKS)
         if root.hex() != ready.root:
             changes = self._compare(ready)
         if not request.is_dry:
@@ -199,8 +202,15 @@ class _NearSide:
 
     def _read_image(self) -> None:
         total = self._source.extents().count_bytes(*NOT_EMPTY)
+        self._similar = SimilarBlocks(total)
         with stage(self._progress, f"reading {self._source.path}", total):
-            self._digests = digest_image(self._source, self._key, self._progress.advance, size_bytes=self._size_bytes)
+            self._digests = digest_image(
+                self._source,
+                self._key,
+                self._progress.advance,
+                size_bytes=self._size_bytes,
+                visit=self._similar.collect,
+            )
 
     def _await_ready(self, copy: Copy) -> Ready:
         """Wait until the far side has read its copy, where it must."""
@@ -221,6 +231,9 @@ class _NearSide:
         runs = _as_runs(changes.zeroed)
         for first in range(0, len(runs), _CLEAR_RUNS):
             self._channel.send(Kind.CLEAR, runs[first : first + _CLEAR_RUNS].tobytes())
+        is_changed = np.zeros(len(self._digests), np.bool_)
+        is_changed[changes.zeroed] = is_changed[changes.changed] = True
+        self._similar.begin(is_changed)
         with stage(
             self._progress, f"sending to {self._request.connection.destination}", len(changes.changed) * BLOCK_BYTES
         ):
@@ -233,24 +246,36 @@ class _NearSide:
         sender = _BatchSender(self._channel, batches, self._digests)
         encode = self._make_encoder(is_whole=is_whole)
         with OrderedPool() as pool:
-            for blocks, lacking, frame in pool.map(encode, sender.receive_answers()):
+            for blocks, sent, frame in pool.map(encode, self._choose_sources(sender.receive_answers(), is_whole)):
                 sender.send_content(blocks, frame)
-                self._literal_bytes += lacking * BLOCK_BYTES
-                self._moved_blocks += len(blocks) - lacking
+                self._literal_bytes += sent * BLOCK_BYTES
+                self._moved_blocks += len(blocks) - sent
                 self._progress.advance(0 if is_whole else len(blocks) * BLOCK_BYTES)
         return sender.finish()
 
-    def _make_encoder(self, *, is_whole: bool) -> Callable[[tuple[Blocks, Blocks]], tuple[Blocks, int, bytes]]:
+    def _choose_sources(self, answers: Iterator[tuple[Blocks, Blocks]], is_whole: bool) -> Iterator[_Batch]:
+        """Yield batches with what to encode them against; in order, since later ones may use earlier ones."""
+        for blocks, lacking in answers:
+            yield (
+                _Batch(blocks, blocks, _NO_BLOCKS)
+                if is_whole
+                else _Batch(blocks, lacking, self._similar.choose(blocks, lacking))
+            )
+
+    def _make_encoder(self, *, is_whole: bool) -> Callable[[_Batch], tuple[Blocks, int, bytes]]:
         source, digests, key = self._source, self._digests, self._key
 
-        def encode(batch: tuple[Blocks, Blocks]) -> tuple[Blocks, int, bytes]:
-            blocks, lacking = batch
-            wanted = blocks if is_whole else lacking
-            content = memoryview(bytearray(len(wanted) * BLOCK_BYTES))
-            source.reread(ranges_of_blocks(wanted, np.arange(len(wanted)), BLOCK_BYTES), content)
-            if not np.array_equal(digest_blocks(key, content, BLOCK_BYTES), digests[wanted]):
+        def read(blocks: Blocks) -> memoryview:
+            content = memoryview(bytearray(len(blocks) * BLOCK_BYTES))
+            source.reread(ranges_of_blocks(blocks, np.arange(len(blocks)), BLOCK_BYTES), content)
+            if not np.array_equal(digest_blocks(key, content, BLOCK_BYTES), digests[blocks]):
                 raise SourceChanged(source.path, "changed while it was mirrored", hint=_CHANGED_HINT)
-            return blocks, len(wanted), build_content(content, digests[blocks], is_whole=is_whole)
+            return content
+
+        def encode(batch: _Batch) -> tuple[Blocks, int, bytes]:
+            content, sources = read(batch.sent), read(batch.sources)
+            frame = build_content(content, digests[batch.blocks], batch.sources, sources, is_whole=is_whole)
+            return batch.blocks, len(batch.sent), frame
 
         return encode
 
@@ -301,6 +326,15 @@ class _NearSide:
             return None
         name = blake2b(f"{destination.host}\0{destination.path}".encode(errors="surrogateescape"), digest_size=16)
         return os.path.join(folder, "mirror", name.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Blocks of a batch, those of them that are sent, and what these are encoded against."""
+
+    blocks: Blocks
+    sent: Blocks
+    sources: Blocks
 
 
 class _BatchSender:

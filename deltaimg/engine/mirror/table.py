@@ -26,8 +26,8 @@ from deltaimg.model import count_blocks
 
 GROUP_BLOCKS: Final = 64
 """Compared together, before their blocks are."""
-SHORT_BYTES: Final = 6
-"""Of a digest that is compared with one other: 2^-48 is the chance that a changed block seems equal. The root digest tells."""
+SHORT_BYTES: Final = 5
+"""Of a digest that is compared with one other: 2^-40 is the chance that a changed block seems equal. The root digest tells."""
 _CHUNK_BLOCKS = 1 << 18
 
 Blocks = npt.NDArray[np.int64]
@@ -40,11 +40,19 @@ def empty_digests(count: int) -> Digests:
     return sparse_zeros(count * DIGEST_BYTES, np.uint8).reshape(-1, DIGEST_BYTES)
 
 
-def digest_image(source: ImageSource, key: bytes, advance: Callable[[int], None], *, size_bytes: int) -> Digests:
+def digest_image(
+    source: ImageSource,
+    key: bytes,
+    advance: Callable[[int], None],
+    *,
+    size_bytes: int,
+    visit: Callable[[int, memoryview], None] = lambda *_: None,
+) -> Digests:
     """Return the digests of an image's first `size_bytes`, the last block padded with zeros; on all cores.
 
     Args:
         advance: called with bytes that are done.
+        visit: called with whole blocks that are read and the number of the first; by any thread, in any order.
 
     Raises:
         ImageError: it cannot be read, or became shorter.
@@ -58,6 +66,7 @@ def digest_image(source: ImageSource, key: bytes, advance: Callable[[int], None]
         got = source.read_into(start, buffer[: end - start])
         if got < end - start:
             raise SourceChanged(source.path, f"ends at byte {start + got}, earlier than when it was opened")
+        visit(start // BLOCK_BYTES, buffer)
         return start // BLOCK_BYTES, digest_blocks(key, buffer, BLOCK_BYTES), end - start
 
     with OrderedPool(window=count_workers() + 1) as pool:

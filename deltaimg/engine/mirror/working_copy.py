@@ -49,6 +49,8 @@ class _Waiting:
     blocks: list[Blocks] = field(default_factory=list)
     content: list[memoryview | None] = field(default_factory=list)
     count: int = 0
+    places: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Of each block with content, in `content` and there."""
 
 
 class WorkingCopy:
@@ -117,6 +119,17 @@ class WorkingCopy:
                 done += got
         return content
 
+    def read_now(self, blocks: Blocks) -> memoryview:
+        """Return what is in some blocks, or will be once all that waits is written."""
+        content = self.read(blocks)
+        for place, block in enumerate(blocks.tolist()):
+            if (waiting := self._waiting.places.get(block)) is not None:
+                written = self._waiting.content[waiting[0]]
+                assert written is not None
+                start = waiting[1] * BLOCK_BYTES
+                content[place * BLOCK_BYTES : (place + 1) * BLOCK_BYTES] = written[start : start + BLOCK_BYTES]
+        return content
+
     def read_before(self, block: int) -> bytes | None:
         """Return what was in a block that this run has overwritten; None where that is not known."""
         if self._journal is not None:
@@ -125,6 +138,9 @@ class WorkingCopy:
 
     def put(self, blocks: Blocks, content: memoryview | None) -> None:
         """Write content to blocks, ascending, or zeros; it may be kept a while. Raises ImageError, TargetTooSmall."""
+        if content is not None:
+            number = len(self._waiting.content)
+            self._waiting.places |= {block: (number, place) for place, block in enumerate(blocks.tolist())}
         self._waiting.blocks.append(blocks)
         self._waiting.content.append(content)
         self._waiting.count += len(blocks)

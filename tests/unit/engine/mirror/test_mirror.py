@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from deltaimg.engine.mirror import batches
+from deltaimg.engine.mirror.working_copy import WorkingCopy
 from deltaimg.errors import (
     DeltaimgError,
+    FarSideUnusable,
     ImageError,
     MirrorBusy,
     MirrorDiffers,
@@ -23,7 +25,7 @@ from deltaimg.errors import (
     UnsupportedImage,
 )
 from deltaimg.format.mirror import BLOCK_BYTES
-from tests.support.components import loop_device, requires_root
+from tests.support.components import loop_device, loop_file_system, requires_root
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
 from tests.support.mirror import Mirror
 
@@ -113,6 +115,73 @@ def test_a_digest_that_begins_like_another_costs_its_batch_again(pair: Mirror, m
     assert pair.is_equal()
     assert done.literal_bytes == 74 * BLOCK_BYTES
     assert batches.BATCH_BLOCKS > 74
+
+
+@pytest.mark.parametrize("is_in_place", [True, False])
+def test_new_content_that_resembles_what_both_sides_have_costs_little(is_in_place: bool, pair: Mirror) -> None:
+    """Also what resembles a batch that is not written there yet."""
+    chance = random.Random(6)
+    old = chance.randbytes(1_000_000)
+    pair.image.write_bytes(old + bytes(2_000_000))
+    pair.run()
+    new = chance.randbytes(600_000)
+    pair.image.write_bytes(old + chance.randbytes(100) + old[:900_000] + new + b"shifted" + new)
+    done = pair.run(is_in_place=is_in_place)
+    assert pair.is_equal()
+    assert done.literal_bytes > 2_000_000
+    assert done.sent_bytes < 680_000
+
+
+def test_sources_that_the_far_side_has_otherwise_cost_their_batches_again(
+    pair: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(7)
+    old = chance.randbytes(1_000_000)
+    pair.image.write_bytes(old + bytes(1_000_000))
+    pair.run()
+    pair.image.write_bytes(old + b"x" + old)
+    read_now = WorkingCopy.read_now
+    monkeypatch.setattr(WorkingCopy, "read_now", lambda self, blocks: memoryview(bytes(len(read_now(self, blocks)))))
+    assert pair.run(is_in_place=True).sent_bytes > 1_000_000
+    assert pair.is_equal()
+
+
+def test_a_clone_takes_the_place_of_the_copy(image: SyntheticImage, pair: Mirror, tmp_path: Path) -> None:
+    with loop_file_system("xfs", tmp_path / "xfs", 320 << 20) as there:
+        copy = Path(there.folder) / "copy"
+        cloned = Mirror(pair.image, copy)
+        cloned.run()
+        copy.chmod(0o640)
+        with open(copy, "rb") as reader:
+            before = copy.read_bytes()
+            image.write(500_000, b"some new bytes")
+            image.move(40960, 1_024_000, 5 * BLOCK_BYTES)
+            image.save(pair.image)
+            done = cloned.run()
+            assert (done.mode, done.copy_read_bytes) == ("clone", 0)
+            assert reader.read() == before
+        assert cloned.is_equal()
+        assert copy.stat().st_mode & 0o777 == 0o640
+        assert os.listdir(copy.parent / ".copy.mirror") in (["lock", "state"], ["state", "lock"])
+        again = cloned.run()
+        assert (again.changed_blocks, again.copy_read_bytes) == (0, 0)
+
+        edit_at_random(image)
+        image.write_random(100_000, 50_000)
+        image.save(pair.image)
+        before, step = copy.read_bytes(), 0
+        while True:
+            try:
+                cloned.run(kill_at=step)
+                break
+            except FarSideUnusable:
+                assert copy.read_bytes() in (before, pair.image.read_bytes())
+            if step % 2:
+                assert cloned.recover() in ("removed", "nothing")
+                assert copy.read_bytes() in (before, pair.image.read_bytes())
+            step += 1
+        assert cloned.is_equal()
+        assert step > 5
 
 
 def test_what_is_no_mirror_yet_is_overwritten_only_by_force(pair: Mirror) -> None:
