@@ -112,7 +112,7 @@ def _choose_source(image: str | None, command: str | None) -> str:
 
 def _report_forecast(planned: BackupForecast, image: str, terminal: Terminal) -> None:
     from deltaimg.describe.backup import describe_forecast
-    from deltaimg.describe.snapshots import format_tracking
+    from deltaimg.describe.snapshots import format_free_space, format_tracking
 
     if terminal.as_json:
         terminal.print_json(describe_forecast(planned, image))
@@ -130,6 +130,8 @@ def _report_forecast(planned: BackupForecast, image: str, terminal: Terminal) ->
     )
     if planned.tracking is not None:
         terminal.print(f"  {format_tracking(planned.tracking)}")
+    if planned.free_space is not None:
+        terminal.print(f"  {format_free_space(planned.free_space)}")
 
 
 def _report(manifest: Manifest, terminal: Terminal, *, threads: int) -> None:
@@ -160,12 +162,14 @@ def _report(manifest: Manifest, terminal: Terminal, *, threads: int) -> None:
 
 def _report_point_in_time(manifest: Manifest, terminal: Terminal) -> None:
     """Say how the image was frozen, what of it was not read, and why not in a better way."""
-    from deltaimg.describe.snapshots import format_freezing, format_tracking
+    from deltaimg.describe.snapshots import format_free_space, format_freezing, format_tracking
 
     if manifest.freeze is not None:
         terminal.remark(f"  {format_freezing(manifest.freeze)}")
     if manifest.tracking is not None:
         terminal.remark(f"  {format_tracking(manifest.tracking)}")
+    if manifest.free_space is not None:
+        terminal.remark(f"  {format_free_space(manifest.free_space)}")
 
 
 def _warn_of_unreadable(extents: tuple[Extent, ...], image: str, terminal: Terminal) -> None:

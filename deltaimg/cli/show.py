@@ -94,7 +94,7 @@ def show(
 
 def _describe_source(manifest: Manifest) -> list[tuple[str, str]]:
     """Return what was read, and how it was kept still meanwhile, with labels."""
-    from deltaimg.describe.snapshots import format_freezing, format_tracking
+    from deltaimg.describe.snapshots import format_free_space, format_freezing, format_tracking
 
     live = ", while it was in use or written to" if manifest.is_live else ""
     rows = [("of", f"{manifest.source} on {manifest.host}{live}")]
@@ -102,6 +102,8 @@ def _describe_source(manifest: Manifest) -> list[tuple[str, str]]:
         rows.append(("point in time", format_freezing(manifest.freeze)))
     if manifest.tracking is not None:
         rows.append(("tracking", format_tracking(manifest.tracking)))
+    if manifest.free_space is not None:
+        rows.append(("free space", format_free_space(manifest.free_space)))
     return rows
 
 

@@ -23,6 +23,7 @@ def describe_backup(manifest: Manifest) -> dict[str, Any]:
         "unreadable": describe_extents(manifest.unreadable),
         "freeze": msgspec.to_builtins(manifest.freeze),
         "tracking": describe_tracking(manifest.tracking),
+        "free_space": msgspec.to_builtins(manifest.free_space),
     }
 
 
@@ -36,4 +37,5 @@ def describe_forecast(planned: BackupForecast, image: str) -> dict[str, Any]:
     return described | {
         "unreadable": describe_extents(planned.unreadable),
         "tracking": describe_tracking(planned.tracking),
+        "free_space": msgspec.to_builtins(planned.free_space),
     }

@@ -11,7 +11,7 @@ import msgspec
 from deltaimg.describe.parts import describe_extents, describe_time
 from deltaimg.describe.text import format_bytes, format_moment
 from deltaimg.engine.backup.audit import CONFIDENCE, find_detectable_share
-from deltaimg.format.manifest import Freezing, Manifest, Tracking, parse_time
+from deltaimg.format.manifest import FreeSpaceSkipped, Freezing, Manifest, Tracking, parse_time
 from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
@@ -85,6 +85,11 @@ def format_freezing(freeze: Freezing) -> str:
     used = f", {format_bytes(freeze.used_bytes)} of its room used" if freeze.used_bytes else ""
     why = f"; {freeze.reason}" if freeze.reason else ""
     return f"frozen by {freeze.method} for {freeze.frozen_s * 1000:.0f} ms{used}{why}"
+
+
+def format_free_space(skipped: FreeSpaceSkipped) -> str:
+    """Return what was left out of a snapshot as free, and why not more, for people."""
+    return f"{format_bytes(skipped.skipped_bytes)} left out as free{f' ({skipped.reason})' if skipped.reason else ''}"
 
 
 def format_tracking(tracking: Tracking) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import queue
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,9 @@ import numpy.typing as npt
 from deltaimg.arrays import Digests, Runs
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.errors import SourceChanged
-from deltaimg.image.extents import Bounds
+from deltaimg.image.extents import Bounds, are_inside
 from deltaimg.image.source import ImageSource
-from deltaimg.kernels import CHANGED, expand_runs, scan_blocks
+from deltaimg.kernels import CHANGED, SAME, expand_runs, scan_blocks
 from deltaimg.model import MIB
 
 SPAN_BYTES = 4 * MIB
@@ -37,6 +37,20 @@ class ScannedSpan:
     statuses: npt.NDArray[np.void]
     content: memoryview | None
     """The blocks themselves, zero-filled to whole blocks, where any of them is CHANGED; else None."""
+
+    def without(self, bounds: Bounds, block_bytes: int) -> ScannedSpan:
+        """Return the span with the blocks inside `bounds`, of whole blocks, called SAME: nothing is to be stored of them."""
+        blocks = self.first_block + np.arange(len(self.digests), dtype=np.int64)
+        is_left_out = are_inside(blocks * block_bytes, bounds)
+        if not is_left_out.any():
+            return self
+        statuses = np.repeat(self.statuses["status"], self.statuses["count"])
+        statuses[is_left_out] = SAME
+        firsts = np.flatnonzero(np.concatenate(([True], statuses[1:] != statuses[:-1])))
+        runs = np.empty(len(firsts), self.statuses.dtype)
+        runs["first"], runs["status"] = firsts, statuses[firsts]
+        runs["count"] = np.diff(np.append(firsts, len(statuses)))
+        return replace(self, statuses=runs, content=self.content if (statuses == CHANGED).any() else None)
 
 
 class Scanner:

@@ -37,6 +37,7 @@ MAX_TEXT_CHARACTERS: Final = text.MAX_CHARACTERS
 
 MAX_TAGS: Final = 64
 MAX_TAG_CHARACTERS: Final = 100
+MAX_REASON_CHARACTERS = 2000
 MAX_REMARK_CHARACTERS: Final = 500
 """Of a comment, or the reason of a pin."""
 

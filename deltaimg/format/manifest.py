@@ -20,6 +20,7 @@ from deltaimg.format.documents import build_document, parse_document
 from deltaimg.format.framing import HEADER_BYTES, Kind
 from deltaimg.format.limits import (
     MAX_LAYERS,
+    MAX_REASON_CHARACTERS,
     MAX_REMARK_CHARACTERS,
     MAX_TAG_CHARACTERS,
     MAX_TAGS,
@@ -87,6 +88,15 @@ class Tracking(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them, and of what was read beside changes, that had changed; everything was read then."""
 
 
+class FreeSpaceSkipped(msgspec.Struct, frozen=True, kw_only=True):
+    """What was left out as its file system had it free. The names are those of `backup --json`."""
+
+    skipped_bytes: Size = 0
+    """What is a hole in the snapshot, and may be anything on the image."""
+    reason: Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARACTERS)] = ""
+    """Why not more, for people."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One snapshot."""
 
@@ -120,6 +130,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """None where that was not asked for."""
     tracking: Tracking | None = None
     """None where none was asked for: everything was read."""
+    free_space: FreeSpaceSkipped | None = None
+    """None where free space was kept."""
     source: str = ""
     host: str = ""
     software: str = ""

@@ -18,6 +18,7 @@ LEVELS = {"fast": 1, "default": 3, "best": 15}
 MIN_LEVEL, MAX_LEVEL = 1, 19
 DELTA_MODES = ("auto", "none", "zstd", "xdelta", "deltaimg", "best")
 READ_ERROR_MODES = ("fail", "zero")
+FREE_SPACE_MODES = ("keep", "skip")
 TRACK_MODES = ("none", "auto", "scan", "reflink")
 DEFAULT_AUDIT_BLOCKS = 459
 """So many find a claim of which 1 % is wrong with a probability of 99 %: 0.99 to the power of 459 is less than 0.01."""
@@ -150,6 +151,12 @@ class BackupOptions:
         Span(days=30),
         _INTERVAL,
         "Read everything if that was last done so long ago: 30d, 2w, 6m; or never.",
+    )
+    free_space: str = option(
+        "keep",
+        choice(FREE_SPACE_MODES, "WHAT"),
+        "keep; or skip: store holes for what file systems on the image (ext2, ext3, ext4) have free, where they are clean or "
+        "frozen.",
     )
     ignores_holes: bool = flag("Read everything, whatever the file system says about holes.", "--no-holes")
     is_direct: bool = flag("Read past the page cache, with O_DIRECT.", "--direct")

@@ -93,6 +93,7 @@ def document_refusals() -> Iterator[Refusal]:
                 "size_bytes": 2**60 + 1, "block_bytes": 4096.5, "statistics": {}, "started": 5, "ended": None, "tags": "weekly",
                 "comment": None, "is_live": "yes", "container": None, "unreadable": [[1, -2]],
                 "freeze": {"method": 1}, "tracking": {"method": "hints", "audited_blocks": -1},
+                "free_space": {"reason": "x" * 2001},
             },
         ),
         ("roster", {"repository_id": "00", "number": 0, "time": 5, "snapshots": ["aa"], "unsettled": None, "newest_time": 5,

@@ -18,7 +18,7 @@ from deltaimg.format.framing import digest_bytes, name_object
 from deltaimg.format.index import ENTRY, IndexObject, link_sources, no_links
 from deltaimg.format.key_slot import KeySlot
 from deltaimg.format.lock import Lock
-from deltaimg.format.manifest import Freezing, Manifest, Statistics, Tracking
+from deltaimg.format.manifest import FreeSpaceSkipped, Freezing, Manifest, Statistics, Tracking
 from deltaimg.format.map import MapObject
 from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
 from deltaimg.format.record import WHOLE_LITERAL, CutTable, RecordHeader, RecordTables, build_tables
@@ -127,6 +127,9 @@ INCREMENTAL = msgspec.structs.replace(
         unchanged_bytes=1 << 30,
         audited_blocks=459,
         refuted_blocks=0,
+    ),
+    free_space=FreeSpaceSkipped(
+        skipped_bytes=1 << 28, reason="partition 2 (swap): free space of swap is not known here"
     ),
     source="/dev/vg0/vm1",
     host="hyper1",

@@ -26,7 +26,7 @@ from deltaimg.format.limits import (
     MAX_BLOCKS,
 )
 from deltaimg.format.lock import Lock
-from deltaimg.format.manifest import Manifest, Statistics, Tracking, find_name_problem, format_time
+from deltaimg.format.manifest import FreeSpaceSkipped, Manifest, Statistics, Tracking, find_name_problem, format_time
 from deltaimg.format.map import MapObject
 from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
 from deltaimg.format.record import RecordHeader
@@ -118,6 +118,7 @@ _FULL_MANIFESTS = st.builds(
         stored_bytes=SIZES,
         duration_s=st.floats(0, 1e9),
     ),
+    free_space=st.none() | st.builds(FreeSpaceSkipped, skipped_bytes=SIZES, reason=TEXT),
     tracking=st.none()
     | st.builds(
         Tracking,

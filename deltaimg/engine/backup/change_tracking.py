@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import FIRST_SLOT, expand_ranges
+from deltaimg.arrays import FIRST_SLOT, HOLE, end_blocks, expand_ranges
 from deltaimg.engine.backup.audit import AuditResult, audit_claim
 from deltaimg.engine.backup.base import Base
 from deltaimg.engine.backup.block_check import BlockCheck
@@ -91,14 +91,18 @@ class ChangeTracking:
         )
 
 
-def track_changes(request: BackupRequest, base: Base, block_bytes: int) -> tuple[Extents, ChangeTracking | None]:
+def track_changes(
+    request: BackupRequest, base: Base, block_bytes: int, extents: Extents
+) -> tuple[Extents, ChangeTracking | None]:
     """Return the extents of the image in whole blocks, UNCHANGED where that is claimed, and what was claimed.
+
+    Args:
+        extents: as the image source reports them, with what is free.
 
     Raises:
         ImageError: the source cannot be read. BadHints: a file of hints cannot be used.
     """
     base_bytes = base.manifest.size_bytes if base.manifest else 0
-    extents = request.source.extents()
     plain = extents.without_base(base_bytes).align(block_bytes)
     if request.tracker is None:
         return plain, None
@@ -110,7 +114,7 @@ def track_changes(request: BackupRequest, base: Base, block_bytes: int) -> tuple
         if claim.is_surprising:
             request.progress.warn(f"{claim.reason}; everything is read")
         return plain, ChangeTracking.of_scan(claim.reason)
-    always_read = _find_always_read(base.manifest, extents.size_bytes, block_bytes)
+    always_read = _find_always_read(base, base.manifest, extents.size_bytes, block_bytes)
     changed = merge_bounds(np.concatenate((claim.changed, always_read)))
     claimed = extents.mark_unchanged(changed).without_base(base_bytes).align(block_bytes)
     unread = subtract_bounds(claimed.find(UNCHANGED), join_near(claimed.find(DATA), TRACKED_GAP_BYTES))
@@ -167,13 +171,21 @@ def _find_reason_to_scan(request: BackupRequest, base: Base) -> str:
     return ""
 
 
-def _find_always_read(base: Manifest, size_bytes: int, block_bytes: int) -> Bounds:
-    """Return what may differ from the base though nothing was written: its unreadable extents, and a last block cut short."""
-    extents = [(each.start, each.end) for each in base.unreadable]
-    if size_bytes != base.size_bytes:
-        edge = min(size_bytes, base.size_bytes) // block_bytes * block_bytes
+def _find_always_read(base: Base, manifest: Manifest, size_bytes: int, block_bytes: int) -> Bounds:
+    """Return what may differ from the base though nothing was written.
+
+    What it could not read, a last block where the size changed, and holes that were free: a guest may use these unwritten.
+    """
+    extents = [(each.start, each.end) for each in manifest.unreadable]
+    if size_bytes != manifest.size_bytes:
+        edge = min(size_bytes, manifest.size_bytes) // block_bytes * block_bytes
         extents.append((edge, edge + block_bytes))
-    return np.array(extents, np.int64).reshape(-1, 2)
+    found = np.array(extents, np.int64).reshape(-1, 2)
+    if manifest.free_space is None or not manifest.free_space.skipped_bytes:
+        return found
+    holes = base.runs[base.runs["slot"] == HOLE]
+    starts, ends = holes["first_block"].astype(np.int64), end_blocks(holes).astype(np.int64)
+    return np.concatenate((found, np.stack((starts, ends), axis=1) * block_bytes))
 
 
 def _audit(request: BackupRequest, base: Base, unread: Bounds, block_bytes: int) -> AuditResult:

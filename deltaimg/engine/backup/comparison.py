@@ -10,7 +10,7 @@ from deltaimg.engine.backup.context import BackupContext
 from deltaimg.engine.backup.source_checks import check_length_so_far, count_total_bytes
 from deltaimg.engine.progress import stage
 from deltaimg.engine.scan import ScannedSpan, Scanner
-from deltaimg.image.extents import UNCHANGED, Bounds
+from deltaimg.image.extents import FREE, UNCHANGED, Bounds
 
 
 def compare_with_base(context: BackupContext, task: str, take: Callable[[ScannedSpan, memoryview], None]) -> None:
@@ -50,17 +50,20 @@ class _Work:
         self._context, self._scanner, self._take = context, scanner, take
         self._done_bytes = 0
         self._unchanged = context.extents.find(UNCHANGED)
+        self._free = context.extents.find(FREE)
 
     def scan(self, bounds: Bounds, max_gap_bytes: int) -> int:
         """Read and compare `bounds`; return how many blocks differ from the base that tracking calls unchanged."""
         context, refuted = self._context, 0
-        for span in self._scanner.scan(bounds, max_gap_bytes):
+        for scanned in self._scanner.scan(bounds, max_gap_bytes):
+            # A gap that is free is read with what is beside it, and still left out.
+            span = scanned.without(self._free, context.block_bytes) if len(self._free) else scanned
             context.new_map.note_span(span)
             if context.is_tracked:
                 refuted += count_refuted(span, self._unchanged, context.base, context.block_bytes)
             if span.content is not None:
                 self._take(span, span.content)
-                self._scanner.release(span)
+            self._scanner.release(scanned)
             context.progress.advance(span.read_bytes)
             self._done_bytes += span.read_bytes
             check_length_so_far(context.source, self._done_bytes, context.options)

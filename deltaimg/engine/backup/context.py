@@ -9,9 +9,11 @@ from datetime import datetime
 
 from deltaimg.engine.backup.base import Base, choose_block_bytes
 from deltaimg.engine.backup.change_tracking import TRACKED_GAP_BYTES, ChangeTracking, track_changes
+from deltaimg.engine.backup.free_space import leave_out_free
 from deltaimg.engine.backup.new_map import NewMap
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.scan import MAX_GAP_BYTES
+from deltaimg.format.manifest import FreeSpaceSkipped
 from deltaimg.freeze.freeze import PointInTime
 from deltaimg.image.extents import DATA, UNCHANGED, Bounds, Extents
 from deltaimg.image.source import ImageSource
@@ -48,6 +50,8 @@ class BackupContext:
     new_map: NewMap
     tracking: ChangeTracking | None
     """None where it was not asked for."""
+    free_space: FreeSpaceSkipped | None
+    """What was left out as free; None where that was not asked for."""
 
     @property
     def to_read(self) -> Bounds:
@@ -93,5 +97,6 @@ class BackupContext:
 def make_context(request: BackupRequest, base: Base) -> BackupContext:
     """Ask the image source and the tracker what there is to read, and start the new map."""
     block_bytes = choose_block_bytes(base.newest, request.image, request.options.block_bytes)
-    extents, tracking = track_changes(request, base, block_bytes)
-    return BackupContext(request, base, block_bytes, extents, NewMap(extents, block_bytes), tracking)
+    extents, free_space = leave_out_free(request, request.source.extents())
+    extents, tracking = track_changes(request, base, block_bytes, extents)
+    return BackupContext(request, base, block_bytes, extents, NewMap(extents, block_bytes), tracking, free_space)

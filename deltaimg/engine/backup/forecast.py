@@ -25,7 +25,7 @@ from deltaimg.engine.backup.source_checks import (
 )
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.scan import ScannedSpan
-from deltaimg.format.manifest import Manifest, Statistics, Tracking
+from deltaimg.format.manifest import FreeSpaceSkipped, Manifest, Statistics, Tracking
 from deltaimg.image.source import ImageSource
 from deltaimg.model import Extent
 from deltaimg.options.backup import BackupOptions
@@ -47,6 +47,8 @@ class BackupForecast:
     """What could not be read, ascending and apart."""
     tracking: Tracking | None
     """What was not read, where change tracking was asked for."""
+    free_space: FreeSpaceSkipped | None
+    """What would be left out as free, where that was asked for."""
 
 
 def forecast_backup(
@@ -85,7 +87,7 @@ def forecast_backup(
         runs = context.new_map.overlay(base.runs, size_bytes)
         statistics = context.new_map.summarise(runs, base.runs, size_bytes, time.monotonic() - started_s)
         tracking = context.tracking.describe() if context.tracking else None
-        return BackupForecast(base.manifest, statistics, source.unreadable, tracking)
+        return BackupForecast(base.manifest, statistics, source.unreadable, tracking, context.free_space)
 
 
 def _match_changes(context: BackupContext) -> None:

@@ -75,6 +75,7 @@ def write_map(
         container=container,
         unreadable=source.unreadable,
         freeze=point.describe() if point else None,
+        free_space=context.free_space,
         tracking=context.tracking.describe() if context.tracking else None,
         source=as_text(source.path),
         host=as_text(socket.gethostname()),

@@ -13,20 +13,9 @@ import numpy as np
 from deltaimg.engine.content.reader import SnapshotReader
 from deltaimg.errors import UnsupportedImage
 from deltaimg.guest.examine import GuestLayout, examine
+from deltaimg.guest.source_bytes import SourceBytes
 from deltaimg.image.extents import Extents
 from deltaimg.image.source import ImageSource
-
-
-@dataclass(frozen=True, slots=True)
-class SourceBytes:
-    """An image source, read at any offset."""
-
-    source: ImageSource
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Return what is there; raises ImageError."""
-        buffer = bytearray(length)
-        return bytes(buffer[: self.source.read_into(offset, memoryview(buffer))])
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,3 +173,23 @@ def test_what_is_not_listed_becomes_unchanged_where_it_is_data(seed: int) -> Non
             for status, is_inside in zip(bytes_of(extents), inside, strict=True)
         ]
         assert bytes_of(extents.mark_unchanged(changed)) == expected
+
+
+def test_what_is_free_is_free_where_it_is_data(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(200):
+        size = chance.randrange(1, 40)
+        starts = sorted({0, *chance.choices(range(size), k=4)})
+        statuses = [chance.choice([DATA, HOLE, ZERO, UNCHANGED]) for _ in starts]
+        extents = Extents(np.array(starts, np.int64), np.array(statuses, np.uint8), size)
+        free = merge_bounds(
+            np.array([sorted(chance.choices(range(60), k=2)) for _ in range(chance.randrange(4))], np.int64).reshape(
+                -1, 2
+            )
+        )
+        inside = are_inside(np.arange(size), free)
+        expected = [
+            FREE if status == DATA and is_inside else status
+            for status, is_inside in zip(bytes_of(extents), inside, strict=True)
+        ]
+        assert bytes_of(extents.mark_free(free)) == expected
