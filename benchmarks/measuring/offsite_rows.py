@@ -254,26 +254,44 @@ def row_cuts(bench: Bench) -> list[str]:
 
 
 def row_mirror(bench: Bench) -> list[str]:
-    """A copy of a guest's first state brought to the second and then found equal, by deltaimg and by rsync."""
+    """A copy of a guest's first state brought to the second and then found equal, by deltaimg and by peers."""
     servers, rows = bench.servers, []
-    for name in ("deltaimg mirror", "rsync"):
+    copy = servers.ssh.root / "copy.img"
+    for name, bring in (("deltaimg mirror", _mirror), ("rsync", _rsync), ("rdiff and scp", _rdiff)):
         bench.forget_host()
-        copy = servers.ssh.root / "copy.img"
         remove(copy)
+        remove(servers.ssh.root / f".{copy.name}.mirror")
         subprocess.run(["cp", "--sparse=always", bench.image(0), copy], check=True)
-        for number, what in ((1, "an ordinary day"), (1, "again, nothing changed")):
+        for what in ("an ordinary day", "again, nothing changed"):
             with servers.line_to_ssh() as line:
-                if name == "rsync":
-                    ssh = servers.ssh_command.removesuffix(f" {HOST}")
-                    sample = bench.run("rsync", "--inplace", "--no-whole-file", "-I", "-z", "-e", ssh,
-                                       bench.image(number), f"{HOST}:{copy}")  # fmt: skip
-                else:
-                    sample = bench.deltaimg("mirror", bench.image(number), f"{HOST}:{copy}")
+                sample = bring(bench, bench.image(1), copy)
                 wire = line.sent_bytes + line.received_bytes
-            equal = "yes" if are_equal(copy, bench.image(number)) else "**no**"
-            rows.append((f"{name}, {what}", f"{sample.wall_s:.2f}", f"{wire / _MIB:.2f}", equal))
-    rows.append(("must be, of rsync's", "0.3", "0.4", ""))
-    return markdown(("mirror", "wall s", "MiB on the wire", "equal"), rows)
+            equal = "yes" if are_equal(copy, bench.image(1)) else "**no**"
+            rows.append((f"{name}, {what}", f"{sample.wall_s:.2f}", f"{sample.cpu_s:.2f}", f"{wire / _MIB:.2f}", equal))
+    rows.append(("must be, of rsync's", "0.3", "", "0.4", ""))
+    return markdown(("mirror", "wall s", "CPU s here", "MiB on the wire", "equal"), rows)
+
+
+def _mirror(bench: Bench, image: Path, copy: Path) -> Sample:
+    ssh = bench.servers.ssh_command.removesuffix(f" {HOST}")
+    remote = f"env PYTHONPATH={CHECKOUT} {sys.executable} -m deltaimg"
+    return bench.deltaimg("mirror", image, f"{HOST}:{copy}", "--force", "-e", ssh, "--remote-command", remote)
+
+
+def _rsync(bench: Bench, image: Path, copy: Path) -> Sample:
+    ssh = bench.servers.ssh_command.removesuffix(f" {HOST}")
+    return bench.run("rsync", "--inplace", "--no-whole-file", "-I", "-z", "-e", ssh, image, f"{HOST}:{copy}")
+
+
+def _rdiff(bench: Bench, image: Path, copy: Path) -> Sample:
+    ssh, delta = bench.servers.ssh_command, bench.trial / "delta.zst"
+    scp = ssh.removeprefix("ssh").removesuffix(f" {HOST}")
+    return bench.run("sh", "-c", f"""set -e
+        {ssh} rdiff signature {copy} > {bench.trial}/signature
+        rdiff delta {bench.trial}/signature {image} | zstd -q -f -o {delta}
+        scp -q {scp} {delta} {HOST}:{copy}.delta
+        {ssh} 'zstd -q -d -c {copy}.delta | rdiff patch {copy} - {copy}.new && mv {copy}.new {copy}'
+        rm {bench.trial}/signature {delta}""")  # fmt: skip
 
 
 def row_metadata(bench: Bench) -> list[str]:

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,9 +25,11 @@ from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import RESERVE_BYTES, make_reserve, spending_reserve
 from deltaimg.store.file_port import FilePort
 from deltaimg.store.local import LocalStore
+from deltaimg.store.memory import MemoryStore
 from tests.support.images import SyntheticImage, make_incompressible_image
 from tests.support.locks import claim_of
 from tests.support.repositories import Warnings, assert_restores, back_up_image, make_repository
+from tests.support.sync import Family, make_like, run_sync
 
 KEEP_ONE = Policy(last=1)
 
@@ -86,6 +89,24 @@ def test_they_run_where_a_quota_is_reached(tmp_path: Path) -> None:
     full = Repository(LocalStore(str(folder), Quota(str(folder), used)), repository.config)
     forget(full, KEEP_ONE)
     assert prune(full).freed_bytes > 3_900_000
+
+
+def test_a_sync_into_a_full_disk_says_so_and_continues_once_there_is_room(make_tmpfs: Callable[[int], Path]) -> None:
+    family = Family(make_repository(MemoryStore("first")))
+    for seed in range(3):
+        family.back_up(make_incompressible_image(2_000_000, seed=seed))
+    folder = make_tmpfs(5 << 20)
+    destination = make_like(family.source, LocalStore(str(folder / "repo")))
+    with pytest.raises(StoreFull) as full:
+        run_sync(family.source, destination)
+    assert str(folder) in str(full.value)
+    assert full.value.hint
+    copied = len(destination.list_snapshots())
+    assert copied < 3
+    family.assert_whole(destination, copied)
+    subprocess.run(["mount", "-o", "remount,size=32m", folder], check=True)
+    assert len(run_sync(family.source, destination).copied) == 3 - copied
+    family.assert_whole(destination, 3)
 
 
 def test_no_other_verb_takes_the_reserve(make_tmpfs: Callable[[int], Path]) -> None:

@@ -35,9 +35,15 @@ class Mirror:
         connection = Connection(parse_destination(str(self.copy)), "ssh", "deltaimg")
         return MirrorRequest(str(self.image), connection, **options)  # type: ignore[arg-type]
 
-    def run(self, *, kill_at: int | None = None, **options: object) -> MirrorResult:
-        """Mirror; the far side is killed before its n-th step, counted from 0. Raises FarSideUnusable then."""
-        with far_side_forked(kill_at):
+    def run(
+        self, *, kill_at: int | None = None, before: Callable[[], None] = lambda: None, **options: object
+    ) -> MirrorResult:
+        """Mirror; the far side is killed before its n-th step, counted from 0. Raises FarSideUnusable then.
+
+        Args:
+            before: called in the process of the far side, before it begins.
+        """
+        with far_side_forked(kill_at, before):
             return mirror(self.request(**options))
 
     def recover(self, *, kill_at: int | None = None) -> str:
@@ -49,7 +55,7 @@ class Mirror:
 
 
 @contextmanager
-def far_side_forked(kill_at: int | None) -> Iterator[None]:
+def far_side_forked(kill_at: int | None, before: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Let the far side be a fork of this process."""
 
     @contextmanager
@@ -59,7 +65,7 @@ def far_side_forked(kill_at: int | None) -> Iterator[None]:
         if not child:
             os.close(to_far[1])
             os.close(to_near[0])
-            _serve(to_far[0], to_near[1], kill_at)
+            _serve(to_far[0], to_near[1], kill_at, before)
         os.close(to_far[0])
         os.close(to_near[1])
         channel = Channel(to_near[0], to_far[1])
@@ -79,7 +85,7 @@ def far_side_forked(kill_at: int | None) -> Iterator[None]:
         yield
 
 
-def _serve(source: int, sink: int, kill_at: int | None) -> None:
+def _serve(source: int, sink: int, kill_at: int | None, before: Callable[[], None]) -> None:
     """Serve, and never return."""
     try:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -88,6 +94,7 @@ def _serve(source: int, sink: int, kill_at: int | None) -> None:
         if kill_at is not None:
             _kill_before(kill_at)
         with suppress(BaseException):
+            before()
             serve(source, sink, "test")
     finally:
         os._exit(0)

@@ -25,7 +25,7 @@ from deltaimg.errors import (
     UnsupportedImage,
 )
 from deltaimg.format.mirror import BLOCK_BYTES
-from tests.support.components import loop_device, loop_file_system, requires_root
+from tests.support.components import loop_device, loop_file_system, requires_root, small_tmpfs
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
 from tests.support.mirror import Mirror
 
@@ -286,6 +286,24 @@ def test_no_room_is_said_before_anything_is_written(pair: Mirror, monkeypatch: p
     monkeypatch.undo()
     pair.run()
     assert pair.is_equal()
+
+
+def test_a_disk_that_is_full_meanwhile_costs_the_run_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_tmpfs(tmp_path / "there", 5 << 20) as there:
+        pair = Mirror(tmp_path / "image", there / "copy")
+        pair.image.write_bytes(random.Random(8).randbytes(2_500_000))
+        pair.run()
+        before = pair.copy.read_bytes()
+        pair.image.write_bytes(random.Random(9).randbytes(3_000_000))
+        free = os.statvfs_result((4096, 4096, 10**6, 10**6, 10**6, 1, 1, 1, 0, 255))
+        monkeypatch.setattr(os, "statvfs", lambda _: free)
+        with pytest.raises(DeltaimgError, match="no space left") as refused:
+            pair.run(is_in_place=True)
+        assert refused.value.exit_code == TargetTooSmall.exit_code
+        assert pair.recover() == "undone"
+        assert pair.copy.read_bytes() == before
 
 
 def test_a_block_device_is_a_copy_as_well(image: SyntheticImage, pair: Mirror, tmp_path: Path) -> None:
