@@ -20,8 +20,8 @@ from deltaimg.engine.mirror.table import (
     Shorts,
     count_groups,
     digest_groups,
+    find_differing,
     list_blocks,
-    resize,
 )
 from deltaimg.errors import MirrorProtocolError
 from deltaimg.format.mirror import BLOCK_BYTES
@@ -45,7 +45,7 @@ class Changes:
 
 def compare_with_known(digests: Digests, known: Digests) -> Changes:
     """Return what differs from the digests of what the copy holds."""
-    return _sort_out(digests, np.flatnonzero((digests != resize(known, len(digests))).any(axis=1)))
+    return _sort_out(digests, find_differing(digests, known))
 
 
 def compare_with_copy(channel: Channel, digests: Digests, key: bytes, copy_bytes: int) -> Changes:
@@ -57,15 +57,16 @@ def compare_with_copy(channel: Channel, digests: Digests, key: bytes, copy_bytes
     copy_blocks = count_blocks(copy_bytes, BLOCK_BYTES)
     group_count = count_groups(len(digests))
     own = digest_groups(digests, key)
-    theirs = np.zeros((max(group_count, count_groups(copy_blocks)), SHORT_BYTES), np.uint8)
-    if copy_blocks:
-        channel.send(Kind.GROUPS)
-        found = _receive_shorts(channel, Kind.GROUPS, count_groups(copy_blocks))
-        theirs[: len(found)] = found
+    theirs = np.zeros((group_count, SHORT_BYTES), np.uint8)
+    # What the copy has behind the image's end is of no interest, and may be much.
+    asked = min(group_count, count_groups(copy_blocks))
+    if asked:
+        channel.send(Kind.GROUPS, asked.to_bytes(8, "little"))
+        theirs[:asked] = _receive_shorts(channel, Kind.GROUPS, asked)
     if group_count and copy_blocks > len(digests):
         # The last group of the copy has blocks that the image does not have.
         own[-1] ^= 0xFF
-    differing = np.flatnonzero((own != theirs[:group_count]).any(axis=1))
+    differing = np.flatnonzero((own != theirs).any(axis=1))
     parts = [
         _compare_blocks(channel, digests, differing[first : first + _GROUPS_AT_ONCE], copy_blocks)
         for first in range(0, len(differing), _GROUPS_AT_ONCE)

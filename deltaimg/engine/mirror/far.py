@@ -43,13 +43,14 @@ from deltaimg.engine.mirror.protocol import (
     Ready,
     send_error,
 )
-from deltaimg.engine.mirror.recovery import Found, open_working_copy, recover
+from deltaimg.engine.mirror.recovery import Found, check_known, open_working_copy, recover
 from deltaimg.engine.mirror.table import (
     SHORT_BYTES,
     Blocks,
     count_groups,
     digest_groups,
     digest_image,
+    find_differing,
     find_root,
     list_blocks,
     resize,
@@ -93,6 +94,8 @@ def _answer(channel: Channel) -> None:
     if wanted.protocol != PROTOCOL:
         raise MirrorProtocolError(f"it speaks protocol {wanted.protocol}, this side {PROTOCOL}")
     place = find_place(os.path.expanduser(wanted.path))
+    if not wanted.is_recovering:
+        check_known(place, wanted)
     with ExitStack() as stack:
         if not wanted.is_dry or os.path.isdir(place.folder):
             stack.enter_context(place.locked())
@@ -198,7 +201,7 @@ class FarSide:
         kind, payload = self._channel.receive(*kinds)
         match kind:
             case Kind.GROUPS:
-                self._send_pieces(Kind.GROUPS, digest_groups(self._digests, self._key))
+                self._send_groups(payload)
             case Kind.DETAILS:
                 self._send_details(payload)
             case Kind.BEGIN:
@@ -218,6 +221,13 @@ class FarSide:
         data = memoryview(shorts.tobytes())
         for start in range(0, max(1, len(data)), PIECE_BYTES):
             self._channel.send(kind, data[start : start + PIECE_BYTES], is_compact=True)
+
+    def _send_groups(self, payload: memoryview) -> None:
+        """Send a short digest of each of the first groups."""
+        count = int.from_bytes(payload, "little")
+        if not 0 < count <= count_groups(len(self._digests)):
+            raise MirrorProtocolError("it asks for groups that the copy does not have")
+        self._send_pieces(Kind.GROUPS, digest_groups(self._digests, self._key)[:count])
 
     def _send_details(self, payload: memoryview) -> None:
         """Send short digests of the blocks of some groups."""
@@ -320,7 +330,7 @@ class FarSide:
         if is_all:
             os.posix_fadvise(copy.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             found = self._read_all(copy, self._wanted.image_bytes)
-            self._compare(np.flatnonzero((found != self._digests).any(axis=1)))
+            self._compare(find_differing(found, self._digests))
             return self._wanted.image_bytes
         changed = np.unique(np.concatenate([np.zeros(0, np.int64), *self._changed]))
         for first in range(0, len(changed), _READ_BLOCKS):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from deltaimg.arrays import Digests
 from deltaimg.engine.mirror.batches import PREFIX_BYTES
+from deltaimg.engine.mirror.table import find_data
 from deltaimg.engine.mirror.working_copy import WorkingCopy
 from deltaimg.format.mirror import BLOCK_BYTES
 from deltaimg.kernels import digest_blocks
@@ -21,7 +22,7 @@ class BlockFinder:
 
     def __init__(self, copy: WorkingCopy, digests: Digests, key: bytes) -> None:
         self._copy, self._key = copy, key
-        blocks = np.flatnonzero(digests.any(axis=1))
+        blocks = find_data(digests)
         prefixes = _as_numbers(digests[blocks, :PREFIX_BYTES])
         order = np.argsort(prefixes, kind="stable")
         self._prefixes, self._blocks = prefixes[order], blocks[order]

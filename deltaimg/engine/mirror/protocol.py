@@ -7,8 +7,8 @@ The near side has the image, the far side the copy.
     near -> far   OPEN               which copy, how large the image is, what is wanted
     far  -> near  COPY               the key of the digests, what there is; meanwhile the near side reads the image
     far  -> near  READY              the root digest of what the copy holds; equal ones end here with FINISH
-    near -> far   GROUPS             far -> near  GROUPS: short digests of groups of blocks
-    near -> far   DETAILS            a bit for each group; far -> near  DETAILS: short digests of the blocks of these groups
+    near -> far   GROUPS             of how many; far -> near  GROUPS: short digests of the first groups of blocks
+    near -> far   DETAILS            numbers of groups; far -> near  DETAILS: short digests of the blocks of these groups
     near -> far   BEGIN, CLEAR       how much comes; blocks that are zero now
     near -> far   PLAN               blocks of one batch, and the beginnings of their new digests
     far  -> near  HAVE               which of them the copy has elsewhere

@@ -19,7 +19,7 @@ from deltaimg.arrays import Digests
 from deltaimg.engine.mirror.journal import FoundJournal, find_journal, remove_journal
 from deltaimg.engine.mirror.place import Place
 from deltaimg.engine.mirror.protocol import Open
-from deltaimg.engine.mirror.table import Blocks, digest_image, empty_digests, resize
+from deltaimg.engine.mirror.table import Blocks, digest_image, empty_digests, find_differing, resize
 from deltaimg.engine.mirror.working_copy import WorkingCopy, finish_in_place, make_new, undo_in_place
 from deltaimg.errors import ImageError, MirrorDiffers, TargetExists, TargetTooSmall
 from deltaimg.format.mirror import BLOCK_BYTES, MirrorState
@@ -61,13 +61,18 @@ class Found:
         return self.is_unknown and self.journal is None and self.mode == "in-place"
 
 
+def check_known(place: Place, wanted: Open) -> None:
+    """Refuse what is no mirror yet, unless it is to be overwritten; raises TargetExists."""
+    if place.exists and not (place.is_known or wanted.is_forced):
+        what = "is a block device" if place.is_device else "exists, and is no mirror that deltaimg made"
+        raise TargetExists(place.path, what, hint="--force overwrites it")
+
+
 def open_working_copy(place: Place, wanted: Open) -> Found:
     """Open a copy as it is wanted; raises ImageError, TargetExists, TargetTooSmall."""
     state = place.read_state()
     journal, recovered = _settle(place, wanted, state)
-    if journal is None and place.exists and not (place.is_known or wanted.is_forced):
-        what = "is a block device" if place.is_device else "exists, and is no mirror that deltaimg made"
-        raise TargetExists(place.path, what, hint="--force overwrites it")
+    check_known(place, wanted)
     if wanted.is_dry:
         mode = "in-place" if place.exists else "new"
         copy = WorkingCopy(place, mode, is_read_only=True) if place.exists else None
@@ -200,7 +205,7 @@ def _verify_undone(copy: WorkingCopy, journal: FoundJournal, state: MirrorState)
     if journal.is_cut:
         with copy.opened() as source:
             found = digest_image(source, state.key, lambda _: None, size_bytes=state.image_bytes)
-        is_right = bool((found == state.digests).all())
+        is_right = not len(find_differing(found, state.digests))
     else:
         blocks = journal.list_blocks()
         blocks = blocks[blocks < len(state.digests)]

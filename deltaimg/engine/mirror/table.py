@@ -85,6 +85,26 @@ def resize(digests: Digests, count: int) -> Digests:
     return longer
 
 
+def find_differing(digests: Digests, others: Digests) -> Blocks:
+    """Return the blocks of an image, ascending, for which another has other digests; what it lacks counts as zero there."""
+    others = resize(others, len(digests))
+    return _find(digests, lambda first, end: digests[first:end] != others[first:end])
+
+
+def find_data(digests: Digests) -> Blocks:
+    """Return the blocks that are not zero, ascending."""
+    return _find(digests, lambda first, end: digests[first:end])
+
+
+def _find(digests: Digests, look: Callable[[int, int], npt.NDArray[np.generic]]) -> Blocks:
+    """Return the blocks for which a row of what `look` returns has anything but zero; some blocks at a time."""
+    parts = [
+        first + np.flatnonzero(look(first, first + _CHUNK_BLOCKS).any(axis=1))
+        for first in range(0, len(digests), _CHUNK_BLOCKS)
+    ]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
 def find_root(digests: Digests, key: bytes, size_bytes: int) -> bytes:
     """Return the root digest of an image that has these digests."""
     hasher = RootHasher(key)

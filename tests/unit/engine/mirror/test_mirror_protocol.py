@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ def test_the_far_side_refuses_what_no_near_side_sends(tmp_path: Path) -> None:
         good + frame(7, b'{"block_count": 1000000}'),
         good + frame(7, b'{"block_count": -1}'),
         good + frame(6, bytes(4)),
+        good + frame(5, b""),
+        good + frame(5, b"\xff" * 8),
         begun + frame(11, bytes(100)),
         begun + frame(9, b"\x01" + bytes(50)),
         begun + frame(9, (1).to_bytes(4, "little") + (2**63).to_bytes(8, "little") + bytes(8)),
@@ -115,6 +118,24 @@ def test_what_answers_instead_of_deltaimg_is_one_clear_error(
     with pytest.raises(kind, match=expected) as raised:
         mirror(str(tmp_path / "image"), "host:/copy", MirrorOptions(ssh_command=str(ssh)))
     assert raised.value.hint or expected == "no room"
+
+
+def test_a_copy_that_claims_to_be_huge_takes_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(b"x" * 10_000)
+    copy = json.dumps({"key": "00" * 32, "to_read_bytes": 2**60, "mode": "in-place"}).encode()
+    ready = json.dumps({"root": "00" * 16, "image_bytes": 2**60}).encode()
+    said = MAGIC + frame(1, b'{"protocol":1,"version":"1"}') + frame(3, copy) + frame(4, ready)
+    (tmp_path / "said").write_bytes(said + frame(5, bytes(2 << 20)))
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\ncat {tmp_path}/said\ncat >/dev/null\n")
+    ssh.chmod(0o755)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MirrorProtocolError, match="more or fewer digests"):
+            mirror(str(tmp_path / "image"), "host:/copy", MirrorOptions(ssh_command=str(ssh)))
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_destination_is_a_path_here_or_on_a_host() -> None:
