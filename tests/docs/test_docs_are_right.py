@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from deltaimg.cli.app import COMMANDS
 from tests.support.images import make_mixed_image
 from tests.support.program import environment
 from tests.support.s3_servers import S3Server
+from tests.support.sshd import SshServer, ssh_server
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -40,8 +42,17 @@ def test_every_command_shown_runs(document: Path, tmp_path: Path, request: pytes
     paths = environment(None)
     paths["PATH"] = f"{program.parent}:{paths['PATH']}"
     paths["PYTHONPATH"] = str(ROOT)
-    if document.name == "offsite.md":
-        paths |= offsite_environment(request.getfixturevalue("s3_server"))
+    with ExitStack() as stack:
+        if document.name == "offsite.md":
+            server = stack.enter_context(
+                ssh_server(tmp_path / "ssh", subsystem=f"internal-sftp -d {tmp_path}/ssh/root")
+            )
+            paths |= offsite_environment(request.getfixturevalue("s3_server"), server)
+        run_commands(document, tmp_path, paths)
+
+
+def run_commands(document: Path, tmp_path: Path, paths: dict[str, str]) -> None:
+    """Run all commands of a document, one after another, in one folder."""
     for line, reason in commands_of(document):
         if reason is not None:
             print(f"not run ({reason}): {line}")
@@ -52,10 +63,11 @@ def test_every_command_shown_runs(document: Path, tmp_path: Path, request: pytes
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
 
 
-def offsite_environment(server: S3Server) -> dict[str, str]:
-    """Return what leads the commands of docs/offsite.md to servers of the tests."""
+def offsite_environment(server: S3Server, ssh: SshServer) -> dict[str, str]:
+    """Return what leads the commands of docs/offsite.md to servers of the tests: a bucket, and a host called `offsite`."""
     server.client().create_bucket(Bucket="backups")
-    return {"AWS_ENDPOINT_URL": server.endpoint}
+    ssh.configure_client(f"Host offsite\n  HostName 127.0.0.1\n  Port {ssh.port}\n  IdentityFile ~/.ssh/id_ed25519\n")
+    return {"AWS_ENDPOINT_URL": server.endpoint, **ssh.environment()}
 
 
 def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
