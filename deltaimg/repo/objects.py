@@ -261,7 +261,7 @@ class Objects:
 
     def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
         """Remove objects, durably, in any order; return the error of each that could not be removed."""
-        return self.store.delete_many(names)
+        return self.store.delete_many(names) if names else {}
 
     def delete_all(self, names: Sequence[str]) -> None:
         """Remove objects, durably, in any order; raises the first error once all have been tried."""
