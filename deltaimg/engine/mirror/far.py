@@ -56,7 +56,7 @@ from deltaimg.engine.mirror.table import (
     resize,
 )
 from deltaimg.engine.mirror.working_copy import WorkingCopy
-from deltaimg.errors import DeltaimgError, MirrorDiffers, MirrorProtocolError, TargetTooSmall
+from deltaimg.errors import DeltaimgError, MirrorDiffers, MirrorError, MirrorProtocolError, TargetTooSmall
 from deltaimg.format.mirror import BLOCK_BYTES, MirrorState
 from deltaimg.kernels import digest_blocks
 from deltaimg.model import count_blocks
@@ -82,9 +82,8 @@ def serve(source: int, sink: int, version: str) -> None:
         send_error(channel, error)
         raise
     except OSError as error:
-        failure = MirrorDiffers(
-            f"the copy cannot be worked on: {os.strerror(error.errno or 0)}", hint="see the system's log"
-        )
+        why = os.strerror(error.errno or 0)
+        failure = MirrorError(f"the copy cannot be worked on: {why}", hint="see the log of that system, then run again")
         send_error(channel, failure)
         raise failure from error
 
