@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from deltaimg.guest.crc32c import START, find_sum, update_sums
 from deltaimg.guest.ext import SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET
+from deltaimg.guest.free_blocks import FreeBlocks
 from deltaimg.guest.window import Window
 from deltaimg.image.extents import NO_BOUNDS, Bounds, merge_bounds
 
@@ -89,16 +90,6 @@ class _Superblock:
         if group <= 1 or not self.ro_compatible & _SPARSE_SUPER:
             return True
         return any(_is_power(group, base) for base in (3, 5, 7))
-
-
-@dataclass(frozen=True, slots=True)
-class FreeBlocks:
-    """What of a file system is free."""
-
-    bounds: Bounds
-    """In bytes from its start."""
-    kept_groups: int
-    """Groups whose descriptor or bitmap is not right."""
 
 
 def find_free(window: Window) -> FreeBlocks | str:
@@ -264,7 +255,8 @@ def _find_free_in_groups(
     is_free_block = np.repeat(is_free, sb.cluster_blocks, axis=1)
     first = int(firsts[0])
     flat = is_free_block.ravel()
-    for start, end in np.clip(metadata - first, 0, len(flat)).tolist():
+    is_here = (metadata[:, 1] > first) & (metadata[:, 0] < first + len(flat))
+    for start, end in np.clip(metadata[is_here] - first, 0, len(flat)).tolist():
         flat[start:end] = False
     edges = np.flatnonzero(np.diff(np.concatenate(([False], flat, [False])))).reshape(-1, 2) + first
     found: Bounds = np.minimum(edges, sb.blocks) * sb.block_bytes

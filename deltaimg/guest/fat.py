@@ -32,6 +32,8 @@ class FatLayout:
     cluster_bytes: int
     clusters: int
     table_offset: int
+    table_bytes: int
+    tables: int
     root_offset: int
     root_bytes: int
     """Of FAT32 the first cluster of the root folder."""
@@ -66,7 +68,16 @@ def read_layout(window: Window) -> FatLayout | None:
         (root_cluster,) = struct.unpack_from("<I", raw, 44)
         root_offset, root_bytes = first * sector + (root_cluster - 2) * cluster_bytes, cluster_bytes
     return FatLayout(
-        bits, cluster_bytes, clusters, reserved * sector, root_offset, root_bytes, first * sector, total * sector
+        bits=bits,
+        cluster_bytes=cluster_bytes,
+        clusters=clusters,
+        table_offset=reserved * sector,
+        table_bytes=table_sectors * sector,
+        tables=tables,
+        root_offset=root_offset,
+        root_bytes=root_bytes,
+        data_offset=first * sector,
+        size_bytes=total * sector,
     )
 
 

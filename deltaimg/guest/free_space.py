@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deltaimg.guest import ext_free
+from deltaimg.guest import ext_free, fat_free
 from deltaimg.guest.examine import Volume, examine
-from deltaimg.guest.ext_free import FreeBlocks
+from deltaimg.guest.free_blocks import FreeBlocks
 from deltaimg.guest.window import NOT_RECOGNISED, ByteSource, Window
 from deltaimg.image.extents import NO_BOUNDS, Bounds, Extents, merge_bounds
 
@@ -18,6 +18,7 @@ _FINDERS: dict[str, Callable[[Window], FreeBlocks | str]] = {
     "ext2": ext_free.find_free,
     "ext3": ext_free.find_free,
     "ext4": ext_free.find_free,
+    "vfat": fat_free.find_free,
 }
 """By the kind of file system. Each has its rule in its module."""
 

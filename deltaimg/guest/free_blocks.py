@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a file system is free, whichever it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deltaimg.image.extents import Bounds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FreeBlocks:
+    """What of a file system is free."""
+
+    bounds: Bounds
+    """In bytes from its start."""
+    kept_groups: int
+    """Parts of it whose allocation structures are not right, and which are therefore kept as a whole."""
