@@ -26,7 +26,7 @@ from deltaimg.ids import RecordNumbers
 from deltaimg.repo.numbering import list_named_slots
 from deltaimg.repo.slots import SlotTable
 
-LEAST_USE = 0.8
+LEAST_USE = 0.65
 """The share of a record that an image must use for the record to be a delta source where read amplification is at its bound."""
 _ROUNDS = 16
 """A choice is made again with what it has really freed: what records depend on is only freed with the last of them."""

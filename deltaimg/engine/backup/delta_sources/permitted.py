@@ -2,9 +2,10 @@
 """Which stored records may become delta sources without a restore having to decode too much, now and after later backups.
 
 A record that is a delta source is decoded as long as the delta is used, with all that it depends on, however little the image
-uses of these. Up to half of what restore read amplification may be above 1, any record may be one, if its delta depth permits.
-Beyond, the image must use the more of it the closer the bound is, and it must be less deep: at the bound sources are literals
-of which the image uses most, so that no delta keeps a chain of others, nor what the image has mostly left.
+uses of these. Up to three quarters of what restore read amplification may be above 1, any record may be one: to refuse some
+makes backups larger, and read amplification no less. Beyond, a source must be the less deep the closer the bound is, and the
+image must use the more of it: at the bound sources are literals of which the image uses most, so that no delta keeps a chain
+of others, nor what the image has mostly left.
 
 Memory  1 byte for each stored record.
 """
@@ -21,6 +22,8 @@ from deltaimg.repo.slots import SlotTable
 
 _RENEWED_EVERY = 32
 """New records until it is looked up again which ones are permitted, at most."""
+_FREE_SHARE = 0.75
+"""Of what read amplification may be above 1: up to there nothing is refused."""
 
 Flags = npt.NDArray[np.bool_]
 
@@ -61,11 +64,11 @@ class PermittedSources:
         needs = self._needs
         if self._is_settled:
             return self._find_used(1.0) & needs.is_needed
-        excess = (needs.ratio - 1) / max(self._bound - 1, 0.01)
-        return self._find_used(min(1.0, excess)) if excess > 0 else None
+        beyond = ((needs.ratio - 1) / max(self._bound - 1, 0.01) - _FREE_SHARE) / (1 - _FREE_SHARE)
+        return self._find_used(min(1.0, beyond)) if beyond > 0 else None
 
     def _find_used(self, closeness: float) -> Flags:
-        """Return which records the image uses enough of; `closeness` is 0 without read amplification and 1 at its bound."""
+        """Return which records the image uses enough of; `closeness` is 0 where refusing begins and 1 at the bound."""
         share = LEAST_USE * max(0.0, 2 * closeness - 1)
         is_used: Flags = self._needs.direct >= np.floor(share * self._needs.record_blocks)
         return is_used & (self._depths <= (1 - closeness) * self._max_depth)
