@@ -101,8 +101,8 @@ def sync(
 def _warn_of_families(terminal: Terminal, estimate: SyncEstimate) -> None:
     if estimate.is_other_family:
         terminal.warn(
-            "the repositories are of different families, or not encrypted alike: snapshots are decoded and stored again; "
-            "records are copied as they are to one that 'deltaimg init --like' makes, encrypted if this one is"
+            "the repositories are of different families: snapshots are decoded and stored again; "
+            "records are copied as they are to one that 'deltaimg init --like' makes"
         )
 
 

@@ -70,7 +70,7 @@ class Sealer:
         """Return the sealed object for a whole unsealed one."""
         header, body = start_sealed(data), data[HEADER_BYTES:]
         bound = bound_fields(header)
-        seed = self._make_seed(bound, body)
+        seed = self._make_seed(self._draw(SEED_BYTES), bound, body)
         sealed = seed + _make_cipher(self._objects_key, OBJECT_CONTEXT, seed).encrypt(OBJECT_NONCE, body, bound)
         return finish_header(header, digest_bytes(sealed)) + sealed
 
@@ -96,12 +96,23 @@ class Sealer:
 
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def seal_records(self, records: Sequence[tuple[RecordHeader, bytes]]) -> list[tuple[RecordHeader, bytes]]:
-        """Return records sealed, one by one, as a batch of their own; those that are sealed already stay as they are."""
-        bare = [header for header, _ in records if not header.is_sealed]
+    def seal_records(
+        self, records: Sequence[tuple[RecordHeader, bytes]], *, is_repeatable: bool = False
+    ) -> list[tuple[RecordHeader, bytes]]:
+        """Return records sealed, one by one, as a batch of their own; those that are sealed already stay as they are.
+
+        Args:
+            is_repeatable: the same records always give the same bytes; the seed is a keyed digest of all of them.
+        """
+        bare = [(header, payload) for header, payload in records if not header.is_sealed]
         if not bare:
             return list(records)
-        seed = self._make_seed(*(bound_record_fields(header) + header.payload_digest for header in bare))
+        if is_repeatable:
+            content = [part for header, payload in bare for part in (bound_record_fields(header), payload)]
+            seed = self._make_seed(bytes(SEED_BYTES), *content)
+        else:
+            content = [bound_record_fields(header) + header.payload_digest for header, _ in bare]
+            seed = self._make_seed(self._draw(SEED_BYTES), *content)
         cipher = _make_cipher(self._records_key, BATCH_CONTEXT, seed)
         return [
             (header, payload) if header.is_sealed else _seal_record(cipher, seed, number, header, payload)
@@ -134,8 +145,8 @@ class Sealer:
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    def _make_seed(self, *content: bytes) -> bytes:
-        hasher = blake3(self._draw(SEED_BYTES), key=self._seeds_key)
+    def _make_seed(self, drawn: bytes, *content: bytes) -> bytes:
+        hasher = blake3(drawn, key=self._seeds_key)
         for each in content:
             hasher.update(each)
         return hasher.digest(SEED_BYTES)

@@ -118,14 +118,20 @@ class Objects:
 
         return self._read_twice(name, lambda data: (self.parse(kind, name, data), data))
 
+    def get_opened(self, kind: ObjectKind[Content], name: str) -> bytes:
+        """Return the bytes of an object without its seal, as `put_named` takes them, for a copy elsewhere; raises as `get`."""
+
+        def open_data(data: bytes) -> bytes:
+            self.parse(kind, name, data)
+            return self._open(kind, name, data)
+
+        return self._read_twice(name, open_data)
+
     def parse(self, kind: ObjectKind[Content], name: str, data: bytes) -> Content:
         """Return the content of an object whose stored bytes are `data`; raises IntegrityError, UnsupportedFormat."""
         if kind.is_named_by_digest:
             check_digest(name, data)
-        if kind.is_sealed and self.sealer is not None:
-            assert kind.magic is not None
-            data = self.sealer.open_object(kind.magic, name, data)
-        return kind.parse(data, name)
+        return kind.parse(self._open(kind, name, data), name)
 
     def put(self, kind: ObjectKind[Content], name: str, content: Content, confirm: Confirm = always) -> int:
         """Store an object of a name of its own, durably, and return its size; raises as `Store.put`."""
@@ -228,9 +234,15 @@ class Objects:
         """Return whether what either of two repositories stores can be stored in the other as it is."""
         return other.sealer is None if self.sealer is None else self.sealer.is_alike(other.sealer)
 
-    def seal_records(self, records: Sequence[tuple[RecordHeader, bytes]]) -> Sequence[tuple[RecordHeader, bytes]]:
-        """Return the records of a new pack as they are stored; those that are sealed already stay as they are."""
-        return records if self.sealer is None else self.sealer.seal_records(records)
+    def seal_records(
+        self, records: Sequence[tuple[RecordHeader, bytes]], *, is_repeatable: bool = False
+    ) -> Sequence[tuple[RecordHeader, bytes]]:
+        """Return the records of a new pack as they are stored; those that are sealed already stay as they are.
+
+        Args:
+            is_repeatable: the same records always give the same bytes.
+        """
+        return records if self.sealer is None else self.sealer.seal_records(records, is_repeatable=is_repeatable)
 
     def open_record(self, pack: str, offset: int, header: RecordHeader, payload: memoryview) -> memoryview:
         """Return a record's payload without its seal. Args: pack, offset: the place of its header, for errors.
@@ -288,6 +300,12 @@ class Objects:
 
     def _seal(self, kind: ObjectKind[Content], data: bytes) -> bytes:
         return self.sealer.seal_object(data) if kind.is_sealed and self.sealer is not None else data
+
+    def _open(self, kind: ObjectKind[Content], name: str, data: bytes) -> bytes:
+        if not kind.is_sealed or self.sealer is None:
+            return data
+        assert kind.magic is not None
+        return self.sealer.open_object(kind.magic, name, data)
 
     def _take_in(self, name: str, max_bytes: int) -> bytes:
         return self.store.get(name, max_bytes)

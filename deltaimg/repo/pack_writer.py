@@ -77,12 +77,14 @@ class PackWriter:
         pack_bytes: int = PACK_BYTES,
         checkpoint_bytes: int = CHECKPOINT_BYTES,
         put_pack: PutPack | None = None,
+        is_repeatable: bool = False,
     ) -> None:
         """Args: check_lock: raises LockLost; called before packs are indexed: a prune may have deleted them.
 
         put_pack: how packs that are filled here are stored; under a new name, if not given.
+        is_repeatable: the same records make the same pack, sealed or not.
         """
-        self._check_lock = check_lock
+        self._check_lock, self._is_repeatable = check_lock, is_repeatable
         self._put_pack = put_pack or (lambda parts: repository.objects.put_named(PACK, parts))
         self.stored_bytes = 0
         self.stored: list[str] = []
@@ -182,7 +184,7 @@ class PackWriter:
         digests: list[Digests],
         tables: list[RecordTables],
     ) -> None:
-        parts, footer = finish_pack(self._repository.objects.seal_records(records))
+        parts, footer = finish_pack(self._repository.objects.seal_records(records, is_repeatable=self._is_repeatable))
         digest, stored_bytes = self._put_pack(parts)
         self.stored_bytes += stored_bytes
         if stored_bytes:

@@ -179,6 +179,27 @@ def test_members_of_a_family_are_encrypted_alike_and_synced(image: Path, tmp_pat
     succeed("verify", "-r", second, "--key-file", key_file, "-q")
 
 
+def test_a_repository_is_encrypted_by_a_sync_and_opened_by_one(image: Path, tmp_path: Path) -> None:
+    plain, sealed, back, key_file = (tmp_path / name for name in ("plain", "sealed", "back", "key"))
+    succeed("init", "-r", plain, "--encryption", "none", "-q")
+    succeed("backup", image, "--image", "vm1", "-r", plain, "-q")
+    succeed("init", "-r", sealed, "--like", plain, "--encryption", "keyfile", "--key-file", key_file, "-q")
+    key = {"DELTAIMG_KEY_FILE": str(key_file)}
+    told = succeed("sync", plain, sealed, "--json", **key)
+    assert told.json["copied"]
+    assert "stored again" not in told.err
+    content = image.read_bytes()[200_000:200_060]
+    assert not any(content in data for _, data in read_everything(sealed))
+    assert not succeed("sync", plain, sealed, "--json", **key).json["copied"]
+    succeed("init", "-r", back, "--like", sealed, "--encryption", "none", "-q", **key)
+    succeed("sync", sealed, back, "-q", **key)
+    for repo, variables in ((sealed, key), (back, {})):
+        succeed("verify", "-r", repo, "-q", **variables)
+        succeed("restore", "vm1", tmp_path / "out", "--force", "-r", repo, "-q", **variables)
+        assert (tmp_path / "out").read_bytes() == image.read_bytes()
+        (tmp_path / "out").unlink()
+
+
 def test_at_a_terminal_a_passphrase_is_asked_for_twice_and_never_shown(image: Path, tmp_path: Path) -> None:
     repo = tmp_path / "repo"
 

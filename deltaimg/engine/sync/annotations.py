@@ -45,12 +45,15 @@ def copy_annotations(
             continue
         name = said[ref.image, ref.id][-1]
         try:
-            _, data = source.objects.get_with_bytes(ANNOTATION, name)
+            annotation, data = source.objects.get_with_bytes(ANNOTATION, name)
         except ObjectNotFound:
             continue  # it was changed just now: the next run brings the new one
         except (IntegrityError, UnsupportedFormat) as error:
             problems.append(f"{source.objects.location}: {error}; {ref.label} has no annotation in the destination")
             continue
         with suppress(ObjectExists):
-            stored_bytes += destination.objects.put_bytes(name, [data], lock.check)
+            if source.objects.is_sealed_like(destination.objects):
+                stored_bytes += destination.objects.put_bytes(name, [data], lock.check)
+            else:
+                stored_bytes += destination.objects.put(ANNOTATION, name, annotation, lock.check)
     return CopiedAnnotations(stored_bytes, tuple(problems))

@@ -11,6 +11,8 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from deltaimg.engine.commit import commit_snapshot
 from deltaimg.engine.sync.losses import LOSSES, note_loss
 from deltaimg.engine.sync.plan import Destination, SnapshotPlan, Source
@@ -18,7 +20,7 @@ from deltaimg.engine.sync.selection import Failure
 from deltaimg.errors import DeltaimgError, ObjectExists
 from deltaimg.model import MIB
 from deltaimg.repo.lock import ImageLock
-from deltaimg.repo.object_kinds import MAP
+from deltaimg.repo.object_kinds import MANIFEST, MAP
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.repository import Repository, SnapshotRef
 
@@ -85,19 +87,42 @@ class Committer:
         """Return the map layers that the destination still lacks; raises what the source says of one that it cannot give."""
         layers = {}
         for digest in plan.manifest.maps:
-            if digest not in self._destination.maps:
-                name = MAP.name_of(digest)
-                _, layers[digest] = self._source.repository.objects.get_with_bytes(MAP, name)
+            if digest not in self._destination.map_names:
+                objects, name = self._source.repository.objects, MAP.name_of(digest)
+                if self._destination.is_alike:
+                    _, layers[digest] = objects.get_with_bytes(MAP, name)
+                else:
+                    layers[digest] = objects.get_opened(MAP, name)
         return layers
 
     def _commit(self, plan: SnapshotPlan, layers: dict[str, bytes]) -> None:
         for digest, data in layers.items():
-            with suppress(ObjectExists):
-                self._outcome.stored_bytes += self._repository.objects.put_bytes(MAP.name_of(digest), [data])
-                self._outcome.stored.append(MAP.name_of(digest))
-            self._destination.maps.add(digest)
+            self._destination.map_names[digest] = self._put_map(digest, data)
         with suppress(ObjectExists):  # a run whose lock was lost since committed it just now
-            commit_snapshot(self._repository, self._lock, plan.manifest, plan.data)
-            self._outcome.stored_bytes += len(plan.data)
+            self._outcome.stored_bytes += self._put_manifest(plan)
             self._outcome.stored.append(plan.ref.object_name)
         self._outcome.copied.append(plan.ref)
+
+    def _put_map(self, digest: str, data: bytes) -> str:
+        """Store a map layer, and return its digest here; it may be there already where that is the same."""
+        if not self._destination.is_alike:
+            named, stored_bytes = self._repository.objects.put_named(MAP, [data])
+            self._note_stored(named, stored_bytes)
+            return named
+        with suppress(ObjectExists):
+            self._note_stored(digest, self._repository.objects.put_bytes(MAP.name_of(digest), [data]))
+        return digest
+
+    def _put_manifest(self, plan: SnapshotPlan) -> int:
+        """Commit a snapshot, whose manifest names its layers as they are named here; return its size."""
+        if self._destination.is_alike:
+            commit_snapshot(self._repository, self._lock, plan.manifest, plan.data)
+            return len(plan.data)
+        names = self._destination.map_names
+        manifest = replace(plan.manifest, maps=tuple(names[digest] for digest in plan.manifest.maps))
+        commit_snapshot(self._repository, self._lock, manifest)
+        return self._repository.objects.count_bytes(MANIFEST, manifest)
+
+    def _note_stored(self, digest: str, stored_bytes: int) -> None:
+        self._outcome.stored_bytes += stored_bytes
+        self._outcome.stored.append(MAP.name_of(digest))

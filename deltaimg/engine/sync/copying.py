@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Copy records: whole packs under their names, others gathered into new packs. None is decoded.
 
+Between repositories that do not seal alike all records are gathered, opened and sealed again.
+
 Always  all that is copied is verified as it is read. What cannot be read is noted, record by record, and the rest is copied.
 Memory  three packs, and the digests of a batch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -47,8 +51,8 @@ class RecordCopier:
 
     def copy(self, wanted: EntryNumbers) -> None:
         """Hand records to the writer; those that cannot be read are noted as lost."""
-        content, index = self._destination.content, self._source.content.index
-        packs = {each.name: each for each in choose_packs(self._source.content, content, content.pack_bytes, wanted)}
+        index = self._source.content.index
+        packs = {each.name: each for each in self._choose_packs(wanted)}
         if self._remote is not None:
             self._copy_remotely(self._remote, [each for each in packs.values() if each.choice is PackChoice.WHOLE])
         for entries in split_entries(index, wanted):
@@ -58,6 +62,12 @@ class RecordCopier:
                     table, records, packs[index.packs[int(index.entries["pack"][table.entries[records[0]]])]]
                 )
                 self.report()
+
+    def _choose_packs(self, wanted: EntryNumbers) -> Iterator[WantedPack]:
+        there = self._destination
+        return choose_packs(
+            self._source.content, there.content, there.content.pack_bytes, wanted, is_alike=there.is_alike
+        )
 
     def report(self) -> None:
         """Report what was stored since the last time as progress."""
@@ -138,7 +148,9 @@ class RecordCopier:
     def _take(self, table: SlotTable, group: ReadGroup, fetched: memoryview) -> list[RecordCopy]:
         """Return those records of a group that are whole."""
         try:
-            return take_copies(self._source.repository.objects, table, group, fetched)
+            return take_copies(
+                self._source.repository.objects, table, group, fetched, keeps_seals=self._destination.is_alike
+            )
         except LOSSES as error:
             if len(group.records) == 1:
                 self._lost.add(table.entries[group.records], error)

@@ -44,11 +44,17 @@ class WantedPack:
 
 
 def choose_packs(
-    source: StoredContent, destination: StoredContent, packs: Mapping[str, int], wanted: EntryNumbers
+    source: StoredContent,
+    destination: StoredContent,
+    packs: Mapping[str, int],
+    wanted: EntryNumbers,
+    *,
+    is_alike: bool,
 ) -> Iterator[WantedPack]:
     """Yield the packs that have the wanted records, in the order of the source's index.
 
     Args:
+        is_alike: whether both seal alike; otherwise all records are gathered.
         packs: sizes of the packs that the destination has by now, by digest.
     """
     index = source.index
@@ -56,8 +62,11 @@ def choose_packs(
         name, entries = index.packs[number], wanted[places]
         entries = EntryNumbers(entries[index.entries["offset"][entries].argsort()])
         wanted_bytes, size_bytes = int(payload_bytes(index.entries[entries]).sum()), source.pack_bytes[name]
-        if name in destination.pending_packs or packs.get(name, size_bytes) != size_bytes:
-            choice, sent_bytes = PackChoice.GATHERED, wanted_bytes  # It goes, or is damaged there.
+        if not is_alike or name in destination.pending_packs or packs.get(name, size_bytes) != size_bytes:
+            choice, sent_bytes = (
+                PackChoice.GATHERED,
+                wanted_bytes,
+            )  # Its name would be another, or it goes, or is damaged there.
         elif name in packs:
             choice, sent_bytes = PackChoice.PRESENT, 0
         elif size_bytes - wanted_bytes <= max(_UNWANTED_SHARE * size_bytes, _UNWANTED_BYTES):

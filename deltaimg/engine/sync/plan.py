@@ -80,9 +80,11 @@ class Destination:
     """The destination as a run finds it, under the lock of an image; updated as content arrives."""
 
     content: StoredContent
-    maps: set[str]
-    """Digests of the map layers that are there and stay."""
+    map_names: dict[str, str]
+    """Digests of the map layers that are there and stay, by their digests in the source."""
     snapshots: frozenset[SnapshotRef]
+    is_alike: bool = True
+    """Whether it seals as the source does, so that what is stored there can be stored here as it is."""
 
     @property
     def is_sound(self) -> bool:
@@ -101,7 +103,7 @@ class Planner:
         self._known: set[tuple[str, ...]] = set()
         """Lists of map layers whose snapshots are there, or were planned before."""
         self._neighbours: set[SnapshotRef] = set()
-        self._maps = set(destination.maps)
+        self._maps = set(destination.map_names)
 
     def plan(self, ref: SnapshotRef) -> SnapshotPlan:
         """Return what is copied for a snapshot, over those that were planned before it.
@@ -147,7 +149,7 @@ class Planner:
             manifest = self._source.repository.load_manifest(neighbour)
         except DeltaimgError:
             return  # The source has forgotten it, or cannot read it: then all layers of `ref` are looked at.
-        if self._destination.maps.issuperset(manifest.maps):
+        if all(digest in self._destination.map_names for digest in manifest.maps):
             self._known.add(manifest.maps)
 
     def _count_known(self, maps: tuple[str, ...]) -> int:
@@ -161,7 +163,9 @@ def measure(plans: Iterable[SnapshotPlan], source: Source, destination: Destinat
     packs = dict(destination.content.pack_bytes)
     rows = source.content.index.entries
     for plan in plans:
-        for each in choose_packs(source.content, destination.content, packs, plan.copied):
+        for each in choose_packs(
+            source.content, destination.content, packs, plan.copied, is_alike=destination.is_alike
+        ):
             amount.sent_bytes += each.sent_bytes
             if each.choice is PackChoice.PRESENT:
                 amount.arrived_bytes += int(payload_bytes(rows[each.entries]).sum())

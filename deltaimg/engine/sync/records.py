@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from deltaimg.engine.progress import stage
@@ -12,6 +12,7 @@ from deltaimg.engine.sync.annotations import copy_annotations
 from deltaimg.engine.sync.commits import Committer, Outcome
 from deltaimg.engine.sync.copying import RecordCopier
 from deltaimg.engine.sync.losses import LOSSES, LostRecords, note_loss
+from deltaimg.engine.sync.map_names import find_map_names
 from deltaimg.engine.sync.pack_jobs import RemotePacks
 from deltaimg.engine.sync.parity import ParityCopier
 from deltaimg.engine.sync.plan import Destination, Planner, SnapshotPlan, Source, measure
@@ -24,7 +25,7 @@ from deltaimg.repo.index import load_content
 from deltaimg.repo.leftovers import remove_leftovers
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
-from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.rosters import Changes
 from deltaimg.repo.stable_packs import StablePacks
 
@@ -36,8 +37,8 @@ def estimate_copying(request: SyncRequest, selection: Selection) -> SyncEstimate
     """Return what copying all that is selected sends; nothing is changed."""
     source = _look_at_source(request)
     with locating(request.destination):
-        destination = _look(request.destination, selection.there)
-    parity = None if request.options.ignores_parity else ParityCopier(source)
+        destination = _look(request, selection.there, selection.refs)
+    parity = ParityCopier(source) if not request.options.ignores_parity and _is_alike(request) else None
     with stage(request.progress, "finding what is missing"):
         return _estimate(source, destination, selection, parity)
 
@@ -56,9 +57,12 @@ class FamilyRun:
         self._on_estimate: Callable[[SyncEstimate], None] | None = on_estimate
         self._source = _look_at_source(request)
         cluster = request.cluster
-        self._remote = None if cluster is None else RemotePacks(cluster, request.source, request.destination)
+        is_alike = _is_alike(request)
+        self._remote = (
+            None if cluster is None or not is_alike else RemotePacks(cluster, request.source, request.destination)
+        )
         self._lost = LostRecords(request.source, len(self._source.content.index))
-        self._parity = None if request.options.ignores_parity else ParityCopier(self._source)
+        self._parity = ParityCopier(self._source) if is_alike and not request.options.ignores_parity else None
         self._there = set(selection.there)
 
     def copy_all(self) -> None:
@@ -75,7 +79,8 @@ class FamilyRun:
             remove_leftovers(repository)
             warn_of_disagreements(repository, batch.image, request.clock(), request.progress)
             with stage(request.progress, "finding what is missing"):
-                destination = _look(repository, self._there, lock)
+                wanted = batch.refs if self._on_estimate is None else self._selection.refs
+                destination = _look(request, self._there.union(self._outcome.copied), wanted, lock)
                 estimate = self._estimate_once(destination, batch)
             changes = Changes(unsettled=[each for each in batch.refs if each not in self._there])
             record_changes(repository, lock, request.clock(), request.progress, changes)
@@ -105,7 +110,7 @@ class FamilyRun:
         planner = Planner(self._source, destination)
         put_pack = StablePacks(repository, content.pack_bytes, content.pending_packs)
         now_us = content.index.order_after(self._request.clock)
-        with PackWriter(repository, now_us, check_lock=lock.check, put_pack=put_pack) as writer:
+        with PackWriter(repository, now_us, check_lock=lock.check, put_pack=put_pack, is_repeatable=True) as writer:
             copier = RecordCopier(self._source, destination, writer, self._lost, progress, self._remote)
             committer = Committer(repository, lock, writer, (self._source, destination), self._outcome)
             try:
@@ -140,14 +145,25 @@ def _look_at_source(request: SyncRequest) -> Source:
         return Source(request.source, load_content(request.source))
 
 
-def _look(repository: Repository, snapshots: Iterable[SnapshotRef], lock: ImageLock | None = None) -> Destination:
+def _look(
+    request: SyncRequest,
+    there: Collection[SnapshotRef],
+    wanted: Collection[SnapshotRef],
+    lock: ImageLock | None = None,
+) -> Destination:
     """Return what the destination has; what is pending deletion there counts as gone.
 
     Args:
-        lock: one that has listed it.
+        there: its snapshots. wanted: those that are to be copied. lock: one that has listed it.
     """
-    content = load_content(repository, None if lock is None else lock.listing)
-    return Destination(content, set(content.map_bytes) - content.pending_maps, frozenset(snapshots))
+    content = load_content(request.destination, None if lock is None else lock.listing)
+    stays = set(content.map_bytes) - content.pending_maps
+    names = find_map_names(request.source, request.destination, stays, there, wanted)
+    return Destination(content, names, frozenset(there), _is_alike(request))
+
+
+def _is_alike(request: SyncRequest) -> bool:
+    return request.source.objects.is_sealed_like(request.destination.objects)
 
 
 def _estimate(

@@ -105,14 +105,13 @@ def _choose(request: SyncRequest, reader: ReaderLock) -> _Chosen:
     has_one_id = source.config.repository_id == destination.config.repository_id
     if has_one_id and any(each.token == reader.token for each in list_locks(destination.objects)):
         raise UsageError(f"{source.objects.location} and {destination.objects.location} are one repository")
-    # Maps are named by their stored bytes: where these differ, so would what manifests refer to.
-    is_family = is_same_family(source, destination) and source.objects.is_sealed_like(destination.objects)
+    is_family = is_same_family(source, destination)
     if not is_family and (options.delete or options.newest_first):
         raise UsageError(
-            f"{source.objects.location} and {destination.objects.location} are of different families, or not encrypted alike, "
+            f"{source.objects.location} and {destination.objects.location} are of different families, "
             f"so that snapshots are stored again, oldest first: {'--delete' if options.delete else '--newest-first'} has no "
             "meaning",
-            hint="'deltaimg init --like' makes a repository of the same family, to be encrypted if that is",
+            hint="'deltaimg init --like' makes a repository of the same family",
         )
     with stage(request.progress, "listing snapshots"):
         selection = select(source, destination, options, request.policy, is_family=is_family, now=request.clock())

@@ -18,8 +18,8 @@ from deltaimg.repo.snapshots import load_snapshot
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
-from tests.support.images import SyntheticImage, edit_at_random, make_incompressible_image, make_mixed_image
-from tests.support.repositories import KEY, Warnings, assert_restores, back_up_image, make_repository
+from tests.support.images import edit_at_random, make_incompressible_image, make_mixed_image
+from tests.support.repositories import Warnings, assert_restores, make_repository
 from tests.support.sync import Family, assert_sound, make_family
 
 LATER = FixedClock(START + timedelta(days=99))
@@ -125,26 +125,3 @@ def test_what_was_stored_is_read_back_where_that_is_asked_for(how: str):
     result, _ = run(family.source, make_stranger(), verify=how)
     assert result.compared.objects == 2
     assert result.compared.read_bytes > 0
-
-
-def test_snapshots_are_stored_again_where_members_are_not_encrypted_alike():
-    plain = make_repository(MemoryStore("plain"))
-    image = SyntheticImage(3 << 20)
-    image.write_random(0, 1 << 20)
-    taken = []
-    for number in range(2):
-        image.write_pages(number << 20, 100_000)
-        taken.append((back_up_image(plain, image), bytes(image.content)))
-    encrypted = make_repository(MemoryStore("encrypted"), KEY, like=plain)
-    other = make_repository(MemoryStore("other"), KEY, like=plain)
-    bare = make_repository(MemoryStore("bare"), like=plain)
-    for source, destination in ((plain, encrypted), (encrypted, other), (other, bare)):
-        assert len(run(source, destination)[0].copied) == 2
-        assert not run(source, destination)[0].copied
-        for ref, (manifest, content) in zip(destination.list_snapshots(), taken, strict=True):
-            found = destination.load_manifest(ref)
-            assert_restores(destination, found, content)
-            assert found.root_digest == manifest.root_digest
-        assert_sound(destination)
-    with pytest.raises(UsageError, match="not encrypted alike"):
-        run(plain, encrypted, newest_first=True)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sync between members of a family that are not encrypted alike: records are sealed, or opened, and never decoded."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from deltaimg.engine.retention.annotate import set_pin
+from deltaimg.engine.retention.forget import forget
+from deltaimg.engine.sync.request import SyncRequest
+from deltaimg.engine.sync.run import plan_sync, sync
+from deltaimg.errors import StoreUnavailable
+from deltaimg.format.limits import RECORD_SEAL_BYTES
+from deltaimg.options.sync import SyncOptions
+from deltaimg.repo.index import load_index
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.retention import plan_named
+from deltaimg.repo.snapshots import load_snapshot
+from deltaimg.store.memory import MemoryStore
+from tests.support.clock import FixedClock
+from tests.support.faults import FaultyStore
+from tests.support.images import edit_at_random, make_mixed_image
+from tests.support.repositories import KEY, make_repository, reopen
+from tests.support.sync import Family, make_family, run_sync
+
+_numbers = itertools.count()
+
+
+def make_members(family: Family) -> dict[str, Repository]:
+    """Return members of a family that are encrypted, encrypted with another secret, and not encrypted."""
+    return {
+        name: make_repository(MemoryStore(f"{name} {next(_numbers)}"), key, like=family.source)
+        for name, key in (("encrypted", KEY), ("other", KEY), ("bare", None))
+    }
+
+
+def payloads_of(repository: Repository) -> dict[bytes, int]:
+    """Return how long the payload of each record is without a seal."""
+    entries = load_index(repository).entries
+    sealed_bytes = RECORD_SEAL_BYTES if repository.secret is not None else 0
+    return {each["id"].tobytes(): int(each["payload_bytes"]) - sealed_bytes for each in entries}
+
+
+def test_records_go_from_member_to_member_as_they_are():
+    family = make_family(3, ("vm1", "vm2"))
+    members = make_members(family)
+    set_pin(family.source, family.source.list_snapshots()[0], "for the auditors", clock=FixedClock())
+    source = family.source
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deltaimg.repo.record_reader.find_decoder", None)  # what decodes a record fails
+        for destination in members.values():
+            result = run_sync(source, destination, verify="all")
+            assert len(result.copied) == 6
+            assert not run_sync(source, destination).copied
+            assert payloads_of(destination) == payloads_of(family.source)
+            source = destination
+    for destination in members.values():
+        family.assert_whole(destination, 6)
+        assert load_snapshot(destination, destination.list_snapshots()[0]).pin_reason == "for the auditors"
+        assert [ref.id for ref in destination.list_snapshots()] == [ref.id for ref in family.source.list_snapshots()]
+
+
+@pytest.mark.parametrize("is_newest_first", [False, True])
+def test_what_is_there_is_not_sent_again(is_newest_first: bool):
+    family, image = make_family(3), make_mixed_image(600_000)
+    destination = make_members(family)["encrypted"]
+    run_sync(family.source, destination, newest_first=is_newest_first)
+    for _ in range(2):
+        edit_at_random(image)
+        family.back_up(image)
+    maps, packs = count(destination, "maps/"), count(destination, "packs/")
+    planned = plan_sync(SyncRequest(family.source, destination, clock=FixedClock()))
+    assert len(planned.snapshots) == 2
+    run_sync(family.source, destination, newest_first=is_newest_first)
+    added = count(family.source, "maps/") - maps
+    assert count(destination, "maps/") - maps == added, "layers that it has are found by the snapshot that both have"
+    assert count(destination, "packs/") - packs <= 2
+    assert payloads_of(destination) == payloads_of(family.source)
+    family.assert_whole(destination, 5)
+
+
+def count(repository: Repository, folder: str) -> int:
+    return len(list(repository.objects.list(folder)))
+
+
+def test_what_the_source_has_forgotten_is_forgotten_there():
+    family = make_family(3)
+    destination = make_members(family)["encrypted"]
+    run_sync(family.source, destination)
+    first = family.source.list_snapshots()[0]
+    forget(family.source, "vm1", lambda found: plan_named(found, frozenset([first.id])), clock=FixedClock())
+    request = SyncRequest(family.source, destination, SyncOptions(delete=True), clock=FixedClock())
+    assert sync(request).forgotten == (first,)
+
+
+@pytest.mark.parametrize("share", [0.35, 0.5, 0.65, 0.75])
+def test_a_sync_that_is_cut_stores_what_it_had_stored_under_the_same_names(share: float):
+    """The same records, sealed again, make the same pack: it is found, and not sent again."""
+    family = make_family(3)
+    whole = make_members(family)["encrypted"]
+    counted = FaultyStore(whole.objects.store, StoreUnavailable("x", "gone"))
+    run_sync(family.source, reopen(whole, counted))
+    whole = make_members(family)["encrypted"]
+    error, fail_at = StoreUnavailable("x", "gone"), int(share * len(counted.calls))
+    faulty = FaultyStore(whole.objects.store, error, fail_at=fail_at, is_lasting=True)
+    with pytest.raises(StoreUnavailable):
+        sync(SyncRequest(family.source, reopen(whole, faulty), clock=FixedClock()))
+    packs = {each.name for each in whole.objects.list("packs/")}
+    run_sync(family.source, whole)
+    assert packs <= {each.name for each in whole.objects.list("packs/")}
+    assert payloads_of(whole) == payloads_of(family.source)
+    total = sum(int(each["payload_bytes"]) for each in load_index(whole).entries)
+    assert sum(each.size_bytes for each in whole.objects.list("packs/")) < 1.2 * total, "nothing is there twice"
+    family.assert_whole(whole, 3)
