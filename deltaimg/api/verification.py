@@ -21,6 +21,7 @@ from deltaimg.engine.restore.verify import verify as verify_snapshots
 from deltaimg.errors import SnapshotNotFound
 from deltaimg.options.definition import validate
 from deltaimg.options.verify import VerifyOptions
+from deltaimg.repo.host_arrivals import accept_arrivals
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.selector import select_snapshot
 
@@ -81,9 +82,11 @@ def check(
 
 
 def accept_state(repository: Repository) -> list[str]:
-    """Accept the snapshots that an encrypted repository has now, though others were recorded or seen by this host.
+    """Accept the snapshots that a repository has now, though others were recorded or seen by this host, and their dates.
 
-    For what is right nevertheless: the repository was restored from a copy, say. Returns what `check` would have found
-    until then; nothing if all agrees.
+    For what is right nevertheless: the repository was restored from a copy, say. Returns what `check` and `forget` would have
+    said until then; nothing if all agrees.
     """
-    return accept_state_of(repository, datetime.now(UTC))
+    doubted = accept_arrivals(repository.config.repository_id)
+    texts = [f"snapshots/{image}/: {count} snapshots whose dates were doubtful" for image, count in doubted.items()]
+    return [*accept_state_of(repository, datetime.now(UTC)), *texts]

@@ -10,6 +10,7 @@ Always  order is that of the times in the manifests, which a clock that goes bac
 Always  a snapshot belongs to the moment at which its backup ended, by the clock of its host, or to the earlier time that it was
         given. Where such moments contradict the order, a clock was ahead for some or behind for others, and which
         is unknown: both are tried, and what either keeps is kept. So a wrong date takes no good snapshot's place.
+        The same with and without snapshots whose dates are doubtful for other reasons.
 Always  as long as moments agree with the order, what the policy keeps does not depend on which others were deleted already:
         an interrupted run can be run again.
 Source  the rules are those of restic's `forget`, so that a policy means the same in both.
@@ -18,8 +19,8 @@ Source  the rules are those of restic's `forget`, so that a policy means the sam
 from __future__ import annotations
 
 import calendar
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from deltaimg.errors import LastSnapshot, SnapshotPinned
@@ -52,6 +53,8 @@ class ForgetPlan:
 
     image: str
     verdicts: tuple[Verdict, ...]
+    doubtful: tuple[SnapshotRef, ...] = ()
+    """Snapshots whose dates may be wrong, and which displace no others."""
 
     @property
     def forgotten(self) -> tuple[SnapshotRef, ...]:
@@ -77,20 +80,36 @@ class _Dated:
 
 
 def plan_policy(
-    snapshots: Sequence[AnySnapshot], policy: Policy, *, now: datetime, zone: tzinfo | None = None
+    snapshots: Sequence[AnySnapshot],
+    policy: Policy,
+    *,
+    now: datetime,
+    zone: tzinfo | None = None,
+    doubtful: Collection[str] = (),
 ) -> ForgetPlan:
     """Apply a policy to all snapshots of one image.
 
     Args:
         zone: whose days and hours count; that of this host if none is given.
+        doubtful: ids of snapshots whose dates may be wrong: what the policy would keep without them is kept, too.
     """
     ordered = sorted(snapshots, key=lambda each: each.ref)
     rules: list[dict[str, None]] = [_find_own_rules(each, policy) for each in ordered]
     dated = [
-        _Dated(each, max(_find_moment(each.manifest), _EARLIEST), found)
+        _Dated(each, max(find_moment(each.manifest), _EARLIEST), found)
         for each, found in zip(ordered, rules, strict=True)
         if isinstance(each, Snapshot)
     ]
+    _apply(policy, dated, now, zone)
+    certain = [each for each in dated if each.snapshot.ref.id not in doubtful]
+    if len(certain) < len(dated):
+        _apply(policy, certain, now, zone)
+    refs = tuple(each.snapshot.ref for each in dated if each.snapshot.ref.id in doubtful)
+    return replace(_finish(ordered, rules), doubtful=refs)
+
+
+def _apply(policy: Policy, dated: Sequence[_Dated], now: datetime, zone: tzinfo | None) -> None:
+    """Apply every rule of a policy to snapshots, oldest first."""
     if dated:
         dated[-1].rules["newest"] = None
     for each in dated:
@@ -103,7 +122,6 @@ def plan_policy(
         _apply_span(policy.within, past, zone)
     for reading in (_drop_ahead(past), _drop_behind(past)):
         _apply_periods(policy, reading, zone)
-    return _finish(ordered, rules)
 
 
 def plan_named(snapshots: Sequence[AnySnapshot], ids: frozenset[str], *, is_forced: bool = False) -> ForgetPlan:
@@ -157,7 +175,7 @@ def _place(local: datetime, zone: tzinfo | None, fold: int) -> datetime:
     return local.replace(tzinfo=zone, fold=fold).astimezone(UTC)
 
 
-def _find_moment(manifest: Manifest) -> datetime:
+def find_moment(manifest: Manifest) -> datetime:
     """Return when a backup ended by its clock, or the earlier time that the snapshot was given."""
     return min(manifest.ended_at, manifest.taken_at)
 

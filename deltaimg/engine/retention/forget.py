@@ -90,7 +90,18 @@ def plan_forget(
     for each in snapshots:
         if isinstance(each, DamagedSnapshot) and each.ref in plan.kept and progress is not None:
             progress.warn(f"{each.error}; {each.ref.label} stays until it is repaired or forgotten by name")
+    if plan.doubtful and progress is not None:
+        progress.warn(_describe_doubt(plan))
     return plan
+
+
+def _describe_doubt(plan: ForgetPlan) -> str:
+    count, example = len(plan.doubtful), plan.doubtful[-1]
+    what = f"{example.label} is" if count == 1 else f"{count} snapshots of '{plan.image}', such as {example.label}, are"
+    return (
+        f"{what} dated in the future, or before snapshots that were there earlier: no other is forgotten because of that. Is a "
+        "host compromised, or was that a sync? 'deltaimg check --accept-state' trusts the dates"
+    )
 
 
 def forget(

@@ -10,9 +10,11 @@ from functools import partial
 from deltaimg.engine.retention.forget import MakePlan
 from deltaimg.errors import SnapshotNotFound, UsageError
 from deltaimg.options.keep import Policy
+from deltaimg.repo.host_arrivals import note_arrivals
 from deltaimg.repo.repository import Repository
-from deltaimg.repo.retention import plan_named, plan_policy
+from deltaimg.repo.retention import AnySnapshot, ForgetPlan, find_moment, plan_named, plan_policy
 from deltaimg.repo.selector import check_image_name, select_snapshot
+from deltaimg.repo.snapshots import Snapshot
 
 
 def choose_by_policy(
@@ -30,7 +32,13 @@ def choose_by_policy(
     for image in images:
         if check_image_name(image) not in known:
             raise SnapshotNotFound(image)
-    make_plan = partial(plan_policy, policy=policy, now=now, zone=zone)
+
+    def make_plan(snapshots: Sequence[AnySnapshot]) -> ForgetPlan:
+        moments = {each.ref: find_moment(each.manifest) for each in snapshots if isinstance(each, Snapshot)}
+        image = snapshots[0].ref.image if snapshots else ""
+        doubtful = note_arrivals(repository.config.repository_id, image, moments, now) if moments else frozenset()
+        return plan_policy(snapshots, policy, now=now, zone=zone, doubtful=doubtful)
+
     return dict.fromkeys(sorted(set(images) or known), make_plan)
 
 
