@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -64,6 +65,10 @@ def key(
     label: Annotated[
         str, typer.Option("--label", metavar="TEXT", help="'add', 'import': whose key it is; readable without a key.")
     ] = "",
+    qr: Annotated[
+        bool,
+        typer.Option("--qr", help="'export': as a QR code of the text; a PNG in the file, or drawn at the terminal."),
+    ] = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -77,7 +82,8 @@ def key(
     'list' needs no key. 'change' puts a new key in the place of the one that is given.
 
     'export' writes the secret of the repository as lines with checksums, to be kept on paper in a safe: whoever has them can
-    read the repository. 'import' makes a new key of them when all others are lost.
+    read the repository. With --qr they are a QR code, for a print that is scanned rather than typed. 'import' makes a new key
+    of the lines when all others are lost.
 
     A removed key no longer opens the repository as it is now, but may open a copy from before.
 
@@ -88,11 +94,14 @@ def key(
         deltaimg key change --new-passphrase-file /run/new
         deltaimg key remove "backup host 2"
         deltaimg key export /run/recovery.txt
+        deltaimg key export /run/recovery.png --qr
     """
     places = new_passphrase_file, new_key_file
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         if (action == "remove") and name is None:
             raise UsageError("'remove' needs the label or id of a key", hint="'deltaimg key list' shows them")
+        if qr and action != "export":
+            raise UsageError("--qr is for 'export'", hint="'import' reads the text that the code has")
         if action in ("add", "change", "list") and name is not None:
             raise UsageError(f"'{action}' takes no name", hint="--label names a new key" if action == "add" else None)
         if action == "list":
@@ -104,7 +113,7 @@ def key(
         elif action == "change":
             _change(terminal, repo, store, places)
         elif action == "export":
-            _export(terminal, open_repo(repo, store, terminal), name or "-")
+            _export(terminal, open_repo(repo, store, terminal), name or "-", is_code=qr)
         elif action == "import":
             _import(terminal, require_repo(repo), store, name or "-", places, label)
         else:
@@ -175,18 +184,23 @@ def _change(terminal: Terminal, repo: str | None, store: StoreOptions, places: P
     _report(terminal, "changed", change_key(repository, old, find_new_key(places)))
 
 
-def _export(terminal: Terminal, repository: Repository, path: str) -> None:
+def _export(terminal: Terminal, repository: Repository, path: str, *, is_code: bool) -> None:
     from deltaimg.api.keys import export_secret
+    from deltaimg.cli.qr_code import draw_lines, draw_png
 
     text = export_secret(repository)
     if check_output(path, as_json=terminal.as_json):
+        if is_code:
+            terminal.draw(draw_lines(text, has_colours=sys.stdout.isatty()))
+            return
         for line in text.splitlines():
             terminal.print(line)
         return
+    data = draw_png(text) if is_code else f"{text}\n".encode("ascii")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text + "\n")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

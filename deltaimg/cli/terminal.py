@@ -99,6 +99,11 @@ class Terminal:
         if not self.as_json:
             self._write(format_line(text))
 
+    def draw(self, lines: Sequence[str]) -> None:
+        """Print lines as they are, control characters included: none of them may come from a repository."""
+        for line in lines:
+            self._write(line)
+
     def remark(self, text: str) -> None:
         """Print a summary of the command, unless JSON or quiet was asked for; it is dropped if it cannot be written."""
         if not self.is_quiet and not self.as_json:

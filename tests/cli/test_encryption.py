@@ -8,11 +8,15 @@ import pty
 import select
 import shutil
 import stat
+import struct
 import subprocess
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from deltaimg.errors import EncryptionMissing, KeyNeeded, LastKey, RepositoryDamaged, UsageError, WrongKey
@@ -151,6 +155,50 @@ def test_a_recovery_text_opens_a_repository_whose_keys_are_lost(image: Path, tmp
     other = tmp_path / "other"
     succeed("init", "-r", other, "--encryption", "keyfile", "--key-file", first, "-q")
     fail(WrongKey, "key", "import", paper, "-r", other, "--new-key-file", second)
+
+
+def test_the_recovery_text_is_scanned_from_a_qr_code(image: Path, tmp_path: Path) -> None:
+    zxingcpp = pytest.importorskip("zxingcpp", reason="what reads QR codes is not installed")
+    pytest.importorskip("segno", reason="what draws QR codes is not installed")
+    use = ("-r", tmp_path / "repo", "--key-file", tmp_path / "key")
+    succeed("init", *use, "--encryption", "keyfile", "-q")
+    text = succeed("key", "export", *use).text
+    picture = tmp_path / "code.png"
+    succeed("key", "export", picture, "--qr", *use, "-q")
+    assert stat.S_IMODE(picture.stat().st_mode) == 0o600
+    drawn = succeed("key", "export", "--qr", *use).text.splitlines()
+    upper, lower = ([[255 * (character in shown) for character in line] for line in drawn] for shown in ("█▀", "█▄"))
+    shown = np.array([row for pair in zip(upper, lower, strict=True) for row in pair], np.uint8)
+    for pixels in (read_png(picture.read_bytes()), np.kron(shown, np.ones((4, 4), np.uint8))):
+        (found,) = zxingcpp.read_barcodes(pixels)
+        assert found.text == text.rstrip("\n")
+    assert "--qr is for 'export'" in fail(UsageError, "key", "list", "--qr", "-r", tmp_path / "repo")
+    before = picture.read_bytes()
+    fail(UsageError, "key", "export", picture, "--qr", *use)
+    assert picture.read_bytes() == before
+    without = tmp_path / "without"
+    without.mkdir()
+    (without / "segno.py").write_text("raise ImportError")
+    message = fail(UsageError, "key", "export", "--qr", *use, PYTHONPATH=f"{without}:{Path(__file__).parents[2]}")
+    assert "segno>=1.6" in message
+
+
+def read_png(data: bytes) -> npt.NDArray[np.uint8]:
+    """Return the pixels of a PNG of one bit a pixel, as segno writes it: rows as they are, or what is added to those above."""
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    assert (depth, colour) == (1, 0)
+    place, packed = 8, b""
+    while place < len(data):
+        (length,) = struct.unpack(">I", data[place : place + 4])
+        if data[place + 4 : place + 8] == b"IDAT":
+            packed += data[place + 8 : place + 8 + length]
+        place += length + 12
+    rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, -1)
+    pixels = np.zeros_like(rows[:, 1:])
+    for number, row in enumerate(rows):
+        assert row[0] in (0, 2)
+        pixels[number] = row[1:] + (pixels[number - 1] if row[0] else 0)
+    return np.unpackbits(pixels, axis=1)[:, :width] * np.uint8(255)
 
 
 def test_a_repository_that_lost_its_encryption_is_refused(image: Path, tmp_path: Path) -> None:
