@@ -88,7 +88,7 @@ def check_encryption(repository: Repository, *, is_key_given: bool) -> None:
     Whoever can write to a store can put a `config` without encryption in place of another, and would get backups in the clear.
     """
     location = repository.objects.location
-    if repository.secret is not None:
+    if repository.config.is_encrypted:
         host_memory.note_encrypted(location)
     elif is_key_given:
         raise EncryptionMissing(location, "a key is given for it", hint="if that is as it should be, give none")

@@ -92,6 +92,7 @@ def open_repository(
     key: Key | None = None,
     ask: AskKey | None = None,
     may_be_plain: bool = False,
+    needs_key: bool = True,
 ) -> Repository:
     """Open the repository at `location`: the path of a folder, or a URL, as `store.open` has them.
 
@@ -103,6 +104,9 @@ def open_repository(
         ask: called for the key of an encrypted repository where none is given.
         may_be_plain: a repository without encryption is opened though a key is given, which may be another's.
 
+        needs_key: if not, an encrypted repository is opened without a key where none is given: locks, packs and parity can be
+            read, and whatever needs a key raises KeyNeeded.
+
     Raises:
         RepositoryNotFound: there is none. KeyNeeded, WrongKey: it is encrypted, and there is no key, or a wrong one.
         EncryptionMissing: it is not encrypted, though a key is given, or was when this host last opened it.
@@ -112,7 +116,10 @@ def open_repository(
     if folder is not None and _is_no_folder(folder):
         raise RepositoryNotFound(location, "is not a folder, so not a repository")
     try:
-        repository = Repository.open(store, partial(unlock, options=options, key=key, ask=ask))
+        if needs_key or key is not None or is_key_given(options):
+            repository = Repository.open(store, partial(unlock, options=options, key=key, ask=ask))
+        else:
+            repository = Repository.open_locked(store)
     except RepositoryNotFound as error:
         hint = None if folder is None else explain_absence(folder)
         raise RepositoryNotFound(location, error.problem, hint=hint) from error

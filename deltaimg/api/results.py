@@ -6,7 +6,7 @@ from __future__ import annotations
 from deltaimg.engine.backup.cache_folder import CachedImage as CachedImage
 from deltaimg.engine.backup.forecast import BackupForecast as BackupForecast
 from deltaimg.engine.check.findings import Finding as Finding
-from deltaimg.engine.check.run import CheckReport as CheckReport
+from deltaimg.engine.check.report import CheckReport as CheckReport
 from deltaimg.engine.content.reader import SnapshotReader as SnapshotReader
 from deltaimg.engine.inspect.listing import ListedSnapshot as ListedSnapshot
 from deltaimg.engine.inspect.stored_content import StoredContent as StoredContent

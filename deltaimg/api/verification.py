@@ -11,8 +11,8 @@ from deltaimg.api.clusters import wrap_executor
 from deltaimg.api.vanished import find_vanished, remember_snapshots
 from deltaimg.engine.check.findings import FindingKind as FindingKind
 from deltaimg.engine.check.findings import Severity as Severity
+from deltaimg.engine.check.report import CheckReport
 from deltaimg.engine.check.rosters import accept_state as accept_state_of
-from deltaimg.engine.check.run import CheckReport
 from deltaimg.engine.check.run import check as check_repository
 from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.progress import Progress
@@ -66,10 +66,14 @@ def check(
 ) -> CheckReport:
     """Check the structure of a repository: every object but parity, what it refers to, and what nothing refers to.
 
+    Of one that is encrypted and was opened without a key: every object as far as names, headers and digests go.
+
     Args:
         read_packs: read packs whole, not only their headers and footers, and compare them with their names.
         executor: where packs are read whole: processes that see the repository. Threads of this process, if not given.
     """
+    if repository.is_locked:
+        return check_repository(repository, read_packs=read_packs, progress=progress)
     report = check_repository(
         repository,
         read_packs=read_packs,

@@ -51,6 +51,8 @@ def check(
     Only metadata is read, unless --read-packs is given, which also finds changed bytes in packs. Decoding the content is
     'verify'. Parity is checked by 'parity show --check'.
 
+    Without a key, an encrypted repository is checked as far as names, headers and digests go.
+
     In an encrypted repository, snapshots that the store withholds or has put back are found by what was recorded of each image,
     and an older state of the repository by what this host has seen. Where that is right, as when the repository was restored
     from a copy, --accept-state says so.
@@ -67,7 +69,7 @@ def check(
     from deltaimg.errors import RepositoryDamaged
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_repo(repo, store, terminal, uses_cache=False)
+        repository = open_repo(repo, store, terminal, uses_cache=False, needs_key=accept_state)
         accepted = accept(repository) if accept_state else None
         with open_cluster(where.executor) as cluster:
             report = run_check(repository, read_packs=read_packs, executor=cluster, progress=terminal)
@@ -95,6 +97,7 @@ def _print_report(terminal: Terminal, report: CheckReport, accepted: list[str] |
     for severity in (Severity.ERROR, Severity.WARNING):
         for each in by_severity[severity]:
             terminal.print(_tell(each))
+    unused = "" if report.unused_records is None else f" ({report.unused_records} unused)"
     notes = by_severity[Severity.NOTE]
     shown = notes if terminal.is_verbose else notes[:_SHOWN_NOTES]
     for each in shown:
@@ -103,7 +106,7 @@ def _print_report(terminal: Terminal, report: CheckReport, accepted: list[str] |
         terminal.remark(f"{format_count(len(notes) - len(shown), 'more note')}; -v shows all")
     terminal.remark(
         f"{format_count(report.snapshots, 'snapshot')}, {format_count(sum(report.objects.values()), 'object')}, "
-        f"{format_count(report.records, 'record')} ({report.unused_records} unused): "
+        f"{format_count(report.records, 'record')}{unused}: "
         f"{format_count(len(by_severity[Severity.ERROR]), 'error')}, "
         f"{format_count(len(by_severity[Severity.WARNING]), 'warning')}, {format_seconds(report.duration_s)}"
     )

@@ -39,13 +39,14 @@ def open_to_lock(
     *,
     uses_cache: bool = True,
     cache_dir: str | None = None,
+    needs_key: bool = True,
 ) -> Repository:
     """Open the repository for a command that takes locks or removes them; waiting for others is shown as a stage.
 
     Args: as `open_repo` takes them.
     """
     waiting = make_lock_waiting(lock_wait, terminal)
-    repository = open_repo(repo, store, terminal, uses_cache=uses_cache, cache_dir=cache_dir)
+    repository = open_repo(repo, store, terminal, uses_cache=uses_cache, cache_dir=cache_dir, needs_key=needs_key)
     repository.lock_waiting = waiting
     return repository
 

@@ -50,7 +50,8 @@ def parity(
 
     'repair' reads every pack, and recovers damaged and missing ones where there is enough parity.
 
-    'add' and 'repair' need the Python package pyeclib.
+    'add' and 'repair' need the Python package pyeclib. 'show' and 'repair' need no key of an encrypted repository; without one,
+    packs that are missing altogether are not noticed.
 
     Examples:
 
@@ -70,9 +71,13 @@ def parity(
         elif action == "repair":
             if check:
                 raise UsageError("--check is for 'parity add' and 'parity show'")
-            _repair(terminal, open_to_lock(repo, lock_wait, store, terminal, uses_cache=False))
+            _repair(terminal, open_to_lock(repo, lock_wait, store, terminal, uses_cache=False, needs_key=False))
         else:
-            _show(terminal, open_to_lock(repo, lock_wait, store, terminal, uses_cache=False), is_thorough=check)
+            _show(
+                terminal,
+                open_to_lock(repo, lock_wait, store, terminal, uses_cache=False, needs_key=False),
+                is_thorough=check,
+            )
 
 
 def _add(

@@ -48,7 +48,7 @@ def unlock(
     from deltaimg.describe.locks import describe_lock
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        repository = open_to_lock(repo, None, store, terminal)
+        repository = open_to_lock(repo, None, store, terminal, needs_key=False)
         if name is not None:
             removed = remove_lock(repository, name, is_forced=force)
             if as_json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deltaimg.engine.check.findings import Finding
-    from deltaimg.engine.check.run import CheckReport
+    from deltaimg.engine.check.report import CheckReport
 
 
 def describe_check(report: CheckReport, accepted: list[str] | None = None) -> dict[str, object]:

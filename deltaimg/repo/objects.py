@@ -22,6 +22,7 @@ from typing import TypeVar
 from deltaimg.crypto.sealer import Sealer
 from deltaimg.errors import (
     IntegrityError,
+    KeyNeeded,
     ObjectExists,
     ObjectNotFound,
     ObjectTooLarge,
@@ -67,9 +68,9 @@ def repository_layout(note_foreign: Callable[[str, str], None]) -> Layout:
 class Objects:
     """The objects of one repository; any number of threads may use them. Every method may raise StoreError."""
 
-    def __init__(self, store: Store, sealer: Sealer | None = None) -> None:
-        """Args: sealer: of an encrypted repository."""
-        self.store, self.sealer = store, sealer
+    def __init__(self, store: Store, sealer: Sealer | None = None, *, is_locked: bool = False) -> None:
+        """Args: sealer: of an encrypted repository. is_locked: it is one, and there is no key."""
+        self.store, self._sealer, self._is_locked = store, sealer, is_locked
         self.foreign: dict[str, str] = {}
         """What listings met that is not deltaimg's, and what it is, such as `a file`; a thousand at most."""
         self.spends_reserve = False
@@ -77,6 +78,13 @@ class Objects:
         self.creates_exclusively = store.properties.creates_exclusively
         """As of the store, or as `store_trial` has found out; None until then."""
         self._layout = repository_layout(self._note_foreign)
+
+    @property
+    def sealer(self) -> Sealer | None:
+        """What seals and opens in an encrypted repository, None in another; raises KeyNeeded where there is no key."""
+        if self._is_locked:
+            raise KeyNeeded(self.location)
+        return self._sealer
 
     @property
     def location(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from blake3 import blake3
 from msgspec.structs import replace
@@ -88,14 +89,28 @@ class SnapshotRef:
 class Repository:
     """An open repository. Methods may raise StoreError, IntegrityError and UnsupportedFormat."""
 
-    def __init__(self, store: Store, config: Config, secret: Secret | None = None) -> None:
-        """Args: secret: of an encrypted repository, and only of one."""
-        assert config.is_encrypted == (secret is not None)
-        self.objects = Objects(store, None if secret is None else Sealer(secret))
-        self.config, self.secret = config, secret
-        self.digest_key = bytes.fromhex(config.digest_key or "") if secret is None else secret.digest_key
-        self.keys = Keys.derive(self.digest_key)
+    def __init__(self, store: Store, config: Config, secret: Secret | None = None, *, is_locked: bool = False) -> None:
+        """Args: secret: of an encrypted repository, and only of one.
+
+        is_locked: it is encrypted, and there is no key: what needs one raises KeyNeeded.
+        """
+        assert config.is_encrypted == (secret is not None or is_locked)
+        sealer = None if secret is None else Sealer(secret)
+        self.objects = Objects(store, sealer, is_locked=is_locked)
+        self.config, self.secret, self.is_locked = config, secret, is_locked
         self.lock_waiting = LockWaiting()
+
+    @cached_property
+    def digest_key(self) -> bytes:
+        """The key that all keys of digests come from; raises KeyNeeded."""
+        if self.is_locked:
+            raise KeyNeeded(self.objects.location)
+        return bytes.fromhex(self.config.digest_key or "") if self.secret is None else self.secret.digest_key
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The keys of digests; raises KeyNeeded."""
+        return Keys.derive(self.digest_key)
 
     def __enter__(self) -> Repository:
         return self
@@ -123,6 +138,12 @@ class Repository:
         if unlock is None:
             raise KeyNeeded(store.location)
         return cls(store, config, unlock(Objects(store), config))
+
+    @classmethod
+    def open_locked(cls, store: Store) -> Repository:
+        """Open the repository in `store` for what needs no key if it is encrypted; raises RepositoryNotFound."""
+        config = cls.read_config(store)
+        return cls(store, config, is_locked=config.is_encrypted)
 
     @classmethod
     def read_config(cls, store: Store) -> Config:
@@ -166,7 +187,7 @@ class Repository:
         """Yield this repository as it would be after changes that are made to what is yielded; the store is only read."""
         planned = PlannedStore(self.objects.store)
         try:
-            yield Repository(planned, self.config, self.secret)
+            yield Repository(planned, self.config, self.secret, is_locked=self.is_locked)
         finally:
             planned.close()
 

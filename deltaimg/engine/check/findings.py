@@ -37,6 +37,8 @@ class FindingKind(Enum):
     LOCK = "lock"
     QUARANTINE = "quarantine"
     """A damaged object that `repair` has quarantined."""
+    SEALED = "sealed"
+    """What was not checked without a key."""
     FOREIGN = "foreign"
     """No object of a repository."""
 

@@ -16,17 +16,18 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 
 from deltaimg.engine.check.annotations import check_annotations
 from deltaimg.engine.check.catalog import Catalog, PackDamage
-from deltaimg.engine.check.findings import Finding, FindingKind, Findings, Severity, count_records
+from deltaimg.engine.check.findings import FindingKind, Findings, Severity, count_records
 from deltaimg.engine.check.key_slots import check_key_slots
 from deltaimg.engine.check.layers import LayerCheck
+from deltaimg.engine.check.report import CheckReport
 from deltaimg.engine.check.rosters import note_rosters
 from deltaimg.engine.check.state import note_foreign, note_state, note_vanished
+from deltaimg.engine.check.without_key import check_without_key
 from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
@@ -43,29 +44,6 @@ from deltaimg.repo.repository import Repository, SnapshotRef
 
 _FOLDERS = (SNAPSHOTS, ANNOTATIONS, MAPS, INDEXES, SIGNATURES, PACKS)
 _ATTEMPTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """All findings, and how much was checked."""
-
-    findings: tuple[Finding, ...]
-    snapshots: int
-    objects: dict[str, int]
-    """How many of each kind, by the folder they are in."""
-    records: int
-    unused_records: int
-    """Those that no snapshot needs: what a prune would delete."""
-    read_packs: bool
-    duration_s: float
-
-    def of(self, severity: Severity) -> list[Finding]:
-        """Return the findings of one severity."""
-        return [each for each in self.findings if each.severity is severity]
-
-    def by_severity(self) -> dict[Severity, list[Finding]]:
-        """Return the findings of each severity."""
-        return {severity: self.of(severity) for severity in Severity}
 
 
 def check(
@@ -90,6 +68,8 @@ def check(
     """
     progress = progress or NoProgress()
     with ReaderLock(repository, "check", datetime.now(UTC)) as lock:
+        if repository.is_locked:
+            return check_without_key(repository, progress, read_packs=read_packs, own_token=lock.token)
         for _ in range(_ATTEMPTS):
             run = Checker(
                 repository, progress, read_packs=read_packs, workers=workers, own_token=lock.token, cluster=cluster

@@ -50,6 +50,8 @@ def note_state(repository: Repository, findings: Findings, pending: list[Pending
             found.name,
             "was damaged and quarantined by a repair; delete it when it is no longer needed",
         )
+    if repository.is_locked:
+        return
     try:
         repository.objects.get(VERIFIED, VERIFIED_NAME)
     except ObjectNotFound:

@@ -92,12 +92,21 @@ def list_needed(repository: Repository) -> dict[str, int | None]:
 
     Packs that no index names were left by an unfinished backup. Where the index is damaged, all packs count.
     """
+    if repository.is_locked:
+        return _list_unsealed(repository)
     # Before the index: what is listed later waits for this run's lock.
     pending = {pack for each in load_deletions(repository) for pack in each.objects.packs}
     index = load_index(repository)
     sizes = {digest_of(found.name): found.size_bytes for found in repository.objects.list(PACKS)}
     named = [*dict.fromkeys(index.packs), *(sorted(sizes) if index.damage else ())]
     return {pack: sizes.get(pack) for pack in named if pack not in pending}
+
+
+def _list_unsealed(repository: Repository) -> dict[str, int | None]:
+    """Return the packs that are not pending deletion: without a key, those that are missing are not known."""
+    pending = {pack for each in load_deletions(repository) for pack in each.objects.packs}
+    found = {digest_of(each.name): each.size_bytes for each in repository.objects.list(PACKS)}
+    return {pack: size_bytes for pack, size_bytes in found.items() if pack not in pending}
 
 
 def _judge(group: ParityGroup, needed: dict[str, int | None]) -> GroupState:
