@@ -7,12 +7,13 @@ Always  every object, and every batch of records, has a key of its own, derived 
 Always  a seed is a keyed digest of random bytes and of what is sealed: should random numbers ever come twice, as in a virtual
         machine that is resumed twice, then different content has different seeds all the same.
 Always  what a seal authenticates besides is the header: kind, version, lengths, ids, encoding.
-Memory  one copy of what is sealed or opened; the keys of the latest batches.
+Memory  one copy of what is sealed or opened; the keys of the latest batches; the largest record that a thread has opened.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -49,6 +50,19 @@ _KEPT_KEYS: Final = 256
 _MADE_OTHERWISE = "was changed, moved here, or sealed with another key"
 
 
+class ReusedRoom:
+    """Memory that is used again and again: the pages of new memory cost several times what AES-GCM does."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def take(self, size_bytes: int) -> memoryview:
+        """Return so many bytes; what was taken before is overwritten."""
+        if len(self._buffer) < size_bytes:
+            self._buffer = bytearray(size_bytes)
+        return memoryview(self._buffer)[:size_bytes]
+
+
 class Sealer:
     """Seals and opens with the keys of one repository; any number of threads may use one."""
 
@@ -58,6 +72,7 @@ class Sealer:
         self._records_key = derive_key(secret.master_key, RECORDS_CONTEXT)
         self._objects_key = derive_key(secret.master_key, OBJECTS_CONTEXT)
         self._seeds_key = derive_key(secret.master_key, _SEEDS_CONTEXT)
+        self._local = threading.local()
         self._find_batch_cipher = lru_cache(_KEPT_KEYS)(self._make_batch_cipher)
 
     def is_alike(self, other: Sealer | None) -> bool:
@@ -97,12 +112,17 @@ class Sealer:
     # -- records -----------------------------------------------------------------------------------------------------
 
     def seal_records(
-        self, records: Sequence[tuple[RecordHeader, bytes]], *, is_repeatable: bool = False
-    ) -> list[tuple[RecordHeader, bytes]]:
+        self,
+        records: Sequence[tuple[RecordHeader, bytes]],
+        *,
+        is_repeatable: bool = False,
+        room: ReusedRoom | None = None,
+    ) -> list[tuple[RecordHeader, bytes | memoryview]]:
         """Return records sealed, one by one, as a batch of their own; those that are sealed already stay as they are.
 
         Args:
             is_repeatable: the same records always give the same bytes; the seed is a keyed digest of all of them.
+            room: where they are put, until it is used again; memory of their own, if not given.
         """
         bare = [(header, payload) for header, payload in records if not header.is_sealed]
         if not bare:
@@ -114,16 +134,24 @@ class Sealer:
             content = [bound_record_fields(header) + header.payload_digest for header, _ in bare]
             seed = self._make_seed(self._draw(SEED_BYTES), *content)
         cipher = _make_cipher(self._records_key, BATCH_CONTEXT, seed)
-        return [
-            (header, payload) if header.is_sealed else _seal_record(cipher, seed, number, header, payload)
-            for number, (header, payload) in enumerate(records)
-        ]
+        left = (room or ReusedRoom()).take(sum(len(payload) + RECORD_SEAL_BYTES for _, payload in bare))
+        sealed: list[tuple[RecordHeader, bytes | memoryview]] = []
+        for number, (header, payload) in enumerate(records):
+            if header.is_sealed:
+                sealed.append((header, payload))
+                continue
+            out, left = left[: len(payload) + RECORD_SEAL_BYTES], left[len(payload) + RECORD_SEAL_BYTES :]
+            sealed.append((_seal_record(cipher, seed, number, header, payload, out), out))
+        return sealed
 
-    def open_record(self, pack: str, offset: int, header: RecordHeader, payload: bytes | memoryview) -> memoryview:
+    def open_record(
+        self, pack: str, offset: int, header: RecordHeader, payload: bytes | memoryview, *, is_brief: bool = False
+    ) -> memoryview:
         """Return the payload of a record without its seal.
 
         Args:
             pack, offset: where its header is, for errors.
+            is_brief: the result is used before this thread opens another record so.
 
         Raises:
             SealBroken: it is not sealed, or not so by this key.
@@ -135,13 +163,16 @@ class Sealer:
         if len(payload) != header.payload_bytes:
             raise Truncated(pack, offset, header.payload_bytes, len(payload))
         seed, number = RECORD_PREFIX.unpack_from(payload)
+        cipher, nonce, bound = self._find_batch_cipher(seed), record_nonce(number), bound_record_fields(header)
+        ciphertext = payload[RECORD_PREFIX.size :]
         try:
-            opened = self._find_batch_cipher(seed).decrypt(
-                record_nonce(number), payload[RECORD_PREFIX.size :], bound_record_fields(header)
-            )
+            if not is_brief or not hasattr(cipher, "decrypt_into"):
+                return memoryview(cipher.decrypt(nonce, ciphertext, bound))
+            opened = self._find_own_room().take(len(payload) - RECORD_SEAL_BYTES)
+            cipher.decrypt_into(nonce, ciphertext, bound, opened)
         except InvalidTag as error:
             raise SealBroken(pack, offset, f"the record here {_MADE_OTHERWISE}") from error
-        return memoryview(opened)
+        return opened
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -150,6 +181,13 @@ class Sealer:
         for each in content:
             hasher.update(each)
         return hasher.digest(SEED_BYTES)
+
+    def _find_own_room(self) -> ReusedRoom:
+        """Return the room of this thread."""
+        room: ReusedRoom | None = getattr(self._local, "room", None)
+        if room is None:
+            room = self._local.room = ReusedRoom()
+        return room
 
     def _make_batch_cipher(self, seed: bytes) -> AESGCM:
         return _make_cipher(self._records_key, BATCH_CONTEXT, seed)
@@ -161,12 +199,17 @@ def bare_header(header: RecordHeader, opened: memoryview) -> RecordHeader:
 
 
 def _seal_record(
-    cipher: AESGCM, seed: bytes, number: int, header: RecordHeader, payload: bytes
-) -> tuple[RecordHeader, bytes]:
+    cipher: AESGCM, seed: bytes, number: int, header: RecordHeader, payload: bytes, out: memoryview
+) -> RecordHeader:
+    """Fill `out` with a sealed payload, and return its header."""
     header = replace(header, payload_bytes=header.payload_bytes + RECORD_SEAL_BYTES, is_sealed=True)
-    ciphertext = cipher.encrypt(record_nonce(number), payload, bound_record_fields(header))
-    sealed = RECORD_PREFIX.pack(seed, number) + ciphertext
-    return replace(header, payload_digest=digest_bytes(sealed)), sealed
+    nonce, bound = record_nonce(number), bound_record_fields(header)
+    RECORD_PREFIX.pack_into(out, 0, seed, number)
+    if hasattr(cipher, "encrypt_into"):  # not in all versions of cryptography
+        cipher.encrypt_into(nonce, payload, bound, out[RECORD_PREFIX.size :])
+    else:
+        out[RECORD_PREFIX.size :] = cipher.encrypt(nonce, payload, bound)
+    return replace(header, payload_digest=digest_bytes(out))
 
 
 def _make_cipher(key: bytes, context: str, seed: bytes) -> AESGCM:

@@ -53,10 +53,12 @@ def pack_name(digest: str) -> str:
     return f"{PACKS}{digest[:2]}/{digest}"
 
 
-def finish_pack(records: Sequence[tuple[RecordHeader, bytes]]) -> tuple[list[bytes], npt.NDArray[Any]]:
+def finish_pack(
+    records: Sequence[tuple[RecordHeader, bytes | memoryview]],
+) -> tuple[list[bytes | memoryview], npt.NDArray[Any]]:
     """Lay out records as a whole pack: the parts of its bytes, and the footer that says where each record begins."""
     footer = np.zeros(len(records), FOOTER_ENTRY)
-    parts = [b""]
+    parts: list[bytes | memoryview] = [b""]
     offset = HEADER_BYTES
     for number, (header, payload) in enumerate(records):
         entry = footer[number]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-from deltaimg.crypto.sealer import Sealer
+from deltaimg.crypto.sealer import ReusedRoom, Sealer
 from deltaimg.errors import (
     IntegrityError,
     KeyNeeded,
@@ -243,23 +243,36 @@ class Objects:
         return other.sealer is None if self.sealer is None else self.sealer.is_alike(other.sealer)
 
     def seal_records(
-        self, records: Sequence[tuple[RecordHeader, bytes]], *, is_repeatable: bool = False
-    ) -> Sequence[tuple[RecordHeader, bytes]]:
+        self,
+        records: Sequence[tuple[RecordHeader, bytes]],
+        *,
+        is_repeatable: bool = False,
+        room: ReusedRoom | None = None,
+    ) -> Sequence[tuple[RecordHeader, bytes | memoryview]]:
         """Return the records of a new pack as they are stored; those that are sealed already stay as they are.
 
         Args:
             is_repeatable: the same records always give the same bytes.
+            room: where sealed ones are put, until it is used again; memory of their own, if not given.
         """
-        return records if self.sealer is None else self.sealer.seal_records(records, is_repeatable=is_repeatable)
+        if self.sealer is None:
+            return records
+        return self.sealer.seal_records(records, is_repeatable=is_repeatable, room=room)
 
-    def open_record(self, pack: str, offset: int, header: RecordHeader, payload: memoryview) -> memoryview:
-        """Return a record's payload without its seal. Args: pack, offset: the place of its header, for errors.
+    def open_record(
+        self, pack: str, offset: int, header: RecordHeader, payload: memoryview, *, is_brief: bool = False
+    ) -> memoryview:
+        """Return a record's payload without its seal.
+
+        Args:
+            pack, offset: the place of its header, for errors.
+            is_brief: the result is used before this thread opens another record so.
 
         Raises:
             SealBroken: it is not sealed as records of this repository are.
         """
         if self.sealer is not None:
-            return self.sealer.open_record(pack, offset, header, payload)
+            return self.sealer.open_record(pack, offset, header, payload, is_brief=is_brief)
         if header.is_sealed:
             raise SealBroken(pack, offset, "the record here is sealed, and the repository is not encrypted")
         return payload

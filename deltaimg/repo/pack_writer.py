@@ -7,7 +7,7 @@ records that the next run finds and refers to.
 
 Packs of another repository of the family are stored as they are, among those that are filled here, and indexed with them.
 
-Memory  up to three packs.
+Memory  up to three packs; one more where records are sealed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.crypto.sealer import ReusedRoom
 from deltaimg.errors import DeltaimgError, ObjectExists
 from deltaimg.format.cut_entries import list_cuts
 from deltaimg.format.index import ENTRY, IndexObject, link_sources
@@ -84,6 +85,7 @@ class PackWriter:
         put_pack: how packs that are filled here are stored; under a new name, if not given.
         is_repeatable: the same records make the same pack, sealed or not.
         """
+        self._room = ReusedRoom()
         self._check_lock, self._is_repeatable = check_lock, is_repeatable
         self._put_pack = put_pack or (lambda parts: repository.objects.put_named(PACK, parts))
         self.stored_bytes = 0
@@ -184,7 +186,9 @@ class PackWriter:
         digests: list[Digests],
         tables: list[RecordTables],
     ) -> None:
-        parts, footer = finish_pack(self._repository.objects.seal_records(records, is_repeatable=self._is_repeatable))
+        parts, footer = finish_pack(
+            self._repository.objects.seal_records(records, is_repeatable=self._is_repeatable, room=self._room)
+        )
         digest, stored_bytes = self._put_pack(parts)
         self.stored_bytes += stored_bytes
         if stored_bytes:

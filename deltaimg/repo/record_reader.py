@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.codec.none import NoneCodec
 from deltaimg.codec.registry import find_decoder
 from deltaimg.errors import DigestMismatch, IntegrityError, Malformed, StoreError, Truncated, UnsupportedFormat
 from deltaimg.format.limits import MAX_RECORD_BYTES
@@ -148,7 +149,9 @@ class RecordReader:
         is_verified = bool(self._table.is_loaded[record])
         if not is_verified:
             check_payload(group.pack, offset, header, payload)
-        payload = self._repository.objects.open_record(group.pack, offset, header, payload)
+        # What a delta is decoded against may be opened meanwhile, and what is not compressed is the content itself.
+        is_brief = header.encoding != NoneCodec.encoding_id and not header.sources
+        payload = self._repository.objects.open_record(group.pack, offset, header, payload, is_brief=is_brief)
         kept, payload = self._take_kept(record, group.pack, offset, header, payload)
         try:
             if header.sources:

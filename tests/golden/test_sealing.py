@@ -57,11 +57,11 @@ def test_the_twin_opens_records():
         for seed in range(5)
     ]
     sealed = Sealer(SECRET).seal_records(records)
-    assert len({payload[:32] for _, payload in sealed}) == 1
+    assert len({bytes(payload[:32]) for _, payload in sealed}) == 1
     assert [payload[32:36] for _, payload in sealed] == [number.to_bytes(4, "little") for number in range(5)]
     for (_, payload), (header, found) in zip(records, sealed, strict=True):
         assert header.payload_bytes == len(found) == len(payload) + 52
-        assert sealing_twin.open_payload(SECRET.master_key, build_record_header(header), found) == payload
+        assert sealing_twin.open_payload(SECRET.master_key, build_record_header(header), bytes(found)) == payload
 
 
 def test_slots_that_the_twin_wrapped_are_opened():
