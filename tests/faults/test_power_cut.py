@@ -12,6 +12,7 @@ from deltaimg.store.interface import Confirm, Parts, always
 from deltaimg.store.local import LocalStore
 from tests.support.power import Objects, SimulatedDisk
 from tests.support.power_cut import Explorer, Scenario
+from tests.support.repositories import KEY
 from tests.support.world import World
 
 Report = Callable[[str, object], None]
@@ -92,6 +93,22 @@ def test_no_power_cut_costs_a_committed_snapshot(
     explorer.explore(scenario)
     record_property("power cuts", str(explorer.tally))
     assert explorer.tally.tried > 10
+
+
+SEALED = ("incremental", "forget in the middle", "pin")
+"""Tried with encrypted repositories in every run, the others in long runs."""
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_no_power_cut_costs_a_snapshot_of_an_encrypted_repository(
+    scenario: Scenario, seed: int, is_long: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if scenario.name not in SEALED and not is_long:
+        pytest.skip("takes minutes; run with --long")
+    monkeypatch.setenv("XDG_STATE_HOME", "none")  # each cut is a past of its own
+    explorer = Explorer(random.Random(seed), bound=64 if is_long else 8, second_cuts=0, key=KEY)
+    explorer.explore(scenario)
+    assert explorer.tally.tried >= 4
 
 
 FOLDERS = ["index", "locks", "locks/vm1", "maps", "packs", "signatures", "snapshots", "snapshots/vm1"]

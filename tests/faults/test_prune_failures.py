@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from deltaimg.crypto.key_slots import Key
 from deltaimg.engine.check.findings import Severity
+from deltaimg.engine.check.rosters import accept_state
 from deltaimg.engine.check.run import check
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.prune.run import PruneResult, prune
@@ -27,7 +29,7 @@ from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.faults import FaultyPort, FaultyStore
 from tests.support.images import PAGE, SyntheticImage, make_incompressible_image
-from tests.support.repositories import back_up_image, count_stored_bytes, make_repository
+from tests.support.repositories import KEY, back_up_image, count_stored_bytes, make_repository, open_again, reopen
 from tests.support.retention import keep_only, list_manifests
 
 SIZE = 512 << 10
@@ -57,9 +59,14 @@ class Prunable:
 
 @pytest.fixture(scope="module")
 def prunable() -> Prunable:
+    """What most scenes of this module begin with."""
+    return make_prunable()
+
+
+def make_prunable(key: Key | None = None) -> Prunable:
     """One pack is deleted, one repacked, one kept; of one record most is needed, of others little; a delta has lost sources."""
     store = MemoryStore()
-    repository = make_repository(store)
+    repository = make_repository(store, key)
     kept = {}
     back_up_image(repository, make_incompressible_image(SIZE, seed=1), "gone")
     shrunk = make_incompressible_image(2 * SIZE, seed=2)
@@ -83,9 +90,10 @@ def prunable() -> Prunable:
     other = make_incompressible_image(SIZE, seed=4)
     kept[back_up_image(repository, other, "other").id] = bytes(other.content)
     keep_only(repository, kept)
+    accept_state(repository, FixedClock()())  # where it is encrypted: no run has forgotten the others
     objects = dict(store.objects)
     counting = FaultyStore(store, StoreFull("x", "full"))
-    result = prune_now(Repository(counting, repository.config))
+    result = prune_now(reopen(repository, counting))
     assert result.plan.dead_packs
     assert result.plan.repacked_packs
     assert len(result.plan.trim.cut)
@@ -112,7 +120,7 @@ def check_after_failure(store: Store, prunable: Prunable, *, backs_up: bool) -> 
     """What is kept restores; the next prune brings back the same space; the next backup succeeds."""
     for name in [found.name for found in store.list("locks/")]:
         store.delete(name)  # its removal may be what failed, and its owner, this process, lives on
-    repository = Repository.open(store)
+    repository = open_again(store)
     check_contents(repository, prunable.kept)
     assert not check(repository, workers=1).of(Severity.ERROR)
     prune_now(repository)
@@ -146,9 +154,18 @@ def test_a_prune_survives_the_failure_of_any_store_call(prunable: Prunable, mode
         inner = prunable.copy()
         is_lasting = mode == "for good"
         faulty = FaultyStore(inner, error, fail_at=number, after_effect=mode == "after", is_lasting=is_lasting)
-        met = try_prune(Repository(faulty, Repository.open(inner).config))
+        met = try_prune(reopen(open_again(inner), faulty))
         assert met is error or met is None
         check_after_failure(inner, prunable, backs_up=number % 4 == 0)
+
+
+@pytest.mark.parametrize("stride", [31, pytest.param(1, marks=pytest.mark.long)])
+def test_a_prune_of_an_encrypted_repository_survives_it_as_well(
+    stride: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "none")  # each scene is a past of its own
+    for mode in ("before", "for good"):
+        test_a_prune_survives_the_failure_of_any_store_call(make_prunable(KEY), mode, stride, seed)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])

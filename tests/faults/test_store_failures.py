@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from deltaimg.crypto.key_slots import Key
 from deltaimg.errors import DeltaimgError, StoreError, StoreFull, StoreUnavailable
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store
@@ -18,7 +19,7 @@ from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
 from tests.support.faults import FaultyPort, FaultyStore
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
-from tests.support.repositories import assert_restores, back_up_image, make_repository
+from tests.support.repositories import KEY, assert_restores, back_up_image, make_repository, open_again, reopen
 
 IMAGE_BYTES = 600_000
 
@@ -33,7 +34,7 @@ def two_states() -> tuple[SyntheticImage, SyntheticImage]:
 
 def check_after_failure(store: Store, taken: dict[str, bytes], image: SyntheticImage) -> None:
     """The repository opens, each committed snapshot restores, the next backup succeeds and restores."""
-    repository = Repository.open(store)
+    repository = open_again(store)
     committed = repository.list_snapshots()
     assert {ref.id for ref in committed} >= taken.keys()
     for ref in committed:
@@ -50,45 +51,59 @@ def try_back_up(repository: Repository, image: SyntheticImage) -> DeltaimgError 
     return None
 
 
-def count_store_calls() -> int:
+def count_store_calls(key: Key | None = None) -> int:
     _, second = two_states()
-    repository, _ = repository_with_one_backup(MemoryStore())
+    repository, _ = repository_with_one_backup(MemoryStore(), key)
     counting = FaultyStore(repository.objects.store, StoreFull("x", "full"))
-    back_up_image(Repository(counting, repository.config), second)
+    back_up_image(reopen(repository, counting), second)
     return len(counting.calls)
 
 
-def repository_with_one_backup(store: Store) -> tuple[Repository, dict[str, bytes]]:
+def repository_with_one_backup(store: Store, key: Key | None = None) -> tuple[Repository, dict[str, bytes]]:
     first, _ = two_states()
-    repository = make_repository(store)
+    repository = make_repository(store, key)
     manifest = back_up_image(repository, first)
     return repository, {manifest.id: bytes(first.content)}
 
 
+SEALED = pytest.mark.parametrize("key", [None, KEY], ids=["plain", "sealed"])
+
+
+def find_stride(key: Key | None, *, is_long: bool) -> int:
+    """Return of how many calls one fails: all of them, in encrypted repositories only in a long run."""
+    return 1 if key is None or is_long else 3
+
+
+@SEALED
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("error", [StoreFull("x", "no space"), StoreUnavailable("x", "gone")], ids=["full", "gone"])
-def test_an_incremental_survives_the_failure_of_any_store_call(error: StoreError, after_effect: bool) -> None:
-    calls = count_store_calls()
+def test_an_incremental_survives_the_failure_of_any_store_call(
+    error: StoreError, after_effect: bool, key: Key | None, seed: int, is_long: bool
+) -> None:
+    calls = count_store_calls(key)
     assert calls > 10
     _, second = two_states()
-    for number in range(calls):
+    stride = find_stride(key, is_long=is_long)
+    for number in range(seed % stride, calls, stride):
         inner = MemoryStore()
-        repository, taken = repository_with_one_backup(inner)
+        repository, taken = repository_with_one_backup(inner, key)
         faulty = FaultyStore(inner, error, fail_at=number, after_effect=after_effect)
-        met = try_back_up(Repository(faulty, repository.config), second)
+        met = try_back_up(reopen(repository, faulty), second)
         assert met in (None, error)
         assert met is error or len(repository.list_snapshots()) == 2
         check_after_failure(inner, taken, second)
 
 
-def test_a_store_that_stays_broken_costs_only_the_run() -> None:
+@SEALED
+def test_a_store_that_stays_broken_costs_only_the_run(key: Key | None, seed: int, is_long: bool) -> None:
     _, second = two_states()
     error = StoreUnavailable("x", "gone")
-    for number in range(count_store_calls()):
+    stride = find_stride(key, is_long=is_long)
+    for number in range(seed % stride, count_store_calls(key), stride):
         inner = MemoryStore()
-        repository, taken = repository_with_one_backup(inner)
+        repository, taken = repository_with_one_backup(inner, key)
         faulty = FaultyStore(inner, error, fail_at=number, is_lasting=True)
-        met = try_back_up(Repository(faulty, repository.config), second)
+        met = try_back_up(reopen(repository, faulty), second)
         # From the commit on, only the lock's removal is left to fail, and that is no failure of the backup.
         assert met is error or (met is None and len(repository.list_snapshots()) == 2)
         for name in [name for name in inner.objects if name.startswith("locks/")]:

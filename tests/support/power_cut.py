@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from deltaimg.crypto.key_slots import Key
 from deltaimg.store.interface import Store
 from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
@@ -65,6 +66,7 @@ class Explorer:
 
     Args:
         bound: states that are laid out exhaustively at one cut.
+        key: encrypts the repositories.
         second_cuts: states after which the next run is cut as well, drawn at random; None for all of them.
     """
 
@@ -73,10 +75,11 @@ class Explorer:
     second_cuts: int | None = 0
     make_disk: MakeDisk = SimulatedDisk
     make_store: MakeStore = LocalStore
+    key: Key | None = None
     tally: Tally = field(default_factory=Tally)
 
     def explore(self, scenario: Scenario) -> None:
-        past = World(MemoryStore(), make_images())
+        past = World(MemoryStore(), make_images(), key=self.key)
         scenario.prepare(past)
         objects = reboot(past.store.objects)  # type: ignore[attr-defined]
         states, images = self._record(objects, past.promises, past.images, scenario.act)
@@ -97,7 +100,7 @@ class Explorer:
         """Do `act` on a disk with `objects`; return what each cut can leave, and the images as they are afterwards."""
         found: dict[frozenset[tuple[str, bytes]], CutState] = {}
         disk = self.make_disk(objects)
-        world = World(self.make_store(disk.folder, disk), images, promises)
+        world = World(self.make_store(disk.folder, disk), images, promises, self.key)
         calls = 0
 
         def note(what: str) -> None:
@@ -129,7 +132,7 @@ class Explorer:
         self.tally.tried += 1
         try:
             disk = SimulatedDisk(reboot(state.objects))
-            world = World(LocalStore(disk.folder, disk), images, state.promises)
+            world = World(LocalStore(disk.folder, disk), images, state.promises, self.key)
             if is_sound:
                 assert_promises(world.store, world.promises)
             again(world)

@@ -15,6 +15,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.creation import create_repository
 from deltaimg.repo.index import load_index
+from deltaimg.repo.key_slots import open_key_slots
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store
 from deltaimg.store.memory import MemoryStore
@@ -49,6 +50,11 @@ KEY = KeyFile(bytes(range(32)))
 def make_repository(store: Store | None = None, key: Key | None = None, like: Repository | None = None) -> Repository:
     """Return a new repository, in memory unless `store` says otherwise; encrypted where `key` is given."""
     return create_repository(store or MemoryStore(), created=START, software="tests", key=key, like=like)
+
+
+def open_again(store: Store) -> Repository:
+    """Open the repository in a store, with `KEY` if it is encrypted."""
+    return Repository.open(store, lambda objects, config: open_key_slots(objects, config, KEY)[0])
 
 
 def reopen(repository: Repository, store: Store) -> Repository:

@@ -10,6 +10,7 @@ from functools import partial
 
 import msgspec
 
+from deltaimg.crypto.key_slots import Key
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.content.snapshot import SnapshotContent
@@ -31,7 +32,7 @@ from deltaimg.repo.snapshots import load_snapshot
 from deltaimg.store.interface import Store
 from tests.support.clock import FixedClock
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
-from tests.support.repositories import assert_same_bytes, back_up_image, make_repository
+from tests.support.repositories import assert_same_bytes, back_up_image, make_repository, open_again
 
 IMAGE_BYTES = 150_000
 
@@ -55,8 +56,15 @@ class Promises:
 class World:
     """Does what users do, in one process, and keeps account of it in `promises`."""
 
-    def __init__(self, store: Store, images: dict[str, SyntheticImage], promises: Promises | None = None) -> None:
-        self.store = store
+    def __init__(
+        self,
+        store: Store,
+        images: dict[str, SyntheticImage],
+        promises: Promises | None = None,
+        key: Key | None = None,
+    ) -> None:
+        """Args: key: encrypts the repository that `init` makes."""
+        self.store, self.key = store, key
         self.images = {name: image.copy() for name, image in images.items()}
         self.promises = promises.copy() if promises else Promises()
         self.clock = FixedClock()
@@ -65,12 +73,12 @@ class World:
     @property
     def repository(self) -> Repository:
         """Opened again each time, as every command does; where it would wait for minutes, no time passes."""
-        repository = Repository.open(self.store)
+        repository = open_again(self.store)
         repository.lock_waiting = LockWaiting(sleep=lambda _: None)
         return repository
 
     def init(self) -> None:
-        make_repository(self.store)
+        make_repository(self.store, self.key)
         self.promises.is_made = True
         self.on_return()
 
@@ -158,7 +166,7 @@ def make_images() -> dict[str, SyntheticImage]:
 def assert_promises(store: Store, promises: Promises) -> None:
     """Assert that the repository opens, that all that is committed is there, and that all that is there restores."""
     try:
-        repository = Repository.open(store)
+        repository = open_again(store)
     except RepositoryNotFound:
         assert not promises.is_made, "the repository is gone"
         return
