@@ -15,6 +15,7 @@ from deltaimg.format.key_slot import KEYS
 from deltaimg.format.manifest import format_time
 from deltaimg.repo.keys import find_kind
 from deltaimg.repo.lock import MaintenanceLock
+from deltaimg.repo.lock_waiting import LockWaiting
 from deltaimg.repo.object_kinds import KEY_SLOT, LOCK, PROBE
 from deltaimg.repo.repository import Repository, list_content
 from deltaimg.store.interface import Store
@@ -28,6 +29,7 @@ def create_repository(
     like: Repository | None = None,
     key: Key | None = None,
     prepare: Callable[[], None] = lambda: None,
+    lock_waiting: LockWaiting | None = None,
 ) -> Repository:
     """Make a repository in an empty store.
 
@@ -35,6 +37,7 @@ def create_repository(
         like: in whose family the new one is to be: what is stored in either is valid in the other.
         key: encrypts it, and opens its first key slot. Made like an encrypted one, it has the secret of that.
         prepare: called once the store is known to be empty, before anything is put into it.
+        lock_waiting: as of the repository; of an attempt that died the lock may be there.
 
     Raises:
         RepositoryExists: there is anything in the store. RepositoryLocked: another process makes a repository there.
@@ -57,6 +60,8 @@ def create_repository(
     )
     prepare()
     repository = Repository(store, config, secret)
+    if lock_waiting is not None:
+        repository.lock_waiting = lock_waiting
     with MaintenanceLock(repository, "init", created) as lock:
         for found in list(repository.objects.list(KEYS)):
             repository.objects.delete(found.name)  # of an earlier attempt, whose secret is lost

@@ -16,6 +16,7 @@ from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.creation import create_repository
 from deltaimg.repo.index import load_index
 from deltaimg.repo.key_slots import open_key_slots
+from deltaimg.repo.lock_waiting import LockWaiting
 from deltaimg.repo.repository import Repository
 from deltaimg.store.interface import Store
 from deltaimg.store.memory import MemoryStore
@@ -47,9 +48,15 @@ KEY = KeyFile(bytes(range(32)))
 """Opens the encrypted repositories of tests; a passphrase would cost each of them half a second."""
 
 
-def make_repository(store: Store | None = None, key: Key | None = None, like: Repository | None = None) -> Repository:
+def make_repository(
+    store: Store | None = None,
+    key: Key | None = None,
+    like: Repository | None = None,
+    lock_waiting: LockWaiting | None = None,
+) -> Repository:
     """Return a new repository, in memory unless `store` says otherwise; encrypted where `key` is given."""
-    return create_repository(store or MemoryStore(), created=START, software="tests", key=key, like=like)
+    store = store or MemoryStore()
+    return create_repository(store, created=START, software="tests", key=key, like=like, lock_waiting=lock_waiting)
 
 
 def open_again(store: Store) -> Repository:

@@ -35,6 +35,7 @@ from tests.support.images import SyntheticImage, edit_at_random, make_mixed_imag
 from tests.support.repositories import assert_same_bytes, back_up_image, make_repository, open_again
 
 IMAGE_BYTES = 150_000
+_PASSING_NO_TIME = LockWaiting(sleep=lambda _: None)
 
 
 @dataclass
@@ -74,11 +75,11 @@ class World:
     def repository(self) -> Repository:
         """Opened again each time, as every command does; where it would wait for minutes, no time passes."""
         repository = open_again(self.store)
-        repository.lock_waiting = LockWaiting(sleep=lambda _: None)
+        repository.lock_waiting = _PASSING_NO_TIME
         return repository
 
     def init(self) -> None:
-        make_repository(self.store, self.key)
+        make_repository(self.store, self.key, lock_waiting=_PASSING_NO_TIME)
         self.promises.is_made = True
         self.on_return()
 
