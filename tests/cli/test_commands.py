@@ -33,6 +33,8 @@ BACKUP_KEYS = {
     "rewritten_payload_bytes",
     "traffic",
     "freeze",
+    "tracking",
+    "free_space",
     "unreadable",
 }
 

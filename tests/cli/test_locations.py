@@ -43,9 +43,10 @@ ARGUMENTS = {
     "forget": ("--keep-last", "1"),
     "parity": ("show",),
     "key": ("list",),
+    "inspect": ("vm1",),
     "sync": ("sftp:host:/repo", "offsite"),
 }
-WITHOUT_REPOSITORY = {"signature", "delta", "patch", "version", "help", "cache"}
+WITHOUT_REPOSITORY = {"signature", "delta", "patch", "version", "help", "cache", "mirror"}
 
 
 @pytest.mark.parametrize("address", ADDRESSES)

@@ -54,6 +54,13 @@ def begin(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command(*arguments), env=environment(None), stderr=subprocess.PIPE)
 
 
+def wait_until_open(place: Place) -> None:
+    """Wait for a server that answers and cannot read all that it holds yet: a first request is not made again."""
+    end = time.monotonic() + 60
+    while deltaimg("snapshots", "-r", place.address).code != 0:
+        assert time.monotonic() < end
+
+
 def check_restores(place: Place, tmp_path: Path, states: dict[str, bytes]) -> None:
     """All snapshots are whole and hold what was backed up."""
     succeed("check", "--read-packs", "-r", place.address)
@@ -101,7 +108,7 @@ def test_runs_that_a_dead_server_ends_leave_a_whole_repository(place: Place, tmp
     image, path, states = make_incompressible_image(IMAGE_BYTES, seed=2), tmp_path / "vm1.raw", {}
     succeed("init", "-r", place.address)
     states[back_up(place, path, image, "vm1")] = bytes(image.content)
-    for arguments in (("backup", path, "--image", "vm1"), ("forget", "vm1", "--keep-last", 1), ("prune",)):
+    for arguments in (("backup", path, "--image", "vm1"), ("forget", "vm1", "--keep-last", 1, "--prune")):
         image.write_random(chance.randrange(IMAGE_BYTES // 2), IMAGE_BYTES // 2)
         path.unlink()
         image.save(path)
@@ -111,6 +118,7 @@ def test_runs_that_a_dead_server_ends_leave_a_whole_repository(place: Place, tmp
         run.kill()
         run.communicate()
         place.start()
+        wait_until_open(place)
         listed = {each["snapshot"] for each in succeed("snapshots", "--json", "-r", place.address).json}
         states = {snapshot: content for snapshot, content in states.items() if snapshot in listed}
         deltaimg("unlock", "vm1", "--force", "-r", place.address)

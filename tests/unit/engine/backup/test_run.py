@@ -11,6 +11,7 @@ from deltaimg.api.backup import backup
 from deltaimg.api.compare import compare
 from deltaimg.crypto.key_slots import KeyFile
 from deltaimg.errors import RepositoryLocked, SourceChanged, UsageError
+from deltaimg.format.roster import ROSTERS
 from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.layers import resolve_map
@@ -58,16 +59,20 @@ def test_an_image_may_grow_and_shrink() -> None:
         assert_restores(repository, manifest, content)
 
 
+def sum_sizes(store: LocalStore) -> int:
+    """Return what all objects take but rosters, each of which is written after its manifest and takes the last one's place."""
+    return sum(found.size_bytes for found in store.list("") if not found.name.startswith(ROSTERS))
+
+
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 def test_stored_bytes_are_what_the_repository_grew_by(tmp_path: Path, key: KeyFile | None) -> None:
     store = LocalStore(str(tmp_path / "repo"))
     repository = make_repository(store, key)
     image = make_mixed_image(3 << 20)
     for _ in range(3):
-        before = sum(found.size_bytes for found in store.list(""))
+        before = sum_sizes(store)
         manifest = back_up_image(repository, image)
-        after = sum(found.size_bytes for found in store.list(""))
-        assert manifest.statistics.stored_bytes == after - before
+        assert manifest.statistics.stored_bytes == sum_sizes(store) - before
         edit_at_random(image)
 
 
