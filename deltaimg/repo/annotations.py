@@ -121,13 +121,9 @@ def remove_orphans(repository: Repository, confirm: Callable[[], None]) -> int:
     """
     found = [(each, split_annotation_name(each.name)) for each in repository.objects.list(ANNOTATIONS)]
     known = {(ref.image, ref.id) for ref in (*repository.list_snapshots(), *repository.list_quarantined())}
-    freed = 0
-    for each, parts in found:
-        if parts is not None and parts[:2] not in known:
-            confirm()
-            repository.objects.delete(each.name)
-            freed += each.size_bytes
-    return freed
+    orphans = [each for each, parts in found if parts is not None and parts[:2] not in known]
+    repository.objects.delete_all([each.name for each in orphans], confirm)
+    return sum(each.size_bytes for each in orphans)
 
 
 def remove_annotations(repository: Repository, of_snapshots: Iterable[list[str]]) -> None:

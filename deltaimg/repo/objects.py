@@ -54,6 +54,7 @@ from deltaimg.store.planned import PlannedStore
 
 _UNSEEN_BYTES = MIB
 """An object of at most this many bytes is read without reading its header first."""
+_REMOVED_AT_ONCE = 100
 _MAX_FOREIGN = 1000
 _Result = TypeVar("_Result")
 
@@ -296,12 +297,18 @@ class Objects:
         """Remove objects, durably, in any order; return the error of each that could not be removed."""
         return self.store.delete_many(names) if names else {}
 
-    def delete_all(self, names: Sequence[str]) -> None:
-        """Remove objects, durably, in any order; raises the first error once all have been tried."""
-        for name, error in self.delete_many(names).items():
-            if not isinstance(error, StoreFull):
-                raise error
-            self.delete(name)
+    def delete_all(self, names: Sequence[str], confirm: Confirm = always) -> None:
+        """Remove objects, durably, in any order; raises the first error of those that are removed together.
+
+        Args:
+            confirm: asked before every `_REMOVED_AT_ONCE` of them: over a network, asking about each would be a round trip.
+        """
+        for start in range(0, len(names), _REMOVED_AT_ONCE):
+            confirm()
+            for name, error in self.delete_many(names[start : start + _REMOVED_AT_ONCE]).items():
+                if not isinstance(error, StoreFull):
+                    raise error
+                self.delete(name)
 
     def make_folder(self, name: str) -> None:
         """Make sure that objects can be put into a folder; raises NameNotKept if they cannot."""

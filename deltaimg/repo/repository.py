@@ -220,9 +220,9 @@ class Repository:
         """Remove a snapshot's manifest: from then on it does not exist."""
         self.objects.delete(ref.object_name)
 
-    def remove_snapshots(self, refs: Iterable[SnapshotRef]) -> None:
-        """Remove the manifests of several snapshots, in any order, in few requests."""
-        self.objects.delete_all([ref.object_name for ref in refs])
+    def remove_snapshots(self, refs: Iterable[SnapshotRef], confirm: Confirm = always) -> None:
+        """Remove the manifests of several snapshots, in any order; `confirm` as of `Objects.delete_all`."""
+        self.objects.delete_all([ref.object_name for ref in refs], confirm)
 
     def commit(self, manifest: Manifest, confirm: Confirm = always, data: bytes | None = None) -> int:
         """Store a manifest: the commit. Return its size.

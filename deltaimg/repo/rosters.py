@@ -170,8 +170,7 @@ def record(repository: Repository, lock: ImageLock, now: datetime, changes: Chan
         except ObjectExists:
             lock.check()
             continue  # a run that has since lost the lock wrote it just now
-        for name in newest.names:
-            repository.objects.delete(name)
+        repository.objects.delete_all(newest.names)
         place = _place_of(repository)
         known = place.recall_roster(image)
         if changes.is_accepting or known is None or not known.problem:

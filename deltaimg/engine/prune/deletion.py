@@ -14,7 +14,7 @@ Always  what is deleted was read back from the list just before; a list that can
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -49,9 +49,6 @@ from deltaimg.repo.object_kinds import MAP, SIGNATURE
 from deltaimg.repo.quarantine import move_to_quarantine
 from deltaimg.repo.reachability import Reachable, close_over_sources, mark
 from deltaimg.repo.repository import Repository
-
-_AT_ONCE = 100
-"""Objects that are deleted between two checks of the lock: over a network each check is a round trip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +104,15 @@ def finish(repository: Repository, lock: MaintenanceLock, progress: Progress) ->
     needed = _find_needed_names(repository, due)
     freed = 0
     for deletion in due:
-        going = (name for name in object_names(deletion) if name in sizes and name not in needed)
-        for names in _batch(going):
-            lock.check()
-            repository.objects.delete_all(names)
+        going = [name for name in object_names(deletion) if name in sizes and name not in needed]
+        # Objects of one kind in any order; the kinds in the order in which they are listed.
+        for _, of_kind in groupby(dict.fromkeys(going), key=lambda name: name.partition("/")[0]):
+            names = list(of_kind)
+            repository.objects.delete_all(names, lock.check)
             freed += sum(sizes.pop(name) for name in names)
         lock.check()
         remove_deletion(repository, deletion)
     return freed
-
-
-def _batch(names: Iterable[str]) -> Iterator[list[str]]:
-    """Yield objects of one kind that are deleted together, in any order: kinds come in the order of `names`."""
-    for _, of_kind in groupby(names, key=lambda name: name.partition("/")[0]):
-        listed = list(dict.fromkeys(of_kind))
-        for start in range(0, len(listed), _AT_ONCE):
-            yield listed[start : start + _AT_ONCE]
 
 
 def list_waiting(repository: Repository) -> list[Waiting]:

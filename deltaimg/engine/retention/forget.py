@@ -6,8 +6,8 @@ beside damaged snapshots and on a full disk, and costs one delete for each snaps
 `prune` deletes unreachable content.
 
 Crash   a manifest is there or is not; a snapshot's annotations are deleted after it. Running again finishes the work.
-Locks   the image's, held from the reading of its manifests to the end, and checked before every `_AT_ONCE` removals and after
-        the last.
+Locks   the image's, held from the reading of its manifests to the end, and checked between removals (`Objects.delete_all`)
+        and after the last.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import AnySnapshot, ForgetPlan
 from deltaimg.repo.rosters import Changes
 from deltaimg.repo.snapshots import DamagedSnapshot, load_snapshots
-
-_AT_ONCE = 100
-"""Snapshots that are removed between two checks of the lock: over a network each check is a round trip."""
 
 MakePlan = Callable[[Sequence[AnySnapshot]], ForgetPlan]
 """Decides which snapshots of an image are kept; called with all of them, oldest first."""
@@ -127,9 +124,7 @@ def forget(
                 f"the newest snapshot of '{image}' is forgotten: the next backup is compared with {plan.kept[-1].label} instead"
             )
         record_changes(repository, lock, clock(), progress, Changes(unsettled=plan.forgotten))
-        for start in range(0, len(plan.forgotten), _AT_ONCE):
-            lock.check()
-            repository.remove_snapshots(plan.forgotten[start : start + _AT_ONCE])
+        repository.remove_snapshots(plan.forgotten, lock.check)
         _remove_remains(repository, image, plan.forgotten)
         record_changes(repository, lock, clock(), progress)
         lock.check()

@@ -175,7 +175,7 @@ def test_nobody_else_works_on_the_image_meanwhile() -> None:
 
 
 def test_a_lost_lock_ends_it_before_the_next_removals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deltaimg.engine.retention.forget._AT_ONCE", 1)
+    monkeypatch.setattr("deltaimg.repo.objects._REMOVED_AT_ONCE", 1)
     history = make_history(4)
     store = history.repository.objects.store
     hooked = HookedStore(store, "delete snapshots/", lambda: remove_claims(store))
