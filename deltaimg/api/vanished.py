@@ -38,19 +38,23 @@ def forget_images(repository: Repository, images: Collection[str]) -> None:
 
 def find_vanished(repository: Repository) -> dict[str, datetime]:
     """Return the images all of whose snapshots have vanished, and when this host last saw one of each."""
-    found = host_memory.find_vanished(repository.config.repository_id, list_images(repository))
-    return {image: seen for image, seen in found.items() if not is_forgotten(repository, image)}
+    return _find_vanished(repository, list_images(repository))
 
 
 def refuse_vanished(repository: Repository, images: Collection[str]) -> None:
     """Raise SnapshotsVanished if images other than `images` had snapshots, or if there is content and no snapshot at all."""
     location = repository.objects.location
     there = {*images, *(ref.image for ref in repository.list_quarantined())}
-    found = host_memory.find_vanished(repository.config.repository_id, there)
-    vanished = {image: seen for image, seen in found.items() if not is_forgotten(repository, image)}
+    vanished = _find_vanished(repository, there)
     if vanished:
         image, seen = next(iter(vanished.items()))
         more = f" (and {len(vanished) - 1} more images)" if len(vanished) > 1 else ""
         raise SnapshotsVanished(location, f"image '{image}'{more} had snapshots on {seen:%Y-%m-%d} that are missing")
     if not images and any(any(repository.objects.list(folder)) for folder in (PACKS, MAPS)):
         raise SnapshotsVanished(location, "there is content, but no snapshot that needs it")
+
+
+def _find_vanished(repository: Repository, there: Collection[str]) -> dict[str, datetime]:
+    """Return the images that are not there and that this host has seen, when it last did, unless another host forgot them."""
+    found = host_memory.find_vanished(repository.config.repository_id, there)
+    return {image: seen for image, seen in found.items() if not is_forgotten(repository, image)}

@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from deltaimg.errors import Malformed
-from deltaimg.format.documents import build_document, parse_document
+from deltaimg.format.documents import build_document, find_note_problem, parse_document
 from deltaimg.format.framing import HEADER_BYTES, Kind
 from deltaimg.format.limits import MAX_REMARK_CHARACTERS, MAX_TAG_CHARACTERS
 from deltaimg.format.manifest import Remark, SnapshotId, Tags, find_name_problem, is_time
@@ -72,13 +72,9 @@ def find_tag_problem(tag: str) -> str | None:
     """Return why `tag` cannot be one, or None. Policies name several with commas between them."""
     if not tag or tag != tag.strip() or "," in tag:
         return "is empty, has a comma, or begins or ends with a space"
-    if len(tag) > MAX_TAG_CHARACTERS or not tag.isprintable():
-        return f"is longer than {MAX_TAG_CHARACTERS} letters or has control characters"
-    return None
+    return find_note_problem(tag, MAX_TAG_CHARACTERS)
 
 
 def find_remark_problem(text: str) -> str | None:
     """Return why `text`, which may be empty, cannot be a comment or the reason of a pin, or None."""
-    if len(text) > MAX_REMARK_CHARACTERS or not (text + "x").isprintable():
-        return f"is longer than {MAX_REMARK_CHARACTERS} letters or has control characters"
-    return None
+    return find_note_problem(text, MAX_REMARK_CHARACTERS)

@@ -55,6 +55,13 @@ def find_text_problem(text: str) -> str | None:
     return None
 
 
+def find_note_problem(text: str, most_characters: int) -> str | None:
+    """Return why `text`, which may be empty, cannot be something that people note in a line, or None."""
+    if len(text) > most_characters or not text.isprintable():
+        return f"is longer than {most_characters} letters or has control characters"
+    return None
+
+
 def _texts_of(value: Any) -> Iterator[str]:
     """Yield every text in a document."""
     if isinstance(value, str):

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from deltaimg.errors import Malformed
-from deltaimg.format.documents import build_document, parse_document
+from deltaimg.format.documents import build_document, find_note_problem, parse_document
 from deltaimg.format.framing import HEADER_BYTES, Kind
 from deltaimg.format.limits import (
     MAX_ARGON2_ITERATIONS,
@@ -72,9 +72,7 @@ def bound_slot_fields(slot: KeySlot, family_id: str) -> bytes:
 
 def find_label_problem(label: str) -> str | None:
     """Return why `label`, which may be empty, cannot be one, or None."""
-    if len(label) > MAX_TAG_CHARACTERS or not label.isprintable():
-        return f"is longer than {MAX_TAG_CHARACTERS} letters or has control characters"
-    return None
+    return find_note_problem(label, MAX_TAG_CHARACTERS)
 
 
 def build_key_slot(slot: KeySlot) -> bytes:

@@ -115,19 +115,19 @@ class Extents:
 
     def mark_unchanged(self, changed: Bounds) -> Extents:
         """Return the extents with DATA made UNCHANGED wherever it is not in `changed`."""
-        edges = distinct(self.starts, np.clip(changed.ravel(), 0, self.size_bytes))
-        edges = edges[edges < self.size_bytes]
-        statuses = self.statuses[np.searchsorted(self.starts, edges, side="right") - 1] if len(edges) else self.statuses
-        is_claimed = ~are_inside(edges, changed) & (statuses == DATA)
-        return self._normalise(edges, np.where(is_claimed, np.uint8(UNCHANGED), statuses), self.size_bytes)
+        return self._mark_data(changed, UNCHANGED, is_inside=False)
 
     def mark_free(self, free: Bounds) -> Extents:
         """Return the extents with DATA made FREE wherever it is in `free`."""
-        edges = distinct(self.starts, np.clip(free.ravel(), 0, self.size_bytes))
+        return self._mark_data(free, FREE, is_inside=True)
+
+    def _mark_data(self, bounds: Bounds, status: ExtentStatus, *, is_inside: bool) -> Extents:
+        """Return the extents with DATA made `status` inside `bounds`, or everywhere else."""
+        edges = distinct(self.starts, np.clip(bounds.ravel(), 0, self.size_bytes))
         edges = edges[edges < self.size_bytes]
         statuses = self.statuses[np.searchsorted(self.starts, edges, side="right") - 1] if len(edges) else self.statuses
-        is_free = are_inside(edges, free) & (statuses == DATA)
-        return self._normalise(edges, np.where(is_free, np.uint8(FREE), statuses), self.size_bytes)
+        is_marked = (are_inside(edges, bounds) == is_inside) & (statuses == DATA)
+        return self._normalise(edges, np.where(is_marked, np.uint8(status), statuses), self.size_bytes)
 
     def align(self, block_bytes: int) -> Extents:
         """Return extents of whole blocks, but for the image's last block, which may be part filled.

@@ -75,8 +75,7 @@ class FileMap:
 def read_file_map(descriptor: int) -> FileMap:
     """Return the map of an open file, once all that waits for it is written out; raises OSError where there is none."""
     size_bytes = os.fstat(descriptor).st_size
-    parts = [_read_extents(descriptor, size_bytes)]
-    extents = np.concatenate(parts)
+    extents = _read_extents(descriptor, size_bytes)
     logical, length = extents["logical"].astype(np.int64), extents["length"].astype(np.int64)
     is_empty, is_unclear = (extents["flags"] & _UNWRITTEN) != 0, (extents["flags"] & _NO_ADDRESS) != 0
     kinds = np.where(is_unclear, _UNCLEAR, np.where(is_empty, _EMPTY, _ADDRESSED)).astype(np.uint8)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,11 +54,6 @@ class BlockCheck:
     def is_unreadable(self, start: int, end: int) -> bool:
         """Return whether some of [start, end) could not be read before: a failing disk reads now this, now that."""
         return any(lost.start < end and start < lost.end for lost in self.source.unreadable)
-
-
-def make_buffer(length: int) -> memoryview:
-    """Return room for blocks, aligned to pages."""
-    return memoryview(mmap.mmap(-1, length))
 
 
 class Pieces:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 
-from deltaimg.engine.backup.block_check import BlockCheck, Pieces, make_buffer
+from deltaimg.engine.backup.block_check import BlockCheck, Pieces
+from deltaimg.engine.pipeline import ThreadBuffer
 from deltaimg.image.extents import Bounds
 from deltaimg.model import KIB
 
@@ -28,7 +29,7 @@ def find_changed_piece(check: BlockCheck, bounds: Bounds, chance: random.Random)
         ImageError: the source cannot be read.
     """
     piece_bytes = max(_PIECE_BYTES, check.block_bytes)
-    buffer = make_buffer(piece_bytes)
+    buffer = ThreadBuffer().get(piece_bytes)
     for start, end in _choose_pieces(bounds, piece_bytes, chance):
         if check.is_unreadable(start, end):
             continue

@@ -390,9 +390,8 @@ def _split(blocks: Blocks) -> list[Blocks]:
 
 def _as_runs(blocks: Blocks) -> npt.NDArray[np.uint64]:
     """Return blocks as runs, shape (count, 2): the first block, and how many."""
-    starts = np.flatnonzero(np.diff(blocks, prepend=-2) != 1)
-    counts = np.diff(np.append(starts, len(blocks)))
-    return np.stack((blocks[starts], counts), axis=1).astype("<u8")
+    ranges = ranges_of_blocks(blocks, np.arange(len(blocks)), 1)
+    return np.stack((ranges["offset"], ranges["length"]), axis=1).astype("<u8")
 
 
 def _parse_hex(text: str, length: int) -> bytes:
