@@ -41,7 +41,7 @@ def check_without_key(repository: Repository, progress: Progress, *, read_packs:
     pending = load_deletions(repository)
     sizes = {found.name: found.size_bytes for kind in _SEALED for found in objects.list(kind.folder)}
     packs = {found.name: found.size_bytes for found in objects.list(PACKS)}
-    with stage(progress, "checking what is sealed", sum(sizes.values())):
+    with stage(progress, "checking what is sealed", sum(sizes.values())), objects.reading_ahead(sizes):
         for name, size_bytes in sizes.items():
             _check_sealed(repository, name, findings)
             progress.advance(size_bytes)
