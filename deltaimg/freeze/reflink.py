@@ -6,24 +6,20 @@ millisecond for a contiguous file, some tens of them for one in many pieces.
 
 The clone has no name (O_TMPFILE), so that nothing is left of a process that was killed. Where a file system cannot do that, it
 is called `.<image>.deltaimg.<host>-<random>.partial`, and the next backup of the same image removes it: see `image.temporary`.
-
-Source  ioctl_ficlone(2).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deltaimg.errors import FreezeFailed
 from deltaimg.freeze.interface import FreezeRequest, Held, Unfrozen
-from deltaimg.image.attributes import copy_flags
+from deltaimg.image.cloning import clone_content
 from deltaimg.image.temporary import TemporaryFile
 
-_FICLONE = 0x40049409
 _NO_REFLINKS = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS)
 _PARTIAL_NAME = ".{name}.deltaimg"
 
@@ -61,8 +57,7 @@ def clone_file(path: str) -> TemporaryFile:
         os.close(source)
         raise FreezeFailed(path, f"cannot be cloned beside itself: {_explain(error)}") from error
     try:
-        copy_flags(real, clone.descriptor)
-        fcntl.ioctl(clone.descriptor, _FICLONE, source)
+        clone_content(real, source, clone.descriptor)
     except OSError as error:
         clone.close()
         raise FreezeFailed(path, _describe(error)) from error

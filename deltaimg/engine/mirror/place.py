@@ -23,6 +23,7 @@ from deltaimg.errors import ImageError, IntegrityError, MirrorBusy, TargetExists
 from deltaimg.format.mirror import MirrorState, build_state, parse_state
 from deltaimg.image.descriptor_target import describe_write_failure
 from deltaimg.posix import describe_mode, sync_folder
+from deltaimg.repo.host_files import find_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,7 @@ def _name_folder(path: str) -> str:
 
 
 def _find_state_home(path: str) -> str:
-    home = os.path.expanduser("~")
-    root = os.environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
-    if not os.path.isabs(root):
+    folder = find_folder()
+    if not os.path.isabs(folder):
         raise ImageError(path, "a device needs a folder for its journal", hint="set XDG_STATE_HOME to one")
-    return os.path.join(root, "deltaimg", "mirror")
+    return os.path.join(folder, "mirror")

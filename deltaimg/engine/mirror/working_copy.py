@@ -13,7 +13,6 @@ Always  after a cut at any point the copy is the old one, or the new one, or the
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -28,8 +27,9 @@ from deltaimg.engine.mirror.place import Place
 from deltaimg.engine.mirror.table import Blocks
 from deltaimg.errors import ImageError, ImageInUse, TargetTooSmall
 from deltaimg.format.mirror import BLOCK_BYTES, MAX_UNDO_BLOCKS, MirrorState
-from deltaimg.image.attributes import copy_attributes, copy_flags
+from deltaimg.image.attributes import copy_attributes
 from deltaimg.image.block_devices import read_device_bytes
+from deltaimg.image.cloning import clone_content
 from deltaimg.image.descriptor_target import describe_write_failure
 from deltaimg.image.holes import clear_range
 from deltaimg.image.raw import BlockDeviceSource, RawSource
@@ -37,7 +37,6 @@ from deltaimg.image.source import ImageSource
 from deltaimg.model import MAX_IMAGE_BYTES
 from deltaimg.posix import rename_exclusively, sync_folder
 
-_FICLONE = 0x40049409
 _FLUSH_BLOCKS = MAX_UNDO_BLOCKS // 2
 """Blocks that are gathered, so that one sync of the journal does for all of them."""
 
@@ -304,10 +303,9 @@ def _open(path: str, *, is_device: bool, is_read_only: bool) -> int:
 
 def _clone(path: str, descriptor: int) -> bool:
     """Make an empty file share the content of another; False where the file system cannot."""
-    copy_flags(path, descriptor)
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        fcntl.ioctl(descriptor, _FICLONE, source)
+        clone_content(path, source, descriptor)
     except OSError:
         return False
     finally:
