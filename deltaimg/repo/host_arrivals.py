@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from deltaimg.repo.host_files import lock_folder, open_folder, read_file, write_file
+from deltaimg.repo.host_files import change_file
 from deltaimg.repo.repository import SnapshotRef
 
 _MAX_BYTES = 64 << 20
@@ -46,33 +46,41 @@ def note_arrivals(
         moments: to which moment each belongs.
     """
     found: frozenset[str] = frozenset()
-    with suppress(OSError), open_folder(makes=True) as folder:
-        lock_folder(folder)
-        name = f"{repository_id}.arrivals.json"
-        known = _parse(read_file(folder, name, _MAX_BYTES))
+
+    def note(content: bytes | None) -> bytes | None:
+        nonlocal found
+        known = _parse(content)
         before = known.images.get(image)
         found = _find_doubtful(before, moments, now)
-        ids = tuple(sorted(ref.id for ref in moments))
-        known.images[image] = _Arrivals(ids, tuple(sorted(found)))
+        known.images[image] = _Arrivals(tuple(sorted(ref.id for ref in moments)), tuple(sorted(found)))
         data = msgspec.json.encode(known)
-        if known.images[image] != before and len(data) <= _MAX_BYTES:
-            write_file(folder, name, data)
+        return data if known.images[image] != before and len(data) <= _MAX_BYTES else None
+
+    with suppress(OSError):
+        change_file(_name_file(repository_id), _MAX_BYTES, note)
         return found
     return _find_doubtful(None, moments, now)
 
 
 def accept_arrivals(repository_id: str) -> dict[str, int]:
     """Doubt the dates of no snapshot that was seen any more; return of how many they were doubted, by image."""
-    with suppress(OSError), open_folder(makes=False) as folder:
-        lock_folder(folder)
-        name = f"{repository_id}.arrivals.json"
-        known = _parse(read_file(folder, name, _MAX_BYTES))
+    found: dict[str, int] = {}
+
+    def accept(content: bytes | None) -> bytes | None:
+        nonlocal found
+        known = _parse(content)
         found = {image: len(each.doubtful) for image, each in sorted(known.images.items()) if each.doubtful}
-        if found:
-            known.images = {image: _Arrivals(each.known) for image, each in known.images.items()}
-            write_file(folder, name, msgspec.json.encode(known))
+        known.images = {image: _Arrivals(each.known) for image, each in known.images.items()}
+        return msgspec.json.encode(known) if found else None
+
+    with suppress(OSError):
+        change_file(_name_file(repository_id), _MAX_BYTES, accept, makes=False)
         return found
     return {}
+
+
+def _name_file(repository_id: str) -> str:
+    return f"{repository_id}.arrivals.json"
 
 
 def _find_doubtful(before: _Arrivals | None, moments: Mapping[SnapshotRef, datetime], now: datetime) -> frozenset[str]:

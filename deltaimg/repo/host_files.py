@@ -10,7 +10,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -53,11 +53,6 @@ def _check_owner(status: os.stat_result) -> None:
         raise PermissionError("not this user's own")
 
 
-def lock_folder(folder: int) -> None:
-    """Keep other processes from changing files until the folder is closed."""
-    fcntl.flock(folder, fcntl.LOCK_EX)
-
-
 def read_file(folder: int, name: str, max_bytes: int) -> bytes | None:
     """Return the content of a file; None where it is missing, larger than `max_bytes`, or none of ours."""
     try:
@@ -71,7 +66,23 @@ def read_file(folder: int, name: str, max_bytes: int) -> bytes | None:
         return file.read(max_bytes)
 
 
-def write_file(folder: int, name: str, data: bytes) -> None:
+def change_file(
+    name: str, max_bytes: int, change: Callable[[bytes | None], bytes | None], *, makes: bool = True
+) -> None:
+    """Replace the content of a file by what `change` makes of it, while no other process changes it; raises OSError.
+
+    Args:
+        change: gets what `read_file` returns; returns None to leave the file as it is.
+        makes: make the folder, if there is none.
+    """
+    with open_folder(makes=makes) as folder:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        data = change(read_file(folder, name, max_bytes))
+        if data is not None:
+            _write_file(folder, name, data)
+
+
+def _write_file(folder: int, name: str, data: bytes) -> None:
     """Replace the content of a file, atomically and durably."""
     temporary = f".{name}.{secrets.token_hex(4)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.manifest import format_time, is_time, parse_time
-from deltaimg.repo.host_files import find_folder, lock_folder, open_folder, read_file, write_file
+from deltaimg.repo.host_files import change_file, find_folder, open_folder, read_file
 from deltaimg.repo.repository import SnapshotRef
 
 _MAX_BYTES = 1 << 20
@@ -68,7 +68,7 @@ def find_vanished(repository_id: str, images: Collection[str]) -> dict[str, date
         images: those that have snapshots.
     """
     with suppress(OSError), open_folder(makes=False) as folder:
-        known = _read(folder, _file_name(repository_id)).images
+        known = _read(folder, repository_id).images
         return {
             image: parse_time(each.seen) for image, each in sorted(known.items()) if each.is_lost or image not in images
         }
@@ -119,7 +119,7 @@ def forget(repository_id: str, images: Iterable[str]) -> None:
 def recall_trial(repository_id: str, location: str, now: datetime) -> bool | None:
     """Return whether the store at a location creates exclusively, None if that was not tried lately."""
     with suppress(OSError), open_folder(makes=False) as folder:
-        known = _read(folder, _file_name(repository_id)).stores.get(location)
+        known = _read(folder, repository_id).stores.get(location)
         if known is not None and abs(now - parse_time(known.tried)) <= _TRIAL_LASTS:
             return known.creates_exclusively
     return None
@@ -136,23 +136,28 @@ def note_trial(repository_id: str, location: str, creates_exclusively: bool, now
 
 def _change(repository_id: str, change: Callable[[_Document], None]) -> None:
     """Change what is remembered of a repository, if anything can be remembered here."""
-    with suppress(OSError), open_folder(makes=True) as folder:
-        lock_folder(folder)
-        name = _file_name(repository_id)
-        known = _read(folder, name)
+
+    def rewrite(data: bytes | None) -> bytes | None:
+        known = _parse(data)
         before = _Document(dict(known.images), dict(known.stores))
         change(known)
-        if known != before:
-            _write(folder, name, known)
+        return None if known == before else _build(known)
+
+    with suppress(OSError):
+        change_file(_file_name(repository_id), _MAX_BYTES, rewrite)
 
 
 def _file_name(repository_id: str) -> str:
     return f"{repository_id}.json"
 
 
-def _read(folder: int, name: str) -> _Document:
-    """Return what the file has; nothing where it is missing, damaged, too large, or none of ours."""
-    data = read_file(folder, name, _MAX_BYTES)
+def _read(folder: int, repository_id: str) -> _Document:
+    """Return what is remembered of a repository."""
+    return _parse(read_file(folder, _file_name(repository_id), _MAX_BYTES))
+
+
+def _parse(data: bytes | None) -> _Document:
+    """Return what a file has; nothing where it is damaged."""
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         found = msgspec.json.decode(data or b"{}", type=_Document)
         return _Document(
@@ -162,11 +167,11 @@ def _read(folder: int, name: str) -> _Document:
     return _Document()
 
 
-def _write(folder: int, name: str, known: _Document) -> None:
-    """Replace the file of this name atomically."""
+def _build(known: _Document) -> bytes:
+    """Return what a file has to have, the oldest left out where there is too much."""
     images = sorted(known.images.items(), key=lambda each: each[1].seen)[-_MAX_IMAGES:]
     stores = sorted(known.stores.items(), key=lambda each: each[1].tried)[-_MAX_STORES:]
-    write_file(folder, name, msgspec.json.encode(_Document(dict(images), dict(stores))))
+    return msgspec.json.encode(_Document(dict(images), dict(stores)))
 
 
 def note_encrypted(location: str) -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.manifest import format_time, is_time, parse_time
-from deltaimg.repo.host_files import lock_folder, open_folder, read_file, write_file
+from deltaimg.repo.host_files import change_file, open_folder, read_file
 
 _MAX_BYTES = 16 << 20
 _MAX_ROSTERS = 16_384
@@ -113,16 +113,18 @@ class Place:
         return _Document()
 
     def _change(self, change: Callable[[_Document], None]) -> None:
-        with suppress(OSError), open_folder(makes=True) as folder:
-            lock_folder(folder)
-            known = _parse(read_file(folder, self._file_name, _MAX_BYTES))
+        def rewrite(content: bytes | None) -> bytes | None:
+            known = _parse(content)
             known.location = self.location
             before = msgspec.json.encode(known)
             change(known)
             latest = sorted(known.repositories.items(), key=lambda each: each[1].seen)[-_MAX_REPOSITORIES:]
             known.repositories = {repository_id: _bound(each) for repository_id, each in latest}
-            if (data := msgspec.json.encode(known)) != before:
-                write_file(folder, self._file_name, data)
+            data = msgspec.json.encode(known)
+            return None if data == before else data
+
+        with suppress(OSError):
+            change_file(self._file_name, _MAX_BYTES, rewrite)
 
 
 def _bound(known: KnownRepository) -> KnownRepository:

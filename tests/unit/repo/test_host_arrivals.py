@@ -15,7 +15,7 @@ from deltaimg.api.retention import forget as forget_by_policy
 from deltaimg.api.verification import accept_state
 from deltaimg.format.manifest import format_time
 from deltaimg.options.keep import Policy, Span
-from deltaimg.repo import host_arrivals
+from deltaimg.repo import host_files
 from deltaimg.repo.host_arrivals import accept_arrivals, note_arrivals
 from deltaimg.repo.repository import SnapshotRef
 from deltaimg.repo.retention import ForgetPlan, find_moment, plan_policy
@@ -126,7 +126,7 @@ def test_late_arrivals_are_accepted() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"images":{"vm1":5}}'], ids=repr)
 def test_a_damaged_file_is_as_none(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_arrivals, "read_file", lambda *_: content)
+    monkeypatch.setattr(host_files, "read_file", lambda *_: content)
     assert not forget(good_history(3), Policy(last=9)).doubtful
 
 
