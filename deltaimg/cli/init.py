@@ -74,7 +74,7 @@ def init(
 
         deltaimg init -r /backup/repo
         deltaimg init -r /backup/repo --encryption passphrase
-        deltaimg init -r /backup/repo --encryption keyfile --key-file /etc/deltaimg/key
+        deltaimg init -r /backup/repo --encryption keyfile --key-file /etc/my.key
         deltaimg init -r /srv/backup/repo --group backup
         deltaimg init -r /mnt/offsite/repo --like /backup/repo
     """
