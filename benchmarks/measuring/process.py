@@ -22,6 +22,9 @@ from pathlib import Path
 
 _CHILD = Path(__file__).with_name("child.py")
 
+# Programs in Python (deltaimg, borg) keep their bytecode, as where they are used: without it each start compiles them again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 class CommandError(RuntimeError):
     """A measured command ended with an error."""
