@@ -30,7 +30,9 @@ def backup(
     image: Annotated[
         Optional[str],  # noqa: UP045
         typer.Argument(
-            metavar="IMAGE", help="Raw image, block device or pipe; '-' is the standard input.", show_default=False
+            metavar="IMAGE",
+            help="Raw image, block device, pipe ('-': the standard input), or nbd://host/export.",
+            show_default=False,
         ),
     ] = None,
     command: Annotated[
@@ -75,6 +77,7 @@ def backup(
         deltaimg backup /var/lib/images/vm1.raw --image vm1
         deltaimg backup /dev/vg0/vm1 --image vm1 --freeze lvm --tag nightly
         deltaimg backup /srv/vm1.raw --image vm1 --track auto
+        deltaimg backup nbd://storage1/vm3 --image vm3
         deltaimg backup --image vm2 --stdin-from-command 'ssh host cat /dev/vg0/vm2'
         deltaimg backup old.raw --image vm1 --time 2024-05-01 --dry-run
     """

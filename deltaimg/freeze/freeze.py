@@ -27,6 +27,7 @@ from deltaimg.freeze.hooks import Hooks
 from deltaimg.freeze.interface import Freezer, FreezeRequest, Held, Unfrozen
 from deltaimg.freeze.lvm import LvmFreezer
 from deltaimg.freeze.reflink import ReflinkFreezer
+from deltaimg.image.nbd.address import is_address
 from deltaimg.options.freeze import FreezeOptions
 from deltaimg.text import as_text
 
@@ -144,7 +145,7 @@ def _choose_methods(path: str, options: FreezeOptions) -> tuple[Freezer, ...]:
     if options.freeze in ("none", "hook"):
         return ()
     try:
-        mode = os.stat(path).st_mode
+        mode = stat.S_IFSOCK if is_address(path) else os.stat(path).st_mode
     except (OSError, ValueError):
         mode = 0
     possible = _FILE_METHODS if stat.S_ISREG(mode) else _DEVICE_METHODS if stat.S_ISBLK(mode) else ()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a path to an image source: a regular file, a block device, or a stream."""
+"""From a path or an address to an image source: a regular file, a block device, a stream, an export of an NBD server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import stat
 
 from deltaimg.descriptors import find_descriptor, is_standard_stream
 from deltaimg.errors import ImageError, UnsupportedImage
+from deltaimg.image.nbd.address import is_address, parse_address
+from deltaimg.image.nbd.source import open_export
 from deltaimg.image.raw import BlockDeviceSource, RawSource
 from deltaimg.image.source import ImageSource
 from deltaimg.image.stream import StreamSource
@@ -20,7 +22,7 @@ STREAM = "-"
 def open_source(
     path: str, *, name: str | None = None, use_holes: bool = True, is_direct: bool = False, is_salvaging: bool = False
 ) -> ImageSource:
-    """Open the image at `path`, `-` being the standard input. A named pipe is a stream, too.
+    """Open the image at `path`, `-` being the standard input. A named pipe is a stream, too; `nbd://` names an export.
 
     Args:
         name: what it is called, as in messages and in the manifest, where that is not its path.
@@ -30,7 +32,12 @@ def open_source(
 
     Raises:
         ImageError: it cannot be opened. UnsupportedImage: it is a folder, a character device or such.
+        UsageError: an address is not valid.
     """
+    if is_address(path):
+        if is_direct:
+            raise ImageError(name or path, "--direct is for files and devices", hint="run again without --direct")
+        return open_export(parse_address(path), use_holes=use_holes, is_salvaging=is_salvaging)
     if is_standard_stream(path, 0):
         return StreamSource(0)
     shown = name or path

@@ -20,7 +20,7 @@ from deltaimg.image.direct_reader import USUAL_ALIGNMENT, DirectReader
 from deltaimg.image.extents import DATA, HOLE, Extents
 from deltaimg.image.file_status import read_file_status
 from deltaimg.image.reader import Reader, ReadFailure
-from deltaimg.image.salvage_reader import OF_THE_MEDIUM, SalvageReader, TooMuchUnreadable
+from deltaimg.image.salvage_reader import SalvageReader, TooMuchUnreadable, describe_loss, hint_at_salvage
 from deltaimg.image.uses import find_writer
 from deltaimg.image.write_watch import DeviceWatch, FileWatch, WriteWatch
 from deltaimg.model import MAX_IMAGE_BYTES, Extent
@@ -153,18 +153,11 @@ class RawSource:
         )
 
     def _describe(self, failure: ReadFailure | TooMuchUnreadable) -> ImageError:
-        if isinstance(failure, ReadFailure):
-            error = self._failure(f"cannot be read at byte {failure.offset}", failure.error_number)
-            if failure.error_number in OF_THE_MEDIUM:
-                error.hint = "--on-read-error zero backs up the rest; ddrescue may get more out of a failing disk"
-            return error
-        lost = self.unreadable
-        lost_bytes = sum(extent.length for extent in lost)
-        return ImageError(
-            self.path,
-            f"{lost_bytes} bytes in {len(lost)} places cannot be read, and perhaps more: it may have failed as a whole",
-            hint="copy what can be read with ddrescue, and back up the copy",
-        )
+        if isinstance(failure, TooMuchUnreadable):
+            return describe_loss(self.path, self.unreadable)
+        error = self._failure(f"cannot be read at byte {failure.offset}", failure.error_number)
+        error.hint = hint_at_salvage(failure)
+        return error
 
     def _failure(self, problem: str, error_number: int | None) -> ImageError:
         return ImageError(self.path, f"{problem}: {os.strerror(error_number or 0)}")

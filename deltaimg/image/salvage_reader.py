@@ -8,6 +8,7 @@ import threading
 from bisect import bisect_left, bisect_right
 
 from deltaimg.arrays import Ranges
+from deltaimg.errors import ImageError
 from deltaimg.image.reader import Reader, ReadFailure
 from deltaimg.model import Extent
 
@@ -126,3 +127,20 @@ class SalvageReader:
             most_bytes = max(_MIN_BYTES, self._size_bytes // _MAX_SHARE)
             if len(self._lost) > self._max_extents or self._lost.total_bytes > most_bytes:
                 raise TooMuchUnreadable
+
+
+def hint_at_salvage(failure: ReadFailure) -> str | None:
+    """Return what to do where a disk cannot read; None for any other failure."""
+    if failure.error_number not in OF_THE_MEDIUM:
+        return None
+    return "--on-read-error zero backs up the rest; ddrescue may get more out of a failing disk"
+
+
+def describe_loss(path: str, lost: tuple[Extent, ...]) -> ImageError:
+    """Return the error for an image of which too much cannot be read."""
+    lost_bytes = sum(extent.length for extent in lost)
+    return ImageError(
+        path,
+        f"{lost_bytes} bytes in {len(lost)} places cannot be read, and perhaps more: it may have failed as a whole",
+        hint="copy what can be read with ddrescue, and back up the copy",
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every image source promises: a raw file, one read directly or to salvage, a block device, streams, a prefix."""
+"""What every image source promises: a raw file, one read directly or to salvage, a block device, streams, a prefix, exports."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from deltaimg.model import KIB, MAX_IMAGE_BYTES, MIB
 from deltaimg.options.backup import BackupOptions
 from tests.support.components import skip_without
 from tests.support.images import SyntheticImage, SyntheticSource, make_mixed_image
+from tests.support.nbd import nbdkit, qemu_nbd
 from tests.support.repositories import assert_restores, assert_same_bytes, make_repository
 
 SPAN = 256 * KIB
@@ -42,7 +43,22 @@ KINDS = [
     "prefix",
     "prefix of a stream",
     "synthetic",
+    "export of qemu-nbd",
+    "export of nbdkit",
+    "export read in blocks of 512",
+    "export without structured replies",
 ]
+NBDKIT = {
+    "export of nbdkit": (),
+    "export read in blocks of 512": (
+        "--filter=blocksize-policy",
+        "blocksize-minimum=512",
+        "blocksize-preferred=4096",
+        "blocksize-maximum=65536",
+        "blocksize-error-policy=error",
+    ),
+    "export without structured replies": ("--no-sr",),
+}
 
 
 @dataclass
@@ -78,6 +94,10 @@ def _open(request: pytest.FixtureRequest, stack: ExitStack, path: Path, image: S
         return PrefixSource(open_source(str(longer)), image.size_bytes)
     if request.param == "synthetic":
         return SyntheticSource(image)
+    if request.param == "export of qemu-nbd":
+        return open_source(stack.enter_context(qemu_nbd(path.parent, path)))
+    if request.param in NBDKIT:
+        return open_source(stack.enter_context(nbdkit(path.parent, "file", path, *NBDKIT[request.param])))
     if request.param == "salvaging":
         return open_source(str(path), is_salvaging=True)
     try:

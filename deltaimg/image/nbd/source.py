@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An export of an NBD server as an image source."""
+
+from __future__ import annotations
+
+import os
+
+from deltaimg.arrays import Ranges
+from deltaimg.errors import ImageError
+from deltaimg.format.limits import MAX_UNREADABLE_EXTENTS
+from deltaimg.image.extents import Bounds, Extents
+from deltaimg.image.nbd import protocol as nbd
+from deltaimg.image.nbd.address import NbdAddress
+from deltaimg.image.nbd.block_status import BlockStatus, read_block_status
+from deltaimg.image.nbd.client import Client
+from deltaimg.image.nbd.connection import ANSWER_S, Connection, NbdFailure, connect
+from deltaimg.image.nbd.handshake import negotiate
+from deltaimg.image.reader import Reader, ReadFailure
+from deltaimg.image.salvage_reader import SalvageReader, TooMuchUnreadable, describe_loss, hint_at_salvage
+from deltaimg.model import Extent
+
+_SECTOR_BYTES = 512
+
+
+class NbdReader:
+    """Reads an export at any offset: what is not whole blocks of it through a buffer of its own."""
+
+    def __init__(self, client: Client) -> None:
+        self._client, self._block_bytes = client, client.export.min_block_bytes
+        self._size_bytes = client.export.size_bytes
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset`, fewer bytes only at the end; raises ReadFailure or NbdFailure."""
+        wanted = max(0, min(len(buffer), self._size_bytes - offset))
+        start = offset // self._block_bytes * self._block_bytes
+        end = -(-(offset + wanted) // self._block_bytes) * self._block_bytes
+        if not wanted:
+            return 0
+        if (start, end) == (offset, offset + wanted):
+            self._client.read(offset, buffer[:wanted])
+            return wanted
+        detour = memoryview(bytearray(end - start))
+        try:
+            self._client.read(start, detour)
+        except ReadFailure as failure:
+            got = max(0, min(wanted, failure.offset - offset))
+            buffer[:got] = detour[offset - start : offset - start + got]
+            raise ReadFailure(max(offset, failure.offset), failure.error_number) from failure
+        buffer[:wanted] = detour[offset - start : offset - start + wanted]
+        return wanted
+
+    def reread(self, ranges: Ranges, out: memoryview) -> None:
+        """Fill parts of `out` again; raises ReadFailure or NbdFailure."""
+        for offset, length, start in ranges.tolist():
+            self.read_into(offset, out[start : start + length])
+
+
+class NbdSource:
+    """An export. What else is done to its image, the server alone could say: only a sample that is read again can."""
+
+    is_sequential = False
+    is_device = True
+
+    def __init__(self, path: str, client: Client, *, use_holes: bool = True, is_salvaging: bool = False) -> None:
+        """Args: path: as messages and the manifest have it. client: closed by `close`."""
+        self.path = path
+        self.size_bytes: int | None = client.export.size_bytes
+        self._client, self._use_holes = client, use_holes
+        self._status: BlockStatus | None = None
+        self._reader: Reader = NbdReader(client)
+        self._salvage: SalvageReader | None = None
+        if is_salvaging:
+            self._salvage = SalvageReader(
+                self._reader,
+                self._reader,
+                size_bytes=client.export.size_bytes,
+                granule_bytes=max(_SECTOR_BYTES, client.export.min_block_bytes),
+                max_extents=MAX_UNREADABLE_EXTENTS,
+            )
+            self._reader = self._salvage
+
+    def extents(self) -> Extents:
+        """Return content, holes and zeros as the server reports them; all content where it reports none. Raises ImageError."""
+        if not self._use_holes:
+            return Extents.uniform(self.size_bytes or 0)
+        return self._read_status().to_extents()
+
+    def find_dirty(self, bitmap: str) -> Bounds | None:
+        """Return what a dirty bitmap calls changed; None where the server has no such bitmap. Raises ImageError.
+
+        Args:
+            bitmap: one that was asked for when the source was opened.
+        """
+        return self._read_status().find_dirty(bitmap)
+
+    @property
+    def unreadable(self) -> tuple[Extent, ...]:
+        """What a salvaging source could not read so far; empty for others."""
+        return self._salvage.unreadable if self._salvage else ()
+
+    def peek(self, length: int) -> bytes:
+        """Return the first bytes."""
+        memory = memoryview(bytearray(length))
+        return bytes(memory[: self.read_into(0, memory)])
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset`, any thread; raises ImageError, naming the byte that cannot be read."""
+        try:
+            return self._reader.read_into(offset, buffer)
+        except (NbdFailure, ReadFailure, TooMuchUnreadable) as failure:
+            raise self._describe(failure) from failure
+
+    def reread(self, ranges: Ranges, out: memoryview) -> None:
+        """Fill parts of `out` again, any thread; raises ImageError."""
+        try:
+            self._reader.reread(ranges, out)
+        except (NbdFailure, ReadFailure, TooMuchUnreadable) as failure:
+            raise self._describe(failure) from failure
+
+    def find_writer(self) -> str | None:
+        """Return None: only the server could say."""
+        return None
+
+    def find_change(self) -> str | None:
+        """Return None: only the server could say."""
+        return None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _read_status(self) -> BlockStatus:
+        if self._status is None:
+            try:
+                self._status = read_block_status(self._client)
+            except NbdFailure as failure:
+                raise self._describe(failure) from failure
+            except ReadFailure as failure:
+                problem = f"the server cannot say what holds content: {os.strerror(failure.error_number)}"
+                raise ImageError(self.path, problem, hint="--no-holes reads everything") from failure
+        return self._status
+
+    def _describe(self, failure: NbdFailure | ReadFailure | TooMuchUnreadable) -> ImageError:
+        if isinstance(failure, NbdFailure):
+            return ImageError(self.path, failure.problem, hint=failure.hint)
+        if isinstance(failure, TooMuchUnreadable):
+            return describe_loss(self.path, self.unreadable)
+        problem = f"cannot be read at byte {failure.offset}: the server says: {os.strerror(failure.error_number)}"
+        return ImageError(self.path, problem, hint=hint_at_salvage(failure))
+
+
+def open_export(
+    address: NbdAddress,
+    *,
+    bitmap: str | None = None,
+    use_holes: bool = True,
+    is_salvaging: bool = False,
+    answer_s: float = ANSWER_S,
+) -> NbdSource:
+    """Open an export of a server; raises ImageError.
+
+    Args:
+        bitmap: a dirty bitmap to ask for. use_holes, is_salvaging: see `open_source`.
+    """
+    try:
+        connection = connect(address, answer_s)
+    except NbdFailure as failure:
+        raise ImageError(address.location, failure.problem, hint=failure.hint) from failure
+    return open_connected(
+        address.location, connection, address.export, bitmap=bitmap, use_holes=use_holes, is_salvaging=is_salvaging
+    )
+
+
+def open_connected(
+    path: str,
+    connection: Connection,
+    export: str,
+    *,
+    bitmap: str | None = None,
+    use_holes: bool = True,
+    is_salvaging: bool = False,
+) -> NbdSource:
+    """Open an export of a server that is connected already, which is closed where that fails; raises ImageError."""
+    contexts = [nbd.ALLOCATION] if use_holes else []
+    if bitmap is not None:
+        contexts.append(nbd.BITMAP + bitmap)
+    try:
+        agreed = negotiate(connection, export, contexts)
+        return NbdSource(path, Client(connection, agreed), use_holes=use_holes, is_salvaging=is_salvaging)
+    except NbdFailure as failure:
+        connection.close()
+        raise ImageError(path, failure.problem, hint=failure.hint) from failure
+    except BaseException:
+        connection.close()
+        raise
