@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -184,6 +184,19 @@ class SnapshotIncomplete(SnapshotError):
             hint=f"'deltaimg repair --from COPY' restores it; 'deltaimg forget {snapshot}' drops the snapshot",
         )
         self.snapshot, self.map_name = snapshot, map_name
+
+
+class GroupIncomplete(SnapshotError):
+    """A snapshot of a group lacks members, so that it cannot be restored as a whole."""
+
+    exit_code = 27
+
+    def __init__(self, group: str, missing: Sequence[str], there: Sequence[str]) -> None:
+        super().__init__(
+            f"group {group} is incomplete: there is no snapshot of {', '.join(missing)} of that moment",
+            hint=f"'deltaimg restore {there[0]} TARGET' restores a member by itself; an earlier snapshot may be whole",
+        )
+        self.group, self.missing, self.there = group, tuple(missing), tuple(there)
 
 
 class SnapshotPinned(SnapshotError):

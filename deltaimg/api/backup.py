@@ -48,20 +48,29 @@ def backup(
     options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
     progress = progress or NoProgress()
     with _opened(repository, image_path, image, options, progress, is_command=is_command) as (source, point):
-        tracker = _choose_tracker(repository, image_path, image, options, source, point)
+        tracker = choose_image_tracker(repository, image_path, image, options, source, point)
         make_reserve(repository)
-        seen = note_loss(repository, image)
-        if seen is not None:
-            progress.warn(
-                f"image '{image}' had snapshots on {seen:%Y-%m-%d}, and has none now: is a disk not mounted? This is a full "
-                f"backup, and 'deltaimg prune' deletes nothing until they are back"
-            )
+        warn_of_loss(repository, image, progress)
         manifest = back_up(repository, source, image, options, progress=progress, point_in_time=point, tracker=tracker)
         remember_snapshots(repository, image)
         if tracker is None and not source.is_sequential:
-            # The newest snapshot is another one now.
-            KeptClones(image_path, make_key(repository.config.repository_id, image)).remove()
+            remove_kept_clones(repository, image_path, image)
         return manifest
+
+
+def warn_of_loss(repository: Repository, image: str, progress: Progress) -> None:
+    """Warn of an image whose snapshots this host has seen, and that has none now."""
+    seen = note_loss(repository, image)
+    if seen is not None:
+        progress.warn(
+            f"image '{image}' had snapshots on {seen:%Y-%m-%d}, and has none now: is a disk not mounted? This is a full "
+            f"backup, and 'deltaimg prune' deletes nothing until they are back"
+        )
+
+
+def remove_kept_clones(repository: Repository, image_path: str, image: str) -> None:
+    """Remove what earlier backups kept to track changes: the newest snapshot is another one now."""
+    KeptClones(image_path, make_key(repository.config.repository_id, image)).remove()
 
 
 def plan_backup(
@@ -77,7 +86,7 @@ def plan_backup(
     check_image_name(image)
     options, progress = options or BackupOptions(), progress or NoProgress()
     with _opened(repository, image_path, image, options, progress, is_command=is_command) as (source, point):
-        tracker = _choose_tracker(repository, image_path, image, options, source, point)
+        tracker = choose_image_tracker(repository, image_path, image, options, source, point)
         is_stopped = point is not None and point.has_stopped_writers
         planned = forecast_backup(
             repository, source, image, options, progress=progress, is_stopped=is_stopped, tracker=tracker
@@ -87,7 +96,7 @@ def plan_backup(
         return planned
 
 
-def _choose_tracker(
+def choose_image_tracker(
     repository: Repository,
     path: str,
     image: str,
@@ -110,20 +119,20 @@ def _opened(
     freezing = plan_freezing(options)
     check_freeze_options(freezing)
     if freezing.freeze == "none":
-        source = _open(path, path, options, is_command=is_command)
+        source = open_image(path, path, options, is_command=is_command)
         with closing(source):
             yield source, None
         return
     subject = STREAM if is_command else path
-    used_before = _find_used_bytes(repository, image)
+    used_before = find_used_bytes(repository, image)
     with (
         freeze_image(subject, freezing, progress.warn, image=image, used_before=used_before) as point,
-        closing(_open(path if is_command else point.path, path, options, is_command=is_command)) as source,
+        closing(open_image(path if is_command else point.path, path, options, is_command=is_command)) as source,
     ):
         yield source, point
 
 
-def _find_used_bytes(repository: Repository, image: str) -> tuple[int, ...]:
+def find_used_bytes(repository: Repository, image: str) -> tuple[int, ...]:
     """Return how much room LVM snapshots took in earlier backups, the newest first, as far as manifests say."""
     used = []
     for ref in reversed(repository.list_snapshots(image)[-_REMEMBERED_BACKUPS:]):
@@ -133,7 +142,7 @@ def _find_used_bytes(repository: Repository, image: str) -> tuple[int, ...]:
     return tuple(used)
 
 
-def _open(path: str, name: str, options: BackupOptions, *, is_command: bool) -> ImageSource:
+def open_image(path: str, name: str, options: BackupOptions, *, is_command: bool) -> ImageSource:
     """Open what is at `path`, and call it `name`."""
     if is_command:
         return CommandSource(path)

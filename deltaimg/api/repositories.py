@@ -16,12 +16,13 @@ from deltaimg.api.keys import AskKey, check_encryption, is_key_given, unlock
 from deltaimg.api.vanished import remember_snapshots
 from deltaimg.crypto.key_slots import Key
 from deltaimg.engine.progress import Progress, stage
-from deltaimg.errors import RepositoryExists, RepositoryLocked, RepositoryNotFound, UsageError
+from deltaimg.errors import RepositoryExists, RepositoryLocked, RepositoryNotFound, SnapshotNotFound, UsageError
 from deltaimg.options.definition import validate
 from deltaimg.options.store import StoreOptions
 from deltaimg.processes import name_own_process
 from deltaimg.repo import host_memory
 from deltaimg.repo.creation import create_repository as create_in
+from deltaimg.repo.groups import find_group, list_group_images
 from deltaimg.repo.lock_holder import FoundLock
 from deltaimg.repo.lock_holder import list_locks as find_locks
 from deltaimg.repo.lock_waiting import LockWaiting
@@ -137,9 +138,12 @@ def is_remote(location: str) -> bool:
 
 
 def list_snapshots(repository: Repository, image: str | None = None) -> list[Snapshot | DamagedSnapshot]:
-    """Return all snapshots, or those of one image, oldest first within an image."""
+    """Return all snapshots, or those of one image, or of the members of a group, oldest first within an image."""
     found = list(load_snapshots(repository, None if image is None else check_image_name(image)))
     remember_snapshots(repository, image)
+    if image is not None and not found:
+        for member in list_group_images(repository, image):
+            found += list_snapshots(repository, member)
     return found
 
 
@@ -150,7 +154,16 @@ def list_snapshot_names(location: str) -> list[SnapshotRef]:
 
 def find_snapshot(repository: Repository, selector: str) -> Snapshot:
     """Return the snapshot that `selector` means: `vm1`, `vm1@latest~2`, `vm1@2026-11-23`, an id or its beginning."""
-    return load_snapshot(repository, select_snapshot(repository, selector))
+    try:
+        ref = select_snapshot(repository, selector)
+    except SnapshotNotFound as error:
+        group = find_group(repository, selector)
+        if group is None:
+            raise
+        members = ", ".join(each.label for each in group.snapshots[:4])
+        hint = f"its members are {members}; 'deltaimg restore {selector} --into FOLDER' restores all of them"
+        raise UsageError(f"'{selector}' is a group of images, and no single snapshot", hint=hint) from error
+    return load_snapshot(repository, ref)
 
 
 def list_locks(repository: Repository) -> list[FoundLock]:

@@ -33,7 +33,7 @@ def restore(
     options = options or RestoreOptions()
     if not target_path:
         raise UsageError("the target has no name")
-    _refuse_in_repository(repository, target_path)
+    refuse_in_repository(repository, target_path)
     return restore_manifest(
         repository,
         find_snapshot(repository, selector).manifest,
@@ -45,7 +45,7 @@ def restore(
     )
 
 
-def _refuse_in_repository(repository: Repository, target_path: str) -> None:
+def refuse_in_repository(repository: Repository, target_path: str) -> None:
     """Raise UsageError for a target among the repository's own files."""
     folder = repository.objects.properties.folder
     if target_path == STDOUT or folder is None or not os.path.isdir(folder):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from deltaimg.api.groups import RestoredGroup as RestoredGroup
 from deltaimg.engine.backup.cache_folder import CachedImage as CachedImage
 from deltaimg.engine.backup.forecast import BackupForecast as BackupForecast
 from deltaimg.engine.check.findings import Finding as Finding
@@ -24,6 +25,7 @@ from deltaimg.engine.sync.selection import Failure as Failure
 from deltaimg.format.manifest import Manifest as Manifest
 from deltaimg.model import DamagedExtent as DamagedExtent
 from deltaimg.model import Extent as Extent
+from deltaimg.repo.groups import GroupSnapshot as GroupSnapshot
 from deltaimg.repo.lock_holder import FoundLock as FoundLock
 from deltaimg.repo.lock_waiting import LockWaiting as LockWaiting
 from deltaimg.repo.repository import Repository as Repository

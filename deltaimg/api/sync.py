@@ -20,7 +20,8 @@ from deltaimg.options.keep import Policy
 from deltaimg.options.sync import SyncOptions
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.reserve import spending_reserve
-from deltaimg.repo.retention import AnySnapshot, ForgetPlan, plan_named
+from deltaimg.repo.retention import ForgetPlan, plan_named
+from deltaimg.repo.snapshots import AnySnapshot
 
 
 def sync(

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from deltaimg.cli.group import parse_disks, report_group, report_group_forecast
 from deltaimg.cli.lock_wait import LockWait, open_to_lock
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import CacheDir, Json, Quiet, Repo, Verbose
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_seconds
 from deltaimg.errors import SourceUnreadable, UsageError
 from deltaimg.options.backup import BackupOptions
+from deltaimg.options.groups import GroupOptions
 from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
-    from deltaimg.api.results import BackupForecast, Extent, Manifest
+    from deltaimg.api.results import BackupForecast, Extent, Manifest, Repository
 
 _SHOWN = 10
 """Extents that are listed one by one."""
@@ -25,15 +27,19 @@ _SHOWN = 10
 
 @takes_options
 def backup(
-    name: Annotated[str, typer.Option("--image", "-i", metavar="NAME", help="Name of the image in the repository.")],
     options: BackupOptions,
-    image: Annotated[
-        Optional[str],  # noqa: UP045
+    group_options: GroupOptions,
+    images: Annotated[
+        list[str] | None,
         typer.Argument(
             metavar="IMAGE",
-            help="Raw image, block device, pipe ('-': the standard input), or nbd://host/export.",
+            help="Raw image, block device, pipe ('-': the standard input), or nbd://host/export. Of a group: NAME=IMAGE.",
             show_default=False,
         ),
+    ] = None,
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--image", "-i", metavar="NAME", help="Name of the image in the repository.", show_default=False),
     ] = None,
     command: Annotated[
         Optional[str],  # noqa: UP045
@@ -72,6 +78,9 @@ def backup(
     in it. A disk that fails ends the backup, unless --on-read-error zero is given: then the rest is stored, and the exit code
     is 19.
 
+    With --group, several images are frozen together and become snapshots of one moment, all or none. They are frozen as
+    --freeze auto does, unless another way is given; only --pre-freeze and --post-freeze make it one instant for all.
+
     Examples:
 
         deltaimg backup /var/lib/images/vm1.raw --image vm1
@@ -80,36 +89,88 @@ def backup(
         deltaimg backup nbd://storage1/vm3 --image vm3
         deltaimg backup --image vm2 --stdin-from-command 'ssh host cat /dev/vg0/vm2'
         deltaimg backup old.raw --image vm1 --time 2024-05-01 --dry-run
+        deltaimg backup --group web1 root=/dev/vg/web1 data=/dev/vg/web1-data
     """
+    is_group = group_options.group is not None
+    if not is_group:
+        source = _choose_source(images or [], command, name)
+    disks = _choose_disks(images or [], name, command) if is_group else {}
+    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+        options = replace(options, cache_folder=None if no_cache else cache_dir or _find_cache_folder(terminal))
+        repository = open_to_lock(repo, lock_wait, store, terminal, uses_cache=not no_cache, cache_dir=cache_dir)
+        if group_options.group is not None:
+            _back_up_group(repository, group_options.group, disks, options, terminal, is_dry_run=dry_run)
+        elif name is not None:
+            is_command = command is not None
+            _back_up_image(repository, source, name, options, terminal, is_command=is_command, is_dry_run=dry_run)
+
+
+def _back_up_image(
+    repository: Repository,
+    source: str,
+    name: str,
+    options: BackupOptions,
+    terminal: Terminal,
+    *,
+    is_command: bool,
+    is_dry_run: bool,
+) -> None:
     from deltaimg.api.backup import backup as run_backup
     from deltaimg.api.backup import plan_backup
     from deltaimg.describe.backup import describe_backup
 
-    source = _choose_source(image, command)
-    with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        options = replace(options, cache_folder=None if no_cache else cache_dir or _find_cache_folder(terminal))
-        repository = open_to_lock(repo, lock_wait, store, terminal, uses_cache=not no_cache, cache_dir=cache_dir)
-        is_command = command is not None
-        if dry_run:
-            planned = plan_backup(repository, source, name, options, is_command=is_command, progress=terminal)
-            _report_forecast(planned, name, terminal)
-            _warn_of_unreadable(planned.unreadable, image or "command", terminal)
-            return
-        manifest = run_backup(repository, source, name, options, is_command=is_command, progress=terminal)
-        if as_json:
-            terminal.print_json(describe_backup(manifest))
-        else:
-            _report(manifest, terminal, threads=options.workers)
-        _report_unreadable(manifest, image or "command", terminal)
+    shown = "command" if is_command else source
+    if is_dry_run:
+        planned = plan_backup(repository, source, name, options, is_command=is_command, progress=terminal)
+        _report_forecast(planned, name, terminal)
+        _warn_of_unreadable(planned.unreadable, shown, terminal)
+        return
+    manifest = run_backup(repository, source, name, options, is_command=is_command, progress=terminal)
+    if terminal.as_json:
+        terminal.print_json(describe_backup(manifest))
+    else:
+        _report(manifest, terminal, threads=options.workers)
+    _report_unreadable(manifest, shown, terminal)
 
 
-def _choose_source(image: str | None, command: str | None) -> str:
+def _back_up_group(
+    repository: Repository,
+    group: str,
+    disks: dict[str, str],
+    options: BackupOptions,
+    terminal: Terminal,
+    *,
+    is_dry_run: bool,
+) -> None:
+    from deltaimg.api.groups import backup_group, plan_group_backup
+
+    if is_dry_run:
+        planned = plan_group_backup(repository, group, disks, options, progress=terminal)
+        report_group_forecast(planned, group, terminal)
+        return
+    report_group(backup_group(repository, group, disks, options, progress=terminal), terminal)
+
+
+def _choose_disks(words: list[str], name: str | None, command: str | None) -> dict[str, str]:
+    """Return the disks of a group; raises UsageError."""
+    if name is not None or command is not None:
+        other = "--image" if name is not None else "--stdin-from-command"
+        raise UsageError(f"--group and {other} cannot both be given", hint="leave one of them out")
+    return parse_disks(words)
+
+
+def _choose_source(images: list[str], command: str | None, name: str | None) -> str:
     """Return the path or the command that is to be backed up, of which there must be one; raises UsageError."""
-    if image is not None and command is not None:
+    if images and command is not None:
         raise UsageError("IMAGE and --stdin-from-command cannot both be given", hint="leave one of them out")
-    source = command if image is None else image
+    if len(images) > 1:
+        hint = "one image a backup; or with --group NAME several of one moment, as disk0=IMAGE"
+        raise UsageError(f"{len(images)} images were given", hint=hint)
+    source = images[0] if images else command
     if source is None:
         raise UsageError("no image to back up was given", hint="give IMAGE, '-', or --stdin-from-command")
+    if name is None:
+        raise UsageError("--image NAME is missing: what the image is called", hint="or --group NAME for several images")
     return source
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deltaimg.cli.group import show_group
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose
 from deltaimg.cli.store_access import open_repo
@@ -29,13 +30,14 @@ def show(
     """Describe one snapshot: its content, and what its backup stored.
 
     Where it came from, what changed since its base, how new blocks are encoded, which parts of the image took most, and what
-    restoring it takes. With -v, all parts of the image are listed.
+    restoring it takes. With -v, all parts of the image are listed. Of a group, what it consists of.
 
     Examples:
 
         deltaimg show vm1
         deltaimg show vm1@2026-11-23 --json
     """
+    from deltaimg.api.groups import find_named_group
     from deltaimg.api.inspection import inspect
     from deltaimg.api.repositories import find_snapshot
     from deltaimg.describe.inspection import describe_layout
@@ -43,6 +45,9 @@ def show(
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repo(repo, store, terminal)
+        if (group := find_named_group(repository, snapshot)) is not None:
+            show_group(group, terminal)
+            return
         found = find_snapshot(repository, snapshot)
         manifest = found.manifest
         is_base_forgotten = is_forgotten(manifest.base, repository.list_snapshots(manifest.image))
@@ -98,6 +103,8 @@ def _describe_source(manifest: Manifest) -> list[tuple[str, str]]:
 
     live = ", while it was in use or written to" if manifest.is_live else ""
     rows = [("of", f"{manifest.source} on {manifest.host}{live}")]
+    if manifest.group is not None:
+        rows.append(("group", f"{manifest.group.name}, of {', '.join(manifest.group.members)}"))
     if manifest.freeze is not None:
         rows.append(("point in time", format_freezing(manifest.freeze)))
     if manifest.tracking is not None:

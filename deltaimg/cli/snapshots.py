@@ -22,7 +22,7 @@ _COLUMNS = ("snapshot", "taken", ">apparent", ">allocated", ">changed", ">stored
 
 @takes_options
 def snapshots(
-    name: Annotated[Optional[str], typer.Argument(metavar="NAME", help="Only those of one image.")] = None,  # noqa: UP045
+    name: Annotated[Optional[str], typer.Argument(metavar="NAME", help="Only those of one image or group.")] = None,  # noqa: UP045
     tags: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,7 +44,8 @@ def snapshots(
     Each has four sizes: apparent, the size of the image; allocated, what its file system had allocated; changed, what
     differs from the previous snapshot; and stored, by how much the repository grew. Notes say which are full or pinned,
     their tags and comments, how much of the image could not be read, and, where the base is forgotten, when it was taken;
-    with -v also the depth of delta chains.
+    with -v also the depth of delta chains. Where a group of images was backed up together, and one of them has no snapshot
+    of that moment, the others say so.
 
     With -q only the names are printed, one a line. Snapshots that are known to be damaged are marked, and the exit code says
     that there are some.
@@ -138,6 +139,8 @@ def _make_notes(snapshot: Snapshot, listed: ListedSnapshot) -> list[str]:
     manifest = snapshot.manifest
     notes = ["full"] * (manifest.base is None) + ["live"] * manifest.is_live
     notes += [manifest.container] * bool(manifest.container)
+    if listed.missing:
+        notes.append(f"INCOMPLETE GROUP: {', '.join(listed.missing)} missing")
     if manifest.unreadable:
         lost_bytes = sum(extent.length for extent in manifest.unreadable)
         notes.append(f"{format_bytes(lost_bytes)} unreadable")

@@ -55,7 +55,9 @@ def describe_listed(listed: ListedSnapshot) -> dict[str, Any]:
     if isinstance(snapshot, DamagedSnapshot):
         ref = snapshot.ref
         return {"snapshot": ref.id, "image": ref.image} | describe_time("time", ref.taken_at) | damage
-    depth = {} if listed.depth is None else {"depth": listed.depth}
+    depth: dict[str, Any] = {} if listed.depth is None else {"depth": listed.depth}
+    if snapshot.manifest.group is not None:
+        depth |= {"group_missing": list(listed.missing)}
     return describe_snapshot(snapshot, is_base_forgotten=listed.is_base_forgotten) | damage | depth
 
 

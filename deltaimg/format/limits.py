@@ -59,6 +59,9 @@ MAX_LAYERS: Final = 64
 MAX_ROSTER_TRAIL: Final = 64
 """Rosters before it that a roster names."""
 
+MAX_GROUP_MEMBERS: Final = 256
+"""Images of a group, in each of their manifests."""
+
 MAX_UNREADABLE_EXTENTS: Final = 4096
 """Places of an image that a backup could not read, in its manifest."""
 

@@ -19,6 +19,7 @@ from deltaimg.format.config import Hex32, Hex64
 from deltaimg.format.documents import build_document, parse_document
 from deltaimg.format.framing import HEADER_BYTES, Kind
 from deltaimg.format.limits import (
+    MAX_GROUP_MEMBERS,
     MAX_LAYERS,
     MAX_REASON_CHARACTERS,
     MAX_REMARK_CHARACTERS,
@@ -97,6 +98,16 @@ class FreeSpaceSkipped(msgspec.Struct, frozen=True, kw_only=True):
     """Why not more, for people."""
 
 
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """The group that an image was backed up with: a snapshot of it is all snapshots of its members that have one `time`."""
+
+    name: str
+    members: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_GROUP_MEMBERS)]
+    """The images, each called `<group>.<disk>`. Where one has no snapshot of that time, the group's is incomplete."""
+    spread_s: float = 0.0
+    """How long after the first member the last was frozen, in seconds; 0 where their writers were stopped meanwhile."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One snapshot."""
 
@@ -132,6 +143,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """None where none was asked for: everything was read."""
     free_space: FreeSpaceSkipped | None = None
     """None where free space was kept."""
+    group: Group | None = None
+    """None of an image that was backed up by itself."""
     source: str = ""
     host: str = ""
     software: str = ""
@@ -262,4 +275,25 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
     edges = [edge for extent in manifest.unreadable for edge in (extent.start, extent.end)]
     if edges and (edges[-1] > manifest.size_bytes or any(a >= b for a, b in itertools.pairwise(edges))):
         raise Malformed(name, HEADER_BYTES, "its unreadable extents are not ascending, or are past its end")
+    if problem := _find_group_problem(manifest):
+        raise Malformed(name, HEADER_BYTES, problem)
     return manifest
+
+
+def name_member(group: str, disk: str) -> str:
+    """Return the name of the image that a disk of a group is."""
+    return f"{group}.{disk}"
+
+
+def _find_group_problem(manifest: Manifest) -> str | None:
+    group = manifest.group
+    if group is None:
+        return None
+    prefix = name_member(group.name, "")
+    if find_name_problem(group.name) or any(find_name_problem(each) for each in group.members):
+        return "its group has a name that is not valid"
+    if any(not each.startswith(prefix) or each == prefix for each in group.members):
+        return f"its group has a member whose name does not begin with {prefix}"
+    if len(set(group.members)) != len(group.members) or manifest.image not in group.members:
+        return "its group has a member twice, or not this image"
+    return None

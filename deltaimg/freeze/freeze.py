@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Freeze an image for a backup: stop its writers, make a point in time, let them continue, and clean up at the end.
+"""Freeze images for a backup: stop their writers, make a point in time, let them continue, and clean up at the end.
 
     remove leftovers   of dead processes on the same storage
     pre-freeze         the command that stops the writers, if there is one
-    hold               a clone or a snapshot, by the method that was asked for, or the first that works (`auto`)
-    post-freeze        the writers continue, as soon as the clone is there; without one, when the image has been read
+    hold               a clone or a snapshot of each, by the method that was asked for, or the first that works (`auto`)
+    post-freeze        the writers continue, as soon as all clones are there; without one of each, when all has been read
     read               by whoever opened the context
     remove             the clone or snapshot
 
@@ -16,8 +16,9 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from deltaimg.errors import DeltaimgError, FreezeFailed, FreezeLost, HookFailed, ImageError, UsageError
@@ -39,12 +40,27 @@ METHODS = {each.name: each for each in (*_FILE_METHODS, *_DEVICE_METHODS)}
 Warn = Callable[[str], None]
 
 
+class Writers:
+    """What writes to the images: it is stopped by one command, and continues by another once all is read."""
+
+    def __init__(self, hooks: Hooks, readers: int) -> None:
+        """Args: readers: how many calls of `end_reading` there will be."""
+        self.hooks = hooks
+        self._readers = readers
+
+    def end_reading(self) -> None:
+        """Let writers continue if this was the last reader; raises HookFailed."""
+        self._readers -= 1
+        if self._readers <= 0:
+            self.hooks.thaw()
+
+
 class PointInTime:
     """An image that is frozen, or read as it is, as long as its context is open."""
 
-    def __init__(self, request: FreezeRequest, held: Held, method: str, reason: str, hooks: Hooks) -> None:
+    def __init__(self, request: FreezeRequest, held: Held, method: str, reason: str, writers: Writers) -> None:
         """Args: reason: why not a better method, in words; empty if none was wanted."""
-        self._request, self._held, self._hooks = request, held, hooks
+        self._request, self._held, self._writers = request, held, writers
         self.method, self.reason = method, reason
         self.taken_at: datetime | None = None if method == "none" else datetime.now(UTC)
         """The moment of which it is; None where the image is read as it is."""
@@ -67,12 +83,12 @@ class PointInTime:
         return self._held.path != self._request.path
 
     def end_reading(self) -> None:
-        """Let writers continue, where they still wait; nothing is read after this.
+        """Let writers continue, where they still wait and nothing else is to be read; this is not read after it.
 
         Raises:
             FreezeLost: what was read is no point in time. HookFailed: the post-freeze command failed.
         """
-        self._hooks.thaw()
+        self._writers.end_reading()
         self._used_bytes = self._held.used_bytes
         if problem := self._held.find_failure():
             raise FreezeLost(self._request.path, f"{problem}, so no snapshot was made")
@@ -82,13 +98,29 @@ class PointInTime:
         return Freezing(
             method=self.method,
             reason=as_text(self.reason),
-            frozen_s=round(self._hooks.frozen_s or self._held_s, 4),
+            frozen_s=round(self._writers.hooks.frozen_s or self._held_s, 4),
             used_bytes=self._used_bytes,
         )
 
     def note_duration(self, held_s: float) -> None:
         """Note how long it took to make."""
         self._held_s = held_s
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenGroup:
+    """Images that are frozen together, as long as their context is open."""
+
+    points: tuple[PointInTime, ...]
+    """Of each image, in order."""
+    spread_s: float
+    """How long after the first one the last was frozen; 0 where writers were stopped meanwhile, or all are read as they are:
+    then nothing may have been written to any of them."""
+    _writers: Writers
+
+    def end_reading(self) -> None:
+        """Let writers continue, once all points were read and this was called; raises HookFailed."""
+        self._writers.end_reading()
 
 
 @contextmanager
@@ -105,28 +137,59 @@ def freeze_image(
         UsageError: the options do not fit together. FreezeFailed: the image cannot be frozen as asked.
         HookFailed: a command failed. FreezeLost: the point in time was lost while it was read.
     """
-    methods = _choose_methods(path, options)
-    for each in methods:
-        for name in each.remove_leftovers(path):
-            warn(f"{name} was left by a backup that died, and is removed")
     hooks = Hooks(options, {"DELTAIMG_IMAGE": image, "DELTAIMG_SOURCE": path})
-    request = FreezeRequest(path, options, used_before)
+    with _freeze([FreezeRequest(path, options, used_before)], Writers(hooks, 1), warn) as frozen:
+        yield frozen.points[0]
+
+
+@contextmanager
+def freeze_group(requests: Sequence[FreezeRequest], warn: Warn, *, name: str) -> Iterator[FrozenGroup]:
+    """Freeze several images together: their writers are stopped once, and continue once; raises as `freeze_image`.
+
+    Args:
+        requests: with the same options. name: of the group, for the commands.
+    """
+    variables = {"DELTAIMG_IMAGE": name, "DELTAIMG_SOURCE": "\n".join(each.path for each in requests)}
+    hooks = Hooks(requests[0].options, variables)
+    with _freeze(requests, Writers(hooks, len(requests) + 1), warn) as frozen:
+        yield frozen
+
+
+@contextmanager
+def _freeze(requests: Sequence[FreezeRequest], writers: Writers, warn: Warn) -> Iterator[FrozenGroup]:
+    hooks, points = writers.hooks, []
+    methods = [_choose_methods(each.path, each.options) for each in requests]
+    for name in _remove_leftovers(requests, methods):
+        warn(f"{name} was left by a backup that died, and is removed")
     with ExitStack() as stack:
         try:
             hooks.freeze()
-            started_s = time.monotonic()
-            point = _hold(request, methods, hooks, stack)
-            point.note_duration(time.monotonic() - started_s if point.is_of_another_file else 0.0)
-            if point.is_of_another_file:
+            held_at_s = []
+            for request, possible in zip(requests, methods, strict=True):
+                started_s = time.monotonic()
+                point = _hold(request, possible, writers, stack)
+                held_at_s.append(time.monotonic())
+                point.note_duration(held_at_s[-1] - started_s if point.is_of_another_file else 0.0)
+                points.append(point)
+            if all(point.is_of_another_file for point in points):
                 hooks.thaw()
-            yield point
+            is_stopped = hooks.are_given or not any(point.is_of_another_file for point in points)
+            spread_s = 0.0 if is_stopped else held_at_s[-1] - held_at_s[0]
+            yield FrozenGroup(tuple(points), round(spread_s, 4), writers)
         except BaseException as error:
             _thaw_after(error, hooks, warn)
             if isinstance(error, ImageError) and not isinstance(error, FreezeLost | FreezeFailed):
                 # A snapshot that overflows can no longer be read: that is the reason, and the error its consequence.
-                point.end_reading()
+                for point in points:
+                    point.end_reading()
             raise
         hooks.thaw()
+
+
+def _remove_leftovers(requests: Sequence[FreezeRequest], methods: Sequence[tuple[Freezer, ...]]) -> Iterator[str]:
+    for request, possible in zip(requests, methods, strict=True):
+        for each in possible:
+            yield from each.remove_leftovers(request.path)
 
 
 def check_freeze_options(options: FreezeOptions) -> None:
@@ -158,7 +221,7 @@ def _choose_methods(path: str, options: FreezeOptions) -> tuple[Freezer, ...]:
     return (chosen,)
 
 
-def _hold(request: FreezeRequest, methods: tuple[Freezer, ...], hooks: Hooks, stack: ExitStack) -> PointInTime:
+def _hold(request: FreezeRequest, methods: tuple[Freezer, ...], writers: Writers, stack: ExitStack) -> PointInTime:
     """Make a point in time by the first method that works."""
     is_choosing = request.options.freeze == "auto"
     reasons = []
@@ -170,11 +233,11 @@ def _hold(request: FreezeRequest, methods: tuple[Freezer, ...], hooks: Hooks, st
                 raise
             reasons.append(f"{each.name}: {error.problem}")
             continue
-        return PointInTime(request, held, each.name, "; ".join(reasons), hooks)
-    method = "hook" if hooks.are_given else "none"
+        return PointInTime(request, held, each.name, "; ".join(reasons), writers)
+    method = "hook" if writers.hooks.are_given else "none"
     if is_choosing and not methods:
         reasons.append("neither an image file nor a block device")
-    return PointInTime(request, Unfrozen(request.path), method, "; ".join(reasons), hooks)
+    return PointInTime(request, Unfrozen(request.path), method, "; ".join(reasons), writers)
 
 
 def _thaw_after(error: BaseException, hooks: Hooks, warn: Warn) -> None:

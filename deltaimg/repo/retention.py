@@ -27,7 +27,7 @@ from deltaimg.errors import LastSnapshot, SnapshotPinned
 from deltaimg.format.manifest import Manifest
 from deltaimg.options.keep import Policy, Span
 from deltaimg.repo.repository import SnapshotRef
-from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
+from deltaimg.repo.snapshots import AnySnapshot, DamagedSnapshot, Snapshot
 
 _EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
 """No backup is older; earlier times would be outside the calendar in some time zones."""
@@ -65,9 +65,6 @@ class ForgetPlan:
     def kept(self) -> tuple[SnapshotRef, ...]:
         """The snapshots that are kept, oldest first."""
         return tuple(each.ref for each in self.verdicts if each.is_kept)
-
-
-AnySnapshot = Snapshot | DamagedSnapshot
 
 
 @dataclass(frozen=True, slots=True)

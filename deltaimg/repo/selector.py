@@ -12,6 +12,7 @@ Days and times are those of the local time zone, unless they carry one.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from deltaimg.errors import AmbiguousSnapshot, SnapshotNotFound, UsageError
@@ -47,11 +48,15 @@ def select_snapshot(repository: Repository, selector: str) -> SnapshotRef:
         return _select_without_image(refs, selector)
     if not refs:
         raise SnapshotNotFound(selector, hint=_suggest_images(repository.list_snapshots()))
-    return _select_of_image(refs, selector, moment)
+    return select_of_image(refs, selector, moment)
 
 
-def _select_of_image(refs: list[SnapshotRef], selector: str, moment: str) -> SnapshotRef:
-    """Select among the snapshots of one image, of which there are some."""
+def select_of_image(refs: list[SnapshotRef], selector: str, moment: str) -> SnapshotRef:
+    """Return which of the snapshots of one image, of which there are some, `moment` means: what follows `@`.
+
+    Args:
+        refs: oldest first. selector: for messages.
+    """
     if match := _LATEST.match(moment):
         back = int(match[1] or 0)
         if back >= len(refs):
@@ -67,24 +72,34 @@ def _select_without_image(refs: list[SnapshotRef], selector: str) -> SnapshotRef
     image, _, back = selector.partition("~")
     of_image = [ref for ref in refs if ref.image == image]
     if of_image and (back.isdigit() or not back):
-        return _select_of_image(of_image, selector, f"latest~{back or 0}")
+        return select_of_image(of_image, selector, f"latest~{back or 0}")
     if _LATEST.match(selector) and refs:
         images = sorted({ref.image for ref in refs})
         if len(images) > 1:
             raise UsageError(f"'{selector}' of which image?", hint=f"write {images[0]}@{selector}, for example")
-        return _select_of_image(refs, selector, selector)
+        return select_of_image(refs, selector, selector)
     if not selector or not _ID.match(selector):
         raise SnapshotNotFound(selector, hint=_suggest_images(refs))
     return _select_by_id(refs, selector, selector)
 
 
-def _select_by_id(refs: list[SnapshotRef], selector: str, prefix: str) -> SnapshotRef:
+def find_by_id(refs: Sequence[SnapshotRef], selector: str, prefix: str) -> SnapshotRef | None:
+    """Return the snapshot whose id begins with `prefix`; None if there is none, or it is no such beginning.
+
+    Raises:
+        AmbiguousSnapshot: there are several.
+    """
     found = [ref for ref in refs if ref.id.startswith(prefix)] if _ID.match(prefix) else []
-    if not found:
-        raise SnapshotNotFound(selector)
     if len(found) > 1:
         raise AmbiguousSnapshot(selector, [ref.label for ref in found])
-    return found[0]
+    return found[0] if found else None
+
+
+def _select_by_id(refs: list[SnapshotRef], selector: str, prefix: str) -> SnapshotRef:
+    found = find_by_id(refs, selector, prefix)
+    if found is None:
+        raise SnapshotNotFound(selector)
+    return found
 
 
 def _select_by_time(refs: list[SnapshotRef], selector: str, moment: str) -> SnapshotRef:

@@ -78,6 +78,9 @@ class DamagedSnapshot:
         return self.said.annotation.pinned if self.said.annotation else None
 
 
+AnySnapshot = Snapshot | DamagedSnapshot
+
+
 def load_snapshot(repository: Repository, ref: SnapshotRef) -> Snapshot:
     """Return one snapshot.
 

@@ -31,7 +31,7 @@ from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import HEADER, HEADER_BYTES, VERSION, Kind
 from deltaimg.format.key_slot import KeySlot
 from deltaimg.format.lock import Lock
-from deltaimg.format.manifest import FreeSpaceSkipped, Freezing, Manifest, Statistics, Tracking
+from deltaimg.format.manifest import FreeSpaceSkipped, Freezing, Group, Manifest, Statistics, Tracking
 from deltaimg.format.roster import Roster
 from deltaimg.kernels import digest_blocks, digest_buffer
 from deltaimg.model import MAX_IMAGE_BYTES, Extent
@@ -86,6 +86,7 @@ DOCUMENTS = [
     ("Manifest", 2, Freezing),
     ("Manifest", 3, Tracking),
     ("Manifest", 4, FreeSpaceSkipped),
+    ("Manifest", 5, Group),
     ("Annotation", 0, Annotation),
     ("Key slot", 0, KeySlot),
     ("Roster", 0, Roster),

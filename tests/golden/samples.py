@@ -18,7 +18,7 @@ from deltaimg.format.framing import digest_bytes, name_object
 from deltaimg.format.index import ENTRY, IndexObject, link_sources, no_links
 from deltaimg.format.key_slot import KeySlot
 from deltaimg.format.lock import Lock
-from deltaimg.format.manifest import FreeSpaceSkipped, Freezing, Manifest, Statistics, Tracking
+from deltaimg.format.manifest import FreeSpaceSkipped, Freezing, Group, Manifest, Statistics, Tracking
 from deltaimg.format.map import MapObject
 from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
 from deltaimg.format.record import WHOLE_LITERAL, CutTable, RecordHeader, RecordTables, build_tables
@@ -108,7 +108,7 @@ FULL = Manifest(
 INCREMENTAL = msgspec.structs.replace(
     FULL,
     id="00000000000000bb",
-    image="Prüfstand Nächte, 夜",
+    image="Prüfstand.夜",
     time="20261124T020304.000005Z",
     base="00000000000000aa",
     base_time="20261123T020304.000005Z",
@@ -131,6 +131,7 @@ INCREMENTAL = msgspec.structs.replace(
     free_space=FreeSpaceSkipped(
         skipped_bytes=1 << 28, reason="partition 2 (swap): free space of swap is not known here"
     ),
+    group=Group(name="Prüfstand", members=("Prüfstand.config", "Prüfstand.夜"), spread_s=0.125),
     source="/dev/vg0/vm1",
     host="hyper1",
     software="deltaimg 0.1.0",

@@ -26,7 +26,15 @@ from deltaimg.format.limits import (
     MAX_BLOCKS,
 )
 from deltaimg.format.lock import Lock
-from deltaimg.format.manifest import FreeSpaceSkipped, Manifest, Statistics, Tracking, find_name_problem, format_time
+from deltaimg.format.manifest import (
+    FreeSpaceSkipped,
+    Group,
+    Manifest,
+    Statistics,
+    Tracking,
+    find_name_problem,
+    format_time,
+)
 from deltaimg.format.map import MapObject
 from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
 from deltaimg.format.record import RecordHeader
@@ -129,6 +137,7 @@ _FULL_MANIFESTS = st.builds(
         audited_blocks=st.integers(0, 2**31),
         refuted_blocks=st.integers(0, 2**31),
     ),
+    group=st.none(),
     tags=st.lists(TEXT, max_size=3).map(tuple),
     is_live=st.booleans(),
     container=TEXT,
@@ -139,7 +148,17 @@ _FULL_MANIFESTS = st.builds(
     started=TIMES,
     ended=TIMES,
 )
-MANIFESTS = _FULL_MANIFESTS | st.builds(
+_GROUPED_MANIFESTS = st.builds(
+    lambda manifest, disks, spread_s: msgspec.structs.replace(
+        manifest,
+        image=f"g.{disks[0]}",
+        group=Group(name="g", members=tuple(f"g.{each}" for each in disks), spread_s=spread_s),
+    ),
+    _FULL_MANIFESTS,
+    st.lists(st.sampled_from(["config", "disk0", "disk1", "xvda", "a.b"]), min_size=1, unique=True),
+    st.floats(0, 1e3),
+)
+MANIFESTS = (_FULL_MANIFESTS | _GROUPED_MANIFESTS) | st.builds(
     lambda manifest, base, time: msgspec.structs.replace(manifest, base=base, base_time=time),
     _FULL_MANIFESTS,
     IDS,

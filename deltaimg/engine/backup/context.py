@@ -13,7 +13,7 @@ from deltaimg.engine.backup.free_space import leave_out_free
 from deltaimg.engine.backup.new_map import NewMap
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.scan import MAX_GAP_BYTES
-from deltaimg.format.manifest import FreeSpaceSkipped
+from deltaimg.format.manifest import FreeSpaceSkipped, Group
 from deltaimg.freeze.freeze import PointInTime
 from deltaimg.image.extents import DATA, UNCHANGED, Bounds, Extents
 from deltaimg.image.source import ImageSource
@@ -36,6 +36,8 @@ class BackupRequest:
     """Of what the source is read; None where it was not to be frozen."""
     tracker: Tracker | None = None
     """What claims to know what changed; None where everything is to be read."""
+    group: Group | None = None
+    """Of which the snapshot is a member."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import msgspec
 from deltaimg.arrays import Runs
 from deltaimg.delta.signature import root_digest
 from deltaimg.engine.backup.context import BackupContext
-from deltaimg.format.manifest import Manifest, Statistics, format_time
+from deltaimg.format.manifest import Freezing, Manifest, Statistics, format_time
 from deltaimg.model import count_blocks
 from deltaimg.repo.layers import store_layers
 from deltaimg.repo.object_kinds import MANIFEST
@@ -77,11 +77,19 @@ def write_map(
         freeze=point.describe() if point else None,
         free_space=context.free_space,
         tracking=context.tracking.describe() if context.tracking else None,
+        group=request.group,
         source=as_text(source.path),
         host=as_text(socket.gethostname()),
         software=options.software,
     )
     return _settle_stored_bytes(context.repository, manifest, stored_bytes + layers.stored_bytes)
+
+
+def revise(repository: Repository, manifest: Manifest, *, time: str, ended: str, freeze: Freezing | None) -> Manifest:
+    """Return a manifest that is still to be stored with another time, end and freezing."""
+    other_bytes = manifest.statistics.stored_bytes - repository.objects.count_bytes(MANIFEST, manifest)
+    revised = msgspec.structs.replace(manifest, time=time, ended=ended, freeze=freeze)
+    return _settle_stored_bytes(repository, revised, other_bytes)
 
 
 def _choose_time(newest: Manifest | None, moment: datetime) -> str:

@@ -17,7 +17,8 @@ Always  what was stored before an interruption is found and used by the next bac
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from deltaimg.arrays import Runs
@@ -40,7 +41,7 @@ from deltaimg.engine.commit import commit_snapshot
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.roster_changes import record_committed, warn_of_disagreements, warn_of_exchange
 from deltaimg.errors import StoreError
-from deltaimg.format.manifest import SNAPSHOTS, Manifest
+from deltaimg.format.manifest import SNAPSHOTS, Group, Manifest
 from deltaimg.freeze.freeze import PointInTime
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
@@ -62,11 +63,13 @@ def back_up(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     point_in_time: PointInTime | None = None,
     tracker: Tracker | None = None,
+    group: Group | None = None,
 ) -> Manifest:
     """Store `source` as the newest snapshot of `image` and return its manifest.
 
     Args:
         point_in_time: of what the source is read, where the image was frozen. tracker: claims to know what changed.
+        group: of which the snapshot is a copy of a member; `group` makes new ones.
 
     Raises:
         UsageError: a name, a tag or a block size that is not valid. ImageError: the source cannot be read.
@@ -80,22 +83,39 @@ def back_up(
     check_image_name(image)
     check_options(options)
     start = RunStart.now(clock)
-    with ImageLock(repository, image, f"backup of {source.path}", clock()) as lock:
+    request = BackupRequest(
+        repository, source, image, options, progress or NoProgress(), clock, point_in_time, tracker, group
+    )
+    with lock_image(request) as lock:
+        return store_content(request, lock, start, commit)
+
+
+@contextmanager
+def lock_image(request: BackupRequest) -> Iterator[ImageLock]:
+    """Hold the lock of an image, and warn of what is wrong with its snapshots; raises RepositoryLocked."""
+    repository, image, now = request.repository, request.image, request.clock()
+    with ImageLock(repository, image, f"backup of {request.source.path}", now) as lock:
         # A name that the store cannot keep is refused now, not at the end.
         repository.objects.make_folder(SNAPSHOTS + image)
         remove_leftovers(repository)
-        request = BackupRequest(
-            repository, source, image, options, progress or NoProgress(), clock, point_in_time, tracker
-        )
         warn_of_exchange(repository, request.progress)
-        warn_of_disagreements(repository, image, clock(), request.progress)
-        return _run(request, lock, start)
+        warn_of_disagreements(repository, image, request.clock(), request.progress)
+        yield lock
 
 
-def _run(request: BackupRequest, lock: ImageLock, start: RunStart) -> Manifest:
-    repository, source, options, progress = request.repository, request.source, request.options, request.progress
+Commit = Callable[[BackupRequest, ImageLock, Manifest], None]
+"""What is done with a manifest once all that it needs is stored."""
+
+
+def store_content(request: BackupRequest, lock: ImageLock, start: RunStart, commit: Commit) -> Manifest:
+    """Store all that a snapshot needs, and return its manifest; raises as `back_up`.
+
+    Args:
+        lock: of the image.
+    """
+    source, options, progress = request.source, request.options, request.progress
     with stage(progress, "loading the base"):
-        base = open_base(repository, request.image, progress)
+        base = open_base(request.repository, request.image, progress)
     check_time(base.newest, options, start.time)
     is_stopped = request.point_in_time is not None and request.point_in_time.has_stopped_writers
     is_live = check_use(source, options, is_stopped=is_stopped)
@@ -116,14 +136,13 @@ def _run(request: BackupRequest, lock: ImageLock, start: RunStart) -> Manifest:
         with stage(progress, "committing"):
             writer.finish()
             manifest = write_map(context, start, runs, writer.stored_bytes, is_live=is_live, container=container)
-            _commit(request, lock, manifest)
-            record_committed(repository, lock, request.clock(), progress, SnapshotRef.of(manifest))
+            commit(request, lock, manifest)
         with stage(progress, "updating the cache"):
             changes.keep_for_next_run()
     return manifest
 
 
-def _commit(request: BackupRequest, lock: ImageLock, manifest: Manifest) -> None:
+def commit(request: BackupRequest, lock: ImageLock, manifest: Manifest) -> None:
     """Store the manifest; what the next backup needs to track changes is kept before, what this one needed removed after."""
     tracker = request.tracker
     if tracker is not None and (problem := tracker.keep(manifest.id)):
@@ -131,6 +150,7 @@ def _commit(request: BackupRequest, lock: ImageLock, manifest: Manifest) -> None
     commit_snapshot(request.repository, lock, manifest)
     if tracker is not None:
         tracker.settle(manifest.id)
+    record_committed(request.repository, lock, request.clock(), request.progress, SnapshotRef.of(manifest))
 
 
 def _open_writer(request: BackupRequest, base: Base, lock: ImageLock) -> PackWriter:

@@ -38,6 +38,7 @@ from deltaimg.format.map import MAPS
 from deltaimg.format.pack import PACKS
 from deltaimg.format.signature import SIGNATURES
 from deltaimg.repo.deletions import load_deletions
+from deltaimg.repo.groups import find_missing
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.object_kinds import MAP, SIGNATURE
 from deltaimg.repo.repository import Repository, SnapshotRef
@@ -149,6 +150,7 @@ class Checker:
         self.catalog.sort()
         self.catalog.check_sources()
         self._load_manifests()
+        self._note_groups()
         layers = LayerCheck(self.repository, self.sizes, self.catalog, self.findings)
         layers.check(self.manifests.values())
         self.is_used, self.unknown = layers.is_used, layers.unknown
@@ -194,6 +196,17 @@ class Checker:
             )
             return
         self.manifests[manifest.id] = manifest
+
+    def _note_groups(self) -> None:
+        """Warn of each snapshot of a group that is not whole."""
+        there = {(each.image, each.time) for each in self.manifests.values()}
+        noted = set()
+        for each in self.manifests.values():
+            missing = find_missing(each, there)
+            if missing and each.group is not None and (each.group.name, each.time) not in noted:
+                noted.add((each.group.name, each.time))
+                problem = f"group {each.group.name} is incomplete: there is no snapshot of {', '.join(missing)} of this moment"
+                self.findings.add_warning(FindingKind.MISSING, each.object_name, problem)
 
     # -- what nothing refers to --------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MAPS
 from deltaimg.format.signature import SIGNATURES
 from deltaimg.ids import RecordNumber
+from deltaimg.repo.groups import find_missing
 from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.keys import QUARANTINE, digest_of
 from deltaimg.repo.layers import resolve_map
@@ -37,6 +38,8 @@ class ListedSnapshot:
     """Why it cannot be restored, or not as a whole."""
     depth: int | None
     """How many records must be decoded one after another, 0 without deltas; None where that was not asked for."""
+    missing: tuple[str, ...] = ()
+    """Members of its group that have no snapshot of the same moment."""
 
 
 def describe_snapshots(
@@ -50,16 +53,21 @@ def describe_snapshots(
     """
     ids = {each.ref.id for each in snapshots}
     look = _Look(repository, with_depth=with_depth)
+    there: set[tuple[str, str]] = set()
+    if any(isinstance(each, Snapshot) and each.manifest.group is not None for each in snapshots):
+        there = {(ref.image, ref.time) for ref in repository.list_snapshots()}
     listed = []
     with repository.objects.reading_ahead(_list_maps(snapshots) if look.looks_closer else ()):
         for each in snapshots:
             depth, damage = None, str(each.error) if isinstance(each, DamagedSnapshot) else None
             is_base_forgotten = False
+            missing: tuple[str, ...] = ()
             if isinstance(each, Snapshot):
+                missing = find_missing(each.manifest, there)
                 depth, damage = look.examine(each.manifest)
                 is_base_forgotten = each.manifest.base is not None and each.manifest.base not in ids
             if damage is None or isinstance(each, DamagedSnapshot) or repository.has_snapshot(each.ref):
-                listed.append(ListedSnapshot(each, is_base_forgotten, damage, depth))
+                listed.append(ListedSnapshot(each, is_base_forgotten, damage, depth, missing))
     return listed
 
 

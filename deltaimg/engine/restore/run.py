@@ -8,6 +8,7 @@ Always  a file appears under its name only when every block of it was verified; 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -74,6 +75,49 @@ def restore(
             progress=progress or NoProgress(),
             workers=workers,
         )
+
+
+def restore_all(
+    repository: Repository,
+    manifests: Mapping[str, Manifest],
+    *,
+    is_forced: bool = False,
+    keep_going: bool = False,
+    is_synced: bool = False,
+    progress: Progress | None = None,
+) -> list[RestoreResult]:
+    """Write several snapshots, each to a target, one after another; all targets are opened before anything is written.
+
+    Args:
+        manifests: what is written, by target.
+
+    Raises:
+        As `restore`. What was restored before that stays; of the others nothing is left behind.
+    """
+    with ReaderLock(repository, f"restore of {len(manifests)} snapshots", datetime.now(UTC)) as lock:
+        waiting: list[tuple[Manifest, ImageTarget]] = []
+        try:
+            for path, manifest in manifests.items():
+                target = open_target(path, manifest.size_bytes, is_forced=is_forced, is_synced=is_synced)
+                waiting.append((manifest, target))
+            results = []
+            while waiting:
+                manifest, target = waiting.pop(0)
+                results.append(
+                    _restore(
+                        repository,
+                        lock,
+                        manifest,
+                        target,
+                        keep_going=keep_going,
+                        progress=progress or NoProgress(),
+                        workers=None,
+                    )
+                )
+            return results
+        finally:
+            for _, target in waiting:
+                target.abort()
 
 
 def _restore(

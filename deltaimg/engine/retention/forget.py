@@ -23,9 +23,9 @@ from deltaimg.errors import DeltaimgError, IntegrityError, LockLost, ObjectNotFo
 from deltaimg.repo.annotations import list_annotations, remove_annotations
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository, SnapshotRef
-from deltaimg.repo.retention import AnySnapshot, ForgetPlan
+from deltaimg.repo.retention import ForgetPlan
 from deltaimg.repo.rosters import Changes
-from deltaimg.repo.snapshots import DamagedSnapshot, load_snapshots
+from deltaimg.repo.snapshots import AnySnapshot, DamagedSnapshot, load_snapshots
 
 MakePlan = Callable[[Sequence[AnySnapshot]], ForgetPlan]
 """Decides which snapshots of an image are kept; called with all of them, oldest first."""

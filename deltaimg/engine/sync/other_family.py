@@ -102,7 +102,13 @@ class OtherFamilyRun:
                 reader = stack.enter_context(content.open_in_order(progress=request.progress))
             source = SnapshotSource(request.source, manifest, reader)
             made = back_up(
-                request.destination, source, manifest.image, options, progress=request.progress, clock=request.clock
+                request.destination,
+                source,
+                manifest.image,
+                options,
+                progress=request.progress,
+                clock=request.clock,
+                group=manifest.group,
             )
         self._outcome.stored_bytes += made.statistics.stored_bytes
         ref = SnapshotRef.of(made)

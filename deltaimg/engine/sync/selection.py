@@ -12,9 +12,10 @@ from datetime import UTC, datetime, tzinfo
 from itertools import groupby
 
 from deltaimg.errors import DeltaimgError, SnapshotNotFound
-from deltaimg.format.manifest import parse_time
+from deltaimg.format.manifest import Group, parse_time
 from deltaimg.options.keep import Policy, Span
 from deltaimg.options.sync import SyncOptions
+from deltaimg.repo.groups import add_siblings, expand_images
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import go_back, plan_policy
 from deltaimg.repo.selector import check_image_name
@@ -82,11 +83,11 @@ def select(
     """
     quarantined = source.list_quarantined()
     found = frozenset((*source.list_snapshots(), *quarantined))
-    images = {ref.image for ref in found}
-    for image in options.images:
+    images, named = {ref.image for ref in found}, expand_images(source, options.images)
+    for image in named:
         if check_image_name(image) not in images:
             raise SnapshotNotFound(image, hint=f"images in {source.objects.location}: {', '.join(sorted(images)[:8])}")
-    wanted = [ref for ref in sorted(found) if not options.images or ref.image in options.images]
+    wanted = [ref for ref in sorted(found) if not named or ref.image in named]
     now = now or datetime.now(UTC)
     if options.since is not None:
         first = go_back(now, options.since, zone) if isinstance(options.since, Span) else options.since
@@ -111,8 +112,9 @@ def _choose_by_content(
     now: datetime,
     zone: tzinfo | None,
 ) -> list[SnapshotRef]:
-    """Return those of `wanted` that the policy keeps of all of their image, and that have the tags."""
+    """Return those of `wanted` that the policy keeps of all of their image, and that have the tags; and all of their groups."""
     chosen: list[SnapshotRef] = []
+    groups: dict[SnapshotRef, Group] = {}
     allowed = frozenset(wanted)
     for image in sorted({ref.image for ref in wanted}):
         snapshots = list(load_snapshots(source, image))
@@ -120,6 +122,8 @@ def _choose_by_content(
         if not policy.is_empty:
             kept = frozenset(plan_policy(snapshots, policy, now=now, zone=zone).kept) & allowed
         for each in snapshots:
+            if isinstance(each, Snapshot) and each.manifest.group is not None:
+                groups[each.ref] = each.manifest.group
             if each.ref not in kept:
                 continue
             if isinstance(each, DamagedSnapshot):
@@ -127,7 +131,7 @@ def _choose_by_content(
                 damaged.append(Failure(each.ref, each.error))
             elif isinstance(each, Snapshot) and set(options.with_tags) <= set(each.tags):
                 chosen.append(each.ref)
-    return chosen
+    return sorted(add_siblings(chosen, groups, groups.keys() & allowed))
 
 
 def _arrange(refs: Iterable[SnapshotRef], *, is_newest_first: bool) -> tuple[Batch, ...]:

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Groups of images: backed up as of one moment, and restored together."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+
+from deltaimg import __version__
+from deltaimg.api.backup import choose_image_tracker, find_used_bytes, open_image, remove_kept_clones, warn_of_loss
+from deltaimg.api.restore import refuse_in_repository
+from deltaimg.api.vanished import remember_snapshots
+from deltaimg.engine.backup.forecast import BackupForecast, forecast_backup
+from deltaimg.engine.backup.group import MemberSource, back_up_group
+from deltaimg.engine.progress import NoProgress, Progress
+from deltaimg.engine.restore.run import RestoreResult, restore_all
+from deltaimg.errors import ImageError, UnsupportedImage, UsageError
+from deltaimg.format.manifest import Group, Manifest, name_member
+from deltaimg.freeze.freeze import FrozenGroup, check_freeze_options, freeze_group
+from deltaimg.freeze.interface import FreezeRequest
+from deltaimg.image.open_source import open_source
+from deltaimg.options.backup import BackupOptions
+from deltaimg.options.definition import validate
+from deltaimg.options.restore import RestoreOptions
+from deltaimg.posix import describe_mode
+from deltaimg.repo.groups import CONFIG_DISK, GroupSnapshot, check_group_name, find_group, select_group
+from deltaimg.repo.repository import Repository
+from deltaimg.repo.reserve import make_reserve
+from deltaimg.repo.selector import check_image_name
+from deltaimg.tracking.choose import plan_freezing
+
+_DEVICES = "/dev/"
+
+
+def backup_group(
+    repository: Repository,
+    name: str,
+    disks: Mapping[str, str],
+    options: BackupOptions | None = None,
+    *,
+    config: bytes | None = None,
+    progress: Progress | None = None,
+) -> list[Manifest]:
+    """Store files and devices as the newest snapshot of a group, all or none, and return their manifests in order.
+
+    They are frozen together: as `auto` does where `options.freeze` is `none`.
+
+    Args:
+        disks: the path of each, by its name in the group: the image `<group>.<name>`.
+        config: a text that is stored with them, as a member called `config`.
+    """
+    options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
+    progress = progress or NoProgress()
+    with _opened(repository, name, disks, options, config, progress) as (group, members, frozen):
+        make_reserve(repository)
+        for each in members:
+            warn_of_loss(repository, each.image, progress)
+        manifests = back_up_group(repository, group, members, frozen, progress=progress)
+        for each in members:
+            remember_snapshots(repository, each.image)
+            if each.tracker is None and each.point_in_time is not None:
+                remove_kept_clones(repository, each.source.path, each.image)
+        return manifests
+
+
+def plan_group_backup(
+    repository: Repository,
+    name: str,
+    disks: Mapping[str, str],
+    options: BackupOptions | None = None,
+    *,
+    config: bytes | None = None,
+    progress: Progress | None = None,
+) -> dict[str, BackupForecast]:
+    """Return what `backup_group` would store, by image; nothing is stored."""
+    options, progress = options or BackupOptions(), progress or NoProgress()
+    planned = {}
+    with _opened(repository, name, disks, options, config, progress) as (_, members, frozen):
+        for each in members:
+            point = each.point_in_time
+            planned[each.image] = forecast_backup(
+                repository,
+                each.source,
+                each.image,
+                each.options,
+                progress=progress,
+                is_stopped=point is not None and point.has_stopped_writers,
+                tracker=each.tracker,
+            )
+            if point is not None:
+                point.end_reading()
+        frozen.end_reading()
+    return planned
+
+
+@contextmanager
+def _opened(
+    repository: Repository,
+    name: str,
+    disks: Mapping[str, str],
+    options: BackupOptions,
+    config: bytes | None,
+    progress: Progress,
+) -> Iterator[tuple[Group, list[MemberSource], FrozenGroup]]:
+    """Freeze the disks of a group and open them; they are closed, and nothing is left, at the end."""
+    _check(name, disks, options)
+    images = [name_member(name, disk) for disk in disks]
+    if options.freeze == "none" and options.track == "none":
+        options = dataclasses.replace(options, freeze="auto")
+    freezing = plan_freezing(options)
+    check_freeze_options(freezing)
+    requests = [
+        FreezeRequest(path, freezing, find_used_bytes(repository, image))
+        for image, path in zip(images, disks.values(), strict=True)
+    ]
+    with ExitStack() as stack:
+        frozen = stack.enter_context(freeze_group(requests, progress.warn, name=name))
+        members = []
+        for image, path, point in zip(images, disks.values(), frozen.points, strict=True):
+            source = stack.enter_context(closing(open_image(point.path, path, options, is_command=False)))
+            tracker = choose_image_tracker(repository, path, image, options, source, point)
+            members.append(MemberSource(image, source, options, point, tracker))
+        if config is not None:
+            members.append(_open_config(name, config, options, stack))
+        group = Group(name=name, members=tuple(each.image for each in members), spread_s=frozen.spread_s)
+        yield group, members, frozen
+
+
+def _check(name: str, disks: Mapping[str, str], options: BackupOptions) -> None:
+    """Raise UsageError for names and options that do not fit a group; UnsupportedImage for what cannot be in one."""
+    validate(options)
+    check_group_name(name)
+    if not disks:
+        raise UsageError(f"group '{name}' has no disk", hint="give some, such as disk0=/dev/vg/web1-root")
+    for disk in disks:
+        check_image_name(name_member(name, disk))
+        if not disk or disk == CONFIG_DISK:
+            raise UsageError(
+                f"no disk of a group can be called '{disk}'", hint="disk0, root, xvda and the like will do"
+            )
+    if options.hints is not None or options.expected_bytes is not None:
+        raise UsageError("--hints and --size are about one image, and cannot be used for a group")
+    seen: dict[tuple[int, int], str] = {}
+    for path in disks.values():
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError) as error:
+            reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "is not a possible path"
+            raise ImageError(path, f"cannot be read: {reason}") from error
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+            problem = f"is {describe_mode(found.st_mode)}: a group is made of image files and block devices"
+            raise UnsupportedImage(path, problem)
+        place = (found.st_rdev, 0) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
+        if place in seen:
+            raise UsageError(f"{path} and {seen[place]} are the same", hint="name each disk once")
+        seen[place] = path
+
+
+def _open_config(name: str, config: bytes, options: BackupOptions, stack: ExitStack) -> MemberSource:
+    """Return a text as a member of a group; it lies in memory and never changes."""
+    descriptor = os.memfd_create(f"deltaimg-{CONFIG_DISK}", os.MFD_CLOEXEC)
+    with open(descriptor, "r+b", buffering=0, closefd=False) as file:
+        file.write(config)
+    stack.callback(os.close, descriptor)
+    source = stack.enter_context(closing(open_source(f"/proc/self/fd/{descriptor}", name=f"configuration of {name}")))
+    chosen = dataclasses.replace(options, allow_shrink=True, stores_containers=True, track="none", free_space="keep")
+    return MemberSource(name_member(name, CONFIG_DISK), source, chosen)
+
+
+# -- restore -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredGroup:
+    """What a restore of a group wrote."""
+
+    snapshot: GroupSnapshot
+    results: dict[str, RestoreResult]
+    """By target, in order."""
+
+
+def find_group_snapshot(repository: Repository, selector: str) -> GroupSnapshot:
+    """Return the snapshot of a group that `selector` means: `web1`, `web1@2026-11-23`, `web1@latest~2`, or by an id."""
+    return select_group(repository, selector)
+
+
+def find_named_group(repository: Repository, selector: str) -> GroupSnapshot | None:
+    """As `find_group_snapshot`; None where the name is that of an image, or of nothing."""
+    return find_group(repository, selector)
+
+
+def restore_group(
+    repository: Repository,
+    selector: str,
+    folder: str,
+    options: RestoreOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> RestoredGroup:
+    """Write every member of a group's snapshot into a folder, under the name that it had where it was read.
+
+    So `/dev/vg/web1-root` is written to `<folder>/web1-root`: a file, or the logical volume where the folder is one of a volume
+    group. Disks that had the same name get that of their image. All targets are opened before anything is written.
+
+    Raises:
+        GroupIncomplete: members are missing. Else as `restore`, of the first target that cannot be written to.
+    """
+    options = options or RestoreOptions()
+    found = select_group(repository, selector)
+    found.check_whole()
+    targets = choose_targets(found, folder)
+    for target in targets:
+        refuse_in_repository(repository, target)
+    results = restore_all(
+        repository,
+        targets,
+        is_forced=options.is_forced,
+        keep_going=options.keep_going,
+        is_synced=options.is_synced,
+        progress=progress,
+    )
+    return RestoredGroup(found, dict(zip(targets, results, strict=True)))
+
+
+def choose_targets(found: GroupSnapshot, folder: str) -> dict[str, Manifest]:
+    """Return where each member of a group's snapshot is written to, below a folder; raises UsageError, ImageError.
+
+    Among devices there are no files: the configuration of a guest is left out, and volumes must be there.
+    """
+    if not os.path.isdir(folder):
+        raise UsageError(f"{folder} is not a folder", hint="--into takes one that exists, such as /dev/vg")
+    is_of_devices = os.path.join(os.path.realpath(folder), "").startswith(_DEVICES)
+    manifests = [
+        each.manifest for each in found.snapshots if not is_of_devices or found.name_disk(each.manifest) != CONFIG_DISK
+    ]
+    names = [_name_target(found, each) for each in manifests]
+    targets = {
+        os.path.join(folder, name if names.count(name) == 1 else manifest.image): manifest
+        for name, manifest in zip(names, manifests, strict=True)
+    }
+    for target, manifest in targets.items():
+        if is_of_devices and not os.path.exists(target):
+            hint = f"'lvcreate --size {manifest.size_bytes}b --name {os.path.basename(target)} GROUP' makes it"
+            raise ImageError(target, f"is not there, and {manifest.label} needs it", hint=hint)
+    return targets
+
+
+def _name_target(found: GroupSnapshot, manifest: Manifest) -> str:
+    base = os.path.basename(manifest.source)
+    return manifest.image if found.name_disk(manifest) == CONFIG_DISK or base in ("", ".", "..") else base

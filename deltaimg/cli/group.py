@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Groups of images, for `backup`, `restore` and `show`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
+from deltaimg.errors import ContentDamaged, SourceUnreadable, UsageError
+
+if TYPE_CHECKING:
+    from deltaimg.api.results import BackupForecast, GroupSnapshot, Manifest, RestoredGroup
+
+_EXAMPLE = "for example: deltaimg backup --group web1 disk0=/dev/vg/web1-root disk1=/dev/vg/web1-data"
+
+
+def parse_disks(words: Sequence[str]) -> dict[str, str]:
+    """Return the paths of a group's disks by name, from `NAME=PATH` each; raises UsageError."""
+    disks = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not (name and equals and path):
+            raise UsageError(f"'{word[:60]}' is not a disk of a group: its name, '=', and its image", hint=_EXAMPLE)
+        if name in disks:
+            raise UsageError(f"two disks of the group are called '{name}'", hint=_EXAMPLE)
+        disks[name] = path
+    if not disks:
+        raise UsageError("no disk of the group was given", hint=_EXAMPLE)
+    return disks
+
+
+def report_group(manifests: Sequence[Manifest], terminal: Terminal) -> None:
+    """Print what a backup of a group stored; raises SourceUnreadable where a disk could not be read as a whole."""
+    from deltaimg.describe.groups import describe_group_backup, format_group_freezing
+
+    first = manifests[0]
+    assert first.group is not None
+    if terminal.as_json:
+        terminal.print_json(describe_group_backup(manifests))
+    else:
+        terminal.remark(f"group {first.group.name}@{first.id[:8]}: {format_count(len(manifests), 'image')}")
+        for each in manifests:
+            done = each.statistics
+            kind = "full" if each.base is None else f"incremental on {each.base[:8]}"
+            terminal.remark(
+                f"  {each.label} ({kind}): {format_bytes(done.apparent_bytes)} image, {format_bytes(done.changed_bytes)} "
+                f"changed, {format_bytes(done.stored_bytes)} stored, in {format_seconds(done.duration_s)}"
+            )
+        if how := format_group_freezing(manifests):
+            terminal.remark(f"  {how}")
+    lost = [each for each in manifests if each.unreadable]
+    if lost:
+        raise SourceUnreadable(
+            lost[0].source,
+            f"group {first.group.name}@{first.id[:8]} was stored, but parts of {lost[0].label} could not be read",
+            hint=f"'deltaimg show {lost[0].label} --json' lists all of them; replace the disk soon",
+        )
+
+
+def report_group_forecast(planned: dict[str, BackupForecast], group: str, terminal: Terminal) -> None:
+    """Print what a backup of a group would store."""
+    from deltaimg.describe.backup import describe_forecast
+
+    if terminal.as_json:
+        members = [describe_forecast(each, image) for image, each in planned.items()]
+        terminal.print_json({"dry_run": True, "group": group, "members": members})
+        return
+    terminal.print(f"would store a snapshot of group {group}: {format_count(len(planned), 'image')}")
+    for image, each in planned.items():
+        found = each.statistics
+        kind = "full" if each.base is None else f"incremental on {each.base.id[:8]}"
+        terminal.print(
+            f"  {image} ({kind}): {format_bytes(found.apparent_bytes)} image, {format_bytes(found.changed_bytes)} changed, "
+            f"{format_bytes(found.new_bytes)} new before compression"
+        )
+
+
+def report_restored(restored: RestoredGroup, terminal: Terminal) -> None:
+    """Print what a restore of a group wrote; raises ContentDamaged where something is missing."""
+    from deltaimg.describe.groups import describe_restored_group
+
+    damaged = [each for each in restored.results.values() if each.damage]
+    if terminal.as_json and not damaged:
+        terminal.print_json(describe_restored_group(restored))
+    for target, each in restored.results.items():
+        terminal.remark(
+            f"{each.manifest.label} restored to {target}{'' if each.damage else ' and verified'}: "
+            f"{format_bytes(each.manifest.size_bytes)} image, {format_bytes(each.data_bytes)} data"
+        )
+        for lost in each.damage:
+            terminal.warn(f"{target}: bytes {lost.start} to {lost.end} are missing and read as zeros: {lost.reason}")
+    if damaged:
+        raise ContentDamaged(damaged[0].manifest.label, damaged[0].damage, is_rest_restored=True)
+
+
+def show_group(found: GroupSnapshot, terminal: Terminal) -> None:
+    """Print what a snapshot of a group consists of."""
+    from deltaimg.describe.groups import describe_group, format_group_freezing
+
+    if terminal.as_json:
+        terminal.print_json(describe_group(found))
+        return
+    manifests = [each.manifest for each in found.snapshots]
+    terminal.print_pairs(
+        [
+            ("group", found.label),
+            ("taken", format_moment(manifests[0].taken_at)),
+            ("members", format_count(len(found.group.members), "image")),
+            ("missing", ", ".join(found.missing) or "none"),
+            ("point in time", format_group_freezing(manifests) or "as it was read"),
+        ]
+    )
+    terminal.print("")
+    rows = [
+        [
+            each.label,
+            each.source,
+            format_bytes(each.size_bytes),
+            format_bytes(each.statistics.changed_bytes),
+            format_bytes(each.statistics.stored_bytes),
+        ]
+        for each in manifests
+    ]
+    terminal.print_table(("snapshot", "of", ">size", ">changed", ">stored"), rows)

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Groups: images that were backed up together, each called `<group>.<disk>`.
+
+A snapshot of a group is all snapshots of its members that have one time, and whose manifests name the group. It is whole where
+every member is there that these manifests list. One that is not whole was left by a backup, a forget or a sync that was cut
+off, or has lost a member; what is there of it are snapshots as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from deltaimg.errors import GroupIncomplete, SnapshotNotFound, UsageError
+from deltaimg.format.manifest import Group, Manifest, find_name_problem, name_member
+from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.selector import find_by_id, select_of_image, select_snapshot
+from deltaimg.repo.snapshots import Snapshot, load_snapshot
+
+CONFIG_DISK = "config"
+"""What the configuration of a guest is called among the disks of its group."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSnapshot:
+    """A group at one moment."""
+
+    group: Group
+    time: str
+    snapshots: tuple[Snapshot, ...]
+    """Of the members that are there and can be read, in the order of `group.members`; never empty."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The images of members without a snapshot of this moment that can be read."""
+        there = {each.manifest.image for each in self.snapshots}
+        return tuple(image for image in self.group.members if image not in there)
+
+    @property
+    def label(self) -> str:
+        """As people name it: the group, `@`, and the id of its first member that is there."""
+        return f"{self.group.name}@{self.snapshots[0].manifest.id[:8]}"
+
+    def name_disk(self, manifest: Manifest) -> str:
+        """Return what a member is called in its group."""
+        return manifest.image.removeprefix(name_member(self.group.name, ""))
+
+    def find(self, disk: str) -> Snapshot | None:
+        """Return the snapshot of a member by its name in the group."""
+        image = name_member(self.group.name, disk)
+        return next((each for each in self.snapshots if each.manifest.image == image), None)
+
+    def check_whole(self) -> None:
+        """Raise GroupIncomplete if members are missing."""
+        if self.missing:
+            raise GroupIncomplete(self.label, self.missing, [each.label for each in self.snapshots])
+
+
+def check_group_name(name: str) -> str:
+    """Return `name` if it can name a group; raises UsageError."""
+    if problem := find_name_problem(name):
+        raise UsageError(f"group name {name[:60]!r} {problem}", hint="as the name of an image: web1, for example")
+    return name
+
+
+def find_missing(manifest: Manifest, there: Collection[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the images of which a snapshot's group has none of the same moment; nothing of one that is in no group.
+
+    Args:
+        there: image and time of all snapshots that count.
+    """
+    group = manifest.group
+    return () if group is None else tuple(each for each in group.members if (each, manifest.time) not in there)
+
+
+def add_siblings(
+    chosen: Collection[SnapshotRef], groups: Mapping[SnapshotRef, Group], refs: Collection[SnapshotRef]
+) -> set[SnapshotRef]:
+    """Return some snapshots, with those that belong to the same snapshots of groups.
+
+    Args:
+        groups: of those that are in one. refs: those that may be added.
+    """
+    moments = {(image, ref.time) for ref in chosen if ref in groups for image in groups[ref].members}
+    return {*chosen, *(ref for ref in refs if (ref.image, ref.time) in moments)}
+
+
+def expand_images(repository: Repository, names: Sequence[str]) -> list[str]:
+    """Return names of images, with those of all members for one that is a group's or a member's; others stay as they are."""
+    images = {ref.image for ref in repository.list_snapshots()}
+    wanted: dict[str, None] = {}
+    for name in names:
+        wanted |= dict.fromkeys(_list_members(repository, name, images) or [name])
+    return list(wanted)
+
+
+def list_group_images(repository: Repository, name: str) -> list[str]:
+    """Return the images that are members of the group of this name now."""
+    return [each for each in expand_images(repository, [name]) if each != name]
+
+
+def select_group(repository: Repository, selector: str) -> GroupSnapshot:
+    """Return the snapshot of a group that `selector` means: as of an image, with the name of the group or of a member.
+
+    Raises:
+        SnapshotNotFound, AmbiguousSnapshot. UsageError: it means an image that is in no group. IntegrityError: a manifest is
+        damaged.
+    """
+    name, at, moment = selector.rpartition("@")
+    if not at:
+        name, tilde, back = selector.partition("~")
+        moment = f"latest{tilde}{back}"
+    refs = repository.list_snapshots()
+    of_group = [ref for ref in refs if ref.image.startswith(name_member(name, ""))]
+    while of_group:
+        chosen = _select_moment(of_group, selector, name, moment)
+        found = _load(repository, name, [ref for ref in of_group if ref.time == chosen])
+        if found is not None:
+            return found
+        # Images that are called so, and are in no group.
+        of_group = [ref for ref in of_group if ref.time != chosen]
+    found = _find_of_member(repository, select_snapshot(repository, selector), refs)
+    if found is None:
+        hint = f"'deltaimg restore {selector} TARGET' restores it"
+        raise UsageError(f"'{selector}' is a snapshot of an image that is in no group", hint=hint)
+    return found
+
+
+def find_group(repository: Repository, selector: str) -> GroupSnapshot | None:
+    """Return the snapshot of a group that `selector` names, and that is none of an image; None where there is none."""
+    name = selector.rpartition("@")[0] or selector.partition("~")[0]
+    refs = repository.list_snapshots()
+    if any(ref.image == name for ref in refs) or not any(ref.image.startswith(name_member(name, "")) for ref in refs):
+        return None
+    try:
+        found = select_group(repository, selector)
+    except (SnapshotNotFound, UsageError):
+        return None
+    return found if found.group.name == name else None
+
+
+def load_member_group(repository: Repository, ref: SnapshotRef) -> GroupSnapshot | None:
+    """Return the snapshot of a group that a snapshot is a part of; None of one by itself."""
+    return _find_of_member(repository, ref, repository.list_snapshots())
+
+
+def _find_of_member(repository: Repository, ref: SnapshotRef, refs: Sequence[SnapshotRef]) -> GroupSnapshot | None:
+    group = load_snapshot(repository, ref).manifest.group
+    if group is None:
+        return None
+    return _load(
+        repository, group.name, [each for each in refs if each.time == ref.time and each.image in group.members]
+    )
+
+
+def _select_moment(refs: Sequence[SnapshotRef], selector: str, name: str, moment: str) -> str:
+    """Return the time that a selector means among those of a group's members."""
+    if (found := find_by_id(refs, selector, moment)) is not None:
+        return found.time
+    by_time = {ref.time: SnapshotRef(name, ref.time, ref.id) for ref in reversed(refs)}
+    return select_of_image(sorted(by_time.values()), selector, moment).time
+
+
+def _load(repository: Repository, name: str, refs: Sequence[SnapshotRef]) -> GroupSnapshot | None:
+    """Return the group of this name that snapshots of one time are of; None if they are of none."""
+    loaded = [load_snapshot(repository, ref) for ref in refs]
+    members = {each.manifest.image: each for each in loaded if each.manifest.group and each.manifest.group.name == name}
+    if not members:
+        return None
+    first = next(iter(members.values())).manifest
+    assert first.group is not None
+    snapshots = tuple(
+        members[image]
+        for image in first.group.members
+        if image in members and _is_same(members[image].manifest.group, first.group)
+    )
+    return GroupSnapshot(first.group, first.time, snapshots)
+
+
+def _is_same(group: Group | None, other: Group) -> bool:
+    return group is not None and (group.name, group.members) == (other.name, other.members)
+
+
+def _list_members(repository: Repository, name: str, images: Collection[str]) -> list[str]:
+    """Return the images of a group, or of the group that an image's newest snapshot is in; none for any other name."""
+    candidates = [name] if name in images else sorted(each for each in images if each.startswith(name_member(name, "")))
+    members: dict[str, None] = {}
+    for image in candidates:
+        newest = repository.list_snapshots(image)[-1:]
+        group = load_snapshot(repository, newest[0]).manifest.group if newest else None
+        if group is not None and (image == name or group.name == name):
+            members |= dict.fromkeys(each for each in (image, *group.members) if each in images)
+    return list(members)
