@@ -22,6 +22,7 @@ from deltaimg.errors import ImageError, UnsupportedImage, UsageError
 from deltaimg.format.manifest import Group, Manifest, name_member
 from deltaimg.freeze.freeze import FrozenGroup, check_freeze_options, freeze_group
 from deltaimg.freeze.interface import FreezeRequest
+from deltaimg.image.nbd.address import is_address
 from deltaimg.image.open_source import open_source
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.definition import validate
@@ -34,6 +35,7 @@ from deltaimg.repo.selector import check_image_name
 from deltaimg.tracking.choose import plan_freezing
 
 _DEVICES = "/dev/"
+_MADE_OF = "a group is made of image files and block devices"
 
 
 def backup_group(
@@ -146,14 +148,15 @@ def _check(name: str, disks: Mapping[str, str], options: BackupOptions) -> None:
         raise UsageError("--hints and --size are about one image, and cannot be used for a group")
     seen: dict[tuple[int, int], str] = {}
     for path in disks.values():
+        if is_address(path):
+            raise UnsupportedImage(path, f"is an export of a server: {_MADE_OF}")
         try:
             found = os.stat(path)
         except (OSError, ValueError) as error:
             reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "is not a possible path"
             raise ImageError(path, f"cannot be read: {reason}") from error
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
-            problem = f"is {describe_mode(found.st_mode)}: a group is made of image files and block devices"
-            raise UnsupportedImage(path, problem)
+            raise UnsupportedImage(path, f"is {describe_mode(found.st_mode)}: {_MADE_OF}")
         place = (found.st_rdev, 0) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
         if place in seen:
             raise UsageError(f"{path} and {seen[place]} are the same", hint="name each disk once")

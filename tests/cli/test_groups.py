@@ -256,6 +256,7 @@ def test_streams_and_what_is_not_there_are_no_disks_of_a_group(repo: Path, tmp_p
     fail(10, "backup", "--group", "web1", f"a={tmp_path / 'none'}", repo=repo)
     os.mkfifo(tmp_path / "pipe")
     assert "a group is made of" in fail(11, "backup", "--group", "web1", f"a={tmp_path / 'pipe'}", repo=repo)
+    assert "a group is made of" in fail(11, "backup", "--group", "web1", "a=nbd://localhost/vm1", repo=repo)
 
 
 # -- kept, copied and forgotten together -------------------------------------------------------------------------------
