@@ -74,7 +74,7 @@ def _use_utf8() -> None:
 def _start_lightly() -> None:
     """Leave out what a single command has no use for: it costs an unchanged image a twentieth of its time."""
     # The collector would look through all that the imports make, many times over; memory is freed without it.
-    gc.set_threshold(50_000)
+    gc.set_threshold(500_000)
     # numpy's linear algebra starts a thread for each core that waits for work by running in circles.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

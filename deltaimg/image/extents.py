@@ -140,7 +140,7 @@ class Extents:
         if len(joined):
             end_blocks[-1] = -(-self.size_bytes // block_bytes)
         is_whole = end_blocks > first_blocks
-        mixed = np.unique(joined.starts[joined.starts % block_bytes != 0] // block_bytes) * block_bytes
+        mixed = distinct(joined.starts[joined.starts % block_bytes != 0] // block_bytes) * block_bytes
         starts = np.concatenate((first_blocks[is_whole] * block_bytes, mixed))
         statuses = np.concatenate((joined.statuses[is_whole], joined._merge_statuses(mixed, block_bytes)))
         order = np.argsort(starts, kind="stable")

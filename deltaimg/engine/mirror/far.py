@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Digests
+from deltaimg.arrays import Digests, distinct
 from deltaimg.engine.mirror.batches import (
     MAX_PENDING,
     Plan,
@@ -331,7 +331,7 @@ class FarSide:
             found = self._read_all(copy, self._wanted.image_bytes)
             self._compare(find_differing(found, self._digests))
             return self._wanted.image_bytes
-        changed = np.unique(np.concatenate([np.zeros(0, np.int64), *self._changed]))
+        changed = distinct(np.zeros(0, np.int64), *self._changed)
         for first in range(0, len(changed), _READ_BLOCKS):
             blocks = changed[first : first + _READ_BLOCKS]
             found = digest_blocks(self._key, copy.read(blocks), BLOCK_BYTES)

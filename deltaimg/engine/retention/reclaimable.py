@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import distinct
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.map import MapObject
 from deltaimg.ids import EntryNumbers
@@ -75,7 +76,7 @@ class _Needs:
             new = self._bits.claim(EntryNumbers(entries), starts, counts)
             payload = self.index.entries["payload_bytes"][entries].astype(np.float64)
             added += float((payload * new / self.index.entries["slots"][entries]).sum())
-            fresh = np.unique(entries[~self._is_live[entries]])
+            fresh = distinct(entries[~self._is_live[entries]])
             self._is_live[fresh] = True
             entries, starts, counts = self._find_sources(fresh[self.index.links.counts[fresh] > 0])
         return added
