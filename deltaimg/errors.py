@@ -350,6 +350,19 @@ class WrongKey(RepositoryError):
         self.location = location
 
 
+class OnlyWrites(RepositoryError):
+    """The key of a write-only host was given for something that reads what is stored."""
+
+    exit_code = 69
+
+    def __init__(self, what: str) -> None:
+        """Args: what: the repository or the object that it does not open."""
+        super().__init__(
+            f"{what}: the key that was given only writes: backups can be made with it, and nothing else",
+            hint="do this where there is a passphrase or a key file of the repository that reads",
+        )
+
+
 class EncryptionMissing(RepositoryError):
     """The repository is not encrypted, where one that is was expected: its `config` may have been exchanged."""
 

@@ -12,7 +12,7 @@ from deltaimg.api.vanished import note_loss, remember_snapshots
 from deltaimg.engine.backup.forecast import BackupForecast, forecast_backup
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.progress import NoProgress, Progress
-from deltaimg.errors import IntegrityError, ObjectNotFound, UsageError
+from deltaimg.errors import IntegrityError, ObjectNotFound, OnlyWrites, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import PointInTime, check_freeze_options, freeze_image
 from deltaimg.image.command import CommandSource
@@ -136,7 +136,7 @@ def find_used_bytes(repository: Repository, image: str) -> tuple[int, ...]:
     """Return how much room LVM snapshots took in earlier backups, the newest first, as far as manifests say."""
     used = []
     for ref in reversed(repository.list_snapshots(image)[-_REMEMBERED_BACKUPS:]):
-        with suppress(IntegrityError, ObjectNotFound):
+        with suppress(IntegrityError, ObjectNotFound, OnlyWrites):
             freeze = repository.load_manifest(ref).freeze
             used.append(freeze.used_bytes if freeze else 0)
     return tuple(used)

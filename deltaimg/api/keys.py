@@ -19,7 +19,7 @@ from deltaimg.crypto.key_slots import Key as Key
 from deltaimg.crypto.key_slots import KeyFile as KeyFile
 from deltaimg.crypto.key_slots import Passphrase as Passphrase
 from deltaimg.crypto.recovery import build_recovery_text, parse_recovery_text
-from deltaimg.crypto.secret import Secret
+from deltaimg.crypto.secret import HostSecret, Secret
 from deltaimg.errors import EncryptionMissing, KeyNeeded, UsageError, WrongKey
 from deltaimg.format.config import Config
 from deltaimg.format.key_slot import KeySlot as KeySlot
@@ -62,8 +62,8 @@ def read_keys(options: StoreOptions | None, environment: Mapping[str, str] = os.
 
 def unlock(
     objects: Objects, config: Config, *, options: StoreOptions | None, key: Key | None, ask: AskKey | None
-) -> Secret:
-    """Return the secret of an encrypted repository.
+) -> Secret | HostSecret:
+    """Return the secret of an encrypted repository, or that of the write-only host whose key is given.
 
     Args:
         key: the only one that is tried, if given. ask: called where no key is given in any way.
@@ -121,16 +121,18 @@ def list_keys(location: str, options: StoreOptions | None = None) -> KeySlots:
     return load_key_slots(Objects(store))
 
 
-def add_key(repository: Repository, key: Key, label: str = "") -> KeySlot:
+def add_key(repository: Repository, key: Key, label: str = "", *, is_write_only: bool = False) -> KeySlot:
     """Let a further key open a repository. Nothing that is stored is written again.
 
     Args:
         label: for people, whose key it is; readable in the repository without a key.
+        is_write_only: whoever has this key makes backups, and cannot read any: see docs/security.md.
 
     Raises:
-        UsageError: the repository is not encrypted, has as many keys as it may, or has one of this label.
+        UsageError: the repository is not encrypted, has as many keys as it may, or has one of this label; a passphrase that
+            is to be write-only.
     """
-    return add_key_slot(repository, key, label, datetime.now(UTC))
+    return add_key_slot(repository, key, label, datetime.now(UTC), is_write_only=is_write_only)
 
 
 def remove_key(repository: Repository, name: str) -> KeySlot:

@@ -16,7 +16,14 @@ from deltaimg.api.keys import AskKey, check_encryption, is_key_given, unlock
 from deltaimg.api.vanished import remember_snapshots
 from deltaimg.crypto.key_slots import Key
 from deltaimg.engine.progress import Progress, stage
-from deltaimg.errors import RepositoryExists, RepositoryLocked, RepositoryNotFound, SnapshotNotFound, UsageError
+from deltaimg.errors import (
+    OnlyWrites,
+    RepositoryExists,
+    RepositoryLocked,
+    RepositoryNotFound,
+    SnapshotNotFound,
+    UsageError,
+)
 from deltaimg.options.definition import validate
 from deltaimg.options.store import StoreOptions
 from deltaimg.processes import name_own_process
@@ -94,6 +101,7 @@ def open_repository(
     ask: AskKey | None = None,
     may_be_plain: bool = False,
     needs_key: bool = True,
+    may_only_write: bool = False,
 ) -> Repository:
     """Open the repository at `location`: the path of a folder, or a URL, as `store.open` has them.
 
@@ -104,11 +112,12 @@ def open_repository(
         key: of an encrypted repository, instead of one that options or the environment name.
         ask: called for the key of an encrypted repository where none is given.
         may_be_plain: a repository without encryption is opened though a key is given, which may be another's.
-
         needs_key: if not, an encrypted repository is opened without a key where none is given: locks, packs and parity can be
             read, and whatever needs a key raises KeyNeeded.
+        may_only_write: the key of a write-only host will do. It counts as none where no key is needed.
 
     Raises:
+        OnlyWrites: the key that is given is such a one, and will not do.
         RepositoryNotFound: there is none. KeyNeeded, WrongKey: it is encrypted, and there is no key, or a wrong one.
         EncryptionMissing: it is not encrypted, though a key is given, or was when this host last opened it.
     """
@@ -124,6 +133,10 @@ def open_repository(
     except RepositoryNotFound as error:
         hint = None if folder is None else explain_absence(folder)
         raise RepositoryNotFound(location, error.problem, hint=hint) from error
+    if repository.only_writes and not may_only_write:
+        if needs_key:
+            raise OnlyWrites(location)
+        repository = Repository(store, repository.config, is_locked=True)
     check_encryption(repository, is_key_given=not may_be_plain and (key is not None or is_key_given(options)))
     return repository
 

@@ -97,7 +97,9 @@ def backup(
     disks = _choose_disks(images or [], name, command) if is_group else {}
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         options = replace(options, cache_folder=None if no_cache else cache_dir or _find_cache_folder(terminal))
-        repository = open_to_lock(repo, lock_wait, store, terminal, uses_cache=not no_cache, cache_dir=cache_dir)
+        repository = open_to_lock(
+            repo, lock_wait, store, terminal, uses_cache=not no_cache, cache_dir=cache_dir, may_only_write=True
+        )
         if group_options.group is not None:
             _back_up_group(repository, group_options.group, disks, options, terminal, is_dry_run=dry_run)
         elif name is not None:

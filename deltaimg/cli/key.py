@@ -69,6 +69,13 @@ def key(
         bool,
         typer.Option("--qr", help="'export': as a QR code of the text; a PNG in the file, or drawn at the terminal."),
     ] = False,
+    write_only: Annotated[
+        bool,
+        typer.Option(
+            "--write-only",
+            help="'add': with this key file backups can be made, and none can be read. See docs/security.md.",
+        ),
+    ] = False,
     repo: Repo = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -78,6 +85,9 @@ def key(
 
     Any of its keys opens it: a passphrase or a key file. Adding or removing one writes nothing else again. The last one
     cannot be removed.
+
+    'add --write-only' makes a key file for a host that backs up and cannot read what is stored: a thief of that host gets no
+    backup of it.
 
     'list' needs no key. 'change' puts a new key in the place of the one that is given.
 
@@ -91,6 +101,7 @@ def key(
 
         deltaimg key list
         deltaimg key add --label "backup host 2" --new-key-file /etc/deltaimg/key
+        deltaimg key add --write-only --label web1 --new-key-file web1.key
         deltaimg key change --new-passphrase-file /run/new
         deltaimg key remove "backup host 2"
         deltaimg key export /run/recovery.txt
@@ -98,16 +109,11 @@ def key(
     """
     places = new_passphrase_file, new_key_file
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        if (action == "remove") and name is None:
-            raise UsageError("'remove' needs the label or id of a key", hint="'deltaimg key list' shows them")
-        if qr and action != "export":
-            raise UsageError("--qr is for 'export'", hint="'import' reads the text that the code has")
-        if action in ("add", "change", "list") and name is not None:
-            raise UsageError(f"'{action}' takes no name", hint="--label names a new key" if action == "add" else None)
+        _check(action, name, qr=qr, write_only=write_only)
         if action == "list":
             _list(terminal, require_repo(repo), store)
         elif action == "add":
-            _add(terminal, open_repo(repo, store, terminal), places, label)
+            _add(terminal, open_repo(repo, store, terminal), places, label, is_write_only=write_only)
         elif action == "remove":
             _remove(terminal, open_repo(repo, store, terminal), name or "")
         elif action == "change":
@@ -120,6 +126,20 @@ def key(
             raise UsageError(
                 f"'{action[:60]}' is no action", hint="use 'add', 'change', 'export', 'import', 'list' or 'remove'"
             )
+
+
+def _check(action: str, name: str | None, *, qr: bool, write_only: bool) -> None:
+    """Refuse what does not go with an action; raises UsageError."""
+    if action == "remove" and name is None:
+        raise UsageError("'remove' needs the label or id of a key", hint="'deltaimg key list' shows them")
+    if qr and action != "export":
+        raise UsageError("--qr is for 'export'", hint="'import' reads the text that the code has")
+    if write_only and action != "add":
+        raise UsageError(
+            "--write-only is for 'add'", hint="a key stays what it was made as; add one and remove the other"
+        )
+    if action in ("add", "change", "list") and name is not None:
+        raise UsageError(f"'{action}' takes no name", hint="--label names a new key" if action == "add" else None)
 
 
 Places = tuple[Optional[str], Optional[str]]  # noqa: UP045
@@ -157,10 +177,12 @@ def _list(terminal: Terminal, location: str, store: StoreOptions) -> None:
     terminal.print_table(("id", "type", "label", "since"), rows)
 
 
-def _add(terminal: Terminal, repository: Repository, places: Places, label: str) -> None:
+def _add(terminal: Terminal, repository: Repository, places: Places, label: str, *, is_write_only: bool) -> None:
     from deltaimg.api.keys import add_key
 
-    _report(terminal, "added", add_key(repository, find_new_key(places), label))
+    if is_write_only and places[1] is None:
+        raise UsageError("a write-only key is a key file", hint="give --new-key-file")
+    _report(terminal, "added", add_key(repository, find_new_key(places), label, is_write_only=is_write_only))
 
 
 def _remove(terminal: Terminal, repository: Repository, name: str) -> None:

@@ -40,13 +40,22 @@ def open_to_lock(
     uses_cache: bool = True,
     cache_dir: str | None = None,
     needs_key: bool = True,
+    may_only_write: bool = False,
 ) -> Repository:
     """Open the repository for a command that takes locks or removes them; waiting for others is shown as a stage.
 
     Args: as `open_repo` takes them.
     """
     waiting = make_lock_waiting(lock_wait, terminal)
-    repository = open_repo(repo, store, terminal, uses_cache=uses_cache, cache_dir=cache_dir, needs_key=needs_key)
+    repository = open_repo(
+        repo,
+        store,
+        terminal,
+        uses_cache=uses_cache,
+        cache_dir=cache_dir,
+        needs_key=needs_key,
+        may_only_write=may_only_write,
+    )
     repository.lock_waiting = waiting
     return repository
 

@@ -23,19 +23,26 @@ def open_repo(
     uses_cache: bool = True,
     cache_dir: str | None = None,
     needs_key: bool = True,
+    may_only_write: bool = False,
 ) -> Repository:
     """Open the repository of a command; the terminal shows with the result what went to its store, and closes it.
 
     Args:
         uses_cache: whether metadata of a remote repository may come from this host: not where damage is looked for.
         needs_key: whether nothing can be done with an encrypted repository without a key.
+        may_only_write: whether the key of a write-only host will do.
         cache_dir: where this host keeps it; None for the usual place.
     """
     from deltaimg.api.repositories import open_repository
 
     folder = (cache_dir or find_cache_dir()) if uses_cache else None
     repository = open_repository(
-        require_repo(repo), store, cache_folder=folder, ask=ask_passphrase, needs_key=needs_key
+        require_repo(repo),
+        store,
+        cache_folder=folder,
+        ask=ask_passphrase,
+        needs_key=needs_key,
+        may_only_write=may_only_write,
     )
     terminal.watch(repository)
     return repository

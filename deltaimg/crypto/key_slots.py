@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from deltaimg.crypto.secret import KEY_BYTES, Secret, derive_key
-from deltaimg.format.key_slot import KEY_FILE, PASSPHRASE, WRAPPED_BYTES, KeySlot, bound_slot_fields
+from deltaimg.crypto.secret import KEY_BYTES, HostSecret, Secret, derive_key
+from deltaimg.format.key_slot import KEY_FILE, PASSPHRASE, WRITE_ONLY, KeySlot, bound_slot_fields
 from deltaimg.format.sealing import NONCE_BYTES
 from deltaimg.memory import check_room, limit_bytes
 
@@ -68,48 +68,57 @@ class KeyFile:
 Key = Passphrase | KeyFile
 
 
-def type_of(key: Key) -> Literal["passphrase", "keyfile"]:
-    """Return the type of the slots that a key opens."""
-    return PASSPHRASE if isinstance(key, Passphrase) else KEY_FILE
-
-
-def wrap_secret(secret: Secret, key: Key, *, family_id: str, label: str, created: str) -> KeySlot:
+def wrap_secret(
+    secret: Secret, key: Key, *, family_id: str, label: str, created: str, is_write_only: bool = False
+) -> KeySlot:
     """Return a new key slot, which `key` opens.
+
+    Args:
+        is_write_only: of a host that only writes; `key` is a key file.
 
     Raises:
         MemoryLimitReached, MemoryError: there is too little memory for what a passphrase is turned into a key with.
     """
+    kind = _choose_type(key, is_write_only=is_write_only)
     costs = Costs(0, 0, 0) if isinstance(key, KeyFile) else key.costs or choose_costs()
     slot = KeySlot(
         id=secrets.token_hex(8),
-        type=type_of(key),
+        type=kind,
         label=label,
         created=created,
         salt=secrets.token_hex(32),
-        wrapped="00" * WRAPPED_BYTES,
+        wrapped="",
         memory_kib=costs.memory_kib,
         iterations=costs.iterations,
         lanes=costs.lanes,
     )
-    wrapped = _make_cipher(slot, key).encrypt(_NONCE, secret.build(), bound_slot_fields(slot, family_id))
+    data = secret.make_host_secret(slot.host).build() if is_write_only else secret.build()
+    wrapped = _make_cipher(slot, key).encrypt(_NONCE, data, bound_slot_fields(slot, family_id))
     return msgspec.structs.replace(slot, wrapped=wrapped.hex())
 
 
-def unwrap_secret(slot: KeySlot, key: Key, *, family_id: str) -> Secret | None:
-    """Return the secret in a slot; None if `key` does not open it, or it was changed.
+def unwrap_secret(slot: KeySlot, key: Key, *, family_id: str) -> Secret | HostSecret | None:
+    """Return the secret in a slot, or that of the write-only host; None if `key` does not open it, or it was changed.
 
     Raises:
         MemoryLimitReached, MemoryError: there is too little memory for what a passphrase is turned into a key with.
     """
     from cryptography.exceptions import InvalidTag
 
-    if slot.type != type_of(key):
+    if (slot.type == PASSPHRASE) != isinstance(key, Passphrase):
         return None
     try:
         data = _make_cipher(slot, key).decrypt(_NONCE, bytes.fromhex(slot.wrapped), bound_slot_fields(slot, family_id))
     except InvalidTag:
         return None
-    return Secret.parse(data)
+    return HostSecret.parse(slot.host, data) if slot.is_write_only else Secret.parse(data)
+
+
+def _choose_type(key: Key, *, is_write_only: bool) -> Literal["passphrase", "keyfile", "writeonly"]:
+    if is_write_only:
+        assert isinstance(key, KeyFile)
+        return WRITE_ONLY
+    return PASSPHRASE if isinstance(key, Passphrase) else KEY_FILE
 
 
 def choose_costs() -> Costs:

@@ -4,48 +4,58 @@
 Always  every object, and every batch of records, has a key of its own, derived from the master key and a *seed* that lies
         before the ciphertext. Within a batch the nonce is the record's number; an object has a single nonce. So no nonce
         meets a key twice, without any state that could be lost or copied (docs/decisions/0018-sealing.md).
+Always  a write-only host seals records with a key that it agrees with the readers' public key and forgets: the seed is an
+        ephemeral public key (docs/decisions/0027-write-only-hosts.md).
 Always  a seed is a keyed digest of random bytes and of what is sealed: should random numbers ever come twice, as in a virtual
         machine that is resumed twice, then different content has different seeds all the same.
 Always  what a seal authenticates besides is the header: kind, version, lengths, ids, encoding.
 Memory  one copy of what is sealed or opened; the keys of the latest batches; the largest record that a thread has opened.
+Source  RFC 9180 (HPKE), modes with a pre-shared key, whose steps this follows with one HKDF each.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
-from deltaimg.crypto.secret import Secret, derive_key
-from deltaimg.errors import SealBroken, Truncated
+from deltaimg.crypto.secret import HostSecret, Secret, derive_key, public_bytes
+from deltaimg.errors import OnlyWrites, SealBroken, Truncated
 from deltaimg.format.framing import HEADER_BYTES, Kind, digest_bytes, finish_header, parse_header, unframe
-from deltaimg.format.limits import RECORD_SEAL_BYTES
-from deltaimg.format.record import RecordHeader, bound_record_fields
+from deltaimg.format.record import AES_256_GCM, AES_256_GCM_TO_READERS, SEAL_BYTES, RecordHeader, bound_record_fields
 from deltaimg.format.sealing import (
+    HOST_OBJECT_PREFIX,
+    HOST_RECORD_PREFIX,
     OBJECT_NONCE,
     OBJECT_PREFIX,
     RECORD_PREFIX,
     SEED_BYTES,
     bound_fields,
+    find_host,
     frame_opened,
     record_nonce,
     start_sealed,
 )
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 RECORDS_CONTEXT: Final = "deltaimg 2026 sealed records"
 OBJECTS_CONTEXT: Final = "deltaimg 2026 sealed objects"
 BATCH_CONTEXT: Final = "deltaimg 2026 batch of records"
 OBJECT_CONTEXT: Final = "deltaimg 2026 object"
+AGREEMENT_CONTEXT: Final = "deltaimg 2026 key agreement"
 _SEEDS_CONTEXT: Final = "deltaimg 2026 seeds"
 _KEPT_KEYS: Final = 256
+
+_KEPT_HOSTS: Final = 64
 
 _MADE_OTHERWISE = "was changed, moved here, or sealed with another key"
 
@@ -63,30 +73,89 @@ class ReusedRoom:
         return memoryview(self._buffer)[:size_bytes]
 
 
-class Sealer:
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """What is derived from a master key, or from the key of a write-only host."""
+
+    records: bytes
+    objects: bytes
+    seeds: bytes
+
+    @classmethod
+    def derive(cls, key: bytes) -> _Keys:
+        return cls(*(derive_key(key, context) for context in (RECORDS_CONTEXT, OBJECTS_CONTEXT, _SEEDS_CONTEXT)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Records that are sealed together."""
+
+    cipher: AESGCM
+    sealed: int
+    """What `sealed` is in their headers."""
+    prefix: bytes
+    """What lies before the number of each."""
+
+    def seal(self, number: int, header: RecordHeader, payload: bytes, out: memoryview) -> RecordHeader:
+        """Fill `out` with a sealed payload, and return its header."""
+        grown = header.payload_bytes + SEAL_BYTES[self.sealed]
+        header = replace(header, payload_bytes=grown, sealed=self.sealed)
+        nonce, bound = record_nonce(number), bound_record_fields(header)
+        prefix = self.prefix + number.to_bytes(4, "little")
+        out[: len(prefix)] = prefix
+        if hasattr(self.cipher, "encrypt_into"):  # not in all versions of cryptography
+            self.cipher.encrypt_into(nonce, payload, bound, out[len(prefix) :])
+        else:
+            out[len(prefix) :] = self.cipher.encrypt(nonce, payload, bound)
+        return replace(header, payload_digest=digest_bytes(out))
+
+
+class Sealer(ABC):
     """Seals and opens with the keys of one repository; any number of threads may use one."""
 
-    def __init__(self, secret: Secret, draw: Callable[[int], bytes] = os.urandom) -> None:
-        """Args: draw: returns so many random bytes."""
-        self._master_key, self._draw = secret.master_key, draw
-        self._records_key = derive_key(secret.master_key, RECORDS_CONTEXT)
-        self._objects_key = derive_key(secret.master_key, OBJECTS_CONTEXT)
-        self._seeds_key = derive_key(secret.master_key, _SEEDS_CONTEXT)
-        self._local = threading.local()
-        self._find_batch_cipher = lru_cache(_KEPT_KEYS)(self._make_batch_cipher)
+    def __init__(self, keys: _Keys, draw: Callable[[int], bytes]) -> None:
+        self._keys, self._draw = keys, draw
 
+    @property
+    @abstractmethod
+    def host(self) -> bytes:
+        """The id of the write-only host that can open the objects that it seals; empty where only holders of the secret can."""
+
+    @abstractmethod
     def is_alike(self, other: Sealer | None) -> bool:
         """Return whether what either of two has sealed is sealed for the other, too."""
-        return other is not None and self._master_key == other._master_key
+
+    @abstractmethod
+    def open_record(
+        self, pack: str, offset: int, header: RecordHeader, payload: bytes | memoryview, *, is_brief: bool = False
+    ) -> memoryview:
+        """Return the payload of a record without its seal.
+
+        Args:
+            pack, offset: where its header is, for errors.
+            is_brief: the result is used before this thread opens another record so.
+
+        Raises:
+            SealBroken: it is not sealed, or not so by this key. OnlyWrites: this key opens none.
+        """
+
+    @abstractmethod
+    def _find_keys(self, name: str, host: bytes) -> _Keys:
+        """Return the keys of a write-only host, of a holder of the secret if empty; raises OnlyWrites about object `name`."""
+
+    @abstractmethod
+    def _start_batch(self, seed: bytes) -> _Batch:
+        """Return what seals records together, `seed` being of them alone."""
 
     # -- whole objects -----------------------------------------------------------------------------------------------
 
     def seal_object(self, data: bytes) -> bytes:
         """Return the sealed object for a whole unsealed one."""
-        header, body = start_sealed(data), data[HEADER_BYTES:]
+        host = self.host
+        keys, header, body = self._find_keys("", host), start_sealed(data, host), data[HEADER_BYTES:]
         bound = bound_fields(header)
-        seed = self._make_seed(self._draw(SEED_BYTES), bound, body)
-        sealed = seed + _make_cipher(self._objects_key, OBJECT_CONTEXT, seed).encrypt(OBJECT_NONCE, body, bound)
+        seed = self._make_seed(self._draw(SEED_BYTES), host, bound, body)
+        sealed = host + seed + _make_cipher(keys.objects, OBJECT_CONTEXT, seed).encrypt(OBJECT_NONCE, body, bound)
         return finish_header(header, digest_bytes(sealed)) + sealed
 
     def open_object(self, kind: Kind, name: str, data: bytes) -> bytes:
@@ -94,17 +163,19 @@ class Sealer:
 
         Raises:
             IntegrityError, UnsupportedFormat: it is damaged; SealBroken: it is not sealed, or not so by this key.
+            OnlyWrites: it is not for this write-only host.
         """
         from cryptography.exceptions import InvalidTag
 
         if not parse_header(kind, name, data, may_be_sealed=True).is_sealed:
             raise SealBroken(name, 0, "is not sealed, though the repository is encrypted")
-        body = unframe(kind, name, data, is_sealed=True)
-        seed = bytes(body[:SEED_BYTES])
+        body, host = unframe(kind, name, data, is_sealed=True), find_host(data)
+        prefix = HOST_OBJECT_PREFIX if host else OBJECT_PREFIX
+        seed = bytes(body[prefix.size - SEED_BYTES : prefix.size])
+        keys = self._find_keys(name, host)
         try:
-            opened = _make_cipher(self._objects_key, OBJECT_CONTEXT, seed).decrypt(
-                OBJECT_NONCE, body[OBJECT_PREFIX.size :], bound_fields(data)
-            )
+            cipher = _make_cipher(keys.objects, OBJECT_CONTEXT, seed)
+            opened = cipher.decrypt(OBJECT_NONCE, body[prefix.size :], bound_fields(data))
         except InvalidTag as error:
             raise SealBroken(name, HEADER_BYTES, _MADE_OTHERWISE) from error
         return frame_opened(kind, opened)
@@ -133,54 +204,95 @@ class Sealer:
         else:
             content = [bound_record_fields(header) + header.payload_digest for header, _ in bare]
             seed = self._make_seed(self._draw(SEED_BYTES), *content)
-        cipher = _make_cipher(self._records_key, BATCH_CONTEXT, seed)
-        left = (room or ReusedRoom()).take(sum(len(payload) + RECORD_SEAL_BYTES for _, payload in bare))
+        batch = self._start_batch(seed)
+        grown = SEAL_BYTES[batch.sealed]
+        left = (room or ReusedRoom()).take(sum(len(payload) + grown for _, payload in bare))
         sealed: list[tuple[RecordHeader, bytes | memoryview]] = []
         for number, (header, payload) in enumerate(records):
             if header.is_sealed:
                 sealed.append((header, payload))
                 continue
-            out, left = left[: len(payload) + RECORD_SEAL_BYTES], left[len(payload) + RECORD_SEAL_BYTES :]
-            sealed.append((_seal_record(cipher, seed, number, header, payload, out), out))
+            out, left = left[: len(payload) + grown], left[len(payload) + grown :]
+            sealed.append((batch.seal(number, header, payload, out), out))
         return sealed
+
+    def _make_seed(self, drawn: bytes, *content: bytes) -> bytes:
+        hasher = blake3(drawn, key=self._keys.seeds)
+        for each in content:
+            hasher.update(each)
+        return hasher.digest(SEED_BYTES)
+
+
+class SecretSealer(Sealer):
+    """Seals and opens everything."""
+
+    def __init__(self, secret: Secret, draw: Callable[[int], bytes] = os.urandom) -> None:
+        """Args: draw: returns so many random bytes."""
+        super().__init__(_Keys.derive(secret.master_key), draw)
+        self._secret, self._host, self._local = secret, b"", threading.local()
+        self._find_host_keys = lru_cache(_KEPT_HOSTS)(lambda host: _Keys.derive(secret.derive_host_key(host)))
+        self._find_batch_cipher = lru_cache(_KEPT_KEYS)(self._make_batch_cipher)
+
+    @property
+    def host(self) -> bytes:
+        """As of `Sealer`."""
+        return self._host
+
+    def for_host(self, host: bytes) -> SecretSealer:
+        """Return one whose objects a write-only host can open, too."""
+        found = SecretSealer(self._secret, self._draw)
+        found._host = host
+        return found
+
+    def is_alike(self, other: Sealer | None) -> bool:
+        """As of `Sealer`."""
+        return isinstance(other, SecretSealer) and self._secret.master_key == other._secret.master_key
 
     def open_record(
         self, pack: str, offset: int, header: RecordHeader, payload: bytes | memoryview, *, is_brief: bool = False
     ) -> memoryview:
-        """Return the payload of a record without its seal.
-
-        Args:
-            pack, offset: where its header is, for errors.
-            is_brief: the result is used before this thread opens another record so.
-
-        Raises:
-            SealBroken: it is not sealed, or not so by this key.
-        """
+        """As of `Sealer`."""
         from cryptography.exceptions import InvalidTag
 
         if not header.is_sealed:
             raise SealBroken(pack, offset, "the record here is not sealed, though the repository is encrypted")
         if len(payload) != header.payload_bytes:
             raise Truncated(pack, offset, header.payload_bytes, len(payload))
-        seed, number = RECORD_PREFIX.unpack_from(payload)
-        cipher, nonce, bound = self._find_batch_cipher(seed), record_nonce(number), bound_record_fields(header)
-        ciphertext = payload[RECORD_PREFIX.size :]
+        if header.sealed == AES_256_GCM:
+            layout = RECORD_PREFIX
+            host, (seed, number) = b"", layout.unpack_from(payload)
+        else:
+            layout = HOST_RECORD_PREFIX
+            host, seed, number = layout.unpack_from(payload)
+        nonce, bound, ciphertext = record_nonce(number), bound_record_fields(header), payload[layout.size :]
         try:
+            cipher = self._find_batch_cipher(host, seed)
             if not is_brief or not hasattr(cipher, "decrypt_into"):
                 return memoryview(cipher.decrypt(nonce, ciphertext, bound))
-            opened = self._find_own_room().take(len(payload) - RECORD_SEAL_BYTES)
+            opened = self._find_own_room().take(len(payload) - SEAL_BYTES[header.sealed])
             cipher.decrypt_into(nonce, ciphertext, bound, opened)
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # the latter for an ephemeral key that is none
             raise SealBroken(pack, offset, f"the record here {_MADE_OTHERWISE}") from error
         return opened
 
-    # -- parts -------------------------------------------------------------------------------------------------------
+    def _find_keys(self, name: str, host: bytes) -> _Keys:  # noqa: ARG002
+        return self._find_host_keys(host) if host else self._keys
 
-    def _make_seed(self, drawn: bytes, *content: bytes) -> bytes:
-        hasher = blake3(drawn, key=self._seeds_key)
-        for each in content:
-            hasher.update(each)
-        return hasher.digest(SEED_BYTES)
+    def _start_batch(self, seed: bytes) -> _Batch:
+        return _Batch(self._make_batch_cipher(b"", seed), AES_256_GCM, seed)
+
+    def _make_batch_cipher(self, host: bytes, seed: bytes) -> AESGCM:
+        if not host:
+            return _make_cipher(self._keys.records, BATCH_CONTEXT, seed)
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+        private = self._readers_key
+        agreed = _agree(private, X25519PublicKey.from_public_bytes(seed), seed, public_bytes(private))
+        return _make_cipher(self._find_host_keys(host).records, BATCH_CONTEXT, agreed)
+
+    @cached_property
+    def _readers_key(self) -> X25519PrivateKey:
+        return self._secret.derive_readers_key()
 
     def _find_own_room(self) -> ReusedRoom:
         """Return the room of this thread."""
@@ -189,30 +301,67 @@ class Sealer:
             room = self._local.room = ReusedRoom()
         return room
 
-    def _make_batch_cipher(self, seed: bytes) -> AESGCM:
-        return _make_cipher(self._records_key, BATCH_CONTEXT, seed)
+
+class HostSealer(Sealer):
+    """Seals for a write-only host, and opens only the objects that are for this host: no record."""
+
+    def __init__(self, secret: HostSecret, draw: Callable[[int], bytes] = os.urandom) -> None:
+        """Args: draw: returns so many random bytes."""
+        super().__init__(_Keys.derive(secret.host_key), draw)
+        self._secret = secret
+
+    @property
+    def host(self) -> bytes:
+        """As of `Sealer`."""
+        return self._secret.host
+
+    def is_alike(self, other: Sealer | None) -> bool:
+        """As of `Sealer`."""
+        return isinstance(other, HostSealer) and self._secret == other._secret
+
+    def open_record(
+        self,
+        pack: str,
+        offset: int,  # noqa: ARG002
+        header: RecordHeader,  # noqa: ARG002
+        payload: bytes | memoryview,  # noqa: ARG002
+        *,
+        is_brief: bool = False,  # noqa: ARG002
+    ) -> memoryview:
+        """As of `Sealer`."""
+        raise OnlyWrites(pack)
+
+    def _find_keys(self, name: str, host: bytes) -> _Keys:
+        if host != self.host:
+            raise OnlyWrites(name)
+        return self._keys
+
+    def _start_batch(self, seed: bytes) -> _Batch:
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+        private, readers = X25519PrivateKey.from_private_bytes(seed), self._secret.readers_key
+        ephemeral = public_bytes(private)
+        agreed = _agree(private, X25519PublicKey.from_public_bytes(readers), ephemeral, readers)
+        cipher = _make_cipher(self._keys.records, BATCH_CONTEXT, agreed)
+        return _Batch(cipher, AES_256_GCM_TO_READERS, self.host + ephemeral)
+
+
+def make_sealer(secret: Secret | HostSecret) -> Sealer:
+    """Return what seals and opens with a secret."""
+    return SecretSealer(secret) if isinstance(secret, Secret) else HostSealer(secret)
 
 
 def bare_header(header: RecordHeader, opened: memoryview) -> RecordHeader:
     """Return the header of a sealed record as it is without the seal, `opened` being its payload."""
-    return replace(header, payload_bytes=len(opened), payload_digest=digest_bytes(opened), is_sealed=False)
+    return replace(header, payload_bytes=len(opened), payload_digest=digest_bytes(opened), sealed=0)
 
 
-def _seal_record(
-    cipher: AESGCM, seed: bytes, number: int, header: RecordHeader, payload: bytes, out: memoryview
-) -> RecordHeader:
-    """Fill `out` with a sealed payload, and return its header."""
-    header = replace(header, payload_bytes=header.payload_bytes + RECORD_SEAL_BYTES, is_sealed=True)
-    nonce, bound = record_nonce(number), bound_record_fields(header)
-    RECORD_PREFIX.pack_into(out, 0, seed, number)
-    if hasattr(cipher, "encrypt_into"):  # not in all versions of cryptography
-        cipher.encrypt_into(nonce, payload, bound, out[RECORD_PREFIX.size :])
-    else:
-        out[RECORD_PREFIX.size :] = cipher.encrypt(nonce, payload, bound)
-    return replace(header, payload_digest=digest_bytes(out))
+def _agree(private: X25519PrivateKey, public: X25519PublicKey, ephemeral: bytes, readers: bytes) -> bytes:
+    """Return what the two ends of a key agreement have in common, bound to both public keys."""
+    return derive_key(private.exchange(public), AGREEMENT_CONTEXT, ephemeral + readers)
 
 
-def _make_cipher(key: bytes, context: str, seed: bytes) -> AESGCM:
+def _make_cipher(key: bytes, context: str, salt: bytes) -> AESGCM:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    return AESGCM(derive_key(key, context, seed))
+    return AESGCM(derive_key(key, context, salt))

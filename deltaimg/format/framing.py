@@ -26,6 +26,8 @@ _SALT_OFFSET: Final = 40
 
 SEALED: Final = 0x0001
 """The incompatible feature of an object whose body is sealed."""
+BY_HOST: Final = 0x0002
+"""Besides `SEALED`: with the key of a write-only host."""
 
 
 class Kind(Enum):
@@ -133,7 +135,7 @@ def parse_header(kind: Kind, name: str, data: bytes | memoryview, *, may_be_seal
         raise Malformed(name, 56, "the header is damaged")
     if version != VERSION:
         raise UnsupportedFormat(name, f"has format version {version}; this deltaimg reads version {VERSION}")
-    if incompatible & ~SEALED:
+    if incompatible & ~(SEALED | BY_HOST) or incompatible == BY_HOST:
         raise UnsupportedFormat(name, f"needs features {incompatible:#06x} that this deltaimg does not have")
     if incompatible and not may_be_sealed:
         raise UnsupportedFormat(name, "is sealed, and nothing that is sealed belongs here")

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`keys/<id>`: the secret of an encrypted repository, wrapped with a passphrase or a key file. Written once.
+"""`keys/<id>`: the secret of an encrypted repository, wrapped with a passphrase or a key file; or that of a write-only host.
+
+Written once.
 
 Readable without a key, of course: what a passphrase is turned into a key with is in it. A store may send anything here, and
 a reader refuses what would cost it more than a bounded time and memory.
@@ -24,12 +26,12 @@ from deltaimg.format.limits import (
 )
 
 KEYS: Final = "keys/"
-WRAPPED_BYTES: Final = 80
-"""The secret and a tag."""
-
 PASSPHRASE: Final = "passphrase"  # noqa: S105  a type of slot
 KEY_FILE: Final = "keyfile"
-_TYPE_NUMBERS: Final = {PASSPHRASE: 1, KEY_FILE: 2}
+WRITE_ONLY: Final = "writeonly"
+WRAPPED_BYTES: Final = {PASSPHRASE: 80, KEY_FILE: 80, WRITE_ONLY: 112}
+"""The secret and a tag, by type."""
+_TYPE_NUMBERS: Final = {PASSPHRASE: 1, KEY_FILE: 2, WRITE_ONLY: 3}
 _BOUND: Final = struct.Struct("<16s8sB3xIII")
 _BOUND_CONTEXT: Final = b"deltaimg 2026 key slot"
 
@@ -38,12 +40,12 @@ class KeySlot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One way to the secret of a repository."""
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
-    type: Literal["passphrase", "keyfile"]
+    type: Literal["passphrase", "keyfile", "writeonly"]
     label: Annotated[str, msgspec.Meta(max_length=MAX_TAG_CHARACTERS)]
     """For people: whose key this is."""
     created: str
     salt: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-    wrapped: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{160}\Z")]
+    wrapped: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{160}([0-9a-f]{64})?\Z")]
     memory_kib: Annotated[int, msgspec.Meta(ge=0, le=MAX_ARGON2_KIB)] = 0
     iterations: Annotated[int, msgspec.Meta(ge=0, le=MAX_ARGON2_ITERATIONS)] = 0
     lanes: Annotated[int, msgspec.Meta(ge=0, le=MAX_ARGON2_LANES)] = 0
@@ -52,6 +54,16 @@ class KeySlot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def object_name(self) -> str:
         """Its name in the store."""
         return KEYS + self.id
+
+    @property
+    def host(self) -> bytes:
+        """Its id as objects have it that a write-only host sealed."""
+        return bytes.fromhex(self.id)
+
+    @property
+    def is_write_only(self) -> bool:
+        """Whether it is of a host that only writes."""
+        return self.type == WRITE_ONLY
 
 
 def bound_slot_fields(slot: KeySlot, family_id: str) -> bytes:
@@ -85,6 +97,8 @@ def parse_key_slot(data: bytes, name: str) -> KeySlot:
     slot = parse_document(Kind.KEY_SLOT, name, data, KeySlot)
     if slot.object_name != name:
         raise Malformed(name, HEADER_BYTES, f"it belongs at {slot.object_name}")
+    if len(slot.wrapped) != 2 * WRAPPED_BYTES[slot.type]:
+        raise Malformed(name, HEADER_BYTES, "what it wraps has not the length of its type")
     has_costs = min(slot.memory_kib, slot.iterations, slot.lanes) > 0
     if has_costs != (slot.type == PASSPHRASE) or (not has_costs and slot.memory_kib + slot.iterations + slot.lanes):
         raise Malformed(name, HEADER_BYTES, "its parameters of argon2id are not those of its type")

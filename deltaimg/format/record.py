@@ -23,6 +23,7 @@ from deltaimg.arrays import DIGEST_BYTES, Digests, expand_ranges
 from deltaimg.errors import DigestMismatch, Malformed, Truncated, UnsupportedFormat
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.limits import (
+    HOST_RECORD_SEAL_BYTES,
     MAX_BLOCK_SHIFT,
     MAX_RECORD_BYTES,
     MAX_SOURCE_RECORDS,
@@ -37,6 +38,10 @@ RECORD_HEADER_BYTES: Final = RECORD_HEADER.size
 RECORD_MAGIC: Final = b"\x8bREC"
 AES_256_GCM: Final = 1
 """What `sealed` is in the header of a sealed record."""
+AES_256_GCM_TO_READERS: Final = 2
+"""What it is where a write-only host sealed the record."""
+SEAL_BYTES: Final = {0: 0, AES_256_GCM: RECORD_SEAL_BYTES, AES_256_GCM_TO_READERS: HOST_RECORD_SEAL_BYTES}
+"""By how much each seal makes a payload longer."""
 _BOUND_BYTES: Final = 40
 
 
@@ -54,8 +59,13 @@ class RecordHeader:
     """How many source records the payload lists; 0 for a self-contained record."""
     absent: int = 0
     """How many of the slots are not there; 0 for a whole record."""
-    is_sealed: bool = False
-    """Whether the payload is sealed; lengths and digest are then those of the sealed payload."""
+    sealed: int = 0
+    """How the payload is sealed, 0 if it is not; lengths and digest are those of the sealed payload."""
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the payload is sealed."""
+        return self.sealed != 0
 
     @property
     def raw_bytes(self) -> int:
@@ -98,7 +108,7 @@ def build_record_header(header: RecordHeader) -> bytes:
     packed = RECORD_HEADER.pack(
         RECORD_MAGIC,
         header.encoding,
-        AES_256_GCM if header.is_sealed else 0,
+        header.sealed,
         RECORD_HEADER_BYTES,
         header.payload_bytes,
         header.id,
@@ -131,7 +141,7 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
         raise Malformed(name, offset, "no record begins here")
     if digest_bytes(head[:56], length=8) != header_digest:
         raise Malformed(name, offset, "a record header is damaged")
-    if sealed not in (0, AES_256_GCM) or flags or header_bytes != RECORD_HEADER_BYTES:
+    if sealed not in SEAL_BYTES or flags or header_bytes != RECORD_HEADER_BYTES:
         raise UnsupportedFormat(name, f"the record at byte {offset} has a cipher or features unknown here")
     if (
         not MIN_BLOCK_SHIFT <= shift <= MAX_BLOCK_SHIFT
@@ -141,13 +151,13 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
         or reserved
     ):
         raise Malformed(name, offset, "a record header has absurd lengths")
-    if payload_bytes > (slots << shift) + (RECORD_SEAL_BYTES if sealed else 0):
+    if payload_bytes > (slots << shift) + SEAL_BYTES[sealed]:
         raise Malformed(name, offset, "a record's payload is longer than its content")
-    if sealed and payload_bytes < RECORD_SEAL_BYTES:
+    if payload_bytes < SEAL_BYTES[sealed]:
         raise Malformed(name, offset, "a sealed record's payload is shorter than a seal")
     if sources > MAX_SOURCE_RECORDS:
         raise Malformed(name, offset, f"a record has more than {MAX_SOURCE_RECORDS} source records")
-    return RecordHeader(record_id, encoding, slots, shift, payload_bytes, digest, sources, absent, bool(sealed))
+    return RecordHeader(record_id, encoding, slots, shift, payload_bytes, digest, sources, absent, sealed)
 
 
 def bound_record_fields(header: RecordHeader) -> bytes:

@@ -21,10 +21,11 @@ from deltaimg.format.manifest import SnapshotId, find_name_problem, is_time
 
 ROSTERS: Final = "rosters/"
 MAX_NUMBER: Final = 99_999_999
+Hex48 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{48}\Z")]
 _OBJECT_NAME = re.compile(r"rosters/(?P<image>[^/]+)/(?P<number>[0-9]{8})")
 
 
-class Roster(msgspec.Struct, frozen=True, kw_only=True):
+class Roster(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The snapshots of one image."""
 
     repository_id: Hex32
@@ -42,7 +43,15 @@ class Roster(msgspec.Struct, frozen=True, kw_only=True):
     """The latest `time` of any snapshot that the image has ever had: a later one is of a backup that was cut off."""
     trail: Annotated[tuple[Hex32, ...], msgspec.Meta(max_length=MAX_ROSTER_TRAIL)] = ()
     """digest-16 of the stored bytes of the rosters before it, the latest first."""
+    written: tuple[Hex48, ...] = ()
+    """Of each of these snapshots that a write-only host made: its id, and digest-16 of its manifest's stored bytes."""
+    removed: tuple[SnapshotId, ...] = ()
+    """The write-only hosts whose keys were removed: they add no snapshots any more."""
     host: str = ""
+
+    def find_written(self, snapshot: str) -> str | None:
+        """Return digest-16 of the manifest of a snapshot that a write-only host made; None for another."""
+        return next((each[16:] for each in self.written if each.startswith(snapshot)), None)
 
     @property
     def object_name(self) -> str:
@@ -80,4 +89,6 @@ def parse_roster(data: bytes, name: str) -> Roster:
     listed = (*roster.snapshots, *roster.unsettled)
     if len(set(listed)) != len(listed):
         raise Malformed(name, HEADER_BYTES, "it lists a snapshot twice")
+    if not {each[:16] for each in roster.written} <= set(listed):
+        raise Malformed(name, HEADER_BYTES, "it has the digest of a snapshot that it does not list")
     return roster

@@ -4,6 +4,11 @@
     body of a sealed object    := seed ciphertext tag
     payload of a sealed record := seed number ciphertext tag
 
+and where a write-only host sealed them
+
+    body of a sealed object    := host seed ciphertext tag
+    payload of a sealed record := host ephemeral number ciphertext tag
+
 What is sealed with which key: `crypto/sealer.py`. Nothing here computes with a key.
 """
 
@@ -12,17 +17,28 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from deltaimg.format.framing import HEADER_BYTES, SALT_BYTES, SEALED, Kind, build_header, digest_bytes, set_features
+from deltaimg.format.framing import (
+    BY_HOST,
+    HEADER,
+    HEADER_BYTES,
+    SALT_BYTES,
+    SEALED,
+    Kind,
+    build_header,
+    digest_bytes,
+    set_features,
+)
+from deltaimg.format.limits import HOST_RECORD_SEAL_BYTES, RECORD_SEAL_BYTES
 
 SEED_BYTES: Final = 32
+HOST_BYTES: Final = 8
 TAG_BYTES: Final = 16
 NONCE_BYTES: Final = 12
 
 OBJECT_PREFIX: Final = struct.Struct("<32s")
 RECORD_PREFIX: Final = struct.Struct("<32sI")
-
-OBJECT_SEAL_BYTES: Final = OBJECT_PREFIX.size + TAG_BYTES
-"""By how much a sealed object is larger."""
+HOST_OBJECT_PREFIX: Final = struct.Struct("<8s32s")
+HOST_RECORD_PREFIX: Final = struct.Struct("<8s32sI")
 
 OBJECT_NONCE: Final = bytes(NONCE_BYTES)
 """Of an object, whose key seals nothing else."""
@@ -30,15 +46,31 @@ OBJECT_NONCE: Final = bytes(NONCE_BYTES)
 _BOUND_HEAD: Final = slice(0, 24)
 _BOUND_SALT: Final = slice(HEADER_BYTES - 8 - SALT_BYTES, HEADER_BYTES - 8)
 
+assert RECORD_PREFIX.size + TAG_BYTES == RECORD_SEAL_BYTES
+assert HOST_RECORD_PREFIX.size + TAG_BYTES == HOST_RECORD_SEAL_BYTES
+
+
+def object_seal_bytes(host: bytes) -> int:
+    """Return by how much a sealed object is larger. Args: host: the write-only host that seals it; empty where none does."""
+    return (HOST_OBJECT_PREFIX if host else OBJECT_PREFIX).size + TAG_BYTES
+
 
 def record_nonce(number: int) -> bytes:
     """Return the nonce of the record of this number among those that were sealed with one seed."""
     return number.to_bytes(NONCE_BYTES, "little")
 
 
-def start_sealed(data: bytes) -> bytes:
+def start_sealed(data: bytes, host: bytes = b"") -> bytes:
     """Return the header, without digests, of what the unsealed object `data` becomes: its seal authenticates this header."""
-    return set_features(data[:HEADER_BYTES], SEALED, len(data) - HEADER_BYTES + OBJECT_SEAL_BYTES)
+    features = SEALED | (BY_HOST if host else 0)
+    return set_features(data[:HEADER_BYTES], features, len(data) - HEADER_BYTES + object_seal_bytes(host))
+
+
+def find_host(data: bytes | memoryview) -> bytes:
+    """Return the id of the write-only host that sealed an object, as the object has it; empty where none did."""
+    if len(data) < HEADER_BYTES + HOST_BYTES or not HEADER.unpack_from(data)[2] & BY_HOST:
+        return b""
+    return bytes(data[HEADER_BYTES : HEADER_BYTES + HOST_BYTES])
 
 
 def bound_fields(header: bytes | memoryview) -> bytes:

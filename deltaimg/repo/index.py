@@ -7,23 +7,25 @@ Memory  67 bytes a record, 8 a link to a source and 4 a run of one: about 180 MB
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import Digests, expand_ranges, sparse_zeros
-from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound
+from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, OnlyWrites
 from deltaimg.format.deletion import DELETIONS
 from deltaimg.format.index import ENTRY, INDEXES, IndexObject
 from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.map import MAPS
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.format.parity import PARITY
+from deltaimg.format.sealing import find_host
 from deltaimg.format.slot_runs import SlotRuns
 from deltaimg.ids import EntryNumbers
 from deltaimg.memory import check_room
@@ -47,7 +49,8 @@ class LoadedIndex:
 
     `damage` says which index objects could not be read; `is_pending`, of each entry, whether its pack is pending deletion, or
     the index object that has it, and with it what the entry needs; `is_missing`, whether its pack is not there: a run that was
-    considered dead may have indexed packs that a prune had deleted, and a disk may lose any.
+    considered dead may have indexed packs that a prune had deleted, and a disk may lose any; `is_by_host`, whether a
+    write-only host sealed the index object that has it, or may open it.
     """
 
     def __init__(
@@ -56,10 +59,15 @@ class LoadedIndex:
         damage: tuple[DeltaimgError, ...] = (),
         pending: Collection[str] = (),
         missing: Collection[str] = (),
+        hosts: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
-        """Args: objects: by name; taken over, and emptied. pending: names of packs and index objects. missing: of packs."""
+        """Args: objects: by name; taken over, and emptied. pending: names of packs and index objects. missing: of packs.
+
+        hosts: the write-only host of each index object that has one, by name.
+        """
         self.damage = damage
         self.names = sorted(objects, key=lambda name: objects[name].created_us)
+        self.hosts = [hosts.get(name, b"") for name in self.names]
         self.created_us = [objects[name].created_us for name in self.names]
         self._firsts = np.cumsum([0, *(len(objects[name].entries) for name in self.names)])
         self.packs: list[str] = []
@@ -76,8 +84,11 @@ class LoadedIndex:
         self.is_pending = _mark(self.packs, pending)[self.entries["pack"]]
         self.is_pending |= _mark(self.names, pending)[self.object_of]
         self.is_missing = _mark(self.packs, missing)[self.entries["pack"]]
-        # Of a record that was stored twice, the entry whose pack exists and stays is found, a literal first, then the newest.
-        ranks = 4 * self.is_missing.astype(np.int8) + 2 * self.is_pending.astype(np.int8) + (link_counts > 0)
+        self.is_by_host = np.array([host != b"" for host in self.hosts], np.bool_)[self.object_of]
+        # Of a record that was stored twice, the entry whose pack exists and stays is found; one of a holder of the secret,
+        # since a write-only host may claim anything; a literal first, then the newest.
+        ranks = 8 * self.is_missing.astype(np.int8) + 4 * self.is_pending.astype(np.int8)
+        ranks += 2 * self.is_by_host.astype(np.int8) + (link_counts > 0).astype(np.int8)
         self._lookup = RecordLookup(self.entries["id"], ranks, -np.arange(len(self.entries), dtype=np.int32))
         self.links = Links(self._lookup, links, self.entries["slots"], self.cuts)
         # The entries found may form a cycle or too deep a chain; other entries of the same records may not.
@@ -109,6 +120,11 @@ class LoadedIndex:
         """
         newest = max(self.created_us, default=0)
         return lambda: max(count_microseconds(clock()), newest + 1)
+
+    def choose_of(self, host: bytes, entries: EntryNumbers) -> EntryNumbers:
+        """Return those of `entries` that a write-only host has, or none has where `host` is empty."""
+        is_of = np.array([each == host for each in self.hosts], np.bool_)
+        return EntryNumbers(entries[is_of[self.object_of[entries]]])
 
     def find(self, record_ids: Digests, place: int = 0) -> EntryNumbers:
         """Return the entry number of each id, -1 for one that no index object has; `place` as in `RecordLookup.find`."""
@@ -208,11 +224,11 @@ def load_index(repository: Repository, without: Collection[str] = ()) -> LoadedI
     """
     # Before the index objects: a prune that ends in between takes the list away, but only after what it names.
     lists = load_deletions(repository)
-    objects, damage = _read_all_indexes(repository, without)
+    objects, hosts, damage = _read_all_indexes(repository, without)
     # Listed after the index objects: what these name was stored before them.
     named = {pack for each in objects.values() for pack in each.packs}
     missing = named - {digest_of(found.name) for found in repository.objects.list(PACKS)} if named else named
-    return LoadedIndex(objects, damage, _list_pending(lists), missing)
+    return LoadedIndex(objects, damage, _list_pending(lists), missing, hosts)
 
 
 def load_content(repository: Repository, listing: Iterable[ObjectInfo] | None = None) -> StoredContent:
@@ -229,7 +245,7 @@ def load_content(repository: Repository, listing: Iterable[ObjectInfo] | None = 
         if folder in sizes:
             sizes[folder][found.name] = found.size_bytes
     lists = load_deletions(repository, names=list(sizes[DELETIONS]))
-    objects, damage = _read_all_indexes(repository, listed=[digest_of(name) for name in sizes[INDEXES]])
+    objects, hosts, damage = _read_all_indexes(repository, listed=[digest_of(name) for name in sizes[INDEXES]])
     packs, maps, parity = (
         {digest_of(name): size for name, size in sizes[folder].items()} for folder in (PACKS, MAPS, PARITY)
     )
@@ -237,7 +253,7 @@ def load_content(repository: Repository, listing: Iterable[ObjectInfo] | None = 
     if lacking:
         packs |= {digest_of(found.name): found.size_bytes for found in repository.objects.list(PACKS)}
     return StoredContent(
-        LoadedIndex(objects, damage, _list_pending(lists), lacking - packs.keys()),
+        LoadedIndex(objects, damage, _list_pending(lists), lacking - packs.keys(), hosts),
         packs,
         maps,
         parity,
@@ -253,25 +269,34 @@ def _list_pending(lists: Iterable[PendingDeletion]) -> set[str]:
 
 def _read_all_indexes(
     repository: Repository, without: Collection[str] = (), listed: list[str] | None = None
-) -> tuple[dict[str, IndexObject], tuple[DeltaimgError, ...]]:
-    """Return all index objects that can be read, by name, and what the others met; `listed` as in `_read_indexes`."""
+) -> tuple[dict[str, IndexObject], dict[str, bytes], tuple[DeltaimgError, ...]]:
+    """Return all index objects that can be read, the hosts of those that have one, both by name, and what the others met.
+
+    Args:
+        listed: as in `_read_indexes`.
+    """
     objects: dict[str, IndexObject] = {}
+    hosts: dict[str, bytes] = {}
     damage: dict[str, DeltaimgError] = {}
     for number in range(_TRIES):
-        damage = _read_indexes(repository, objects, without, listed if number == 0 else None)
+        damage = _read_indexes(repository, objects, hosts, without, listed if number == 0 else None)
         # One that was deleted between listing and reading was replaced by a prune, whose index is in the next listing.
         if not any(isinstance(error, ObjectNotFound) for error in damage.values()):
             break
-    return objects, tuple(damage.values())
+    return objects, hosts, tuple(damage.values())
 
 
 def _read_indexes(
     repository: Repository,
     objects: dict[str, IndexObject],
+    hosts: dict[str, bytes],
     without: Collection[str],
     listed: list[str] | None,
 ) -> dict[str, DeltaimgError]:
-    """Add to `objects` those that are listed, now if not given; return by name what those that cannot be read meet."""
+    """Add to `objects` those that are listed, now if not given; return by name what those that cannot be read meet.
+
+    A write-only host leaves out those that are not for it.
+    """
     if listed is None:
         listed = [digest_of(found.name) for found in repository.objects.list(INDEXES)]
     room = _EntryRoom()
@@ -281,13 +306,17 @@ def _read_indexes(
     with repository.objects.reading_ahead(map(INDEX.name_of, wanted)):
         for name in wanted:
             try:
-                content = repository.objects.get(INDEX, INDEX.name_of(name))
+                content, data = repository.objects.get_with_bytes(INDEX, INDEX.name_of(name))
+            except OnlyWrites:
+                continue
             except (IntegrityError, ObjectNotFound) as error:
                 damage[name] = error
                 continue
             taken_bytes += content.memory_bytes
             check_room(INDEX.name_of(name), taken_bytes)
             objects[name] = room.move(content)
+            if host := find_host(data):
+                hosts[name] = host
     return damage
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The key slots of an encrypted repository: found, opened, added and removed. No data is written again for any of it.
 
-Always  the last slot that can be read stays. A slot is added before the one that it replaces is removed.
+Always  the last slot that can be read and gives the secret stays. A slot is added before the one that it replaces is removed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from deltaimg.crypto.key_slots import Key, unwrap_secret, wrap_secret
-from deltaimg.crypto.secret import Secret
+from deltaimg.crypto.key_slots import Key, KeyFile, unwrap_secret, wrap_secret
+from deltaimg.crypto.secret import HostSecret, Secret
 from deltaimg.errors import (
     IntegrityError,
     KeyNeeded,
@@ -26,10 +26,11 @@ from deltaimg.format.config import Config
 from deltaimg.format.key_slot import KEYS, KeySlot, find_label_problem
 from deltaimg.format.limits import MAX_KEY_SLOTS
 from deltaimg.format.manifest import format_time
-from deltaimg.repo.lock import MaintenanceLock
+from deltaimg.repo.lock import ImageLock, MaintenanceLock
 from deltaimg.repo.object_kinds import INDEX, KEY_SLOT, MAP, SIGNATURE, ObjectKind
 from deltaimg.repo.objects import Objects
 from deltaimg.repo.repository import Repository
+from deltaimg.repo.rosters import Changes, list_roster_images, record
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ def load_key_slots(objects: Objects) -> KeySlots:
     return KeySlots(tuple(sorted(slots, key=lambda each: (each.created, each.id))), tuple(damage))
 
 
-def open_key_slots(objects: Objects, config: Config, key: Key | None) -> tuple[Secret, KeySlot]:
-    """Return the secret of an encrypted repository, and the slot that `key` opens.
+def open_key_slots(objects: Objects, config: Config, key: Key | None) -> tuple[Secret | HostSecret, KeySlot]:
+    """Return the secret of an encrypted repository, or of a write-only host, and the slot that `key` opens.
 
     Raises:
         KeyNeeded: no key is given. WrongKey: it opens no slot. IntegrityError, UnsupportedFormat: no slot can be read.
@@ -78,17 +79,31 @@ def open_key_slots(objects: Objects, config: Config, key: Key | None) -> tuple[S
     raise WrongKey(objects.location, key.source, hint=hint)
 
 
-def add_key_slot(repository: Repository, key: Key, label: str, now: datetime) -> KeySlot:
+def add_key_slot(
+    repository: Repository, key: Key, label: str, now: datetime, *, is_write_only: bool = False
+) -> KeySlot:
     """Add a slot that `key` opens, and return it.
 
+    Args:
+        is_write_only: of a host that only writes.
+
     Raises:
-        UsageError: there are as many as there may be, another has the label, or it cannot be one. RepositoryLocked: keys are
-            changed just now.
+        UsageError: there are as many as there may be, another has the label, or it cannot be one; a passphrase for a host that
+            only writes. RepositoryLocked: keys are changed just now.
     """
+    if is_write_only and not isinstance(key, KeyFile):
+        raise UsageError("a passphrase cannot be write-only", hint="give --new-key-file")
     if problem := find_label_problem(label):
         raise UsageError(f"the label {problem}", hint="choose another --label")
     secret = expect_secret(repository)
-    slot = wrap_secret(secret, key, family_id=repository.config.family_id, label=label, created=format_time(now))
+    slot = wrap_secret(
+        secret,
+        key,
+        family_id=repository.config.family_id,
+        label=label,
+        created=format_time(now),
+        is_write_only=is_write_only,
+    )
     with MaintenanceLock(repository, "key add", now) as lock:
         slots = load_key_slots(repository.objects)
         if len(slots.slots) + len(slots.damage) >= MAX_KEY_SLOTS:
@@ -109,11 +124,25 @@ def remove_key_slot(repository: Repository, name: str, now: datetime) -> KeySlot
     with MaintenanceLock(repository, "key remove", now) as lock:
         slots = load_key_slots(repository.objects).slots
         slot = find_key_slot(slots, name)
-        if len(slots) == 1:
+        if slot.is_write_only:
+            _end_writing(repository, slot, now)
+        if all(each.is_write_only or each is slot for each in slots) and not slot.is_write_only:
             raise LastKey(repository.objects.location)
         lock.check()
         repository.objects.delete(slot.object_name)
     return slot
+
+
+def _end_writing(repository: Repository, slot: KeySlot, now: datetime) -> None:
+    """Record of each image what there is of a write-only host, and that nothing of it is taken from now on.
+
+    Raises:
+        RepositoryLocked: a backup is running.
+    """
+    images = {ref.image for ref in repository.list_snapshots()} | list_roster_images(repository)
+    for image in sorted(images):
+        with ImageLock(repository, image, "key remove", now) as lock:
+            record(repository, lock, now, Changes(removed=[slot.id]))
 
 
 def replace_key_slot(repository: Repository, old: KeySlot, key: Key, now: datetime) -> KeySlot:

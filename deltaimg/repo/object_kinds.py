@@ -67,6 +67,8 @@ class ObjectKind(Generic[Content]):
     """Whether it is useful even with a damaged header."""
     is_sealed: bool = False
     """Whether it is sealed as a whole in an encrypted repository."""
+    is_of_backups: bool = False
+    """Whether backups write it, and so write-only hosts may."""
 
     def name_of(self, digest: str) -> str:
         """Return the name in the store of the object with this digest, which is 64 hexadecimal digits."""
@@ -106,7 +108,15 @@ PACK: Final = ObjectKind(
     is_read_in_pieces=True,
 )
 INDEX: Final = ObjectKind(
-    INDEXES, Kind.INDEX, MAX_TABLE_BYTES, parse_index, build_index, _DIGEST, is_named_by_digest=True, is_sealed=True
+    INDEXES,
+    Kind.INDEX,
+    MAX_TABLE_BYTES,
+    parse_index,
+    build_index,
+    _DIGEST,
+    is_named_by_digest=True,
+    is_sealed=True,
+    is_of_backups=True,
 )
 SIGNATURE: Final = ObjectKind(
     SIGNATURES,
@@ -117,9 +127,18 @@ SIGNATURE: Final = ObjectKind(
     _DIGEST,
     is_named_by_digest=True,
     is_sealed=True,
+    is_of_backups=True,
 )
 MAP: Final = ObjectKind(
-    MAPS, Kind.MAP, MAX_TABLE_BYTES, parse_map, build_map, _DIGEST, is_named_by_digest=True, is_sealed=True
+    MAPS,
+    Kind.MAP,
+    MAX_TABLE_BYTES,
+    parse_map,
+    build_map,
+    _DIGEST,
+    is_named_by_digest=True,
+    is_sealed=True,
+    is_of_backups=True,
 )
 PARITY: Final = ObjectKind(
     PARITY_FOLDER,
@@ -131,7 +150,9 @@ PARITY: Final = ObjectKind(
     is_named_by_digest=True,
     is_read_in_pieces=True,
 )
-MANIFEST: Final = ObjectKind(SNAPSHOTS, Kind.MANIFEST, _DOCUMENT_BYTES, parse_manifest, build_manifest, is_sealed=True)
+MANIFEST: Final = ObjectKind(
+    SNAPSHOTS, Kind.MANIFEST, _DOCUMENT_BYTES, parse_manifest, build_manifest, is_sealed=True, is_of_backups=True
+)
 ANNOTATION: Final = ObjectKind(
     ANNOTATIONS, Kind.ANNOTATION, _DOCUMENT_BYTES, parse_annotation, build_annotation, is_sealed=True
 )

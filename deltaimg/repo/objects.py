@@ -12,6 +12,7 @@ Memory  an object's bytes and what is parsed of them.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import secrets
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-from deltaimg.crypto.sealer import ReusedRoom, Sealer
+from deltaimg.crypto.sealer import ReusedRoom, Sealer, SecretSealer
 from deltaimg.errors import (
     IntegrityError,
     KeyNeeded,
@@ -32,7 +33,7 @@ from deltaimg.errors import (
 )
 from deltaimg.format.framing import HEADER_BYTES, SALT_BYTES, Kind, name_object, parse_header, salt_object
 from deltaimg.format.record import RecordHeader
-from deltaimg.format.sealing import OBJECT_SEAL_BYTES
+from deltaimg.format.sealing import find_host, object_seal_bytes
 from deltaimg.memory import check_room
 from deltaimg.model import MIB
 from deltaimg.repo.keys import check_digest, check_size, expect_kind, find_kind, has_folder
@@ -86,6 +87,19 @@ class Objects:
         if self._is_locked:
             raise KeyNeeded(self.location)
         return self._sealer
+
+    def sealing_for(self, host: bytes) -> Objects:
+        """Return these objects as one sees them whose new ones a write-only host can open, beside the holders of the secret.
+
+        Args:
+            host: empty for none; else the repository is encrypted, and open with its secret.
+        """
+        if not host:
+            return self
+        found = copy.copy(self)
+        assert isinstance(self._sealer, SecretSealer)
+        found._sealer = self._sealer.for_host(host)
+        return found
 
     @property
     def location(self) -> str:
@@ -156,8 +170,8 @@ class Objects:
 
     def count_bytes(self, kind: ObjectKind[Content], content: Content) -> int:
         """Return the size that an object of this content has when it is stored."""
-        is_sealed = kind.is_sealed and self.sealer is not None
-        return len(kind.build(content)) + (OBJECT_SEAL_BYTES if is_sealed else 0)
+        sealer = self.sealer if kind.is_sealed else None
+        return len(kind.build(content)) + (0 if sealer is None else object_seal_bytes(sealer.host))
 
     def put_new(self, kind: ObjectKind[Content], content: Content) -> tuple[str, int]:
         """Store an object that is named by its digest; return the digest and the object's size."""
@@ -333,6 +347,8 @@ class Objects:
         if not kind.is_sealed or self.sealer is None:
             return data
         assert kind.magic is not None
+        if not kind.is_of_backups and find_host(data):
+            raise SealBroken(name, 0, "was sealed by a write-only host, and no backup makes such objects")
         return self.sealer.open_object(kind.magic, name, data)
 
     def _take_in(self, name: str, max_bytes: int) -> bytes:

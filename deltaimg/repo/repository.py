@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -10,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 from msgspec.structs import replace
 
-from deltaimg.crypto.sealer import Sealer
-from deltaimg.crypto.secret import Secret
+from deltaimg.crypto.sealer import make_sealer
+from deltaimg.crypto.secret import HostSecret, Secret
 from deltaimg.errors import (
     KeyNeeded,
     NotAnObject,
@@ -33,6 +35,9 @@ from deltaimg.repo.object_kinds import MANIFEST
 from deltaimg.repo.objects import Objects, repository_layout
 from deltaimg.store.interface import Confirm, Store, always
 from deltaimg.store.planned import PlannedStore
+
+if TYPE_CHECKING:
+    from deltaimg.repo.rosters import ManifestCheck
 
 _LITTER = re.compile(
     r"\.(DS_Store|nfs.*|_.*|Trash.*|Spotlight-V100|fseventsd|snapshots?|directory)|lost\+found|@eaDir|#recycle|#snapshot"
@@ -89,23 +94,34 @@ class SnapshotRef:
 class Repository:
     """An open repository. Methods may raise StoreError, IntegrityError and UnsupportedFormat."""
 
-    def __init__(self, store: Store, config: Config, secret: Secret | None = None, *, is_locked: bool = False) -> None:
-        """Args: secret: of an encrypted repository, and only of one.
+    def __init__(
+        self, store: Store, config: Config, secret: Secret | HostSecret | None = None, *, is_locked: bool = False
+    ) -> None:
+        """Args: secret: of an encrypted repository, and only of one; or that of a write-only host.
 
         is_locked: it is encrypted, and there is no key: what needs one raises KeyNeeded.
         """
         assert config.is_encrypted == (secret is not None or is_locked)
-        sealer = None if secret is None else Sealer(secret)
-        self.objects = Objects(store, sealer, is_locked=is_locked)
-        self.config, self.secret, self.is_locked = config, secret, is_locked
+        self.objects = Objects(store, None if secret is None else make_sealer(secret), is_locked=is_locked)
+        self.config, self.is_locked, self._given = config, is_locked, secret
         self.lock_waiting = LockWaiting()
+
+    @property
+    def secret(self) -> Secret | None:
+        """The secret of an encrypted repository; None where there is none, or no key that reads."""
+        return self._given if isinstance(self._given, Secret) else None
+
+    @property
+    def only_writes(self) -> bool:
+        """Whether it was opened with the key of a write-only host: what others sealed raises OnlyWrites, and every record."""
+        return isinstance(self._given, HostSecret)
 
     @cached_property
     def digest_key(self) -> bytes:
         """The key that all keys of digests come from; raises KeyNeeded."""
         if self.is_locked:
             raise KeyNeeded(self.objects.location)
-        return bytes.fromhex(self.config.digest_key or "") if self.secret is None else self.secret.digest_key
+        return bytes.fromhex(self.config.digest_key or "") if self._given is None else self._given.digest_key
 
     @cached_property
     def keys(self) -> Keys:
@@ -123,7 +139,7 @@ class Repository:
         self.objects.close()
 
     @classmethod
-    def open(cls, store: Store, unlock: Callable[[Objects, Config], Secret] | None = None) -> Repository:
+    def open(cls, store: Store, unlock: Callable[[Objects, Config], Secret | HostSecret] | None = None) -> Repository:
         """Open the repository in `store`.
 
         Args:
@@ -158,7 +174,7 @@ class Repository:
         return parse_config(data, f"{store.location}/{CONFIG_NAME}")
 
     @classmethod
-    def open_like(cls, store: Store, copy: Repository) -> Repository | None:
+    def open_like(cls, store: Store, member: Repository) -> Repository | None:
         """Open a repository whose config is lost by that of another copy of it, or of a member of its family.
 
         Names are digests of salted bytes, so that two repositories never have one in common by chance. Those of one family may
@@ -168,13 +184,13 @@ class Repository:
         Returns:
             None where the two have no object in common.
         """
-        found = cls(store, copy.config, copy.secret)
-        if found._has_any_of(copy, SIGNATURES):
+        found = cls(store, member.config, member.secret)
+        if found._has_any_of(member, SIGNATURES):
             return found
-        if found._has_any_of(copy, MAPS) or found._has_any_of(copy, PACKS):
-            config = copy.config
+        if found._has_any_of(member, MAPS) or found._has_any_of(member, PACKS):
+            config = member.config
             return cls(
-                store, replace(config, repository_id=secrets.token_hex(16), family=config.family_id), copy.secret
+                store, replace(config, repository_id=secrets.token_hex(16), family=config.family_id), member.secret
             )
         return None
 
@@ -182,12 +198,18 @@ class Repository:
         names = {each.name for each in other.objects.list(folder)}
         return any(each.name in names for each in self.objects.list(folder))
 
+    def sealing_for(self, host: bytes) -> Repository:
+        """Return this repository for what a write-only host shall be able to open; see `Objects.sealing_for`."""
+        found = copy.copy(self)
+        found.objects = self.objects.sealing_for(host)
+        return found
+
     @contextmanager
     def plan_changes(self) -> Iterator[Repository]:
         """Yield this repository as it would be after changes that are made to what is yielded; the store is only read."""
         planned = PlannedStore(self.objects.store)
         try:
-            yield Repository(planned, self.config, self.secret, is_locked=self.is_locked)
+            yield Repository(planned, self.config, self._given, is_locked=self.is_locked)
         finally:
             planned.close()
 
@@ -209,8 +231,23 @@ class Repository:
         return found
 
     def load_manifest(self, ref: SnapshotRef) -> Manifest:
-        """Return the manifest of a snapshot; raises ObjectNotFound if it is not there, IntegrityError or UnsupportedFormat."""
-        return self.objects.get(MANIFEST, ref.object_name)
+        """Return the manifest of a snapshot; raises ObjectNotFound if it is not there, IntegrityError or UnsupportedFormat.
+
+        A write-only host raises OnlyWrites for those of others.
+        """
+        return self.load_manifest_with_bytes(ref)[0]
+
+    def load_manifest_with_bytes(self, ref: SnapshotRef) -> tuple[Manifest, bytes]:
+        """Return the manifest of a snapshot and its stored bytes; raises as `load_manifest`."""
+        manifest, data = self.objects.get_with_bytes(MANIFEST, ref.object_name)
+        self._manifest_check.check(ref, data)
+        return manifest, data
+
+    @cached_property
+    def _manifest_check(self) -> ManifestCheck:
+        from deltaimg.repo.rosters import ManifestCheck  # which opens them through a repository
+
+        return ManifestCheck(self)
 
     def has_snapshot(self, ref: SnapshotRef) -> bool:
         """Return whether a snapshot exists now."""

@@ -13,16 +13,27 @@ Always  what is missing stays in the roster, and what was put back stays out of 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from msgspec.structs import replace
 
-from deltaimg.errors import IntegrityError, Malformed, ObjectExists, ObjectNotFound, RepositoryLocked, UnsupportedFormat
+from deltaimg.errors import (
+    IntegrityError,
+    Malformed,
+    ObjectExists,
+    ObjectNotFound,
+    RepositoryLocked,
+    SealBroken,
+    UnsupportedFormat,
+)
 from deltaimg.format.framing import HEADER_BYTES, digest_bytes
 from deltaimg.format.limits import MAX_ROSTER_TRAIL
 from deltaimg.format.manifest import SNAPSHOTS, format_time, parse_time
 from deltaimg.format.roster import ROSTERS, Roster, split_roster_name
+from deltaimg.format.sealing import HOST_BYTES, find_host
+from deltaimg.repo.host_manifests import Vouched, find_refusal, list_hosts, vouch
 from deltaimg.repo.host_places import KnownRoster, Place
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.object_kinds import ROSTER
@@ -53,6 +64,8 @@ class Changes:
     """It has added these."""
     is_accepting: bool = False
     """Whatever is there is recorded, and nothing else."""
+    removed: Collection[str] = ()
+    """It removes the keys of these write-only hosts."""
 
 
 NO_CHANGES = Changes()
@@ -90,7 +103,7 @@ def find_disagreements(repository: Repository, image: str, now: datetime) -> lis
     if not has_rosters(repository):
         return []
     newest, present = _read(repository, image)
-    found = _compare(newest, present, image)
+    found = _compare(newest, () if _is_of_hosts(repository, newest, present) else present, image)
     place = _place_of(repository)
     known = place.recall_roster(image)
     problem = None if known is None else _compare_with_known(newest, known)
@@ -106,7 +119,7 @@ def find_disagreements(repository: Repository, image: str, now: datetime) -> lis
 
 def find_exchange(repository: Repository) -> str | None:
     """Return how another repository has taken the place of one that this host has seen, or None."""
-    if not has_rosters(repository):
+    if not repository.config.is_encrypted or repository.is_locked:
         return None
     found = _place_of(repository).find_other()
     if found is None:
@@ -161,7 +174,10 @@ def record(repository: Repository, lock: ImageLock, now: datetime, changes: Chan
     image = lock.image
     for _ in range(_TRIES):
         newest = _load_newest(repository, image)
-        roster = _continue(repository, newest, _list_present(repository, image), lock, now, changes)
+        present = _list_present(repository, image)
+        vouched = _vouch(repository, newest.roster, present, changes)
+        present = [ref for ref in present if ref.id not in vouched.refused]
+        roster = _continue(repository, newest, present, lock, now, changes, vouched.digests)
         if not changes.is_accepting and newest.error is None and _says_as_much(newest.roster, roster):
             return
         data = repository.objects.build_stored(ROSTER, roster.object_name, roster)
@@ -185,6 +201,55 @@ def record(repository: Repository, lock: ImageLock, now: datetime, changes: Chan
 def _list_present(repository: Repository, image: str) -> list[SnapshotRef]:
     """Return the snapshots that an image has, damaged ones in quarantine included, in order of time."""
     return sorted({*repository.list_snapshots(image), *repository.list_quarantined(image)})
+
+
+class ManifestCheck:
+    """Refuses manifests of write-only hosts that no holder of the secret should take; one for each open repository.
+
+    The rosters and hosts of when it was asked first will do: what was recorded since, was new then.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._rosters: dict[str, Roster | None] = {}
+        self._hosts: set[str] | None = None
+
+    def check(self, ref: SnapshotRef, data: bytes) -> None:
+        """Raise SealBroken for a manifest of a write-only host that is not what it was, or came after its key was removed.
+
+        Args:
+            data: its stored bytes.
+        """
+        if not find_host(data) or not has_rosters(self._repository):
+            return
+        if ref.image not in self._rosters:
+            self._rosters[ref.image] = _load_newest(self._repository, ref.image).roster
+        if self._hosts is None:
+            self._hosts = list_hosts(self._repository.objects)
+        if problem := find_refusal(self._rosters[ref.image], ref.id, data, self._hosts):
+            raise SealBroken(ref.object_name, 0, problem)
+
+
+def _vouch(repository: Repository, roster: Roster | None, present: Sequence[SnapshotRef], changes: Changes) -> Vouched:
+    """Return what the next roster says of the snapshots of write-only hosts."""
+    if changes.is_accepting or roster is None:
+        own = {ref.id for ref in changes.committed}
+        return vouch(repository.objects, None, [(ref.id, ref.object_name) for ref in present if ref.id not in own])
+    known = {*roster.snapshots, *roster.unsettled, *(ref.id for ref in changes.committed)}
+    new = [(ref.id, ref.object_name) for ref in present if ref.id not in known and _is_new(ref, roster)]
+    found = vouch(repository.objects, roster, new)
+    return Vouched({each[:16]: each[16:] for each in roster.written} | found.digests, found.refused)
+
+
+def _is_of_hosts(repository: Repository, newest: _Newest, present: Sequence[SnapshotRef]) -> bool:
+    """Return whether an image has no roster since only write-only hosts have stored it so far."""
+    if newest.roster is not None or newest.error is not None:
+        return False
+    with suppress(ObjectNotFound):
+        return all(
+            find_host(repository.objects.get_range(ref.object_name, 0, HEADER_BYTES + HOST_BYTES)) for ref in present
+        )
+    return False
 
 
 def _list_names(repository: Repository, image: str) -> tuple[str, ...]:
@@ -302,8 +367,9 @@ def _continue(
     lock: ImageLock,
     now: datetime,
     changes: Changes,
+    written: dict[str, str],
 ) -> Roster:
-    """Return the roster after the newest."""
+    """Return the roster after the newest. Args: written: digests of manifests of write-only hosts, by snapshot."""
     numbers = [parts[1] for parts in map(split_roster_name, newest.names) if parts is not None]
     if (known := _place_of(repository).recall_roster(lock.image)) is not None:
         numbers.append(known.number)  # which the store may have set back
@@ -311,15 +377,19 @@ def _continue(
     times = [ref.time for ref in (*present, *changes.unsettled)]
     if before is not None and before.newest_time is not None:
         times.append(before.newest_time)
+    snapshots, unsettled = _settle(before, present, changes), tuple(sorted({ref.id for ref in changes.unsettled}))
+    listed = {*snapshots, *unsettled}
     return Roster(
         repository_id=repository.config.repository_id,
         image=lock.image,
         number=1 + max(numbers, default=0),
         time=format_time(now),
-        snapshots=_settle(before, present, changes),
-        unsettled=tuple(sorted({ref.id for ref in changes.unsettled})),
+        snapshots=snapshots,
+        unsettled=unsettled,
         newest_time=max(times, default=None),
         trail=() if before is None else (newest.digest, *before.trail)[:MAX_ROSTER_TRAIL],
+        written=tuple(each + digest for each, digest in sorted(written.items()) if each in listed),
+        removed=tuple(sorted({*(() if before is None else before.removed), *changes.removed})),
         host=lock.holder.host,
     )
 
@@ -327,12 +397,12 @@ def _continue(
 def _says_as_much(before: Roster | None, after: Roster) -> bool:
     """Return whether the earlier of two rosters says all that the later one does."""
     if before is None:
-        return not after.snapshots and not after.unsettled
-    return (before.snapshots, before.unsettled, before.newest_time) == (
-        after.snapshots,
-        after.unsettled,
-        after.newest_time,
-    )
+        return not after.snapshots and not after.unsettled and not after.removed
+    return _content_of(before) == _content_of(after)
+
+
+def _content_of(roster: Roster) -> tuple[object, ...]:
+    return roster.snapshots, roster.unsettled, roster.newest_time, roster.written, roster.removed
 
 
 def _place_of(repository: Repository) -> Place:

@@ -69,6 +69,8 @@ STRUCTS = {
     "Mirror undo head": (mirror.UNDO_HEAD, HEADER_BYTES),
     "Sealed body": (sealing.OBJECT_PREFIX, 0),
     "Sealed payload": (sealing.RECORD_PREFIX, 0),
+    "Sealed body of a write-only host": (sealing.HOST_OBJECT_PREFIX, 0),
+    "Sealed payload of a write-only host": (sealing.HOST_RECORD_PREFIX, 0),
 }
 ROWS = {
     "Footer entry": pack.FOOTER_ENTRY,

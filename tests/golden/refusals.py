@@ -59,6 +59,7 @@ def frame_refusals() -> Iterator[Refusal]:
     for reason, header, error, message in (
         ("version-0", {"version": 0}, "UnsupportedFormat", "format version 0"),
         ("version-2", {"version": 2}, "UnsupportedFormat", "format version 2"),
+        ("by-a-host-and-not-sealed", {"incompatible": 2}, "UnsupportedFormat", "0x0002"),
         ("incompatible-feature", {"incompatible": 0x8000}, "UnsupportedFormat", "0x8000"),
         ("reserved-in-use", {"reserved": 1}, "Malformed", "reserved bytes of the header"),
         ("body-beyond-4-gib", {"body_bytes": 2**32}, "Malformed", "claims a body of 4294967296 bytes"),
@@ -97,7 +98,7 @@ def document_refusals() -> Iterator[Refusal]:
             },
         ),
         ("roster", {"repository_id": "00", "number": 0, "time": 5, "snapshots": ["aa"], "unsettled": None, "newest_time": 5,
-                    "trail": ["00"] * 65, "host": None}),
+                    "trail": ["00"] * 65, "written": ["00" * 23], "removed": ["AA" * 8], "host": None}),
         ("annotation", {"snapshot": "aa", "number": 0, "time": 5, "pinned": False, "tags": "weekly", "comment": None}),
     ):  # fmt: skip
         for field, value in changes.items():
@@ -108,6 +109,7 @@ def document_refusals() -> Iterator[Refusal]:
         ("of-another-id", {"id": "00000000000000de"}, "it belongs at keys/00000000000000de"),
         ("of-no-cost", {"memory_kib": 0, "iterations": 0, "lanes": 0}, "not those of its type"),
         ("of-cost-with-a-key-file", {"type": "keyfile"}, "not those of its type"),
+        ("of-a-host-with-the-secret", {"type": "writeonly", "memory_kib": 0}, "not the length of its type"),
         ("of-absurd-cost", {"memory_kib": 2**20, "iterations": 9}, "argon2id are absurd"),
         ("of-too-many-lanes", {"memory_kib": 64, "lanes": 9}, "argon2id are absurd"),
     ):
@@ -155,14 +157,6 @@ def document_refusals() -> Iterator[Refusal]:
         yield _with_fields(
             kind, "of-another-id", {"id": "00000000000000dd"}, "it belongs at deletions/00000000000000dd"
         )
-    for reason, change, message in (
-        ("of-another-id", {"id": "00000000000000de"}, "it belongs at keys/00000000000000de"),
-        ("of-no-cost", {"memory_kib": 0, "iterations": 0, "lanes": 0}, "not those of its type"),
-        ("of-cost-with-a-key-file", {"type": "keyfile"}, "not those of its type"),
-        ("of-absurd-cost", {"memory_kib": 2**20, "iterations": 9}, "argon2id are absurd"),
-        ("of-too-many-lanes", {"memory_kib": 64, "lanes": 9}, "argon2id are absurd"),
-    ):
-        yield _with_fields("key_slot", reason, change, message)
     for reason, change in (("key-and-encryption", {"encryption": "aes-256-gcm"}), ("no-key", {"digest_key": ...})):
         yield _with_fields("config", reason, change, "has a digest key and is encrypted, or neither")
     for reason, change, message in (
@@ -188,6 +182,7 @@ def roster_refusals() -> Iterator[Refusal]:
         ("at-no-time", {"time": "20261399T020304.000006Z"}, "its time is not a time"),
         ("newest-at-no-time", {"newest_time": "now"}, "its newest_time is not a time"),
         ("a-snapshot-twice", {"unsettled": ["00000000000000aa"]}, "it lists a snapshot twice"),
+        ("a-digest-of-another-snapshot", {"written": ["00000000000000ff" + "00" * 16]}, "it does not list"),
         ("a-long-trail", {"trail": ["00" * 16] * 65}, "not a roster"),
     ):
         yield _with_fields("roster", reason, change, message)
@@ -219,7 +214,7 @@ def index_refusals() -> Iterator[Refusal]:
         ("block-too-large", make(entries=[{"block_shift": 21}]), "Malformed", "absurd block size"),
         ("block-shift-of-255", make(entries=[{"block_shift": 255}]), "Malformed", "absurd block size"),
         ("record-too-large", make(entries=[{"slots": 4097}]), "Malformed", "larger than 16777216 bytes"),
-        ("payload-too-long", make(entries=[{"payload_bytes": 4149}]), "Malformed", "longer than its content"),
+        ("payload-too-long", make(entries=[{"payload_bytes": 4157}]), "Malformed", "longer than its content"),
         ("cut-entry-unlisted", _cut_index([2], [1], [(0, 1)]), "Malformed", "out of order or are not listed"),
         ("cut-entry-twice", _cut_index([1, 1], [1, 1], [(0, 1)] * 2), "Malformed", "out of order or are not listed"),
         ("cut-without-runs", _cut_index([1], [0], []), "Malformed", "no runs of slots"),
@@ -357,8 +352,10 @@ def pack_refusals() -> Iterator[Refusal]:
          "Malformed", "longer than its content"),
         ("record-header-damaged", pack(flip(one, 20), footer(entry)), "Malformed", "a record header is damaged"),
         ("record-payload-damaged", pack(flip(one, size - 1), footer(entry)), "DigestMismatch", "the record here is damaged"),
-        ("record-sealed-otherwise", pack(record(sealed=2), footer(entry)), "UnsupportedFormat", "has a cipher or features"),
+        ("record-sealed-otherwise", pack(record(sealed=3), footer(entry)), "UnsupportedFormat", "has a cipher or features"),
         ("record-sealed-too-short", pack(record(sealed=1), footer(entry)), "Malformed", "shorter than a seal"),
+        ("record-sealed-by-a-host-too-short", pack(record(bytes(59), sealed=2), footer(entry)), "Malformed",
+         "shorter than a seal"),
         ("record-flags-in-use", pack(record(flags=1), footer(entry)), "UnsupportedFormat", "has a cipher or features"),
         ("record-of-too-many-sources", pack(record(sources=4097), footer(entry)), "Malformed", "more than 4096 source"),
         ("record-header-longer", pack(record(header_bytes=80), footer(entry)), "UnsupportedFormat", "features unknown"),

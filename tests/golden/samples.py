@@ -65,6 +65,14 @@ KEY_FILE_SLOT = KeySlot(
     salt="3c" * 32,
     wrapped="4d" * 80,
 )
+WRITE_ONLY_SLOT = KeySlot(
+    id="00000000000000ff",
+    type="writeonly",
+    label="web1",
+    created="20261123T020304.000005Z",
+    salt="3c" * 32,
+    wrapped="4d" * 112,
+)
 LOCK = Lock(
     owner="operator",
     host="backup.example",
@@ -155,6 +163,9 @@ ROSTER = Roster(
     newest_time="20261124T075958.000000Z",
     trail=("0123456789abcdef" * 2, "00" * 16),
     host="backup.example",
+)
+HOSTS_ROSTER = msgspec.structs.replace(
+    ROSTER, number=8, written=("00000000000000ab" + "5e" * 16,), removed=("00000000000000ff",)
 )
 UNSETTLED_ROSTER = msgspec.structs.replace(
     ROSTER, image="Prüfstand Nächte, 夜", number=99_999_999, snapshots=(), unsettled=("00000000000000ac",), trail=()
@@ -314,6 +325,7 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     "key_slot": {
         "passphrase": (PASSPHRASE_SLOT.object_name, PASSPHRASE_SLOT),
         "key-file": (KEY_FILE_SLOT.object_name, KEY_FILE_SLOT),
+        "write-only": (WRITE_ONLY_SLOT.object_name, WRITE_ONLY_SLOT),
     },
     "lock": {
         "backup": ("locks/vm1/20261123T020304.000005Z-0123456789abcdef", LOCK),
@@ -335,7 +347,7 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     },
     "roster": {
         name: (content.object_name, content)
-        for name, content in {"settled": ROSTER, "unsettled": UNSETTLED_ROSTER}.items()
+        for name, content in {"settled": ROSTER, "unsettled": UNSETTLED_ROSTER, "of-hosts": HOSTS_ROSTER}.items()
     },
     "index": {
         "two-packs": ("index/" + "44" * 32, INDEX),

@@ -10,6 +10,7 @@ import json
 import unicodedata
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -62,6 +63,64 @@ def open_payload(master_key: bytes, header: bytes, sealed: bytes) -> bytes:
     return record_cipher(master_key, seed).decrypt(count + bytes(8), sealed[36:], header[:40])
 
 
+# -- write-only hosts --------------------------------------------------------------------------------------------------
+
+
+def host_key_of(master_key: bytes, host: bytes) -> bytes:
+    return hkdf(master_key, "deltaimg 2026 write-only host", host)
+
+
+def readers_private(master_key: bytes) -> X25519PrivateKey:
+    return X25519PrivateKey.from_private_bytes(hkdf(master_key, "deltaimg 2026 readers"))
+
+
+def host_secret(secret: bytes, host: bytes) -> bytes:
+    """Return what the slot of a write-only host wraps."""
+    public = readers_private(secret[:32]).public_key().public_bytes_raw()
+    return host_key_of(secret[:32], host) + secret[32:] + public
+
+
+def seal_host_body(host: bytes, host_key: bytes, seed: bytes, header: bytes, body: bytes) -> bytes:
+    """Return what follows the header of an object that a write-only host sealed."""
+    return host + seal_body(host_key, seed, header, body)
+
+
+def open_host_body(master_key: bytes, data: bytes) -> bytes:
+    """Return the body of a whole object that a write-only host sealed."""
+    header, host, sealed = data[:64], data[64:72], data[72:]
+    assert int.from_bytes(header[10:12], "little") == 3
+    assert int.from_bytes(header[16:24], "little") == len(sealed) + 8
+    cipher = object_cipher(host_key_of(master_key, host), sealed[:32])
+    return cipher.decrypt(bytes(12), sealed[32:], header[:24] + header[40:56])
+
+
+def host_record_cipher(host_key: bytes, agreed: bytes, ephemeral: bytes, readers: bytes) -> AESGCM:
+    salt = hkdf(agreed, "deltaimg 2026 key agreement", ephemeral + readers)
+    return AESGCM(hkdf(hkdf(host_key, "deltaimg 2026 sealed records"), "deltaimg 2026 batch of records", salt))
+
+
+def seal_host_payload(
+    host: bytes, wrapped: bytes, private: X25519PrivateKey, number: int, header: bytes, payload: bytes
+) -> bytes:
+    """Return the payload of a record as a write-only host seals it. Args: wrapped: what is in its slot."""
+    host_key, readers, count = wrapped[:32], wrapped[64:], number.to_bytes(4, "little")
+    ephemeral = private.public_key().public_bytes_raw()
+    agreed = private.exchange(X25519PublicKey.from_public_bytes(readers))
+    cipher = host_record_cipher(host_key, agreed, ephemeral, readers)
+    return host + ephemeral + count + cipher.encrypt(count + bytes(8), payload, header[:40])
+
+
+def open_host_payload(master_key: bytes, header: bytes, sealed: bytes) -> bytes:
+    """Return the payload of a record that a write-only host sealed."""
+    assert header[5] == 2
+    host, ephemeral, count = sealed[:8], sealed[8:40], sealed[40:44]
+    private = readers_private(master_key)
+    agreed = private.exchange(X25519PublicKey.from_public_bytes(ephemeral))
+    readers = private.public_key().public_bytes_raw()
+    cipher = host_record_cipher(host_key_of(master_key, host), agreed, ephemeral, readers)
+    return cipher.decrypt(count + bytes(8), sealed[44:], header[:40])
+
+
 # -- key slots ---------------------------------------------------------------------------------------------------------
 
 
@@ -77,7 +136,7 @@ def slot_cipher(slot: dict[str, object], key: bytes | str) -> AESGCM:
 
 def slot_bound(slot: dict[str, object], family_id: str) -> bytes:
     numbers = [slot.get(name, 0).to_bytes(4, "little") for name in ("memory_kib", "iterations", "lanes")]
-    kind = {"passphrase": b"\1\0\0\0", "keyfile": b"\2\0\0\0"}[slot["type"]]
+    kind = {"passphrase": b"\1\0\0\0", "keyfile": b"\2\0\0\0", "writeonly": b"\3\0\0\0"}[slot["type"]]
     ids = bytes.fromhex(family_id) + bytes.fromhex(str(slot["id"]))
     return b"deltaimg 2026 key slot" + ids + kind + b"".join(numbers) + f"{slot['label']}\0{slot['created']}".encode()
 
@@ -115,6 +174,13 @@ def make_answers() -> dict[str, object]:
         "lanes": 4,
     } | common
     key_file = {"id": "00000000000000bb", "type": "keyfile"} | common
+    write_only = {"id": "00000000000000cc", "type": "writeonly"} | common
+    host = bytes.fromhex("00000000000000cc")
+    of_host = host_secret(secret, host)
+    host_header = object_header[:10] + b"\3" + object_header[11:16] + (56 + len(object_body)).to_bytes(8, "little")
+    host_header += object_header[24:]
+    host_record_header = record_header[:5] + b"\2" + record_header[6:8] + (60 + len(payload)).to_bytes(4, "little")
+    host_record_header += record_header[12:]
     return {
         "secret": secret.hex(),
         "family_id": family_id,
@@ -130,12 +196,30 @@ def make_answers() -> dict[str, object]:
             "payload": payload.hex(),
             "sealed": seal_payload(master_key, seed, 70000, record_header, payload).hex(),
         },
+        "host_object": {
+            "header": host_header.hex(),
+            "body": object_body.hex(),
+            "sealed": seal_host_body(host, of_host[:32], seed, host_header, object_body).hex(),
+        },
+        "host_record": {
+            "number": 70000,
+            "header": host_record_header.hex(),
+            "payload": payload.hex(),
+            "sealed": seal_host_payload(
+                host, of_host, X25519PrivateKey.from_private_bytes(seed), 70000, host_record_header, payload
+            ).hex(),
+        },
         # The last letter but one is e and a combining accent: both ways to write it are one passphrase.
         "passphrase": {
             "text": "correct horse cafe\u0301 battery",
             "slot": wrap(passphrase, family_id, "correct horse caf\u00e9 battery", secret),
         },
         "key_file": {"key": (b"\x42" * 32).hex(), "slot": wrap(key_file, family_id, b"\x42" * 32, secret)},
+        "write_only": {
+            "key": (b"\x43" * 32).hex(),
+            "slot": wrap(write_only, family_id, b"\x43" * 32, of_host),
+            "wrapped": of_host.hex(),
+        },
     }
 
 

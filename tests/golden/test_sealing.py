@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from deltaimg.crypto.key_slots import Costs, KeyFile, Passphrase, unwrap_secret, wrap_secret
-from deltaimg.crypto.sealer import Sealer
+from deltaimg.crypto.sealer import HostSealer, SecretSealer
 from deltaimg.crypto.secret import Secret
-from deltaimg.errors import SealBroken
+from deltaimg.errors import OnlyWrites, SealBroken
 from deltaimg.format.framing import HEADER_BYTES, Kind, digest_bytes, finish_header, frame, salt_object
 from deltaimg.format.key_slot import KeySlot
 from deltaimg.format.record import RecordHeader, build_record_header, parse_record_header
@@ -34,13 +34,13 @@ def test_the_twin_still_gives_the_known_answers():
 def test_an_object_that_the_twin_sealed_is_opened():
     known = read_answer("object")
     data = finish_header(known["header"], digest_bytes(known["sealed"])) + known["sealed"]
-    opened = Sealer(SECRET).open_object(Kind.MANIFEST, "snapshots/x", data)
+    opened = SecretSealer(SECRET).open_object(Kind.MANIFEST, "snapshots/x", data)
     assert opened[HEADER_BYTES:] == known["body"]
 
 
 def test_the_twin_opens_an_object():
     data = b"".join(salt_object([frame(Kind.MAP, b"the body of a map")], b"\x11" * 16))
-    assert sealing_twin.open_body(SECRET.master_key, Sealer(SECRET).seal_object(data)) == b"the body of a map"
+    assert sealing_twin.open_body(SECRET.master_key, SecretSealer(SECRET).seal_object(data)) == b"the body of a map"
 
 
 def test_a_record_that_the_twin_sealed_is_opened():
@@ -48,7 +48,7 @@ def test_a_record_that_the_twin_sealed_is_opened():
     head = known["header"][:40] + digest_bytes(known["sealed"])
     data = head + digest_bytes(head, length=8) + known["sealed"]
     header = parse_record_header("packs/x", 64, data)
-    assert bytes(Sealer(SECRET).open_record("packs/x", 64, header, data[64:])) == known["payload"]
+    assert bytes(SecretSealer(SECRET).open_record("packs/x", 64, header, data[64:])) == known["payload"]
 
 
 def test_the_twin_opens_records():
@@ -56,12 +56,81 @@ def test_the_twin_opens_records():
         (RecordHeader(bytes([seed]) * 16, 0, 1, 12, 100, digest_bytes(bytes([seed]) * 100)), bytes([seed]) * 100)
         for seed in range(5)
     ]
-    sealed = Sealer(SECRET).seal_records(records)
+    sealed = SecretSealer(SECRET).seal_records(records)
     assert len({bytes(payload[:32]) for _, payload in sealed}) == 1
     assert [payload[32:36] for _, payload in sealed] == [number.to_bytes(4, "little") for number in range(5)]
     for (_, payload), (header, found) in zip(records, sealed, strict=True):
         assert header.payload_bytes == len(found) == len(payload) + 52
         assert sealing_twin.open_payload(SECRET.master_key, build_record_header(header), bytes(found)) == payload
+
+
+HOST_SECRET = SECRET.make_host_secret(bytes.fromhex("00000000000000cc"))
+
+
+def test_what_the_twin_sealed_as_a_write_only_host_is_opened():
+    known = read_answer("host_object")
+    data = finish_header(known["header"], digest_bytes(known["sealed"])) + known["sealed"]
+    for sealer in (SecretSealer(SECRET), HostSealer(HOST_SECRET)):
+        assert sealer.open_object(Kind.MANIFEST, "snapshots/x", data)[HEADER_BYTES:] == known["body"]
+    known = read_answer("host_record")
+    head = known["header"][:40] + digest_bytes(known["sealed"])
+    data = head + digest_bytes(head, length=8) + known["sealed"]
+    header = parse_record_header("packs/x", 64, data)
+    assert bytes(SecretSealer(SECRET).open_record("packs/x", 64, header, data[64:])) == known["payload"]
+    with pytest.raises(OnlyWrites):
+        HostSealer(HOST_SECRET).open_record("packs/x", 64, header, memoryview(data)[64:])
+
+
+def test_the_twin_opens_what_a_write_only_host_sealed():
+    data = b"".join(salt_object([frame(Kind.MAP, b"the body of a map")], b"\x11" * 16))
+    for sealer in (HostSealer(HOST_SECRET), SecretSealer(SECRET).for_host(HOST_SECRET.host)):
+        assert sealing_twin.open_host_body(SECRET.master_key, sealer.seal_object(data)) == b"the body of a map"
+    records = [(RecordHeader(bytes([seed]) * 16, 0, 1, 12, 9, digest_bytes(bytes(9))), bytes(9)) for seed in range(3)]
+    sealed = HostSealer(HOST_SECRET).seal_records(records)
+    assert len({bytes(payload[:40]) for _, payload in sealed}) == 1
+    for header, found in sealed:
+        assert sealing_twin.open_host_payload(SECRET.master_key, build_record_header(header), bytes(found)) == bytes(9)
+
+
+def test_the_slot_of_a_write_only_host_is_what_the_twin_makes_of_it():
+    known = ANSWERS["write_only"]
+    slot = msgspec.convert(known["slot"], KeySlot)
+    key = KeyFile(bytes.fromhex(known["key"]))
+    assert unwrap_secret(slot, key, family_id=FAMILY_ID) == HOST_SECRET
+    assert HOST_SECRET.build().hex() == known["wrapped"]
+    own = wrap_secret(SECRET, key, family_id=FAMILY_ID, label="web1", created="", is_write_only=True)
+    found = sealing_twin.unwrap(msgspec.to_builtins(own), FAMILY_ID, key.key)
+    assert found == sealing_twin.host_secret(SECRET.build(), bytes.fromhex(own.id))
+
+
+@pytest.mark.parametrize("ephemeral", [bytes(32), b"\1" + bytes(31), b"\xff" * 32], ids=["zero", "one", "large"])
+def test_an_ephemeral_key_that_is_none_is_refused(ephemeral):
+    known = read_answer("host_record")
+    sealed = known["sealed"][:8] + ephemeral + known["sealed"][40:]
+    header = replace(_host_header(known), payload_digest=digest_bytes(sealed))
+    with pytest.raises(SealBroken, match=r"^packs/x: "):
+        SecretSealer(SECRET).open_record("packs/x", 64, header, sealed)
+
+
+def _host_header(known):
+    return parse_record_header("packs/x", 64, known["header"][:56] + digest_bytes(known["header"][:56], length=8))
+
+
+def test_a_host_opens_nothing_of_others_and_others_nothing_of_its_records():
+    data, other = frame(Kind.MAP, b"body"), SECRET.make_host_secret(b"\xdd" * 8)
+    for sealed in (SecretSealer(SECRET).seal_object(data), HostSealer(other).seal_object(data)):
+        with pytest.raises(OnlyWrites, match=r"^maps/x: the key that was given only writes"):
+            HostSealer(HOST_SECRET).open_object(Kind.MAP, "maps/x", sealed)
+
+
+def test_a_host_cannot_seal_in_the_name_of_another():
+    # Whoever has the key of one host writes another's id before what it seals.
+    forged = HostSealer(replace(HOST_SECRET, host=b"\xdd" * 8))
+    with pytest.raises(SealBroken):
+        SecretSealer(SECRET).open_object(Kind.MAP, "maps/x", forged.seal_object(frame(Kind.MAP, b"body")))
+    header, payload = forged.seal_records([(RecordHeader(b"\1" * 16, 0, 1, 12, 3, bytes(16)), b"one")])[0]
+    with pytest.raises(SealBroken):
+        SecretSealer(SECRET).open_record("packs/x", 64, header, bytes(payload))
 
 
 def test_slots_that_the_twin_wrapped_are_opened():
@@ -85,16 +154,18 @@ def test_the_twin_opens_slots(key):
 
 
 def test_what_another_secret_sealed_is_refused():
-    sealed = Sealer(Secret.make()).seal_object(frame(Kind.MAP, b"body"))
+    sealed = SecretSealer(Secret.make()).seal_object(frame(Kind.MAP, b"body"))
     with pytest.raises(SealBroken, match=r"^maps/x: .*another key"):
-        Sealer(SECRET).open_object(Kind.MAP, "maps/x", sealed)
+        SecretSealer(SECRET).open_object(Kind.MAP, "maps/x", sealed)
 
 
 def test_random_numbers_that_come_twice_do_not_make_a_seed_come_twice():
-    sealer = Sealer(SECRET, draw=bytes)
+    sealer = SecretSealer(SECRET, draw=bytes)
     one, other = (sealer.seal_object(frame(Kind.MAP, body)) for body in (b"one", b"two"))
     assert one[64:96] != other[64:96]
     header = RecordHeader(b"\1" * 16, 0, 1, 12, 3, digest_bytes(b"one"))
-    first = sealer.seal_records([(header, b"one")])[0][1]
-    second = sealer.seal_records([(replace(header, payload_digest=digest_bytes(b"two")), b"two")])[0][1]
-    assert first[:32] != second[:32]
+    other = replace(header, payload_digest=digest_bytes(b"two"))
+    for sealer, prefix in ((SecretSealer(SECRET, draw=bytes), 32), (HostSealer(HOST_SECRET, draw=bytes), 40)):
+        first = sealer.seal_records([(header, b"one")])[0][1]
+        second = sealer.seal_records([(other, b"two")])[0][1]
+        assert first[:prefix] != second[:prefix]

@@ -18,7 +18,7 @@ from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.deletion import Deletion, DeletionLocks
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.index import ENTRY, IndexObject, no_links
-from deltaimg.format.key_slot import KEY_FILE, PASSPHRASE, WRAPPED_BYTES, KeySlot
+from deltaimg.format.key_slot import KEY_FILE, PASSPHRASE, WRAPPED_BYTES, WRITE_ONLY, KeySlot
 from deltaimg.format.limits import (
     MAX_ARGON2_ITERATIONS,
     MAX_ARGON2_LANES,
@@ -82,15 +82,20 @@ KEY_SLOT = {
     "label": TEXT,
     "created": TEXT,
     "salt": hexadecimal(64),
-    "wrapped": hexadecimal(2 * WRAPPED_BYTES),
+    "wrapped": hexadecimal(2 * WRAPPED_BYTES[KEY_FILE]),
 }
-KEY_SLOTS = st.builds(KeySlot, type=st.just(KEY_FILE), **KEY_SLOT) | st.builds(
-    KeySlot,
-    type=st.just(PASSPHRASE),
-    memory_kib=st.integers(8 * MAX_ARGON2_LANES, MAX_ARGON2_WORK_KIB // MAX_ARGON2_ITERATIONS),
-    iterations=st.integers(1, MAX_ARGON2_ITERATIONS),
-    lanes=st.integers(1, MAX_ARGON2_LANES),
-    **KEY_SLOT,
+HOST_SLOT = KEY_SLOT | {"wrapped": hexadecimal(2 * WRAPPED_BYTES[WRITE_ONLY])}
+KEY_SLOTS = (
+    st.builds(KeySlot, type=st.just(KEY_FILE), **KEY_SLOT)
+    | st.builds(KeySlot, type=st.just(WRITE_ONLY), **HOST_SLOT)
+    | st.builds(
+        KeySlot,
+        type=st.just(PASSPHRASE),
+        memory_kib=st.integers(8 * MAX_ARGON2_LANES, MAX_ARGON2_WORK_KIB // MAX_ARGON2_ITERATIONS),
+        iterations=st.integers(1, MAX_ARGON2_ITERATIONS),
+        lanes=st.integers(1, MAX_ARGON2_LANES),
+        **KEY_SLOT,
+    )
 )
 NAMES = st.lists(hexadecimal(64), max_size=3).map(tuple)
 DELETIONS = st.builds(
@@ -166,7 +171,10 @@ MANIFESTS = (_FULL_MANIFESTS | _GROUPED_MANIFESTS) | st.builds(
 )
 ROSTERS = st.builds(
     lambda roster, ids, count: msgspec.structs.replace(
-        roster, snapshots=tuple(ids[:count]), unsettled=tuple(ids[count:])
+        roster,
+        snapshots=tuple(ids[:count]),
+        unsettled=tuple(ids[count:]),
+        written=tuple(each + "0f" * 16 for each in ids[::2]),
     ),
     st.builds(
         Roster,
@@ -177,6 +185,7 @@ ROSTERS = st.builds(
         snapshots=st.just(()),
         newest_time=st.none() | TIMES,
         trail=st.lists(hexadecimal(32), max_size=3).map(tuple),
+        removed=st.lists(IDS, max_size=3).map(tuple),
         host=TEXT,
     ),
     st.lists(IDS, max_size=5, unique=True),

@@ -7,13 +7,14 @@ A base that cannot be used costs a warning and a full map, never the backup.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 
 from deltaimg.arrays import Runs, empty_runs
 from deltaimg.engine.content.resolved import Resolved, load_resolved
 from deltaimg.engine.progress import Progress
-from deltaimg.errors import IntegrityError, ObjectNotFound, SnapshotError, UsageError
+from deltaimg.errors import IntegrityError, ObjectNotFound, OnlyWrites, SnapshotError, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.pack import pack_name
 from deltaimg.ids import EntryNumbers
@@ -36,6 +37,8 @@ class Base:
     """The newest snapshot of the image whose manifest can be read."""
     resolved: Resolved | None
     """That snapshot, if it can be a base."""
+    newest_at: datetime | None = None
+    """The time of the newest snapshot of the image, whether it can be read or not."""
 
     @property
     def is_usable(self) -> bool:
@@ -70,20 +73,24 @@ def open_base(repository: Repository, image: str, progress: Progress) -> Base:
     table = SlotTable(repository, load_index(repository))
     for error in table.index.damage:
         progress.warn(f"{error}; content that only it lists is stored again")
-    for ref in reversed(repository.list_snapshots(image)):
+    refs = repository.list_snapshots(image)
+    newest_at = refs[-1].taken_at if refs else None
+    for ref in reversed(refs):
         try:
             manifest = repository.load_manifest(ref)
+        except OnlyWrites:
+            continue  # another host's
         except (IntegrityError, ObjectNotFound) as error:
             progress.warn(f"{error}; trying the snapshot before it")
             continue
         try:
             resolved = load_resolved(repository, manifest, table)
             _check_packs(table, resolved)
-            return Base(table, manifest, resolved)
+            return Base(table, manifest, resolved, newest_at)
         except (IntegrityError, ObjectNotFound, SnapshotError) as error:
             progress.warn(f"{ref.label} cannot be a base: {error}; this snapshot gets a full map")
-            return Base(SlotTable(repository, table.index), manifest, None)
-    return Base(table, None, None)
+            return Base(SlotTable(repository, table.index), manifest, None, newest_at)
+    return Base(table, None, None, newest_at)
 
 
 def _check_packs(table: SlotTable, resolved: Resolved) -> None:
@@ -95,15 +102,23 @@ def _check_packs(table: SlotTable, resolved: Resolved) -> None:
         raise ObjectNotFound(pack_name(table.index.packs[int(table.index.entries["pack"][missing[0]])]))
 
 
-def load_other_content(table: SlotTable, block_bytes: int, budget_bytes: int, progress: Progress) -> None:
+def load_other_content(
+    table: SlotTable, block_bytes: int, budget_bytes: int, progress: Progress, *, only_own: bool = False
+) -> None:
     """Load the digests of other records of the repository, the newest first, within a budget.
 
     These are of other images, of earlier snapshots, and of interrupted backups.
+
+    Args:
+        only_own: this is a write-only host. Others leave out what such hosts stored: that its records hold what they are said
+            to hold was not verified.
     """
     allowed = budget_bytes // BYTES_A_KNOWN_BLOCK - table.slot_count
     entries = table.index.entries
     is_usable = (entries["block_shift"] == block_bytes.bit_length() - 1) & (table.index.links.depths >= 0)
     is_usable &= ~(table.index.is_pending | table.index.is_lost)
+    if not only_own:
+        is_usable &= ~table.index.is_by_host
     numbers = np.flatnonzero(is_usable)[::-1]
     numbers = numbers[np.cumsum(entries["slots"][numbers], dtype=np.int64) <= allowed]
     if len(numbers):

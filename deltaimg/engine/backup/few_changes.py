@@ -34,7 +34,9 @@ def store_few_changes(context: BackupContext, writer: PackWriter, gathered: list
     table = context.base.table
     base_bytes = table.slot_count * BYTES_A_KNOWN_BLOCK
     budget_bytes = min(context.options.match_budget_bytes, base_bytes + _BUDGET_BYTES)
-    load_other_content(table, context.block_bytes, budget_bytes, context.progress)
+    load_other_content(
+        table, context.block_bytes, budget_bytes, context.progress, only_own=context.repository.only_writes
+    )
     table.add_sources(RecordNumbers(np.flatnonzero(table.index.links.depths[table.entries] >= 0)))
     needs = RestoreNeeds(table, context.base.runs)
     matcher = Matcher(table.digests, table.slot_count)

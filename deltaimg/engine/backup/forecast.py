@@ -93,7 +93,13 @@ def forecast_backup(
 def _match_changes(context: BackupContext) -> None:
     """Scan the image, and match what is not as in the base with all that is stored."""
     table = context.base.table
-    load_other_content(table, context.block_bytes, context.options.match_budget_bytes, context.progress)
+    load_other_content(
+        table,
+        context.block_bytes,
+        context.options.match_budget_bytes,
+        context.progress,
+        only_own=context.repository.only_writes,
+    )
     matcher = learn_stored_blocks(table)
 
     def match(span: ScannedSpan, content: memoryview) -> None:

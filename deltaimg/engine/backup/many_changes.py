@@ -34,7 +34,13 @@ class ManyChanges:
         """Load all content that can be referred to and encoded against."""
         options, table = context.options, context.base.table
         self._table = table
-        load_other_content(table, context.block_bytes, options.match_budget_bytes, context.progress)
+        load_other_content(
+            table,
+            context.block_bytes,
+            options.match_budget_bytes,
+            context.progress,
+            only_own=context.repository.only_writes,
+        )
         delta_codecs = make_delta_codecs(options.delta, options.level)
         anchors = load_anchors(context) if delta_codecs else None
         # Whatever may become a delta source later must be numbered now: new slots follow the last of these.

@@ -59,7 +59,7 @@ def write_map(
     manifest = Manifest(
         id=secrets.token_hex(8),
         image=request.image,
-        time=_choose_time(base.newest, options.taken_at or (point and point.taken_at) or ended_at),
+        time=_choose_time(base.newest_at, options.taken_at or (point and point.taken_at) or ended_at),
         base=base.manifest.id if base.manifest else None,
         base_time=base.manifest.time if base.manifest else None,
         size_bytes=size_bytes,
@@ -92,10 +92,10 @@ def revise(repository: Repository, manifest: Manifest, *, time: str, ended: str,
     return _settle_stored_bytes(repository, revised, other_bytes)
 
 
-def _choose_time(newest: Manifest | None, moment: datetime) -> str:
+def _choose_time(newest_at: datetime | None, moment: datetime) -> str:
     """Return `moment`, or just after the newest snapshot where the clock has gone back: the order is never lost."""
-    if newest is not None:
-        moment = max(moment, newest.taken_at + timedelta(microseconds=1))
+    if newest_at is not None:
+        moment = max(moment, newest_at + timedelta(microseconds=1))
     return format_time(moment)
 
 

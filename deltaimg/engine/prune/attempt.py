@@ -122,39 +122,58 @@ def _replace(
     """Write what replaces objects to be deleted; return the plan without what could not be read, and the bytes written."""
     index = reachable.index
     damage = _Damage(index, progress)
-    with PackWriter(repository, index.order_after(clock), check_lock=lock.check) as writer:
-        with writer.index_if_interrupted(progress.warn, except_for=(StoreError, LockLost)):
-            if not plan.trim.is_empty:
-                trim = plan.trim
-                rule = TrimRule(index, trim.needs, trim.splits, trim.find_exempt(index))
-                recode_records(repository, index, trim.entries, rule, writer, progress, damage.note_record)
-            if len(plan.moved):
-                copy_records(repository, index, plan.moved, writer, progress, damage.note_pack)
-        writer.finish()
+    written = 0
+    # What a write-only host has an index of, it shall have one of afterwards.
+    for host in sorted(set(index.hosts)):
+        written += _store_again(repository, host, lock, plan, damage, clock)
     if damage.packs:
         plan = _leave_out(plan, damage, reachable, inventory, options)
     rewriter = IndexRewriter(repository, index)
     rewriter.write(plan.reindexed, plan.resigned, len(inventory.indexes) - len(plan.indexes))
-    return plan, writer.stored_bytes + rewriter.stored_bytes
+    return plan, written + rewriter.stored_bytes
+
+
+def _store_again(
+    repository: Repository,
+    host: bytes,
+    lock: MaintenanceLock,
+    plan: PrunePlan,
+    damage: _Damage,
+    clock: Callable[[], datetime],
+) -> int:
+    """Trim and copy those records that a write-only host has, or none where `host` is empty; return the bytes written."""
+    repository, index, trim = repository.sealing_for(host), damage.index, plan.trim
+    trimmed, moved = index.choose_of(host, trim.entries), index.choose_of(host, plan.moved)
+    if not len(trimmed) and not len(moved):
+        return 0
+    with PackWriter(repository, index.order_after(clock), check_lock=lock.check) as writer:
+        with writer.index_if_interrupted(damage.progress.warn, except_for=(StoreError, LockLost)):
+            if len(trimmed):
+                rule = TrimRule(index, trim.needs, trim.splits, trim.find_exempt(index))
+                recode_records(repository, index, trimmed, rule, writer, damage.progress, damage.note_record)
+            if len(moved):
+                copy_records(repository, index, moved, writer, damage.progress, damage.note_pack)
+        writer.finish()
+    return writer.stored_bytes
 
 
 class _Damage:
     """What could not be read: packs that are kept unchanged, and records that were not stored again."""
 
     def __init__(self, index: LoadedIndex, progress: Progress) -> None:
-        self._index, self._progress = index, progress
+        self.index, self.progress = index, progress
         self.packs: set[str] = set()
         self.entries: set[int] = set()
 
     def note_record(self, entry: int, problem: str) -> None:
         self.entries.add(entry)
-        pack = self._index.packs[int(self._index.entries["pack"][entry])]
+        pack = self.index.packs[int(self.index.entries["pack"][entry])]
         if pack not in self.packs:
             self.note_pack(pack, problem)
 
     def note_pack(self, pack: str, problem: object) -> None:
         self.packs.add(pack)
-        self._progress.warn(f"{problem}; {pack_name(pack)} is kept unchanged")
+        self.progress.warn(f"{problem}; {pack_name(pack)} is kept unchanged")
 
 
 def _leave_out(

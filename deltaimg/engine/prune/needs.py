@@ -134,7 +134,30 @@ def choose_copies(index: LoadedIndex, bits: SlotBits) -> Mapped:
             moved.move(entry, chosen)
             copies[copies == entry] = chosen
         mapped = Mapped(moved, moved.count(), copies)
-    return mapped
+    rivals = _list_rivals(index, groups)
+    if not len(rivals):
+        return mapped
+    kept = mapped.bits.copy()
+    runs, run_counts = index.cuts.runs_of(rivals)
+    kept.mark(
+        EntryNumbers(np.repeat(rivals, run_counts)), runs["first_slot"].astype(np.int64), runs["count"].astype(np.int64)
+    )
+    return Mapped(kept, kept.count(), mapped.copies)
+
+
+def _list_rivals(index: LoadedIndex, groups: list[list[int]]) -> EntryNumbers:
+    """Return the entries of records that several write-only hosts claim to have, and no holder of the secret.
+
+    One of them may claim it so that the other's is deleted: each keeps its own.
+    """
+    found = [
+        entry
+        for group in groups
+        if index.is_by_host[group[0]] and len({index.hosts[index.object_of[entry]] for entry in group}) > 1
+        for entry in group
+        if not index.is_pending[entry] and not index.is_missing[entry] and index.links.depths[entry] >= 0
+    ]
+    return EntryNumbers(np.array(sorted(found), np.int64))
 
 
 def _find_better(index: LoadedIndex, groups: list[list[int]], needs: Needs) -> dict[int, int]:

@@ -27,7 +27,7 @@ class IndexRewriter:
     """Writes index objects for entries whose index objects are deleted, and signatures for digests that are moved."""
 
     def __init__(self, repository: Repository, index: LoadedIndex) -> None:
-        self._repository, self._index = repository, index
+        self._repository, self._index, self._objects = repository, index, repository.objects
         self.stored_bytes = 0
 
     def write(self, entries: EntryNumbers, resigned: EntryNumbers, kept_objects: int) -> None:
@@ -38,15 +38,20 @@ class IndexRewriter:
             kept_objects: number of index objects that are kept beside the new ones.
         """
         index = self._index
-        places_of_digests = self._sign(EntryNumbers(np.sort(resigned)))
-        groups = list(group_by(index.object_of[entries]))
         per_object = 1
-        if kept_objects + len(groups) > MAX_INDEXES:
-            per_object = -(-len(groups) // (MAX_INDEXES // 2))
-        for first in range(0, len(groups), per_object):
-            merged = groups[first : first + per_object]
-            chosen = np.concatenate([entries[places] for _, places in merged])
-            self._write_object(EntryNumbers(np.sort(chosen)), places_of_digests, index.created_us[merged[-1][0]])
+        object_count = len(np.unique(index.object_of[entries]))
+        if kept_objects + object_count > MAX_INDEXES:
+            per_object = -(-object_count // (MAX_INDEXES // 2))
+        # What a write-only host has an index of, it shall have one of afterwards.
+        for host in sorted(set(index.hosts)):
+            self._objects = self._repository.objects.sealing_for(host)
+            places_of_digests = self._sign(EntryNumbers(np.sort(index.choose_of(host, resigned))))
+            of_host = index.choose_of(host, entries)
+            groups = list(group_by(index.object_of[of_host]))
+            for first in range(0, len(groups), per_object):
+                merged = groups[first : first + per_object]
+                chosen = np.concatenate([of_host[places] for _, places in merged])
+                self._write_object(EntryNumbers(np.sort(chosen)), places_of_digests, index.created_us[merged[-1][0]])
 
     def _write_object(self, entries: EntryNumbers, places: dict[int, tuple[str, int]], created_us: int) -> None:
         index = self._index
@@ -77,7 +82,7 @@ class IndexRewriter:
         return places
 
     def _put(self, kind: ObjectKind[Content], content: Content) -> str:
-        digest, size_bytes = self._repository.objects.put_new(kind, content)
+        digest, size_bytes = self._objects.put_new(kind, content)
         self.stored_bytes += size_bytes
         return digest
 

@@ -18,6 +18,7 @@ from deltaimg.engine.sync.losses import LOSSES, note_loss
 from deltaimg.engine.sync.plan import Destination, SnapshotPlan, Source
 from deltaimg.engine.sync.selection import Failure
 from deltaimg.errors import DeltaimgError, ObjectExists
+from deltaimg.format.sealing import find_host
 from deltaimg.model import MIB
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.object_kinds import MANIFEST, MAP
@@ -115,9 +116,10 @@ class Committer:
 
     def _put_manifest(self, plan: SnapshotPlan) -> int:
         """Commit a snapshot, whose manifest names its layers as they are named here; return its size."""
-        if self._destination.is_alike:
+        if self._destination.is_alike and not find_host(plan.data):
             commit_snapshot(self._repository, self._lock, plan.manifest, plan.data)
             return len(plan.data)
+        # Also what a write-only host sealed: it is none of the destination's, and whoever syncs vouches for it.
         names = self._destination.map_names
         manifest = replace(plan.manifest, maps=tuple(names[digest] for digest in plan.manifest.maps))
         commit_snapshot(self._repository, self._lock, manifest)

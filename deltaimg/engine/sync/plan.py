@@ -26,7 +26,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.format.pack import FOOTER_ENTRY
 from deltaimg.ids import EntryNumbers
 from deltaimg.repo.index import StoredContent
-from deltaimg.repo.object_kinds import MANIFEST, MAP
+from deltaimg.repo.object_kinds import MAP
 from deltaimg.repo.repository import Repository, SnapshotRef
 
 _SLOT_BYTES, _SIGNED_RECORD_BYTES = 16, 18
@@ -113,7 +113,7 @@ class Planner:
             RepositoryLocked: the destination is about to delete a map layer of this name.
         """
         with locating(self._source.repository):
-            manifest, data = self._source.repository.objects.get_with_bytes(MANIFEST, ref.object_name)
+            manifest, data = self._source.repository.load_manifest_with_bytes(ref)
         pending = self._destination.content.pending_maps.intersection(manifest.maps)
         if pending:
             what = f"map layer {MAP.name_of(min(pending))} of {ref.label}"

@@ -62,6 +62,7 @@ class SourceFetcher:
         self._matcher, self._contents, self._expanded = matcher, contents, expanded
         self.image_blocks = ImageBlocks(context.base.runs, records)
         self._room, self._scratch = ThreadBuffer(), ThreadBuffer()
+        self._decoded_depth = -1 if context.repository.only_writes else EXPANDED_DEPTH
         self._is_affordable = self._find_affordable()
 
     def may_have(self, slots: SlotNumbers, records: RecordNumbers) -> Flags:
@@ -115,7 +116,7 @@ class SourceFetcher:
         is_kept = [
             self._records.id_of(RecordNumber(record)) in self._contents for record in range(self._table.record_count)
         ]
-        return (self._records.stored_depths <= EXPANDED_DEPTH) | np.array(is_kept, np.bool_)
+        return (self._records.stored_depths <= self._decoded_depth) | np.array(is_kept, np.bool_)
 
     def _read(self, slots: SlotNumbers, out: Blocks) -> Flags:
         """Fill `out` with the blocks of slots; return which of them could be read, and are what they should be."""
@@ -160,7 +161,7 @@ class SourceFetcher:
             if content is not None:
                 out[missing[numbers]] = content[within[numbers]]
                 is_available[missing[numbers]] = True
-            elif self._records.stored_depths[record] <= EXPANDED_DEPTH:
+            elif self._records.stored_depths[record] <= self._decoded_depth:
                 to_decode.append(record)
         for record, content in self._expand(RecordNumbers(np.array(to_decode, np.int64))):
             numbers = np.flatnonzero(records == record)

@@ -128,7 +128,9 @@ def open_delta_sources(
     """
     options, table, block_bytes = context.options, context.base.table, context.block_bytes
     cache, record_blocks = find_image_cache(context), count_record_blocks(context.block_bytes)
-    content_folder = None if cache is None else cache.content_path
+    # A write-only host keeps no content of earlier backups: it cannot read that elsewhere, either.
+    keeps_content = cache is not None and not context.repository.only_writes
+    content_folder = cache.content_path if cache is not None and keeps_content else None
     contents = ContentCache(content_folder, options.cache_budget_bytes // 2)
     expanded = ExpandedRecords(content_folder, block_bytes, record_blocks)
     records = SourceRecords(table, matcher.slot_count, record_blocks)
