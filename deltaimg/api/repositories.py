@@ -136,7 +136,7 @@ def open_repository(
     if repository.only_writes and not may_only_write:
         if needs_key:
             raise OnlyWrites(location)
-        repository = Repository(store, repository.config, is_locked=True)
+        repository = repository.lock()
     check_encryption(repository, is_key_given=not may_be_plain and (key is not None or is_key_given(options)))
     return repository
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -71,7 +72,9 @@ def sync(
         cache = find_cache_dir()
         open_side = partial(open_repository, ask=ask_passphrase, may_be_plain=True)
         with ExitStack() as stack:
-            src = stack.enter_context(open_side(source, store if is_remote(source) else None, cache_folder=cache))
+            # A limit is one of the line: a source on this host is read as fast as it can be.
+            of_source = store if is_remote(source) else replace(store, bandwidth=None, max_requests=None)
+            src = stack.enter_context(open_side(source, of_source, cache_folder=cache))
             dst = stack.enter_context(open_side(destination, store, cache_folder=None if is_verified else cache))
             src.lock_waiting = dst.lock_waiting = waiting
             terminal.watch(dst)

@@ -27,6 +27,7 @@ from deltaimg.errors import (
     ObjectExists,
     ObjectNotFound,
     ObjectTooLarge,
+    OnlyWrites,
     SealBroken,
     StoreError,
     StoreFull,
@@ -71,7 +72,7 @@ class Objects:
     """The objects of one repository; any number of threads may use them. Every method may raise StoreError."""
 
     def __init__(self, store: Store, sealer: Sealer | None = None, *, is_locked: bool = False) -> None:
-        """Args: sealer: of an encrypted repository. is_locked: it is one, and there is no key."""
+        """Args: sealer: of an encrypted repository. is_locked: it is one, and there is no key, or one that only writes."""
         self.store, self._sealer, self._is_locked = store, sealer, is_locked
         self.foreign: dict[str, str] = {}
         """What listings met that is not deltaimg's, and what it is, such as `a file`; a thousand at most."""
@@ -83,9 +84,9 @@ class Objects:
 
     @property
     def sealer(self) -> Sealer | None:
-        """What seals and opens in an encrypted repository, None in another; raises KeyNeeded where there is no key."""
+        """What seals and opens in an encrypted repository, None in another; raises KeyNeeded or OnlyWrites if it is locked."""
         if self._is_locked:
-            raise KeyNeeded(self.location)
+            raise KeyNeeded(self.location) if self._sealer is None else OnlyWrites(self.location)
         return self._sealer
 
     def sealing_for(self, host: bytes) -> Objects:

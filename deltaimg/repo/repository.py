@@ -22,6 +22,7 @@ from deltaimg.errors import (
     KeyNeeded,
     NotAnObject,
     ObjectNotFound,
+    OnlyWrites,
     RepositoryNotFound,
 )
 from deltaimg.format.config import CONFIG_NAME, Config, parse_config
@@ -99,7 +100,8 @@ class Repository:
     ) -> None:
         """Args: secret: of an encrypted repository, and only of one; or that of a write-only host.
 
-        is_locked: it is encrypted, and there is no key: what needs one raises KeyNeeded.
+        is_locked: it is encrypted, and there is no key: what needs one raises KeyNeeded; or OnlyWrites where that of a
+        write-only host was given.
         """
         assert config.is_encrypted == (secret is not None or is_locked)
         self.objects = Objects(store, None if secret is None else make_sealer(secret), is_locked=is_locked)
@@ -118,9 +120,9 @@ class Repository:
 
     @cached_property
     def digest_key(self) -> bytes:
-        """The key that all keys of digests come from; raises KeyNeeded."""
+        """The key that all keys of digests come from; raises KeyNeeded or OnlyWrites where the repository is locked."""
         if self.is_locked:
-            raise KeyNeeded(self.objects.location)
+            raise KeyNeeded(self.objects.location) if self._given is None else OnlyWrites(self.objects.location)
         return bytes.fromhex(self.config.digest_key or "") if self._given is None else self._given.digest_key
 
     @cached_property
@@ -197,6 +199,10 @@ class Repository:
     def _has_any_of(self, other: Repository, folder: str) -> bool:
         names = {each.name for each in other.objects.list(folder)}
         return any(each.name in names for each in self.objects.list(folder))
+
+    def lock(self) -> Repository:
+        """Return this repository, which a write-only host has opened, for what needs no key; all else raises OnlyWrites."""
+        return Repository(self.objects.store, self.config, self._given, is_locked=True)
 
     def sealing_for(self, host: bytes) -> Repository:
         """Return this repository for what a write-only host shall be able to open; see `Objects.sealing_for`."""

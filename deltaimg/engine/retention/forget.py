@@ -118,6 +118,7 @@ def forget(
     with ImageLock(repository, image, "forget", clock()) as lock:
         plan = plan_forget(repository, image, make_plan, progress=progress)
         if not plan.forgotten:
+            record_changes(repository, lock, clock(), progress)  # what write-only hosts have added
             return plan
         if plan.kept and not plan.verdicts[-1].is_kept:
             progress.warn(
