@@ -17,6 +17,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import PointInTime, check_freeze_options, freeze_image
 from deltaimg.image.command import CommandSource
 from deltaimg.image.open_source import STREAM, open_source
+from deltaimg.image.qemu.formats import BY_NAME, FLAT, find_named_driver
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.definition import validate
@@ -107,7 +108,7 @@ def choose_image_tracker(
     """Return what is asked what changed; raises UsageError where the options do not fit what is read."""
     if options.hints is not None and source.is_sequential:
         raise UsageError("a stream is read as a whole: nothing can be left out of it", hint="leave --hints out")
-    return choose_tracker(options, path, point, make_key(repository.config.repository_id, image))
+    return choose_tracker(options, source, path, point, make_key(repository.config.repository_id, image))
 
 
 @contextmanager
@@ -118,8 +119,9 @@ def _opened(
     validate(options)
     freezing = plan_freezing(options)
     check_freeze_options(freezing)
+    format_ = choose_format(repository, path, image, options)
     if freezing.freeze == "none":
-        source = open_image(path, path, options, is_command=is_command)
+        source = open_image(path, path, format_, options, is_command=is_command)
         with closing(source):
             yield source, None
         return
@@ -127,7 +129,9 @@ def _opened(
     used_before = find_used_bytes(repository, image)
     with (
         freeze_image(subject, freezing, progress.warn, image=image, used_before=used_before) as point,
-        closing(open_image(path if is_command else point.path, path, options, is_command=is_command)) as source,
+        closing(
+            open_image(path if is_command else point.path, path, format_, options, is_command=is_command)
+        ) as source,
     ):
         yield source, point
 
@@ -142,13 +146,27 @@ def find_used_bytes(repository: Repository, image: str) -> tuple[int, ...]:
     return tuple(used)
 
 
-def open_image(path: str, name: str, options: BackupOptions, *, is_command: bool) -> ImageSource:
+def choose_format(repository: Repository, path: str, image: str, options: BackupOptions) -> str:
+    """Return how a file is to be read: as it is, if the snapshot before was made so. Raises UsageError."""
+    if options.stores_containers and options.format != BY_NAME:
+        raise UsageError(f"--raw and --format {options.format} cannot both be used", hint="leave one of them out")
+    if options.stores_containers:
+        return FLAT
+    if options.format == BY_NAME and find_named_driver(path) is not None:
+        for ref in repository.list_snapshots(image)[-1:]:
+            with suppress(IntegrityError, ObjectNotFound):
+                return FLAT if repository.load_manifest(ref).container else BY_NAME
+    return options.format
+
+
+def open_image(path: str, name: str, format_: str, options: BackupOptions, *, is_command: bool) -> ImageSource:
     """Open what is at `path`, and call it `name`."""
     if is_command:
         return CommandSource(path)
     return open_source(
         path,
         name=name,
+        format=format_,
         use_holes=not options.ignores_holes,
         is_direct=options.is_direct,
         is_salvaging=options.on_read_error == "zero",

@@ -12,6 +12,7 @@ from deltaimg.engine.inspect.diff import diff_snapshots
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.restore.compare import ComparedImage, compare_image
 from deltaimg.image.open_source import open_source
+from deltaimg.image.qemu.formats import BY_NAME, FLAT
 from deltaimg.repo.repository import Repository
 
 
@@ -19,9 +20,10 @@ def compare(
     repository: Repository, selector: str, image_path: str, *, progress: Progress | None = None
 ) -> ComparedImage:
     """Compare the image at `image_path` with a snapshot, block by block."""
-    source = open_source(image_path)
+    manifest = find_snapshot(repository, selector).manifest
+    source = open_source(image_path, format=FLAT if manifest.container else BY_NAME)
     try:
-        return compare_image(repository, find_snapshot(repository, selector).manifest, source, progress=progress)
+        return compare_image(repository, manifest, source, progress=progress)
     finally:
         source.close()
 

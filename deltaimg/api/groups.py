@@ -11,7 +11,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 from deltaimg import __version__
-from deltaimg.api.backup import choose_image_tracker, find_used_bytes, open_image, remove_kept_clones, warn_of_loss
+from deltaimg.api.backup import (
+    choose_format,
+    choose_image_tracker,
+    find_used_bytes,
+    open_image,
+    remove_kept_clones,
+    warn_of_loss,
+)
 from deltaimg.api.restore import refuse_in_repository
 from deltaimg.api.vanished import remember_snapshots
 from deltaimg.engine.backup.forecast import BackupForecast, forecast_backup
@@ -123,7 +130,8 @@ def _opened(
         frozen = stack.enter_context(freeze_group(requests, progress.warn, name=name))
         members = []
         for image, path, point in zip(images, disks.values(), frozen.points, strict=True):
-            source = stack.enter_context(closing(open_image(point.path, path, options, is_command=False)))
+            format_ = choose_format(repository, path, image, options)
+            source = stack.enter_context(closing(open_image(point.path, path, format_, options, is_command=False)))
             tracker = choose_image_tracker(repository, path, image, options, source, point)
             members.append(MemberSource(image, source, options, point, tracker))
         if config is not None:

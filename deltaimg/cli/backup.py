@@ -33,7 +33,7 @@ def backup(
         list[str] | None,
         typer.Argument(
             metavar="IMAGE",
-            help="Raw image, block device, pipe ('-': the standard input), or nbd://host/export. Of a group: NAME=IMAGE.",
+            help="Raw or qcow2 image, block device, pipe ('-': standard input), nbd://host/export. Of a group: NAME=IMAGE.",
             show_default=False,
         ),
     ] = None,
@@ -74,9 +74,9 @@ def backup(
     With --track only what changed is read, and a random sample of the rest; everything, where that sample did change. Another
     program that tracks changes can say what need not be read, with --hints.
 
-    An image is stored flat. A qcow2 file, an archive or a compressed file is refused, with the hint how to back up what is
-    in it. A disk that fails ends the backup, unless --on-read-error zero is given: then the rest is stored, and the exit code
-    is 19.
+    An image is stored flat. Of a qcow2, VMDK, VHDX, VDI or VHD file it is the image in it, by --format. An archive or a
+    compressed file is refused, with the hint how to back up what is in it. A disk that fails ends the backup, unless
+    --on-read-error zero is given: then the rest is stored, and the exit code is 19.
 
     With --group, several images are frozen together and become snapshots of one moment, all or none. They are frozen as
     --freeze auto does, unless another way is given; only --pre-freeze and --post-freeze make it one instant for all.

@@ -20,9 +20,8 @@ _FOOTER_BYTES: Final = 512
 class ContainerKind(Enum):
     """How to get at the image; the value is the advice."""
 
-    DISK = (
-        "back up what is in it: 'qemu-img convert -O raw FILE FLAT', or 'qemu-nbd -r -c /dev/nbd0 FILE' and /dev/nbd0"
-    )
+    DISK = "back up what is in it: 'qemu-img convert -O raw FILE FLAT'"
+    READABLE = "'--format {driver}' backs up the image in it, if it is used so; a guest can write such headers into flat images"
     COMPRESSED = "back up what is in it: '{program} -dc FILE | deltaimg backup - --image NAME'"
     ARCHIVE = "back up the image in it: '{program} | deltaimg backup - --image NAME'"
     BACKUP = "restore what is in it with {program}, and back that up"
@@ -37,23 +36,25 @@ class Container:
     kind: ContainerKind = ContainerKind.DISK
     program: str = ""
     offset: int = 0
+    driver: str = ""
+    """What qemu calls the format, if the image in such a file can be read through it."""
 
     @property
     def advice(self) -> str:
         """What to do with such a file."""
-        return self.kind.value.format(program=self.program)
+        return self.kind.value.format(program=self.program, driver=self.driver)
 
 
-_C, _A, _B = ContainerKind.COMPRESSED, ContainerKind.ARCHIVE, ContainerKind.BACKUP
+_R, _C, _A, _B = ContainerKind.READABLE, ContainerKind.COMPRESSED, ContainerKind.ARCHIVE, ContainerKind.BACKUP
 _AT_THE_BEGINNING: Final = (
-    Container("qcow2", b"QFI\xfb"),
+    Container("qcow2", b"QFI\xfb", _R, driver="qcow2"),
     Container("QED", b"QED\0"),
-    Container("VMDK", b"KDMV"),
-    Container("VMDK", b"COWD"),
-    Container("VMDK", b"# Disk DescriptorFile"),
-    Container("VHDX", b"vhdxfile"),
-    Container("VHD", b"conectix"),
-    Container("VDI", b"\x7f\x10\xda\xbe", offset=64),
+    Container("VMDK", b"KDMV", _R, driver="vmdk"),
+    Container("VMDK", b"COWD", _R, driver="vmdk"),
+    Container("VMDK", b"# Disk DescriptorFile", _R, driver="vmdk"),
+    Container("VHDX", b"vhdxfile", _R, driver="vhdx"),
+    Container("VHD", b"conectix", _R, driver="vpc"),
+    Container("VDI", b"\x7f\x10\xda\xbe", _R, offset=64, driver="vdi"),
     Container("Parallels", b"WithoutFreeSpace"),
     Container("Parallels", b"WithouFreSpacExt"),
     Container("Bochs", b"Bochs Virtual HD Image"),
@@ -78,7 +79,7 @@ _AT_THE_BEGINNING: Final = (
 )
 _BZIP2_BLOCKS: Final = (b"1AY&SY", b"\x17rE8P\x90")
 """What follows `BZh` and a digit: the beginning of a block, or of the end."""
-_AT_THE_END: Final = (Container("VHD", b"conectix"), Container("DMG", b"koly\0\0\0\x04"))
+_AT_THE_END: Final = (Container("VHD", b"conectix", _R, driver="vpc"), Container("DMG", b"koly\0\0\0\x04"))
 
 
 def find_container(source: ImageSource) -> Container | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a path or an address to an image source: a regular file, a block device, a stream, an export of an NBD server."""
+"""From a path or an address to an image source: a file, flat or of another format, a device, a stream, an NBD export."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from deltaimg.descriptors import find_descriptor, is_standard_stream
 from deltaimg.errors import ImageError, UnsupportedImage
 from deltaimg.image.nbd.address import is_address, parse_address
 from deltaimg.image.nbd.source import open_export
+from deltaimg.image.qemu.formats import FLAT, choose_driver
+from deltaimg.image.qemu.source import open_file
 from deltaimg.image.raw import BlockDeviceSource, RawSource
 from deltaimg.image.source import ImageSource
 from deltaimg.image.stream import StreamSource
@@ -20,12 +22,19 @@ STREAM = "-"
 
 
 def open_source(
-    path: str, *, name: str | None = None, use_holes: bool = True, is_direct: bool = False, is_salvaging: bool = False
+    path: str,
+    *,
+    name: str | None = None,
+    format: str = FLAT,  # noqa: A002  as the option
+    use_holes: bool = True,
+    is_direct: bool = False,
+    is_salvaging: bool = False,
 ) -> ImageSource:
     """Open the image at `path`, `-` being the standard input. A named pipe is a stream, too; `nbd://` names an export.
 
     Args:
         name: what it is called, as in messages and in the manifest, where that is not its path.
+        format: of the file: `raw`, as it is; `auto`, by its name; or what qemu calls it. See `qemu.formats`.
         use_holes: take the holes that the file system reports; otherwise everything is read.
         is_direct: read past the page cache (O_DIRECT).
         is_salvaging: read zeros where a disk cannot be read, and list those extents as `unreadable`.
@@ -38,9 +47,23 @@ def open_source(
         if is_direct:
             raise ImageError(name or path, "--direct is for files and devices", hint="run again without --direct")
         return open_export(parse_address(path), use_holes=use_holes, is_salvaging=is_salvaging)
+    shown = name or path
+    flat = _open_flat(path, shown, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
+    try:
+        driver = choose_driver(shown, format, flat)
+    except BaseException:
+        flat.close()
+        raise
+    if driver is None:
+        return flat
+    flat.close()
+    return open_file(path, shown, driver, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
+
+
+def _open_flat(path: str, shown: str, *, use_holes: bool, is_direct: bool, is_salvaging: bool) -> ImageSource:
+    """Open a file, a device or a stream as it is; raises ImageError."""
     if is_standard_stream(path, 0):
         return StreamSource(0)
-    shown = name or path
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_DIRECT if is_direct else 0)
     try:
         mode = os.stat(path).st_mode

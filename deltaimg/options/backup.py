@@ -18,6 +18,7 @@ LEVELS = {"fast": 1, "default": 3, "best": 15}
 MIN_LEVEL, MAX_LEVEL = 1, 19
 DELTA_MODES = ("auto", "none", "zstd", "xdelta", "deltaimg", "best")
 READ_ERROR_MODES = ("fail", "zero")
+IMAGE_FORMATS = ("auto", "qcow2", "vmdk", "vhdx", "vdi", "vpc")
 FREE_SPACE_MODES = ("keep", "skip")
 TRACK_MODES = ("none", "auto", "scan", "reflink")
 DEFAULT_AUDIT_BLOCKS = 459
@@ -160,6 +161,12 @@ class BackupOptions:
     )
     ignores_holes: bool = flag("Read everything, whatever the file system says about holes.", "--no-holes")
     is_direct: bool = flag("Read past the page cache, with O_DIRECT.", "--direct")
+    format: str = option(
+        "auto",
+        choice(IMAGE_FORMATS, "FORMAT"),
+        "Format of the file, whose image is read through qemu-nbd, with its backing files. auto: by the ending of its name "
+        "(.qcow2, .vmdk, .vhdx, .vdi, .vhd), if its header agrees; else it is flat.",
+    )
     stores_containers: bool = flag("Store a qcow2 file, an archive or the like as it is, not the image in it.", "--raw")
     on_read_error: str = option(
         "fail",

@@ -8,6 +8,8 @@ from dataclasses import replace
 from deltaimg.errors import UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import PointInTime
+from deltaimg.image.qemu.source import QemuSource
+from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.freeze import FreezeOptions
 from deltaimg.tracking.hints import HintsFile
@@ -51,7 +53,9 @@ def plan_freezing(options: BackupOptions) -> FreezeOptions:
     return freezing
 
 
-def choose_tracker(options: BackupOptions, path: str, point: PointInTime | None, key: str) -> Tracker | None:
+def choose_tracker(
+    options: BackupOptions, source: ImageSource, path: str, point: PointInTime | None, key: str
+) -> Tracker | None:
     """Return what is asked what changed; None where everything is to be read.
 
     Args:
@@ -61,6 +65,8 @@ def choose_tracker(options: BackupOptions, path: str, point: PointInTime | None,
         return HintsFile(options.hints)
     if options.track == "none" or point is None:
         return None
+    if point.method == METHOD and isinstance(source, QemuSource):
+        return NoTracker("clones of a file that holds an image in a format of its own say nothing of the image")
     if point.method == METHOD:
         return ReflinkTracker(path, point.path, key)
     if point.method == "none":

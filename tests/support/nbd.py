@@ -70,6 +70,17 @@ def nbdkit(folder: Path, *arguments: object) -> Iterator[str]:
         yield f"nbd+unix:///?socket={where}"
 
 
+def find_servers(path: Path) -> list[int]:
+    """Return the numbers of the processes of qemu-nbd whose command line names a file."""
+    found = []
+    for each in Path("/proc").iterdir():
+        with suppress(OSError):
+            words = (each / "cmdline").read_bytes() if each.name.isdigit() else b""
+            if words.startswith(b"qemu-nbd\0") and bytes(path) in words:
+                found.append(int(each.name))
+    return found
+
+
 class FakeServer:
     """A server that agrees to everything about an export of zeros, and lies where it is told to."""
 
