@@ -18,9 +18,15 @@ from deltaimg.repo.rosters import NO_CHANGES, Changes, find_disagreements, find_
 _ACCEPT = "if that is right, 'deltaimg check --accept-state' accepts it"
 
 
-def warn_of_disagreements(repository: Repository, image: str, now: datetime, progress: Progress) -> None:
-    """Warn of what the store withholds of an image, or has put back, as far as that can be noticed."""
-    for each in find_disagreements(repository, image, now):
+def warn_of_disagreements(
+    repository: Repository, image: str, now: datetime, progress: Progress, lock: ImageLock | None = None
+) -> None:
+    """Warn of what the store withholds of an image, or has put back, as far as that can be noticed.
+
+    Args:
+        lock: of the image, if this run has it and changes nothing but by `record_changes` with what it commits.
+    """
+    for each in find_disagreements(repository, image, now, lock):
         progress.warn(f"{each.object_name}: {each.problem}; {_ACCEPT}")
 
 

@@ -280,6 +280,8 @@ class ImageLock(ExclusiveLock):
     ) -> None:
         super().__init__(repository, image, f"image '{image}'", purpose, now, lists_all=lists_all)
         self.image = image
+        self.roster_state: object = None
+        """What `rosters` found under the lock: no other run changes it while this one has the lock."""
 
 
 class MaintenanceLock(ExclusiveLock):

@@ -95,14 +95,20 @@ def list_roster_images(repository: Repository) -> set[str]:
     return {parts[0] for parts in names if parts is not None}
 
 
-def find_disagreements(repository: Repository, image: str, now: datetime) -> list[Disagreement]:
+def find_disagreements(
+    repository: Repository, image: str, now: datetime, lock: ImageLock | None = None
+) -> list[Disagreement]:
     """Return how the snapshots of an image that are there differ from those recorded, and from what this host has seen.
 
-    Other runs may change them meanwhile. What differs from what this host has seen is remembered until it is accepted.
+    What differs from what this host has seen is remembered until it is accepted.
+
+    Args:
+        lock: of the image, if this run has it; otherwise other runs may change the snapshots meanwhile. What is found is kept
+            with the lock, for `record` and `list_under_lock`.
     """
     if not has_rosters(repository):
         return []
-    newest, present = _read(repository, image)
+    newest, present = _read(repository, image) if lock is None else _look(repository, lock)
     found = _compare(newest, () if _is_of_hosts(repository, newest, present) else present, image)
     place = _place_of(repository)
     known = place.recall_roster(image)
@@ -163,8 +169,20 @@ def is_forgotten(repository: Repository, image: str) -> bool:
     )
 
 
+def list_under_lock(repository: Repository, lock: ImageLock) -> list[SnapshotRef]:
+    """Return the snapshots of the image that is locked, oldest first, listed now only if that was not done under the lock."""
+    return (
+        list(lock.roster_state.refs)
+        if isinstance(lock.roster_state, _RosterState)
+        else repository.list_snapshots(lock.image)
+    )
+
+
 def record(repository: Repository, lock: ImageLock, now: datetime, changes: Changes = NO_CHANGES) -> None:
     """Write the roster of the image that is locked, unless it says all that already.
+
+    What was found under the lock is not looked for again: since then no other run has changed anything, or the lock is
+    lost, and the number of the roster taken.
 
     Raises:
         LockLost: the lock was removed. StoreError: it cannot be stored.
@@ -173,8 +191,10 @@ def record(repository: Repository, lock: ImageLock, now: datetime, changes: Chan
         return
     image = lock.image
     for _ in range(_TRIES):
-        newest = _load_newest(repository, image)
-        present = _list_present(repository, image)
+        newest, present = (
+            lock.roster_state.add(changes) if isinstance(lock.roster_state, _RosterState) else _look(repository, lock)
+        )
+        lock.roster_state = None
         vouched = _vouch(repository, newest.roster, present, changes)
         present = [ref for ref in present if ref.id not in vouched.refused]
         roster = _continue(repository, newest, present, lock, now, changes, vouched.digests)
@@ -196,6 +216,27 @@ def record(repository: Repository, lock: ImageLock, now: datetime, changes: Chan
 
 
 # -- what is there -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _RosterState:
+    """What a run has found of the snapshots of an image under the image's lock."""
+
+    newest: _Newest
+    refs: tuple[SnapshotRef, ...]
+    quarantined: tuple[SnapshotRef, ...]
+
+    def add(self, changes: Changes) -> tuple[_Newest, list[SnapshotRef]]:
+        """Return the newest roster, and the snapshots that there are now, as `_list_present` does."""
+        return self.newest, sorted({*self.refs, *self.quarantined, *changes.committed})
+
+
+def _look(repository: Repository, lock: ImageLock) -> tuple[_Newest, list[SnapshotRef]]:
+    """Return the newest roster and the snapshots that there are, and keep them with the lock."""
+    newest = _load_newest(repository, lock.image)
+    refs, quarantined = repository.list_snapshots(lock.image), repository.list_quarantined(lock.image)
+    lock.roster_state = found = _RosterState(newest, tuple(refs), tuple(quarantined))
+    return found.add(NO_CHANGES)
 
 
 def _list_present(repository: Repository, image: str) -> list[SnapshotRef]:

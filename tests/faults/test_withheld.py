@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from deltaimg.engine.check.findings import FindingKind, Severity
 from deltaimg.engine.check.rosters import accept_state
@@ -22,9 +23,12 @@ from deltaimg.errors import StoreUnavailable
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.roster import MAX_NUMBER, ROSTERS
 from deltaimg.options.sync import SyncOptions
+from deltaimg.repo.lock import ImageLock
+from deltaimg.repo.object_kinds import ROSTER
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import plan_named
-from deltaimg.repo.rosters import accept_exchange
+from deltaimg.repo.rosters import Changes, accept_exchange, find_disagreements, record
+from deltaimg.store.counted import CountedStore, TrafficCounter
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.images import SyntheticImage
@@ -348,3 +352,35 @@ def test_a_sync_that_is_cut_off_makes_no_alarm(guest: Guest, call: str, passes: 
     assert second.check()[0] == []
     sync(SyncRequest(guest.repository, whole, clock=guest.clock))
     assert second.check() == ([], [])
+
+
+def test_a_roster_costs_a_backup_six_requests():
+    counts = {}
+    for key in (None, KEY):
+        store = MemoryStore(f"counted {key is None}")
+        repository, image = make_repository(store, key=key), SyntheticImage(40_000, seed=3)
+        image.write(0, b"content")
+        clock = FixedClock()
+        back_up_image(repository, image, clock=clock)
+        image.write(0, b"changed")
+        clock.advance(hours=1)
+        counted = CountedStore(store, TrafficCounter())
+        back_up_image(reopen(repository, counted), image, clock=clock)
+        counts[key] = sum(counted.traffic.requests.values())
+    # The roster listed, read and written, quarantine listed, the lock looked at, the roster before removed.
+    assert counts[KEY] - counts[None] == 6
+
+
+def test_a_roster_that_another_run_has_written_since_is_continued(guest: Guest):
+    manifest, repository = guest.back_up(), guest.repository
+    with ImageLock(repository, "vm1", "a test", guest.clock()) as lock:
+        find_disagreements(repository, "vm1", guest.clock(), lock)
+        (name,) = rosters_of(guest.store)
+        other = replace(repository.objects.get(ROSTER, name), number=2, removed=("00000000000000ff",))
+        repository.objects.put(ROSTER, other.object_name, other)
+        added = replace(manifest, id="00000000000000aa", time="20261231T000000.000000Z")
+        repository.commit(added)
+        record(repository, lock, guest.clock(), Changes(committed=[SnapshotRef.of(added)]))
+    (name,) = rosters_of(guest.store)
+    roster = repository.objects.get(ROSTER, name)
+    assert (roster.number, roster.snapshots, roster.removed) == (3, (manifest.id, added.id), other.removed)

@@ -6,6 +6,7 @@ A base that cannot be used costs a warning and a full map, never the backup.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,7 +21,7 @@ from deltaimg.format.pack import pack_name
 from deltaimg.ids import EntryNumbers
 from deltaimg.model import DEFAULT_BLOCK_BYTES
 from deltaimg.repo.index import load_index
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.slots import SlotTable
 
 BYTES_A_KNOWN_BLOCK = 26
@@ -68,12 +69,11 @@ def choose_block_bytes(newest: Manifest | None, image: str, wanted: int | None) 
     return newest.block_bytes
 
 
-def open_base(repository: Repository, image: str, progress: Progress) -> Base:
-    """Load the index, and the newest snapshot of `image` that can be read."""
+def open_base(repository: Repository, refs: Sequence[SnapshotRef], progress: Progress) -> Base:
+    """Load the index, and the newest of the snapshots of an image, which are given oldest first, that can be read."""
     table = SlotTable(repository, load_index(repository))
     for error in table.index.damage:
         progress.warn(f"{error}; content that only it lists is stored again")
-    refs = repository.list_snapshots(image)
     newest_at = refs[-1].taken_at if refs else None
     for ref in reversed(refs):
         try:

@@ -73,7 +73,7 @@ def forecast_backup(
     with ReaderLock(repository, f"dry run of a backup of image '{image}'", now):
         started_s = time.monotonic()
         with stage(progress, "loading the base"):
-            base = open_base(repository, image, progress)
+            base = open_base(repository, repository.list_snapshots(image), progress)
         check_time(base.newest, options, now)
         check_use(source, options, is_stopped=is_stopped)
         check_size(source, base.newest, options, progress)

@@ -49,6 +49,7 @@ from deltaimg.repo.leftovers import remove_leftovers
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.rosters import list_under_lock
 from deltaimg.repo.selector import check_image_name
 from deltaimg.tracking.interface import Tracker
 
@@ -99,7 +100,7 @@ def lock_image(request: BackupRequest) -> Iterator[ImageLock]:
         repository.objects.make_folder(SNAPSHOTS + image)
         remove_leftovers(repository)
         warn_of_exchange(repository, request.progress)
-        warn_of_disagreements(repository, image, request.clock(), request.progress)
+        warn_of_disagreements(repository, image, request.clock(), request.progress, lock)
         yield lock
 
 
@@ -115,7 +116,7 @@ def store_content(request: BackupRequest, lock: ImageLock, start: RunStart, comm
     """
     source, options, progress = request.source, request.options, request.progress
     with stage(progress, "loading the base"):
-        base = open_base(request.repository, request.image, progress)
+        base = open_base(request.repository, list_under_lock(request.repository, lock), progress)
     check_time(base.newest, options, start.time)
     is_stopped = request.point_in_time is not None and request.point_in_time.has_stopped_writers
     is_live = check_use(source, options, is_stopped=is_stopped)

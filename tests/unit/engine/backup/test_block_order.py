@@ -67,7 +67,7 @@ def test_every_block_leaves_once_and_with_its_own_bytes() -> None:
     for _ in range(3):
         back_up_image(repository, image)
         touch(image, chance, interleave(0))
-    base = open_base(repository, "vm1", NoProgress())
+    base = open_base(repository, repository.list_snapshots("vm1"), NoProgress())
     assert base.is_usable
     order = BlockOrder(base.table, base.runs, RECORD, BLOCK)
     content = memoryview(bytes(image.content))
