@@ -11,18 +11,12 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 from deltaimg import __version__
-from deltaimg.api.backup import (
-    choose_format,
-    choose_image_tracker,
-    find_used_bytes,
-    open_image,
-    remove_kept_clones,
-    warn_of_loss,
-)
+from deltaimg.api.backup import remove_kept_clones, warn_of_loss
 from deltaimg.api.restore import refuse_in_repository
 from deltaimg.api.vanished import remember_snapshots
 from deltaimg.engine.backup.forecast import BackupForecast, forecast_backup
 from deltaimg.engine.backup.group import MemberSource, back_up_group
+from deltaimg.engine.backup.opened_image import choose_format, find_used_bytes, open_image
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.restore.run import RestoreResult, restore_all
 from deltaimg.errors import ImageError, UnsupportedImage, UsageError
@@ -39,7 +33,9 @@ from deltaimg.repo.groups import CONFIG_DISK, GroupSnapshot, check_group_name, f
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name
-from deltaimg.tracking.choose import plan_freezing
+from deltaimg.tracking import bitmap
+from deltaimg.tracking.choose import choose_tracker, plan_freezing
+from deltaimg.tracking.reflink import make_key
 
 _DEVICES = "/dev/"
 _MADE_OF = "a group is made of image files and block devices"
@@ -120,7 +116,7 @@ def _opened(
     images = [name_member(name, disk) for disk in disks]
     if options.freeze == "none" and options.track == "none":
         options = dataclasses.replace(options, freeze="auto")
-    freezing = plan_freezing(options)
+    freezing = plan_freezing(options, is_rotating=False)
     check_freeze_options(freezing)
     requests = [
         FreezeRequest(path, freezing, find_used_bytes(repository, image))
@@ -131,8 +127,9 @@ def _opened(
         members = []
         for image, path, point in zip(images, disks.values(), frozen.points, strict=True):
             format_ = choose_format(repository, path, image, options)
-            source = stack.enter_context(closing(open_image(point.path, path, format_, options, is_command=False)))
-            tracker = choose_image_tracker(repository, path, image, options, source, point)
+            source = stack.enter_context(closing(open_image(point.path, path, format_, options)))
+            key = make_key(repository.config.repository_id, image)
+            tracker = choose_tracker(options, source, path, point, key, None)
             members.append(MemberSource(image, source, options, point, tracker))
         if config is not None:
             members.append(_open_config(name, config, options, stack))
@@ -154,6 +151,10 @@ def _check(name: str, disks: Mapping[str, str], options: BackupOptions) -> None:
             )
     if options.hints is not None or options.expected_bytes is not None:
         raise UsageError("--hints and --size are about one image, and cannot be used for a group")
+    if options.bitmap is not None or options.track == bitmap.METHOD:
+        raise UsageError(
+            "dirty bitmaps are kept of single images: --bitmap and --track bitmap cannot be used for a group"
+        )
     seen: dict[tuple[int, int], str] = {}
     for path in disks.values():
         if is_address(path):

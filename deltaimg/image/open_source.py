@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 
 from deltaimg.descriptors import find_descriptor, is_standard_stream
 from deltaimg.errors import ImageError, UnsupportedImage
@@ -26,6 +27,7 @@ def open_source(
     *,
     name: str | None = None,
     format: str = FLAT,  # noqa: A002  as the option
+    bitmaps: Sequence[str] = (),
     use_holes: bool = True,
     is_direct: bool = False,
     is_salvaging: bool = False,
@@ -35,6 +37,7 @@ def open_source(
     Args:
         name: what it is called, as in messages and in the manifest, where that is not its path.
         format: of the file: `raw`, as it is; `auto`, by its name; or what qemu calls it. See `qemu.formats`.
+        bitmaps: dirty bitmaps of an export or a qcow2 file to ask for; a flat file has none.
         use_holes: take the holes that the file system reports; otherwise everything is read.
         is_direct: read past the page cache (O_DIRECT).
         is_salvaging: read zeros where a disk cannot be read, and list those extents as `unreadable`.
@@ -46,7 +49,7 @@ def open_source(
     if is_address(path):
         if is_direct:
             raise ImageError(name or path, "--direct is for files and devices", hint="run again without --direct")
-        return open_export(parse_address(path), use_holes=use_holes, is_salvaging=is_salvaging)
+        return open_export(parse_address(path), bitmaps=bitmaps, use_holes=use_holes, is_salvaging=is_salvaging)
     shown = name or path
     flat = _open_flat(path, shown, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
     try:
@@ -57,7 +60,9 @@ def open_source(
     if driver is None:
         return flat
     flat.close()
-    return open_file(path, shown, driver, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
+    return open_file(
+        path, shown, driver, bitmaps=bitmaps, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging
+    )
 
 
 def _open_flat(path: str, shown: str, *, use_holes: bool, is_direct: bool, is_salvaging: bool) -> ImageSource:

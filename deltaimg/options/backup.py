@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 
@@ -20,11 +21,37 @@ DELTA_MODES = ("auto", "none", "zstd", "xdelta", "deltaimg", "best")
 READ_ERROR_MODES = ("fail", "zero")
 IMAGE_FORMATS = ("auto", "qcow2", "vmdk", "vhdx", "vdi", "vpc")
 FREE_SPACE_MODES = ("keep", "skip")
-TRACK_MODES = ("none", "auto", "scan", "reflink")
+TRACK_MODES = ("none", "auto", "scan", "reflink", "bitmap")
 DEFAULT_AUDIT_BLOCKS = 459
 """So many find a claim of which 1 % is wrong with a probability of 99 %: 0.99 to the power of 459 is less than 0.01."""
 MAX_AUDIT_BLOCKS = 1_000_000
+MAX_BITMAP_BYTES = 1023
+"""Of a name, in qemu."""
 NEVER = Span()
+_BITMAP = re.compile(r"(?P<name>.+)@(?P<snapshot>[0-9a-f]{8,16})")
+
+
+@dataclass(frozen=True, slots=True)
+class BitmapChoice:
+    """A dirty bitmap, and the snapshot since which it records."""
+
+    name: str
+    snapshot: str
+    """Its id, or the first 8 digits or more."""
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.snapshot}"
+
+
+def parse_bitmap(text: str) -> BitmapChoice:
+    """Return what `NAME@SNAPSHOT` means; raises UsageError."""
+    match = _BITMAP.fullmatch(text)
+    if match is None or not text.isprintable() or len(match["name"].encode()) > MAX_BITMAP_BYTES:
+        raise UsageError(
+            f"bitmap '{text[:60]}' is not NAME@SNAPSHOT",
+            hint="SNAPSHOT is the id of the one that was read when the bitmap began, as 'backup --json' prints it",
+        )
+    return BitmapChoice(match["name"], match["snapshot"])
 
 
 def parse_level(text: str | int) -> int:
@@ -135,8 +162,14 @@ class BackupOptions:
         "none",
         choice(TRACK_MODES, "HOW"),
         "Read only what changed. reflink: what the image does not share with the clone that the last backup kept beside it "
-        "(XFS, btrfs); auto: in the best way that works; scan: read everything, and keep what the next backup needs; none: "
-        "read everything. Implies --freeze.",
+        "(XFS, btrfs); bitmap: what a dirty bitmap lists that the last backup began in the qcow2 file; auto: in the best way "
+        "that works; scan: read everything, and keep what the next backup needs; none: read everything. Implies --freeze, "
+        "except for qcow2 files.",
+    )
+    bitmap: BitmapChoice | None = option(
+        None,
+        ValueType("NAME@SNAPSHOT", parse_bitmap),
+        "Read only what this dirty bitmap of an NBD server lists, which began with that snapshot, and a sample of the rest.",
     )
     hints: str | None = option(
         None,

@@ -5,19 +5,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deltaimg.errors import UsageError
+from deltaimg.errors import UnsupportedImage, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import PointInTime
+from deltaimg.image.nbd.address import is_address
+from deltaimg.image.nbd.source import NbdSource
+from deltaimg.image.qemu.formats import BY_NAME, find_named_driver
 from deltaimg.image.qemu.source import QemuSource
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.freeze import FreezeOptions
+from deltaimg.tracking import bitmap
+from deltaimg.tracking.bitmap import BitmapRotation, NamedBitmap, RotatedBitmap
 from deltaimg.tracking.hints import HintsFile
 from deltaimg.tracking.interface import ChangeClaim, Tracker
 from deltaimg.tracking.reflink import METHOD, ReflinkTracker
 
 _IMPLIED = {"auto": "auto", "scan": "auto", METHOD: METHOD}
 """How an image is frozen for each kind of tracking, where nothing else was asked for."""
+_FITTING = {METHOD: ("none", "auto", METHOD), bitmap.METHOD: ("none",)}
+_READ = {METHOD: "the clone that is compared", bitmap.METHOD: "a file that nothing else can write to"}
 
 
 class NoTracker:
@@ -40,35 +47,83 @@ class NoTracker:
         """Do nothing."""
 
 
-def plan_freezing(options: BackupOptions) -> FreezeOptions:
-    """Return how an image is to be frozen: as asked for, or as tracking needs it; raises UsageError."""
-    if options.track != "none" and options.hints is not None:
-        raise UsageError(f"--track {options.track} and --hints cannot both be used", hint="leave one of them out")
+def plan_rotation(
+    options: BackupOptions,
+    path: str,
+    format: str,  # noqa: A002  as the option
+    key: str,
+    snapshot: str,
+) -> BitmapRotation | None:
+    """Return the bitmaps that a backup is to keep in a qcow2 file; None where it keeps none.
+
+    Args:
+        format: `auto`, `raw` or a driver. key: of `reflink.make_key`. snapshot: id that the snapshot will have.
+
+    Raises:
+        UnsupportedImage: bitmaps were asked for, and the image has none. UsageError: that of a server, and there is none.
+    """
+    if options.bitmap is not None and not is_address(path):
+        raise UsageError("--bitmap is for exports of NBD servers", hint="--track bitmap is for qcow2 files")
+    driver = find_named_driver(path) if format == BY_NAME else format
+    if options.track == bitmap.METHOD and (driver != "qcow2" or is_address(path)):
+        hint = "--bitmap is for exports of NBD servers" if is_address(path) else "--track auto takes what works here"
+        raise UnsupportedImage(path, "is no qcow2 file: --track bitmap keeps dirty bitmaps in one", hint=hint)
+    is_tracked = options.track in ("auto", "scan", bitmap.METHOD) and options.freeze == "none"
+    return BitmapRotation(path, key, snapshot) if is_tracked and driver == "qcow2" else None
+
+
+def plan_freezing(options: BackupOptions, *, is_rotating: bool) -> FreezeOptions:
+    """Return how an image is to be frozen: as asked for, or as tracking needs it; raises UsageError.
+
+    Args:
+        is_rotating: bitmaps are kept in the file, which nothing else can open to write while it is read.
+    """
+    asked = {"--hints": options.hints is not None, "--bitmap": options.bitmap is not None}
+    asked[f"--track {options.track}"] = options.track != "none"
+    chosen = [name for name, is_asked in asked.items() if is_asked]
+    if len(chosen) > 1:
+        raise UsageError(f"{chosen[-1]} and {chosen[0]} cannot both be used", hint="leave one of them out")
     freezing = options.freezing
-    if options.track == METHOD and freezing.freeze not in ("none", "auto", METHOD):
-        hint = "leave --freeze out: the clone that is compared is a point in time"
-        raise UsageError(f"--track {METHOD} and --freeze {freezing.freeze} cannot both be used", hint=hint)
-    if options.track in _IMPLIED and (freezing.freeze == "none" or options.track == METHOD):
+    if options.track in (METHOD, bitmap.METHOD) and freezing.freeze not in _FITTING[options.track]:
+        raise UsageError(
+            f"--track {options.track} and --freeze {freezing.freeze} cannot both be used",
+            hint=f"leave --freeze out: {_READ[options.track]} is a point in time",
+        )
+    if not is_rotating and options.track in _IMPLIED and (freezing.freeze == "none" or options.track == METHOD):
         return replace(freezing, freeze=_IMPLIED[options.track])
     return freezing
 
 
 def choose_tracker(
-    options: BackupOptions, source: ImageSource, path: str, point: PointInTime | None, key: str
+    options: BackupOptions,
+    source: ImageSource,
+    path: str,
+    point: PointInTime | None,
+    key: str,
+    rotation: BitmapRotation | None,
 ) -> Tracker | None:
     """Return what is asked what changed; None where everything is to be read.
 
     Args:
-        path: of the image. point: of what it is read. key: of `reflink.make_key`.
+        path: of the image. point: of what it is read. key: of `reflink.make_key`. rotation: of `plan_rotation`.
     """
     if options.hints is not None:
         return HintsFile(options.hints)
+    if options.bitmap is not None:
+        assert isinstance(source, NbdSource), "plan_rotation has refused any other"
+        return NamedBitmap(options.bitmap.name, options.bitmap.snapshot, source.find_dirty)
+    if rotation is not None and isinstance(source, QemuSource):
+        return RotatedBitmap(rotation, source.find_dirty)
+    if rotation is not None:
+        return NoTracker("the file is flat, though its name says otherwise")
     if options.track == "none" or point is None:
         return None
     if point.method == METHOD and isinstance(source, QemuSource):
         return NoTracker("clones of a file that holds an image in a format of its own say nothing of the image")
     if point.method == METHOD:
         return ReflinkTracker(path, point.path, key)
+    if is_address(path):
+        return NoTracker("an export is tracked by a bitmap of its server: --bitmap")
     if point.method == "none":
         return NoTracker(f"the image was not cloned: {point.reason}")
     return NoTracker(f"the image was frozen by {point.method}, which tracks no changes")

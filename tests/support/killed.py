@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program, killed with SIGKILL just before its n-th call of some kinds to the system; n is counted from 0.
 
-An audit hook (PEP 578) of the interpreter counts the ioctls of clones and snapshots, and links, which give objects their names.
+An audit hook (PEP 578) of the interpreter counts the ioctls of clones and snapshots, links, which give objects their names, and
+starts of programs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _left = int(os.environ.pop("DELTAIMG_TEST_KILL_AT"))
 _report = os.environ.pop("DELTAIMG_TEST_REPORT")
 _seen = []
 def _hook(event, arguments):
-    if event == "os.link" or (event == "fcntl.ioctl" and arguments[1] in _ioctls):
+    if event in ("os.link", "subprocess.Popen") or (event == "fcntl.ioctl" and arguments[1] in _ioctls):
         _seen.append(event)
         if len(_seen) > _left:
             os.write(os.open(_report, os.O_WRONLY | os.O_CREAT), event.encode())

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from deltaimg.engine.backup.base import Base, choose_block_bytes
@@ -20,6 +21,11 @@ from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.repository import Repository
 from deltaimg.tracking.interface import Tracker
+
+
+def make_snapshot_id() -> str:
+    """Return an id that no snapshot has."""
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,8 @@ class BackupRequest:
     """What claims to know what changed; None where everything is to be read."""
     group: Group | None = None
     """Of which the snapshot is a member."""
+    snapshot: str = field(default_factory=make_snapshot_id)
+    """The id that the snapshot will have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -57,7 +56,7 @@ def write_map(
     statistics = context.new_map.summarise(runs, base.runs, size_bytes, time.monotonic() - start.clock_s)
     ended_at, point = request.clock(), request.point_in_time
     manifest = Manifest(
-        id=secrets.token_hex(8),
+        id=request.snapshot,
         image=request.image,
         time=_choose_time(base.newest_at, options.taken_at or (point and point.taken_at) or ended_at),
         base=base.manifest.id if base.manifest else None,

@@ -26,7 +26,7 @@ from deltaimg.engine.backup.base import Base, open_base
 from deltaimg.engine.backup.block_check import BlockCheck
 from deltaimg.engine.backup.changes import Changes
 from deltaimg.engine.backup.comparison import compare_with_base
-from deltaimg.engine.backup.context import BackupContext, BackupRequest, make_context
+from deltaimg.engine.backup.context import BackupContext, BackupRequest, make_context, make_snapshot_id
 from deltaimg.engine.backup.new_snapshot import RunStart, write_map
 from deltaimg.engine.backup.option_checks import check_options
 from deltaimg.engine.backup.reread_sample import find_changed_piece
@@ -65,12 +65,14 @@ def back_up(
     point_in_time: PointInTime | None = None,
     tracker: Tracker | None = None,
     group: Group | None = None,
+    snapshot: str | None = None,
 ) -> Manifest:
     """Store `source` as the newest snapshot of `image` and return its manifest.
 
     Args:
         point_in_time: of what the source is read, where the image was frozen. tracker: claims to know what changed.
-        group: of which the snapshot is a copy of a member; `group` makes new ones.
+        group: of which the snapshot is a copy of a member; `group` makes new ones. snapshot: its id, if something
+        has it already.
 
     Raises:
         UsageError: a name, a tag or a block size that is not valid. ImageError: the source cannot be read.
@@ -84,8 +86,9 @@ def back_up(
     check_image_name(image)
     check_options(options)
     start = RunStart.now(clock)
+    progress, snapshot = progress or NoProgress(), snapshot or make_snapshot_id()
     request = BackupRequest(
-        repository, source, image, options, progress or NoProgress(), clock, point_in_time, tracker, group
+        repository, source, image, options, progress, clock, point_in_time, tracker, group, snapshot
     )
     with lock_image(request) as lock:
         return store_content(request, lock, start, commit)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from deltaimg.arrays import Ranges
 from deltaimg.errors import ImageError
@@ -13,7 +14,7 @@ from deltaimg.image.nbd import protocol as nbd
 from deltaimg.image.nbd.address import NbdAddress
 from deltaimg.image.nbd.block_status import BlockStatus, read_block_status
 from deltaimg.image.nbd.client import Client
-from deltaimg.image.nbd.connection import ANSWER_S, Connection, NbdFailure, connect
+from deltaimg.image.nbd.connection import ANSWER_S, NbdFailure, connect
 from deltaimg.image.nbd.handshake import negotiate
 from deltaimg.image.reader import Reader, ReadFailure
 from deltaimg.image.salvage_reader import SalvageReader, TooMuchUnreadable, describe_loss, hint_at_salvage
@@ -152,7 +153,7 @@ class NbdSource:
 def open_export(
     address: NbdAddress,
     *,
-    bitmap: str | None = None,
+    bitmaps: Sequence[str] = (),
     use_holes: bool = True,
     is_salvaging: bool = False,
     answer_s: float = ANSWER_S,
@@ -160,36 +161,22 @@ def open_export(
     """Open an export of a server; raises ImageError.
 
     Args:
-        bitmap: a dirty bitmap to ask for. use_holes, is_salvaging: see `open_source`.
+        bitmaps: dirty bitmaps to ask for. use_holes, is_salvaging: see `open_source`.
     """
     try:
         connection = connect(address, answer_s)
+        try:
+            client = Client(
+                connection, negotiate(connection, address.export, name_contexts(bitmaps, use_holes=use_holes))
+            )
+        except BaseException:
+            connection.close()
+            raise
     except NbdFailure as failure:
         raise ImageError(address.location, failure.problem, hint=failure.hint) from failure
-    return open_connected(
-        address.location, connection, address.export, bitmap=bitmap, use_holes=use_holes, is_salvaging=is_salvaging
-    )
+    return NbdSource(address.location, client, use_holes=use_holes, is_salvaging=is_salvaging)
 
 
-def open_connected(
-    path: str,
-    connection: Connection,
-    export: str,
-    *,
-    bitmap: str | None = None,
-    use_holes: bool = True,
-    is_salvaging: bool = False,
-) -> NbdSource:
-    """Open an export of a server that is connected already, which is closed where that fails; raises ImageError."""
-    contexts = [nbd.ALLOCATION] if use_holes else []
-    if bitmap is not None:
-        contexts.append(nbd.BITMAP + bitmap)
-    try:
-        agreed = negotiate(connection, export, contexts)
-        return NbdSource(path, Client(connection, agreed), use_holes=use_holes, is_salvaging=is_salvaging)
-    except NbdFailure as failure:
-        connection.close()
-        raise ImageError(path, failure.problem, hint=failure.hint) from failure
-    except BaseException:
-        connection.close()
-        raise
+def name_contexts(bitmaps: Sequence[str], *, use_holes: bool) -> list[str]:
+    """Return the metadata contexts that a source is to ask for."""
+    return [*([nbd.ALLOCATION] if use_holes else []), *(nbd.BITMAP + each for each in bitmaps)]

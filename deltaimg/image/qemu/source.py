@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from deltaimg.errors import ImageError
-from deltaimg.image.nbd import protocol as nbd
 from deltaimg.image.nbd.client import Client
 from deltaimg.image.nbd.connection import NbdFailure
 from deltaimg.image.nbd.handshake import negotiate
-from deltaimg.image.nbd.source import NbdSource
+from deltaimg.image.nbd.source import NbdSource, name_contexts
 from deltaimg.image.qemu.chain import describe_chain
 from deltaimg.image.qemu.server import QemuServer
 from deltaimg.image.uses import find_writer
@@ -54,7 +54,7 @@ def open_file(
     shown: str,
     driver: str,
     *,
-    bitmap: str | None = None,
+    bitmaps: Sequence[str] = (),
     use_holes: bool = True,
     is_direct: bool = False,
     is_salvaging: bool = False,
@@ -63,18 +63,18 @@ def open_file(
 
     Args:
         path: what to open. shown: what it is called, and where names of backing files begin. driver: its format, by qemu's
-        name. bitmap: a dirty bitmap in it to ask for. use_holes, is_direct, is_salvaging: see `open_source`.
+        name. bitmaps: dirty bitmaps in it to ask for. use_holes, is_direct, is_salvaging: see `open_source`.
 
     Raises:
         ImageInUse: a qemu that may write to it has it open. ImageError: it cannot be read.
     """
     options = describe_chain(path, shown, driver, is_direct=is_direct)
-    contexts = ([nbd.ALLOCATION] if use_holes else []) + ([] if bitmap is None else [nbd.BITMAP + bitmap])
     with ExitStack() as resources:
-        server = QemuServer(shown, options, () if bitmap is None else (bitmap,))
+        server = QemuServer(shown, options, bitmaps)
         resources.callback(server.stop)
         resources.callback(server.connection.close)
         try:
+            contexts = name_contexts(bitmaps, use_holes=use_holes)
             client = Client(server.connection, negotiate(server.connection, "", contexts))
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             resources.callback(os.close, descriptor)

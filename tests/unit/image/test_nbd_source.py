@@ -253,7 +253,7 @@ def test_a_server_that_reports_far_too_many_extents_is_not_asked_any_further(tmp
     server.answer_request = answer
     with (
         fake_server(tmp_path, server) as address,
-        closing(open_export(parse_address(address), bitmap="b")) as source,
+        closing(open_export(parse_address(address), bitmaps=["b"])) as source,
     ):
         found = read_block_status(source._client, max_extents=100)
     extents = found.to_extents()
@@ -303,11 +303,11 @@ def test_a_dirty_bitmap_is_found_exactly(tmp_path: Path) -> None:
     subprocess.run(["qemu-img", "bitmap", "--add", image, "b1"], check=True)
     qemu_io(image, "write -P 2 1M 4k", "write -z 5M 64k", "discard 6M 64k")
     with qemu_nbd(tmp_path, image, "-B", "b1", kind="qcow2") as address:
-        with closing(open_export(parse_address(address), bitmap="b1")) as source:
+        with closing(open_export(parse_address(address), bitmaps=["b1"])) as source:
             found = source.find_dirty("b1")
             assert found is not None
             assert found.tolist() == [[start, start + 64 * KIB] for start in (MIB, 5 * MIB, 6 * MIB)]
             assert source.extents().count_bytes(DATA) == 8 * MIB - 128 * KIB
-        with closing(open_export(parse_address(address), bitmap="b2")) as source:
+        with closing(open_export(parse_address(address), bitmaps=["b2"])) as source:
             assert source.find_dirty("b2") is None
             assert source.extents().count_bytes(DATA) == 8 * MIB - 128 * KIB
