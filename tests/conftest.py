@@ -20,9 +20,10 @@ import pytest
 from deltaimg.store.interface import Store
 from deltaimg.store.local import LocalStore
 from deltaimg.store.memory import MemoryStore
+from tests.support.ceph import ceph_s3
 from tests.support.clock import FixedClock
 from tests.support.components import loop_device, required_components, small_tmpfs
-from tests.support.s3_servers import ACCESS_KEY, SECRET_KEY, S3Server, rclone_s3, seaweedfs
+from tests.support.s3_servers import ACCESS_KEY, SECRET_KEY, S3Server, juicefs_s3, rclone_s3, seaweedfs
 from tests.support.sshd import SshServer, ssh_server
 
 
@@ -58,6 +59,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run tests that take minutes")
+    parser.addoption(
+        "--s3-server",
+        choices=("seaweedfs", "ceph", "juicefs"),
+        default="seaweedfs",
+        help="what S3 stores are tested on",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -118,9 +125,10 @@ def clock() -> FixedClock:
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """SeaweedFS, for the whole session."""
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+def s3_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server that keeps what it promises, for the whole session: SeaweedFS, or what `--s3-server` names."""
+    start = {"seaweedfs": seaweedfs, "ceph": ceph_s3, "juicefs": juicefs_s3}[request.config.getoption("--s3-server")]
+    with start(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 

