@@ -716,6 +716,12 @@ class BadHints(ImageError):
 # -- the rest ----------------------------------------------------------------------------------------------------------
 
 
+class GuestUnusable(ImageError):
+    """A guest is not known here, its configuration cannot be read, or one of its disks cannot be backed up from this host."""
+
+    exit_code = 87
+
+
 class NativeError(DeltaimgError):
     """The native core refused its arguments, which only a defect in deltaimg can cause."""
 

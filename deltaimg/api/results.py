@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from deltaimg.api.groups import RestoredGroup as RestoredGroup
+from deltaimg.domains.interface import LeftOut as LeftOut
 from deltaimg.engine.backup.cache_folder import CachedImage as CachedImage
 from deltaimg.engine.backup.forecast import BackupForecast as BackupForecast
 from deltaimg.engine.check.findings import Finding as Finding

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from deltaimg.cli.group import parse_disks, report_group, report_group_forecast
+from deltaimg.cli.group import back_up_group, check_group_words
 from deltaimg.cli.lock_wait import LockWait, open_to_lock
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import CacheDir, Json, Quiet, Repo, Verbose
@@ -79,7 +79,8 @@ def backup(
     --on-read-error zero is given: then the rest is stored, and the exit code is 19.
 
     With --group, several images are frozen together and become snapshots of one moment, all or none. They are frozen as
-    --freeze auto does, unless another way is given; only --pre-freeze and --post-freeze make it one instant for all.
+    --freeze auto does, unless another way is given; only --pre-freeze and --post-freeze make it one instant for all. With
+    --guest, the disks are found by xl or virsh, the guest is paused meanwhile, and its configuration is stored as well.
 
     Examples:
 
@@ -90,18 +91,20 @@ def backup(
         deltaimg backup --image vm2 --stdin-from-command 'ssh host cat /dev/vg0/vm2'
         deltaimg backup old.raw --image vm1 --time 2024-05-01 --dry-run
         deltaimg backup --group web1 root=/dev/vg/web1 data=/dev/vg/web1-data
+        deltaimg backup --guest web1 --exclude-disk xvdb
     """
-    is_group = group_options.group is not None
-    if not is_group:
+    is_group = group_options.group is not None or group_options.guest is not None
+    if is_group:
+        check_group_words(images or [], group_options, name, command)
+    else:
         source = _choose_source(images or [], command, name)
-    disks = _choose_disks(images or [], name, command) if is_group else {}
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         options = replace(options, cache_folder=None if no_cache else cache_dir or _find_cache_folder(terminal))
         repository = open_to_lock(
             repo, lock_wait, store, terminal, uses_cache=not no_cache, cache_dir=cache_dir, may_only_write=True
         )
-        if group_options.group is not None:
-            _back_up_group(repository, group_options.group, disks, options, terminal, is_dry_run=dry_run)
+        if is_group:
+            back_up_group(repository, images or [], group_options, options, terminal, is_dry_run=dry_run)
         elif name is not None:
             is_command = command is not None
             _back_up_image(repository, source, name, options, terminal, is_command=is_command, is_dry_run=dry_run)
@@ -133,32 +136,6 @@ def _back_up_image(
     else:
         _report(manifest, terminal, threads=options.workers)
     _report_unreadable(manifest, shown, terminal)
-
-
-def _back_up_group(
-    repository: Repository,
-    group: str,
-    disks: dict[str, str],
-    options: BackupOptions,
-    terminal: Terminal,
-    *,
-    is_dry_run: bool,
-) -> None:
-    from deltaimg.api.groups import backup_group, plan_group_backup
-
-    if is_dry_run:
-        planned = plan_group_backup(repository, group, disks, options, progress=terminal)
-        report_group_forecast(planned, group, terminal)
-        return
-    report_group(backup_group(repository, group, disks, options, progress=terminal), terminal)
-
-
-def _choose_disks(words: list[str], name: str | None, command: str | None) -> dict[str, str]:
-    """Return the disks of a group; raises UsageError."""
-    if name is not None or command is not None:
-        other = "--image" if name is not None else "--stdin-from-command"
-        raise UsageError(f"--group and {other} cannot both be given", hint="leave one of them out")
-    return parse_disks(words)
 
 
 def _choose_source(images: list[str], command: str | None, name: str | None) -> str:

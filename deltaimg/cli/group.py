@@ -10,7 +10,9 @@ from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_m
 from deltaimg.errors import ContentDamaged, SourceUnreadable, UsageError
 
 if TYPE_CHECKING:
-    from deltaimg.api.results import BackupForecast, GroupSnapshot, Manifest, RestoredGroup
+    from deltaimg.api.results import BackupForecast, GroupSnapshot, LeftOut, Manifest, Repository, RestoredGroup
+    from deltaimg.options.backup import BackupOptions
+    from deltaimg.options.groups import GroupOptions
 
 _EXAMPLE = "for example: deltaimg backup --group web1 disk0=/dev/vg/web1-root disk1=/dev/vg/web1-data"
 
@@ -30,14 +32,60 @@ def parse_disks(words: Sequence[str]) -> dict[str, str]:
     return disks
 
 
-def report_group(manifests: Sequence[Manifest], terminal: Terminal) -> None:
+def check_group_words(words: Sequence[str], chosen: GroupOptions, name: str | None, command: str | None) -> None:
+    """Raise UsageError where arguments of `backup` do not fit a group or a guest."""
+    option = "--guest" if chosen.guest is not None else "--group"
+    others = (("--image", name), ("--stdin-from-command", command), ("--group", chosen.guest and chosen.group))
+    for other, value in others:
+        if value is not None:
+            raise UsageError(f"{option} and {other} cannot both be given", hint="leave one of them out")
+    if chosen.guest is None:
+        if chosen.guest_config is not None or chosen.excluded_disks:
+            raise UsageError(
+                "--guest-config and --exclude-disk are for --guest", hint="name the disks of a group one by one"
+            )
+        parse_disks(words)
+    elif words:
+        raise UsageError("a guest's disks are found by themselves", hint="leave them out, or name them with --group")
+
+
+def back_up_group(
+    repository: Repository,
+    words: Sequence[str],
+    chosen: GroupOptions,
+    options: BackupOptions,
+    terminal: Terminal,
+    *,
+    is_dry_run: bool,
+) -> None:
+    """Back up a group or a guest, or say what that would store."""
+    from deltaimg.api.domains import backup_guest, find_guest, plan_guest_backup
+    from deltaimg.api.groups import backup_group, plan_group_backup
+
+    if chosen.guest is not None:
+        guest = find_guest(chosen.guest, config_path=chosen.guest_config, excluded=chosen.excluded_disks)
+        if is_dry_run:
+            planned = plan_guest_backup(repository, guest, options, progress=terminal)
+            report_group_forecast(planned, guest.name, terminal, guest.left_out)
+        else:
+            report_group(backup_guest(repository, guest, options, progress=terminal), terminal, guest.left_out)
+    elif chosen.group is not None:
+        disks = parse_disks(words)
+        if is_dry_run:
+            planned = plan_group_backup(repository, chosen.group, disks, options, progress=terminal)
+            report_group_forecast(planned, chosen.group, terminal)
+        else:
+            report_group(backup_group(repository, chosen.group, disks, options, progress=terminal), terminal)
+
+
+def report_group(manifests: Sequence[Manifest], terminal: Terminal, left_out: Sequence[LeftOut] = ()) -> None:
     """Print what a backup of a group stored; raises SourceUnreadable where a disk could not be read as a whole."""
     from deltaimg.describe.groups import describe_group_backup, format_group_freezing
 
     first = manifests[0]
     assert first.group is not None
     if terminal.as_json:
-        terminal.print_json(describe_group_backup(manifests))
+        terminal.print_json(describe_group_backup(manifests, left_out))
     else:
         terminal.remark(f"group {first.group.name}@{first.id[:8]}: {format_count(len(manifests), 'image')}")
         for each in manifests:
@@ -49,6 +97,8 @@ def report_group(manifests: Sequence[Manifest], terminal: Terminal) -> None:
             )
         if how := format_group_freezing(manifests):
             terminal.remark(f"  {how}")
+        for disk in left_out:
+            terminal.remark(f"  left out: {disk.name} ({disk.reason})")
     lost = [each for each in manifests if each.unreadable]
     if lost:
         raise SourceUnreadable(
@@ -58,13 +108,18 @@ def report_group(manifests: Sequence[Manifest], terminal: Terminal) -> None:
         )
 
 
-def report_group_forecast(planned: dict[str, BackupForecast], group: str, terminal: Terminal) -> None:
+def report_group_forecast(
+    planned: dict[str, BackupForecast], group: str, terminal: Terminal, left_out: Sequence[LeftOut] = ()
+) -> None:
     """Print what a backup of a group would store."""
     from deltaimg.describe.backup import describe_forecast
+    from deltaimg.describe.groups import describe_left_out
 
     if terminal.as_json:
         members = [describe_forecast(each, image) for image, each in planned.items()]
-        terminal.print_json({"dry_run": True, "group": group, "members": members})
+        terminal.print_json(
+            {"dry_run": True, "group": group, "left_out": describe_left_out(left_out), "members": members}
+        )
         return
     terminal.print(f"would store a snapshot of group {group}: {format_count(len(planned), 'image')}")
     for image, each in planned.items():
@@ -74,6 +129,8 @@ def report_group_forecast(planned: dict[str, BackupForecast], group: str, termin
             f"  {image} ({kind}): {format_bytes(found.apparent_bytes)} image, {format_bytes(found.changed_bytes)} changed, "
             f"{format_bytes(found.new_bytes)} new before compression"
         )
+    for disk in left_out:
+        terminal.print(f"  left out: {disk.name} ({disk.reason})")
 
 
 def report_restored(restored: RestoredGroup, terminal: Terminal) -> None:
@@ -90,16 +147,18 @@ def report_restored(restored: RestoredGroup, terminal: Terminal) -> None:
         )
         for lost in each.damage:
             terminal.warn(f"{target}: bytes {lost.start} to {lost.end} are missing and read as zeros: {lost.reason}")
+    if restored.config_path is not None:
+        terminal.remark(f"the configuration of the guest restored to {restored.config_path}")
     if damaged:
         raise ContentDamaged(damaged[0].manifest.label, damaged[0].damage, is_rest_restored=True)
 
 
-def show_group(found: GroupSnapshot, terminal: Terminal) -> None:
-    """Print what a snapshot of a group consists of."""
+def show_group(found: GroupSnapshot, config: bytes | None, terminal: Terminal) -> None:
+    """Print what a snapshot of a group consists of; `config` is the configuration of a guest."""
     from deltaimg.describe.groups import describe_group, format_group_freezing
 
     if terminal.as_json:
-        terminal.print_json(describe_group(found))
+        terminal.print_json(describe_group(found, config))
         return
     manifests = [each.manifest for each in found.snapshots]
     terminal.print_pairs(
@@ -123,3 +182,7 @@ def show_group(found: GroupSnapshot, terminal: Terminal) -> None:
         for each in manifests
     ]
     terminal.print_table(("snapshot", "of", ">size", ">changed", ">stored"), rows)
+    if config is not None:
+        terminal.print("")
+        for line in config.decode(errors="replace").splitlines():
+            terminal.print("  " + "".join(letter if letter.isprintable() else " " for letter in line))

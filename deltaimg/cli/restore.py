@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional
 
 import typer
 
 from deltaimg.cli.group import report_restored
 from deltaimg.cli.option_parameters import takes_options
-from deltaimg.cli.options import Json, Quiet, Repo, Snapshot, Verbose, check_output
+from deltaimg.cli.options import Json, Quiet, Repo, Verbose, check_output
 from deltaimg.cli.store_access import open_repo
 from deltaimg.cli.terminal import Terminal, format_bytes, format_seconds
 from deltaimg.errors import UsageError
@@ -21,11 +21,26 @@ if TYPE_CHECKING:
     from deltaimg.api.results import Repository
 
 
+class _Showing(NamedTuple):
+    """How a command says what it does."""
+
+    as_json: bool
+    is_quiet: bool
+    is_verbose: bool
+
+
 @takes_options
 def restore(
-    snapshot: Snapshot,
     options: RestoreOptions,
     group_options: GroupRestoreOptions,
+    snapshot: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(
+            metavar="SNAPSHOT",
+            help="vm1, vm1@latest~2, vm1@2026-11-23, or the beginning of an id.",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         Optional[str],  # noqa: UP045
         typer.Argument(
@@ -45,8 +60,8 @@ def restore(
     content is on the disk before the command ends; for a new file, --sync asks for that. A device that is mounted or in use
     is refused; one that is larger than the image keeps what follows it.
 
-    With --into, SNAPSHOT is that of a group: each disk is restored under the name that it had. All places are looked at before
-    anything is written.
+    With --into or --map, SNAPSHOT is that of a group or guest: each disk is restored under the name that it had, or to where
+    --map says. All places are looked at before anything is written. --config-only gives the configuration of a guest back.
 
     Examples:
 
@@ -54,19 +69,35 @@ def restore(
         deltaimg restore vm1@2026-11-23 /dev/vg0/vm1 --force
         deltaimg restore vm1 - | ssh host 'dd of=/dev/vg0/vm1 bs=1M'
         deltaimg restore web1 --into /dev/vg0 --force
+        deltaimg restore --guest web1 --map /dev/vg0=/dev/vg1 --force
+        deltaimg restore --guest web1 --config-only --map /dev/vg0=/dev/vg1 > web1.cfg
     """
-    if group_options.into is not None:
-        with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-            _restore_group(snapshot, target, options, group_options, open_repo(repo, store, terminal), terminal)
+    if group_options != GroupRestoreOptions():
+        snapshot, target = _choose_group(snapshot, target, group_options)
+        is_piped = group_options.is_config_only and check_output(target or "-", as_json=as_json)
+        with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
+            restore_part = _restore_config if group_options.is_config_only else _restore_group
+            restore_part(snapshot, target, options, group_options, open_repo(repo, store, terminal), terminal)
         return
-    if target is None:
-        raise UsageError("no place to restore to was given", hint="give TARGET, or for a group --into FOLDER")
+    if snapshot is None or target is None:
+        missing = "SNAPSHOT" if snapshot is None else "TARGET"
+        raise UsageError(
+            f"missing argument '{missing}'", hint="or for a group --into FOLDER; 'deltaimg help restore' says more"
+        )
+    _restore_image(snapshot, target, options, repo, store, _Showing(as_json, quiet, verbose))
+
+
+def _restore_image(
+    snapshot: str, target: str, options: RestoreOptions, repo: str | None, store: StoreOptions, showing: _Showing
+) -> None:
     from deltaimg.api.restore import restore as run_restore
     from deltaimg.describe.restore import describe_restored
     from deltaimg.errors import ContentDamaged
 
-    is_piped = check_output(target, as_json=as_json)
-    with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
+    is_piped = check_output(target, as_json=showing.as_json)
+    with Terminal(
+        as_json=showing.as_json, is_quiet=showing.is_quiet or is_piped, is_verbose=showing.is_verbose
+    ) as terminal:
         result = run_restore(
             open_repo(repo, store, terminal),
             snapshot,
@@ -74,7 +105,7 @@ def restore(
             options,
             progress=terminal,
         )
-        if as_json and not result.damage:
+        if terminal.as_json and not result.damage:
             terminal.print_json(describe_restored(result, target))
         if result.damage:
             for lost in result.damage:
@@ -90,17 +121,50 @@ def restore(
             )
 
 
+def _choose_group(snapshot: str | None, target: str | None, chosen: GroupRestoreOptions) -> tuple[str, str | None]:
+    """Return the snapshot of a group, and what the configuration is written to; raises UsageError."""
+    if chosen.guest is not None:
+        if target is not None:
+            raise UsageError("SNAPSHOT and --guest cannot both be given", hint="leave one of them out")
+        snapshot, target = chosen.guest, snapshot
+    if snapshot is None:
+        raise UsageError("missing argument 'SNAPSHOT'", hint="give the name of a group, or --guest NAME")
+    if target is not None and not chosen.is_config_only:
+        raise UsageError(
+            "TARGET cannot be given for a group", hint="--into FOLDER or --map OLD=NEW say where its disks go"
+        )
+    if chosen.is_config_only and chosen.into is not None:
+        raise UsageError("--config-only and --into cannot both be given", hint="leave one of them out")
+    return snapshot, target
+
+
 def _restore_group(
     snapshot: str,
-    target: str | None,
+    _target: str | None,
     options: RestoreOptions,
-    group_options: GroupRestoreOptions,
+    chosen: GroupRestoreOptions,
     repository: Repository,
     terminal: Terminal,
 ) -> None:
     from deltaimg.api.groups import restore_group
 
+    restored = restore_group(repository, snapshot, chosen.into, options, moves=dict(chosen.moves), progress=terminal)
+    report_restored(restored, terminal)
+
+
+def _restore_config(
+    snapshot: str,
+    target: str | None,
+    options: RestoreOptions,
+    chosen: GroupRestoreOptions,
+    repository: Repository,
+    terminal: Terminal,
+) -> None:
+    from deltaimg.api.groups import read_guest_config, write_guest_config
+
+    config = read_guest_config(repository, snapshot, dict(chosen.moves))
+    write_guest_config(repository, config, target or "-", options)
     if target is not None:
-        raise UsageError("TARGET and --into cannot both be given", hint="leave one of them out")
-    assert group_options.into is not None
-    report_restored(restore_group(repository, snapshot, group_options.into, options, progress=terminal), terminal)
+        terminal.remark(f"the configuration of {snapshot} restored to {target}")
+    if terminal.as_json:
+        terminal.print_json({"guest": snapshot, "target": target, "config_bytes": len(config)})

@@ -37,7 +37,7 @@ def show(
         deltaimg show vm1
         deltaimg show vm1@2026-11-23 --json
     """
-    from deltaimg.api.groups import find_named_group
+    from deltaimg.api.groups import find_guest_config, find_named_group
     from deltaimg.api.inspection import inspect
     from deltaimg.api.repositories import find_snapshot
     from deltaimg.describe.inspection import describe_layout
@@ -46,7 +46,7 @@ def show(
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repo(repo, store, terminal)
         if (group := find_named_group(repository, snapshot)) is not None:
-            show_group(group, terminal)
+            show_group(group, find_guest_config(repository, group), terminal)
             return
         found = find_snapshot(repository, snapshot)
         manifest = found.manifest

@@ -10,6 +10,7 @@ from deltaimg.describe.backup import describe_backup
 from deltaimg.describe.parts import describe_time
 from deltaimg.describe.restore import describe_restored
 from deltaimg.describe.snapshots import format_freezing
+from deltaimg.domains.interface import LeftOut
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.groups import GroupSnapshot
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from deltaimg.api.groups import RestoredGroup
 
 
-def describe_group_backup(manifests: Sequence[Manifest]) -> dict[str, Any]:
-    """Return the object that `backup --group --json` ends with."""
+def describe_group_backup(manifests: Sequence[Manifest], left_out: Sequence[LeftOut]) -> dict[str, Any]:
+    """Return the object that a backup of a group or guest ends with."""
     group = manifests[0].group
     assert group is not None
     return {
@@ -26,11 +27,17 @@ def describe_group_backup(manifests: Sequence[Manifest]) -> dict[str, Any]:
         **describe_time("time", manifests[0].taken_at),
         "frozen_s": _find_frozen_s(manifests),
         "spread_s": group.spread_s,
+        "left_out": describe_left_out(left_out),
         "members": [describe_backup(each) for each in manifests],
     }
 
 
-def describe_group(found: GroupSnapshot) -> dict[str, Any]:
+def describe_left_out(left_out: Sequence[LeftOut]) -> list[dict[str, str]]:
+    """Return the disks of a guest that are not backed up, and why."""
+    return [{"disk": each.name, "reason": each.reason} for each in left_out]
+
+
+def describe_group(found: GroupSnapshot, config: bytes | None) -> dict[str, Any]:
     """Return a snapshot of a group as a JSON object. `missing` lists the images of which there is none."""
     manifests = [each.manifest for each in found.snapshots]
     return {
@@ -39,6 +46,7 @@ def describe_group(found: GroupSnapshot) -> dict[str, Any]:
         "frozen_s": _find_frozen_s(manifests),
         "spread_s": found.group.spread_s,
         "missing": list(found.missing),
+        "config": None if config is None else config.decode(errors="replace"),
         "members": [
             {"snapshot": each.id, "image": each.image, "source": each.source, "apparent_bytes": each.size_bytes}
             for each in manifests
@@ -50,6 +58,7 @@ def describe_restored_group(restored: RestoredGroup) -> dict[str, Any]:
     """Return the object that a restore of a group ends with."""
     return {
         "group": restored.snapshot.group.name,
+        "config": restored.config_path,
         "members": [describe_restored(each, target) for target, each in restored.results.items()],
     }
 

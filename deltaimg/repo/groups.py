@@ -41,6 +41,11 @@ class GroupSnapshot:
         """As people name it: the group, `@`, and the id of its first member that is there."""
         return f"{self.group.name}@{self.snapshots[0].manifest.id[:8]}"
 
+    @property
+    def disks(self) -> tuple[str, ...]:
+        """What its members are called in the group, those that are missing included."""
+        return tuple(image.removeprefix(name_member(self.group.name, "")) for image in self.group.members)
+
     def name_disk(self, manifest: Manifest) -> str:
         """Return what a member is called in its group."""
         return manifest.image.removeprefix(name_member(self.group.name, ""))

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests: their disks and their configuration, found where their hypervisor has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from deltaimg.api.groups import backup_group, plan_group_backup
+from deltaimg.domains.find import find_domain, read_domain
+from deltaimg.domains.interface import Domain, LeftOut, choose_disks
+from deltaimg.engine.backup.forecast import BackupForecast
+from deltaimg.engine.progress import Progress
+from deltaimg.format.manifest import Manifest
+from deltaimg.options.backup import BackupOptions
+from deltaimg.repo.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A guest, and which of its disks are backed up."""
+
+    domain: Domain
+    disks: Mapping[str, str]
+    """The path of each, by its name."""
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def name(self) -> str:
+        """What its group is called."""
+        return self.domain.name
+
+
+def find_guest(name: str, *, config_path: str | None = None, excluded: Sequence[str] = ()) -> Guest:
+    """Return a domain of Xen or libvirt on this host, or the one that a configuration file describes.
+
+    Args:
+        name: under which its snapshots are stored, too. excluded: names or paths of disks that are left out.
+
+    Raises:
+        GuestUnusable: it is not known here, or a disk is not on this host. UsageError: no such disk is excluded.
+    """
+    domain = find_domain(name) if config_path is None else replace(read_domain(config_path), name=name)
+    disks, left_out = choose_disks(domain, excluded)
+    return Guest(domain, disks, left_out)
+
+
+def backup_guest(
+    repository: Repository,
+    guest: Guest,
+    options: BackupOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> list[Manifest]:
+    """Store the disks of a guest and its configuration as a snapshot of the group of its name; as `backup_group`.
+
+    A guest that runs is paused while its disks are frozen, unless `options` have commands of their own.
+    """
+    chosen = _add_commands(guest.domain, options or BackupOptions())
+    return backup_group(repository, guest.name, guest.disks, chosen, config=guest.domain.config, progress=progress)
+
+
+def plan_guest_backup(
+    repository: Repository,
+    guest: Guest,
+    options: BackupOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, BackupForecast]:
+    """Return what `backup_guest` would store, by image; nothing is stored."""
+    chosen = _add_commands(guest.domain, options or BackupOptions())
+    return plan_group_backup(repository, guest.name, guest.disks, chosen, config=guest.domain.config, progress=progress)
+
+
+def _add_commands(domain: Domain, options: BackupOptions) -> BackupOptions:
+    if not domain.pause or options.pre_freeze is not None or options.post_freeze is not None:
+        return options
+    return replace(options, pre_freeze=domain.pause, post_freeze=domain.resume)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Change paths in a guest's configuration, and nothing else: comments, order and what is not known here stay as they are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from xml.sax.saxutils import escape
+
+_AROUND = r"[\w./+@%-]"
+"""What a path may go on with: one that is followed by it, or follows it, is another path."""
+
+
+def move_path(path: str, moves: Mapping[str, str]) -> str:
+    """Return where a path is after some moves, of which the longest that fits counts: of itself, or of a folder above it."""
+    fitting = [old for old in moves if path == old or path.startswith(old.rstrip("/") + "/")]
+    if not fitting:
+        return path
+    old = max(fitting, key=len)
+    if path == old:
+        return moves[old]
+    return moves[old].rstrip("/") + path.removeprefix(old.rstrip("/"))
+
+
+def rewrite_paths(config: bytes, paths: Mapping[str, str]) -> bytes:
+    """Return a configuration with whole paths replaced: XML, JSON, or text as xl reads it, in which they are quoted alike."""
+    text = config.decode()
+    start = text.lstrip()[:1]
+    quote = escape if start == "<" else _quote_json if start in ("[", "{") else str
+    quoted = {quote(old): quote(new) for old, new in paths.items() if old and old != new}
+    if not quoted:
+        return config
+    anything = "|".join(re.escape(old) for old in sorted(quoted, key=len, reverse=True))
+    return re.sub(f"(?<!{_AROUND})(?:{anything})(?!{_AROUND})", lambda match: quoted[match[0]], text).encode()
+
+
+def _quote_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
