@@ -716,10 +716,14 @@ class BadHints(ImageError):
 # -- the rest ----------------------------------------------------------------------------------------------------------
 
 
-class GuestUnusable(ImageError):
+class GuestUnusable(DeltaimgError):
     """A guest is not known here, its configuration cannot be read, or one of its disks cannot be backed up from this host."""
 
     exit_code = 87
+
+    def __init__(self, guest: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{guest}: {problem}", hint=hint)
+        self.guest = guest
 
 
 class NativeError(DeltaimgError):

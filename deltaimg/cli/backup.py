@@ -78,9 +78,8 @@ def backup(
     compressed file is refused, with the hint how to back up what is in it. A disk that fails ends the backup, unless
     --on-read-error zero is given: then the rest is stored, and the exit code is 19.
 
-    With --group, several images are frozen together and become snapshots of one moment, all or none. They are frozen as
-    --freeze auto does, unless another way is given; only --pre-freeze and --post-freeze make it one instant for all. With
-    --guest, the disks are found by xl or virsh, the guest is paused meanwhile, and its configuration is stored as well.
+    With --group, several images become snapshots of one moment, all or none; they are frozen as --freeze auto does, unless
+    another way is given. With --guest, xl or virsh find them, and the guest is paused meanwhile.
 
     Examples:
 
@@ -106,8 +105,7 @@ def backup(
         if is_group:
             back_up_group(repository, images or [], group_options, options, terminal, is_dry_run=dry_run)
         elif name is not None:
-            is_command = command is not None
-            _back_up_image(repository, source, name, options, terminal, is_command=is_command, is_dry_run=dry_run)
+            _back_up_image(repository, source, name, options, terminal, is_command=bool(command), is_dry_run=dry_run)
 
 
 def _back_up_image(
