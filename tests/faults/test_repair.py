@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 
+from deltaimg.crypto.key_slots import Key
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.parity.add import add_parity
@@ -22,7 +23,7 @@ from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START
 from tests.support.faults import FaultyStore
 from tests.support.images import SyntheticImage, SyntheticSource, edit_at_random, make_mixed_image
-from tests.support.repositories import Warnings, assert_restores, back_up_image, make_repository
+from tests.support.repositories import KEY, Warnings, assert_restores, back_up_image, make_repository, reopen
 
 FOLDERS = ("packs/", "index/", "signatures/", "maps/", "snapshots/")
 HARMS = ("flip", "cut", "lose")
@@ -31,9 +32,11 @@ CASES = [(folder, how) for folder in FOLDERS for how in HARMS if (folder, how) !
 
 
 @cache
-def make_two_backups(size_bytes: int = 300_000) -> tuple[Repository, list[tuple[Manifest, bytes]], SyntheticImage]:
+def make_two_backups(
+    size_bytes: int = 300_000, key: Key | None = None
+) -> tuple[Repository, list[tuple[Manifest, bytes]], SyntheticImage]:
     """Return a repository of two backups, each manifest with its content, and the image as the second backup read it."""
-    repository = make_repository()
+    repository = make_repository(key=key)
     image = make_mixed_image(size_bytes, seed=1)
     taken = [(back_up_image(repository, image), bytes(image.content))]
     edit_at_random(image)
@@ -44,7 +47,7 @@ def make_two_backups(size_bytes: int = 300_000) -> tuple[Repository, list[tuple[
 def copy_of(repository: Repository) -> Repository:
     store = MemoryStore()
     store.objects = dict(repository.objects.store.objects)  # type: ignore[attr-defined]
-    return Repository(store, repository.config)
+    return Repository(store, repository.config, repository.secret)
 
 
 def objects_of(repository: Repository) -> dict[str, bytes]:
@@ -65,8 +68,8 @@ def names_of(repository: Repository, folder: str) -> list[str]:
     return [name for name in objects_of(repository) if name.startswith(folder)]
 
 
-def assert_whole(repository: Repository) -> None:
-    for manifest, content in make_two_backups()[1]:
+def assert_whole(repository: Repository, key: Key | None = None) -> None:
+    for manifest, content in make_two_backups(key=key)[1]:
         assert_restores(repository, manifest, content)
     assert not check(repository, read_packs=True).of(Severity.ERROR)
 
@@ -191,14 +194,17 @@ def break_much(repository: Repository) -> None:
     harm(repository, names_of(repository, "signatures/")[-1], "lose")
 
 
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "sealed"])
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
-def test_a_repair_that_fails_at_any_call_is_run_again(after_effect: bool, request: pytest.FixtureRequest) -> None:
-    original = make_two_backups()[0]
+def test_a_repair_that_fails_at_any_call_is_run_again(
+    after_effect: bool, key: Key | None, request: pytest.FixtureRequest
+) -> None:
+    original = make_two_backups(key=key)[0]
     broken = copy_of(original)
     break_much(broken)
     error = StoreUnavailable("x", "gone")
     counting = FaultyStore(copy_of(broken).objects.store, error)
-    assert repair(Repository(counting, original.config)).damage == ()
+    assert repair(reopen(original, counting)).damage == ()
     is_long = request.config.getoption("--long")
     # What only reads cannot leave anything half done; those calls are tried in the long run.
     changing = [n for n, call in enumerate(counting.calls) if call.split()[0] in ("put", "replace", "move", "delete")]
@@ -209,12 +215,12 @@ def test_a_repair_that_fails_at_any_call_is_run_again(after_effect: bool, reques
             repository.objects.store, error, fail_at=number, after_effect=after_effect, is_lasting=True
         )
         with suppress(StoreUnavailable):
-            repair(Repository(faulty, original.config))
+            repair(reopen(original, faulty))
         for name in names_of(repository, "locks/"):
             repository.objects.store.delete(name)  # its owner, this process, lives on
         report = repair(repository)
         assert report.damage == (), counting.calls[number]
-        assert_whole(repository)
+        assert_whole(repository, key)
 
 
 def test_only_one_repairs_and_a_copy_is_of_the_same_repository() -> None:

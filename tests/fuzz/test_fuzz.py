@@ -14,6 +14,7 @@ import pytest
 
 from tests.fuzz.file_targets import TARGETS
 from tests.fuzz.object_targets import exercise_object, make_seeds
+from tests.fuzz.sealed_targets import TARGETS as SEALED_TARGETS
 from tests.golden.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +55,11 @@ def test_no_input_makes_a_parser_fail_otherwise_than_it_should(kind: str, tmp_pa
 @pytest.mark.parametrize("name", TARGETS)
 def test_no_signature_delta_or_patch_fails_otherwise_than_it_should(name: str, tmp_path: Path) -> None:
     fuzz("fuzz_file", name, TARGETS[name].make_seeds(), tmp_path)
+
+
+@pytest.mark.parametrize("name", SEALED_TARGETS)
+def test_nothing_opens_that_was_not_sealed(name: str, tmp_path: Path) -> None:
+    fuzz("fuzz_sealed", name, SEALED_TARGETS[name].seeds, tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from deltaimg.crypto.key_slots import Costs, KeyFile, Passphrase
 from deltaimg.errors import (
     KeyNeeded,
     LastKey,
+    Malformed,
     MemoryLimitReached,
     RepositoryLocked,
     UnsupportedFormat,
     UsageError,
     WrongKey,
 )
+from deltaimg.format.framing import Kind, frame
 from deltaimg.format.key_slot import KeySlot
 from deltaimg.repo.key_slots import (
     add_key_slot,
@@ -161,6 +164,25 @@ def test_a_slot_that_needs_more_memory_than_there_may_be_is_refused_before_any_i
     repository.objects.put(KEY_SLOT, greedy.object_name, greedy)
     monkeypatch.setenv("DELTAIMG_METADATA_MEMORY", "256M")
     with pytest.raises(MemoryLimitReached, match=greedy.object_name):
+        open_key_slots(repository.objects, repository.config, passphrase("first"))
+
+
+@pytest.mark.parametrize(
+    ("memory_kib", "iterations", "lanes"),
+    [(1 << 20, 9, 4), ((1 << 20) + 1, 1, 1), (64, 1, 9), (8, 65, 1), (7, 1, 1), (1 << 31, 1, 1), (1 << 17, 1 << 31, 1)],
+)
+def test_costs_that_are_absurd_are_refused_before_a_key_is_derived(memory_kib, iterations, lanes, monkeypatch):
+    repository = make_repository(key=passphrase("first"))
+    objects: dict[str, bytes] = repository.objects.store.objects  # type: ignore[attr-defined]
+    (slot,) = slots_of(repository)
+    document = msgspec.to_builtins(slot) | {"memory_kib": memory_kib, "iterations": iterations, "lanes": lanes}
+    objects[slot.object_name] = frame(Kind.KEY_SLOT, msgspec.json.encode(document))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a key was derived")
+
+    monkeypatch.setattr("cryptography.hazmat.primitives.kdf.argon2.Argon2id", refuse)
+    with pytest.raises(Malformed, match=slot.object_name):
         open_key_slots(repository.objects, repository.config, passphrase("first"))
 
 

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attacks on other backup programs, each tried here; more of the kind is in `test_sealed_damage.py`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deltaimg.engine.check.findings import Severity
+from deltaimg.engine.check.run import check
+from deltaimg.engine.restore.run import restore
+from deltaimg.errors import DeltaimgError, SealBroken
+from deltaimg.format.map import MAPS
+from deltaimg.format.pack import PACKS
+from deltaimg.kernels import digest_blocks
+from deltaimg.repo.index import load_index
+from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.store.memory import MemoryStore
+from tests.support.clock import FixedClock
+from tests.support.images import SyntheticImage
+from tests.support.repositories import KEY, assert_restores, back_up_image, make_repository
+
+
+def make_image(text: bytes = b"content", size_bytes: int = 200_000) -> SyntheticImage:
+    image = SyntheticImage(size_bytes, seed=3)
+    image.write(4096, text * 300)
+    return image
+
+
+def objects_of(repository: Repository) -> dict[str, bytes]:
+    return repository.objects.store.objects  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize("key", [KEY, None], ids=["of another repository", "not sealed"])
+def test_whoever_can_write_to_the_store_adds_no_snapshot(key, tmp_path: Path):
+    """CVE-2023-36811 of borg: archives were taken whose tag had not been made with the repository's key."""
+    repository, image = make_repository(MemoryStore(f"attacked {key is None}"), key=KEY), make_image()
+    manifest = back_up_image(repository, image)
+    other = make_repository(key=key)
+    spoofed = back_up_image(other, make_image(b"evil"), clock=FixedClock())
+    for name, data in objects_of(other).items():
+        if not name.startswith(("config", "keys/", "locks/", "reserve")):
+            objects_of(repository)[name] = data
+    with pytest.raises(SealBroken):
+        restore(repository, repository.load_manifest(SnapshotRef.of(spoofed)), str(tmp_path / "restored"), workers=1)
+    assert any(each.object_name == spoofed.object_name for each in check(repository).of(Severity.ERROR))
+    assert_restores(repository, manifest, image.content)
+
+
+def test_the_list_of_snapshots_cannot_be_made_up(tmp_path: Path):
+    """CVE-2016-10099 of borg: a manifest of other archives, or of none, was taken for the repository's."""
+    repository = make_repository(MemoryStore("listed"), key=KEY)
+    image, clock = make_image(), FixedClock()
+    first = back_up_image(repository, image, clock=clock)
+    clock.advance(hours=1)
+    image.write(0, b"later")
+    second = back_up_image(repository, image, clock=clock)
+    objects_of(repository)[second.object_name] = objects_of(repository)[first.object_name]
+    with pytest.raises(DeltaimgError, match="it belongs at"):
+        repository.load_manifest(SnapshotRef.of(second))
+    del objects_of(repository)[second.object_name]
+    assert any(second.id[:8] in each.problem for each in check(repository).of(Severity.ERROR))
+
+
+def test_no_guest_can_prepare_blocks_that_a_repository_takes_for_equal():
+    """CVE-2014-8242 of librsync: truncated digests without a key, for which a guest finds collisions beforehand."""
+    blocks = np.frombuffer(os.urandom(64 * 4096), np.uint8)
+    found = []
+    for _ in range(2):
+        repository = make_repository(key=KEY)
+        found.append({row.tobytes() for row in digest_blocks(repository.keys.block, blocks.data, 4096)})
+        image = make_image()
+        back_up_image(repository, image)
+        found.append({row.tobytes() for row in load_index(repository).entries["id"]})
+    assert len(set().union(*found)) == sum(len(each) for each in found)
+
+
+def test_a_link_in_the_place_of_a_target_is_not_followed(tmp_path: Path):
+    """As in duplicacy until 2026: a restore wrote through a link that someone had put in its place."""
+    repository, image = make_repository(), make_image()
+    manifest = back_up_image(repository, image)
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"not to be overwritten")
+    (tmp_path / "restored").symlink_to(precious)
+    with pytest.raises(DeltaimgError):
+        restore(repository, manifest, str(tmp_path / "restored"), workers=1)
+    assert precious.read_bytes() == b"not to be overwritten"
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DeltaimgError):
+        restore(repository, manifest, str(tmp_path / "dangling"), workers=1)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_sizes_do_not_show_where_content_has_been_cut():
+    """Sizes of content-defined chunks are a fingerprint of content (eprint 2025/558); blocks are cut by their offset."""
+    sizes = []
+    for number in range(2):
+        repository, image = make_repository(key=KEY), SyntheticImage(3 << 20, seed=number)
+        image.write_random(0, 2 << 20)
+        back_up_image(repository, image)
+        sizes.append(
+            sorted(len(data) for name, data in objects_of(repository).items() if name.startswith((PACKS, MAPS)))
+        )
+        entries = load_index(repository).entries
+        assert len(set(entries["slots"][:-1].tolist())) == 1
+    assert sizes[0] == sizes[1]
