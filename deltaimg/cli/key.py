@@ -93,7 +93,7 @@ def key(
 
     'export' writes the secret of the repository as lines with checksums, to be kept on paper in a safe: whoever has them can
     read the repository. With --qr they are a QR code, for a print that is scanned rather than typed. 'import' makes a new key
-    of the lines when all others are lost.
+    of the lines, or of a picture of the code (PNG or JPEG), when all others are lost.
 
     A removed key no longer opens the repository as it is now, but may open a copy from before.
 
@@ -133,7 +133,7 @@ def _check(action: str, name: str | None, *, qr: bool, write_only: bool) -> None
     if action == "remove" and name is None:
         raise UsageError("'remove' needs the label or id of a key", hint="'deltaimg key list' shows them")
     if qr and action != "export":
-        raise UsageError("--qr is for 'export'", hint="'import' reads the text that the code has")
+        raise UsageError("--qr is for 'export'", hint="'import' reads a picture of the code as it is")
     if write_only and action != "add":
         raise UsageError(
             "--write-only is for 'add'", hint="a key stays what it was made as; add one and remove the other"
@@ -232,12 +232,16 @@ def _export(terminal: Terminal, repository: Repository, path: str, *, is_code: b
 
 def _import(terminal: Terminal, location: str, store: StoreOptions, path: str, places: Places, label: str) -> None:
     from deltaimg.api.keys import import_secret
+    from deltaimg.cli.qr_code import MAX_PICTURE_BYTES, is_picture, read_picture
 
     try:
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
-            text = file.read(_MAX_TEXT_BYTES).decode("ascii", "replace")
+            data = file.read(_MAX_TEXT_BYTES)
+            if is_picture(data):
+                data += file.read(MAX_PICTURE_BYTES)
     except OSError as error:
         raise UsageError(f"{path}: {os.strerror(error.errno or 0).lower()}") from error
+    text = read_picture(data, path) if is_picture(data) else data.decode("ascii", "replace")
     _report(terminal, "added", import_secret(location, text, find_new_key(places), label, store))
 
 

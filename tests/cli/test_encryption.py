@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import select
@@ -172,6 +173,12 @@ def test_the_recovery_text_is_scanned_from_a_qr_code(image: Path, tmp_path: Path
     for pixels in (read_png(picture.read_bytes()), np.kron(shown, np.ones((4, 4), np.uint8))):
         (found,) = zxingcpp.read_barcodes(pixels)
         assert found.text == text.rstrip("\n")
+    pytest.importorskip("PIL", reason="what opens pictures is not installed")
+    succeed("key", "import", picture, "-r", tmp_path / "repo", "--new-key-file", tmp_path / "second", "-q")
+    succeed("snapshots", "-r", tmp_path / "repo", "--key-file", tmp_path / "second")
+    for bad, problem in ((picture.read_bytes()[:500], "cannot be read"), (make_white_png(), "no QR code")):
+        (tmp_path / "bad.png").write_bytes(bad)
+        assert problem in fail(UsageError, "key", "import", tmp_path / "bad.png", "-r", tmp_path / "repo")
     assert "--qr is for 'export'" in fail(UsageError, "key", "list", "--qr", "-r", tmp_path / "repo")
     before = picture.read_bytes()
     fail(UsageError, "key", "export", picture, "--qr", *use)
@@ -181,6 +188,14 @@ def test_the_recovery_text_is_scanned_from_a_qr_code(image: Path, tmp_path: Path
     (without / "segno.py").write_text("raise ImportError")
     message = fail(UsageError, "key", "export", "--qr", *use, PYTHONPATH=f"{without}:{Path(__file__).parents[2]}")
     assert "segno>=1.6" in message
+
+
+def make_white_png() -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("L", (60, 60), 255).save(out, "PNG")
+    return out.getvalue()
 
 
 def read_png(data: bytes) -> npt.NDArray[np.uint8]:
