@@ -47,7 +47,7 @@ COMMAND_GROUPS = {
         "unlock",
     ),
     "One file, without a repository": ("signature", "delta", "patch"),
-    "This machine": ("cache", "benchmark", "version", "help"),
+    "This machine": ("doctor", "cache", "benchmark", "version", "help"),
 }
 COMMANDS = tuple(name for names in COMMAND_GROUPS.values() for name in names)
 

@@ -51,6 +51,12 @@ class BtrfsFreezer:
                         removed.append(os.path.join(place.folder, name))
         return removed
 
+    def check(self, request: FreezeRequest) -> None:
+        """Find the subvolume; only root is sure to be allowed a snapshot of it."""
+        _find_subvolume(request.path)
+        if os.geteuid() != 0:
+            raise FreezeFailed(request.path, "a snapshot of its subvolume needs root")
+
     @contextmanager
     def hold(self, request: FreezeRequest) -> Iterator[Held]:
         """Snapshot the subvolume; the snapshot is deleted at the end."""

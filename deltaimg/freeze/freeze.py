@@ -192,6 +192,19 @@ def _remove_leftovers(requests: Sequence[FreezeRequest], methods: Sequence[tuple
             yield from each.remove_leftovers(request.path)
 
 
+def find_obstacles(path: str) -> list[tuple[str, str]]:
+    """Return the ways to freeze an image that `auto` tries, in order, each with why it does not work; nothing, if it does."""
+    request = FreezeRequest(path, FreezeOptions(freeze="auto"))
+    obstacles = []
+    for each in _choose_methods(path, request.options):
+        try:
+            each.check(request)
+            obstacles.append((each.name, ""))
+        except FreezeFailed as error:
+            obstacles.append((each.name, error.problem))
+    return obstacles
+
+
 def check_freeze_options(options: FreezeOptions) -> None:
     """Raise UsageError where options do not fit together."""
     has_hook = options.pre_freeze is not None or options.post_freeze is not None

@@ -44,7 +44,7 @@ class FreezeRequest:
 
 
 class Freezer(Protocol):
-    """One way to freeze an image. Both methods raise FreezeFailed, whose `problem` says why this way does not work here."""
+    """One way to freeze an image. Methods raise FreezeFailed, whose `problem` says why this way does not work here."""
 
     @property
     def name(self) -> str:
@@ -53,6 +53,10 @@ class Freezer(Protocol):
 
     def remove_leftovers(self, path: str) -> list[str]:
         """Remove what dead processes left on the storage of an image; return their names. Nothing, where it cannot be used."""
+        ...
+
+    def check(self, request: FreezeRequest) -> None:
+        """Raise FreezeFailed if `hold` would, as far as that shows without leaving anything."""
         ...
 
     def hold(self, request: FreezeRequest) -> AbstractContextManager[Held]:

@@ -80,17 +80,14 @@ class LvmFreezer:
                         removed.append(volume.full_name)
         return removed
 
+    def check(self, request: FreezeRequest) -> None:
+        """Find the volume, and room for a snapshot."""
+        _plan(request)
+
     @contextmanager
     def hold(self, request: FreezeRequest) -> Iterator[Held]:
         """Snapshot the volume; the snapshot is removed at the end."""
-        volume = lvm_commands.find_volume(request.path)
-        if volume.is_snapshot:
-            raise FreezeFailed(request.path, "is an LVM snapshot itself", hint="back it up with --freeze none")
-        room_bytes = 0
-        if volume.is_thin:
-            _check_pool(request.path, volume)
-        else:
-            room_bytes = choose_room(request, volume)
+        volume, room_bytes = _plan(request)
         name = f"{volume.name[:_MAX_NAME]}-deltaimg-{secrets.token_hex(4)}"
         try:
             lvm_commands.create_snapshot(volume, name, name_owner(), room_bytes or None)
@@ -99,6 +96,17 @@ class LvmFreezer:
             # One that could not be removed is found by the next backup.
             with suppress(FreezeFailed):
                 lvm_commands.remove_volume(volume.group, name)
+
+
+def _plan(request: FreezeRequest) -> tuple[Volume, int]:
+    """Return the volume, and the room of a snapshot of it, 0 for a thin one; raises FreezeFailed where there can be none."""
+    volume = lvm_commands.find_volume(request.path)
+    if volume.is_snapshot:
+        raise FreezeFailed(request.path, "is an LVM snapshot itself", hint="back it up with --freeze none")
+    if volume.is_thin:
+        _check_pool(request.path, volume)
+        return volume, 0
+    return volume, choose_room(request, volume)
 
 
 def choose_room(request: FreezeRequest, volume: Volume) -> int:

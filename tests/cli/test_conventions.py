@@ -127,6 +127,7 @@ def test_every_command_that_writes_has_last_words() -> None:
         "show",
         "diff",
         "inspect",
+        "doctor",
         "cat",
         "check",
         "stats",

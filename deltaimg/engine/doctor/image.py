@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a backup of an image could do: how it would be frozen and tracked, and why not better; why the last one did what it did.
+
+Reads   the image's beginning and its place; of a repository the newest manifests of the image.
+Makes   a clone without a name, of an image file, to see whether that works; it is gone at once. Of LVM nothing is made.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+
+from deltaimg.errors import IntegrityError, ObjectNotFound
+from deltaimg.format.manifest import Manifest
+from deltaimg.freeze.freeze import find_obstacles
+from deltaimg.image.nbd.address import is_address
+from deltaimg.image.open_source import open_source
+from deltaimg.image.qemu.formats import find_named_driver
+from deltaimg.repo.repository import Repository
+
+_BITMAP_DRIVER, _BITMAP_PROGRAMS = "qcow2", ("qemu-nbd", "qemu-img")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to freeze or to track an image."""
+
+    name: str
+    obstacle: str
+    """Why it does not work; empty if it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastBackup:
+    """The newest snapshot of an image, and why it is as it is."""
+
+    manifest: Manifest
+    why_full: str
+    """Why it was compared with nothing; empty if it was."""
+    why_scanned: str
+    """Why everything was read; empty if it was not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOutlook:
+    """What a backup of an image could do. The first way without an obstacle is what `auto` takes."""
+
+    path: str
+    image: str
+    """Its name in the repository; empty where none is known."""
+    size_bytes: int | None
+    writer: str | None
+    """What may write to it now, in words that complete "it is ..."."""
+    freezing: tuple[Way, ...]
+    tracking: tuple[Way, ...]
+    last: LastBackup | None
+
+    @property
+    def best_freezing(self) -> str:
+        """What `--freeze auto` would use."""
+        return next((way.name for way in self.freezing if not way.obstacle), "none")
+
+    @property
+    def best_tracking(self) -> str:
+        """What `--track auto` would use."""
+        return next((way.name for way in self.tracking if not way.obstacle), "scan")
+
+
+def examine_image(path: str, image: str = "", repository: Repository | None = None) -> ImageOutlook:
+    """Look at a file, a device or an export, and at its snapshots.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    with closing(open_source(path)) as source:
+        size_bytes = source.size_bytes
+        writer = None if source.is_sequential or is_address(path) else source.find_writer()
+    freezing = tuple(Way(name, obstacle) for name, obstacle in find_obstacles(path))
+    last = None if repository is None or not image else _find_last(repository, image)
+    return ImageOutlook(path, image, size_bytes, writer, freezing, tuple(_find_tracking(path, freezing)), last)
+
+
+def list_images(repository: Repository, path: str | None = None) -> dict[str, str]:
+    """Return the images of a repository whose newest snapshot is of a file or device that is here, with its path.
+
+    Args:
+        path: only those of this file or device.
+    """
+    found = {}
+    for image in sorted({ref.image for ref in repository.list_snapshots()}):
+        with suppress(IntegrityError, ObjectNotFound):
+            source = repository.load_manifest(repository.list_snapshots(image)[-1]).source
+            if os.path.exists(source) if path is None else os.path.realpath(source) == os.path.realpath(path):
+                found[image] = source
+    return found
+
+
+def _find_tracking(path: str, freezing: tuple[Way, ...]) -> Iterator[Way]:
+    driver = find_named_driver(path)
+    if is_address(path):
+        yield Way("bitmap", "of an export by --bitmap alone, which names the bitmap of its server")
+    elif driver == _BITMAP_DRIVER:
+        missing = [each for each in _BITMAP_PROGRAMS if shutil.which(each) is None]
+        yield Way("bitmap", f"{', '.join(missing)} not installed" if missing else "")
+    else:
+        yield Way("bitmap", "the image is no qcow2 file")
+    reflink = next((way.obstacle for way in freezing if way.name == "reflink"), "the image is no file")
+    if driver is not None and not reflink:
+        reflink = "clones of a file that holds an image in a format of its own say nothing of the image"
+    yield Way("reflink", reflink)
+
+
+def _find_last(repository: Repository, image: str) -> LastBackup | None:
+    refs = repository.list_snapshots(image)
+    for ref in reversed(refs):
+        with suppress(IntegrityError, ObjectNotFound):
+            manifest = repository.load_manifest(ref)
+            return LastBackup(manifest, _explain_full(manifest, len(refs)), _explain_scan(manifest))
+    return None
+
+
+def _explain_full(manifest: Manifest, count: int) -> str:
+    if manifest.base is not None:
+        return ""
+    return "it was the first" if count == 1 else "it was the first, or the one before it could not be read"
+
+
+def _explain_scan(manifest: Manifest) -> str:
+    if manifest.tracking is None:
+        return "no tracking was asked for: --track auto reads only what changed, where that works"
+    if manifest.tracking.method != "scan":
+        return ""
+    return manifest.tracking.reason or "no snapshot could be the base"
