@@ -28,6 +28,7 @@ from deltaimg.freeze.interface import FreezeRequest
 from deltaimg.image.nbd.address import is_address
 from deltaimg.image.open_source import open_source
 from deltaimg.image.open_target import open_target
+from deltaimg.image.qemu.address import is_monitor_address
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.definition import validate
 from deltaimg.options.restore import RestoreOptions
@@ -119,7 +120,7 @@ def _opened(
     images = [name_member(name, disk) for disk in disks]
     if options.freeze == "none" and options.track == "none":
         options = dataclasses.replace(options, freeze="auto")
-    freezing = plan_freezing(options, is_rotating=False)
+    freezing = plan_freezing(options, "", None)
     check_freeze_options(freezing)
     requests = [
         FreezeRequest(path, freezing, find_used_bytes(repository, image))
@@ -160,7 +161,7 @@ def _check(name: str, disks: Mapping[str, str], options: BackupOptions) -> None:
         )
     seen: dict[tuple[int, int], str] = {}
     for path in disks.values():
-        if is_address(path):
+        if is_address(path) or is_monitor_address(path):
             raise UnsupportedImage(path, f"is an export of a server: {_MADE_OF}")
         try:
             found = os.stat(path)

@@ -86,7 +86,7 @@ def backup(
         deltaimg backup /var/lib/images/vm1.raw --image vm1
         deltaimg backup /dev/vg0/vm1 --image vm1 --freeze lvm --tag nightly
         deltaimg backup /srv/vm1.raw --image vm1 --track auto
-        deltaimg backup nbd://storage1/vm3 --image vm3
+        deltaimg backup 'qmp+unix:///drive0?socket=/run/vm4.qmp' --image vm4
         deltaimg backup --image vm2 --stdin-from-command 'ssh host cat /dev/vg0/vm2'
         deltaimg backup old.raw --image vm1 --time 2024-05-01 --dry-run
         deltaimg backup --group web1 root=/dev/vg/web1 data=/dev/vg/web1-data

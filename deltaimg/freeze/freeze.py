@@ -25,10 +25,13 @@ from deltaimg.errors import DeltaimgError, FreezeFailed, FreezeLost, HookFailed,
 from deltaimg.format.manifest import Freezing
 from deltaimg.freeze.btrfs import BtrfsFreezer
 from deltaimg.freeze.hooks import Hooks
-from deltaimg.freeze.interface import Freezer, FreezeRequest, Held, Unfrozen
+from deltaimg.freeze.interface import Freezer, FreezeRequest, Held, Unfrozen, WantedBitmaps
 from deltaimg.freeze.lvm import LvmFreezer
+from deltaimg.freeze.qmp import METHOD as QMP
+from deltaimg.freeze.qmp import QmpFreezer
 from deltaimg.freeze.reflink import ReflinkFreezer
 from deltaimg.image.nbd.address import is_address
+from deltaimg.image.qemu.address import is_monitor_address
 from deltaimg.options.freeze import FreezeOptions
 from deltaimg.text import as_text
 
@@ -125,20 +128,26 @@ class FrozenGroup:
 
 @contextmanager
 def freeze_image(
-    path: str, options: FreezeOptions, warn: Warn, *, image: str = "", used_before: tuple[int, ...] = ()
+    path: str,
+    options: FreezeOptions,
+    warn: Warn,
+    *,
+    image: str = "",
+    used_before: tuple[int, ...] = (),
+    bitmaps: WantedBitmaps | None = None,
 ) -> Iterator[PointInTime]:
     """Freeze the image at `path` for the time of a context, as `options` say.
 
     Args:
         warn: takes what went wrong without stopping the run. image: its name in the repository, for the commands.
-        used_before: how much room snapshots of it took in earlier backups, the newest first.
+        used_before: how much room snapshots of it took in earlier backups, the newest first. bitmaps: of a running qemu.
 
     Raises:
         UsageError: the options do not fit together. FreezeFailed: the image cannot be frozen as asked.
         HookFailed: a command failed. FreezeLost: the point in time was lost while it was read.
     """
     hooks = Hooks(options, {"DELTAIMG_IMAGE": image, "DELTAIMG_SOURCE": path})
-    with _freeze([FreezeRequest(path, options, used_before)], Writers(hooks, 1), warn) as frozen:
+    with _freeze([FreezeRequest(path, options, used_before, bitmaps)], Writers(hooks, 1), warn) as frozen:
         yield frozen.points[0]
 
 
@@ -218,6 +227,10 @@ def check_freeze_options(options: FreezeOptions) -> None:
 
 def _choose_methods(path: str, options: FreezeOptions) -> tuple[Freezer, ...]:
     """Return the methods to be tried in turn; raises FreezeFailed where the one that was asked for is for something else."""
+    if is_monitor_address(path):
+        if options.freeze != QMP:
+            raise FreezeFailed(path, f"is a disk of a running qemu, so that --freeze {options.freeze} cannot be used")
+        return (QmpFreezer(),)
     if options.freeze in ("none", "hook"):
         return ()
     try:

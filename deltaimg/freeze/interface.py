@@ -7,10 +7,12 @@ before that, the method's next use on the same storage removes what is left; wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from deltaimg.image.qemu.bitmaps import FileBitmap
 from deltaimg.options.freeze import FreezeOptions
 
 
@@ -32,6 +34,32 @@ class Held(Protocol):
         ...
 
 
+class WantedBitmaps(Protocol):
+    """Dirty bitmaps of a disk: one that is to begin at a point in time, and earlier ones that are to be served with it."""
+
+    problem: str
+    """Why no new one has begun, in words."""
+
+    @property
+    def new(self) -> str:
+        """The name of the one that is to begin; empty if none is to."""
+        ...
+
+    def take_found(self, found: Sequence[FileBitmap]) -> None:
+        """Take note of those that the disk has."""
+        ...
+
+    @property
+    def usable(self) -> tuple[str, ...]:
+        """Which of them are to be served."""
+        ...
+
+    @property
+    def stale(self) -> tuple[str, ...]:
+        """Which of them are to be removed at the end; none, unless what was read has become a snapshot."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FreezeRequest:
     """What is to be frozen."""
@@ -41,6 +69,8 @@ class FreezeRequest:
     options: FreezeOptions
     used_before: tuple[int, ...] = ()
     """`used_bytes` of earlier backups of the image, the newest first."""
+    bitmaps: WantedBitmaps | None = None
+    """For methods that can begin dirty bitmaps at the very moment; None where none are wanted."""
 
 
 class Freezer(Protocol):

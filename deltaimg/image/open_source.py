@@ -9,9 +9,10 @@ import stat
 from collections.abc import Sequence
 
 from deltaimg.descriptors import find_descriptor, is_standard_stream
-from deltaimg.errors import ImageError, UnsupportedImage
+from deltaimg.errors import ImageError, UnsupportedImage, UsageError
 from deltaimg.image.nbd.address import is_address, parse_address
 from deltaimg.image.nbd.source import open_export
+from deltaimg.image.qemu.address import is_monitor_address
 from deltaimg.image.qemu.formats import FLAT, choose_driver
 from deltaimg.image.qemu.source import open_file
 from deltaimg.image.raw import BlockDeviceSource, RawSource
@@ -46,10 +47,14 @@ def open_source(
         ImageError: it cannot be opened. UnsupportedImage: it is a folder, a character device or such.
         UsageError: an address is not valid.
     """
+    if is_monitor_address(path):
+        raise UsageError(f"{path}: a disk of a running qemu can only be backed up")
     if is_address(path):
         if is_direct:
             raise ImageError(name or path, "--direct is for files and devices", hint="run again without --direct")
-        return open_export(parse_address(path), bitmaps=bitmaps, use_holes=use_holes, is_salvaging=is_salvaging)
+        return open_export(
+            parse_address(path), name=name, bitmaps=bitmaps, use_holes=use_holes, is_salvaging=is_salvaging
+        )
     shown = name or path
     flat = _open_flat(path, shown, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Change tracking by dirty bitmaps: those that backups begin in a qcow2 file, and one that an NBD server exports.
+"""Change tracking by dirty bitmaps: those that backups begin in a qcow2 file or a running qemu, and one of an NBD server.
 
     deltaimg-<key>-<snapshot id>
 
@@ -14,7 +14,7 @@ Invariant  a bitmap is used only for the snapshot in its name, or in the option 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from deltaimg.format.manifest import Manifest
@@ -27,15 +27,16 @@ FindDirty = Callable[[str], Bounds | None]
 """Returns what a bitmap of the open source calls changed; None where the source has no such bitmap."""
 
 
-class BitmapRotation:
-    """The bitmaps that backups of one image keep in one qcow2 file, from before it is opened until after it is closed."""
+class KeptBitmaps:
+    """The bitmaps that backups of one image keep of one disk: the one that is to begin, and earlier ones."""
 
-    def __init__(self, path: str, key: str, snapshot: str) -> None:
-        """Args: path: of the file. key: of `reflink.make_key`. snapshot: id that the snapshot will have."""
-        self._path, self._prefix = path, f"deltaimg-{key}-"
-        self._new = self.name(snapshot)
+    def __init__(self, key: str, snapshot: str | None) -> None:
+        """Args: key: of `reflink.make_key`. snapshot: id that the snapshot will have; None for a dry run, which begins none."""
+        self._prefix = f"deltaimg-{key}-"
         self._found: list[FileBitmap] = []
         self._is_settled = False
+        self.new = "" if snapshot is None else self.name(snapshot)
+        """The name of the bitmap that is to begin; empty if none is to."""
         self.problem = ""
         """Why there is no new bitmap, in words."""
 
@@ -43,20 +44,20 @@ class BitmapRotation:
         """Return the name of the bitmap that began with a snapshot."""
         return self._prefix + snapshot
 
-    def begin(self, *, is_dry_run: bool = False) -> None:
-        """Begin the bitmap of the snapshot that is about to be made. Nothing is raised: see `problem`."""
+    def take_found(self, found: Sequence[FileBitmap]) -> None:
+        """Take note of the bitmaps that the disk has: those of other programs, and of other images, are left alone."""
         pattern = re.compile(re.escape(self._prefix) + r"[0-9a-f]{16}")
-        try:
-            self._found = [each for each in list_bitmaps(self._path) if pattern.fullmatch(each.name)]
-            if not is_dry_run:
-                add_bitmap(self._path, self._new)
-        except BitmapFailure as failure:
-            self.problem = str(failure)
+        self._found = [each for each in found if pattern.fullmatch(each.name)]
 
     @property
     def usable(self) -> tuple[str, ...]:
         """The names of the earlier bitmaps that say something: the source is to be opened with them."""
         return tuple(each.name for each in self._found if not each.problem)
+
+    @property
+    def stale(self) -> tuple[str, ...]:
+        """The names of those that are to be removed; none before the new one has a snapshot."""
+        return tuple(each.name for each in self._found) if self._is_settled and not self.problem else ()
 
     def explain_absence(self, base: Manifest) -> ChangeClaim:
         """Return why there is no bitmap of the base that says something."""
@@ -66,43 +67,60 @@ class BitmapRotation:
                 return ChangeClaim(None, f"the dirty bitmap of snapshot {base.label} {problem}", is_surprising=True)
         if not self._found and self.problem:
             return ChangeClaim(None, self.problem)
-        others = "; the file has one of another snapshot" if self._found else ""
+        others = "; the disk has one of another snapshot" if self._found else ""
         return ChangeClaim(None, f"no dirty bitmap was begun for snapshot {base.label}{others}")
 
     def note_commit(self) -> None:
         """Note that the snapshot is committed."""
         self._is_settled = True
 
+
+class FileBitmaps(KeptBitmaps):
+    """Those in a qcow2 file, from before it is opened until after it is closed."""
+
+    def __init__(self, path: str, key: str, snapshot: str | None) -> None:
+        """Args: path: of the file; for the others see `KeptBitmaps`."""
+        super().__init__(key, snapshot)
+        self._path = path
+
+    def begin(self) -> None:
+        """Begin the bitmap of the snapshot that is about to be made. Nothing is raised: see `problem`."""
+        try:
+            self.take_found(list_bitmaps(self._path))
+            if self.new:
+                add_bitmap(self._path, self.new)
+        except BitmapFailure as failure:
+            self.problem = str(failure)
+
     def end(self) -> None:
         """Remove the bitmaps of other snapshots, if this one was committed; the file is closed by now. Nothing is raised."""
-        if self._is_settled and not self.problem:
-            for each in self._found:
-                with suppress(BitmapFailure):
-                    remove_bitmap(self._path, each.name)
+        for name in self.stale:
+            with suppress(BitmapFailure):
+                remove_bitmap(self._path, name)
 
 
-class RotatedBitmap:
-    """Asks the bitmap that an earlier backup has begun in the file."""
+class KeptBitmap:
+    """Asks the bitmap that an earlier backup has begun."""
 
     method = METHOD
 
-    def __init__(self, rotation: BitmapRotation, find_dirty: FindDirty) -> None:
-        self._rotation, self._find_dirty = rotation, find_dirty
+    def __init__(self, kept: KeptBitmaps, find_dirty: FindDirty) -> None:
+        self._kept, self._find_dirty = kept, find_dirty
 
     def find_changes(self, base: Manifest) -> ChangeClaim:
         """Return what was written since the bitmap of the base began."""
-        name = self._rotation.name(base.id)
-        changed = self._find_dirty(name) if name in self._rotation.usable else None
-        return self._rotation.explain_absence(base) if changed is None else ChangeClaim(changed)
+        name = self._kept.name(base.id)
+        changed = self._find_dirty(name) if name in self._kept.usable else None
+        return self._kept.explain_absence(base) if changed is None else ChangeClaim(changed)
 
     def keep(self, snapshot: str) -> str | None:  # noqa: ARG002  it has had its bitmap since before it was read
         """Return why the next backup reads everything, if it does."""
-        problem = self._rotation.problem
+        problem = self._kept.problem
         return f"no dirty bitmap was begun, so that the next backup reads everything: {problem}" if problem else None
 
     def settle(self, snapshot: str) -> None:  # noqa: ARG002
-        """Have the other bitmaps removed once the file is closed."""
-        self._rotation.note_commit()
+        """Have the other bitmaps removed once the disk is closed."""
+        self._kept.note_commit()
 
 
 class NamedBitmap:

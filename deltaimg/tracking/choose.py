@@ -8,15 +8,17 @@ from dataclasses import replace
 from deltaimg.errors import UnsupportedImage, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import PointInTime
+from deltaimg.freeze.qmp import METHOD as QMP
 from deltaimg.image.nbd.address import is_address
 from deltaimg.image.nbd.source import NbdSource
+from deltaimg.image.qemu.address import is_monitor_address
 from deltaimg.image.qemu.formats import BY_NAME, find_named_driver
 from deltaimg.image.qemu.source import QemuSource
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.freeze import FreezeOptions
 from deltaimg.tracking import bitmap
-from deltaimg.tracking.bitmap import BitmapRotation, NamedBitmap, RotatedBitmap
+from deltaimg.tracking.bitmap import FileBitmaps, KeptBitmap, KeptBitmaps, NamedBitmap
 from deltaimg.tracking.hints import HintsFile
 from deltaimg.tracking.interface import ChangeClaim, Tracker
 from deltaimg.tracking.reflink import METHOD, ReflinkTracker
@@ -47,36 +49,39 @@ class NoTracker:
         """Do nothing."""
 
 
-def plan_rotation(
+def plan_bitmaps(
     options: BackupOptions,
     path: str,
     format: str,  # noqa: A002  as the option
     key: str,
-    snapshot: str,
-) -> BitmapRotation | None:
-    """Return the bitmaps that a backup is to keep in a qcow2 file; None where it keeps none.
+    snapshot: str | None,
+) -> KeptBitmaps | None:
+    """Return the bitmaps that a backup is to keep of a disk; None where it keeps none.
 
     Args:
-        format: `auto`, `raw` or a driver. key: of `reflink.make_key`. snapshot: id that the snapshot will have.
+        format: `auto`, `raw` or a driver. key: of `reflink.make_key`. snapshot: see `KeptBitmaps`.
 
     Raises:
         UnsupportedImage: bitmaps were asked for, and the image has none. UsageError: that of a server, and there is none.
     """
     if options.bitmap is not None and not is_address(path):
         raise UsageError("--bitmap is for exports of NBD servers", hint="--track bitmap is for qcow2 files")
+    is_tracked = options.track in ("auto", "scan", bitmap.METHOD)
+    if is_monitor_address(path):
+        return KeptBitmaps(key, snapshot) if is_tracked else None
     driver = find_named_driver(path) if format == BY_NAME else format
     if options.track == bitmap.METHOD and (driver != "qcow2" or is_address(path)):
         hint = "--bitmap is for exports of NBD servers" if is_address(path) else "--track auto takes what works here"
         raise UnsupportedImage(path, "is no qcow2 file: --track bitmap keeps dirty bitmaps in one", hint=hint)
-    is_tracked = options.track in ("auto", "scan", bitmap.METHOD) and options.freeze == "none"
-    return BitmapRotation(path, key, snapshot) if is_tracked and driver == "qcow2" else None
+    is_kept = is_tracked and driver == "qcow2" and options.freeze == "none"
+    return FileBitmaps(path, key, snapshot) if is_kept else None
 
 
-def plan_freezing(options: BackupOptions, *, is_rotating: bool) -> FreezeOptions:
+def plan_freezing(options: BackupOptions, path: str, kept: KeptBitmaps | None) -> FreezeOptions:
     """Return how an image is to be frozen: as asked for, or as tracking needs it; raises UsageError.
 
     Args:
-        is_rotating: bitmaps are kept in the file, which nothing else can open to write while it is read.
+        path: of the image. kept: in a file, they make sure that nothing else can open it to write while it is read.
     """
     asked = {"--hints": options.hints is not None, "--bitmap": options.bitmap is not None}
     asked[f"--track {options.track}"] = options.track != "none"
@@ -84,12 +89,14 @@ def plan_freezing(options: BackupOptions, *, is_rotating: bool) -> FreezeOptions
     if len(chosen) > 1:
         raise UsageError(f"{chosen[-1]} and {chosen[0]} cannot both be used", hint="leave one of them out")
     freezing = options.freezing
+    if is_monitor_address(path) and freezing.freeze in ("none", "auto"):
+        return replace(freezing, freeze=QMP)
     if options.track in (METHOD, bitmap.METHOD) and freezing.freeze not in _FITTING[options.track]:
         raise UsageError(
             f"--track {options.track} and --freeze {freezing.freeze} cannot both be used",
             hint=f"leave --freeze out: {_READ[options.track]} is a point in time",
         )
-    if not is_rotating and options.track in _IMPLIED and (freezing.freeze == "none" or options.track == METHOD):
+    if kept is None and options.track in _IMPLIED and (freezing.freeze == "none" or options.track == METHOD):
         return replace(freezing, freeze=_IMPLIED[options.track])
     return freezing
 
@@ -100,21 +107,21 @@ def choose_tracker(
     path: str,
     point: PointInTime | None,
     key: str,
-    rotation: BitmapRotation | None,
+    kept: KeptBitmaps | None,
 ) -> Tracker | None:
     """Return what is asked what changed; None where everything is to be read.
 
     Args:
-        path: of the image. point: of what it is read. key: of `reflink.make_key`. rotation: of `plan_rotation`.
+        path: of the image. point: of what it is read. key: of `reflink.make_key`. kept: of `plan_bitmaps`.
     """
     if options.hints is not None:
         return HintsFile(options.hints)
     if options.bitmap is not None:
-        assert isinstance(source, NbdSource), "plan_rotation has refused any other"
+        assert isinstance(source, NbdSource), "plan_bitmaps has refused any other"
         return NamedBitmap(options.bitmap.name, options.bitmap.snapshot, source.find_dirty)
-    if rotation is not None and isinstance(source, QemuSource):
-        return RotatedBitmap(rotation, source.find_dirty)
-    if rotation is not None:
+    if kept is not None and isinstance(source, NbdSource):
+        return KeptBitmap(kept, source.find_dirty)
+    if kept is not None:
         return NoTracker("the file is flat, though its name says otherwise")
     if options.track == "none" or point is None:
         return None

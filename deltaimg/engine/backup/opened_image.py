@@ -26,8 +26,8 @@ from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.definition import validate
 from deltaimg.repo.repository import Repository
-from deltaimg.tracking.bitmap import BitmapRotation
-from deltaimg.tracking.choose import choose_tracker, plan_freezing, plan_rotation
+from deltaimg.tracking.bitmap import FileBitmaps, KeptBitmaps
+from deltaimg.tracking.choose import choose_tracker, plan_bitmaps, plan_freezing
 from deltaimg.tracking.interface import Tracker
 from deltaimg.tracking.reflink import make_key
 
@@ -73,26 +73,28 @@ def prepare_image(
     validate(options)
     key = make_key(repository.config.repository_id, choice.image)
     format_ = choose_format(repository, choice.path, choice.image, options)
-    rotation = None
+    kept = None
     if not choice.is_command:
-        rotation = plan_rotation(options, choice.path, format_, key, choice.snapshot)
-    freezing = plan_freezing(options, is_rotating=rotation is not None)
+        kept = plan_bitmaps(options, choice.path, format_, key, None if choice.is_dry_run else choice.snapshot)
+    freezing = plan_freezing(options, "" if choice.is_command else choice.path, kept)
     check_freeze_options(freezing)
     with ExitStack() as stack:
-        if rotation is not None:
-            rotation.begin(is_dry_run=choice.is_dry_run)
-            stack.callback(rotation.end)
+        if isinstance(kept, FileBitmaps):
+            kept.begin()
+            stack.callback(kept.end)
         point = None
         if freezing.freeze != "none":
             subject = STREAM if choice.is_command else choice.path
             used_before = find_used_bytes(repository, choice.image)
             point = stack.enter_context(
-                freeze_image(subject, freezing, progress.warn, image=choice.image, used_before=used_before)
+                freeze_image(
+                    subject, freezing, progress.warn, image=choice.image, used_before=used_before, bitmaps=kept
+                )
             )
-        source = stack.enter_context(closing(_open(choice, point, format_, options, rotation)))
+        source = stack.enter_context(closing(_open(choice, point, format_, options, kept)))
         if options.hints is not None and source.is_sequential:
             raise UsageError("a stream is read as a whole: nothing can be left out of it", hint="leave --hints out")
-        tracker = choose_tracker(options, source, choice.path, point, key, rotation)
+        tracker = choose_tracker(options, source, choice.path, point, key, kept)
         yield OpenedImage(source, point, tracker)
 
 
@@ -141,11 +143,11 @@ def _open(
     point: PointInTime | None,
     format_: str,
     options: BackupOptions,
-    rotation: BitmapRotation | None,
+    kept: KeptBitmaps | None,
 ) -> ImageSource:
     if choice.is_command:
         return CommandSource(choice.path)
-    bitmaps = () if rotation is None else rotation.usable
+    bitmaps = () if kept is None else kept.usable
     if options.bitmap is not None:
         bitmaps = (options.bitmap.name,)
     return open_image(choice.path if point is None else point.path, choice.path, format_, options, bitmaps)

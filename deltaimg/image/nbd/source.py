@@ -153,6 +153,7 @@ class NbdSource:
 def open_export(
     address: NbdAddress,
     *,
+    name: str | None = None,
     bitmaps: Sequence[str] = (),
     use_holes: bool = True,
     is_salvaging: bool = False,
@@ -161,8 +162,10 @@ def open_export(
     """Open an export of a server; raises ImageError.
 
     Args:
-        bitmaps: dirty bitmaps to ask for. use_holes, is_salvaging: see `open_source`.
+        name: what it is called, where that is not its address. bitmaps: dirty bitmaps to ask for.
+        use_holes, is_salvaging: see `open_source`.
     """
+    shown = name or address.location
     try:
         connection = connect(address, answer_s)
         try:
@@ -173,8 +176,8 @@ def open_export(
             connection.close()
             raise
     except NbdFailure as failure:
-        raise ImageError(address.location, failure.problem, hint=failure.hint) from failure
-    return NbdSource(address.location, client, use_holes=use_holes, is_salvaging=is_salvaging)
+        raise ImageError(shown, failure.problem, hint=failure.hint) from failure
+    return NbdSource(shown, client, use_holes=use_holes, is_salvaging=is_salvaging)
 
 
 def name_contexts(bitmaps: Sequence[str], *, use_holes: bool) -> list[str]:

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks of a running qemu: one moment while the guest writes, bitmaps that rotate, and nothing left in the qemu."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deltaimg.model import KIB, MIB
+from tests.support.killed import run_killed_at
+from tests.support.live_qemu import LiveQemu, live_qemu
+from tests.support.nbd import make_qcow2, qemu_io
+from tests.support.program import deltaimg, fail, succeed
+
+SIZE_MIB = 64
+
+
+@pytest.fixture
+def repo(tmp_path: Path, own_cache: None) -> Path:
+    succeed("init", "-r", tmp_path / "repo")
+    return tmp_path / "repo"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = make_qcow2(tmp_path / "vm1.qcow2", f"{SIZE_MIB}M")
+    qemu_io(path, *(f"write -P {number + 1} {2 * number}M 1M" for number in range(16)))
+    return path
+
+
+def back_up(repo: Path, live: LiveQemu, track: str = "auto") -> Any:
+    return succeed("backup", live.address, "--image", "vm1", "--json", "--track", track, repo=repo).json
+
+
+def wait_until_none(find: Callable[[], list[str]]) -> None:
+    deadline_s = time.monotonic() + 20
+    while found := find():
+        assert time.monotonic() < deadline_s, found
+        time.sleep(0.02)
+
+
+def assert_restores(repo: Path, disk: Path) -> None:
+    """Nothing writes any more: the newest snapshot is the disk."""
+    flat = disk.with_name("flat.raw")
+    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", disk, flat], check=True)
+    assert succeed("restore", "vm1", "-", repo=repo).out == flat.read_bytes()
+
+
+@pytest.mark.parametrize("has_server", [True, False])
+def test_one_moment_is_read_while_the_guest_writes_and_the_next_run_reads_what_changed(
+    repo: Path, disk: Path, tmp_path: Path, has_server: bool
+) -> None:
+    with live_qemu(tmp_path, disk, has_server=has_server) as live:
+        with live.guest_that_counts():
+            for number in range(2):
+                made = back_up(repo, live)
+                content = succeed("restore", "vm1", "-", repo=repo).out
+                first, second = content[: 64 * KIB], content[40 * MIB : 40 * MIB + 64 * KIB]
+                assert len(set(first)) == len(set(second)) == 1, "half of a write"
+                assert first[0] - second[0] in (0, 1, 1 - 250), "two moments"
+                assert content[2 * MIB : 3 * MIB] == bytes([2]) * MIB
+                shown = succeed("show", "vm1", "--json", repo=repo).json
+                assert shown["freeze"]["method"] == "qmp"
+                assert shown["source"] == live.address
+                assert made["tracking"]["method"] == ("bitmap" if number else "scan")
+                assert live.find_traces() == []
+                assert [each["name"].rpartition("-")[2] for each in live.bitmaps()] == [made["snapshot"]]
+        assert made["read_bytes"] <= 2 * 64 * KIB
+        live.write("write -P 9 7M 64k", "write -z 9M 64k", "flush")
+        made = back_up(repo, live, "bitmap")
+        assert made["read_bytes"] <= 4 * 64 * KIB
+    assert_restores(repo, disk)
+    # A qemu that ends well stores its bitmaps; here it was killed.
+    with live_qemu(tmp_path, disk, has_server=has_server) as live:
+        assert back_up(repo, live)["tracking"]["method"] == "scan"
+        live.ask("quit")
+        live.process.wait(10)
+    with live_qemu(tmp_path, disk, has_server=has_server) as live:
+        assert back_up(repo, live)["tracking"]["method"] == "bitmap"
+    assert_restores(repo, disk)
+
+
+def test_a_flat_disk_is_tracked_as_long_as_that_qemu_lives(repo: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "flat"
+    disk.write_bytes(bytes(range(1, 65)) * 64 * KIB)
+    with live_qemu(tmp_path, disk, kind="raw") as live:
+        back_up(repo, live)
+        live.write("write -P 9 1M 64k")
+        made = back_up(repo, live)
+        assert made["tracking"]["method"] == "bitmap"
+        assert made["read_bytes"] == 64 * KIB
+        assert succeed("restore", "vm1", "-", repo=repo).out == disk.read_bytes()
+        assert succeed("backup", live.address, "--image", "vm1", "--json", repo=repo).json["tracking"] is None
+        assert live.find_traces() == []
+    with live_qemu(tmp_path, disk, kind="raw") as live:
+        assert "no dirty bitmap was begun" in back_up(repo, live)["tracking"]["reason"]
+
+
+def test_killed_at_many_steps_nothing_is_lost_and_the_next_run_cleans_up(
+    repo: Path, disk: Path, tmp_path: Path
+) -> None:
+    with live_qemu(tmp_path, disk, has_server=False) as live:
+        back_up(repo, live)
+        number, left = 1, 0
+        while True:
+            live.write(f"write -P {100 + number} {number}M 64k")
+            arguments = ("backup", live.address, "-i", "vm1", "--track", "auto", "-q")
+            is_all = number % 2 == 0
+            if run_killed_at(number, tmp_path / "hook", repo, *arguments, with_children=is_all) is None:
+                break
+            if is_all:
+                left += bool(live.find_traces())
+            else:
+                wait_until_none(live.find_traces)
+            number += 3
+        assert left > 2
+        assert live.find_traces() == []
+        assert len(live.bitmaps()) == 1
+        live.write("write -P 77 50M 64k")
+        assert back_up(repo, live)["tracking"]["method"] == "bitmap"
+    assert_restores(repo, disk)
+    succeed("check", "-q", repo=repo)
+
+
+def test_what_cannot_be_used_is_said_and_leaves_nothing(repo: Path, disk: Path, tmp_path: Path) -> None:
+    for wrong in (
+        "qmp+unix:///disk",
+        "qmp+unix:///?socket=/x",
+        "qmp+unix://host/disk?socket=/x",
+        "qmp+unix:///disk?socket=x",
+        "qmp+unix:///disk?socket=/x&port=1",
+        "qmp+tcp:///disk?socket=/x",
+        "qmp:disk",
+    ):
+        fail(2, "backup", wrong, "--image", "vm1", repo=repo)
+    said = fail(60, "backup", f"qmp+unix:///disk?socket={tmp_path}/none", "--image", "vm1", repo=repo)
+    assert "cannot be connected to: No such file or directory" in said
+    with live_qemu(tmp_path, disk) as live:
+        options = ("--image", "vm1", "-q")
+        said = fail(60, "backup", live.address.replace("///disk", "///other"), *options, repo=repo)
+        assert "that qemu has no disk 'other', but disk, file" in said
+        said = fail(60, "backup", live.address.partition("&")[0], *options, repo=repo)
+        assert "already running: name its socket with &nbd=PATH" in said
+        said = fail(60, "backup", f"{live.address}&scratch=/proc", *options, repo=repo)
+        assert "there is no place for old content" in said
+        said = fail(60, "backup", live.address, *options, "--freeze", "lvm", repo=repo)
+        assert "--freeze lvm cannot be used" in said
+        fail(2, "inspect", live.address)
+        assert live.find_traces() == []
+        assert live.bitmaps() == []
+        # Hooks run around the moment, and a failing one leaves nothing.
+        run = deltaimg("backup", live.address, *options, "--pre-freeze", "false", repo=repo)
+        assert run.code == 62
+        succeed("backup", live.address, *options, "--pre-freeze", f"touch {tmp_path}/frozen", repo=repo)
+        assert (tmp_path / "frozen").exists()
+        assert live.find_traces() == []
