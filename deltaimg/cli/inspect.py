@@ -31,9 +31,9 @@ def inspect(
 ) -> None:
     """List the partitions and file systems of an image or a snapshot.
 
-    Each with its label, what it counts as used and free, and what of it is known to read as zeros or is a hole. They are read
-    from their own structures: nothing is mounted, and of a snapshot only what these need is fetched. What is both a path and
-    a snapshot is taken for the path.
+    Each with its label, what it counts as used and free, what of it is known to read as zeros or is a hole, and what of the
+    rest 'backup --free-space skip' can leave out. They are read from their own structures: nothing is mounted, and of a
+    snapshot only what these need is fetched. What is both a path and a snapshot is taken for the path.
 
     Known are MBR and GPT; ext2, ext3, ext4, XFS, NTFS, btrfs, FAT, swap space and LVM physical volumes. Of a file system that
     is mounted, used and free are what it had written last.
@@ -44,7 +44,7 @@ def inspect(
         deltaimg inspect vm1@2026-11-23 --json
     """
     from deltaimg.api.guest import inspect_image, inspect_snapshot
-    from deltaimg.describe.guest import describe_guest, tabulate_guest
+    from deltaimg.describe.guest import describe_guest, explain_kept, tabulate_guest
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         if os.path.lexists(subject) or "/" in subject or not repo:
@@ -57,3 +57,5 @@ def inspect(
         kind = "no partition table" if layout.table is None else f"partition table: {layout.table.upper()}"
         terminal.print(f"{format_bytes(layout.size_bytes)} image, {kind}")
         terminal.print_table(*tabulate_guest(layout))
+        for line in explain_kept(layout):
+            terminal.print(line)

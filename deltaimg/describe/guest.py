@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deltaimg.describe.text import format_bytes
+from deltaimg.guest.free_space import name_volume
 
 if TYPE_CHECKING:
     from deltaimg.guest.examine import GuestLayout, Volume
@@ -37,6 +38,8 @@ def _describe_volume(volume: Volume) -> dict[str, object]:
         "is_clean": found and found.is_clean,
         "zero_bytes": volume.zero_bytes,
         "hole_bytes": volume.hole_bytes,
+        "skippable_bytes": volume.skippable_bytes,
+        "kept_reason": volume.kept_reason,
     }
 
 
@@ -53,6 +56,7 @@ def tabulate_guest(layout: GuestLayout) -> tuple[tuple[str, ...], list[list[str]
         ">free",
         ">zeros",
         ">holes",
+        ">can skip",
     )
     rows = []
     for each in layout.volumes:
@@ -69,9 +73,15 @@ def tabulate_guest(layout: GuestLayout) -> tuple[tuple[str, ...], list[list[str]
                 _format_known(found.free_bytes if found else None),
                 format_bytes(each.zero_bytes),
                 format_bytes(each.hole_bytes),
+                _format_known(each.skippable_bytes),
             ]
         )
     return headings, rows
+
+
+def explain_kept(layout: GuestLayout) -> list[str]:
+    """Return why no more can be skipped: a line for each volume of which something is kept that may be free."""
+    return [f"{name_volume(each)}: {each.kept_reason}" for each in layout.volumes if each.kept_reason]
 
 
 def _format_known(size_bytes: int | None) -> str:

@@ -32,6 +32,10 @@ class Volume:
     zero_bytes: int
     hole_bytes: int
     """What of it is known to read as zeros, and is allocated or not."""
+    skippable_bytes: int | None = None
+    """What of the rest is free, and would be left out by `--free-space skip`; None where that was not looked for."""
+    kept_reason: str = ""
+    """Why that is not more, for people."""
 
 
 @dataclass(frozen=True, slots=True)

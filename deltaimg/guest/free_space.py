@@ -4,21 +4,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from deltaimg.guest import ext_free, fat_free
-from deltaimg.guest.examine import Volume, examine
+from deltaimg.guest import ext_free, fat_free, ntfs_free, swap, xfs_free
+from deltaimg.guest.examine import GuestLayout, Volume, examine
 from deltaimg.guest.free_blocks import FreeBlocks
 from deltaimg.guest.window import NOT_RECOGNISED, ByteSource, Window
-from deltaimg.image.extents import NO_BOUNDS, Bounds, Extents, merge_bounds
+from deltaimg.image.extents import FREE, NO_BOUNDS, Bounds, Extents, merge_bounds
 
 _FINDERS: dict[str, Callable[[Window], FreeBlocks | str]] = {
     "ext2": ext_free.find_free,
     "ext3": ext_free.find_free,
     "ext4": ext_free.find_free,
     "vfat": fat_free.find_free,
+    "ntfs": ntfs_free.find_free,
+    "xfs": xfs_free.find_free,
+    "swap": swap.find_free,
 }
 """By the kind of file system. Each has its rule in its module."""
 
@@ -40,18 +43,39 @@ def find_free_space(source: ByteSource, extents: Extents) -> FreeSpace:
     """
     parts, reasons = [NO_BOUNDS], []
     for volume in examine(source, extents).volumes:
-        found = _find_in_volume(source, volume)
-        name = _name(volume)
-        if isinstance(found, str):
-            reasons.append(f"{name}: {found}")
-            continue
-        parts.append(found.bounds + volume.start)
-        if found.kept_groups:
-            reasons.append(f"{name}: {found.kept_groups} block groups are kept: their bitmaps are not right")
+        bounds, reason = _find_in_volume(source, volume)
+        parts.append(bounds)
+        if reason:
+            reasons.append(f"{name_volume(volume)}: {reason}")
     return FreeSpace(merge_bounds(np.concatenate(parts)), tuple(reasons))
 
 
-def _find_in_volume(source: ByteSource, volume: Volume) -> FreeBlocks | str:
+def count_skippable(source: ByteSource, extents: Extents, layout: GuestLayout) -> GuestLayout:
+    """Return what is on an image, each volume with what of it is free; may raise what its reads raise."""
+    volumes = []
+    for volume in layout.volumes:
+        bounds, reason = _find_in_volume(source, volume)
+        free_bytes = extents.mark_free(bounds).count_bytes(FREE)
+        volumes.append(replace(volume, skippable_bytes=free_bytes, kept_reason=reason))
+    return replace(layout, volumes=tuple(volumes))
+
+
+def name_volume(volume: Volume) -> str:
+    """Return what to call a volume in a message."""
+    kind = volume.file_system.kind if volume.file_system else "unknown"
+    return kind if volume.partition is None else f"partition {volume.partition.number} ({kind})"
+
+
+def _find_in_volume(source: ByteSource, volume: Volume) -> tuple[Bounds, str]:
+    """Return what of a volume is free, in bytes of the image, and why not more."""
+    found = _ask_file_system(source, volume)
+    if isinstance(found, str):
+        return NO_BOUNDS, found
+    kept = f"{found.kept_groups} block groups are kept: what they say of free space is not right"
+    return merge_bounds(found.bounds + volume.start), kept if found.kept_groups else ""
+
+
+def _ask_file_system(source: ByteSource, volume: Volume) -> FreeBlocks | str:
     if volume.file_system is None:
         return "no file system that is known"
     finder = _FINDERS.get(volume.file_system.kind)
@@ -61,8 +85,3 @@ def _find_in_volume(source: ByteSource, volume: Volume) -> FreeBlocks | str:
         return finder(Window(source, volume.start, volume.end))
     except NOT_RECOGNISED:
         return "its structures make no sense"
-
-
-def _name(volume: Volume) -> str:
-    kind = volume.file_system.kind if volume.file_system else "unknown"
-    return kind if volume.partition is None else f"partition {volume.partition.number} ({kind})"

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from deltaimg.guest.file_system import FileSystem
 from deltaimg.guest.window import NOT_RECOGNISED, Window, decode_text
 
-_VOLUME, _BITMAP = 3, 6
-_VOLUME_NAME, _VOLUME_INFORMATION, _DATA, _END = 0x60, 0x70, 0x80, 0xFFFFFFFF
+_VOLUME, BITMAP = 3, 6
+_VOLUME_NAME, _VOLUME_INFORMATION, DATA, _END = 0x60, 0x70, 0x80, 0xFFFFFFFF
 _DIRTY = 0x1
 _MOST_BITMAP_BYTES = 1 << 30
 _FIXUP_SECTOR = 512
@@ -60,11 +60,11 @@ def recognise(window: Window) -> FileSystem | None:
         return None
     label, free, is_clean = "", None, None
     with suppress(*NOT_RECOGNISED):
-        for kind, value in _read_attributes(window, layout, _VOLUME):
-            if kind == _VOLUME_NAME:
-                label = decode_text(value, "utf-16-le")
-            if kind == _VOLUME_INFORMATION:
-                is_clean = not struct.unpack_from("<H", value, 10)[0] & _DIRTY
+        for attribute in read_attributes(window, layout, _VOLUME):
+            if attribute.kind == _VOLUME_NAME:
+                label = decode_text(attribute.read(), "utf-16-le")
+            if attribute.kind == _VOLUME_INFORMATION:
+                is_clean = not struct.unpack_from("<H", attribute.read(), 10)[0] & _DIRTY
     with suppress(*NOT_RECOGNISED):
         free = int(find_free_clusters(window, layout).sum()) * layout.cluster_bytes
     return FileSystem(
@@ -82,73 +82,109 @@ def find_free_clusters(window: Window, layout: NtfsLayout) -> npt.NDArray[np.boo
     """Return for each cluster whether `$Bitmap` has it free; raises ValueError where that cannot be read."""
     if layout.clusters > 8 * _MOST_BITMAP_BYTES:
         raise ValueError("a bitmap that is too large")
-    for kind, value in _read_attributes(window, layout, _BITMAP):
-        if kind == _DATA and 8 * len(value) >= layout.clusters:
+    for attribute in read_attributes(window, layout, BITMAP):
+        if not attribute.is_named(DATA):
+            continue
+        value = attribute.read()
+        if 8 * len(value) >= layout.clusters:
             bits = np.unpackbits(np.frombuffer(value, np.uint8), count=layout.clusters, bitorder="little")
             free: npt.NDArray[np.bool_] = bits == 0
             return free
     raise ValueError("no bitmap")
 
 
-def _read_attributes(window: Window, layout: NtfsLayout, number: int) -> Iterator[tuple[int, bytes]]:
-    """Yield type and value of the nameless attributes of a record of the table; raises one of NOT_RECOGNISED."""
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """An attribute of a file."""
+
+    window: Window
+    layout: NtfsLayout
+    raw: bytes
+    """As its record has it."""
+
+    @property
+    def kind(self) -> int:
+        """Its type."""
+        kind: int = struct.unpack_from("<I", self.raw)[0]
+        return kind
+
+    def is_named(self, kind: int, name: str = "") -> bool:
+        """Return whether it is the attribute of this type and name."""
+        length, offset = struct.unpack_from("<BH", self.raw, 9)
+        return self.kind == kind and self.raw[offset : offset + 2 * length] == name.encode("utf-16-le")
+
+    def read(self, most_bytes: int = _MOST_BITMAP_BYTES) -> bytes:
+        """Return the beginning of its value; raises one of NOT_RECOGNISED."""
+        if not self.raw[8]:
+            length, offset = struct.unpack_from("<IH", self.raw, 16)
+            if offset + length > len(self.raw):
+                raise ValueError("a value that is too long")
+            return self.raw[offset : offset + min(length, most_bytes)]
+        (size_bytes,) = struct.unpack_from("<Q", self.raw, 48)
+        wanted, value = min(size_bytes, most_bytes), bytearray()
+        for first, count in self.list_runs():
+            missing = wanted - len(value)
+            if missing <= 0:
+                break
+            value += self.window.read(
+                first * self.layout.cluster_bytes, min(missing, count * self.layout.cluster_bytes)
+            )
+        if len(value) < wanted:
+            raise ValueError("a value that is cut short")
+        return bytes(value)
+
+    def list_runs(self) -> list[tuple[int, int]]:
+        """Return first cluster and count of each run of a value that has clusters of its own; raises one of NOT_RECOGNISED."""
+        if not self.raw[8]:
+            return []
+        first, _ = struct.unpack_from("<QQ", self.raw, 16)
+        (position,) = struct.unpack_from("<H", self.raw, 32)
+        if first:
+            raise ValueError("a part of a value")
+        runs, cluster = [], 0
+        while self.raw[position]:
+            count_bytes, place_bytes = self.raw[position] & 15, self.raw[position] >> 4
+            fields = self.raw[position + 1 : position + 1 + count_bytes + place_bytes]
+            if not place_bytes or len(fields) < count_bytes + place_bytes:
+                raise ValueError("a hole, or a run that is cut short")
+            count = int.from_bytes(fields[:count_bytes], "little")
+            cluster += int.from_bytes(fields[count_bytes:], "little", signed=True)
+            if not 0 <= cluster <= cluster + count <= self.layout.clusters:
+                raise ValueError("a run outside of the file system")
+            runs.append((cluster, count))
+            position += 1 + count_bytes + place_bytes
+        return runs
+
+
+def read_attributes(window: Window, layout: NtfsLayout, number: int) -> Iterator[Attribute]:
+    """Yield the attributes of a record of the table; raises one of NOT_RECOGNISED."""
     raw = _read_record(window, layout, number)
     (offset,) = struct.unpack_from("<H", raw, 20)
     while True:
-        kind, length, is_elsewhere, name_length = (
-            struct.unpack_from("<IIBB", raw, offset) if offset + 4 < len(raw) else (_END, 0, 0, 0)
-        )
+        kind, length = struct.unpack_from("<II", raw, offset) if offset + 8 <= len(raw) else (_END, 0)
         if kind == _END:
             return
         if length < 16 or offset + length > len(raw):
             raise ValueError("an attribute that is too long")
-        attribute = raw[offset : offset + length]
-        if not name_length:
-            yield kind, _read_runs(window, layout, attribute) if is_elsewhere else _read_resident(attribute)
+        yield Attribute(window, layout, raw[offset : offset + length])
         offset += length
 
 
 def _read_record(window: Window, layout: NtfsLayout, number: int) -> bytes:
-    """Return a record of the table, its sectors as they were before they were protected."""
-    raw = bytearray(window.read(layout.table_offset + number * layout.record_bytes, layout.record_bytes))
-    magic, fixup_offset, fixup_count = struct.unpack_from("<4sHH", raw)
-    if magic != b"FILE" or fixup_count != layout.record_bytes // _FIXUP_SECTOR + 1:
-        raise ValueError("no record")
+    place = layout.table_offset + number * layout.record_bytes
+    return restore_sectors(window.read(place, layout.record_bytes), b"FILE")
+
+
+def restore_sectors(raw: bytes, magic: bytes) -> bytes:
+    """Return a structure with its sectors as they were before they were protected; raises ValueError if it was torn."""
+    content = bytearray(raw)
+    its_magic, fixup_offset, fixup_count = struct.unpack_from("<4sHH", raw)
+    if its_magic != magic or fixup_count != len(raw) // _FIXUP_SECTOR + 1:
+        raise ValueError("no such structure")
     mark = raw[fixup_offset : fixup_offset + 2]
     for sector in range(1, fixup_count):
         end = sector * _FIXUP_SECTOR
         if raw[end - 2 : end] != mark:
-            raise ValueError("a record that was torn")
-        raw[end - 2 : end] = raw[fixup_offset + 2 * sector : fixup_offset + 2 * sector + 2]
-    return bytes(raw)
-
-
-def _read_resident(attribute: bytes) -> bytes:
-    length, offset = struct.unpack_from("<IH", attribute, 16)
-    if offset + length > len(attribute):
-        raise ValueError("a value that is too long")
-    return attribute[offset : offset + length]
-
-
-def _read_runs(window: Window, layout: NtfsLayout, attribute: bytes) -> bytes:
-    """Return a value that is stored in clusters of its own."""
-    (first,) = struct.unpack_from("<Q", attribute, 16)
-    (runs_offset,) = struct.unpack_from("<H", attribute, 32)
-    (size_bytes,) = struct.unpack_from("<Q", attribute, 48)
-    if first or size_bytes > _MOST_BITMAP_BYTES:
-        raise ValueError("a part of a value, or one that is too long")
-    value, cluster, position = bytearray(), 0, runs_offset
-    while attribute[position]:
-        count_bytes, place_bytes = attribute[position] & 15, attribute[position] >> 4
-        fields = attribute[position + 1 : position + 1 + count_bytes + place_bytes]
-        if not place_bytes or len(fields) < count_bytes + place_bytes:
-            raise ValueError("a hole, or a run that is cut short")
-        count = int.from_bytes(fields[:count_bytes], "little")
-        cluster += int.from_bytes(fields[count_bytes:], "little", signed=True)
-        if len(value) + count * layout.cluster_bytes > size_bytes + layout.cluster_bytes:
-            raise ValueError("runs that are longer than the value")
-        value += window.read(cluster * layout.cluster_bytes, count * layout.cluster_bytes)
-        position += 1 + count_bytes + place_bytes
-    if len(value) < size_bytes:
-        raise ValueError("a value that is cut short")
-    return bytes(value[:size_bytes])
+            raise ValueError("a structure that was torn")
+        content[end - 2 : end] = raw[fixup_offset + 2 * sector : fixup_offset + 2 * sector + 2]
+    return bytes(content)

@@ -189,8 +189,8 @@ class BackupOptions:
     free_space: str = option(
         "keep",
         choice(FREE_SPACE_MODES, "WHAT"),
-        "keep; or skip: store holes for what file systems on the image (ext2, ext3, ext4, FAT) have free, where they are "
-        "clean or frozen.",
+        "keep; or skip: store holes for what file systems on the image (ext2 to ext4, XFS, NTFS, FAT, swap) have free, "
+        "where they are clean or frozen.",
     )
     ignores_holes: bool = flag("Read everything, whatever the file system says about holes.", "--no-holes")
     is_direct: bool = flag("Read past the page cache, with O_DIRECT.", "--direct")

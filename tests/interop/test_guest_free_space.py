@@ -7,8 +7,6 @@ import json
 import os
 import random
 import re
-import subprocess
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,24 +18,13 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.guest import ext_free, fat_free
 from deltaimg.guest.crc32c import find_sum
 from deltaimg.guest.free_blocks import FreeBlocks
-from deltaimg.guest.source_bytes import SourceBytes
-from deltaimg.guest.window import NOT_RECOGNISED, Window
-from deltaimg.image.open_source import open_source
+from deltaimg.guest.window import NOT_RECOGNISED
 from deltaimg.model import KIB, MIB
 from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.repository import Repository
-from tests.support.components import loop_file_system, requires_program, run_or_skip
+from tests.support.components import loop_file_system, run_or_skip
+from tests.support.guest_images import free_blocks, overwrite, read_tree, run
 from tests.support.repositories import make_repository
-
-
-def run(*command: object, given: str | None = None, codes: tuple[int, ...] = (0,)) -> str:
-    """Run a tool, or skip where it is not installed."""
-    requires_program(str(command[0]))
-    done = subprocess.run(
-        [str(word) for word in command], input=given, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode in codes, (command, done.stdout, done.stderr)
-    return done.stdout
 
 
 def make_ext(path: Path, mib: int, *options: object, fill: bool = True) -> Path:
@@ -64,14 +51,6 @@ def make_ext(path: Path, mib: int, *options: object, fill: bool = True) -> Path:
     return path
 
 
-def free_blocks(path: Path, find_free: Callable[[Window], FreeBlocks | str] = ext_free.find_free) -> FreeBlocks | str:
-    source = open_source(str(path))
-    try:
-        return find_free(Window(SourceBytes(source), 0, source.size_bytes or 0))
-    finally:
-        source.close()
-
-
 def listed_free(path: Path) -> tuple[set[int], int]:
     """Return which blocks dumpe2fs lists as free, and how large they are."""
     said = run("dumpe2fs", path)
@@ -82,18 +61,6 @@ def listed_free(path: Path) -> tuple[set[int], int]:
             # Of clusters the first block is listed.
             found |= set(range(int(first), int(last or first) + sizes[-1] // sizes[0]))
     return found, sizes[0]
-
-
-def read_tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def overwrite(image: Path, free: FreeBlocks) -> None:
-    """Write to all that is free."""
-    with open(image, "r+b") as file:
-        for start, end in free.bounds.tolist():
-            file.seek(start)
-            file.write((b"\xa5" * 4095 + bytes([end % 251])) * ((end - start) // KIB // 4) or b"\xa5" * (end - start))
 
 
 KINDS: dict[str, tuple[int, list[object]]] = {
@@ -124,7 +91,7 @@ KINDS: dict[str, tuple[int, list[object]]] = {
 def test_free_blocks_of_ext_are_those_that_dumpe2fs_lists(tmp_path: Path, kind: str) -> None:
     mib, options = KINDS[kind]
     image = make_ext(tmp_path / "image", mib, *options)
-    found, (expected, block_bytes) = free_blocks(image), listed_free(image)
+    found, (expected, block_bytes) = free_blocks(image, ext_free.find_free), listed_free(image)
     assert isinstance(found, FreeBlocks), found
     assert found.kept_groups == 0
     free = {block for start, end in found.bounds.tolist() for block in range(start // block_bytes, end // block_bytes)}
@@ -141,7 +108,7 @@ def test_what_is_free_may_hold_anything(tmp_path: Path, kind: str) -> None:
     image = make_ext(tmp_path / "image", mib, *options)
     (tmp_path / "before").mkdir()
     run("debugfs", "-R", f"rdump / {tmp_path / 'before'}", image)
-    found = free_blocks(image)
+    found = free_blocks(image, ext_free.find_free)
     assert isinstance(found, FreeBlocks)
     overwrite(image, found)
     run("e2fsck", "-fn", image)
@@ -168,9 +135,9 @@ def set_field(image: Path, name: str, value: object) -> None:
 )  # fmt: skip
 def test_a_file_system_that_may_not_be_right_is_kept(tmp_path: Path, name: str, value: int, problem: str) -> None:
     image = make_ext(tmp_path / "image", 20, "-t", "ext4", fill=False)
-    assert isinstance(free_blocks(image), FreeBlocks)
+    assert isinstance(free_blocks(image, ext_free.find_free), FreeBlocks)
     set_field(image, name, value)
-    found = free_blocks(image)
+    found = free_blocks(image, ext_free.find_free)
     assert isinstance(found, str), found
     assert problem in found
 
@@ -180,7 +147,7 @@ def test_a_superblock_with_a_wrong_checksum_is_kept(tmp_path: Path) -> None:
     with open(image, "r+b") as file:
         file.seek(1024 + 48)
         file.write(b"\x01\x02\x03")
-    assert free_blocks(image) == "the checksum of its superblock is wrong"
+    assert free_blocks(image, ext_free.find_free) == "the checksum of its superblock is wrong"
 
 
 @pytest.mark.parametrize("options", [["-t", "ext4", "-b", 1024], ["-t", "ext4", "-b", 1024, "-O", "^metadata_csum"]])
@@ -188,7 +155,7 @@ def test_a_superblock_with_a_wrong_checksum_is_kept(tmp_path: Path) -> None:
 def test_a_group_that_is_not_right_is_kept(tmp_path: Path, options: list[object], target: str) -> None:
     """One bit says that a used block is free."""
     image = make_ext(tmp_path / "image", 64, *options)
-    before = free_blocks(image)
+    before = free_blocks(image, ext_free.find_free)
     said = run("dumpe2fs", image)
     place = re.search(r"Block bitmap at (\d+)", said)
     assert place is not None
@@ -198,7 +165,7 @@ def test_a_group_that_is_not_right_is_kept(tmp_path: Path, options: list[object]
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ 1]))
-    found = free_blocks(image)
+    found = free_blocks(image, ext_free.find_free)
     assert isinstance(before, FreeBlocks)
     assert isinstance(found, FreeBlocks)
     assert found.kept_groups == 1
@@ -215,7 +182,7 @@ def test_structures_of_any_content_keep_or_are_no_error(tmp_path: Path, seed: in
             content[1024 + chance.randrange(2048)] = chance.choice((0, 1, 0x7F, 0xFF, chance.randrange(256)))
         image.write_bytes(content)
         with suppress(*NOT_RECOGNISED):
-            found = free_blocks(image)
+            found = free_blocks(image, ext_free.find_free)
             assert isinstance(found, str) or 0 <= found.bounds.max(initial=0) <= len(content)
 
 
@@ -291,7 +258,7 @@ def place(image: Path, part: Path, start: int, script: str) -> None:
 def test_what_is_restored_has_every_file_and_no_more(tmp_path: Path, table: str, start: int) -> None:
     """Partitions that begin at sector 63 too, as they did: no block of the file system is a block of the image then."""
     part, image = make_ext(tmp_path / "part", 40, "-t", "ext4"), tmp_path / "image"
-    free = free_blocks(part)
+    free = free_blocks(part, ext_free.find_free)
     assert isinstance(free, FreeBlocks)
     overwrite(part, free)
     place(image, part, start, f"label: {table}\nstart={start // 512}, size={40 * 2048}\n")
@@ -350,7 +317,7 @@ def test_a_guest_that_runs_keeps_all_unless_it_is_frozen(tmp_path: Path) -> None
 def test_what_was_free_is_read_when_it_is_used_unwritten(tmp_path: Path) -> None:
     """A tracker rightly calls it unchanged; the snapshot before has a hole there."""
     image = make_ext(tmp_path / "image", 40, "-t", "ext2")
-    found = free_blocks(image)
+    found = free_blocks(image, ext_free.find_free)
     assert isinstance(found, FreeBlocks)
     overwrite(image, found)
     repository = make_repository()

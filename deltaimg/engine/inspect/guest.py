@@ -13,6 +13,7 @@ import numpy as np
 from deltaimg.engine.content.reader import SnapshotReader
 from deltaimg.errors import UnsupportedImage
 from deltaimg.guest.examine import GuestLayout, examine
+from deltaimg.guest.free_space import count_skippable
 from deltaimg.guest.source_bytes import SourceBytes
 from deltaimg.image.extents import Extents
 from deltaimg.image.source import ImageSource
@@ -33,7 +34,8 @@ def examine_source(source: ImageSource) -> GuestLayout:
     """Return what is on an image; raises ImageError, and UnsupportedImage for a stream."""
     if source.is_sequential:
         raise UnsupportedImage(source.path, "is a stream, and only a file or a device can be read in places")
-    return examine(SourceBytes(source), source.extents())
+    content, extents = SourceBytes(source), source.extents()
+    return count_skippable(content, extents, examine(content, extents))
 
 
 def examine_snapshot(reader: SnapshotReader) -> GuestLayout:
@@ -41,4 +43,5 @@ def examine_snapshot(reader: SnapshotReader) -> GuestLayout:
     found = [(each.start, int(each.status)) for each in reader.extents()]
     starts, statuses = zip(*found, strict=True) if found else ((), ())
     extents = Extents(np.array(starts, np.int64), np.array(statuses, np.uint8), reader.size_bytes)
-    return examine(SnapshotBytes(reader), extents)
+    content = SnapshotBytes(reader)
+    return count_skippable(content, extents, examine(content, extents))
