@@ -80,6 +80,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         ("mirror", "--recover", folder / "copy"),
         ("stats",),
         ("unlock",),
+        ("doctor", image),
         ("signature", image, folder / "sig"),
         ("delta", folder / "sig", image, folder / "delta"),
         ("patch", image, folder / "delta", folder / "new"),
