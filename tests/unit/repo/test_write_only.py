@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -14,7 +16,7 @@ from deltaimg.engine.prune.run import prune
 from deltaimg.engine.restore.run import restore
 from deltaimg.engine.restore.verify import verify
 from deltaimg.engine.retention.forget import forget
-from deltaimg.errors import LastKey, OnlyWrites, SealBroken, UsageError
+from deltaimg.errors import LastKey, OnlyWrites, SealBroken, StoreUnavailable, UsageError
 from deltaimg.format.framing import salt_object
 from deltaimg.format.key_slot import KeySlot
 from deltaimg.format.manifest import Manifest
@@ -25,8 +27,10 @@ from deltaimg.repo.key_slots import add_key_slot, open_key_slots, remove_key_slo
 from deltaimg.repo.object_kinds import INDEX, KEY_SLOT, MANIFEST, ROSTER
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import plan_named
+from deltaimg.store.interface import Store
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
+from tests.support.faults import FaultyStore
 from tests.support.images import SyntheticImage
 from tests.support.repositories import KEY, Warnings, assert_restores, back_up_image, make_repository
 from tests.support.sync import run_sync
@@ -243,8 +247,8 @@ def replace_content(manifest: Manifest, other: Manifest) -> Manifest:
     )
 
 
-def reopen(repository: Repository) -> Repository:
-    return Repository(repository.objects.store, repository.config, repository.secret)
+def reopen(repository: Repository, store: Store | None = None) -> Repository:
+    return Repository(store or repository.objects.store, repository.config, repository.secret)
 
 
 def test_a_host_whose_key_was_removed_adds_nothing_and_what_it_had_stored_stays(repository):
@@ -340,3 +344,79 @@ def test_a_sync_vouches_for_what_a_host_stored(repository):
         assert_restores(member, member.load_manifest(SnapshotRef.of(manifest)), image.content)
         assert not problems(member)
         assert not problems(member, Severity.WARNING)
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+def fail_at_each_call(repository: Repository, act: Callable[[Repository], object]) -> Iterator[Repository]:
+    """Yield the repository as it is after `act` failed at one call that changes something, for each of these."""
+    original, error = dict(objects_of(repository)), StoreUnavailable("x", "gone")
+    counting = FaultyStore(copy_store(original), error)
+    act(reopen(repository, counting))
+    changing = [n for n, call in enumerate(counting.calls) if call.split()[0] in ("put", "replace", "move", "delete")]
+    assert changing
+    for number in changing:
+        inner = copy_store(original)
+        with suppress(StoreUnavailable):
+            act(reopen(repository, FaultyStore(inner, error, fail_at=number, is_lasting=True)))
+        for name in [name for name in inner.objects if name.startswith("locks/")]:
+            inner.delete(name)  # its owner, this process, lives on
+        yield reopen(repository, inner)
+
+
+def copy_store(objects: dict[str, bytes]) -> MemoryStore:
+    store = MemoryStore(f"copy {next(_names)}")
+    store.objects = dict(objects)
+    return store
+
+
+def as_host(repository: Repository, key: KeyFile = HOST_KEY) -> Repository:
+    secret, _ = open_key_slots(repository.objects, repository.config, key)
+    return Repository(repository.objects.store, repository.config, secret)
+
+
+def test_the_removal_of_a_key_that_fails_anywhere_is_done_again(repository):
+    host, _ = add_host(repository)
+    image = make_image()
+    manifests = [back_up_image(host, image, name) for name in ("one", "two")]
+    for broken in fail_at_each_call(repository, lambda each: remove_key_slot(each, "web1", START)):
+        for manifest in manifests:
+            assert broken.load_manifest(SnapshotRef.of(manifest)) == manifest
+        if any(slot.is_write_only for slot in open_slots(broken)):
+            remove_key_slot(broken, "web1", START)
+        assert not any(slot.is_write_only for slot in open_slots(broken))
+        assert not problems(broken)
+        assert not problems(broken, Severity.WARNING)
+        assert_restores(broken, manifests[0], image.content)
+
+
+def test_a_prune_that_fails_anywhere_costs_a_host_nothing(repository):
+    host, _ = add_host(repository)
+    image = make_image()
+    first = back_up_image(host, image)
+    image.write(0, bytes(range(256)) * 4096)
+    second = back_up_image(host, image)
+    forget_snapshots(repository, first)
+    content = bytes(image.content)
+    image.write(2_000_000, b"a little")
+    for broken in fail_at_each_call(repository, lambda each: prune(each, THOROUGH, clock=FixedClock())):
+        assert_restores(broken, second, content)
+        progress = Warnings()
+        third = back_up_image(as_host(broken), image, progress=progress)
+        assert third.base == second.id
+        assert third.statistics.new_bytes <= 8192
+        prune(broken, THOROUGH, clock=FixedClock())
+        assert_restores(broken, third, image.content)
+
+
+def test_a_backup_of_a_host_that_fails_anywhere_leaves_what_was_there(repository):
+    host, _ = add_host(repository)
+    image = make_image()
+    first = back_up_image(host, image)
+    content = bytes(image.content)
+    image.write(2_000_000, b"a little")
+    for broken in fail_at_each_call(repository, lambda each: back_up_image(as_host(each), image)):
+        assert_restores(broken, first, content)
+        assert_restores(broken, back_up_image(as_host(broken), image), image.content)
+        assert not problems(broken)
