@@ -9,7 +9,7 @@ it reads everything, and the snapshot is still an incremental one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.extents import Bounds
@@ -51,4 +51,16 @@ class Tracker(Protocol):
 
     def settle(self, snapshot: str) -> None:
         """Remove what was kept of other snapshots, now that this one is committed. Nothing is raised."""
+        ...
+
+
+@runtime_checkable
+class KeepsImages(Protocol):
+    """A tracker that keeps the whole image of the base on this host."""
+
+    def open_image(self, base: Manifest) -> int | None:
+        """Return a descriptor to read the image from as it was in `base`; None if it is not there.
+
+        What it reads may be anything: the caller verifies it, and closes the descriptor.
+        """
         ...

@@ -61,6 +61,13 @@ class ReflinkTracker:
         finally:
             os.close(kept)
 
+    def open_image(self, base: Manifest) -> int | None:
+        """Return a descriptor of the clone that was kept of `base`, None if there is none; as `KeepsImages` has it."""
+        try:
+            return os.open(self._clones.name(base.id), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return None
+
     def _compare(self, kept: int, base: Manifest) -> ChangeClaim:
         with _opened(self._clone_path, os.O_RDONLY) as present:
             before, new, after = read_file_map(kept), read_file_map(present), read_file_map(kept)

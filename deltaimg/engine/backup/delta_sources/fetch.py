@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fetch the bytes of chosen delta sources: any thread's work, once the sources are chosen.
 
-A block is read from the image where it is unchanged there, else from content that earlier backups kept on this host, else
-from the repository, where little else must be decoded for it.
+A block is read from the image where it is unchanged there, else from a clone of the base that change tracking kept, else from
+content that earlier backups kept on this host, else from the repository, where little else must be decoded for it.
 
 Always  blocks of the image and of kept content are digested and compared before they are used.
 Memory  the blocks of one record's delta sources for each thread, twice where a source is a delta, and one expanded record.
@@ -19,6 +19,7 @@ from deltaimg.arrays import distinct, expand_ranges, ranges_of_blocks
 from deltaimg.delta.encode import Sources
 from deltaimg.delta.match import Matcher
 from deltaimg.engine.backup.context import BackupContext
+from deltaimg.engine.backup.delta_sources.base_image import BaseImage
 from deltaimg.engine.backup.delta_sources.content_cache import ContentCache
 from deltaimg.engine.backup.delta_sources.expanded_records import ExpandedRecords
 from deltaimg.engine.backup.delta_sources.image_blocks import ImageBlocks
@@ -26,7 +27,7 @@ from deltaimg.engine.backup.delta_sources.source_records import SourceRecords
 from deltaimg.engine.pipeline import ThreadBuffer
 from deltaimg.errors import DeltaimgError
 from deltaimg.format.limits import MAX_RECORD_BYTES
-from deltaimg.ids import RecordNumber, RecordNumbers, SlotNumbers
+from deltaimg.ids import BlockIndexes, RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.kernels import digest_blocks
 from deltaimg.repo.record_reader import RecordReader, group_reads
 
@@ -50,6 +51,7 @@ class SourceFetcher:
         matcher: Matcher,
         contents: ContentCache,
         expanded: ExpandedRecords,
+        base_image: BaseImage,
     ) -> None:
         """Make one for a backup.
 
@@ -59,7 +61,7 @@ class SourceFetcher:
         self._image, self._block_bytes = context.source, context.block_bytes
         self._block_key = context.repository.keys.block
         self._records, self._table, self._reader = records, records.table, reader
-        self._matcher, self._contents, self._expanded = matcher, contents, expanded
+        self._matcher, self._contents, self._expanded, self._base_image = matcher, contents, expanded, base_image
         self.image_blocks = ImageBlocks(context.base.runs, records)
         self._room, self._scratch = ThreadBuffer(), ThreadBuffer()
         self._decoded_depth = -1 if context.repository.only_writes else EXPANDED_DEPTH
@@ -76,7 +78,9 @@ class SourceFetcher:
         is_available[stored] = self._is_affordable[records[stored]]
         others = np.flatnonzero(~is_available)
         if not self._image.is_sequential:
-            is_available[others] = self.image_blocks.find(SlotNumbers(slots[others])) >= 0
+            others_slots = SlotNumbers(slots[others])
+            is_available[others] = self.image_blocks.find(others_slots) >= 0
+            is_available[others] |= self._base_image.has(self.image_blocks.find_in_base(others_slots))
         is_available[stored] &= self._table.are_there(SlotNumbers(slots[stored]))
         return is_available
 
@@ -123,11 +127,13 @@ class SourceFetcher:
         is_filled = np.zeros(len(slots), np.bool_)
         if not self._image.is_sequential:
             self._read_image(slots, out, is_filled)
+        self._read_base(slots, out, is_filled)
         self._read_expanded(slots, out, is_filled)
         is_available = self._verify(slots, out, is_filled)
         if not np.array_equal(is_available, is_filled):
             # The image has other content there, which the scan had not found yet.
             is_filled = is_available.copy()
+            self._read_base(slots, out, is_filled)
             self._read_expanded(slots, out, is_filled)
             is_available = self._verify(slots, out, is_filled)
         self._decode_missing(slots, out, is_available)
@@ -139,6 +145,14 @@ class SourceFetcher:
         found = np.flatnonzero(blocks >= 0)
         self._image.reread(ranges_of_blocks(blocks[found], found, self._block_bytes), out.reshape(-1).data)
         is_filled[found] = True
+
+    def _read_base(self, slots: SlotNumbers, out: Blocks, is_filled: Flags) -> None:
+        """Read what the image had in the base."""
+        missing = np.flatnonzero(~is_filled & ~self._records.is_new(slots))
+        blocks = self.image_blocks.find_in_base(SlotNumbers(slots[missing]))
+        is_kept = self._base_image.has(blocks)
+        found = missing[is_kept]
+        is_filled[found] = self._base_image.read(BlockIndexes(blocks[is_kept]), found, out)
 
     def _verify(self, slots: SlotNumbers, out: Blocks, is_filled: Flags) -> Flags:
         """Return which of the rows that are filled are what they should be."""

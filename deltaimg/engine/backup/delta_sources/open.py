@@ -16,6 +16,7 @@ from deltaimg.delta.sources import BEST_LIMITS, SourceLimits
 from deltaimg.engine.backup.cache_folder import CacheFolder, ImageCache
 from deltaimg.engine.backup.context import BackupContext
 from deltaimg.engine.backup.delta_sources.anchor_cache import AnchorCache, open_anchor_cache
+from deltaimg.engine.backup.delta_sources.base_image import BaseImage
 from deltaimg.engine.backup.delta_sources.choose import Choice, SourceChooser
 from deltaimg.engine.backup.delta_sources.content_cache import ContentCache
 from deltaimg.engine.backup.delta_sources.expanded_records import ExpandedRecords
@@ -39,12 +40,14 @@ class DeltaSources:
     _anchors: AnchorCache
     _contents: ContentCache
     _expanded: ExpandedRecords
+    _base_image: BaseImage
 
     def __enter__(self) -> DeltaSources:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._expanded.close()
+        self._base_image.close()
 
     def note_changed(self, blocks: npt.NDArray[np.uint64]) -> None:
         """Note blocks of the image that were found changed; from the thread that chooses."""
@@ -135,9 +138,10 @@ def open_delta_sources(
     expanded = ExpandedRecords(content_folder, block_bytes, record_blocks)
     records = SourceRecords(table, matcher.slot_count, record_blocks)
     reader = RecordReader(context.repository, table, find_delta_decoder)
-    fetcher = SourceFetcher(context, records, reader, matcher, contents, expanded)
+    base_image = BaseImage.open(context)
+    fetcher = SourceFetcher(context, records, reader, matcher, contents, expanded, base_image)
     similar_images = SimilarImages(cache, table, block_bytes, options.delta_budget_bytes)
     limits = BEST_LIMITS if options.delta == "best" or options.level >= LEVELS["best"] else SourceLimits()
     limits = replace(limits, depth=options.max_depth)
     chooser = SourceChooser(context, records, anchors, similar_images, fetcher, limits, permitted)
-    return DeltaSources(context, chooser, permitted, fetcher, anchors, contents, expanded)
+    return DeltaSources(context, chooser, permitted, fetcher, anchors, contents, expanded, base_image)
