@@ -63,7 +63,7 @@ class Freezing(msgspec.Struct, frozen=True, kw_only=True):
     """How the image was frozen while it was read. The names are those of `backup --json`."""
 
     method: str
-    """`reflink`, `btrfs`, `lvm`, `hook`; `none`: it was read as it is, for the reason that follows."""
+    """`reflink`, `btrfs`, `lvm`, `hook`, `qmp`; `none`: it was read as it is, for the reason that follows."""
     reason: str = ""
     """Why none that comes before it could be used, for people."""
     frozen_s: float = 0.0

@@ -228,7 +228,7 @@ def check_freeze_options(options: FreezeOptions) -> None:
 def _choose_methods(path: str, options: FreezeOptions) -> tuple[Freezer, ...]:
     """Return the methods to be tried in turn; raises FreezeFailed where the one that was asked for is for something else."""
     if is_monitor_address(path):
-        if options.freeze != QMP:
+        if options.freeze not in (QMP, "auto"):
             raise FreezeFailed(path, f"is a disk of a running qemu, so that --freeze {options.freeze} cannot be used")
         return (QmpFreezer(),)
     if options.freeze in ("none", "hook"):

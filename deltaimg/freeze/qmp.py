@@ -80,6 +80,15 @@ class QmpFreezer:
             return list(_undo_leftovers(monitor, address))
         return []
 
+    def check(self, request: FreezeRequest) -> None:
+        """Raise FreezeFailed unless that qemu can be asked, and has the disk."""
+        address = parse_monitor_address(request.path)
+        try:
+            with closing(Monitor(address.socket_path)) as monitor:
+                _find_disk(monitor, address)
+        except MonitorFailure as failure:
+            raise FreezeFailed(request.path, str(failure)) from failure
+
     @contextmanager
     def hold(self, request: FreezeRequest) -> Iterator[Held]:
         """Make the point in time, and serve it; raises FreezeFailed."""

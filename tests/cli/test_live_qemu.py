@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from deltaimg.model import KIB, MIB
+from tests.support.components import requires_program
 from tests.support.killed import run_killed_at
 from tests.support.live_qemu import LiveQemu, live_qemu
-from tests.support.nbd import make_qcow2, qemu_io
+from tests.support.nbd import make_qcow2, qemu_io, serving
 from tests.support.program import deltaimg, fail, succeed
 
 SIZE_MIB = 64
@@ -159,3 +160,40 @@ def test_what_cannot_be_used_is_said_and_leaves_nothing(repo: Path, disk: Path, 
         succeed("backup", live.address, *options, "--pre-freeze", f"touch {tmp_path}/frozen", repo=repo)
         assert (tmp_path / "frozen").exists()
         assert live.find_traces() == []
+
+
+BOOT_SECTOR = (
+    bytes.fromhex(
+        "fa31c08ed88ec08ed0bc007cfbb30188d8fcbf0080b90020f3aabe347ce80a00be447ce80400fec3ebe5b80043b280cd13c366901000"
+        "1000008000000000000000000000100010000080000000400100000000000000"
+    ).ljust(510, b"\0")
+    + b"\x55\xaa"
+)
+"""A guest: it fills 16 sectors with 1, then 2 and so on, and writes them to the beginning of its disk and 40 MiB after it."""
+
+
+def test_a_guest_of_a_real_machine_is_read_as_of_one_moment(repo: Path, disk: Path, tmp_path: Path) -> None:
+    program, monitor = requires_program("qemu-system-x86_64"), tmp_path / "qmp.sock"
+    (tmp_path / "floppy").write_bytes(BOOT_SECTOR.ljust(1440 * KIB, b"\0"))
+    machine = [
+        program, "-accel", "tcg", "-m", "16", "-display", "none", "-nodefaults", "-boot", "a",
+        "-drive", f"if=floppy,format=raw,file={tmp_path}/floppy",
+        "-drive", f"if=ide,id=drive0,format=qcow2,file={disk}", "-qmp", f"unix:{monitor},server=on,wait=off",
+    ]  # fmt: skip
+    with serving(monitor, *machine) as process:
+        live = LiveQemu(tmp_path, process, "")
+        while live.ask("query-blockstats")[-1]["stats"]["wr_operations"] < 10:
+            time.sleep(0.05)
+        for method in ("scan", "bitmap"):
+            address = f"qmp+unix:///drive0?socket={monitor}"
+            made = succeed("backup", address, "--image", "vm1", "--track", "auto", "--json", repo=repo).json
+            assert made["tracking"]["method"] == method
+            content = succeed("restore", "vm1", "-", repo=repo).out
+            # Sector by sector in the order of the guest: what it wrote last, and then what it wrote the time before.
+            sectors = [content[at + 512 * number] for at in (0, 40 * MIB) for number in range(16)]
+            new = sectors.count(sectors[0])
+            assert sectors == [sectors[0]] * new + [(sectors[0] - 1) % 256] * (32 - new)
+            assert len(live.ask("query-jobs")) == len(live.ask("query-block-exports")) == 0
+        live.ask("quit")
+        process.wait(20)
+    assert made["read_bytes"] <= 2 * 64 * KIB
