@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from deltaimg.api.backup import backup, plan_backup
     from deltaimg.api.cache import clean_cache, find_cache_folder, list_cache
     from deltaimg.api.compare import compare, diff
+    from deltaimg.api.domains import backup_guest, find_guest
     from deltaimg.api.files import delta_file, patch_file, sign_file
+    from deltaimg.api.groups import backup_group, read_guest_config, restore_group
     from deltaimg.api.keys import Passphrase, read_key_file
     from deltaimg.api.mirror import mirror, recover_mirror
     from deltaimg.api.repair import add_parity, repair, repair_packs, survey_parity
@@ -75,6 +77,8 @@ _HOMES = {
     "VerifyOptions": "deltaimg.options.verify",
     "add_parity": "deltaimg.api.repair",
     "backup": "deltaimg.api.backup",
+    "backup_group": "deltaimg.api.groups",
+    "backup_guest": "deltaimg.api.domains",
     "check": "deltaimg.api.verification",
     "clean_cache": "deltaimg.api.cache",
     "compare": "deltaimg.api.compare",
@@ -82,6 +86,7 @@ _HOMES = {
     "delta_file": "deltaimg.api.files",
     "diff": "deltaimg.api.compare",
     "find_cache_folder": "deltaimg.api.cache",
+    "find_guest": "deltaimg.api.domains",
     "flatten": "deltaimg.api.retention",
     "forget": "deltaimg.api.retention",
     "forget_snapshots": "deltaimg.api.retention",
@@ -98,12 +103,14 @@ _HOMES = {
     "plan_prune": "deltaimg.api.retention",
     "plan_sync": "deltaimg.api.sync",
     "prune": "deltaimg.api.retention",
+    "read_guest_config": "deltaimg.api.groups",
     "read_key_file": "deltaimg.api.keys",
     "recover_mirror": "deltaimg.api.mirror",
     "remove_lock": "deltaimg.api.repositories",
     "repair": "deltaimg.api.repair",
     "repair_packs": "deltaimg.api.repair",
     "restore": "deltaimg.api.restore",
+    "restore_group": "deltaimg.api.groups",
     "sign_file": "deltaimg.api.files",
     "survey_parity": "deltaimg.api.repair",
     "sync": "deltaimg.api.sync",
@@ -137,6 +144,8 @@ __all__ = [
     "__version__",
     "add_parity",
     "backup",
+    "backup_group",
+    "backup_guest",
     "check",
     "clean_cache",
     "compare",
@@ -144,6 +153,7 @@ __all__ = [
     "delta_file",
     "diff",
     "find_cache_folder",
+    "find_guest",
     "flatten",
     "forget",
     "forget_snapshots",
@@ -160,12 +170,14 @@ __all__ = [
     "plan_prune",
     "plan_sync",
     "prune",
+    "read_guest_config",
     "read_key_file",
     "recover_mirror",
     "remove_lock",
     "repair",
     "repair_packs",
     "restore",
+    "restore_group",
     "sign_file",
     "survey_parity",
     "sync",

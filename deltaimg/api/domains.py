@@ -26,6 +26,11 @@ class Guest:
     left_out: tuple[LeftOut, ...]
 
     @property
+    def formats(self) -> dict[str, str]:
+        """The format of each disk that is a file with one of its own, as its configuration says."""
+        return {each.name: each.format for each in self.domain.disks if each.format and each.name in self.disks}
+
+    @property
     def name(self) -> str:
         """What its group is called."""
         return self.domain.name
@@ -57,7 +62,15 @@ def backup_guest(
     A guest that runs is paused while its disks are frozen, unless `options` have commands of their own.
     """
     chosen = _add_commands(guest.domain, options or BackupOptions())
-    return backup_group(repository, guest.name, guest.disks, chosen, config=guest.domain.config, progress=progress)
+    return backup_group(
+        repository,
+        guest.name,
+        guest.disks,
+        chosen,
+        config=guest.domain.config,
+        formats=guest.formats,
+        progress=progress,
+    )
 
 
 def plan_guest_backup(
@@ -69,7 +82,15 @@ def plan_guest_backup(
 ) -> dict[str, BackupForecast]:
     """Return what `backup_guest` would store, by image; nothing is stored."""
     chosen = _add_commands(guest.domain, options or BackupOptions())
-    return plan_group_backup(repository, guest.name, guest.disks, chosen, config=guest.domain.config, progress=progress)
+    return plan_group_backup(
+        repository,
+        guest.name,
+        guest.disks,
+        chosen,
+        config=guest.domain.config,
+        formats=guest.formats,
+        progress=progress,
+    )
 
 
 def _add_commands(domain: Domain, options: BackupOptions) -> BackupOptions:

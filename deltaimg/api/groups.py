@@ -29,6 +29,7 @@ from deltaimg.image.nbd.address import is_address
 from deltaimg.image.open_source import open_source
 from deltaimg.image.open_target import open_target
 from deltaimg.image.qemu.address import is_monitor_address
+from deltaimg.image.qemu.formats import BY_NAME
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.definition import validate
 from deltaimg.options.restore import RestoreOptions
@@ -52,6 +53,7 @@ def backup_group(
     options: BackupOptions | None = None,
     *,
     config: bytes | None = None,
+    formats: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> list[Manifest]:
     """Store files and devices as the newest snapshot of a group, all or none, and return their manifests in order.
@@ -61,10 +63,11 @@ def backup_group(
     Args:
         disks: the path of each, by its name in the group: the image `<group>.<name>`.
         config: a text that is stored with them, as a member called `config`.
+        formats: as `--format` has them, of disks in files with a format of their own, where `options` leave it to their names.
     """
     options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
     progress = progress or NoProgress()
-    with _opened(repository, name, disks, options, config, progress) as (group, members, frozen):
+    with _opened(repository, name, _Parts(disks, config, formats or {}), options, progress) as (group, members, frozen):
         make_reserve(repository)
         for each in members:
             warn_of_loss(repository, each.image, progress)
@@ -83,12 +86,13 @@ def plan_group_backup(
     options: BackupOptions | None = None,
     *,
     config: bytes | None = None,
+    formats: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, BackupForecast]:
     """Return what `backup_group` would store, by image; nothing is stored."""
     options, progress = options or BackupOptions(), progress or NoProgress()
     planned = {}
-    with _opened(repository, name, disks, options, config, progress) as (_, members, frozen):
+    with _opened(repository, name, _Parts(disks, config, formats or {}), options, progress) as (_, members, frozen):
         for each in members:
             point = each.point_in_time
             planned[each.image] = forecast_backup(
@@ -106,16 +110,25 @@ def plan_group_backup(
     return planned
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a group is made of."""
+
+    disks: Mapping[str, str]
+    config: bytes | None
+    formats: Mapping[str, str]
+
+
 @contextmanager
 def _opened(
     repository: Repository,
     name: str,
-    disks: Mapping[str, str],
+    parts: _Parts,
     options: BackupOptions,
-    config: bytes | None,
     progress: Progress,
 ) -> Iterator[tuple[Group, list[MemberSource], FrozenGroup]]:
     """Freeze the disks of a group and open them; they are closed, and nothing is left, at the end."""
+    disks = parts.disks
     _check(name, disks, options)
     images = [name_member(name, disk) for disk in disks]
     if options.freeze == "none" and options.track == "none":
@@ -129,14 +142,18 @@ def _opened(
     with ExitStack() as stack:
         frozen = stack.enter_context(freeze_group(requests, progress.warn, name=name))
         members = []
-        for image, path, point in zip(images, disks.values(), frozen.points, strict=True):
-            format_ = choose_format(repository, path, image, options)
+        for image, disk, point in zip(images, disks, frozen.points, strict=True):
+            path = disks[disk]
+            chosen = options
+            if options.format == BY_NAME and not options.stores_containers:
+                chosen = dataclasses.replace(options, format=parts.formats.get(disk, BY_NAME))
+            format_ = choose_format(repository, path, image, chosen)
             source = stack.enter_context(closing(open_image(point.path, path, format_, options)))
             key = make_key(repository.config.repository_id, image)
             tracker = choose_tracker(options, source, path, point, key, None)
             members.append(MemberSource(image, source, options, point, tracker))
-        if config is not None:
-            members.append(_open_config(name, config, options, stack))
+        if parts.config is not None:
+            members.append(_open_config(name, parts.config, options, stack))
         group = Group(name=name, members=tuple(each.image for each in members), spread_s=frozen.spread_s)
         yield group, members, frozen
 
@@ -153,8 +170,14 @@ def _check(name: str, disks: Mapping[str, str], options: BackupOptions) -> None:
             raise UsageError(
                 f"no disk of a group can be called '{disk}'", hint="disk0, root, xvda and the like will do"
             )
-    if options.hints is not None or options.expected_bytes is not None:
-        raise UsageError("--hints and --size are about one image, and cannot be used for a group")
+    of_one = {"--hints": options.hints, "--size": options.expected_bytes, "--bitmap": options.bitmap}
+    for option, value in of_one.items():
+        if value is not None:
+            raise UsageError(f"{option} is about one image, and cannot be used for a group", hint="leave it out")
+    if options.track == "bitmap":
+        raise UsageError(
+            "--track bitmap is about one file, and cannot be used for a group", hint="--track auto will do"
+        )
     if options.bitmap is not None or options.track == bitmap.METHOD:
         raise UsageError(
             "dirty bitmaps are kept of single images: --bitmap and --track bitmap cannot be used for a group"

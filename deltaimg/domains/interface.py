@@ -20,6 +20,10 @@ MARK = "[NOBAK]"
 """How the name of a disk begins that is not to be backed up; Xen Orchestra has the same."""
 
 
+FORMATS = {each: each for each in ("qcow2", "vmdk", "vdi", "vhdx", "vpc")} | {"vhd": "vpc"}
+"""Of files that hold an image in a format of their own: as hypervisors call them, and as qemu does."""
+
+
 @dataclass(frozen=True, slots=True)
 class DomainDisk:
     """A disk of a guest."""
@@ -34,6 +38,8 @@ class DomainDisk:
     """A CD-ROM, a floppy or a disk that may be taken out."""
     is_shared: bool = False
     """Read-only, and for several guests."""
+    format: str = ""
+    """The format of its file as qemu calls it; empty of a flat one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from deltaimg.domains.interface import DomainDisk
+from deltaimg.domains.interface import FORMATS, DomainDisk
 from deltaimg.errors import GuestUnusable
 
 _PATHS = {"file": "file", "block": "dev"}
@@ -41,4 +41,6 @@ def _read_disk(disk: ET.Element, number: int) -> DomainDisk:
     if kind in _PATHS and not path:
         problem = "has no source"
     is_shared = disk.find("readonly") is not None and disk.find("shareable") is not None
-    return DomainDisk(name, path or None, problem, is_removable, is_shared)
+    driver = disk.find("driver")
+    format_ = FORMATS.get(driver.get("type", ""), "") if driver is not None else ""
+    return DomainDisk(name, path or None, problem, is_removable, is_shared, format_)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from deltaimg.domains.interface import DomainDisk
+from deltaimg.domains.interface import FORMATS, DomainDisk
 from deltaimg.errors import GuestUnusable
 
 _IGNORED_PREFIX = re.compile(r"(?:tapdisk|tap2?|aio|ioemu|file|phy):")
@@ -89,6 +89,7 @@ def parse_disk(specification: str, subject: str) -> DomainDisk:
         script=named.get("script", ""),
         backend="" if named.get("backend") in (None, "0", "Domain-0") else named["backend"],
         is_removable=parsed.is_cdrom,
+        format_=named.get("format", ""),
     )
 
 
@@ -108,6 +109,7 @@ def parse_list(text: bytes, subject: str) -> tuple[str, tuple[DomainDisk, ...]]:
             script=each.script or "",
             backend=each.backend_domname or (str(each.backend_domid) if each.backend_domid else ""),
             is_removable=bool(each.is_cdrom or each.removable),
+            format_=each.format,
         )
         for each in config.disks
     )
@@ -165,7 +167,7 @@ def _check_word(word: str, known: tuple[str, ...], specification: str, subject: 
         )
 
 
-def _make_disk(vdev: str, target: str, *, script: str, backend: str, is_removable: bool) -> DomainDisk:
+def _make_disk(vdev: str, target: str, *, script: str, backend: str, is_removable: bool, format_: str) -> DomainDisk:
     problem = ""
     if script:
         problem = f"is found by a script ({script}), not by a path of this host"
@@ -174,4 +176,4 @@ def _make_disk(vdev: str, target: str, *, script: str, backend: str, is_removabl
     elif not target:
         problem = "has no target"
     path = None if problem else target if target.startswith("/") else f"/dev/{target}"
-    return DomainDisk(vdev, path, problem, is_removable=is_removable)
+    return DomainDisk(vdev, path, problem, is_removable=is_removable, format=FORMATS.get(format_.strip(), ""))

@@ -191,7 +191,7 @@ def test_nothing_is_written_where_one_place_is_taken(repo: Path, disks: tuple[Pa
     assert [(out / disk.name).read_bytes() for disk in disks] == [disk.read_bytes() for disk in disks]
     assert "is not a folder" in fail(2, "restore", "web1", "--into", tmp_path / "none", repo=repo)
     assert "is not there" in fail(10, "restore", "web1", "--into", "/dev", repo=repo)
-    assert "cannot both" in fail(2, "restore", "web1", tmp_path / "x", "--into", out, repo=repo)
+    assert "TARGET cannot be given" in fail(2, "restore", "web1", tmp_path / "x", "--into", out, repo=repo)
 
 
 def test_disks_of_the_same_name_are_restored_beside_each_other(repo: Path, tmp_path: Path) -> None:
@@ -246,6 +246,7 @@ def test_names_that_are_groups_are_explained(repo: Path, disks: tuple[Path, Path
         (("a/b={0}",), "has /"),
         (("a={0}", "--image", "x"), "--image"),
         (("a={0}", "--hints", "-"), "--hints"),
+        (("a={0}", "--track", "bitmap"), "--track bitmap"),
     ],
 )
 def test_words_that_make_no_group(repo: Path, disks: tuple[Path, Path], words: tuple[str, ...], said: str) -> None:

@@ -8,13 +8,14 @@ disks, the file system that they are on, and all else is real.
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deltaimg.model import MIB
-from tests.support.components import loop_file_system
+from tests.support.components import loop_file_system, requires_program
 from tests.support.guests import install, make_virsh, make_xl, read_captured
 from tests.support.program import fail, succeed
 
@@ -106,6 +107,21 @@ def test_a_guest_of_libvirt(repo: Path, xfs: Path, tmp_path: Path, monkeypatch: 
     after = before.replace(f"{xfs}/root.raw", f"{tmp_path}/a.raw").replace(f"{xfs}/data.raw", f"{tmp_path}/data.raw")
     assert (tmp_path / "new.xml").read_text() == after
     fail(13, "restore", "--guest", "web1", "--config-only", tmp_path / "new.xml", repo=repo)
+
+
+def test_a_disk_is_read_by_the_format_that_the_configuration_names(
+    repo: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requires_program("qemu-nbd")
+    flat, disk = images / "root.raw", images / "data.raw"
+    flat.write_bytes(os.urandom(1 << 20))
+    subprocess.run([requires_program("qemu-img"), "convert", "-O", "qcow2", flat, disk], check=True)
+    install(monkeypatch, tmp_path / "bin", {"xl": "exit 1", "virsh": "exit 1"})
+    path = tmp_path / "web1.cfg"
+    path.write_text(f"name = 'web1'\ndisk = [ '{disk},qcow2,xvda' ]\n")
+    succeed("backup", "--guest", "web1", "--guest-config", path, repo=repo)
+    succeed("restore", "web1.xvda", tmp_path / "restored", repo=repo)
+    assert (tmp_path / "restored").read_bytes() == flat.read_bytes()
 
 
 @pytest.mark.parametrize(("hypervisor", "state"), [("xl", "--p---"), ("virsh", "shut off"), ("virsh", "paused")])

@@ -29,6 +29,11 @@ def test_what_virsh_prints_is_read() -> None:
     }
 
 
+def test_the_format_of_a_disk() -> None:
+    text = read_captured("virsh-dumpxml.xml").replace("type='raw'", "type='qcow2'", 1)
+    assert [each.format for each in parse_xml(text, "web1")[1]] == ["qcow2", "", "", "", "", ""]
+
+
 def test_which_disks_are_left_out() -> None:
     with pytest.raises(GuestUnusable, match="its disk vde is of type network") as caught:
         choose_disks(read_domain(), [])

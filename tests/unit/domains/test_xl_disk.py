@@ -51,6 +51,19 @@ def test_an_empty_drive_has_no_path(specification: str) -> None:
     assert (disk.name, disk.path, disk.is_removable) == ("hdc", None, True)
 
 
+@pytest.mark.parametrize(
+    ("specification", "format_"),
+    [
+        ("/a.img,qcow2,xvda", "qcow2"),
+        ("vhd:/a.img,xvda,w", "vpc"),
+        ("/a,raw,xvda", ""),
+        ("format=qcow2,vdev=a,target=/b", "qcow2"),
+    ],
+)
+def test_the_format_of_a_disk(specification: str, format_: str) -> None:
+    assert parse_disk(specification, "web1").format == format_
+
+
 def test_a_target_takes_the_rest() -> None:
     assert parse_disk("vdev=xvda,target=/srv/a,b=c, d.img", "web1").path == "/srv/a,b=c, d.img"
 
