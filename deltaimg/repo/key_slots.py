@@ -17,6 +17,7 @@ from deltaimg.errors import (
     KeyNeeded,
     LastKey,
     ObjectNotFound,
+    OnlyWrites,
     SealBroken,
     UnsupportedFormat,
     UsageError,
@@ -184,7 +185,9 @@ def opens_content(repository: Repository) -> bool:
 
 
 def expect_secret(repository: Repository) -> Secret:
-    """Return the secret of a repository; raises UsageError if it is not encrypted."""
+    """Return the secret of a repository; raises UsageError if it is not encrypted, OnlyWrites in a write-only host."""
+    if repository.only_writes:
+        raise OnlyWrites(repository.objects.location)
     if repository.secret is None:
         raise UsageError(f"{repository.objects.location}: the repository is not encrypted, and has no keys")
     return repository.secret

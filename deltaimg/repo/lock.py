@@ -34,6 +34,7 @@ from deltaimg.errors import (
     LockLost,
     ObjectExists,
     ObjectNotFound,
+    OnlyWrites,
     OutOfResources,
     ReachabilityUnknown,
     RepositoryLocked,
@@ -288,6 +289,9 @@ class MaintenanceLock(ExclusiveLock):
     """Held by the one run that moves or removes what all images share."""
 
     def __init__(self, repository: Repository, purpose: str, now: datetime) -> None:
+        """Raise OnlyWrites in a write-only host: of what others have stored it would see no use."""
+        if repository.only_writes:
+            raise OnlyWrites(repository.objects.location)
         super().__init__(repository, MAINTENANCE_SCOPE, "the repository", purpose, now)
 
     def _check_at_end(self) -> None:

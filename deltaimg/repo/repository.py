@@ -116,7 +116,7 @@ class Repository:
     @property
     def only_writes(self) -> bool:
         """Whether it was opened with the key of a write-only host: what others sealed raises OnlyWrites, and every record."""
-        return isinstance(self._given, HostSecret)
+        return isinstance(self._given, HostSecret) and not self.is_locked
 
     @cached_property
     def digest_key(self) -> bytes:

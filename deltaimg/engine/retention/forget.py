@@ -19,7 +19,15 @@ from datetime import UTC, datetime
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.retention.reclaimable import ReclaimableGroup, find_reclaimable
 from deltaimg.engine.roster_changes import record_changes
-from deltaimg.errors import DeltaimgError, IntegrityError, LockLost, ObjectNotFound, RepositoryLocked, SnapshotError
+from deltaimg.errors import (
+    DeltaimgError,
+    IntegrityError,
+    LockLost,
+    ObjectNotFound,
+    OnlyWrites,
+    RepositoryLocked,
+    SnapshotError,
+)
 from deltaimg.repo.annotations import list_annotations, remove_annotations
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository, SnapshotRef
@@ -113,8 +121,11 @@ def forget(
 
     Raises:
         RepositoryLocked: another process works on the image. LockLost: the lock was removed; what is not forgotten yet stays.
+        OnlyWrites: this is a write-only host.
     """
     progress = progress or NoProgress()
+    if repository.only_writes:
+        raise OnlyWrites(repository.objects.location)
     with ImageLock(repository, image, "forget", clock()) as lock:
         plan = plan_forget(repository, image, make_plan, progress=progress)
         if not plan.forgotten:

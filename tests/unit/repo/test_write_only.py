@@ -13,6 +13,7 @@ from deltaimg.crypto.key_slots import KeyFile, Passphrase
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.prune.run import prune
+from deltaimg.engine.repair.run import repair
 from deltaimg.engine.restore.run import restore
 from deltaimg.engine.restore.verify import verify
 from deltaimg.engine.retention.forget import forget
@@ -420,3 +421,35 @@ def test_a_backup_of_a_host_that_fails_anywhere_leaves_what_was_there(repository
         assert_restores(broken, first, content)
         assert_restores(broken, back_up_image(as_host(broken), image), image.content)
         assert not problems(broken)
+
+
+def test_what_moves_or_removes_is_refused_before_anything_is_done(repository):
+    """Of what others have stored the host sees nothing: all of it would seem to be of no use."""
+    host, _ = add_host(repository)
+    image = make_image()
+    back_up_image(repository, image, "own")
+    manifest = back_up_image(host, image)
+    before = dict(objects_of(repository))
+    for act in (
+        lambda: prune(host, clock=FixedClock()),
+        lambda: forget_snapshots(host, manifest),
+        lambda: repair(host),
+        lambda: add_key_slot(host, OTHER_HOST_KEY, "", START, is_write_only=True),
+    ):
+        with pytest.raises(OnlyWrites):
+            act()
+    assert objects_of(repository) == before
+
+
+def test_a_record_that_a_stolen_key_claims_to_be_elsewhere_is_found_again_by_repair(repository):
+    victim, _ = add_host(repository, OTHER_HOST_KEY, "web2")
+    thief, _ = add_host(repository)
+    image = make_image()
+    theirs = back_up_image(victim, image)
+    for name in [name for name in objects_of(repository) if name.startswith("index/")]:
+        content = repository.objects.get(INDEX, name)
+        forged = tuple(store_spoiled(repository, pack) for pack in content.packs)
+        thief.objects.put_new(INDEX, msg_replace(content, packs=forged, created_us=content.created_us + 10**12))
+    assert problems(repository)
+    repair(repository)
+    assert_restores(repository, theirs, image.content)
