@@ -24,6 +24,7 @@ from deltaimg.errors import (
     Malformed,
     ObjectExists,
     ObjectNotFound,
+    PermissionDenied,
     RepositoryLocked,
     SealBroken,
     UnsupportedFormat,
@@ -206,7 +207,8 @@ def record(repository: Repository, lock: ImageLock, now: datetime, changes: Chan
         except ObjectExists:
             lock.check()
             continue  # a run that has since lost the lock wrote it just now
-        repository.objects.delete_all(newest.names)
+        with suppress(PermissionDenied):  # a host that may delete removes them with the next one
+            repository.objects.delete_all(newest.names)
         place = _place_of(repository)
         known = place.recall_roster(image)
         if changes.is_accepting or known is None or not known.problem:

@@ -19,7 +19,7 @@ from deltaimg.engine.check.run import check
 from deltaimg.engine.retention.forget import forget
 from deltaimg.engine.sync.request import SyncRequest
 from deltaimg.engine.sync.run import sync
-from deltaimg.errors import StoreUnavailable
+from deltaimg.errors import PermissionDenied, StoreUnavailable
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.roster import MAX_NUMBER, ROSTERS
 from deltaimg.options.sync import SyncOptions
@@ -384,3 +384,26 @@ def test_a_roster_that_another_run_has_written_since_is_continued(guest: Guest):
     (name,) = rosters_of(guest.store)
     roster = repository.objects.get(ROSTER, name)
     assert (roster.number, roster.snapshots, roster.removed) == (3, (manifest.id, added.id), other.removed)
+
+
+class UndeletableStore(WrappedStore):
+    """A store whose user may delete locks only."""
+
+    @contextmanager
+    def around(self, call: str) -> Iterator[None]:
+        if call.startswith("delete") and not call.startswith("delete locks/"):
+            raise PermissionDenied(call, "the store refuses it")
+        yield
+
+
+def test_a_host_that_may_not_delete_leaves_old_rosters_to_others(guest: Guest):
+    guest.back_up()
+    repository, guest.repository = guest.repository, reopen(guest.repository, UndeletableStore(guest.store))
+    guest.back_up()
+    assert not guest.warnings
+    assert len(rosters_of(guest.store)) == 2
+    guest.repository = repository
+    guest.back_up()
+    assert not guest.warnings
+    assert len(rosters_of(guest.store)) == 1
+    assert guest.check() == ([], [])
