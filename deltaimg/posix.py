@@ -9,6 +9,8 @@ import logging
 import os
 import stat
 
+from deltaimg.errors import UsageError
+
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISCHR, "a character device"),
@@ -27,6 +29,9 @@ _WARNING = (
 _warned_devices: set[int] = set()
 _log = logging.getLogger(__name__)
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "s390x": 282, "ppc64le": 273, "armv7l": 314, "i686": 289}
+"""Numbers of the system call, by machine."""
+_THREAD, _IDLE, _CLASS_SHIFT = 1, 3, 13
 
 
 def describe_mode(mode: int) -> str:
@@ -65,3 +70,15 @@ def sync_folder(path: str) -> None:
         _warned_devices.add(device)
     finally:
         os.close(descriptor)
+
+
+def use_idle_disk_time() -> None:
+    """Have this thread, and those that it starts, use disks only while no other process does; raises UsageError.
+
+    Like `ionice -c idle`: there is no function of the C library for it.
+    """
+    number = _IOPRIO_SET.get(os.uname().machine)
+    if number is None or ctypes.CDLL(None, use_errno=True).syscall(number, _THREAD, 0, _IDLE << _CLASS_SHIFT):
+        raise UsageError(
+            "--ionice idle: this system cannot do that", hint="leave it out, or start the command by 'ionice -c idle'"
+        )

@@ -18,7 +18,7 @@ from deltaimg.domains.interface import MAX_CONFIG_BYTES
 from deltaimg.domains.rewrite import move_path, rewrite_paths
 from deltaimg.engine.backup.forecast import BackupForecast, forecast_backup
 from deltaimg.engine.backup.group import MemberSource, back_up_group
-from deltaimg.engine.backup.opened_image import choose_format, find_used_bytes, open_image
+from deltaimg.engine.backup.opened_image import choose_format, find_used_bytes, open_image, restrain
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.restore.run import RestoreResult, restore_all
 from deltaimg.errors import ImageError, UnsupportedImage, UsageError
@@ -151,7 +151,7 @@ def _opened(
             source = stack.enter_context(closing(open_image(point.path, path, format_, options)))
             key = make_key(repository.config.repository_id, image)
             tracker = choose_tracker(options, source, path, point, key, None)
-            members.append(MemberSource(image, source, options, point, tracker))
+            members.append(MemberSource(image, restrain(source, options), options, point, tracker))
         if parts.config is not None:
             members.append(_open_config(name, parts.config, options, stack))
         group = Group(name=name, members=tuple(each.image for each in members), spread_s=frozen.spread_s)

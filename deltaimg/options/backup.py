@@ -9,6 +9,7 @@ from datetime import datetime
 
 from deltaimg.errors import UsageError
 from deltaimg.model import GIB, KIB, MAX_BLOCK_BYTES, MAX_DELTA_DEPTH, MIB, MIN_BLOCK_BYTES
+from deltaimg.options.bandwidth import BANDWIDTH, Bandwidth
 from deltaimg.options.definition import flag, option
 from deltaimg.options.freeze import DEFAULT_HOOK_S, FREEZE_MODES, MAX_HOOK_S, FreezeOptions
 from deltaimg.options.keep import Span, parse_span
@@ -21,6 +22,7 @@ DELTA_MODES = ("auto", "none", "zstd", "xdelta", "deltaimg", "best")
 READ_ERROR_MODES = ("fail", "zero")
 IMAGE_FORMATS = ("auto", "qcow2", "vmdk", "vhdx", "vdi", "vpc")
 FREE_SPACE_MODES = ("keep", "skip")
+DISK_PRIORITIES = ("normal", "idle")
 TRACK_MODES = ("none", "auto", "scan", "reflink", "bitmap")
 DEFAULT_AUDIT_BLOCKS = 459
 """So many find a claim of which 1 % is wrong with a probability of 99 %: 0.99 to the power of 459 is less than 0.01."""
@@ -194,6 +196,18 @@ class BackupOptions:
     )
     ignores_holes: bool = flag("Read everything, whatever the file system says about holes.", "--no-holes")
     is_direct: bool = flag("Read past the page cache, with O_DIRECT.", "--direct")
+    read_limit: Bandwidth | None = option(
+        None,
+        BANDWIDTH,
+        "Read at most this many bytes of the image a second: 50M, or a timetable such as '08:00,20M 20:00,off'.",
+        default_text="off",
+    )
+    disk_priority: str = option(
+        "normal",
+        choice(DISK_PRIORITIES, "PRIORITY"),
+        "idle: use the disks of this host only while no other process does, where their scheduler knows priorities (bfq).",
+        "--ionice",
+    )
     format: str = option(
         "auto",
         choice(IMAGE_FORMATS, "FORMAT"),

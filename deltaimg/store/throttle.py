@@ -8,11 +8,11 @@ received. There the average is right, and one object may come at once.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
 
+from deltaimg.meter import Meter
 from deltaimg.options.bandwidth import Bandwidth
 from deltaimg.options.store import StoreOptions
 from deltaimg.store.interface import KeepsPace, Store
@@ -21,30 +21,6 @@ from deltaimg.store.wrapped import find_innermost
 
 _PIECE_S = 0.05
 _LEAST_PIECE_BYTES, _MOST_PIECE_BYTES = 4 << 10, 1 << 20
-_BURST_S = 0.05
-"""So much of a rate that was not used may be used later."""
-
-
-class Meter:
-    """One rate, shared by threads. What is asked for is granted in order, at a time when the rate allows it."""
-
-    def __init__(self, rate: Callable[[], float | None], clock: Callable[[], float] = time.monotonic) -> None:
-        """Args: rate: how many a second, now; None is no limit. clock: seconds."""
-        self._rate, self._clock = rate, clock
-        self._lock = threading.Lock()
-        self._free_at = float("-inf")
-
-    def take(self, count: float) -> float:
-        """Use `count` of the rate; return how many seconds to wait before."""
-        rate = self._rate()
-        with self._lock:
-            now = self._clock()
-            if rate is None:
-                self._free_at = now
-                return 0.0
-            begin = max(self._free_at, now - _BURST_S)
-            self._free_at = begin + count / rate
-            return max(0.0, begin - now)
 
 
 class Throttle:

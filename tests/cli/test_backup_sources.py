@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -138,3 +139,15 @@ def test_there_must_be_one_source(backups: Backups) -> None:
     assert "no image to back up" in fail(UsageError.exit_code, *back_up(backups), repo=backups.repo)
     words = back_up(backups, backups.image, "--stdin-from-command", "true")
     assert "cannot both be given" in fail(UsageError.exit_code, *words, repo=backups.repo)
+
+
+def test_a_limited_backup_of_low_priority_is_as_any_other(tmp_path: Path) -> None:
+    image, repo = tmp_path / "vm1.raw", tmp_path / "repo"
+    image.write_bytes(os.urandom(3_000_001))
+    succeed("init", "-r", repo)
+    started = time.monotonic()
+    succeed("backup", image, "--image", "vm1", "--read-limit", "2M", "--ionice", "idle", "-r", repo)
+    assert time.monotonic() - started > 1.2
+    succeed("restore", "vm1", tmp_path / "restored", "-r", repo)
+    assert (tmp_path / "restored").read_bytes() == image.read_bytes()
+    assert "write a rate" in fail(2, "backup", image, "--image", "vm1", "--read-limit", "fast", "-r", repo)

@@ -21,10 +21,12 @@ from deltaimg.errors import IntegrityError, ObjectNotFound, OnlyWrites, UsageErr
 from deltaimg.freeze.freeze import PointInTime, check_freeze_options, freeze_image
 from deltaimg.image.command import CommandSource
 from deltaimg.image.open_source import STREAM, open_source
+from deltaimg.image.paced_source import PacedSource
 from deltaimg.image.qemu.formats import BY_NAME, FLAT, find_named_driver
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.definition import validate
+from deltaimg.posix import use_idle_disk_time
 from deltaimg.repo.repository import Repository
 from deltaimg.tracking.bitmap import FileBitmaps, KeptBitmaps
 from deltaimg.tracking.choose import choose_tracker, plan_bitmaps, plan_freezing
@@ -95,7 +97,7 @@ def prepare_image(
         if options.hints is not None and source.is_sequential:
             raise UsageError("a stream is read as a whole: nothing can be left out of it", hint="leave --hints out")
         tracker = choose_tracker(options, source, choice.path, point, key, kept)
-        yield OpenedImage(source, point, tracker)
+        yield OpenedImage(restrain(source, options), point, tracker)
 
 
 def choose_format(repository: Repository, path: str, image: str, options: BackupOptions) -> str:
@@ -136,6 +138,13 @@ def open_image(path: str, name: str, format_: str, options: BackupOptions, bitma
         is_direct=options.is_direct,
         is_salvaging=options.on_read_error == "zero",
     )
+
+
+def restrain(source: ImageSource, options: BackupOptions) -> ImageSource:
+    """Return a source that leaves others as much of the disk as the options ask for; raises UsageError."""
+    if options.disk_priority == "idle":
+        use_idle_disk_time()
+    return source if options.read_limit is None else PacedSource(source, options.read_limit)
 
 
 def _open(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from deltaimg.meter import Meter
 from deltaimg.model import KIB, MIB
 from deltaimg.options.bandwidth import parse_bandwidth
 from deltaimg.options.store import StoreOptions
@@ -19,7 +20,7 @@ from deltaimg.store.compose import compose_store
 from deltaimg.store.counted import find_traffic
 from deltaimg.store.interface import Store
 from deltaimg.store.memory import MemoryStore
-from deltaimg.store.throttle import Meter, Throttle, ThrottledStore
+from deltaimg.store.throttle import Throttle, ThrottledStore
 from tests.support.sshd import SshServer
 
 
