@@ -140,7 +140,7 @@ def _parse_rate(text: str, whole: str) -> float | None:
 
 
 def _refuse(text: str, why: str) -> UsageError:
-    return UsageError(f"--bwlimit '{text[:80]}': {why}", hint=_HINT)
+    return UsageError(f"rate '{text[:80]}': {why}", hint=_HINT)
 
 
 def _minute_of(moment: datetime) -> int:

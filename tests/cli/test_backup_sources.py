@@ -150,4 +150,4 @@ def test_a_limited_backup_of_low_priority_is_as_any_other(tmp_path: Path) -> Non
     assert time.monotonic() - started > 1.2
     succeed("restore", "vm1", tmp_path / "restored", "-r", repo)
     assert (tmp_path / "restored").read_bytes() == image.read_bytes()
-    assert "write a rate" in fail(2, "backup", image, "--image", "vm1", "--read-limit", "fast", "-r", repo)
+    assert "is no rate" in fail(2, "backup", image, "--image", "vm1", "--read-limit", "fast", "-r", repo)

@@ -50,7 +50,7 @@ def test_bad_input_is_refused_and_changes_nothing(image: SyntheticImage, tmp_pat
     for code, arguments, said in (
         (UsageError.exit_code, (source,), "needed"),
         (UsageError.exit_code, ("--recover", source, copy), "the copy alone"),
-        (UsageError.exit_code, (source, copy, "--bwlimit", "fast"), "--bwlimit"),
+        (UsageError.exit_code, (source, copy, "--bwlimit", "fast"), "is no rate"),
         (TargetExists.exit_code, (source, tmp_path / "other"), "is no mirror"),
     ):
         assert said in fail(code, "mirror", *arguments)
