@@ -309,3 +309,13 @@ def test_a_sync_keeps_groups(repo: Path, disks: tuple[Path, Path], tmp_path: Pat
     out.mkdir()
     succeed("restore", "web1", "--into", out, repo=copy)
     assert [(out / disk.name).read_bytes() for disk in disks] == [disk.read_bytes() for disk in disks]
+
+
+def test_a_sync_forgets_what_was_forgotten_of_a_group(repo: Path, disks: tuple[Path, Path], tmp_path: Path) -> None:
+    runs = [back_up(repo, disks) for _ in range(3)]
+    copy = tmp_path / "copy"
+    succeed("init", "-r", copy, "--like", repo)
+    succeed("sync", repo, copy, "--image", "web1")
+    succeed("forget", f"web1@{runs[0]['members'][0]['snapshot']}", repo=repo)
+    succeed("sync", repo, copy, "--image", "web1", "--delete")
+    assert list_times(copy) == list_times(repo)

@@ -35,8 +35,8 @@ def find_forgotten(
     if not selection.source:
         raise DeletionRefused(destination, f"{source} has no snapshot at all", hint="is that the right source?")
     images = {ref.image for ref in selection.source}
-    if options.images:
-        images &= set(options.images)
+    if selection.named:
+        images &= selection.named
     there: dict[str, set[SnapshotRef]] = defaultdict(set)
     for ref in selection.there:
         if ref.image in images:

@@ -122,9 +122,9 @@ def _choose(request: SyncRequest, reader: ReaderLock) -> _Chosen:
 
 def _warn_of_source(request: SyncRequest, selection: Selection) -> set[str]:
     """Warn of what the source withholds; return the ids of snapshots that it has lost without a forget."""
-    images = {ref.image for ref in selection.source} & set(
-        request.options.images or {ref.image for ref in selection.source}
-    )
+    images = {ref.image for ref in selection.source}
+    if selection.named:
+        images &= selection.named
     withheld: set[str] = set()
     with locating(request.source):
         warn_of_exchange(request.source, request.progress)

@@ -49,6 +49,8 @@ class Selection:
     """All snapshots of the destination; of another family, those of the source that it has."""
     chosen_count: int
     """Snapshots that the options choose, copied before or not."""
+    named: frozenset[str] = frozenset()
+    """The images that the options name, members of groups included; none, where all are meant."""
     damaged: tuple[Failure, ...] = ()
     """Those whose manifests cannot be read, where options ask what is in them."""
 
@@ -100,7 +102,7 @@ def select(
         moments = {(ref.image, ref.time) for ref in there}
         there = frozenset(ref for ref in found if (ref.image, ref.time) in moments)
     batches = _arrange([ref for ref in wanted if ref not in there], is_newest_first=options.newest_first)
-    return Selection(batches, found, there, len(wanted), tuple(damaged))
+    return Selection(batches, found, there, len(wanted), frozenset(named), tuple(damaged))
 
 
 def _choose_by_content(
