@@ -105,7 +105,9 @@ def backup(
         if is_group:
             back_up_group(repository, images or [], group_options, options, terminal, is_dry_run=dry_run)
         elif name is not None:
-            _back_up_image(repository, source, name, options, terminal, is_command=command is not None, is_dry_run=dry_run)
+            _back_up_image(
+                repository, source, name, options, terminal, is_command=command is not None, is_dry_run=dry_run
+            )
 
 
 def _back_up_image(
