@@ -63,8 +63,7 @@ def backup(
 ) -> None:
     """Store an image as a new snapshot.
 
-    The first snapshot of an image is a full one. Each later one stores what changed, and is restored just as fast. Holes
-    are neither read nor stored.
+    The first snapshot of an image is a full one. Each later one stores what changed. Holes are neither read nor stored.
 
     Nothing may write to an image while it is read: --freeze makes a clone or a snapshot for as long as that takes. One
     that is mounted read-write, used as swap space or held by another program, or that was written to meanwhile, is
@@ -78,8 +77,8 @@ def backup(
     compressed file is refused, with the hint how to back up what is in it. A disk that fails ends the backup, unless
     --on-read-error zero is given: then the rest is stored, and the exit code is 19.
 
-    With --group, several images become snapshots of one moment, all or none; they are frozen as --freeze auto does, unless
-    another way is given. With --guest, xl or virsh find them, and the guest is paused meanwhile.
+    With --group, several images become snapshots of one moment, all or none, frozen as --freeze auto does where nothing
+    else is given. With --guest, xl or virsh find them, and the guest is paused meanwhile.
 
     Examples:
 
@@ -92,8 +91,7 @@ def backup(
         deltaimg backup --group web1 root=/dev/vg/web1 data=/dev/vg/web1-data
         deltaimg backup --guest web1 --exclude-disk xvdb
     """
-    is_group = group_options.group is not None or group_options.guest is not None
-    if is_group:
+    if is_group := (group_options.group is not None or group_options.guest is not None):
         check_group_words(images or [], group_options, name, command)
     else:
         source = _choose_source(images or [], command, name)
