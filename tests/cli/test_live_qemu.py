@@ -102,6 +102,17 @@ def test_a_flat_disk_is_tracked_as_long_as_that_qemu_lives(repo: Path, tmp_path:
         assert "no dirty bitmap was begun" in back_up(repo, live)["tracking"]["reason"]
 
 
+def test_a_qcow2_disk_that_can_store_no_bitmap_is_read_all_the_same(repo: Path, tmp_path: Path) -> None:
+    disk = make_qcow2(tmp_path / "old.qcow2", "8M", "-o", "compat=0.10")
+    with live_qemu(tmp_path, disk) as live:
+        live.write("write -P 9 1M 64k")
+        for _ in range(2):
+            run = succeed("backup", live.address, "--image", "vm1", "--track", "auto", "-q", repo=repo)
+            assert "so that the next backup reads everything: qemu: " in run.err
+        assert live.find_traces() == []
+    assert_restores(repo, disk)
+
+
 def test_killed_at_many_steps_nothing_is_lost_and_the_next_run_cleans_up(
     repo: Path, disk: Path, tmp_path: Path
 ) -> None:

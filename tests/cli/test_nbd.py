@@ -20,6 +20,8 @@ def test_an_export_is_backed_up_compared_and_inspected_as_a_file_is(backups: Bac
         made = succeed("backup", address, "--image", "vm1", "--json", repo=backups.repo).json
         assert made["base"] is not None
         succeed("verify", "vm1", "--against", address, repo=backups.repo)
+        succeed("mirror", address, tmp_path / "mirror.raw", "-q")
+        assert (tmp_path / "mirror.raw").read_bytes() == backups.second
         assert succeed("inspect", address, "--json").json["size_bytes"] == len(backups.second)
     assert succeed("restore", "vm1", "-", repo=backups.repo).out == backups.second
 
