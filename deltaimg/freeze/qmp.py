@@ -45,6 +45,7 @@ from deltaimg.model import MIB
 from deltaimg.threads import delaying_interruption, start_thread
 
 METHOD: Final = "qmp"
+_SAFE_VERSION: Final = 9
 _RESERVE_BYTES: Final = 256 * MIB
 """With less room than this for old content, the point in time is given up; it is looked at five times a second."""
 _LOOK_S: Final = 0.2
@@ -85,6 +86,7 @@ class QmpFreezer:
         address = parse_monitor_address(request.path)
         try:
             with closing(Monitor(address.socket_path)) as monitor:
+                _check_threads(monitor)
                 _find_disk(monitor, address)
         except MonitorFailure as failure:
             raise FreezeFailed(request.path, str(failure)) from failure
@@ -157,6 +159,7 @@ class _LivePoint:
 
     def begin(self, wanted: WantedBitmaps | None) -> None:
         """Make it and serve it; raises MonitorFailure or OSError. `end` must be called in any case."""
+        _check_threads(self._monitor)
         disk = _find_disk(self._monitor, self._address)
         self._node, self._wanted = disk.node, wanted
         folder = self._address.scratch_folder or disk.folder
@@ -291,6 +294,21 @@ class _LivePoint:
     def _count_room(self) -> int:
         found = os.fstatvfs(self._descriptor)
         return found.f_bavail * found.f_frsize
+
+
+def _check_threads(monitor: Monitor) -> None:
+    """Raise MonitorFailure for a qemu that could not survive the end of an export.
+
+    The repair of CVE-2024-7409, which distributions have added to qemu before version 9 as well, expects that the client of an
+    export is closed by the main thread. There it is closed by that of the disk: an assertion ends qemu, and its guest with it.
+    """
+    version = monitor.execute("query-version")["qemu"]
+    has_threads = any(each["type"] == "child<iothread>" for each in monitor.execute("qom-list", path="/objects"))
+    if has_threads and int(version["major"]) < _SAFE_VERSION:
+        shown = f"{version['major']}.{version['minor']}"
+        raise MonitorFailure(
+            f"qemu {shown} has I/O threads, and could end with its guest after the backup; 9.0 could not"
+        )
 
 
 def _find_disk(monitor: Monitor, address: MonitorAddress) -> _Disk:

@@ -173,6 +173,16 @@ def test_what_cannot_be_used_is_said_and_leaves_nothing(repo: Path, disk: Path, 
         assert live.find_traces() == []
 
 
+def test_a_qemu_that_would_not_survive_it_is_refused(repo: Path, disk: Path, tmp_path: Path) -> None:
+    """One before version 9 with I/O threads: Debian 12's ends by an assertion when a client of such an export goes."""
+    with live_qemu(tmp_path, disk, options=("--object", "iothread,id=io0")) as live:
+        if live.ask("query-version")["qemu"]["major"] >= 9:
+            pytest.skip("qemu: this one would survive")
+        said = fail(60, "backup", live.address, "--image", "vm1", "-q", repo=repo)
+        assert "has I/O threads" in said
+        assert live.find_traces() == []
+
+
 BOOT_SECTOR = (
     bytes.fromhex(
         "fa31c08ed88ec08ed0bc007cfbb30188d8fcbf0080b90020f3aabe347ce80a00be447ce80400fec3ebe5b80043b280cd13c366901000"

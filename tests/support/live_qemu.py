@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,13 +80,15 @@ class LiveQemu:
 
 
 @contextmanager
-def live_qemu(folder: Path, disk: Path, *, kind: str = "qcow2", has_server: bool = True) -> Iterator[LiveQemu]:
+def live_qemu(
+    folder: Path, disk: Path, *, kind: str = "qcow2", has_server: bool = True, options: Sequence[str] = ()
+) -> Iterator[LiveQemu]:
     """Run the daemon. Its guest writes to an NBD export, or to a file (FUSE), so that no NBD server runs in it."""
     program, monitor = requires_program("qemu-storage-daemon"), folder / "qmp.sock"
     command = [
         program, "--chardev", f"socket,id=qmp,path={monitor},server=on,wait=off", "--monitor", "chardev=qmp",
         "--blockdev", f"driver=file,node-name=file,filename={disk}",
-        "--blockdev", f"driver={kind},node-name=disk,file=file",
+        "--blockdev", f"driver={kind},node-name=disk,file=file", *options,
     ]  # fmt: skip
     if has_server:
         guest = f"nbd+unix:///live?socket={folder}/guest.sock"
