@@ -50,6 +50,7 @@ _RESERVE_BYTES: Final = 256 * MIB
 """With less room than this for old content, the point in time is given up; it is looked at five times a second."""
 _LOOK_S: Final = 0.2
 _WAIT_S: Final = 20.0
+_PAUSE_S: Final = 0.005
 _TAG = re.compile(r"dimg-(?P<tag>[0-9a-f]{8})-file")
 _SCRATCH: Final = ".{owner}-{tag}.scratch"
 _SERVER: Final = ".dimg-{tag}.nbd"
@@ -303,7 +304,9 @@ def _check_threads(monitor: Monitor) -> None:
     export is closed by the main thread. There it is closed by that of the disk: an assertion ends qemu, and its guest with it.
     """
     version = monitor.execute("query-version")["qemu"]
-    has_threads = any(each["type"] == "child<iothread>" for each in monitor.execute("qom-list", path="/objects"))
+    has_objects = any(each["name"] == "objects" for each in monitor.execute("qom-list", path="/"))
+    objects = monitor.execute("qom-list", path="/objects") if has_objects else []
+    has_threads = any(each["type"] == "child<iothread>" for each in objects)
     if has_threads and int(version["major"]) < _SAFE_VERSION:
         shown = f"{version['major']}.{version['minor']}"
         raise MonitorFailure(
@@ -353,22 +356,29 @@ def _wait_for_creation(monitor: Monitor, job: str) -> None:
                 if "error" in each:
                     raise MonitorFailure(f"qemu: {each['error']}")
                 return
-        time.sleep(0.005)
+        time.sleep(_PAUSE_S)
     raise MonitorFailure("qemu makes no file for old content")
 
 
 def _end_job(monitor: Monitor, name: str) -> None:
-    """End the export first, so that nothing is read from then on, and then the job; wait for both. Nothing is raised."""
-    for query, command, arguments in (
-        ("query-block-exports", "block-export-del", {"mode": "hard"}),
-        ("query-jobs", "job-cancel", {}),
+    """End the export first, so that nothing is read from then on, and then the jobs; wait for each. Nothing is raised."""
+    for query, command, subject, arguments in (
+        ("query-block-exports", "block-export-del", name, {"mode": "hard"}),
+        ("query-jobs", "job-cancel", name, {}),
+        ("query-jobs", "job-dismiss", f"{name}-c", {}),
     ):
-        with suppress(MonitorFailure):
-            monitor.execute(command, id=name, **arguments)
-        with suppress(MonitorFailure):
-            deadline_s = time.monotonic() + _WAIT_S
-            while any(each["id"] == name for each in monitor.execute(query)) and time.monotonic() < deadline_s:
-                time.sleep(0.005)
+        deadline_s = time.monotonic() + _WAIT_S
+        while _has(monitor, query, subject) and time.monotonic() < deadline_s:
+            with suppress(MonitorFailure):
+                monitor.execute(command, id=subject, **arguments)
+            time.sleep(_PAUSE_S)
+
+
+def _has(monitor: Monitor, query: str, subject: str) -> bool:
+    """Return whether a qemu has an export or a job; not, where it cannot be asked."""
+    with suppress(MonitorFailure):
+        return any(each["id"] == subject for each in monitor.execute(query))
+    return False
 
 
 def _undo(monitor: Monitor, name: str, tag: str, server: str) -> None:
@@ -377,8 +387,6 @@ def _undo(monitor: Monitor, name: str, tag: str, server: str) -> None:
     The nodes go last: their file says which process has made them, and so the rest.
     """
     _end_job(monitor, name)
-    with suppress(MonitorFailure):
-        monitor.execute("job-dismiss", id=f"{name}-c")
     if server and os.path.lexists(server):
         with suppress(MonitorFailure):
             monitor.execute("nbd-server-stop")

@@ -21,8 +21,8 @@ from typing import Any
 
 _OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _ANSWER_S = 30.0
-_TRIES = 100
-_PAUSE_S = 0.1
+_TRIES = 500
+_PAUSE_S = 0.02
 
 
 def main(monitor: str, name: str, tag: str, server: str, scratch: str) -> None:
@@ -63,14 +63,15 @@ class _Monitor:
 
 def _undo(monitor: _Monitor, name: str, tag: str, server: str) -> None:
     """End the export, then the job, then the rest, as `qmp._undo` does."""
-    for query, command, arguments in (
-        ("query-block-exports", "block-export-del", {"mode": "hard"}),
-        ("query-jobs", "job-cancel", {}),
+    for query, command, subject, arguments in (
+        ("query-block-exports", "block-export-del", name, {"mode": "hard"}),
+        ("query-jobs", "job-cancel", name, {}),
+        ("query-jobs", "job-dismiss", f"{name}-c", {}),
     ):
-        monitor.ask(command, id=name, **arguments)
         for _ in range(_TRIES):
-            if not any(each["id"] == name for each in monitor.ask(query) or ()):
+            if not any(each["id"] == subject for each in monitor.ask(query) or ()):
                 break
+            monitor.ask(command, id=subject, **arguments)
             time.sleep(_PAUSE_S)
     if server and os.path.lexists(server):
         monitor.ask("nbd-server-stop")
