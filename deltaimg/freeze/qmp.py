@@ -41,6 +41,7 @@ from deltaimg.freeze.owner import is_left_over, name_owner
 from deltaimg.image.qemu.address import MonitorAddress, parse_monitor_address
 from deltaimg.image.qemu.bitmaps import FileBitmap
 from deltaimg.image.qemu.monitor import Monitor, MonitorFailure
+from deltaimg.image.qemu.qemu_img import QemuImgFailure, run_qemu_img
 from deltaimg.model import MIB
 from deltaimg.threads import delaying_interruption, start_thread
 
@@ -115,7 +116,7 @@ def _begin(made: _LivePoint, request: FreezeRequest) -> None:
     try:
         with delaying_interruption():
             made.begin(request.bitmaps)
-    except MonitorFailure as failure:
+    except (MonitorFailure, QemuImgFailure) as failure:
         raise FreezeFailed(request.path, str(failure), hint="see 'Running qemu' in docs/sources.md") from failure
     except OSError as error:
         problem = f"there is no place for old content: {os.strerror(error.errno or 0)}"
@@ -219,11 +220,10 @@ class _LivePoint:
         owner = os.stat(self._address.socket_path)
         if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
             os.fchown(self._descriptor, owner.st_uid, owner.st_gid)
+        # Not by that qemu: one that is asked for its nodes while it makes a qcow2 file may end (seen of 7.2).
+        run_qemu_img("create", "-q", "-f", "qcow2", path, str(disk.size_bytes))
         run = self._monitor.execute
         run("blockdev-add", driver="file", node_name=self._file, filename=path)
-        options = {"driver": "qcow2", "file": self._file, "size": disk.size_bytes}
-        run("blockdev-create", job_id=f"{self._name}-c", options=options)
-        _wait_for_creation(self._monitor, f"{self._name}-c")
         run("blockdev-add", driver="qcow2", node_name=self._overlay, file=self._file, backing=disk.node)
         os.unlink(path)
 
@@ -346,31 +346,16 @@ def _find_problem(found: dict[str, Any]) -> str:
     return "" if found.get("recording") else "records nothing: another program has disabled it"
 
 
-def _wait_for_creation(monitor: Monitor, job: str) -> None:
-    """Wait until a job that creates an image has ended; raises MonitorFailure if it failed."""
-    deadline_s = time.monotonic() + _WAIT_S
-    while time.monotonic() < deadline_s:
-        for each in monitor.execute("query-jobs"):
-            if each["id"] == job and each["status"] == "concluded":
-                monitor.execute("job-dismiss", id=job)
-                if "error" in each:
-                    raise MonitorFailure(f"qemu: {each['error']}")
-                return
-        time.sleep(_PAUSE_S)
-    raise MonitorFailure("qemu makes no file for old content")
-
-
 def _end_job(monitor: Monitor, name: str) -> None:
-    """End the export first, so that nothing is read from then on, and then the jobs; wait for each. Nothing is raised."""
-    for query, command, subject, arguments in (
-        ("query-block-exports", "block-export-del", name, {"mode": "hard"}),
-        ("query-jobs", "job-cancel", name, {}),
-        ("query-jobs", "job-dismiss", f"{name}-c", {}),
+    """End the export first, so that nothing is read from then on, and then the job; wait for each. Nothing is raised."""
+    for query, command, arguments in (
+        ("query-block-exports", "block-export-del", {"mode": "hard"}),
+        ("query-jobs", "job-cancel", {}),
     ):
         deadline_s = time.monotonic() + _WAIT_S
-        while _has(monitor, query, subject) and time.monotonic() < deadline_s:
+        while _has(monitor, query, name) and time.monotonic() < deadline_s:
             with suppress(MonitorFailure):
-                monitor.execute(command, id=subject, **arguments)
+                monitor.execute(command, id=name, **arguments)
             time.sleep(_PAUSE_S)
 
 

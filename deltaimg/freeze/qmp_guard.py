@@ -63,15 +63,14 @@ class _Monitor:
 
 def _undo(monitor: _Monitor, name: str, tag: str, server: str) -> None:
     """End the export, then the job, then the rest, as `qmp._undo` does."""
-    for query, command, subject, arguments in (
-        ("query-block-exports", "block-export-del", name, {"mode": "hard"}),
-        ("query-jobs", "job-cancel", name, {}),
-        ("query-jobs", "job-dismiss", f"{name}-c", {}),
+    for query, command, arguments in (
+        ("query-block-exports", "block-export-del", {"mode": "hard"}),
+        ("query-jobs", "job-cancel", {}),
     ):
         for _ in range(_TRIES):
-            if not any(each["id"] == subject for each in monitor.ask(query) or ()):
+            if not any(each["id"] == name for each in monitor.ask(query) or ()):
                 break
-            monitor.ask(command, id=subject, **arguments)
+            monitor.ask(command, id=name, **arguments)
             time.sleep(_PAUSE_S)
     if server and os.path.lexists(server):
         monitor.ask("nbd-server-stop")

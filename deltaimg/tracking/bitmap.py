@@ -19,7 +19,8 @@ from contextlib import suppress
 
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.extents import Bounds
-from deltaimg.image.qemu.bitmaps import BitmapFailure, FileBitmap, add_bitmap, list_bitmaps, remove_bitmap
+from deltaimg.image.qemu.bitmaps import FileBitmap, add_bitmap, list_bitmaps, remove_bitmap
+from deltaimg.image.qemu.qemu_img import QemuImgFailure
 from deltaimg.tracking.interface import ChangeClaim
 
 METHOD = "bitmap"
@@ -89,13 +90,13 @@ class FileBitmaps(KeptBitmaps):
             self.take_found(list_bitmaps(self._path))
             if self.new:
                 add_bitmap(self._path, self.new)
-        except BitmapFailure as failure:
+        except QemuImgFailure as failure:
             self.problem = str(failure)
 
     def end(self) -> None:
         """Remove the bitmaps of other snapshots, if this one was committed; the file is closed by now. Nothing is raised."""
         for name in self.stale:
-            with suppress(BitmapFailure):
+            with suppress(QemuImgFailure):
                 remove_bitmap(self._path, name)
 
 

@@ -108,7 +108,7 @@ def test_bitmaps_that_say_nothing(repo: Path, disk: Path) -> None:
     qemu_io(disk, "write -P 10 8M 4k")
     assert "another program has disabled it" in back_up(repo, disk)["tracking"]["reason"]
     succeed("backup", disk, "--image", "vm1", "-q", repo=repo)
-    assert "the file has one of another snapshot" in back_up(repo, disk)["tracking"]["reason"]
+    assert "the disk has one of another snapshot" in back_up(repo, disk)["tracking"]["reason"]
     assert_restores(repo, disk)
     assert back_up(repo, disk)["tracking"]["method"] == "bitmap"
 

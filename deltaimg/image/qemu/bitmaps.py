@@ -9,21 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
 
-from deltaimg.text import as_text
-from deltaimg.threads import delaying_interruption
-
-_PROGRAM = "qemu-img"
-
-
-class BitmapFailure(Exception):
-    """qemu-img cannot do it; in words."""
+from deltaimg.image.qemu.qemu_img import PROGRAM, QemuImgFailure, run_qemu_img
 
 
 class _Bitmap(msgspec.Struct, frozen=True):
@@ -53,23 +44,23 @@ class FileBitmap:
 
 
 def list_bitmaps(path: str) -> list[FileBitmap]:
-    """Return the bitmaps in a qcow2 file; raises BitmapFailure."""
-    said = _run("info", "--output=json", _describe(path))
+    """Return the bitmaps in a qcow2 file; raises QemuImgFailure."""
+    said = run_qemu_img("info", "--output=json", _describe(path))
     try:
         found = msgspec.json.decode(said, type=_Info).specific.data.bitmaps
     except msgspec.DecodeError as error:
-        raise BitmapFailure(f"{_PROGRAM} describes the file in a way that is not known: {error}") from error
+        raise QemuImgFailure(f"{PROGRAM} describes the file in a way that is not known: {error}") from error
     return [FileBitmap(each.name, _find_problem(each.flags)) for each in found]
 
 
 def add_bitmap(path: str, name: str) -> None:
-    """Begin to record what changes in a qcow2 file, durably; raises BitmapFailure."""
-    _run("bitmap", "--add", _describe(path), name)
+    """Begin to record what changes in a qcow2 file, durably; raises QemuImgFailure."""
+    run_qemu_img("bitmap", "--add", _describe(path), name)
 
 
 def remove_bitmap(path: str, name: str) -> None:
-    """Remove a bitmap; raises BitmapFailure."""
-    _run("bitmap", "--remove", _describe(path), name)
+    """Remove a bitmap; raises QemuImgFailure."""
+    run_qemu_img("bitmap", "--remove", _describe(path), name)
 
 
 def _find_problem(flags: list[str]) -> str:
@@ -82,26 +73,3 @@ def _describe(path: str) -> str:
     """Return a file as qemu-img is to open it: as qcow2, without the files that it lies over."""
     file = {"driver": "file", "filename": os.path.abspath(path)}
     return "json:" + json.dumps({"driver": "qcow2", "file": file, "backing": None})
-
-
-def _run(*arguments: str) -> bytes:
-    """Run qemu-img to its end and return what it prints; raises BitmapFailure with what it said."""
-    if shutil.which(_PROGRAM) is None:
-        raise BitmapFailure(f"{_PROGRAM} is not installed: apt install qemu-utils")
-    try:
-        # It is never cut off in the middle of a change, by a signal from the terminal neither.
-        with delaying_interruption():
-            done = subprocess.run(
-                [_PROGRAM, *arguments],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                env=os.environ | {"LC_ALL": "C"},
-                check=False,
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise BitmapFailure(f"{_PROGRAM} cannot be started: {os.strerror(error.errno or 0)}") from error
-    if done.returncode != 0:
-        said = as_text(done.stderr.decode(errors="replace").strip())
-        raise BitmapFailure(f"{_PROGRAM}: {said.rpartition('}' + chr(39) + ': ')[2] or done.returncode}")
-    return done.stdout
