@@ -15,7 +15,7 @@ import pytest
 
 from deltaimg.model import MIB
 from tests.support.components import loop_file_system
-from tests.support.program import fail, succeed
+from tests.support.program import deltaimg, fail, succeed
 
 SIZES = {"xfs": 320 * MIB, "btrfs": 256 * MIB}
 _WRITER = """
@@ -143,8 +143,11 @@ def test_a_failing_command_leaves_no_snapshot(repo: Path, disks: tuple[Path, Pat
 def test_what_cannot_be_frozen_must_not_be_written_to_until_all_is_read(repo: Path, disks: tuple[Path, Path]) -> None:
     named = (f"root={disks[0]}", f"data={disks[1]}")
     with writing_to(disks[0]):
-        fail(12, "backup", "--group", "web1", *named, repo=repo)
-    assert list_times(repo) == {}
+        # On a busy machine the writer may get no turn in the moment that a backup of so little takes: that one is right.
+        codes = [deltaimg("backup", "--group", "web1", *named, repo=repo).code for _ in range(5)]
+    assert codes.count(12) + codes.count(0) == 5
+    assert 12 in codes
+    assert {len(each) for each in list_times(repo).values()} <= {codes.count(0)} - {0}
 
 
 # -- what is there -----------------------------------------------------------------------------------------------------
