@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from deltaimg.engine.progress import stage
 from deltaimg.format.limits import MAX_REASON_CHARACTERS
 from deltaimg.format.manifest import FreeSpaceSkipped
-from deltaimg.guest.free_space import find_free_space
-from deltaimg.guest.source_bytes import SourceBytes
 from deltaimg.image.extents import FREE, Extents
 from deltaimg.text import as_text
 
@@ -30,6 +28,10 @@ def leave_out_free(request: BackupRequest, extents: Extents) -> tuple[Extents, F
         return extents, None
     if reason := _find_reason_to_keep(request):
         return extents, FreeSpaceSkipped(reason=reason)
+    # Readers of twenty structures: loaded where they are used, since they would cost each backup a hundredth of a second.
+    from deltaimg.guest.free_space import find_free_space
+    from deltaimg.guest.source_bytes import SourceBytes
+
     with stage(request.progress, "looking for free space"):
         found = find_free_space(SourceBytes(request.source), extents)
     marked = extents.mark_free(found.bounds)
