@@ -31,11 +31,16 @@ HARMS = ("flip", "cut", "lose")
 CASES = [(folder, how) for folder in FOLDERS for how in HARMS if (folder, how) != ("snapshots/", "lose")]
 
 
-@cache
-def make_two_backups(
-    size_bytes: int = 300_000, key: Key | None = None
-) -> tuple[Repository, list[tuple[Manifest, bytes]], SyntheticImage]:
+Backups = tuple[Repository, list[tuple[Manifest, bytes]], SyntheticImage]
+
+
+def make_two_backups(size_bytes: int = 300_000, key: Key | None = None) -> Backups:
     """Return a repository of two backups, each manifest with its content, and the image as the second backup read it."""
+    return _make_two_backups(size_bytes, key)
+
+
+@cache
+def _make_two_backups(size_bytes: int, key: Key | None) -> Backups:
     repository = make_repository(key=key)
     image = make_mixed_image(size_bytes, seed=1)
     taken = [(back_up_image(repository, image), bytes(image.content))]
