@@ -299,6 +299,8 @@ class SlotTable(RecordNumbering):
 
     def find_present(self, record: RecordNumber) -> SlotRuns | None:
         """Return the runs of slots that a cut record has, None for a whole record."""
+        if not len(self.index.cuts):
+            return None
         entry = self._entries[record : record + 1]
         return self.index.cuts.runs_of(entry)[0] if self.index.cuts.is_cut(entry)[0] else None
 

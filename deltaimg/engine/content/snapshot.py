@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from deltaimg.arrays import FIRST_SLOT, RANGE, Ranges, Runs, count_run_blocks, distinct, expand_ranges
 from deltaimg.delta.registry import find_delta_decoder
@@ -131,6 +132,7 @@ class SnapshotContent:
             read_back=read_back,
             spool_folder=spool_folder,
         )
+        block_counts = self._count_blocks()
         try:
             if cluster is None:
                 done = walk.run(plan.steps, handle, keep_going=keep_going, workers=workers)
@@ -138,7 +140,7 @@ class SnapshotContent:
                 assert place is None, "what workers expand stays there"
                 done = walk_remotely(walk, self.table, RepositoryPlace.of(self._repository), cluster, plan.steps)
             for walked in done:
-                yield self._report(walked)
+                yield self._report(walked, block_counts)
         finally:
             walk.close()
 
@@ -193,9 +195,10 @@ class SnapshotContent:
         try:
             if walk.spool.size_bytes:
                 plan = self.plan(distinct(self.table.records_of(walk.spool.slots)))
+                block_counts = self._count_blocks()
                 with stage(progress, "loading delta sources", plan.decoded_bytes):
                     for walked in walk.run(plan.steps, _ignore, keep_going=True, workers=workers):
-                        progress.advance(self._count_decoded(walked))
+                        progress.advance(self._count_decoded(walked, block_counts))
             cache = RecordCache(self._reader, self.table, self._block_bytes, gather=walk.read_sources)
             yield SnapshotReader(self, cache)
         finally:
@@ -228,18 +231,22 @@ class SnapshotContent:
         blocks = self._places.find(slots)
         return BlockIndexes(np.where((blocks + 1) * self._block_bytes <= self.manifest.size_bytes, blocks, -1))
 
-    def _report(self, walked: WalkedRecords[None]) -> WalkedGroup:
+    def _report(self, walked: WalkedRecords[None], block_counts: npt.NDArray[np.int64]) -> WalkedGroup:
         damage = [
             DamagedExtent(each.start, each.end, reason)
             for record, reason in walked.damaged
             for each in self.extents_of(record)
         ]
-        return WalkedGroup(self._count_decoded(walked), tuple(damage), walked.damaged)
+        return WalkedGroup(self._count_decoded(walked, block_counts), tuple(damage), walked.damaged)
 
-    def _count_decoded(self, walked: WalkedRecords[None]) -> int:
+    def _count_blocks(self) -> npt.NDArray[np.int64]:
+        """Return how many blocks each record expands to: to ask for each few of them would cost a tenth of a restore."""
+        return self.table.count_present(RecordNumbers(np.arange(self.table.record_count)))
+
+    def _count_decoded(self, walked: WalkedRecords[None], block_counts: npt.NDArray[np.int64]) -> int:
         """Return what records expand to, those that could not be expanded included."""
-        records = [*walked.records, *(record for record, _ in walked.damaged)]
-        return int(self.table.count_present(RecordNumbers(np.array(records, np.int64))).sum()) * self._block_bytes
+        records = (*walked.records, *(record for record, _ in walked.damaged))
+        return sum(int(block_counts[record]) for record in records) * self._block_bytes
 
 
 def _ignore(record: RecordNumber, content: memoryview, read_sources: ReadSources) -> None:
