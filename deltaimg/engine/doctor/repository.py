@@ -25,7 +25,7 @@ def _examine(repository: Repository) -> Iterator[Finding]:
     refs = repository.list_snapshots()
     images = len({ref.image for ref in refs})
     where = "over a network" if properties.is_remote else "on this host"
-    yield Finding("repository", True, f"reachable {where}: {len(refs)} snapshots of {images} images")
+    yield Finding("repository", True, f"reachable {where}; images: {images}, snapshots: {len(refs)}")
     encryption = repository.config.encryption or "no"
     yield Finding("encryption", repository.config.is_encrypted, encryption, _explain_encryption(repository))
     if properties.folder is not None:
