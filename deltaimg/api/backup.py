@@ -9,7 +9,7 @@ from deltaimg import __version__
 from deltaimg.api.vanished import note_loss, remember_snapshots
 from deltaimg.engine.backup.context import make_snapshot_id
 from deltaimg.engine.backup.forecast import BackupForecast, forecast_backup
-from deltaimg.engine.backup.opened_image import ImageChoice, prepare_image
+from deltaimg.engine.backup.opened_image import ImageChoice, OpenedImage, prepare_image
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.format.manifest import Manifest
@@ -86,16 +86,23 @@ def plan_backup(
     options, progress = options or BackupOptions(), progress or NoProgress()
     choice = ImageChoice(image_path, image, make_snapshot_id(), is_command=is_command, is_dry_run=True)
     with prepare_image(repository, choice, options, progress) as prepared:
-        point = prepared.point
-        planned = forecast_backup(
-            repository,
-            prepared.source,
-            image,
-            options,
-            progress=progress,
-            is_stopped=point is not None and point.has_stopped_writers,
-            tracker=prepared.tracker,
-        )
-        if point is not None:
-            point.end_reading()
-        return planned
+        return forecast_image(repository, image, prepared, options, progress)
+
+
+def forecast_image(
+    repository: Repository, image: str, opened: OpenedImage, options: BackupOptions, progress: Progress
+) -> BackupForecast:
+    """Return what a backup of an image that is ready would store, and end its point in time."""
+    point = opened.point
+    planned = forecast_backup(
+        repository,
+        opened.source,
+        image,
+        options,
+        progress=progress,
+        is_stopped=point is not None and point.has_stopped_writers,
+        tracker=opened.tracker,
+    )
+    if point is not None:
+        point.end_reading()
+    return planned

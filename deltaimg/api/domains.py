@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from deltaimg.api.groups import backup_group, plan_group_backup
 from deltaimg.domains.find import find_domain, read_domain
@@ -14,6 +15,8 @@ from deltaimg.engine.progress import Progress
 from deltaimg.format.manifest import Manifest
 from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.repository import Repository
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +64,7 @@ def backup_guest(
 
     A guest that runs is paused while its disks are frozen, unless `options` have commands of their own.
     """
-    chosen = _add_commands(guest.domain, options or BackupOptions())
-    return backup_group(
-        repository,
-        guest.name,
-        guest.disks,
-        chosen,
-        config=guest.domain.config,
-        formats=guest.formats,
-        progress=progress,
-    )
+    return _act_on_group(backup_group, repository, guest, options, progress)
 
 
 def plan_guest_backup(
@@ -81,8 +75,19 @@ def plan_guest_backup(
     progress: Progress | None = None,
 ) -> dict[str, BackupForecast]:
     """Return what `backup_guest` would store, by image; nothing is stored."""
+    return _act_on_group(plan_group_backup, repository, guest, options, progress)
+
+
+def _act_on_group(
+    act: Callable[..., Result],
+    repository: Repository,
+    guest: Guest,
+    options: BackupOptions | None,
+    progress: Progress | None,
+) -> Result:
+    """Call `backup_group` or `plan_group_backup` with what a guest is made of."""
     chosen = _add_commands(guest.domain, options or BackupOptions())
-    return plan_group_backup(
+    return act(
         repository,
         guest.name,
         guest.disks,

@@ -11,14 +11,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 from deltaimg import __version__
-from deltaimg.api.backup import remove_kept_clones, warn_of_loss
+from deltaimg.api.backup import forecast_image, remove_kept_clones, warn_of_loss
 from deltaimg.api.restore import open_snapshot, refuse_in_repository
 from deltaimg.api.vanished import remember_snapshots
 from deltaimg.domains.interface import MAX_CONFIG_BYTES
 from deltaimg.domains.rewrite import move_path, rewrite_paths
-from deltaimg.engine.backup.forecast import BackupForecast, forecast_backup
+from deltaimg.engine.backup.forecast import BackupForecast
 from deltaimg.engine.backup.group import MemberSource, back_up_group
-from deltaimg.engine.backup.opened_image import choose_format, find_used_bytes, open_image, restrain
+from deltaimg.engine.backup.opened_image import OpenedImage, choose_format, find_used_bytes, open_image, restrain
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.restore.run import RestoreResult, restore_all
 from deltaimg.errors import ImageError, UnsupportedImage, UsageError
@@ -30,6 +30,7 @@ from deltaimg.image.open_source import open_source
 from deltaimg.image.open_target import open_target
 from deltaimg.image.qemu.address import is_monitor_address
 from deltaimg.image.qemu.formats import BY_NAME
+from deltaimg.image.target import ImageTarget
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.definition import validate
 from deltaimg.options.restore import RestoreOptions
@@ -94,18 +95,8 @@ def plan_group_backup(
     planned = {}
     with _opened(repository, name, _Parts(disks, config, formats or {}), options, progress) as (_, members, frozen):
         for each in members:
-            point = each.point_in_time
-            planned[each.image] = forecast_backup(
-                repository,
-                each.source,
-                each.image,
-                each.options,
-                progress=progress,
-                is_stopped=point is not None and point.has_stopped_writers,
-                tracker=each.tracker,
-            )
-            if point is not None:
-                point.end_reading()
+            opened = OpenedImage(each.source, each.point_in_time, each.tracker)
+            planned[each.image] = forecast_image(repository, each.image, opened, each.options, progress)
         frozen.end_reading()
     return planned
 
@@ -174,13 +165,9 @@ def _check(name: str, disks: Mapping[str, str], options: BackupOptions) -> None:
     for option, value in of_one.items():
         if value is not None:
             raise UsageError(f"{option} is about one image, and cannot be used for a group", hint="leave it out")
-    if options.track == "bitmap":
+    if options.track == bitmap.METHOD:
         raise UsageError(
             "--track bitmap is about one file, and cannot be used for a group", hint="--track auto will do"
-        )
-    if options.bitmap is not None or options.track == bitmap.METHOD:
-        raise UsageError(
-            "dirty bitmaps are kept of single images: --bitmap and --track bitmap cannot be used for a group"
         )
     seen: dict[tuple[int, int], str] = {}
     for path in disks.values():
@@ -282,8 +269,7 @@ def restore_group(
             config_target.abort()
         raise
     if config_target is not None:
-        config_target.write(0, memoryview(text))
-        config_target.commit()
+        _write_text(config_target, text)
     return RestoredGroup(found, dict(zip(targets, results, strict=True)), config_target.path if config_target else None)
 
 
@@ -316,9 +302,7 @@ def write_guest_config(repository: Repository, config: bytes, path: str, options
     """Write a configuration to a new file, or to the standard output (`-`); as `restore` writes images."""
     options = options or RestoreOptions()
     refuse_in_repository(repository, path)
-    target = open_target(path, len(config), is_forced=options.is_forced, is_synced=options.is_synced)
-    target.write(0, memoryview(config))
-    target.commit()
+    _write_text(open_target(path, len(config), is_forced=options.is_forced, is_synced=options.is_synced), config)
 
 
 def choose_targets(found: GroupSnapshot, folder: str | None, moves: Mapping[str, str]) -> dict[str, Manifest]:
@@ -345,6 +329,16 @@ def choose_targets(found: GroupSnapshot, folder: str | None, moves: Mapping[str,
             raise ImageError(target, f"is not there, and {manifest.label} needs it", hint=hint)
         targets[target] = manifest
     return targets
+
+
+def _write_text(target: ImageTarget, text: bytes) -> None:
+    """Write all of a target, and give it its name; nothing is left of it where that fails."""
+    try:
+        target.write(0, memoryview(text))
+        target.commit()
+    except BaseException:
+        target.abort()
+        raise
 
 
 def _is_of_devices(folder: str) -> bool:
