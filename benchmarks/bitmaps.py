@@ -12,7 +12,6 @@ Prints  a table as `tracking.py` does. Through a file the processor time of the 
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tracking import Outcome, fill, print_row, run
+from tracking import Outcome, fill, print_head, print_row, read_options, run
 
 _WRITES, _BLOCK_BYTES, _PIECE_BYTES = 200, 4096, 64 << 20
 _SEED = 20261129
@@ -29,12 +28,7 @@ _SEED = 20261129
 
 def main() -> None:
     """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--data-gib", type=float, default=2)
-    parser.add_argument("--image-gib", type=int, default=64)
-    parser.add_argument("--runs", type=int, default=3)
-    options = parser.parse_args()
+    options = read_options(__doc__, data_gib=2)
     chance = random.Random(_SEED)
     folder = options.work / "bitmaps"
     folder.mkdir(parents=True)
@@ -44,7 +38,7 @@ def main() -> None:
         subprocess.run(["qemu-img", "convert", "-O", "qcow2", flat, image], check=True)
         flat.unlink()
         run(folder / "repo", "init")
-        print("| backup | CPU s | read MiB | changed KiB | stored KiB |\n| --- | --- | --- | --- | --- |")
+        print_head()
         measure_file(folder, image, places, chance, options.runs)
         measure_export(folder, image, places, chance, options.runs)
     finally:

@@ -45,18 +45,13 @@ class Outcome:
 
 def main() -> None:
     """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--data-gib", type=float, default=4)
-    parser.add_argument("--image-gib", type=int, default=64)
-    parser.add_argument("--runs", type=int, default=3)
-    options = parser.parse_args()
+    options = read_options(__doc__, data_gib=4)
     chance = random.Random(_SEED)
     with file_system(options.work / "tracking", options.image_gib) as (image, repository):
         places = fill(image, options.image_gib, options.data_gib, chance)
         run(repository, "init")
         back_up(image, repository, "auto")
-        print("| backup | CPU s | read MiB | changed KiB | stored KiB |\n| --- | --- | --- | --- | --- |")
+        print_head()
         for name, mode, is_written in (
             ("everything read", "scan", True),
             ("what changed", "reflink", True),
@@ -68,6 +63,21 @@ def main() -> None:
                     write(image, places, chance)
                 found.append(back_up(image, repository, mode))
             print_row(name, found)
+
+
+def read_options(description: str | None, *, data_gib: float) -> argparse.Namespace:
+    """Return what the command line says: where to work, how large the image is, how often. Args: data_gib: by default."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data-gib", type=float, default=data_gib)
+    parser.add_argument("--image-gib", type=int, default=64)
+    parser.add_argument("--runs", type=int, default=3)
+    return parser.parse_args()
+
+
+def print_head() -> None:
+    """Print the head of the table."""
+    print("| backup | CPU s | read MiB | changed KiB | stored KiB |\n| --- | --- | --- | --- | --- |")
 
 
 @contextmanager

@@ -76,8 +76,11 @@ def restore(
         snapshot, target = _choose_group(snapshot, target, group_options)
         is_piped = group_options.is_config_only and check_output(target or "-", as_json=as_json)
         with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
-            restore_part = _restore_config if group_options.is_config_only else _restore_group
-            restore_part(snapshot, target, options, group_options, open_repo(repo, store, terminal), terminal)
+            repository = open_repo(repo, store, terminal)
+            if group_options.is_config_only:
+                _restore_config(snapshot, target, options, group_options, repository, terminal)
+            else:
+                _restore_group(snapshot, options, group_options, repository, terminal)
         return
     if snapshot is None or target is None:
         missing = "SNAPSHOT" if snapshot is None else "TARGET"
@@ -140,7 +143,6 @@ def _choose_group(snapshot: str | None, target: str | None, chosen: GroupRestore
 
 def _restore_group(
     snapshot: str,
-    _target: str | None,
     options: RestoreOptions,
     chosen: GroupRestoreOptions,
     repository: Repository,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A repository with two backups of one image, made by the program itself."""
+"""A new repository, and one with two backups of one image, both made by the program itself."""
 
 from __future__ import annotations
 
@@ -56,3 +56,10 @@ def backups(made_once: Backups, own_cache: None, tmp_path: Path) -> Backups:
         # Holes, modes and times as well. A path would lose the dot of `state/.`, and so copy into the folder that is there.
         subprocess.run(["cp", "-a", f"{folder}/{name}", place], check=True)
     return Backups(tmp_path / "repo", tmp_path / "vm1.raw", made_once.first, made_once.second)
+
+
+@pytest.fixture
+def repo(own_cache: None, tmp_path: Path) -> Path:
+    """The folder of a new repository."""
+    succeed("init", "-r", tmp_path / "repo")
+    return tmp_path / "repo"

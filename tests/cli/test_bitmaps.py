@@ -13,7 +13,7 @@ import pytest
 
 from deltaimg.model import KIB, MIB
 from tests.support.killed import run_killed_at
-from tests.support.nbd import make_qcow2, qemu_io, qemu_nbd, serving
+from tests.support.nbd import make_filled_qcow2, make_qcow2, qemu_io, qemu_nbd, serving
 from tests.support.program import fail, succeed
 
 SIZE_MIB = 64
@@ -21,16 +21,8 @@ DATA_MIB = 24
 
 
 @pytest.fixture
-def repo(tmp_path: Path, own_cache: None) -> Path:
-    succeed("init", "-r", tmp_path / "repo")
-    return tmp_path / "repo"
-
-
-@pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    path = make_qcow2(tmp_path / "vm1.qcow2", f"{SIZE_MIB}M")
-    qemu_io(path, *(f"write -P {number + 1} {2 * number}M 1M" for number in range(DATA_MIB)))
-    return path
+    return make_filled_qcow2(tmp_path / "vm1.qcow2", SIZE_MIB, DATA_MIB)
 
 
 def back_up(repo: Path, disk: Path, *options: object) -> Any:

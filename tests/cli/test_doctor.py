@@ -21,12 +21,6 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    succeed("init", "-r", tmp_path / "repo")
-    return tmp_path / "repo"
-
-
 def test_a_host_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, tmp_path / "bin", {"xl": "exit 1"})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

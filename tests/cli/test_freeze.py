@@ -21,12 +21,6 @@ from tests.support.writers import assert_one_moment, writing_to
 SIZES = {"xfs": 320 * MIB, "btrfs": 256 * MIB}
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    succeed("init", "-r", tmp_path / "repo")
-    return tmp_path / "repo"
-
-
 @pytest.fixture(params=SIZES)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A folder on each file system that has reflinks."""

@@ -31,12 +31,6 @@ while True:
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    succeed("init", "-r", tmp_path / "repo")
-    return tmp_path / "repo"
-
-
-@pytest.fixture
 def disks(tmp_path: Path) -> tuple[Path, Path]:
     return make_disks(tmp_path)
 

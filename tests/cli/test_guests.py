@@ -23,12 +23,6 @@ CONFIG = "name = 'web1'\n# who wrote this\ndisk = [ '{root},,xvda', '{data},,xvd
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    succeed("init", "-r", tmp_path / "repo")
-    return tmp_path / "repo"
-
-
-@pytest.fixture
 def images(tmp_path: Path) -> Path:
     folder = tmp_path / "images"
     folder.mkdir()

@@ -17,12 +17,6 @@ CHANGED = 5 * MIB + 8192
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    succeed("init", "-r", tmp_path / "repo")
-    return tmp_path / "repo"
-
-
-@pytest.fixture
 def image(tmp_path: Path) -> Path:
     path = tmp_path / "vm1.raw"
     path.write_bytes(os.urandom(16 * MIB))

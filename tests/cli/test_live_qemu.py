@@ -15,23 +15,15 @@ from deltaimg.model import KIB, MIB
 from tests.support.components import requires_program
 from tests.support.killed import run_killed_at
 from tests.support.live_qemu import LiveQemu, live_qemu
-from tests.support.nbd import make_qcow2, qemu_io, serving
+from tests.support.nbd import make_filled_qcow2, make_qcow2, serving
 from tests.support.program import deltaimg, fail, succeed
 
 SIZE_MIB = 64
 
 
 @pytest.fixture
-def repo(tmp_path: Path, own_cache: None) -> Path:
-    succeed("init", "-r", tmp_path / "repo")
-    return tmp_path / "repo"
-
-
-@pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    path = make_qcow2(tmp_path / "vm1.qcow2", f"{SIZE_MIB}M")
-    qemu_io(path, *(f"write -P {number + 1} {2 * number}M 1M" for number in range(16)))
-    return path
+    return make_filled_qcow2(tmp_path / "vm1.qcow2", SIZE_MIB, 16)
 
 
 def back_up(repo: Path, live: LiveQemu, track: str = "auto") -> Any:

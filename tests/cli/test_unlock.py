@@ -6,19 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from deltaimg.format.lock import build_lock
 from deltaimg.repo.lock_holder import describe_process
 from tests.support.clock import START
 from tests.support.locks import claim_of
 from tests.support.program import fail, succeed
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    succeed("init", "-r", tmp_path / "repo")
-    return tmp_path / "repo"
 
 
 def leave_lock(repo: Path, name: str, **changes: object) -> Path:

@@ -31,6 +31,13 @@ def qemu_io(path: Path, *commands: str, kind: str = "qcow2") -> None:
     assert "failed" not in done.stdout, done.stdout
 
 
+def make_filled_qcow2(path: Path, size_mib: int, data_mib: int) -> Path:
+    """Return the path of a new qcow2 file whose every second MiB is full of its number, until there are so many, or skip."""
+    make_qcow2(path, f"{size_mib}M")
+    qemu_io(path, *(f"write -P {number + 1} {2 * number}M 1M" for number in range(data_mib)))
+    return path
+
+
 @contextmanager
 def serving(socket_path: Path, *command: object) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the end of the context, from when it listens at a socket; what it prints goes to a file."""

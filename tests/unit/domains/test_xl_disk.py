@@ -9,7 +9,7 @@ from deltaimg.domains.xl_disk import parse_disk, parse_list
 from deltaimg.errors import GuestUnusable
 from tests.support.guests import read_captured
 
-VOLUME, ISO = "/dev/vg/guest-volume", "/root/image.iso"
+VOLUME, ISO = "/dev/vg/guest-volume", "/srv/image.iso"
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ def test_every_form_of_a_disk_is_the_same(specification: str) -> None:
 @pytest.mark.parametrize(
     "specification",
     [
-        "/root/image.iso,,hdc,cdrom",
-        "/root/image.iso,,hdc,,cdrom",
-        "/root/image.iso,raw,hdc,devtype=cdrom",
-        "format=raw, vdev=hdc, access=ro, devtype=cdrom, target=/root/image.iso",
-        "raw:/root/image.iso,hdc:cdrom,ro",
+        "/srv/image.iso,,hdc,cdrom",
+        "/srv/image.iso,,hdc,,cdrom",
+        "/srv/image.iso,raw,hdc,devtype=cdrom",
+        "format=raw, vdev=hdc, access=ro, devtype=cdrom, target=/srv/image.iso",
+        "raw:/srv/image.iso,hdc:cdrom,ro",
     ],
 )
 def test_every_form_of_a_cdrom_is_the_same(specification: str) -> None:
