@@ -150,6 +150,11 @@ def distinct(first: Array, *others: Array) -> Array:
     return cast("Array", values[np.concatenate(([True], values[1:] != values[:-1]))])
 
 
+def find_stretches(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return shape (count, 2): [first, end) of each longest stretch of True."""
+    return np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])))).reshape(-1, 2)
+
+
 def group_by(values: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     """Yield each distinct value, ascending, and the places that have it, ascending; one sort, however many values there are."""
     order = np.argsort(values, kind="stable")

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import find_stretches
 from deltaimg.guest.crc32c import START, find_sum, update_sums
 from deltaimg.guest.ext import SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET
 from deltaimg.guest.free_blocks import FreeBlocks
@@ -258,8 +259,7 @@ def _find_free_in_groups(
     is_here = (metadata[:, 1] > first) & (metadata[:, 0] < first + len(flat))
     for start, end in np.clip(metadata[is_here] - first, 0, len(flat)).tolist():
         flat[start:end] = False
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], flat, [False])))).reshape(-1, 2) + first
-    found: Bounds = np.minimum(edges, sb.blocks) * sb.block_bytes
+    found: Bounds = np.minimum(find_stretches(flat) + first, sb.blocks) * sb.block_bytes
     return found, int((~is_right).sum())
 
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import struct
 
-import numpy as np
-
+from deltaimg.arrays import find_stretches
 from deltaimg.guest.fat import find_free_clusters, read_layout
 from deltaimg.guest.free_blocks import FreeBlocks
 from deltaimg.guest.window import Window
@@ -48,6 +47,5 @@ def find_free(window: Window) -> FreeBlocks | str:
     if any(each != tables[0] for each in tables):
         return "its tables differ"
     free = find_free_clusters(window, layout)
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], free, [False])))).reshape(-1, 2)
-    bounds: Bounds = edges.astype(np.int64) * layout.cluster_bytes + layout.data_offset
+    bounds: Bounds = find_stretches(free) * layout.cluster_bytes + layout.data_offset
     return FreeBlocks(bounds, 0)

@@ -13,8 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-import numpy as np
-
+from deltaimg.arrays import find_stretches
 from deltaimg.guest.free_blocks import FreeBlocks
 from deltaimg.guest.ntfs import (
     BITMAP,
@@ -55,8 +54,7 @@ def find_free(window: Window) -> FreeBlocks | str:
     for first, count in _list_known_used(window, layout):
         if free[first : first + count].any():
             return "its bitmap is not right"
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], free, [False])))).reshape(-1, 2)
-    bounds: Bounds = edges.astype(np.int64) * layout.cluster_bytes
+    bounds: Bounds = find_stretches(free) * layout.cluster_bytes
     return FreeBlocks(bounds, 0)
 
 

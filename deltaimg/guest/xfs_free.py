@@ -39,6 +39,17 @@ _EXTENT = np.dtype([("start", ">u4"), ("count", ">u4")])
 
 
 @dataclass(frozen=True, slots=True)
+class _TreeKind:
+    """How blocks of the tree of free extents begin."""
+
+    magic: int
+    header_bytes: int
+
+
+_PLAIN, _WITH_CHECKSUMS = _TreeKind(0x41425442, 16), _TreeKind(0x41423342, 56)
+
+
+@dataclass(frozen=True, slots=True)
 class _Superblock:
     block_bytes: int
     blocks: int
@@ -54,6 +65,11 @@ class _Superblock:
     metadata_uuid: bytes
     """In each structure."""
 
+    @property
+    def tree(self) -> _TreeKind:
+        """How the trees of its groups are made."""
+        return _WITH_CHECKSUMS if self.has_checksums else _PLAIN
+
     def length_of(self, group: int) -> int:
         """Return how many blocks a group has."""
         return min(self.group_blocks, self.blocks - group * self.group_blocks)
@@ -61,17 +77,6 @@ class _Superblock:
     def place_of(self, group: int, block: int) -> int:
         """Return where a block of a group is, in bytes."""
         return (group * self.group_blocks + block) * self.block_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _TreeKind:
-    """How blocks of the tree of free extents begin."""
-
-    magic: int
-    header_bytes: int
-
-
-_PLAIN, _WITH_CHECKSUMS = _TreeKind(0x41425442, 16), _TreeKind(0x41423342, 56)
 
 
 def find_free(window: Window) -> FreeBlocks | str:
@@ -152,12 +157,11 @@ def _find_free_in_group(window: Window, sb: _Superblock, group: int) -> Bounds:
         _check(header[64:80] == sb.metadata_uuid)
         _check_sums([header], 216)
     blocks = _read_tree(window, sb, group, root, levels, free)
-    kind = _WITH_CHECKSUMS if sb.has_checksums else _PLAIN
     if sb.has_checksums:
         _check_sums(blocks, 52)
     counts = [struct.unpack_from(">H", block, 6)[0] for block in blocks]
     found = np.concatenate(
-        [np.frombuffer(raw, _EXTENT, count, kind.header_bytes) for raw, count in zip(blocks, counts, strict=True)]
+        [np.frombuffer(raw, _EXTENT, count, sb.tree.header_bytes) for raw, count in zip(blocks, counts, strict=True)]
     )
     starts, lengths = found["start"].astype(np.int64), found["count"].astype(np.int64)
     ends = starts + lengths
@@ -170,12 +174,11 @@ def _find_free_in_group(window: Window, sb: _Superblock, group: int) -> Bounds:
 
 def _read_tree(window: Window, sb: _Superblock, group: int, root: int, levels: int, free: int) -> list[bytes]:
     """Return the leaves of a group's tree of free extents, in order; raises one of NOT_RECOGNISED."""
-    kind = _WITH_CHECKSUMS if sb.has_checksums else _PLAIN
-    most_keys = (sb.block_bytes - kind.header_bytes) // 12
+    most_keys = (sb.block_bytes - sb.tree.header_bytes) // 12
     block = root
     for level in range(levels - 1, 0, -1):
         raw = _read_tree_block(window, sb, group, block, level)
-        (block,) = struct.unpack_from(">I", raw, kind.header_bytes + 8 * most_keys)
+        (block,) = struct.unpack_from(">I", raw, sb.tree.header_bytes + 8 * most_keys)
     leaves: list[bytes] = []
     while block != _NONE:
         # Each leaf lists a block or more, but for an empty root.
@@ -186,12 +189,11 @@ def _read_tree(window: Window, sb: _Superblock, group: int, root: int, levels: i
 
 
 def _read_tree_block(window: Window, sb: _Superblock, group: int, block: int, level: int) -> bytes:
-    kind = _WITH_CHECKSUMS if sb.has_checksums else _PLAIN
     _check(block < sb.length_of(group))
     place = sb.place_of(group, block)
     raw = window.read(place, sb.block_bytes)
     magic, its_level, _ = struct.unpack_from(">IHH", raw)
-    _check((magic, its_level) == (kind.magic, level))
+    _check((magic, its_level) == (sb.tree.magic, level))
     if sb.has_checksums:
         (its_place,), (owner,) = struct.unpack_from(">Q", raw, 16), struct.unpack_from(">I", raw, 48)
         _check((its_place * 512, owner, raw[32:48]) == (place, group, sb.metadata_uuid))

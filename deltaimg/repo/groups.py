@@ -124,7 +124,7 @@ def select_group(repository: Repository, selector: str) -> GroupSnapshot:
             return found
         # Images that are called so, and are in no group.
         of_group = [ref for ref in of_group if ref.time != chosen]
-    found = _find_of_member(repository, select_snapshot(repository, selector), refs)
+    found = load_member_group(repository, select_snapshot(repository, selector), refs)
     if found is None:
         hint = f"'deltaimg restore {selector} TARGET' restores it"
         raise UsageError(f"'{selector}' is a snapshot of an image that is in no group", hint=hint)
@@ -144,12 +144,12 @@ def find_group(repository: Repository, selector: str) -> GroupSnapshot | None:
     return found if found.group.name == name else None
 
 
-def load_member_group(repository: Repository, ref: SnapshotRef) -> GroupSnapshot | None:
-    """Return the snapshot of a group that a snapshot is a part of; None of one by itself."""
-    return _find_of_member(repository, ref, repository.list_snapshots())
+def load_member_group(repository: Repository, ref: SnapshotRef, refs: Sequence[SnapshotRef]) -> GroupSnapshot | None:
+    """Return the snapshot of a group that a snapshot is a part of; None of one by itself.
 
-
-def _find_of_member(repository: Repository, ref: SnapshotRef, refs: Sequence[SnapshotRef]) -> GroupSnapshot | None:
+    Args:
+        refs: all snapshots that are there.
+    """
     group = load_snapshot(repository, ref).manifest.group
     if group is None:
         return None

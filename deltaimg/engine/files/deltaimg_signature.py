@@ -16,9 +16,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests, sparse_zeros
+from deltaimg.arrays import DIGEST_BYTES, Digests, find_stretches, sparse_zeros
 from deltaimg.delta.rolling import build_index
-from deltaimg.engine.files.spans import Span, find_runs
+from deltaimg.engine.files.spans import Span
 from deltaimg.engine.files.stitch import SEGMENT, FoundSpan, match_segments, run_segments
 from deltaimg.engine.files.streams import Input
 from deltaimg.errors import Malformed
@@ -139,12 +139,12 @@ class OldSignature:
         is_zero = ~np.asarray(digests.any(axis=1))
         is_same = self._compare(first, digests, end if span.is_end else None)
         runs = [
-            run_segments(find_runs(flags) + first, kind, size, end)
+            run_segments(find_stretches(flags) + first, kind, size, end)
             for flags, kind in ((is_same, COPY), (is_zero, ZERO))
         ]
         is_new = ~(is_same | is_zero)
         if is_new.any():
-            stretches = np.minimum(find_runs(is_new) * size, span.length)
+            stretches = np.minimum(find_stretches(is_new) * size, span.length)
             if stretches[-1, 1] == span.length:
                 stretches[-1, 1] = len(span.content)
             matches = match_blocks(self._index, span.content, stretches.astype(np.uint64), span.start)

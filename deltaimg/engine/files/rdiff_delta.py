@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from deltaimg.arrays import find_stretches
 from deltaimg.engine.files.rdiff_search import RdiffSearch
-from deltaimg.engine.files.spans import find_runs
 from deltaimg.engine.files.stitch import Op
 from deltaimg.engine.files.streams import Output
 from deltaimg.format.delta import COPY, LITERAL, ZERO
@@ -24,7 +24,7 @@ class RdiffDeltaWriter:
 
     def __init__(self, search: RdiffSearch, delta: Output) -> None:
         self._delta, self._size = delta, search.block_bytes
-        runs = find_runs(search.is_zero)
+        runs = find_stretches(search.is_zero)
         longest = int(np.argmax(runs[:, 1] - runs[:, 0])) if len(runs) else -1
         self._zeros = (
             (0, 0) if longest < 0 else (int(runs[longest, 0]) * self._size, int(runs[longest, 1]) * self._size)

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.engine.scan import split_spans
 from deltaimg.errors import SourceChanged
@@ -115,9 +113,3 @@ def _walk_stream(
         for span, result, buffer in pool.map(run, read_spans()):
             yield span.start, span.start + span.length, result
             buffers.give_back(buffer)
-
-
-def find_runs(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """Return shape (count, 2): [first, end) of each longest run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
-    return edges.reshape(-1, 2)

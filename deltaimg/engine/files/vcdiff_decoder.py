@@ -16,7 +16,7 @@ from contextlib import nullcontext
 
 import numpy as np
 
-from deltaimg.engine.files.spans import find_runs
+from deltaimg.arrays import find_stretches
 from deltaimg.engine.files.stitch import Op
 from deltaimg.engine.files.vcdiff_checksum import adler_of_zeros
 from deltaimg.engine.pipeline import OrderedPool, count_workers
@@ -112,7 +112,7 @@ class WindowDecoder:
             )
         pages = memoryview(bytearray(count * VCDIFF_PAGE_BYTES))
         at = 0
-        for first, last in find_runs(touched).tolist():
+        for first, last in find_stretches(touched).tolist():
             start, end = first * VCDIFF_PAGE_BYTES, min(last * VCDIFF_PAGE_BYTES, window.segment_bytes)
             if self._old.read_into(window.segment_offset + start, pages[at : at + end - start]) < end - start:
                 raise SourceChanged(self._old.path, "ends earlier than when it was opened")

@@ -87,7 +87,8 @@ def choose_by_name(repository: Repository, selectors: Sequence[str], *, is_force
     a part of what there is of a snapshot of a group, unless it `is_forced`.
     """
     named: set[SnapshotRef] = set()
-    images = {ref.image for ref in repository.list_snapshots()}
+    refs = repository.list_snapshots()
+    images = {ref.image for ref in refs}
     for selector in selectors:
         of_group = find_group(repository, selector)
         if selector in images or (of_group is not None and selector == of_group.group.name):
@@ -99,17 +100,19 @@ def choose_by_name(repository: Repository, selectors: Sequence[str], *, is_force
         named |= {each.ref for each in of_group.snapshots} if of_group else {select_snapshot(repository, selector)}
     if not is_forced:
         for ref in named:
-            _check_group(repository, ref, named)
+            _check_group(repository, ref, refs, named)
     return {
         image: partial(plan_named, ids=frozenset(ref.id for ref in named if ref.image == image), is_forced=is_forced)
         for image in sorted({ref.image for ref in named})
     }
 
 
-def _check_group(repository: Repository, ref: SnapshotRef, named: Collection[SnapshotRef]) -> None:
+def _check_group(
+    repository: Repository, ref: SnapshotRef, refs: Sequence[SnapshotRef], named: Collection[SnapshotRef]
+) -> None:
     """Raise UsageError where a snapshot is a part of one of a group of which others would stay."""
     try:
-        group = load_member_group(repository, ref)
+        group = load_member_group(repository, ref, refs)
     except (IntegrityError, ObjectNotFound, SnapshotNotFound, UnsupportedFormat):
         return  # It, or another member, is damaged: nothing is broken apart that was whole.
     if group is not None and not group.missing and any(each.ref not in named for each in group.snapshots):
