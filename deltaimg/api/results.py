@@ -20,6 +20,7 @@ from deltaimg.engine.prune.run import PruneResult as PruneResult
 from deltaimg.engine.repair.run import RepairReport as RepairReport
 from deltaimg.engine.retention.flatten import FlattenResult as FlattenResult
 from deltaimg.engine.retention.forget import Forgotten as Forgotten
+from deltaimg.engine.sync.comparison import Compared as Compared
 from deltaimg.engine.sync.request import SyncEstimate as SyncEstimate
 from deltaimg.engine.sync.request import SyncResult as SyncResult
 from deltaimg.engine.sync.selection import Failure as Failure

@@ -23,7 +23,7 @@ from deltaimg.options.store import StoreOptions
 from deltaimg.options.sync import SyncOptions
 
 if TYPE_CHECKING:
-    from deltaimg.api.results import Failure, Repository, SyncEstimate, SyncResult
+    from deltaimg.api.results import Compared, Failure, Repository, SyncEstimate, SyncResult
 
 _COLUMNS = ("snapshot", "taken", "")
 
@@ -158,15 +158,28 @@ def _print_result(terminal: Terminal, result: SyncResult) -> None:
             terminal.remark(f"  {ref.label} copied")
         for ref in result.forgotten:
             terminal.remark(f"  {ref.label} forgotten")
-    compared = result.compared
-    if compared.objects:
-        found = f"{format_count(compared.objects, 'object')} that were sent are there"
-        terminal.remark(f"{found}; {format_bytes(compared.read_bytes)} of them read back and verified")
+    if result.compared.objects or result.compared.read_bytes:
+        terminal.remark(_describe_compared(result.compared))
     forgotten = f", {len(result.forgotten)} forgotten" if result.forgotten else ""
     terminal.remark(
         f"{format_count(len(result.copied), 'snapshot')} copied{forgotten}, {result.there_count} there before; "
         f"{format_bytes(result.stored_bytes)} stored, {format_seconds(result.duration_s)}"
     )
+
+
+def _describe_compared(compared: Compared) -> str:
+    """Return what was compared at the end, and how much that says."""
+    read = f"{format_bytes(compared.read_bytes)} read back and verified"
+    if not compared.objects:
+        return read
+    parts = [f"{format_count(compared.objects, 'object')} that were sent are there"]
+    if compared.digest_objects:
+        parts.append(f"{compared.digest_objects} verified by the store's digests")
+    if read_objects := compared.read_objects + compared.sampled_objects:
+        parts.append(f"{read_objects} of them, {read}")
+    if compared.listed_objects:
+        parts.append(f"damage to 1 % of the others would be found with a probability of {compared.detects():.0%}")
+    return "; ".join(parts)
 
 
 def _report_failures(destination: Repository, failed: tuple[Failure, ...], terminal: Terminal) -> None:

@@ -10,6 +10,7 @@ from deltaimg.describe.parts import describe_time
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from deltaimg.engine.sync.comparison import Compared
     from deltaimg.engine.sync.request import SyncEstimate, SyncResult
     from deltaimg.engine.sync.selection import Failure
     from deltaimg.repo.repository import SnapshotRef
@@ -25,7 +26,7 @@ def describe_sync(result: SyncResult) -> dict[str, object]:
         "forgotten": _describe_refs(result.forgotten),
         "stored_bytes": result.stored_bytes,
         "arrived_bytes": result.arrived_bytes,
-        "read_back_bytes": result.compared.read_bytes,
+        "compared": _describe_compared(result.compared),
         "duration_s": round(result.duration_s, 3),
     }
 
@@ -42,6 +43,18 @@ def describe_estimate(estimate: SyncEstimate) -> dict[str, object]:
         "sent_bytes": estimate.amount.sent_bytes,
         "sent_objects": estimate.amount.objects,
         "arrived_bytes": estimate.amount.arrived_bytes,
+    }
+
+
+def _describe_compared(compared: Compared) -> dict[str, object]:
+    return {
+        "objects": compared.objects,
+        "by_digest": compared.digest_objects,
+        "read": compared.read_objects,
+        "sampled": compared.sampled_objects,
+        "listed": compared.listed_objects,
+        "read_bytes": compared.read_bytes,
+        "detects_1_percent": round(compared.detects(), 4) if compared.objects else None,
     }
 
 

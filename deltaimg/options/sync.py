@@ -53,7 +53,8 @@ class SyncOptions:
     verify: str = option(
         "none",
         choice(VERIFY_MODES, "HOW"),
-        "sample: read back a part of what was sent, by chance; all: read all of it back; none: trust the store.",
+        "sample: compare what was sent with the digests that the store tells; where it tells none, read a part of it back, by "
+        "chance; all: read all of it back; none: trust the store.",
     )
     newest_first: bool = flag("Copy the newest snapshot of each image first, then back in time.")
     delete: bool = flag("Then forget in the destination what the source has forgotten, of images that are copied.")

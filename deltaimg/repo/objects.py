@@ -49,10 +49,12 @@ from deltaimg.store.interface import (
     ReadsAhead,
     Store,
     StoreProperties,
+    TellsDigests,
     Unfinished,
     always,
 )
 from deltaimg.store.planned import PlannedStore
+from deltaimg.store.wrapped import find_innermost
 
 _UNSEEN_BYTES = MIB
 """An object of at most this many bytes is read without reading its header first."""
@@ -298,6 +300,12 @@ class Objects:
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects in a folder, given with its slash, or all of them, in order of name."""
         return self.store.list(folder, self._layout)
+
+    def note_digests(self) -> None:
+        """From now on, where the store can tell: listings say of what is put whether it was received as it was sent."""
+        store = find_innermost(self.store)
+        if isinstance(store, TellsDigests):
+            store.note_digests()
 
     def move(self, name: str, new_name: str) -> None:
         """Give an object another name, durably; raises ObjectNotFound, or ObjectExists where the new one is taken."""

@@ -28,6 +28,8 @@ class ObjectInfo:
 
     name: str
     size_bytes: int
+    is_as_sent: bool | None = None
+    """Whether the store's digest of what it received is that of what this process has put; None where it tells none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,15 @@ class KeepsPace(Protocol):
 
     def keep_pace(self, pace: Pace) -> None:
         """Let all transfers from now on wait as `pace` says."""
+        ...
+
+
+@runtime_checkable
+class TellsDigests(Protocol):
+    """A store that keeps a digest of each object that it receives, and may tell it in a listing."""
+
+    def note_digests(self) -> None:
+        """Keep the digests of what is put from now on, so that listings say `is_as_sent`."""
         ...
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from deltaimg.errors import ObjectExists, ObjectNotFound, ObjectTooLarge, StoreError
 from deltaimg.model import MIB
+from deltaimg.store.entity_tags import EntityTags
 from deltaimg.store.interface import (
     ANY_NAME,
     Confirm,
@@ -67,6 +68,7 @@ class ObjectStorage:
         """Args: location: as the user named it, which has no secrets in it."""
         self.location = location
         self._connections, self._errors = connections, errors
+        self._tags: EntityTags | None = None
 
     @property
     def properties(self) -> StoreProperties:
@@ -82,6 +84,10 @@ class ObjectStorage:
     def close(self) -> None:
         """Do nothing: connections are closed when they have been idle for a while."""
 
+    def note_digests(self) -> None:
+        """As of `TellsDigests`; 100 bytes an object are kept."""
+        self._tags = EntityTags(_PART_BYTES)
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
@@ -94,6 +100,7 @@ class ObjectStorage:
             return self.replace(name, parts, confirm)
         check_object_name(name)
         data = b"".join(parts)
+        self._note(name, [data], has_parts=False)
         confirm()
         with self._translated(name):
             self._connections.writes.put(name, data, mode="create", use_multipart=False)
@@ -103,6 +110,7 @@ class ObjectStorage:
         """As of `Store`; `confirm` is asked before the request that makes the object visible is sent."""
         check_object_name(name)
         size_bytes = sum(len(part) for part in parts)
+        self._note(name, parts, has_parts=size_bytes > _WHOLE_BYTES)
         confirm()
         with self._translated(name):
             if size_bytes > _WHOLE_BYTES:
@@ -177,9 +185,13 @@ class ObjectStorage:
         """As of `Store`."""
         check_prefix(prefix)
         found: list[tuple[str, int]] = []
+        tags: dict[str, str] = {}
         with self._translated(prefix or self.location):
             for page in self._connections.reads.list(prefix.removesuffix("/") or None):
                 found += [(each["path"], each["size"]) for each in page]
+                if self._tags is not None:
+                    tags |= {each["path"]: each["e_tag"] or "" for each in page}
+        is_as_sent = {} if self._tags is None else self._tags.compare(tags)
         # Servers that keep objects in folders list `vm-2/…` after `vm/…`.
         found.sort()
         foreign: set[str] = set()
@@ -187,12 +199,16 @@ class ObjectStorage:
             if not name.startswith(prefix):
                 continue
             if layout.has_object(name):
-                yield ObjectInfo(name, size_bytes)
+                yield ObjectInfo(name, size_bytes, is_as_sent.get(name))
             elif (what := _find_foreign(name, layout)) not in foreign:
                 foreign.add(what)
                 layout.note_foreign(what, "an object" if what == name else "a folder")
 
     # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _note(self, name: str, parts: Parts, *, has_parts: bool) -> None:
+        if self._tags is not None:
+            self._tags.note(name, parts, has_parts=has_parts)
 
     def _is_there(self, name: str) -> bool:
         check_object_name(name)

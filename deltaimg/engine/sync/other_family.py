@@ -127,4 +127,4 @@ class OtherFamilyRun:
             if each.damage:
                 problem = f"{each.ref.label} was stored, and cannot be read: {each.damage[0].reason}"
                 raise RepositoryDamaged(destination.objects.location, problem, hint="'deltaimg check' says more")
-        return Compared(len(found), sum(each.verified_bytes for each in found))
+        return Compared(read_bytes=sum(each.verified_bytes for each in found))

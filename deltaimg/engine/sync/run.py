@@ -5,7 +5,7 @@
     plan        plan.py         what the destination lacks for each: records with their delta sources, map layers
     copy        copying.py      whole packs, or records gathered into new ones; none is decoded
     commit      commits.py      index, then map layers, then the manifest, of a few snapshots at a time
-    compare     comparison.py   what was sent with what is there, if that is asked for
+    compare     comparison.py   what was sent with what is there, if that is asked for: digests of the store, a sample, or all
 
 Between repositories of different families nothing can be copied: snapshots are read and stored again (other_family.py).
 
@@ -60,6 +60,8 @@ def sync(request: SyncRequest, on_estimate: Callable[[SyncEstimate], None] = lam
         if not selection.batches:
             on_estimate(_estimate(request, chosen))
         elif chosen.is_family:
+            if request.options.verify == "sample":
+                request.destination.objects.note_digests()
             FamilyRun(
                 request, selection, outcome, lambda found: on_estimate(replace(found, forgotten=chosen.forgotten))
             ).copy_all()

@@ -123,5 +123,4 @@ def test_options_that_need_a_family_are_refused(option: str):
 def test_what_was_stored_is_read_back_where_that_is_asked_for(how: str):
     family = make_family(2)
     result, _ = run(family.source, make_stranger(), verify=how)
-    assert result.compared.objects == 2
     assert result.compared.read_bytes > 0
