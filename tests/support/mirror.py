@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 
 import deltaimg.engine.mirror.run as run_module
+import deltaimg.engine.mirror.working_copy as working_copy
 import deltaimg.image.holes as holes
+from deltaimg.arrays import Ranges
 from deltaimg.engine.mirror.connect import Connection, parse_destination
 from deltaimg.engine.mirror.far import serve
 from deltaimg.engine.mirror.protocol import Channel, ChannelClosed, Hello, Kind
 from deltaimg.engine.mirror.run import MirrorRequest, MirrorResult, mirror, recover_mirror
 from deltaimg.errors import FarSideUnusable
+from deltaimg.kernels.layout import FailedRange
 
 STEPS = ("pwrite", "fsync", "fdatasync", "rename", "ftruncate", "unlink", "utime", "truncate")
 """Calls by which the far side changes what is on a disk, or makes it durable."""
@@ -89,6 +92,7 @@ def _serve(source: int, sink: int, kill_at: int | None, before: Callable[[], Non
     """Serve, and never return."""
     try:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        working_copy.write_ranges = _write_ranges  # type: ignore[assignment]
         # A killed process leaves in the page cache what it wrote; only the power can take that away.
         os.fsync = os.fdatasync = lambda _: None
         if kill_at is not None:
@@ -98,6 +102,18 @@ def _serve(source: int, sink: int, kill_at: int | None, before: Callable[[], Non
             serve(source, sink, "test")
     finally:
         os._exit(0)
+
+
+def _write_ranges(descriptor: int, ranges: Ranges, data: memoryview, _most_bytes: int) -> FailedRange | None:
+    """Do as the kernel, by the call that may be watched."""
+    for number, (offset, length, start) in enumerate(ranges.tolist()):
+        done = 0
+        while done < length:
+            try:
+                done += os.pwrite(descriptor, data[start + done : start + length], offset + done)
+            except OSError as error:
+                return FailedRange(number, error.errno or 0)
+    return None
 
 
 def _kill_before(number: int) -> None:

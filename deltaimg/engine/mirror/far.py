@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import Digests, distinct
+from deltaimg.arrays import Digests, distinct, expand_ranges
 from deltaimg.engine.mirror.batches import (
     MAX_PENDING,
     Plan,
@@ -258,17 +258,17 @@ class FarSide:
         if len(payload) % 16:
             raise MirrorProtocolError("it clears blocks in half a run")
         runs = np.frombuffer(payload, "<u8").reshape(-1, 2).astype(np.int64)
-        end = 0
+        firsts, counts = runs[:, 0], runs[:, 1]
+        ends = firsts + counts
+        is_good = (firsts >= 0) & (counts > 0) & (ends > 0) & (ends <= len(self._digests))
+        if not is_good.all() or (firsts[1:] < ends[:-1]).any():
+            raise MirrorProtocolError("it clears blocks that the image does not have")
         assert self._copy is not None
-        for first, count in runs.tolist():
-            if first < end or count <= 0 or first + count > len(self._digests):
-                raise MirrorProtocolError("it clears blocks that the image does not have")
-            end = first + count
-            for start in range(first, end, _READ_BLOCKS):
-                blocks = np.arange(start, min(start + _READ_BLOCKS, end))
-                self._copy.put(blocks, None)
-                self._digests[blocks] = 0
-                self._changed.append(blocks)
+        cleared = expand_ranges(firsts, counts)
+        for first in range(0, len(cleared), _READ_BLOCKS):
+            self._copy.put(cleared[first : first + _READ_BLOCKS], None)
+        self._digests[cleared] = 0
+        self._changed.append(cleared)
 
     def _find(self, plan: Plan) -> None:
         """Say which blocks of a plan the copy has elsewhere."""

@@ -2,7 +2,8 @@
 """The undo journal of a copy that is changed in place: what was in each block, on the disk before the block is overwritten.
 
     begin    id, and how many bytes the copy had
-    add      blocks and their old content, synced; only then may they be overwritten
+    add      blocks and their old content
+    sync     only then may they be overwritten
     end      the state on the disk names the id: the run is complete, and the journal is removed
 
 Invariant  while the journal exists and the state does not name it, it has the old content of every block that was overwritten.
@@ -16,27 +17,45 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
+import numpy.typing as npt
 
+from deltaimg.arrays import RANGE, sparse_zeros
 from deltaimg.engine.mirror.table import Blocks
 from deltaimg.errors import ImageError, IntegrityError
 from deltaimg.format.mirror import BLOCK_BYTES, MAX_UNDO_BYTES, Undo, build_begin, build_undo, parse_begin, parse_undo
 from deltaimg.image.descriptor_target import describe_write_failure
+from deltaimg.kernels import read_ranges
 from deltaimg.posix import sync_folder
+
+_NOTED = 1
+"""In place of an offset: a block is in the journal, and its content was zero, or was noted by an earlier run."""
 
 
 class Journal:
-    """A journal that is being written. `places` says where in it the old content of a block lies, if this run wrote it."""
+    """A journal that is being written, which remembers where in it the old content of a block lies, if this run wrote it."""
 
-    def __init__(self, path: str, journal_id: bytes, image_bytes: int, blocks: Blocks, end: int) -> None:
-        """Use `begin_journal` or `continue_journal`. Args: blocks: those that are in it. end: where the next group goes."""
+    def __init__(
+        self, path: str, journal_id: bytes, image_bytes: int, block_count: int, *, blocks: Blocks, end: int
+    ) -> None:
+        """Use `begin_journal` or `FoundJournal.resume`.
+
+        Args:
+            block_count: how many blocks there may be. blocks: those that are in it. end: where the next group goes.
+        """
         self.path, self.id, self.image_bytes = path, journal_id, image_bytes
-        self.places: dict[int, int | None] = dict.fromkeys(blocks.tolist())
+        self._places: npt.NDArray[np.int64] = sparse_zeros(block_count, np.int64)
+        self._places[blocks] = _NOTED
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         os.ftruncate(self._descriptor, end)
         self._end = end
 
+    def find_lacking(self, blocks: Blocks) -> Blocks:
+        """Return those blocks that are not in it."""
+        lacking: Blocks = blocks[self._places[blocks] == 0]
+        return lacking
+
     def add(self, blocks: Blocks, content: memoryview) -> None:
-        """Note what is in blocks that are not in it yet, and wait until that is on the disk; raises ImageError."""
+        """Note what is in blocks that are not in it yet: may be overwritten once it is synced. Raises ImageError."""
         is_data = np.frombuffer(content, np.uint64).reshape(len(blocks), -1).any(axis=1)
         data = np.frombuffer(content, np.uint8).reshape(len(blocks), BLOCK_BYTES)[is_data]
         undo = Undo(np.concatenate((blocks[is_data], blocks[~is_data])), memoryview(data.tobytes()))
@@ -45,18 +64,32 @@ class Journal:
             while rest:
                 done = os.pwrite(self._descriptor, rest, offset)
                 rest, offset = rest[done:], offset + done
-            os.fdatasync(self._descriptor)
         except OSError as error:
             raise describe_write_failure(self.path, offset, error) from error
         first = offset - len(undo.content)
-        self.places.update(dict.fromkeys(undo.blocks.tolist()))
-        self.places.update((block, first + n * BLOCK_BYTES) for n, block in enumerate(blocks[is_data].tolist()))
+        self._places[undo.blocks] = _NOTED
+        self._places[blocks[is_data]] = np.arange(first, offset, BLOCK_BYTES)
         self._end = offset
 
-    def read(self, block: int) -> bytes | None:
-        """Return what was in a block before this run overwrote it; None if that is not here."""
-        offset = self.places.get(block)
-        return None if offset is None else os.pread(self._descriptor, BLOCK_BYTES, offset)
+    def sync(self) -> None:
+        """Wait until all of it is on the disk; raises ImageError."""
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise describe_write_failure(self.path, self._end, error) from error
+
+    def read(self, blocks: Blocks) -> tuple[npt.NDArray[np.bool_], memoryview]:
+        """Return of which blocks the content before this run is here, and that content, zeros for others; raises ImageError."""
+        places = self._places[blocks]
+        is_here: npt.NDArray[np.bool_] = places > _NOTED
+        ranges = np.empty(int(is_here.sum()), RANGE)
+        ranges["offset"], ranges["length"] = places[is_here], BLOCK_BYTES
+        ranges["start"] = np.flatnonzero(is_here) * BLOCK_BYTES
+        content = memoryview(bytearray(len(blocks) * BLOCK_BYTES))
+        failed = read_ranges(self._descriptor, ranges, content)
+        if failed is not None:
+            raise ImageError(self.path, f"cannot be read: {os.strerror(failed.error_number)}")
+        return is_here, content
 
     def close(self) -> None:
         """Close its file, which stays."""
@@ -65,8 +98,8 @@ class Journal:
             os.close(descriptor)
 
 
-def begin_journal(path: str, image_bytes: int) -> Journal:
-    """Make a journal, whose beginning is on the disk afterwards; raises OSError."""
+def begin_journal(path: str, image_bytes: int, block_count: int) -> Journal:
+    """Make a journal, whose beginning is on the disk afterwards; raises OSError. Args: as of `Journal`."""
     journal_id = os.urandom(16)
     begin = build_begin(journal_id, image_bytes)
     partial = f"{path}.new"
@@ -80,7 +113,7 @@ def begin_journal(path: str, image_bytes: int) -> Journal:
         os.close(descriptor)
     os.rename(partial, path)
     sync_folder(os.path.dirname(path))
-    return Journal(path, journal_id, image_bytes, np.zeros(0, np.int64), len(begin))
+    return Journal(path, journal_id, image_bytes, block_count, blocks=np.zeros(0, np.int64), end=len(begin))
 
 
 class FoundJournal:
@@ -121,10 +154,11 @@ class FoundJournal:
         """Return all blocks that are in it."""
         return np.concatenate([np.zeros(0, np.int64), *(undo.blocks for undo in self.groups())])
 
-    def resume(self) -> Journal:
-        """Return it, to be continued."""
+    def resume(self, block_count: int) -> Journal:
+        """Return it, to be continued. Args: block_count: how many blocks there may be, at least."""
         blocks = self.list_blocks()
-        return Journal(self.path, self.id, self.image_bytes, blocks, self._end)
+        block_count = max(block_count, int(blocks.max(initial=-1)) + 1)
+        return Journal(self.path, self.id, self.image_bytes, block_count, blocks=blocks, end=self._end)
 
 
 def find_journal(path: str) -> FoundJournal | None:

@@ -42,12 +42,11 @@ class BlockFinder:
         blocks = self._blocks[places[candidates]]
         content = np.frombuffer(self._copy.read(blocks), np.uint8).reshape(-1, BLOCK_BYTES)
         is_right = self._has(content, wanted[candidates])
-        for place in np.flatnonzero(~is_right).tolist():
-            before = self._copy.read_before(int(blocks[place]))
-            if before is not None:
-                padded = before.ljust(BLOCK_BYTES, b"\0")
-                content[place] = np.frombuffer(padded, np.uint8)
-        is_right = self._has(content, wanted[candidates])
+        wrong = np.flatnonzero(~is_right)
+        if len(wrong):
+            is_known, before = self._copy.read_before(blocks[wrong])
+            content[wrong[is_known]] = np.frombuffer(before, np.uint8).reshape(-1, BLOCK_BYTES)[is_known]
+            is_right = self._has(content, wanted[candidates])
         is_there[candidates[is_right]] = True
         return is_there, memoryview(content[is_right].tobytes())
 

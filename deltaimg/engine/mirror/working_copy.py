@@ -20,8 +20,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
-from deltaimg.arrays import Ranges, ranges_of_blocks
+from deltaimg.arrays import Ranges, distinct, ranges_of_blocks
 from deltaimg.engine.mirror.journal import FoundJournal, Journal, begin_journal, remove_journal
 from deltaimg.engine.mirror.place import Place
 from deltaimg.engine.mirror.table import Blocks
@@ -34,22 +35,44 @@ from deltaimg.image.descriptor_target import describe_write_failure
 from deltaimg.image.holes import clear_range
 from deltaimg.image.raw import BlockDeviceSource, RawSource
 from deltaimg.image.source import ImageSource
-from deltaimg.model import MAX_IMAGE_BYTES
+from deltaimg.kernels import read_ranges, write_ranges
+from deltaimg.model import count_blocks
 from deltaimg.posix import rename_exclusively, sync_folder
 
 _FLUSH_BLOCKS = MAX_UNDO_BLOCKS // 2
 """Blocks that are gathered, so that one sync of the journal does for all of them."""
 
 
+_WRITE_BYTES = 1 << 18
+"""As much at a time as other targets write."""
+
+
 @dataclass(slots=True)
 class _Waiting:
-    """Blocks that are not written yet; those without content are to be cleared."""
+    """Blocks that are not written yet: those that are to be cleared, and then those with content."""
 
+    cleared: list[Blocks] = field(default_factory=list)
     blocks: list[Blocks] = field(default_factory=list)
-    content: list[memoryview | None] = field(default_factory=list)
+    content: list[memoryview] = field(default_factory=list)
+    """Of each part of `blocks`."""
     count: int = 0
-    places: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Of each block with content, in `content` and there."""
+
+    def find(self, blocks: Blocks) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """Return which places in `blocks` have content here, and that content, shape (count, BLOCK_BYTES)."""
+        here = np.concatenate([np.zeros(0, np.int64), *self.blocks])
+        order = np.argsort(here, kind="stable")
+        # Of a block that came twice, what came last counts.
+        last = np.searchsorted(here[order], blocks, side="right") - 1
+        places = np.flatnonzero((last >= 0) & (here[order][last] == blocks)) if len(here) else here
+        sources = order[last[places]]
+        content = np.empty((len(places), BLOCK_BYTES), np.uint8)
+        first = 0
+        for part in self.content:
+            end = first + len(part) // BLOCK_BYTES
+            is_in = (sources >= first) & (sources < end)
+            content[is_in] = np.frombuffer(part, np.uint8).reshape(-1, BLOCK_BYTES)[sources[is_in] - first]
+            first = end
+        return places, content
 
 
 class WorkingCopy:
@@ -85,7 +108,12 @@ class WorkingCopy:
         try:
             if self.is_in_place:
                 old_bytes = image_bytes if self.place.is_device else self.size_bytes
-                self._journal = found.resume() if found else begin_journal(self.place.journal_path, old_bytes)
+                block_count = count_blocks(max(image_bytes, self.size_bytes), BLOCK_BYTES)
+                self._journal = (
+                    found.resume(block_count)
+                    if found
+                    else begin_journal(self.place.journal_path, old_bytes, block_count)
+                )
             if not self.place.is_device and image_bytes > self.size_bytes:
                 os.ftruncate(self.descriptor, image_bytes)
                 self.size_bytes = image_bytes
@@ -104,44 +132,33 @@ class WorkingCopy:
 
     def read(self, blocks: Blocks) -> memoryview:
         """Return what is in some blocks, ascending, padded with zeros at the end; raises ImageError."""
-        content = memoryview(bytearray(len(blocks) * BLOCK_BYTES))
-        for offset, length, start in _list_ranges(blocks):
-            done = 0
-            while done < length:
-                try:
-                    got = os.preadv(self.descriptor, [content[start + done : start + length]], offset + done)
-                except OSError as error:
-                    why = os.strerror(error.errno or 0)
-                    raise ImageError(self.path, f"cannot be read at byte {offset + done}: {why}") from error
-                if not got:
-                    break
-                done += got
-        return content
+        return _read(self.path, self.descriptor, blocks)
 
     def read_now(self, blocks: Blocks) -> memoryview:
         """Return what is in some blocks, or will be once all that waits is written."""
         content = self.read(blocks)
-        for place, block in enumerate(blocks.tolist()):
-            if (waiting := self._waiting.places.get(block)) is not None:
-                written = self._waiting.content[waiting[0]]
-                assert written is not None
-                start = waiting[1] * BLOCK_BYTES
-                content[place * BLOCK_BYTES : (place + 1) * BLOCK_BYTES] = written[start : start + BLOCK_BYTES]
+        places, waiting = self._waiting.find(blocks)
+        np.frombuffer(content, np.uint8).reshape(-1, BLOCK_BYTES)[places] = waiting
         return content
 
-    def read_before(self, block: int) -> bytes | None:
-        """Return what was in a block that this run has overwritten; None where that is not known."""
+    def read_before(self, blocks: Blocks) -> tuple[npt.NDArray[np.bool_], memoryview]:
+        """Return of which blocks it is known what was in them before this run overwrote them, and what that is, of all."""
         if self._journal is not None:
-            return self._journal.read(block)
-        return os.pread(self._old, BLOCK_BYTES, block * BLOCK_BYTES) if self._old >= 0 else None
+            return self._journal.read(blocks)
+        if self._old < 0:
+            return np.zeros(len(blocks), np.bool_), memoryview(bytes(len(blocks) * BLOCK_BYTES))
+        return np.ones(len(blocks), np.bool_), _read(self.place.path, self._old, blocks)
 
     def put(self, blocks: Blocks, content: memoryview | None) -> None:
         """Write content to blocks, ascending, or zeros; it may be kept a while. Raises ImageError, TargetTooSmall."""
-        if content is not None:
-            number = len(self._waiting.content)
-            self._waiting.places |= {block: (number, place) for place, block in enumerate(blocks.tolist())}
-        self._waiting.blocks.append(blocks)
-        self._waiting.content.append(content)
+        waiting = self._waiting
+        if content is None:
+            if waiting.blocks:
+                self.flush()
+            self._waiting.cleared.append(blocks)
+        else:
+            waiting.blocks.append(blocks)
+            waiting.content.append(content)
         self._waiting.count += len(blocks)
         if self._waiting.count >= _FLUSH_BLOCKS:
             self.flush()
@@ -152,16 +169,19 @@ class WorkingCopy:
         if not waiting.count:
             return
         if self._journal is not None:
-            self._note(np.sort(np.concatenate(waiting.blocks)))
-        for blocks, content in zip(waiting.blocks, waiting.content, strict=True):
-            for offset, length, start in _list_ranges(blocks, self.size_bytes):
+            self._note(distinct(np.zeros(0, np.int64), *waiting.cleared, *waiting.blocks))
+        for blocks in waiting.cleared:
+            for offset, length, _ in _find_ranges(blocks, self.size_bytes).tolist():
                 try:
-                    if content is None:
-                        clear_range(self.descriptor, offset, length)
-                    else:
-                        _write(self.descriptor, content[start : start + length], offset)
+                    clear_range(self.descriptor, offset, length)
                 except OSError as error:
                     raise describe_write_failure(self.path, offset, error) from error
+        for blocks, content in zip(waiting.blocks, waiting.content, strict=True):
+            ranges = _find_ranges(blocks, self.size_bytes)
+            failed = write_ranges(self.descriptor, ranges, content, _WRITE_BYTES)
+            if failed is not None:
+                offset, why = int(ranges["offset"][failed.number]), OSError(failed.error_number, "")
+                raise describe_write_failure(self.path, offset, why)
 
     def sync(self) -> None:
         """Wait until all is on the disk, and forget what the page cache has of it, so that a read comes from there."""
@@ -202,11 +222,12 @@ class WorkingCopy:
     def _note(self, blocks: Blocks) -> None:
         """Enter what is in blocks, ascending, in the journal."""
         assert self._journal is not None
-        known = self._journal.places
-        wanted = blocks[[block not in known for block in blocks.tolist()]]
+        wanted = self._journal.find_lacking(blocks)
         for first in range(0, len(wanted), MAX_UNDO_BLOCKS):
             part = wanted[first : first + MAX_UNDO_BLOCKS]
             self._journal.add(part, self.read(part))
+        if len(wanted):
+            self._journal.sync()
 
     def _commit_in_place(self, state: MirrorState) -> None:
         state = MirrorState(
@@ -277,7 +298,7 @@ def undo_in_place(place: Place, descriptor: int, found: FoundJournal, state: Mir
     for undo in found.groups():
         data_count = len(undo.content) // BLOCK_BYTES
         for blocks, content in ((undo.blocks[:data_count], undo.content), (undo.blocks[data_count:], None)):
-            for offset, length, start in _list_ranges(blocks, found.image_bytes):
+            for offset, length, start in _find_ranges(blocks, found.image_bytes).tolist():
                 if content is None:
                     clear_range(descriptor, offset, length)
                 else:
@@ -313,12 +334,22 @@ def _clone(path: str, descriptor: int) -> bool:
     return True
 
 
-def _list_ranges(blocks: Blocks, end: int = MAX_IMAGE_BYTES) -> list[tuple[int, int, int]]:
-    """Return offset, length and place in memory of blocks that follow each other in memory, of what lies before `end`."""
+def _find_ranges(blocks: Blocks, end: int) -> Ranges:
+    """Return where blocks that follow each other in memory are in a file, as far as that is before `end`."""
     ranges: Ranges = ranges_of_blocks(blocks, np.arange(len(blocks)), BLOCK_BYTES)
     ranges["length"] = np.minimum(ranges["length"], end - ranges["offset"])
-    ranges = ranges[ranges["length"] > 0]
-    return list(zip(ranges["offset"].tolist(), ranges["length"].tolist(), ranges["start"].tolist(), strict=True))
+    return ranges[ranges["length"] > 0]
+
+
+def _read(path: str, descriptor: int, blocks: Blocks) -> memoryview:
+    """Return what is in blocks of a file or device, with zeros for what is behind its end; raises ImageError."""
+    content = memoryview(bytearray(len(blocks) * BLOCK_BYTES))
+    ranges = _find_ranges(blocks, os.lseek(descriptor, 0, os.SEEK_END))
+    failed = read_ranges(descriptor, ranges, content)
+    if failed is not None:
+        why = os.strerror(failed.error_number) if failed.error_number else "it has become shorter"
+        raise ImageError(path, f"cannot be read at byte {ranges['offset'][failed.number]}: {why}")
+    return content
 
 
 def _write(descriptor: int, content: memoryview, offset: int) -> None:
