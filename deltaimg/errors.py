@@ -374,6 +374,19 @@ class EncryptionMissing(RepositoryError):
         self.location = location
 
 
+class PaddingMissing(RepositoryError):
+    """An object is padded, and `config` says that this repository is not: it may have been exchanged."""
+
+    exit_code = 74
+    hint = (
+        "whoever changed 'config' would have the sizes of your backups; take it from a copy: 'deltaimg repair --from'"
+    )
+
+    def __init__(self, object_name: str) -> None:
+        super().__init__(f"{object_name}: is padded, and 'config' says that nothing in this repository is")
+        self.object_name = object_name
+
+
 class LastKey(RepositoryError):
     """The only key slot of a repository is not removed: without one nothing in it could ever be read again."""
 

@@ -58,6 +58,7 @@ def create_repository(
     group: str | int | None = None,
     like: Repository | None = None,
     key: Key | None = None,
+    is_padded: bool = False,
 ) -> Repository:
     """Make a new, empty repository at `location`, which must be empty or not exist.
 
@@ -66,7 +67,13 @@ def create_repository(
         group: name or number of a group whose members all may write to it, whatever their umask says.
         like: a repository in whose family the new one is to be, so that a sync between the two copies records as they are.
         key: encrypts the repository, and opens it from then on. Without one nothing in it is encrypted.
+        is_padded: what is encrypted is padded, so that its sizes say less of content; see docs/security.md. Needs a key.
+
+    Raises:
+        UsageError: it is to be padded, and there is no key.
     """
+    if is_padded and key is None:
+        raise UsageError("only an encrypted repository is padded", hint="give --encryption passphrase or keyfile")
     store = _open_store(location, options)
     folder = store.properties.folder
     if folder is not None and _is_no_folder(folder):
@@ -80,6 +87,7 @@ def create_repository(
         software=f"deltaimg {__version__}",
         like=like,
         key=key,
+        is_padded=is_padded,
         prepare=share,
     )
     make_reserve(repository)

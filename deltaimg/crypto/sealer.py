@@ -9,6 +9,7 @@ Always  a write-only host seals records with a key that it agrees with the reade
 Always  a seed is a keyed digest of random bytes and of what is sealed: should random numbers ever come twice, as in a virtual
         machine that is resumed twice, then different content has different seeds all the same.
 Always  what a seal authenticates besides is the header: kind, version, lengths, ids, encoding.
+Always  with padding and without it, equal content has different seeds: under one key two lengths would be two messages.
 Memory  one copy of what is sealed or opened; the keys of the latest batches; the largest record that a thread has opened.
 Source  RFC 9180 (HPKE), modes with a pre-shared key, whose steps this follows with one HKDF each.
 """
@@ -26,8 +27,9 @@ from typing import TYPE_CHECKING, Final
 from blake3 import blake3
 
 from deltaimg.crypto.secret import HostSecret, Secret, derive_key, public_bytes
-from deltaimg.errors import OnlyWrites, SealBroken, Truncated
+from deltaimg.errors import OnlyWrites, PaddingMissing, SealBroken, Truncated
 from deltaimg.format.framing import HEADER_BYTES, Kind, digest_bytes, finish_header, parse_header, unframe
+from deltaimg.format.padding import MARK, find_content_bytes, padded_bytes
 from deltaimg.format.record import AES_256_GCM, AES_256_GCM_TO_READERS, SEAL_BYTES, RecordHeader, bound_record_fields
 from deltaimg.format.sealing import (
     HOST_OBJECT_PREFIX,
@@ -40,6 +42,7 @@ from deltaimg.format.sealing import (
     find_host,
     frame_opened,
     record_nonce,
+    sealed_body_bytes,
     start_sealed,
 )
 
@@ -53,6 +56,7 @@ BATCH_CONTEXT: Final = "deltaimg 2026 batch of records"
 OBJECT_CONTEXT: Final = "deltaimg 2026 object"
 AGREEMENT_CONTEXT: Final = "deltaimg 2026 key agreement"
 _SEEDS_CONTEXT: Final = "deltaimg 2026 seeds"
+_PADDED_SEEDS_CONTEXT: Final = "deltaimg 2026 seeds of what is padded"
 _KEPT_KEYS: Final = 256
 
 _KEPT_HOSTS: Final = 64
@@ -82,8 +86,9 @@ class _Keys:
     seeds: bytes
 
     @classmethod
-    def derive(cls, key: bytes) -> _Keys:
-        return cls(*(derive_key(key, context) for context in (RECORDS_CONTEXT, OBJECTS_CONTEXT, _SEEDS_CONTEXT)))
+    def derive(cls, key: bytes, *, is_padded: bool) -> _Keys:
+        seeds = _PADDED_SEEDS_CONTEXT if is_padded else _SEEDS_CONTEXT
+        return cls(*(derive_key(key, context) for context in (RECORDS_CONTEXT, OBJECTS_CONTEXT, seeds)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +100,22 @@ class _Batch:
     """What `sealed` is in their headers."""
     prefix: bytes
     """What lies before the number of each."""
+    room: ReusedRoom | None
+    """Where a payload is padded; None where none is."""
 
-    def seal(self, number: int, header: RecordHeader, payload: bytes, out: memoryview) -> RecordHeader:
-        """Fill `out` with a sealed payload, and return its header."""
-        grown = header.payload_bytes + SEAL_BYTES[self.sealed]
-        header = replace(header, payload_bytes=grown, sealed=self.sealed)
+    def measure(self, header: RecordHeader, payload: bytes) -> int:
+        """Return how long a payload is once it is sealed."""
+        size_bytes = len(payload) if self.room is None else padded_bytes(len(payload), header.raw_bytes)
+        return size_bytes + SEAL_BYTES[self.sealed]
+
+    def seal(self, number: int, header: RecordHeader, payload: bytes | memoryview, out: memoryview) -> RecordHeader:
+        """Fill `out`, which is as long as it measures, with a sealed payload, and return its header."""
+        if self.room is not None:
+            padded = self.room.take(len(out) - SEAL_BYTES[self.sealed])
+            padded[: len(payload)] = payload
+            padded[len(payload) :] = MARK.ljust(len(padded) - len(payload), b"\0")
+            payload = padded
+        header = replace(header, payload_bytes=len(out), sealed=self.sealed, is_padded=self.room is not None)
         nonce, bound = record_nonce(number), bound_record_fields(header)
         prefix = self.prefix + number.to_bytes(4, "little")
         out[: len(prefix)] = prefix
@@ -113,8 +129,8 @@ class _Batch:
 class Sealer(ABC):
     """Seals and opens with the keys of one repository; any number of threads may use one."""
 
-    def __init__(self, keys: _Keys, draw: Callable[[int], bytes]) -> None:
-        self._keys, self._draw = keys, draw
+    def __init__(self, key: bytes, draw: Callable[[int], bytes], *, is_padded: bool) -> None:
+        self._keys, self._draw, self._is_padded = _Keys.derive(key, is_padded=is_padded), draw, is_padded
 
     @property
     @abstractmethod
@@ -144,17 +160,19 @@ class Sealer(ABC):
         """Return the keys of a write-only host, of a holder of the secret if empty; raises OnlyWrites about object `name`."""
 
     @abstractmethod
-    def _start_batch(self, seed: bytes) -> _Batch:
-        """Return what seals records together, `seed` being of them alone."""
+    def _start_batch(self, seed: bytes, room: ReusedRoom | None) -> _Batch:
+        """Return what seals records together, `seed` being of them alone. Args: room: where they are padded, if they are."""
 
     # -- whole objects -----------------------------------------------------------------------------------------------
 
     def seal_object(self, data: bytes) -> bytes:
         """Return the sealed object for a whole unsealed one."""
         host = self.host
-        keys, header, body = self._find_keys("", host), start_sealed(data, host), data[HEADER_BYTES:]
-        bound = bound_fields(header)
+        header = start_sealed(data, host, is_padded=self._is_padded)
+        keys, bound, body = self._find_keys("", host), bound_fields(header), data[HEADER_BYTES:]
         seed = self._make_seed(self._draw(SEED_BYTES), host, bound, body)
+        if self._is_padded:
+            body = (body + MARK).ljust(padded_bytes(len(body)), b"\0")
         sealed = host + seed + _make_cipher(keys.objects, OBJECT_CONTEXT, seed).encrypt(OBJECT_NONCE, body, bound)
         return finish_header(header, digest_bytes(sealed)) + sealed
 
@@ -163,11 +181,12 @@ class Sealer(ABC):
 
         Raises:
             IntegrityError, UnsupportedFormat: it is damaged; SealBroken: it is not sealed, or not so by this key.
-            OnlyWrites: it is not for this write-only host.
+            OnlyWrites: it is not for this write-only host. PaddingMissing: it is padded, and nothing here should be.
         """
         from cryptography.exceptions import InvalidTag
 
-        if not parse_header(kind, name, data, may_be_sealed=True).is_sealed:
+        found = parse_header(kind, name, data, may_be_sealed=True)
+        if not found.is_sealed:
             raise SealBroken(name, 0, "is not sealed, though the repository is encrypted")
         body, host = unframe(kind, name, data, is_sealed=True), find_host(data)
         prefix = HOST_OBJECT_PREFIX if host else OBJECT_PREFIX
@@ -178,7 +197,16 @@ class Sealer(ABC):
             opened = cipher.decrypt(OBJECT_NONCE, body[prefix.size :], bound_fields(data))
         except InvalidTag as error:
             raise SealBroken(name, HEADER_BYTES, _MADE_OTHERWISE) from error
-        return frame_opened(kind, opened)
+        if not found.is_padded:
+            return frame_opened(kind, opened)
+        if not self._is_padded:
+            raise PaddingMissing(name)
+        return frame_opened(kind, memoryview(opened)[: find_content_bytes(name, HEADER_BYTES, opened)])
+
+    def measure_object(self, size_bytes: int) -> int:
+        """Return the size that an unsealed object of `size_bytes` has once it is sealed."""
+        body_bytes = sealed_body_bytes(size_bytes - HEADER_BYTES, self.host, is_padded=self._is_padded)
+        return HEADER_BYTES + body_bytes
 
     # -- records -----------------------------------------------------------------------------------------------------
 
@@ -204,15 +232,15 @@ class Sealer(ABC):
         else:
             content = [bound_record_fields(header) + header.payload_digest for header, _ in bare]
             seed = self._make_seed(self._draw(SEED_BYTES), *content)
-        batch = self._start_batch(seed)
-        grown = SEAL_BYTES[batch.sealed]
-        left = (room or ReusedRoom()).take(sum(len(payload) + grown for _, payload in bare))
+        batch = self._start_batch(seed, ReusedRoom() if self._is_padded else None)
+        left = (room or ReusedRoom()).take(sum(batch.measure(*each) for each in bare))
         sealed: list[tuple[RecordHeader, bytes | memoryview]] = []
         for number, (header, payload) in enumerate(records):
             if header.is_sealed:
                 sealed.append((header, payload))
                 continue
-            out, left = left[: len(payload) + grown], left[len(payload) + grown :]
+            taken = batch.measure(header, payload)
+            out, left = left[:taken], left[taken:]
             sealed.append((batch.seal(number, header, payload, out), out))
         return sealed
 
@@ -226,11 +254,13 @@ class Sealer(ABC):
 class SecretSealer(Sealer):
     """Seals and opens everything."""
 
-    def __init__(self, secret: Secret, draw: Callable[[int], bytes] = os.urandom) -> None:
-        """Args: draw: returns so many random bytes."""
-        super().__init__(_Keys.derive(secret.master_key), draw)
+    def __init__(self, secret: Secret, draw: Callable[[int], bytes] = os.urandom, *, is_padded: bool = False) -> None:
+        """Args: draw: returns so many random bytes. is_padded: what is sealed is padded before."""
+        super().__init__(secret.master_key, draw, is_padded=is_padded)
         self._secret, self._host, self._local = secret, b"", threading.local()
-        self._find_host_keys = lru_cache(_KEPT_HOSTS)(lambda host: _Keys.derive(secret.derive_host_key(host)))
+        self._find_host_keys = lru_cache(_KEPT_HOSTS)(
+            lambda host: _Keys.derive(secret.derive_host_key(host), is_padded=is_padded)
+        )
         self._find_batch_cipher = lru_cache(_KEPT_KEYS)(self._make_batch_cipher)
 
     @property
@@ -240,13 +270,17 @@ class SecretSealer(Sealer):
 
     def for_host(self, host: bytes) -> SecretSealer:
         """Return one whose objects a write-only host can open, too."""
-        found = SecretSealer(self._secret, self._draw)
+        found = SecretSealer(self._secret, self._draw, is_padded=self._is_padded)
         found._host = host
         return found
 
     def is_alike(self, other: Sealer | None) -> bool:
         """As of `Sealer`."""
-        return isinstance(other, SecretSealer) and self._secret.master_key == other._secret.master_key
+        return (
+            isinstance(other, SecretSealer)
+            and self._secret.master_key == other._secret.master_key
+            and self._is_padded == other._is_padded
+        )
 
     def open_record(
         self, pack: str, offset: int, header: RecordHeader, payload: bytes | memoryview, *, is_brief: bool = False
@@ -268,18 +302,19 @@ class SecretSealer(Sealer):
         try:
             cipher = self._find_batch_cipher(host, seed)
             if not is_brief or not hasattr(cipher, "decrypt_into"):
-                return memoryview(cipher.decrypt(nonce, ciphertext, bound))
-            opened = self._find_own_room().take(len(payload) - SEAL_BYTES[header.sealed])
-            cipher.decrypt_into(nonce, ciphertext, bound, opened)
+                opened = memoryview(cipher.decrypt(nonce, ciphertext, bound))
+            else:
+                opened = self._find_own_room().take(len(payload) - SEAL_BYTES[header.sealed])
+                cipher.decrypt_into(nonce, ciphertext, bound, opened)
         except (InvalidTag, ValueError) as error:  # the latter for an ephemeral key that is none
             raise SealBroken(pack, offset, f"the record here {_MADE_OTHERWISE}") from error
-        return opened
+        return opened[: find_content_bytes(pack, offset, opened, header.raw_bytes)] if header.is_padded else opened
 
     def _find_keys(self, name: str, host: bytes) -> _Keys:  # noqa: ARG002
         return self._find_host_keys(host) if host else self._keys
 
-    def _start_batch(self, seed: bytes) -> _Batch:
-        return _Batch(self._make_batch_cipher(b"", seed), AES_256_GCM, seed)
+    def _start_batch(self, seed: bytes, room: ReusedRoom | None) -> _Batch:
+        return _Batch(self._make_batch_cipher(b"", seed), AES_256_GCM, seed, room)
 
     def _make_batch_cipher(self, host: bytes, seed: bytes) -> AESGCM:
         if not host:
@@ -305,9 +340,11 @@ class SecretSealer(Sealer):
 class HostSealer(Sealer):
     """Seals for a write-only host, and opens only the objects that are for this host: no record."""
 
-    def __init__(self, secret: HostSecret, draw: Callable[[int], bytes] = os.urandom) -> None:
-        """Args: draw: returns so many random bytes."""
-        super().__init__(_Keys.derive(secret.host_key), draw)
+    def __init__(
+        self, secret: HostSecret, draw: Callable[[int], bytes] = os.urandom, *, is_padded: bool = False
+    ) -> None:
+        """As of `SecretSealer`."""
+        super().__init__(secret.host_key, draw, is_padded=is_padded)
         self._secret = secret
 
     @property
@@ -317,7 +354,7 @@ class HostSealer(Sealer):
 
     def is_alike(self, other: Sealer | None) -> bool:
         """As of `Sealer`."""
-        return isinstance(other, HostSealer) and self._secret == other._secret
+        return isinstance(other, HostSealer) and (self._secret, self._is_padded) == (other._secret, other._is_padded)
 
     def open_record(
         self,
@@ -331,29 +368,37 @@ class HostSealer(Sealer):
         """As of `Sealer`."""
         raise OnlyWrites(pack)
 
+    def open_object(self, kind: Kind, name: str, data: bytes) -> bytes:
+        """As of `Sealer`; PaddingMissing also of what this host cannot open, so that its first backup will notice."""
+        if not self._is_padded and parse_header(kind, name, data, may_be_sealed=True).is_padded:
+            raise PaddingMissing(name)
+        return super().open_object(kind, name, data)
+
     def _find_keys(self, name: str, host: bytes) -> _Keys:
         if host != self.host:
             raise OnlyWrites(name)
         return self._keys
 
-    def _start_batch(self, seed: bytes) -> _Batch:
+    def _start_batch(self, seed: bytes, room: ReusedRoom | None) -> _Batch:
         from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
         private, readers = X25519PrivateKey.from_private_bytes(seed), self._secret.readers_key
         ephemeral = public_bytes(private)
         agreed = _agree(private, X25519PublicKey.from_public_bytes(readers), ephemeral, readers)
         cipher = _make_cipher(self._keys.records, BATCH_CONTEXT, agreed)
-        return _Batch(cipher, AES_256_GCM_TO_READERS, self.host + ephemeral)
+        return _Batch(cipher, AES_256_GCM_TO_READERS, self.host + ephemeral, room)
 
 
-def make_sealer(secret: Secret | HostSecret) -> Sealer:
-    """Return what seals and opens with a secret."""
-    return SecretSealer(secret) if isinstance(secret, Secret) else HostSealer(secret)
+def make_sealer(secret: Secret | HostSecret, *, is_padded: bool = False) -> Sealer:
+    """Return what seals and opens with a secret. Args: is_padded: what is sealed is padded before."""
+    if isinstance(secret, Secret):
+        return SecretSealer(secret, is_padded=is_padded)
+    return HostSealer(secret, is_padded=is_padded)
 
 
 def bare_header(header: RecordHeader, opened: memoryview) -> RecordHeader:
     """Return the header of a sealed record as it is without the seal, `opened` being its payload."""
-    return replace(header, payload_bytes=len(opened), payload_digest=digest_bytes(opened), sealed=0)
+    return replace(header, payload_bytes=len(opened), payload_digest=digest_bytes(opened), sealed=0, is_padded=False)
 
 
 def _agree(private: X25519PrivateKey, public: X25519PublicKey, ephemeral: bytes, readers: bytes) -> bytes:

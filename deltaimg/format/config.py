@@ -28,6 +28,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: str
     digest_key: Hex64 | None = None
     encryption: Literal["aes-256-gcm"] | None = None
+    padding: Literal["padme"] | None = None
+    """How what is sealed is padded before."""
     software: str = ""
     family: Hex32 | None = None
     """The `repository_id` of the repository whose digest key this one shares; None in the first of a family."""
@@ -36,6 +38,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def is_encrypted(self) -> bool:
         """Whether its objects are sealed, so that a key is needed."""
         return self.encryption is not None
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether what is sealed is padded, so that its size says little."""
+        return self.padding is not None
 
     @property
     def family_id(self) -> str:
@@ -53,4 +60,6 @@ def parse_config(data: bytes, name: str = CONFIG_NAME) -> Config:
     config = parse_document(Kind.CONFIG, name, data, Config)
     if config.is_encrypted == (config.digest_key is not None):
         raise Malformed(name, HEADER_BYTES, "it has a digest key and is encrypted, or neither")
+    if config.is_padded and not config.is_encrypted:
+        raise Malformed(name, HEADER_BYTES, "it has padding and is not encrypted")
     return config

@@ -28,6 +28,8 @@ SEALED: Final = 0x0001
 """The incompatible feature of an object whose body is sealed."""
 BY_HOST: Final = 0x0002
 """Besides `SEALED`: with the key of a write-only host."""
+PADDED: Final = 0x0004
+"""Besides `SEALED`: what is sealed was padded before."""
 
 
 class Kind(Enum):
@@ -62,6 +64,7 @@ class Header:
     body_bytes: int
     body_digest: bytes
     is_sealed: bool = False
+    is_padded: bool = False
 
 
 def digest_bytes(*parts: bytes | memoryview, length: int = 16) -> bytes:
@@ -135,7 +138,7 @@ def parse_header(kind: Kind, name: str, data: bytes | memoryview, *, may_be_seal
         raise Malformed(name, 56, "the header is damaged")
     if version != VERSION:
         raise UnsupportedFormat(name, f"has format version {version}; this deltaimg reads version {VERSION}")
-    if incompatible & ~(SEALED | BY_HOST) or incompatible == BY_HOST:
+    if incompatible & ~(SEALED | BY_HOST | PADDED) or (incompatible and not incompatible & SEALED):
         raise UnsupportedFormat(name, f"needs features {incompatible:#06x} that this deltaimg does not have")
     if incompatible and not may_be_sealed:
         raise UnsupportedFormat(name, "is sealed, and nothing that is sealed belongs here")
@@ -143,7 +146,7 @@ def parse_header(kind: Kind, name: str, data: bytes | memoryview, *, may_be_seal
         raise Malformed(name, 14, "reserved bytes of the header are not zero")
     if body_bytes > MAX_OBJECT_BYTES:
         raise Malformed(name, 16, f"claims a body of {body_bytes} bytes")
-    return Header(kind, body_bytes, body_digest, bool(incompatible))
+    return Header(kind, body_bytes, body_digest, bool(incompatible), bool(incompatible & PADDED))
 
 
 def unframe(kind: Kind, name: str, data: bytes, *, is_sealed: bool = False) -> memoryview:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg import text
+from deltaimg.format.padding import MARK_BYTES
 from deltaimg.model import MAX_BLOCK_BYTES, MAX_IMAGE_BYTES, MIN_BLOCK_BYTES
 from deltaimg.model import MAX_DELTA_DEPTH as MAX_DELTA_DEPTH  # noqa: PLC0414  what readers refuse to go beyond
 
@@ -50,6 +51,8 @@ RECORD_SEAL_BYTES: Final = 52
 """By how much the payload of a sealed record is longer."""
 HOST_RECORD_SEAL_BYTES: Final = 60
 """By how much it is longer where a write-only host sealed it."""
+LARGEST_RECORD_SEAL_BYTES: Final = HOST_RECORD_SEAL_BYTES + MARK_BYTES
+"""By how much a payload may be longer than the content of all slots: with any seal, and padded."""
 
 MAX_SOURCE_RECORDS: Final = 4096
 MAX_SOURCE_BYTES: Final = 16 << 20
@@ -99,7 +102,7 @@ def find_record_problem(entries: npt.NDArray[Any]) -> str | None:
     content_bytes = slots.astype(np.uint64) << shifts.astype(np.uint64)
     if int(content_bytes.max()) > MAX_RECORD_BYTES:
         return f"a record is larger than {MAX_RECORD_BYTES} bytes"
-    if bool(np.any(entries["payload_bytes"] > content_bytes + HOST_RECORD_SEAL_BYTES)):
+    if bool(np.any(entries["payload_bytes"] > content_bytes + LARGEST_RECORD_SEAL_BYTES)):
         return "a record's payload is longer than its content"
     return None
 

@@ -30,6 +30,7 @@ from deltaimg.format.limits import (
     MIN_BLOCK_SHIFT,
     RECORD_SEAL_BYTES,
 )
+from deltaimg.format.padding import MARK_BYTES
 from deltaimg.format.slot_runs import SlotRuns, build_runs, find_runs_problem, parse_runs
 from deltaimg.format.sources import SourceTable, build_sources, parse_sources
 
@@ -42,6 +43,8 @@ AES_256_GCM_TO_READERS: Final = 2
 """What it is where a write-only host sealed the record."""
 SEAL_BYTES: Final = {0: 0, AES_256_GCM: RECORD_SEAL_BYTES, AES_256_GCM_TO_READERS: HOST_RECORD_SEAL_BYTES}
 """By how much each seal makes a payload longer."""
+_PADDED: Final = 1
+"""What `flags` is in the header of a record whose payload was padded before it was sealed."""
 _BOUND_BYTES: Final = 40
 
 
@@ -61,6 +64,8 @@ class RecordHeader:
     """How many of the slots are not there; 0 for a whole record."""
     sealed: int = 0
     """How the payload is sealed, 0 if it is not; lengths and digest are those of the sealed payload."""
+    is_padded: bool = False
+    """Whether it was padded before it was sealed."""
 
     @property
     def is_sealed(self) -> bool:
@@ -115,7 +120,7 @@ def build_record_header(header: RecordHeader) -> bytes:
         header.sources,
         header.slots,
         header.block_shift,
-        0,
+        _PADDED if header.is_padded else 0,
         header.absent,
         0,
         header.payload_digest,
@@ -141,7 +146,7 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
         raise Malformed(name, offset, "no record begins here")
     if digest_bytes(head[:56], length=8) != header_digest:
         raise Malformed(name, offset, "a record header is damaged")
-    if sealed not in SEAL_BYTES or flags or header_bytes != RECORD_HEADER_BYTES:
+    if sealed not in SEAL_BYTES or flags & ~_PADDED or (flags and not sealed) or header_bytes != RECORD_HEADER_BYTES:
         raise UnsupportedFormat(name, f"the record at byte {offset} has a cipher or features unknown here")
     if (
         not MIN_BLOCK_SHIFT <= shift <= MAX_BLOCK_SHIFT
@@ -151,13 +156,14 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
         or reserved
     ):
         raise Malformed(name, offset, "a record header has absurd lengths")
-    if payload_bytes > (slots << shift) + SEAL_BYTES[sealed]:
+    seal_bytes = SEAL_BYTES[sealed] + (MARK_BYTES if flags else 0)
+    if payload_bytes > (slots << shift) + seal_bytes:
         raise Malformed(name, offset, "a record's payload is longer than its content")
-    if payload_bytes < SEAL_BYTES[sealed]:
+    if payload_bytes < seal_bytes:
         raise Malformed(name, offset, "a sealed record's payload is shorter than a seal")
     if sources > MAX_SOURCE_RECORDS:
         raise Malformed(name, offset, f"a record has more than {MAX_SOURCE_RECORDS} source records")
-    return RecordHeader(record_id, encoding, slots, shift, payload_bytes, digest, sources, absent, sealed)
+    return RecordHeader(record_id, encoding, slots, shift, payload_bytes, digest, sources, absent, sealed, bool(flags))
 
 
 def bound_record_fields(header: RecordHeader) -> bytes:

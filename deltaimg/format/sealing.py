@@ -4,7 +4,7 @@
     body of a sealed object    := seed ciphertext tag
     payload of a sealed record := seed number ciphertext tag
 
-and where a write-only host sealed them
+whose ciphertext is of padded content where `format/padding.py` pads; and where a write-only host sealed them
 
     body of a sealed object    := host seed ciphertext tag
     payload of a sealed record := host ephemeral number ciphertext tag
@@ -21,6 +21,7 @@ from deltaimg.format.framing import (
     BY_HOST,
     HEADER,
     HEADER_BYTES,
+    PADDED,
     SALT_BYTES,
     SEALED,
     Kind,
@@ -29,6 +30,7 @@ from deltaimg.format.framing import (
     set_features,
 )
 from deltaimg.format.limits import HOST_RECORD_SEAL_BYTES, RECORD_SEAL_BYTES
+from deltaimg.format.padding import padded_bytes
 
 SEED_BYTES: Final = 32
 HOST_BYTES: Final = 8
@@ -50,9 +52,10 @@ assert RECORD_PREFIX.size + TAG_BYTES == RECORD_SEAL_BYTES
 assert HOST_RECORD_PREFIX.size + TAG_BYTES == HOST_RECORD_SEAL_BYTES
 
 
-def object_seal_bytes(host: bytes) -> int:
-    """Return by how much a sealed object is larger. Args: host: the write-only host that seals it; empty where none does."""
-    return (HOST_OBJECT_PREFIX if host else OBJECT_PREFIX).size + TAG_BYTES
+def sealed_body_bytes(body_bytes: int, host: bytes, *, is_padded: bool) -> int:
+    """Return the length of a body once it is sealed. Args: host: the write-only host that seals it; empty where none does."""
+    seal_bytes = (HOST_OBJECT_PREFIX if host else OBJECT_PREFIX).size + TAG_BYTES
+    return seal_bytes + (padded_bytes(body_bytes) if is_padded else body_bytes)
 
 
 def record_nonce(number: int) -> bytes:
@@ -60,10 +63,11 @@ def record_nonce(number: int) -> bytes:
     return number.to_bytes(NONCE_BYTES, "little")
 
 
-def start_sealed(data: bytes, host: bytes = b"") -> bytes:
+def start_sealed(data: bytes, host: bytes = b"", *, is_padded: bool = False) -> bytes:
     """Return the header, without digests, of what the unsealed object `data` becomes: its seal authenticates this header."""
-    features = SEALED | (BY_HOST if host else 0)
-    return set_features(data[:HEADER_BYTES], features, len(data) - HEADER_BYTES + object_seal_bytes(host))
+    features = SEALED | (BY_HOST if host else 0) | (PADDED if is_padded else 0)
+    body_bytes = sealed_body_bytes(len(data) - HEADER_BYTES, host, is_padded=is_padded)
+    return set_features(data[:HEADER_BYTES], features, body_bytes)
 
 
 def find_host(data: bytes | memoryview) -> bytes:
@@ -78,6 +82,6 @@ def bound_fields(header: bytes | memoryview) -> bytes:
     return bytes(header[_BOUND_HEAD]) + bytes(header[_BOUND_SALT])
 
 
-def frame_opened(kind: Kind, body: bytes) -> bytes:
+def frame_opened(kind: Kind, body: bytes | memoryview) -> bytes:
     """Return the body of an opened object as the unsealed object that it was made of, but for its salt."""
     return build_header(kind, len(body), digest_bytes(body)) + body

@@ -28,6 +28,7 @@ def create_repository(
     software: str,
     like: Repository | None = None,
     key: Key | None = None,
+    is_padded: bool = False,
     prepare: Callable[[], None] = lambda: None,
     lock_waiting: LockWaiting | None = None,
 ) -> Repository:
@@ -36,6 +37,7 @@ def create_repository(
     Args:
         like: in whose family the new one is to be: what is stored in either is valid in the other.
         key: encrypts it, and opens its first key slot. Made like an encrypted one, it has the secret of that.
+        is_padded: what is sealed is padded, so that sizes say less of content. Needs a key.
         prepare: called once the store is known to be empty, before anything is put into it.
         lock_waiting: as of the repository; of an attempt that died the lock may be there.
 
@@ -48,6 +50,7 @@ def create_repository(
         # An earlier attempt may have died before it was done.
         if find_kind(name) not in (LOCK, PROBE, KEY_SLOT):
             raise RepositoryExists(store.location, f"the folder is not empty: it has '{name}'")
+    assert key is not None or not is_padded
     digest_key = secrets.token_bytes(32) if like is None else like.digest_key
     secret = None if key is None else (like and like.secret) or Secret.make(digest_key)
     config = Config(
@@ -55,6 +58,7 @@ def create_repository(
         created=format_time(created),
         digest_key=digest_key.hex() if secret is None else None,
         encryption=None if secret is None else "aes-256-gcm",
+        padding="padme" if is_padded else None,
         software=software,
         family=None if like is None else like.config.family_id,
     )

@@ -34,7 +34,7 @@ from deltaimg.errors import (
 )
 from deltaimg.format.framing import HEADER_BYTES, SALT_BYTES, Kind, name_object, parse_header, salt_object
 from deltaimg.format.record import RecordHeader
-from deltaimg.format.sealing import find_host, object_seal_bytes
+from deltaimg.format.sealing import find_host
 from deltaimg.memory import check_room
 from deltaimg.model import MIB
 from deltaimg.repo.keys import check_digest, check_size, expect_kind, find_kind, has_folder
@@ -174,7 +174,8 @@ class Objects:
     def count_bytes(self, kind: ObjectKind[Content], content: Content) -> int:
         """Return the size that an object of this content has when it is stored."""
         sealer = self.sealer if kind.is_sealed else None
-        return len(kind.build(content)) + (0 if sealer is None else object_seal_bytes(sealer.host))
+        size_bytes = len(kind.build(content))
+        return size_bytes if sealer is None else sealer.measure_object(size_bytes)
 
     def put_new(self, kind: ObjectKind[Content], content: Content) -> tuple[str, int]:
         """Store an object that is named by its digest; return the digest and the object's size."""

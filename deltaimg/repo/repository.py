@@ -104,7 +104,8 @@ class Repository:
         write-only host was given.
         """
         assert config.is_encrypted == (secret is not None or is_locked)
-        self.objects = Objects(store, None if secret is None else make_sealer(secret), is_locked=is_locked)
+        sealer = None if secret is None else make_sealer(secret, is_padded=config.is_padded)
+        self.objects = Objects(store, sealer, is_locked=is_locked)
         self.config, self.is_locked, self._given = config, is_locked, secret
         self.lock_waiting = LockWaiting()
 

@@ -16,11 +16,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from deltaimg.errors import EncryptionMissing, KeyNeeded, LastKey, RepositoryDamaged, UsageError, WrongKey
+from deltaimg.errors import (
+    EncryptionMissing,
+    KeyNeeded,
+    LastKey,
+    PaddingMissing,
+    RepositoryDamaged,
+    UsageError,
+    WrongKey,
+)
+from deltaimg.format.config import build_config, parse_config
 from tests.support.images import make_mixed_image
 from tests.support.program import Run, command, environment
 
@@ -86,6 +96,25 @@ def test_an_encrypted_repository_is_used_with_a_key_file(image: Path, tmp_path: 
     assert "no key was given" in fail(KeyNeeded, "snapshots", "-r", repo)
     key_file.chmod(0o640)
     assert "others than its owner" in fail(UsageError, "snapshots", *use)
+
+
+def test_a_padded_repository_is_made_and_used(image: Path, tmp_path: Path) -> None:
+    repo, key_file = tmp_path / "repo", tmp_path / "key"
+    assert "only an encrypted repository is padded" in fail(
+        UsageError, "init", "-r", repo, "--padding", "--encryption", "none"
+    )
+    made = succeed("init", "-r", repo, "--encryption", "keyfile", "--key-file", key_file, "--padding", "--json")
+    assert (made.json["encryption"], made.json["padding"]) == ("aes-256-gcm", "padme")
+    use = ("-r", repo, "--key-file", key_file)
+    succeed("backup", image, "--image", "vm1", *use)
+    succeed("restore", "vm1", tmp_path / "out", *use)
+    assert (tmp_path / "out").read_bytes() == image.read_bytes()
+    assert b"aes-256-gcm, padded" in succeed("doctor", *use).out
+    bare = repo / "config"
+    bare.chmod(0o600)
+    bare.write_bytes(build_config(msgspec.structs.replace(parse_config(bare.read_bytes()), padding=None)))
+    for words in (("backup", image, "--image", "vm1"), ("restore", "vm1", tmp_path / "again"), ("check",)):
+        assert "'config' says that nothing in this repository is" in fail(PaddingMissing, *words, *use)
 
 
 def test_a_passphrase_is_taken_from_every_place_and_appears_nowhere(image: Path, tmp_path: Path) -> None:

@@ -6,22 +6,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.restore.run import restore
-from deltaimg.errors import DeltaimgError, SealBroken
+from deltaimg.errors import DeltaimgError, PaddingMissing, SealBroken
+from deltaimg.format.config import CONFIG_NAME, build_config
 from deltaimg.format.map import MAPS
 from deltaimg.format.pack import PACKS
+from deltaimg.format.padding import padded_bytes
 from deltaimg.kernels import digest_blocks
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.images import SyntheticImage
-from tests.support.repositories import KEY, assert_restores, back_up_image, make_repository
+from tests.support.repositories import KEY, assert_restores, back_up_image, make_repository, open_again
 
 
 def make_image(text: bytes = b"content", size_bytes: int = 200_000) -> SyntheticImage:
@@ -107,3 +110,53 @@ def test_sizes_do_not_show_where_content_has_been_cut():
         entries = load_index(repository).entries
         assert len(set(entries["slots"][:-1].tolist())) == 1
     assert sizes[0] == sizes[1]
+
+
+def lengths_of(repository: Repository) -> list[tuple[str, int]]:
+    """Return what whoever lists a store sees of it, names that are random left out, and what headers of records say."""
+    sizes = sorted((name.partition("/")[0], len(data)) for name, data in objects_of(repository).items())
+    return sizes + sorted(("record", int(each)) for each in load_index(repository).entries["payload_bytes"])
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_with_padding_content_that_compresses_a_little_better_looks_the_same(is_padded):
+    """Sizes of what is compressed are a fingerprint, wherever it is cut: records of one Padmé class have one length."""
+    found = []
+    for number in range(3):
+        repository = make_repository(MemoryStore(f"padded {is_padded} {number}"), KEY, is_padded=is_padded)
+        image = SyntheticImage(1 << 20, seed=7)
+        for block in range(0, 1 << 20, 4096):
+            image.write_random(block, 2048 + 5 * number)  # what is not written is zeroes, which compress to nothing
+        manifest = back_up_image(repository, image, comment="x" * (100 + number))
+        assert_restores(repository, manifest, image.content)
+        assert not check(repository).of(Severity.ERROR)
+        found.append(lengths_of(repository))
+    assert (found[0] == found[1] == found[2]) == is_padded
+
+
+def test_whoever_takes_padding_out_of_config_gets_no_backup_without_it():
+    repository, image = make_repository(MemoryStore("unpadded"), KEY, is_padded=True), make_image()
+    manifest = back_up_image(repository, image)
+    data = objects_of(repository)[CONFIG_NAME]
+    objects_of(repository)[CONFIG_NAME] = build_config(msgspec.structs.replace(repository.config, padding=None))
+    exchanged, before = open_again(repository.objects.store), set(objects_of(repository))
+    image.write(0, b"changed")
+    with pytest.raises(PaddingMissing, match=r"^rosters/vm1/00000001: is padded, and 'config' says"):
+        back_up_image(exchanged, image)
+    assert {name for name in set(objects_of(repository)) - before if not name.startswith("locks/")} == set()
+    objects_of(repository)[CONFIG_NAME] = data
+    assert_restores(open_again(repository.objects.store), manifest, make_image().content)
+
+
+def test_what_was_stored_without_padding_is_read_where_there_is_padding_now():
+    repository, image = make_repository(MemoryStore("mixed"), KEY), make_image()
+    first, clock, before = back_up_image(repository, image, clock=FixedClock()), FixedClock(), bytes(image.content)
+    objects_of(repository)[CONFIG_NAME] = build_config(msgspec.structs.replace(repository.config, padding="padme"))
+    padding = open_again(repository.objects.store)
+    clock.advance(hours=1)
+    image.write(0, b"changed")
+    second = back_up_image(padding, image, clock=clock)
+    assert_restores(padding, first, before)
+    assert_restores(padding, second, image.content)
+    entries = load_index(padding).entries
+    assert padded_bytes(int(entries["payload_bytes"][-1]) - 52 - 1, 1 << 24) == int(entries["payload_bytes"][-1]) - 52

@@ -24,6 +24,8 @@ HOST_SECRET = SECRET.make_host_secret(b"\xee" * 8)
 FAMILY_ID = "00112233445566778899aabbccddeeff"
 KEY = KeyFile(b"\x42" * 32)
 SEALERS: tuple[Sealer, ...] = (SecretSealer(SECRET), HostSealer(HOST_SECRET))
+PADDED_SEALERS: tuple[Sealer, ...] = (SecretSealer(SECRET, is_padded=True), HostSealer(HOST_SECRET, is_padded=True))
+"""Of a repository with padding, which open what the others have sealed as well."""
 
 _BODY = b'{"of":"a manifest"}'
 _PAYLOAD = b"the payload of a record"
@@ -34,7 +36,7 @@ def open_object(data: bytes) -> bytes | None:
     if len(data) >= HEADER_BYTES:
         data = finish_header(data[:HEADER_BYTES], digest_bytes(data[HEADER_BYTES:])) + data[HEADER_BYTES:]
     found = None
-    for sealer in SEALERS:
+    for sealer in (*SEALERS, *PADDED_SEALERS):
         try:
             found = bytes(sealer.open_object(Kind.MANIFEST, "snapshots/x", data)[HEADER_BYTES:])
         except DeltaimgError:
@@ -77,9 +79,13 @@ class SealedTarget:
     seeds: tuple[bytes, ...]
 
 
+def _make_objects() -> tuple[bytes, ...]:
+    return tuple(each.seal_object(frame(Kind.MANIFEST, _BODY)) for each in (*SEALERS, *PADDED_SEALERS))
+
+
 def _make_records() -> tuple[bytes, ...]:
     header = RecordHeader(b"\xa1" * 16, 0, 1, 12, len(_PAYLOAD), digest_bytes(_PAYLOAD))
-    sealed = [sealer.seal_records([(header, _PAYLOAD)])[0] for sealer in SEALERS]
+    sealed = [sealer.seal_records([(header, _PAYLOAD)])[0] for sealer in (*SEALERS, *PADDED_SEALERS)]
     return tuple(build_record_header(header) + bytes(payload) for header, payload in sealed)
 
 
@@ -89,7 +95,7 @@ _SLOTS = [
 ]
 
 TARGETS = {
-    "object": SealedTarget(open_object, tuple(each.seal_object(frame(Kind.MANIFEST, _BODY)) for each in SEALERS)),
+    "object": SealedTarget(open_object, _make_objects()),
     "record": SealedTarget(open_record, _make_records()),
     "slot": SealedTarget(open_slot, tuple(build_key_slot(each)[HEADER_BYTES:] for each in _SLOTS)),
 }

@@ -60,6 +60,7 @@ def frame_refusals() -> Iterator[Refusal]:
         ("version-0", {"version": 0}, "UnsupportedFormat", "format version 0"),
         ("version-2", {"version": 2}, "UnsupportedFormat", "format version 2"),
         ("by-a-host-and-not-sealed", {"incompatible": 2}, "UnsupportedFormat", "0x0002"),
+        ("padded-and-not-sealed", {"incompatible": 4}, "UnsupportedFormat", "0x0004"),
         ("incompatible-feature", {"incompatible": 0x8000}, "UnsupportedFormat", "0x8000"),
         ("reserved-in-use", {"reserved": 1}, "Malformed", "reserved bytes of the header"),
         ("body-beyond-4-gib", {"body_bytes": 2**32}, "Malformed", "claims a body of 4294967296 bytes"),
@@ -116,6 +117,7 @@ def document_refusals() -> Iterator[Refusal]:
         yield _with_fields("key_slot", reason, change, message)
     for reason, change in (("key-and-encryption", {"encryption": "aes-256-gcm"}), ("no-key", {"digest_key": ...})):
         yield _with_fields("config", reason, change, "has a digest key and is encrypted, or neither")
+    yield _with_fields("config", "padding-alone", {"padding": "padme"}, "it has padding and is not encrypted")
     for reason, change, message in (
         ("of-another-image", {"image": "vm2"}, "it belongs at snapshots/vm2/"),
         ("of-another-time", {"time": "20261123T020304.000006Z"}, "it belongs at snapshots/vm1/"),
@@ -157,8 +159,6 @@ def document_refusals() -> Iterator[Refusal]:
         yield _with_fields(
             kind, "of-another-id", {"id": "00000000000000dd"}, "it belongs at deletions/00000000000000dd"
         )
-    for reason, change in (("key-and-encryption", {"encryption": "aes-256-gcm"}), ("no-key", {"digest_key": ...})):
-        yield _with_fields("config", reason, change, "has a digest key and is encrypted, or neither")
     for reason, change, message in (
         ("of-another-image", {"image": "vm2"}, "it belongs at annotations/vm2/"),
         (
@@ -214,7 +214,7 @@ def index_refusals() -> Iterator[Refusal]:
         ("block-too-large", make(entries=[{"block_shift": 21}]), "Malformed", "absurd block size"),
         ("block-shift-of-255", make(entries=[{"block_shift": 255}]), "Malformed", "absurd block size"),
         ("record-too-large", make(entries=[{"slots": 4097}]), "Malformed", "larger than 16777216 bytes"),
-        ("payload-too-long", make(entries=[{"payload_bytes": 4157}]), "Malformed", "longer than its content"),
+        ("payload-too-long", make(entries=[{"payload_bytes": 4158}]), "Malformed", "longer than its content"),
         ("cut-entry-unlisted", _cut_index([2], [1], [(0, 1)]), "Malformed", "out of order or are not listed"),
         ("cut-entry-twice", _cut_index([1, 1], [1, 1], [(0, 1)] * 2), "Malformed", "out of order or are not listed"),
         ("cut-without-runs", _cut_index([1], [0], []), "Malformed", "no runs of slots"),
@@ -352,11 +352,12 @@ def pack_refusals() -> Iterator[Refusal]:
          "Malformed", "longer than its content"),
         ("record-header-damaged", pack(flip(one, 20), footer(entry)), "Malformed", "a record header is damaged"),
         ("record-payload-damaged", pack(flip(one, size - 1), footer(entry)), "DigestMismatch", "the record here is damaged"),
+        ("record-padded-and-not-sealed", pack(record(flags=1), footer(entry)), "UnsupportedFormat", "has a cipher or features"),
         ("record-sealed-otherwise", pack(record(sealed=3), footer(entry)), "UnsupportedFormat", "has a cipher or features"),
         ("record-sealed-too-short", pack(record(sealed=1), footer(entry)), "Malformed", "shorter than a seal"),
         ("record-sealed-by-a-host-too-short", pack(record(bytes(59), sealed=2), footer(entry)), "Malformed",
          "shorter than a seal"),
-        ("record-flags-in-use", pack(record(flags=1), footer(entry)), "UnsupportedFormat", "has a cipher or features"),
+        ("record-flags-in-use", pack(record(flags=2), footer(entry)), "UnsupportedFormat", "has a cipher or features"),
         ("record-of-too-many-sources", pack(record(sources=4097), footer(entry)), "Malformed", "more than 4096 source"),
         ("record-header-longer", pack(record(header_bytes=80), footer(entry)), "UnsupportedFormat", "features unknown"),
         ("record-reserved-in-use", pack(record(reserved=1), footer(entry)), "Malformed", "absurd lengths"),

@@ -321,7 +321,11 @@ PARITIES = {
 }
 
 SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
-    "config": {"plain": ("config", CONFIG), "encrypted": ("config", ENCRYPTED)},
+    "config": {
+        "plain": ("config", CONFIG),
+        "encrypted": ("config", ENCRYPTED),
+        "padded": ("config", msgspec.structs.replace(ENCRYPTED, padding="padme")),
+    },
     "key_slot": {
         "passphrase": (PASSPHRASE_SLOT.object_name, PASSPHRASE_SLOT),
         "key-file": (KEY_FILE_SLOT.object_name, KEY_FILE_SLOT),

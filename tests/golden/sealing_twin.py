@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 ANSWERS = Path(__file__).parent / "v1" / "sealed" / "known-answers.json"
+PADDED_ANSWERS = ANSWERS.with_name("padded-answers.json")
 
 
 def hkdf(key: bytes, info: str, salt: bytes | None = None) -> bytes:
@@ -38,9 +40,32 @@ def seal_body(master_key: bytes, seed: bytes, header: bytes, body: bytes) -> byt
 def open_body(master_key: bytes, data: bytes) -> bytes:
     """Return the body of a whole sealed object."""
     header, sealed = data[:64], data[64:]
-    assert int.from_bytes(header[10:12], "little") == 1
+    features = int.from_bytes(header[10:12], "little")
+    assert features in (1, 5)
     assert int.from_bytes(header[16:24], "little") == len(sealed)
-    return object_cipher(master_key, sealed[:32]).decrypt(bytes(12), sealed[32:], header[:24] + header[40:56])
+    body = object_cipher(master_key, sealed[:32]).decrypt(bytes(12), sealed[32:], header[:24] + header[40:56])
+    return unpad(body) if features == 5 else body
+
+
+# -- padding -----------------------------------------------------------------------------------------------------------
+
+
+def pad(content: bytes, most: int | None = None) -> bytes:
+    """Return content, the mark and zeroes. Args: most: the length of all blocks of a record."""
+    length, step = len(content), 1
+    while (
+        length >= 2
+        and step.bit_length() - 1 < math.floor(math.log2(length)) - math.floor(math.log2(math.log2(length))) - 1
+    ):
+        step *= 2
+    padded = math.ceil(length / step) * step
+    return content + b"\x80" + bytes((padded if most is None else min(padded, most)) - length)
+
+
+def unpad(padded: bytes, most: int | None = None) -> bytes:
+    content = padded[: padded.rindex(b"\x80")]
+    assert pad(content, most) == padded
+    return content
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
@@ -60,7 +85,10 @@ def open_payload(master_key: bytes, header: bytes, sealed: bytes) -> bytes:
     """Return the payload of a sealed record."""
     assert header[5] == 1
     seed, count = sealed[:32], sealed[32:36]
-    return record_cipher(master_key, seed).decrypt(count + bytes(8), sealed[36:], header[:40])
+    payload = record_cipher(master_key, seed).decrypt(count + bytes(8), sealed[36:], header[:40])
+    assert header[35] in (0, 1)
+    most = int.from_bytes(header[32:34], "little") << header[34]
+    return unpad(payload, most) if header[35] else payload
 
 
 # -- write-only hosts --------------------------------------------------------------------------------------------------
@@ -223,7 +251,37 @@ def make_answers() -> dict[str, object]:
     }
 
 
+def make_padded_answers() -> dict[str, object]:
+    """Return known answers with padding, of the same keys and seed."""
+    known = make_answers()
+    secret, seed = bytes.fromhex(str(known["secret"])), bytes.fromhex(str(known["seed"]))
+    answers: dict[str, object] = {
+        "lengths": {
+            str(length): len(pad(bytes(length)))
+            for length in (0, 1, 2, 7, 8, 9, 100, 1000, 4096, 99_999, 524_288, 2**24 - 1)
+        }
+    }
+    for size in (0, 9, 300, 1023):
+        body = b"{}" * (size // 2) + b" " * (size % 2)
+        header = bytes.fromhex("8b44494d47534e500100050000000000") + (48 + len(pad(body))).to_bytes(8, "little")
+        header += bytes(16) + bytes(range(0x50, 0x60)) + bytes(8)
+        answers[f"object of {size}"] = {
+            "header": header.hex(), "body": body.hex(), "sealed": seal_body(secret[:32], seed, header, pad(body)).hex()
+        }  # fmt: skip
+    for size in (0, 9, 1500, 4095, 4096):
+        payload = bytes(number % 251 for number in range(size))
+        padded = pad(payload, 4096)
+        header = b"\x8bREC\1\1\x40\0" + (52 + len(padded)).to_bytes(4, "little") + b"\xa1" * 16
+        header += bytes(4) + b"\1\0" + b"\x0c\1" + bytes(4) + bytes(24)
+        answers[f"record of {size}"] = {
+            "header": header.hex(), "payload": payload.hex(),
+            "sealed": seal_payload(secret[:32], seed, 70000, header, padded).hex(),
+        }  # fmt: skip
+    return answers
+
+
 if __name__ == "__main__":
-    if not ANSWERS.exists():
-        ANSWERS.parent.mkdir(exist_ok=True)
-        ANSWERS.write_text(json.dumps(make_answers(), indent=1) + "\n")
+    ANSWERS.parent.mkdir(exist_ok=True)
+    for path, make in ((ANSWERS, make_answers), (PADDED_ANSWERS, make_padded_answers)):
+        if not path.exists():
+            path.write_text(json.dumps(make(), indent=1) + "\n")

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from deltaimg.crypto.key_slots import Costs, KeyFile, Passphrase, unwrap_secret, wrap_secret
-from deltaimg.crypto.sealer import HostSealer, SecretSealer
+from deltaimg.crypto.sealer import HostSealer, SecretSealer, bare_header
 from deltaimg.crypto.secret import Secret
-from deltaimg.errors import OnlyWrites, SealBroken
+from deltaimg.errors import Malformed, OnlyWrites, PaddingMissing, SealBroken
 from deltaimg.format.framing import HEADER_BYTES, Kind, digest_bytes, finish_header, frame, salt_object
 from deltaimg.format.key_slot import KeySlot
+from deltaimg.format.padding import padded_bytes
 from deltaimg.format.record import RecordHeader, build_record_header, parse_record_header
 from tests.golden import sealing_twin
 
@@ -169,3 +170,87 @@ def test_random_numbers_that_come_twice_do_not_make_a_seed_come_twice():
         first = sealer.seal_records([(header, b"one")])[0][1]
         second = sealer.seal_records([(other, b"two")])[0][1]
         assert first[:prefix] != second[:prefix]
+
+
+# -- padding -----------------------------------------------------------------------------------------------------------
+
+PADDED = json.loads(sealing_twin.PADDED_ANSWERS.read_text())
+PADDED_SEALER = SecretSealer(SECRET, is_padded=True)
+
+
+def list_padded(kind: str) -> list[dict[str, bytes]]:
+    return [
+        {part: bytes.fromhex(value) for part, value in known.items()}
+        for name, known in PADDED.items()
+        if name.startswith(kind)
+    ]
+
+
+def test_the_twin_still_gives_the_known_answers_with_padding():
+    assert sealing_twin.make_padded_answers() == PADDED
+
+
+def test_padded_lengths_are_those_of_the_twin():
+    assert {int(size): length for size, length in PADDED["lengths"].items()} == {
+        int(size): padded_bytes(int(size)) for size in PADDED["lengths"]
+    }
+    for size in range(3000):
+        assert len(sealing_twin.pad(bytes(size))) == padded_bytes(size)
+
+
+def test_padded_objects_that_the_twin_sealed_are_opened():
+    for known in list_padded("object"):
+        data = finish_header(known["header"], digest_bytes(known["sealed"])) + known["sealed"]
+        assert PADDED_SEALER.open_object(Kind.MANIFEST, "snapshots/x", data)[HEADER_BYTES:] == known["body"]
+        with pytest.raises(PaddingMissing, match=r"^snapshots/x: is padded, and 'config'"):
+            SecretSealer(SECRET).open_object(Kind.MANIFEST, "snapshots/x", data)
+
+
+def test_padded_records_that_the_twin_sealed_are_opened():
+    for known in list_padded("record"):
+        head = known["header"][:40] + digest_bytes(known["sealed"])
+        header = parse_record_header("packs/x", 64, head + digest_bytes(head, length=8))
+        for is_brief in (False, True):
+            opened = PADDED_SEALER.open_record("packs/x", 64, header, known["sealed"], is_brief=is_brief)
+            assert bytes(opened) == known["payload"]
+
+
+def test_the_twin_opens_what_is_padded():
+    for size in (0, 1, 31, 32, 100, 8191):
+        data = b"".join(salt_object([frame(Kind.MAP, bytes(size))], b"\x11" * 16))
+        assert sealing_twin.open_body(SECRET.master_key, PADDED_SEALER.seal_object(data)) == bytes(size)
+        payload = b"\x80" * size
+        bare = RecordHeader(b"\1" * 16, 0, 2, 12, size, digest_bytes(payload))
+        ((header, sealed),) = PADDED_SEALER.seal_records([(bare, payload)])
+        assert header.payload_bytes == len(sealed) == 52 + padded_bytes(size, 8192)
+        assert sealing_twin.open_payload(SECRET.master_key, build_record_header(header), bytes(sealed)) == payload
+        assert bare_header(header, PADDED_SEALER.open_record("packs/x", 64, header, sealed)) == bare
+
+
+@pytest.mark.parametrize("padding", [b"", b"\0", b"\x80\0", b"\x80\0\0", b"\x81", b"\x80" + bytes(300)])
+def test_a_padding_of_another_length_is_refused(padding):
+    # Whoever has the key can seal anything: nine bytes are padded by 0x80 and one zero.
+    header, number = list_padded("record of 9")[0]["header"][:8], 3
+    header += (52 + 9 + len(padding)).to_bytes(4, "little") + b"\xa1" * 16
+    header += bytes(4) + b"\1\0" + b"\x0c\1" + bytes(4) + bytes(24)
+    sealed = sealing_twin.seal_payload(SECRET.master_key, b"\7" * 32, number, header, b"123456789" + padding)
+    header = header[:40] + digest_bytes(sealed)
+    header = parse_record_header("packs/x", 64, header + digest_bytes(header, length=8))
+    if padding == b"\x80\0":
+        assert bytes(PADDED_SEALER.open_record("packs/x", 64, header, sealed)) == b"123456789"
+        return
+    with pytest.raises(Malformed, match=r"^packs/x: its padding is not that of its length \(at byte 64\)$"):
+        PADDED_SEALER.open_record("packs/x", 64, header, sealed)
+
+
+@pytest.mark.parametrize("is_repeatable", [False, True])
+def test_padded_and_not_the_same_content_never_has_the_same_key(is_repeatable):
+    """Members of a family share a secret: the same records, sealed by both, are two messages of different lengths."""
+    header = RecordHeader(b"\1" * 16, 0, 1, 12, 9, digest_bytes(bytes(9)))
+    for make, secret, prefix in ((SecretSealer, SECRET, 32), (HostSealer, HOST_SECRET, 40)):
+        seeds = set()
+        for is_padded in (False, True):
+            sealer = make(secret, draw=bytes, is_padded=is_padded)
+            ((_, sealed),) = sealer.seal_records([(header, bytes(9))], is_repeatable=is_repeatable)
+            seeds |= {bytes(sealed[:prefix]), sealer.seal_object(frame(Kind.MAP, b"body"))[64 : 64 + prefix]}
+        assert len(seeds) == 4

@@ -53,10 +53,19 @@ def make_repository(
     key: Key | None = None,
     like: Repository | None = None,
     lock_waiting: LockWaiting | None = None,
+    *,
+    is_padded: bool = False,
 ) -> Repository:
     """Return a new repository, in memory unless `store` says otherwise; encrypted where `key` is given."""
-    store = store or MemoryStore()
-    return create_repository(store, created=START, software="tests", key=key, like=like, lock_waiting=lock_waiting)
+    return create_repository(
+        store or MemoryStore(),
+        created=START,
+        software="tests",
+        key=key,
+        like=like,
+        is_padded=is_padded,
+        lock_waiting=lock_waiting,
+    )
 
 
 def open_again(store: Store) -> Repository:

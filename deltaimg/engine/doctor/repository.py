@@ -26,7 +26,7 @@ def _examine(repository: Repository) -> Iterator[Finding]:
     images = len({ref.image for ref in refs})
     where = "over a network" if properties.is_remote else "on this host"
     yield Finding("repository", True, f"reachable {where}; images: {images}, snapshots: {len(refs)}")
-    encryption = repository.config.encryption or "no"
+    encryption = (repository.config.encryption or "no") + (", padded" if repository.config.is_padded else "")
     yield Finding("encryption", repository.config.is_encrypted, encryption, _explain_encryption(repository))
     if properties.folder is not None:
         with suppress(OSError):

@@ -12,9 +12,9 @@ from deltaimg.engine.retention.forget import forget
 from deltaimg.engine.sync.request import SyncRequest
 from deltaimg.engine.sync.run import plan_sync, sync
 from deltaimg.errors import StoreUnavailable
-from deltaimg.format.limits import RECORD_SEAL_BYTES
+from deltaimg.format.pack import PACKS, scan_records
+from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.options.sync import SyncOptions
-from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.retention import plan_named
 from deltaimg.repo.snapshots import load_snapshot
@@ -29,18 +29,26 @@ _numbers = itertools.count()
 
 
 def make_members(family: Family) -> dict[str, Repository]:
-    """Return members of a family that are encrypted, encrypted with another secret, and not encrypted."""
-    return {
-        name: make_repository(MemoryStore(f"{name} {next(_numbers)}"), key, like=family.source)
+    """Return members of a family that are encrypted, so with padding, encrypted with another secret, and not encrypted."""
+    encrypted, other, bare = (
+        make_repository(MemoryStore(f"{name} {next(_numbers)}"), key, like=family.source)
         for name, key in (("encrypted", KEY), ("other", KEY), ("bare", None))
-    }
+    )
+    padded = make_repository(MemoryStore(f"padded {next(_numbers)}"), KEY, like=encrypted, is_padded=True)
+    assert padded.secret == encrypted.secret
+    return {"encrypted": encrypted, "padded": padded, "other": other, "bare": bare}
 
 
 def payloads_of(repository: Repository) -> dict[bytes, int]:
-    """Return how long the payload of each record is without a seal."""
-    entries = load_index(repository).entries
-    sealed_bytes = RECORD_SEAL_BYTES if repository.secret is not None else 0
-    return {each["id"].tobytes(): int(each["payload_bytes"]) - sealed_bytes for each in entries}
+    """Return how long the payload of each record is without a seal, and without padding, as its pack has it."""
+    found: dict[bytes, int] = {}
+    for each in repository.objects.list(PACKS):
+        data = repository.objects.get_verified(each.name)
+        for offset, header in scan_records(each.name, data):
+            assert header.is_padded == repository.config.is_padded
+            payload = memoryview(data)[offset + RECORD_HEADER_BYTES :][: header.payload_bytes]
+            found[header.id] = len(repository.objects.open_record(each.name, offset, header, payload))
+    return found
 
 
 def test_records_go_from_member_to_member_as_they_are():
@@ -62,10 +70,10 @@ def test_records_go_from_member_to_member_as_they_are():
         assert [ref.id for ref in destination.list_snapshots()] == [ref.id for ref in family.source.list_snapshots()]
 
 
-@pytest.mark.parametrize("is_newest_first", [False, True])
-def test_what_is_there_is_not_sent_again(is_newest_first: bool):
+@pytest.mark.parametrize(("name", "is_newest_first"), [("encrypted", False), ("encrypted", True), ("padded", False)])
+def test_what_is_there_is_not_sent_again(name: str, is_newest_first: bool):
     family, image = make_family(3), make_mixed_image(600_000)
-    destination = make_members(family)["encrypted"]
+    destination = make_members(family)[name]
     run_sync(family.source, destination, newest_first=is_newest_first)
     for _ in range(2):
         edit_at_random(image)
@@ -111,6 +119,26 @@ def test_a_sync_that_is_cut_stores_what_it_had_stored_under_the_same_names(share
     run_sync(family.source, whole)
     assert packs <= {each.name for each in whole.objects.list("packs/")}
     assert payloads_of(whole) == payloads_of(family.source)
-    total = sum(int(each["payload_bytes"]) for each in load_index(whole).entries)
+    total = sum(payloads_of(whole).values())
     assert sum(each.size_bytes for each in whole.objects.list("packs/")) < 1.2 * total, "nothing is there twice"
     family.assert_whole(whole, 3)
+
+
+def test_a_padded_member_and_one_that_is_not_share_a_key_and_never_a_nonce():
+    family = make_family(2)
+    members = make_members(family)
+    seeds: list[set[bytes]] = []
+    for name in ("encrypted", "padded"):
+        run_sync(family.source, members[name])
+        packs = [
+            (each.name, members[name].objects.get_verified(each.name)) for each in members[name].objects.list(PACKS)
+        ]
+        seeds.append(
+            {
+                data[offset + RECORD_HEADER_BYTES :][:36]
+                for pack, data in packs
+                for offset, _ in scan_records(pack, data)
+            }
+        )
+    assert not seeds[0] & seeds[1]
+    assert not run_sync(members["encrypted"], members["padded"]).copied
