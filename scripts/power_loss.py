@@ -64,7 +64,7 @@ def main() -> None:
 
 def prepare(folder: Path) -> None:
     """Make a file system of each kind with a repository of some snapshots, room for the logs, and the guest's script."""
-    images = folder / "root" / "images"
+    images = folder / "system" / "images"
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir()
     image = make_mixed_image(IMAGE_BYTES, seed=1)
@@ -99,7 +99,7 @@ def change(image: SyntheticImage) -> None:
 
 def orders() -> str:
     """Return the script that the guest runs: every verb on each file system, with marks in the log around each."""
-    lines = ["mkdir /disk"]
+    lines = ["modprobe dm_log_writes", "mkdir -p /disk"]
     for number, kind in enumerate(SIZES):
         device, log = (f"/dev/vd{'bcde'[2 * number + each]}" for each in (0, 1))
         lines.append(f'dmsetup create log --table "0 $(blockdev --getsz {device}) log-writes {device} {log}"')
@@ -118,7 +118,7 @@ def replay(folder: Path) -> None:
     """Lay out, mount and check what every flush could leave; print the counts."""
     chance = random.Random(20261124)
     image = SyntheticImage(IMAGE_BYTES)
-    image.content[:] = (folder / "root" / "images" / "vm1.raw").read_bytes()
+    image.content[:] = (folder / "system" / "images" / "vm1.raw").read_bytes()
     image.allocated[:] = b"\1" * len(image.allocated)
     for kind in SIZES:
         tried: dict[str, int] = dict.fromkeys(VERBS, 0)
