@@ -17,7 +17,9 @@ from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name
-from deltaimg.tracking.reflink import KeptClones, make_key
+from deltaimg.tracking.choose import remove_kept
+from deltaimg.tracking.interface import KeepsImages
+from deltaimg.tracking.reflink import make_key
 
 
 def backup(
@@ -52,8 +54,8 @@ def backup(
             snapshot=choice.snapshot,
         )
         remember_snapshots(repository, image)
-        if prepared.tracker is None and not prepared.source.is_sequential:
-            remove_kept_clones(repository, image_path, image)
+        if not isinstance(prepared.tracker, KeepsImages) and not prepared.source.is_sequential:
+            remove_tracking(repository, image_path, image)
         return manifest
 
 
@@ -67,9 +69,9 @@ def warn_of_loss(repository: Repository, image: str, progress: Progress) -> None
         )
 
 
-def remove_kept_clones(repository: Repository, image_path: str, image: str) -> None:
+def remove_tracking(repository: Repository, image_path: str, image: str) -> None:
     """Remove what earlier backups kept to track changes: the newest snapshot is another one now."""
-    KeptClones(image_path, make_key(repository.config.repository_id, image)).remove()
+    remove_kept(image_path, make_key(repository.config.repository_id, image))
 
 
 def plan_backup(

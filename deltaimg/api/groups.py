@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 from deltaimg import __version__
-from deltaimg.api.backup import forecast_image, remove_kept_clones, warn_of_loss
+from deltaimg.api.backup import forecast_image, remove_tracking, warn_of_loss
 from deltaimg.api.restore import open_snapshot, refuse_in_repository
 from deltaimg.api.vanished import remember_snapshots
 from deltaimg.domains.interface import MAX_CONFIG_BYTES
@@ -41,6 +41,7 @@ from deltaimg.repo.reserve import make_reserve
 from deltaimg.repo.selector import check_image_name
 from deltaimg.tracking import bitmap
 from deltaimg.tracking.choose import choose_tracker, plan_freezing
+from deltaimg.tracking.interface import KeepsImages
 from deltaimg.tracking.reflink import make_key
 
 _DEVICES = "/dev/"
@@ -75,8 +76,8 @@ def backup_group(
         manifests = back_up_group(repository, group, members, frozen, progress=progress)
         for each in members:
             remember_snapshots(repository, each.image)
-            if each.tracker is None and each.point_in_time is not None:
-                remove_kept_clones(repository, each.source.path, each.image)
+            if not isinstance(each.tracker, KeepsImages) and each.point_in_time is not None:
+                remove_tracking(repository, each.source.path, each.image)
         return manifests
 
 

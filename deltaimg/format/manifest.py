@@ -76,7 +76,7 @@ class Tracking(msgspec.Struct, frozen=True, kw_only=True):
     """What change tracking spared the backup. The names are those of `backup --json`."""
 
     method: str
-    """`hints`, `reflink`, `bitmap`; `scan`: everything was read, for the reason that follows."""
+    """`hints`, `reflink`, `bitmap`, `thin`; `scan`: everything was read, for the reason that follows."""
     reason: str = ""
     """Why nothing better was used, for people."""
     last_scan: str | None = None

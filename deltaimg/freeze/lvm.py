@@ -2,8 +2,10 @@
 """A snapshot of a logical volume: a thin one of a thin volume, one with room of its own of any other.
 
 It is called `<volume>-deltaimg-<random>` and has a tag that says which process made it, so that the next backup of any volume
-of the group removes those of dead ones. A snapshot with room of its own overflows when more is written to its origin than it
-has room for; then it is no point in time any more, and nothing that was read of it is committed.
+of the group removes those of dead ones. A thin one that change tracking keeps gets another name and loses that tag.
+
+A snapshot with room of its own overflows when more is written to its origin than it has room for; then it is no point in time
+any more, and nothing that was read of it is committed.
 
 How much room it gets, unless `--snapshot-size` says so: three times what the last five backups took at most, or a tenth of the
 volume where there is no experience; 64 MiB at least, and no more than the group has free.
@@ -11,6 +13,7 @@ volume where there is no experience; 64 MiB at least, and no more than the group
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +24,7 @@ from deltaimg.freeze import lvm_commands
 from deltaimg.freeze.interface import FreezeRequest, Held
 from deltaimg.freeze.lvm_commands import Volume
 from deltaimg.freeze.owner import is_left_over, name_owner
+from deltaimg.freeze.thin_pool import read_state, release_left_over
 from deltaimg.model import MIB
 
 _LEAST_BYTES = 64 * MIB
@@ -30,6 +34,7 @@ _REMEMBERED = 5
 _MAX_POOL_PERCENT = 95.0
 _MAX_NAME = 100
 """LVM allows 127 characters, of which the suffix takes 18."""
+_INFIX = "-deltaimg-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class HeldVolume:
     @property
     def used_bytes(self) -> int:
         """How much of its room is taken; 0 of a thin one."""
+        if not self.room_bytes:
+            return 0
         with suppress(FreezeFailed):
             found = lvm_commands.find_by_name(self.group, self.name)
             return int(self.room_bytes * found.snap_percent / 100) if found else 0
@@ -70,11 +77,13 @@ class LvmFreezer:
     name = "lvm"
 
     def remove_leftovers(self, path: str) -> list[str]:
-        """Remove the snapshots of dead processes in the group of a volume."""
+        """Remove the snapshots of dead processes in the group of a volume, and release metadata snapshots that they hold."""
         removed = []
         with suppress(FreezeFailed):
-            for volume in lvm_commands.list_volumes(lvm_commands.find_volume(path).group):
-                if any(is_left_over(tag) for tag in volume.tags):
+            volumes = lvm_commands.list_volumes(lvm_commands.find_volume(path).group)
+            removed += release_left_over(volumes)
+            for volume in volumes:
+                if _INFIX in volume.name and any(is_left_over(tag) for tag in volume.tags):
                     with suppress(FreezeFailed):
                         lvm_commands.remove_volume(volume.group, volume.name)
                         removed.append(volume.full_name)
@@ -88,14 +97,15 @@ class LvmFreezer:
     def hold(self, request: FreezeRequest) -> Iterator[Held]:
         """Snapshot the volume; the snapshot is removed at the end."""
         volume, room_bytes = _plan(request)
-        name = f"{volume.name[:_MAX_NAME]}-deltaimg-{secrets.token_hex(4)}"
+        held = HeldVolume(volume.group, f"{volume.name[:_MAX_NAME]}{_INFIX}{secrets.token_hex(4)}", room_bytes)
         try:
-            lvm_commands.create_snapshot(volume, name, name_owner(), room_bytes or None)
-            yield HeldVolume(volume.group, name, room_bytes)
+            lvm_commands.create_snapshot(volume, held.name, name_owner(), room_bytes or None)
+            yield held
         finally:
-            # One that could not be removed is found by the next backup.
+            # One that could not be removed is found by the next backup. One that is kept has another name by now.
             with suppress(FreezeFailed):
-                lvm_commands.remove_volume(volume.group, name)
+                if os.path.exists(held.path) or lvm_commands.find_by_name(held.group, held.name):
+                    lvm_commands.remove_volume(held.group, held.name)
 
 
 def _plan(request: FreezeRequest) -> tuple[Volume, int]:
@@ -135,7 +145,11 @@ def _estimate(used_before: Sequence[int], size_bytes: int) -> int:
 def _check_pool(path: str, volume: Volume) -> None:
     """Raise FreezeFailed where a thin pool is nearly full: the origin could not be written to any more."""
     pool = lvm_commands.find_pool(volume)
-    if pool is not None and max(pool.data_percent, pool.metadata_percent) > _MAX_POOL_PERCENT:
+    if pool is None:
+        return
+    if problem := read_state(pool, path).problem:
+        raise FreezeFailed(path, f"thin pool {pool.full_name} {problem}", hint="see 'Removing thin pools' lvmthin(7)")
+    if max(pool.data_percent, pool.metadata_percent) > _MAX_POOL_PERCENT:
         raise FreezeFailed(
             path,
             f"thin pool {pool.full_name} is full to {pool.data_percent:.0f} % (metadata {pool.metadata_percent:.0f} %)",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of LVM2, with `--reportformat json`: what is known of a logical volume, snapshots made and removed.
+"""The commands of LVM2, with `--reportformat json`: what is known of a logical volume, snapshots made, renamed and removed.
 
 A command is never killed: one that dies halfway may leave devices suspended. Where the run is interrupted meanwhile, the
 interruption waits for the command.
@@ -22,10 +22,13 @@ from deltaimg.threads import delaying_interruption
 
 _FIELDS = (
     "vg_name,lv_name,lv_attr,lv_size,lv_tags,origin,pool_lv,vg_free,vg_extent_size,"
-    "data_percent,metadata_percent,snap_percent,lv_kernel_major,lv_kernel_minor"
+    "data_percent,metadata_percent,snap_percent,lv_kernel_major,lv_kernel_minor,"
+    "lv_uuid,thin_id,chunk_size,metadata_lv,lv_dm_path"
 )
-_THICK_SNAPSHOT, _THIN, _INVALID = "sS", "V", "IS"
-"""Letters of `lv_attr`: the first says what a volume is, the fifth its state."""
+_THICK_SNAPSHOT, _THIN, _READ_ONLY, _ACTIVE, _INVALID = "sS", "V", "r", "a", "IS"
+"""Letters of `lv_attr`: the first says what a volume is, the second who may write, the fifth its state."""
+_PACKAGES = {"thin_delta": "thin-provisioning-tools", "era_invalidate": "thin-provisioning-tools", "dmsetup": "dmsetup"}
+"""Of Debian, where it is not lvm2."""
 
 
 class _Row(msgspec.Struct):
@@ -45,6 +48,11 @@ class _Row(msgspec.Struct):
     snap_percent: str = ""
     lv_kernel_major: str = "-1"
     lv_kernel_minor: str = "-1"
+    lv_uuid: str = ""
+    thin_id: str = ""
+    chunk_size: str = "0"
+    metadata_lv: str = ""
+    lv_dm_path: str = ""
 
 
 class _Report(msgspec.Struct):
@@ -72,6 +80,15 @@ class Volume:
     data_percent: float
     metadata_percent: float
     snap_percent: float
+    uuid: str = ""
+    thin_id: int = -1
+    """Of a thin volume, in its pool."""
+    chunk_bytes: int = 0
+    """Of a pool: what it allocates and shares at a time."""
+    metadata: str = ""
+    """Of a pool: the volume that its metadata is in."""
+    node: str = ""
+    """Its path as device mapper has it; that of a volume in a pool, such as its metadata, is the only one."""
 
     @property
     def full_name(self) -> str:
@@ -92,6 +109,16 @@ class Volume:
     def is_snapshot(self) -> bool:
         """Whether it is a snapshot that is not thin: there is none of these of itself."""
         return self.attributes[:1] in tuple(_THICK_SNAPSHOT)
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it was made so that nothing can write to it."""
+        return self.attributes[1:2].lower() == _READ_ONLY
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has a device."""
+        return self.attributes[4:5] == _ACTIVE
 
     @property
     def is_invalid(self) -> bool:
@@ -139,12 +166,22 @@ def create_snapshot(volume: Volume, name: str, tag: str, size_bytes: int | None)
     """
     kind = ("--setactivationskip", "n") if size_bytes is None else ("--size", f"{size_bytes}b")
     options = ("--yes", "--quiet", "--snapshot", "--permission", "r", "--name", name, "--addtag", tag, *kind)
-    _run(volume.path, "lvcreate", *options, volume.full_name)
+    run_command(volume.path, "lvcreate", *options, volume.full_name)
 
 
 def remove_volume(group: str, name: str) -> None:
     """Remove a volume; raises FreezeFailed."""
-    _run(f"/dev/{group}/{name}", "lvremove", "--yes", "--quiet", f"{group}/{name}")
+    run_command(f"/dev/{group}/{name}", "lvremove", "--yes", "--quiet", f"{group}/{name}")
+
+
+def rename_volume(volume: Volume, name: str) -> None:
+    """Give a volume another name; who has it open reads on. Raises FreezeFailed."""
+    run_command(volume.path, "lvrename", "--quiet", volume.group, volume.name, name)
+
+
+def change_volume(volume: Volume, *options: str) -> None:
+    """Add and remove tags, or activate a volume, by options of lvchange; raises FreezeFailed."""
+    run_command(volume.path, "lvchange", "--yes", "--quiet", *options, volume.full_name)
 
 
 def parse_report(text: bytes) -> list[Volume]:
@@ -155,7 +192,7 @@ def parse_report(text: bytes) -> list[Volume]:
 
 def _list(subject: str, arguments: Sequence[str]) -> list[Volume]:
     options = ("--reportformat", "json", "--units", "b", "--nosuffix", "--all", "--options", _FIELDS)
-    text = _run(subject, "lvs", *options, *arguments)
+    text = run_command(subject, "lvs", *options, *arguments)
     try:
         return parse_report(text)
     except (ValueError, msgspec.MsgspecError) as error:
@@ -176,14 +213,26 @@ def _read_row(row: _Row) -> Volume:
         data_percent=float(row.data_percent or 0),
         metadata_percent=float(row.metadata_percent or 0),
         snap_percent=float(row.snap_percent or 0),
+        uuid=row.lv_uuid,
+        thin_id=int(row.thin_id or -1),
+        chunk_bytes=int(row.chunk_size or 0),
+        metadata=row.metadata_lv.strip("[]"),
+        node=row.lv_dm_path,
     )
 
 
-def _run(subject: str, program: str, *arguments: str) -> bytes:
-    """Run a command to its end and return what it prints; raises FreezeFailed with what it said."""
+def find_program(subject: str, program: str) -> str:
+    """Return the path of a command of the system; raises FreezeFailed where it is not installed."""
     path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if path is None:
-        raise FreezeFailed(subject, f"{program} is not installed", hint="LVM2 is in Debian's package lvm2")
+        package = _PACKAGES.get(program, "lvm2")
+        raise FreezeFailed(subject, f"{program} is not installed", hint=f"it is in Debian's package {package}")
+    return path
+
+
+def run_command(subject: str, program: str, *arguments: str) -> bytes:
+    """Run a command to its end and return what it prints; raises FreezeFailed with what it said."""
+    path = find_program(subject, program)
     variables = os.environ | {"LC_ALL": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
     try:
         # A command is never cut off: see above.

@@ -23,7 +23,7 @@ READ_ERROR_MODES = ("fail", "zero")
 IMAGE_FORMATS = ("auto", "qcow2", "vmdk", "vhdx", "vdi", "vpc")
 FREE_SPACE_MODES = ("keep", "skip")
 DISK_PRIORITIES = ("normal", "idle")
-TRACK_MODES = ("none", "auto", "scan", "reflink", "bitmap")
+TRACK_MODES = ("none", "auto", "scan", "reflink", "bitmap", "thin")
 DEFAULT_AUDIT_BLOCKS = 459
 """So many find a claim of which 1 % is wrong with a probability of 99 %: 0.99 to the power of 459 is less than 0.01."""
 MAX_AUDIT_BLOCKS = 1_000_000
@@ -164,9 +164,10 @@ class BackupOptions:
         "none",
         choice(TRACK_MODES, "HOW"),
         "Read only what changed. reflink: what the image does not share with the clone that the last backup kept beside it "
-        "(XFS, btrfs); bitmap: what a dirty bitmap lists that the last backup began in the qcow2 file; auto: in the best way "
-        "that works; scan: read everything, and keep what the next backup needs; none: read everything. Implies --freeze, "
-        "except for qcow2 files.",
+        "(XFS, btrfs); thin: what the volume does not share with the snapshot that the last one kept in its thin pool (LVM); "
+        "bitmap: what a dirty bitmap lists that the last backup began in the qcow2 file; auto: in the best way that works; "
+        "scan: read everything, and keep what the next backup needs; none: read everything. Implies --freeze, except for "
+        "qcow2 files.",
     )
     bitmap: BitmapChoice | None = option(
         None,

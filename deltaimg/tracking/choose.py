@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from contextlib import suppress
 from dataclasses import replace
 
-from deltaimg.errors import UnsupportedImage, UsageError
+from deltaimg.errors import FreezeFailed, UnsupportedImage, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import PointInTime
+from deltaimg.freeze.lvm import LvmFreezer
 from deltaimg.freeze.qmp import METHOD as QMP
 from deltaimg.image.nbd.address import is_address
 from deltaimg.image.nbd.source import NbdSource
@@ -17,16 +21,22 @@ from deltaimg.image.qemu.source import QemuSource
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.freeze import FreezeOptions
-from deltaimg.tracking import bitmap
+from deltaimg.tracking import bitmap, thin
 from deltaimg.tracking.bitmap import FileBitmaps, KeptBitmap, KeptBitmaps, NamedBitmap
 from deltaimg.tracking.hints import HintsFile
 from deltaimg.tracking.interface import ChangeClaim, Tracker
-from deltaimg.tracking.reflink import METHOD, ReflinkTracker
+from deltaimg.tracking.reflink import METHOD, KeptClones, ReflinkTracker
+from deltaimg.tracking.thin import ThinTracker, remove_kept_volumes
 
-_IMPLIED = {"auto": "auto", "scan": "auto", METHOD: METHOD}
+_LVM = LvmFreezer.name
+_IMPLIED = {"auto": "auto", "scan": "auto", METHOD: METHOD, thin.METHOD: _LVM}
 """How an image is frozen for each kind of tracking, where nothing else was asked for."""
-_FITTING = {METHOD: ("none", "auto", METHOD), bitmap.METHOD: ("none",)}
-_READ = {METHOD: "the clone that is compared", bitmap.METHOD: "a file that nothing else can write to"}
+_FITTING = {METHOD: ("none", "auto", METHOD), bitmap.METHOD: ("none",), thin.METHOD: ("none", "auto", _LVM)}
+_READ = {
+    METHOD: "the clone that is compared",
+    bitmap.METHOD: "a file that nothing else can write to",
+    thin.METHOD: "the snapshot that is compared",
+}
 
 
 class NoTracker:
@@ -91,12 +101,12 @@ def plan_freezing(options: BackupOptions, path: str, kept: KeptBitmaps | None) -
     freezing = options.freezing
     if is_monitor_address(path) and freezing.freeze in ("none", "auto"):
         return replace(freezing, freeze=QMP)
-    if options.track in (METHOD, bitmap.METHOD) and freezing.freeze not in _FITTING[options.track]:
+    if options.track in _FITTING and freezing.freeze not in _FITTING[options.track]:
         raise UsageError(
             f"--track {options.track} and --freeze {freezing.freeze} cannot both be used",
             hint=f"leave --freeze out: {_READ[options.track]} is a point in time",
         )
-    if kept is None and options.track in _IMPLIED and (freezing.freeze == "none" or options.track == METHOD):
+    if kept is None and options.track in _IMPLIED and (freezing.freeze == "none" or options.track in _FITTING):
         return replace(freezing, freeze=_IMPLIED[options.track])
     return freezing
 
@@ -113,6 +123,9 @@ def choose_tracker(
 
     Args:
         path: of the image. point: of what it is read. key: of `reflink.make_key`. kept: of `plan_bitmaps`.
+
+    Raises:
+        UnsupportedImage: the volume is not thin, or its changes cannot be found, though just that was asked for.
     """
     if options.hints is not None:
         return HintsFile(options.hints)
@@ -129,8 +142,28 @@ def choose_tracker(
         return NoTracker("clones of a file that holds an image in a format of its own say nothing of the image")
     if point.method == METHOD:
         return ReflinkTracker(path, point.path, key)
+    if point.method == _LVM:
+        try:
+            return ThinTracker.of(path, point.path, key)
+        except FreezeFailed as error:
+            if options.track == thin.METHOD:
+                hint = error.hint if "installed" in error.problem else "--track auto takes what works here"
+                raise UnsupportedImage(path, f"{error.problem}: --track thin cannot be used", hint=hint) from error
+            return NoTracker(f"LVM: {error.problem}")
     if is_address(path):
         return NoTracker("an export is tracked by a bitmap of its server: --bitmap")
     if point.method == "none":
         return NoTracker(f"the image was not cloned: {point.reason}")
     return NoTracker(f"the image was frozen by {point.method}, which tracks no changes")
+
+
+def remove_kept(path: str, key: str) -> None:
+    """Remove what earlier backups of an image kept to track its changes, but for bitmaps. Nothing is raised.
+
+    Args:
+        path: of the image. key: of `reflink.make_key`.
+    """
+    KeptClones(path, key).remove()
+    with suppress(OSError, ValueError):
+        if stat.S_ISBLK(os.stat(path).st_mode):
+            remove_kept_volumes(path, key)

@@ -91,7 +91,11 @@ def back_up(
         repository, source, image, options, progress, clock, point_in_time, tracker, group, snapshot
     )
     with lock_image(request) as lock:
-        return store_content(request, lock, start, commit)
+        manifest = store_content(request, lock, start, commit)
+        if tracker is not None:
+            # Nothing that was kept of the base is open any more.
+            tracker.settle(manifest.id)
+        return manifest
 
 
 @contextmanager
@@ -147,13 +151,11 @@ def store_content(request: BackupRequest, lock: ImageLock, start: RunStart, comm
 
 
 def commit(request: BackupRequest, lock: ImageLock, manifest: Manifest) -> None:
-    """Store the manifest; what the next backup needs to track changes is kept before, what this one needed removed after."""
+    """Store the manifest; what the next backup needs to track changes is kept before."""
     tracker = request.tracker
     if tracker is not None and (problem := tracker.keep(manifest.id)):
         request.progress.warn(f"{request.source.path}: {problem}")
     commit_snapshot(request.repository, lock, manifest)
-    if tracker is not None:
-        tracker.settle(manifest.id)
     record_committed(request.repository, lock, request.clock(), request.progress, SnapshotRef.of(manifest))
 
 

@@ -22,6 +22,7 @@ _LEAST_MEMORY_BYTES = GIB // 2
 
 _PROGRAMS = (
     ("LVM snapshots", ("lvs", "lvcreate", "lvremove"), "apt install lvm2"),
+    ("changes of thin volumes", ("thin_delta", "dmsetup"), "apt install thin-provisioning-tools"),
     ("qcow2 and other formats", ("qemu-nbd", "qemu-img"), "apt install qemu-utils"),
     ("guests of Xen", ("xl",), ""),
     ("guests of libvirt", ("virsh",), "apt install libvirt-clients"),

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from deltaimg.errors import IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import find_obstacles
+from deltaimg.freeze.lvm import LvmFreezer
 from deltaimg.image.nbd.address import is_address
 from deltaimg.image.open_source import open_source
 from deltaimg.image.qemu.formats import find_named_driver
 from deltaimg.repo.repository import Repository
+from deltaimg.tracking import thin
 
 _BITMAP_DRIVER, _BITMAP_PROGRAMS = "qcow2", ("qemu-nbd", "qemu-img")
 
@@ -111,6 +113,8 @@ def _find_tracking(path: str, freezing: tuple[Way, ...]) -> Iterator[Way]:
     if driver is not None and not reflink:
         reflink = "clones of a file that holds an image in a format of its own say nothing of the image"
     yield Way("reflink", reflink)
+    if any(way.name == LvmFreezer.name for way in freezing):
+        yield Way(thin.METHOD, thin.find_obstacle(path))
 
 
 def _find_last(repository: Repository, image: str) -> LastBackup | None:

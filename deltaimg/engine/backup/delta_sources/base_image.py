@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image as it was in the base, where change tracking kept a clone of it: what has changed since can be read there.
+"""The image as it was in the base, where change tracking kept a clone or a snapshot: what has changed can be read there.
 
 It is a hint, as `image_blocks` is: what is read is verified.
 """
@@ -22,9 +22,9 @@ class BaseImage:
     """Any thread may read."""
 
     def __init__(self, descriptor: int | None, block_bytes: int) -> None:
-        """Args: descriptor: of the clone, closed by `close`; None where there is none."""
+        """Args: descriptor: of the clone or device, closed by `close`; None where there is none."""
         self._descriptor, self._block_bytes = descriptor, block_bytes
-        self._whole_blocks = 0 if descriptor is None else os.fstat(descriptor).st_size // block_bytes
+        self._whole_blocks = 0 if descriptor is None else os.lseek(descriptor, 0, os.SEEK_END) // block_bytes
 
     @classmethod
     def open(cls, context: BackupContext) -> BaseImage:
