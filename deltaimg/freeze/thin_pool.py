@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pool of a thin volume: its state, and a snapshot of its metadata for as long as somebody reads it.
+"""The pool of a thin volume: its state, and a snapshot of its metadata for as long as it is read.
 
-A pool has one metadata snapshot at most, of nobody in particular. A tag of the pool says that it is ours:
+A pool has one metadata snapshot at most, which has no owner. A tag of the pool says that it is ours:
 
     held-<process, see owner.name_owner>.t<transaction>
 
@@ -44,7 +44,7 @@ class PoolState:
     held_block: int | None = None
     """Of its metadata: where the metadata snapshot begins; None where there is none."""
     problem: str = ""
-    """Why no new snapshots can be had from it, in words that follow its name."""
+    """Why no snapshots can be made in it, in words that follow its name."""
 
 
 @contextmanager

@@ -118,7 +118,7 @@ class ThinTracker:
                 return f"{problem}: thin pool {present.group}/{present.pool} is full to {fullest:.0f} %"
             name = f"{self._found.image.name[:_MAX_NAME]}-deltaimg-{self._key}-{snapshot}"
             lvm_commands.rename_volume(present, name)
-            # It is nobody's leftover from now on, and is not activated at each start of the host.
+            # It is no leftover from now on, and is not activated at each start of the host.
             owners = (part for tag in present.tags for part in ("--deltag", tag))
             options = ("--addtag", _SEAL + present.uuid, "--setactivationskip", "y", *owners)
             lvm_commands.change_volume(replace(present, name=name), *options)
