@@ -27,7 +27,16 @@ import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests, sparse_zeros
 from deltaimg.errors import Malformed, Truncated
-from deltaimg.format.framing import HEADER_BYTES, BodyReader, Kind, frame, parse_header, unframe
+from deltaimg.format.framing import (
+    HEADER_BYTES,
+    BodyReader,
+    Kind,
+    build_header,
+    digest_bytes,
+    frame,
+    parse_header,
+    unframe,
+)
 from deltaimg.model import MAX_IMAGE_BYTES, count_blocks
 
 BLOCK_BYTES: Final = 4096
@@ -131,8 +140,9 @@ def parse_begin(name: str, file: BinaryIO) -> tuple[bytes, int]:
 def build_undo(undo: Undo) -> bytes:
     """Return the object for a group of at most MAX_UNDO_BLOCKS blocks."""
     data_count = len(undo.content) // BLOCK_BYTES
-    head = UNDO_HEAD.pack(data_count, len(undo.blocks) - data_count)
-    return frame(Kind.MIRROR_UNDO, head + undo.blocks.astype("<u8").tobytes() + bytes(undo.content))
+    head = UNDO_HEAD.pack(data_count, len(undo.blocks) - data_count) + undo.blocks.astype("<u8").tobytes()
+    header = build_header(Kind.MIRROR_UNDO, len(head) + len(undo.content), digest_bytes(head, undo.content))
+    return b"".join((header, head, undo.content))
 
 
 def parse_undo(name: str, file: BinaryIO) -> Undo:

@@ -47,7 +47,7 @@ _LITERAL_CODECS: tuple[Codec, ...] = (DeltaimgCodec(_LEVEL), ZstdCodec(_LEVEL + 
 _DELTA_CODEC = DeltaimgDelta(_LEVEL)
 _TABLE_CODEC = ZstdCodec(3)
 _SURELY_SMALL = 0.25
-"""What one codec makes less of is not tried with another."""
+"""What one codec makes less of is not tried with another: a third of the time, for 0.05 % of the bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def build_content(
             encoding_id, payload = _DELTA_CODEC.encoding_id, delta
     is_delta = encoding_id != NoneCodec.encoding_id
     for codec in _LITERAL_CODECS if content else ():
-        if len(payload) < _SURELY_SMALL * len(content) and (not is_delta or codec is not _LITERAL_CODECS[0]):
+        if len(payload) < _SURELY_SMALL * len(content):
             break
         encoded = codec.encode(content)
         if len(encoded) < len(payload) + is_delta * len(table):

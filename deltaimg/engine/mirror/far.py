@@ -56,6 +56,7 @@ from deltaimg.engine.mirror.table import (
     resize,
 )
 from deltaimg.engine.mirror.working_copy import WorkingCopy
+from deltaimg.engine.pipeline import OrderedPool
 from deltaimg.errors import DeltaimgError, MirrorDiffers, MirrorError, MirrorProtocolError, TargetTooSmall
 from deltaimg.format.mirror import BLOCK_BYTES, MirrorState
 from deltaimg.kernels import digest_blocks
@@ -171,7 +172,7 @@ class FarSide:
             self._digests = self._read_all(copy, self._size_bytes)
         for first in range(0, len(found.unsure), _READ_BLOCKS):
             blocks = found.unsure[first : first + _READ_BLOCKS]
-            self._digests[blocks] = digest_blocks(self._key, copy.read(blocks), BLOCK_BYTES)
+            self._digests[blocks] = self._digest(copy, blocks)
             self._advance(len(blocks) * BLOCK_BYTES)
 
     def _read_all(self, copy: WorkingCopy, size_bytes: int) -> Digests:
@@ -332,12 +333,15 @@ class FarSide:
             self._compare(find_differing(found, self._digests))
             return self._wanted.image_bytes
         changed = distinct(np.zeros(0, np.int64), *self._changed)
-        for first in range(0, len(changed), _READ_BLOCKS):
-            blocks = changed[first : first + _READ_BLOCKS]
-            found = digest_blocks(self._key, copy.read(blocks), BLOCK_BYTES)
-            self._compare(blocks[(found != self._digests[blocks]).any(axis=1)])
-            self._advance(len(blocks) * BLOCK_BYTES)
+        parts = (changed[first : first + _READ_BLOCKS] for first in range(0, len(changed), _READ_BLOCKS))
+        with OrderedPool() as pool:
+            for blocks, found in pool.map(lambda part: (part, self._digest(copy, part)), parts):
+                self._compare(blocks[(found != self._digests[blocks]).any(axis=1)])
+                self._advance(len(blocks) * BLOCK_BYTES)
         return len(changed) * BLOCK_BYTES
+
+    def _digest(self, copy: WorkingCopy, blocks: Blocks) -> Digests:
+        return digest_blocks(self._key, copy.read(blocks), BLOCK_BYTES)
 
     def _compare(self, wrong: Blocks) -> None:
         if not len(wrong):

@@ -56,9 +56,10 @@ class Journal:
 
     def add(self, blocks: Blocks, content: memoryview) -> None:
         """Note what is in blocks that are not in it yet: may be overwritten once it is synced. Raises ImageError."""
-        is_data = np.frombuffer(content, np.uint64).reshape(len(blocks), -1).any(axis=1)
-        data = np.frombuffer(content, np.uint8).reshape(len(blocks), BLOCK_BYTES)[is_data]
-        undo = Undo(np.concatenate((blocks[is_data], blocks[~is_data])), memoryview(data.tobytes()))
+        is_data = np.bitwise_or.reduce(np.frombuffer(content, np.uint64).reshape(len(blocks), -1), axis=1) != 0
+        if not is_data.all():
+            content = np.frombuffer(content, np.uint8).reshape(len(blocks), BLOCK_BYTES)[is_data].reshape(-1).data
+        undo = Undo(np.concatenate((blocks[is_data], blocks[~is_data])), content)
         rest, offset = memoryview(build_undo(undo)), self._end
         try:
             while rest:

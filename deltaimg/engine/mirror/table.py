@@ -6,7 +6,6 @@ Memory  16 bytes a block that is not zero: 0.4 % of the data.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable
 from typing import Final
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, Digests, sparse_zeros
 from deltaimg.delta.signature import RootHasher
-from deltaimg.engine.pipeline import OrderedPool, count_workers
+from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
 from deltaimg.engine.scan import SPAN_BYTES, split_spans
 from deltaimg.errors import SourceChanged
 from deltaimg.format.mirror import BLOCK_BYTES
@@ -52,7 +51,8 @@ def digest_image(
 
     Args:
         advance: called with bytes that are done.
-        visit: called with whole blocks that are read and the number of the first; by any thread, in any order.
+        visit: called with whole blocks that are read and the number of the first; by any thread, in any order. Their memory
+            is used again afterwards.
 
     Raises:
         ImageError: it cannot be read, or became shorter.
@@ -60,12 +60,15 @@ def digest_image(
     digests = empty_digests(count_blocks(size_bytes, BLOCK_BYTES))
     bounds = source.extents().clip(size_bytes).align(BLOCK_BYTES).find(*NOT_EMPTY)
 
+    memory = ThreadBuffer()
+
     def digest_span(span: tuple[int, int]) -> tuple[int, Digests, int]:
         start, end = span
-        buffer = memoryview(mmap.mmap(-1, count_blocks(end - start, BLOCK_BYTES) * BLOCK_BYTES))
+        buffer = memory.get(SPAN_BYTES)[: count_blocks(end - start, BLOCK_BYTES) * BLOCK_BYTES]
         got = source.read_into(start, buffer[: end - start])
         if got < end - start:
             raise SourceChanged(source.path, f"ends at byte {start + got}, earlier than when it was opened")
+        buffer[got:] = bytes(len(buffer) - got)
         visit(start // BLOCK_BYTES, buffer)
         return start // BLOCK_BYTES, digest_blocks(key, buffer, BLOCK_BYTES), end - start
 
