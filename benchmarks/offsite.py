@@ -14,7 +14,9 @@ Rows    full      a full backup to a local folder, SFTP and S3, as fast as the m
         limit     `--bwlimit 1M` for a minute, second by second
         cuts      bytes sent where the line is cut every few seconds, against an uncut run
         mirror    a plain copy brought up to date, against rsync
+        rdiff     the same by rdiff and scp
         metadata  opening, listing and checking many snapshots over 50 ms a round trip, with a cold cache
+        dask      verifying a guest on the workers of a Dask cluster, against threads of one process
 Always  a row that fails says so; what is restored or mirrored is compared with the image.
 """
 
@@ -44,17 +46,18 @@ def main() -> None:
     # The servers are those of the tests, which lie beside the benchmarks.
     sys.path.insert(0, str(CHECKOUT))
     rows = importlib.import_module("measuring.offsite_rows")
+    named = {**rows.ROWS, "dask": importlib.import_module("measuring.cluster_row").row_dask}
     servers_of = importlib.import_module("measuring.offsite_servers")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("work-benchmarks"), help="where guests.py put the images")
-    parser.add_argument("--rows", default=",".join(rows.ROWS), help=",".join(rows.ROWS))
+    parser.add_argument("--rows", default=",".join(named), help=",".join(named))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--guest", default="ext4")
     parser.add_argument("--results", type=Path, default=CHECKOUT / "benchmarks" / "results")
     given = parser.parse_args()
     wanted = given.rows.split(",")
-    if strange := [row for row in wanted if row not in rows.ROWS]:
-        parser.error(f"no row {', '.join(strange)}: choose from {', '.join(rows.ROWS)}")
+    if strange := [row for row in wanted if row not in named]:
+        parser.error(f"no row {', '.join(strange)}: choose from {', '.join(named)}")
     trial = given.work.resolve() / "offsite"
     remove(trial)
     trial.mkdir(parents=True)
@@ -63,7 +66,7 @@ def main() -> None:
         with servers_of.run_servers(trial) as servers:
             bench = rows.Bench(given.work.resolve(), trial, given.guest, given.runs, servers)
             for row in wanted:
-                write_row(path, row, run_row(row, rows.ROWS[row], bench))
+                write_row(path, row, run_row(row, named[row], bench))
     finally:
         remove(trial)
 
