@@ -52,6 +52,7 @@ class Deltaimg(Keeper):
     name = "deltaimg"
     program = sys.executable
     package = ""
+    init_options: tuple[str, ...] = ()
 
     def version(self) -> str:
         return output_of(self.command("version")).splitlines()[0]
@@ -77,7 +78,7 @@ class Deltaimg(Keeper):
         super().prepare(state)
         (state / "repo").rmdir()
         environment = {**os.environ, **self.environment(state)}
-        command = self.command("init", "-r", str(state / "repo"))
+        command = self.command("init", *self.init_options, "-r", str(state / "repo"))
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
     def backup(self, state: Path, at: GuestImage) -> Command:
@@ -179,6 +180,7 @@ class Borg(Keeper):
 
     program = "borg"
     package = "borgbackup"
+    encryption = "none"
     changes_files = True  # It truncates what it deletes, for file systems that need space to delete.
 
     def __init__(self, name: str, *create_options: str) -> None:
@@ -188,7 +190,7 @@ class Borg(Keeper):
     def prepare(self, state: Path) -> None:
         super().prepare(state)
         environment = {**os.environ, **self._environment(state)}
-        command = ["borg", "init", "-e", "none", str(state / "repo")]
+        command = ["borg", "init", "-e", self.encryption, str(state / "repo")]
         subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
 
     def backup(self, state: Path, at: GuestImage) -> Command:
