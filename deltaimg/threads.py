@@ -166,3 +166,15 @@ class _Loop:
         while (work := self._work.get()) is not None:
             work.run()
             del work
+
+
+class ThreadBuffer(threading.local):
+    """Memory of at least `size` bytes for each thread that asks, kept for its next piece of work."""
+
+    _buffer: memoryview | None = None
+
+    def get(self, size: int) -> memoryview:
+        """Return this thread's memory, which the next call from the same thread returns again."""
+        if self._buffer is None or len(self._buffer) < size:
+            self._buffer = memoryview(mmap.mmap(-1, size))
+        return self._buffer

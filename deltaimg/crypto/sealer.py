@@ -10,14 +10,13 @@ Always  a seed is a keyed digest of random bytes and of what is sealed: should r
         machine that is resumed twice, then different content has different seeds all the same.
 Always  what a seal authenticates besides is the header: kind, version, lengths, ids, encoding.
 Always  with padding and without it, equal content has different seeds: under one key two lengths would be two messages.
-Memory  one copy of what is sealed or opened; the keys of the latest batches; the largest record that a thread has opened.
+Memory  one copy of what is sealed or opened; the keys of the latest batches.
 Source  RFC 9180 (HPKE), modes with a pre-shared key, whose steps this follows with one HKDF each.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -143,13 +142,13 @@ class Sealer(ABC):
 
     @abstractmethod
     def open_record(
-        self, pack: str, offset: int, header: RecordHeader, payload: bytes | memoryview, *, is_brief: bool = False
+        self, pack: str, offset: int, header: RecordHeader, payload: bytes | memoryview, room: memoryview | None = None
     ) -> memoryview:
         """Return the payload of a record without its seal.
 
         Args:
             pack, offset: where its header is, for errors.
-            is_brief: the result is used before this thread opens another record so.
+            room: memory in which the result may lie, if there is enough of it.
 
         Raises:
             SealBroken: it is not sealed, or not so by this key. OnlyWrites: this key opens none.
@@ -257,7 +256,7 @@ class SecretSealer(Sealer):
     def __init__(self, secret: Secret, draw: Callable[[int], bytes] = os.urandom, *, is_padded: bool = False) -> None:
         """Args: draw: returns so many random bytes. is_padded: what is sealed is padded before."""
         super().__init__(secret.master_key, draw, is_padded=is_padded)
-        self._secret, self._host, self._local = secret, b"", threading.local()
+        self._secret, self._host = secret, b""
         self._find_host_keys = lru_cache(_KEPT_HOSTS)(
             lambda host: _Keys.derive(secret.derive_host_key(host), is_padded=is_padded)
         )
@@ -283,7 +282,7 @@ class SecretSealer(Sealer):
         )
 
     def open_record(
-        self, pack: str, offset: int, header: RecordHeader, payload: bytes | memoryview, *, is_brief: bool = False
+        self, pack: str, offset: int, header: RecordHeader, payload: bytes | memoryview, room: memoryview | None = None
     ) -> memoryview:
         """As of `Sealer`."""
         from cryptography.exceptions import InvalidTag
@@ -301,10 +300,11 @@ class SecretSealer(Sealer):
         nonce, bound, ciphertext = record_nonce(number), bound_record_fields(header), payload[layout.size :]
         try:
             cipher = self._find_batch_cipher(host, seed)
-            if not is_brief or not hasattr(cipher, "decrypt_into"):
+            size_bytes = len(payload) - SEAL_BYTES[header.sealed]
+            if room is None or len(room) < size_bytes or not hasattr(cipher, "decrypt_into"):
                 opened = memoryview(cipher.decrypt(nonce, ciphertext, bound))
             else:
-                opened = self._find_own_room().take(len(payload) - SEAL_BYTES[header.sealed])
+                opened = room[:size_bytes]
                 cipher.decrypt_into(nonce, ciphertext, bound, opened)
         except (InvalidTag, ValueError) as error:  # the latter for an ephemeral key that is none
             raise SealBroken(pack, offset, f"the record here {_MADE_OTHERWISE}") from error
@@ -328,13 +328,6 @@ class SecretSealer(Sealer):
     @cached_property
     def _readers_key(self) -> X25519PrivateKey:
         return self._secret.derive_readers_key()
-
-    def _find_own_room(self) -> ReusedRoom:
-        """Return the room of this thread."""
-        room: ReusedRoom | None = getattr(self._local, "room", None)
-        if room is None:
-            room = self._local.room = ReusedRoom()
-        return room
 
 
 class HostSealer(Sealer):
@@ -362,8 +355,7 @@ class HostSealer(Sealer):
         offset: int,  # noqa: ARG002
         header: RecordHeader,  # noqa: ARG002
         payload: bytes | memoryview,  # noqa: ARG002
-        *,
-        is_brief: bool = False,  # noqa: ARG002
+        room: memoryview | None = None,  # noqa: ARG002
     ) -> memoryview:
         """As of `Sealer`."""
         raise OnlyWrites(pack)

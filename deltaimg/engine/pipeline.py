@@ -7,32 +7,18 @@ that passing it around costs nothing beside doing it.
 
 from __future__ import annotations
 
-import mmap
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
-from deltaimg.threads import Workers, count_workers
+from deltaimg.threads import ThreadBuffer, Workers, count_workers
 
 __all__ = ["OrderedPool", "ThreadBuffer", "count_workers"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class ThreadBuffer(threading.local):
-    """Memory of at least `size` bytes for each thread that asks, kept for its next piece of work."""
-
-    _buffer: memoryview | None = None
-
-    def get(self, size: int) -> memoryview:
-        """Return this thread's memory, which the next call from the same thread returns again."""
-        if self._buffer is None or len(self._buffer) < size:
-            self._buffer = memoryview(mmap.mmap(-1, size))
-        return self._buffer
 
 
 class OrderedPool:

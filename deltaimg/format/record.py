@@ -46,6 +46,7 @@ SEAL_BYTES: Final = {0: 0, AES_256_GCM: RECORD_SEAL_BYTES, AES_256_GCM_TO_READER
 _PADDED: Final = 1
 """What `flags` is in the header of a record whose payload was padded before it was sealed."""
 _BOUND_BYTES: Final = 40
+_DIGEST_OFFSET: Final = 56
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,13 @@ WHOLE_LITERAL: Final = RecordTables()
 
 def build_record_header(header: RecordHeader) -> bytes:
     """Return the 64-byte header of a record."""
-    packed = RECORD_HEADER.pack(
+    head = _pack_fields(header)
+    return head + digest_bytes(head, length=8)
+
+
+def _pack_fields(header: RecordHeader) -> bytes:
+    """Return the header of a record without its own digest."""
+    return RECORD_HEADER.pack(
         RECORD_MAGIC,
         header.encoding,
         header.sealed,
@@ -125,8 +132,7 @@ def build_record_header(header: RecordHeader) -> bytes:
         0,
         header.payload_digest,
         bytes(8),
-    )
-    return packed[:56] + digest_bytes(packed[:56], length=8)
+    )[:_DIGEST_OFFSET]
 
 
 def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> RecordHeader:
@@ -144,7 +150,7 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
     slots, shift, flags, absent, reserved, digest, header_digest = fields[7:]
     if magic != RECORD_MAGIC:
         raise Malformed(name, offset, "no record begins here")
-    if digest_bytes(head[:56], length=8) != header_digest:
+    if digest_bytes(head[:_DIGEST_OFFSET], length=8) != header_digest:
         raise Malformed(name, offset, "a record header is damaged")
     if sealed not in SEAL_BYTES or flags & ~_PADDED or (flags and not sealed) or header_bytes != RECORD_HEADER_BYTES:
         raise UnsupportedFormat(name, f"the record at byte {offset} has a cipher or features unknown here")
@@ -168,7 +174,7 @@ def parse_record_header(name: str, offset: int, data: bytes | memoryview) -> Rec
 
 def bound_record_fields(header: RecordHeader) -> bytes:
     """Return what the seal of a record authenticates of its header: all of it but the two digests."""
-    return build_record_header(header)[:_BOUND_BYTES]
+    return _pack_fields(header)[:_BOUND_BYTES]
 
 
 def check_payload(name: str, offset: int, header: RecordHeader, payload: bytes | memoryview) -> None:

@@ -279,19 +279,19 @@ class Objects:
         return self.sealer.seal_records(records, is_repeatable=is_repeatable, room=room)
 
     def open_record(
-        self, pack: str, offset: int, header: RecordHeader, payload: memoryview, *, is_brief: bool = False
+        self, pack: str, offset: int, header: RecordHeader, payload: memoryview, room: memoryview | None = None
     ) -> memoryview:
         """Return a record's payload without its seal.
 
         Args:
             pack, offset: the place of its header, for errors.
-            is_brief: the result is used before this thread opens another record so.
+            room: memory in which the result may lie, if there is enough of it.
 
         Raises:
             SealBroken: it is not sealed as records of this repository are.
         """
         if self.sealer is not None:
-            return self.sealer.open_record(pack, offset, header, payload, is_brief=is_brief)
+            return self.sealer.open_record(pack, offset, header, payload, room)
         if header.is_sealed:
             raise SealBroken(pack, offset, "the record here is sealed, and the repository is not encrypted")
         return payload

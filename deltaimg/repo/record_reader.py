@@ -34,6 +34,7 @@ from deltaimg.model import KIB, MIB
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 from deltaimg.store.retry import retry
+from deltaimg.threads import ThreadBuffer
 
 READ_BYTES = 2 * MIB
 _MAX_GAP_BYTES = 64 * KIB
@@ -88,6 +89,7 @@ class RecordReader:
         self._repository = repository
         self._table = table
         self._find_delta_decoder = find_delta_decoder
+        self._opened = ThreadBuffer()
 
     def fetch(self, group: ReadGroup) -> memoryview:
         """Return the bytes of a group, fewer only where the pack is truncated; raises StoreError, that of a second try."""
@@ -149,9 +151,9 @@ class RecordReader:
         is_verified = bool(self._table.is_loaded[record])
         if not is_verified:
             check_payload(group.pack, offset, header, payload)
-        # What a delta is decoded against may be opened meanwhile, and what is not compressed is the content itself.
-        is_brief = header.encoding != NoneCodec.encoding_id and not header.sources
-        payload = self._repository.objects.open_record(group.pack, offset, header, payload, is_brief=is_brief)
+        payload = self._repository.objects.open_record(
+            group.pack, offset, header, payload, self._find_room(header, scratch)
+        )
         kept, payload = self._take_kept(record, group.pack, offset, header, payload)
         try:
             if header.sources:
@@ -163,6 +165,14 @@ class RecordReader:
         if is_verified:
             self._prove(record, group.pack, offset, content, kept, 1 << header.block_shift)
         return content if kept is None else _spread(content, kept, header)
+
+    def _find_room(self, header: RecordHeader, scratch: memoryview | None) -> memoryview | None:
+        """Return where a payload is opened: new memory costs several times what AES-GCM does."""
+        if header.sources or not header.is_sealed:
+            return None  # what a delta is decoded against may be opened meanwhile
+        if header.encoding == NoneCodec.encoding_id:
+            return scratch  # it is the content
+        return self._opened.get(MAX_RECORD_BYTES)
 
     def _take_kept(
         self, record: RecordNumber, pack: str, offset: int, header: RecordHeader, payload: memoryview
