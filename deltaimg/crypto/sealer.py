@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from blake3 import blake3
 
@@ -37,11 +37,12 @@ from deltaimg.format.sealing import (
     OBJECT_PREFIX,
     RECORD_PREFIX,
     SEED_BYTES,
+    TAG_BYTES,
     bound_fields,
     find_host,
-    frame_opened,
     record_nonce,
     sealed_body_bytes,
+    start_opened,
     start_sealed,
 )
 
@@ -193,14 +194,15 @@ class Sealer(ABC):
         keys = self._find_keys(name, host)
         try:
             cipher = _make_cipher(keys.objects, OBJECT_CONTEXT, seed)
-            opened = cipher.decrypt(OBJECT_NONCE, body[prefix.size :], bound_fields(data))
+            whole = _decrypt_behind_header(cipher, body[prefix.size :], bound_fields(data))
         except InvalidTag as error:
             raise SealBroken(name, HEADER_BYTES, _MADE_OTHERWISE) from error
-        if not found.is_padded:
-            return frame_opened(kind, opened)
-        if not self._is_padded:
-            raise PaddingMissing(name)
-        return frame_opened(kind, memoryview(opened)[: find_content_bytes(name, HEADER_BYTES, opened)])
+        if found.is_padded:
+            if not self._is_padded:
+                raise PaddingMissing(name)
+            del whole[HEADER_BYTES + find_content_bytes(name, HEADER_BYTES, memoryview(whole)[HEADER_BYTES:]) :]
+        whole[:HEADER_BYTES] = start_opened(kind, memoryview(whole)[HEADER_BYTES:])
+        return cast("bytes", whole)  # never changed from here on; a copy of a large table costs more than its seal
 
     def measure_object(self, size_bytes: int) -> int:
         """Return the size that an unsealed object of `size_bytes` has once it is sealed."""
@@ -396,6 +398,19 @@ def bare_header(header: RecordHeader, opened: memoryview) -> RecordHeader:
 def _agree(private: X25519PrivateKey, public: X25519PublicKey, ephemeral: bytes, readers: bytes) -> bytes:
     """Return what the two ends of a key agreement have in common, bound to both public keys."""
     return derive_key(private.exchange(public), AGREEMENT_CONTEXT, ephemeral + readers)
+
+
+def _decrypt_behind_header(cipher: AESGCM, sealed: memoryview, bound: bytes) -> bytearray:
+    """Return what is sealed, behind room for a header: tables are large, and new memory costs more than opening them does.
+
+    Raises:
+        InvalidTag, ValueError: it does not open.
+    """
+    if len(sealed) < TAG_BYTES or not hasattr(cipher, "decrypt_into"):
+        return bytearray(HEADER_BYTES) + cipher.decrypt(OBJECT_NONCE, sealed, bound)
+    whole = bytearray(HEADER_BYTES + len(sealed) - TAG_BYTES)
+    cipher.decrypt_into(OBJECT_NONCE, sealed, bound, memoryview(whole)[HEADER_BYTES:])
+    return whole
 
 
 def _make_cipher(key: bytes, context: str, salt: bytes) -> AESGCM:

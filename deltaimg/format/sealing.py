@@ -82,6 +82,6 @@ def bound_fields(header: bytes | memoryview) -> bytes:
     return bytes(header[_BOUND_HEAD]) + bytes(header[_BOUND_SALT])
 
 
-def frame_opened(kind: Kind, body: bytes | memoryview) -> bytes:
-    """Return the body of an opened object as the unsealed object that it was made of, but for its salt."""
-    return build_header(kind, len(body), digest_bytes(body)) + body
+def start_opened(kind: Kind, body: memoryview) -> bytes:
+    """Return the header of the unsealed object that an opened one was made of, but for its salt."""
+    return build_header(kind, len(body), digest_bytes(body))
