@@ -2,7 +2,9 @@
 """Undamaged objects taken from another copy of the repository, or from where a symbolic link in their place points.
 
 A member of the repository's family serves as well: packs, maps, manifests and annotations have the same names in both. What it
-says of a snapshot of its own accord, and snapshots that this repository never had, are not taken.
+says of a snapshot of its own accord, and snapshots that this repository never had, are not taken. Nor is anything as it is of a
+member that seals otherwise, or not at all: here it would not open, and might be read without a key. A sync copies such
+snapshots.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def find_copies(checker: Checker, copy: Repository | None) -> Copies:
     for name in sorted(_list_replaced(checker)):
         if _is_whole(repository, name):
             found[name] = repository
-    if copy is not None:
+    if copy is not None and repository.objects.is_sealed_like(copy.objects):
         for name in sorted(_list_wanted(checker, copy) - found.keys()):
             if _is_whole(copy, name):
                 found[name] = copy

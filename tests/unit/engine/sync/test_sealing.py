@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 
+from deltaimg.engine.repair.run import repair
 from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.engine.retention.forget import forget
 from deltaimg.engine.sync.request import SyncRequest
@@ -22,7 +23,7 @@ from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.faults import FaultyStore
 from tests.support.images import edit_at_random, make_mixed_image
-from tests.support.repositories import KEY, make_repository, reopen
+from tests.support.repositories import KEY, assert_restores, make_repository, reopen
 from tests.support.sync import Family, make_family, run_sync
 
 _numbers = itertools.count()
@@ -122,6 +123,30 @@ def test_a_sync_that_is_cut_stores_what_it_had_stored_under_the_same_names(share
     total = sum(payloads_of(whole).values())
     assert sum(each.size_bytes for each in whole.objects.list("packs/")) < 1.2 * total, "nothing is there twice"
     family.assert_whole(whole, 3)
+
+
+@pytest.mark.parametrize("of", ["bare", "other", "padded"])
+def test_repair_takes_no_object_of_a_member_that_seals_otherwise_and_a_sync_does(of: str):
+    family = make_family(3)
+    members = make_members(family)
+    encrypted, member = members["encrypted"], members[of]
+    for each in (encrypted, member):
+        run_sync(family.source, each)
+    objects: dict[str, bytes] = encrypted.objects.store.objects  # type: ignore[attr-defined]
+    others = set(member.objects.store.objects.values())  # type: ignore[attr-defined]
+    whole = dict(objects)
+    for folder in ("maps/", "snapshots/"):
+        objects.clear()
+        objects |= whole
+        name = min(each for each in objects if each.startswith(folder))
+        objects[name] = objects[name][:90] + bytes([objects[name][90] ^ 1]) + objects[name][91:]
+        report = repair(encrypted, copy=member, clock=FixedClock())
+        assert (len(report.damage) > 0, report.copied) == (True, [])
+        assert not others & set(objects.values()), "an object of another seal was copied"
+    assert len(sync(SyncRequest(member, encrypted, clock=FixedClock())).copied) == 1
+    for ref in encrypted.list_snapshots():
+        assert_restores(encrypted, encrypted.load_manifest(ref), family.contents[ref.id])
+    assert len(encrypted.list_snapshots()) == 3
 
 
 def test_a_padded_member_and_one_that_is_not_share_a_key_and_never_a_nonce():
