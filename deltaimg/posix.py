@@ -7,7 +7,9 @@ import ctypes
 import errno
 import logging
 import os
+import resource
 import stat
+from contextlib import suppress
 
 from deltaimg.errors import UsageError
 
@@ -70,6 +72,15 @@ def sync_folder(path: str) -> None:
         _warned_devices.add(device)
     finally:
         os.close(descriptor)
+
+
+def forbid_core_dumps() -> None:
+    """Have this process, and those that it starts, leave no core dump: what it has in memory would lie on a disk.
+
+    The limit can be raised again by whoever does not mind.
+    """
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def use_idle_disk_time() -> None:

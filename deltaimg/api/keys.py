@@ -2,6 +2,7 @@
 """Encrypted repositories: which key opens one, and the keys that it has.
 
 A passphrase or a key file is read from where it is kept, and never from a command line, which all users of a host can read.
+From then on this process leaves no core dump.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from deltaimg.errors import EncryptionMissing, KeyNeeded, UsageError, WrongKey
 from deltaimg.format.config import Config
 from deltaimg.format.key_slot import KeySlot as KeySlot
 from deltaimg.options.store import StoreOptions
+from deltaimg.posix import forbid_core_dumps
 from deltaimg.processes import name_own_process
 from deltaimg.repo import host_memory
 from deltaimg.repo.key_slots import (
@@ -57,7 +59,10 @@ def read_keys(options: StoreOptions | None, environment: Mapping[str, str] = os.
     Raises:
         UsageError: what is in one of these places cannot be read, or is no key.
     """
-    return [read() for read in _list_places(options, environment)]
+    places = _list_places(options, environment)
+    if places:
+        forbid_core_dumps()
+    return [read() for read in places]
 
 
 def unlock(
@@ -76,6 +81,7 @@ def unlock(
         keys = [asked]
     if not keys:
         raise KeyNeeded(objects.location)
+    forbid_core_dumps()
     for each in keys[:-1]:
         with suppress(WrongKey):
             return open_key_slots(objects, config, each)[0]
@@ -173,6 +179,7 @@ def import_secret(location: str, text: str, key: Key, label: str = "", options: 
     Raises:
         UsageError: the text is none, or damaged, or the repository is not encrypted. WrongKey: it is of another repository.
     """
+    forbid_core_dumps()
     family_id, secret = parse_recovery_text(text)
     store = compose_store(location, options, writer=name_own_process)
     config = Repository.read_config(store)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import resource
 import select
 import shutil
 import stat
@@ -115,6 +116,24 @@ def test_a_padded_repository_is_made_and_used(image: Path, tmp_path: Path) -> No
     bare.write_bytes(build_config(msgspec.structs.replace(parse_config(bare.read_bytes()), padding=None)))
     for words in (("backup", image, "--image", "vm1"), ("restore", "vm1", tmp_path / "again"), ("check",)):
         assert "'config' says that nothing in this repository is" in fail(PaddingMissing, *words, *use)
+
+
+def test_a_process_that_has_a_key_leaves_no_core_dump(image: Path, tmp_path: Path) -> None:
+    repo, hook = tmp_path / "repo", tmp_path / "limit"
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    limits = []
+    for encryption in ("none", "keyfile"):
+        use = ("-r", repo / encryption, *(("--key-file", tmp_path / "key") if encryption == "keyfile" else ()))
+        succeed("init", "--encryption", encryption, *use)
+        before = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))  # which the program is started with
+        try:
+            command = f"grep '^Max core' /proc/self/limits > {hook}"
+            succeed("backup", image, "--image", "vm1", "--freeze", "hook", "--pre-freeze", command, *use)
+        finally:
+            resource.setrlimit(resource.RLIMIT_CORE, before)
+        limits.append(hook.read_text().split()[4])
+    assert limits == ["unlimited" if hard == resource.RLIM_INFINITY else str(hard), "0"]
 
 
 def test_a_passphrase_is_taken_from_every_place_and_appears_nowhere(image: Path, tmp_path: Path) -> None:
