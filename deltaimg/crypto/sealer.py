@@ -103,7 +103,7 @@ class _Batch:
     room: ReusedRoom | None
     """Where a payload is padded; None where none is."""
 
-    def measure(self, header: RecordHeader, payload: bytes) -> int:
+    def measure(self, header: RecordHeader, payload: bytes | memoryview) -> int:
         """Return how long a payload is once it is sealed."""
         size_bytes = len(payload) if self.room is None else padded_bytes(len(payload), header.raw_bytes)
         return size_bytes + SEAL_BYTES[self.sealed]
@@ -213,7 +213,7 @@ class Sealer(ABC):
 
     def seal_records(
         self,
-        records: Sequence[tuple[RecordHeader, bytes]],
+        records: Sequence[tuple[RecordHeader, bytes | memoryview]],
         *,
         is_repeatable: bool = False,
         room: ReusedRoom | None = None,
@@ -245,7 +245,7 @@ class Sealer(ABC):
             sealed.append((batch.seal(number, header, payload, out), out))
         return sealed
 
-    def _make_seed(self, drawn: bytes, *content: bytes) -> bytes:
+    def _make_seed(self, drawn: bytes, *content: bytes | memoryview) -> bytes:
         hasher = blake3(drawn, key=self._keys.seeds)
         for each in content:
             hasher.update(each)

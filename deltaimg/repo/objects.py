@@ -263,7 +263,7 @@ class Objects:
 
     def seal_records(
         self,
-        records: Sequence[tuple[RecordHeader, bytes]],
+        records: Sequence[tuple[RecordHeader, bytes | memoryview]],
         *,
         is_repeatable: bool = False,
         room: ReusedRoom | None = None,

@@ -2,18 +2,18 @@
 """Fill packs with records and store them, then the signature and index that make the records findable.
 
 One thread stores, so that encoding continues meanwhile, and so that objects become durable in exactly this order: packs,
-their signature, their index. After every `checkpoint_bytes` such a group is complete: a run that dies later leaves
-records that the next run finds and refers to.
+their signature, their index. In an encrypted repository another one seals a pack while that before it is stored. After every
+`checkpoint_bytes` such a group is complete: a run that dies later leaves records that the next run finds and refers to.
 
 Packs of another repository of the family are stored as they are, among those that are filled here, and indexed with them.
 
-Memory  up to three packs; one more where records are sealed.
+Memory  up to three packs; two more where records are sealed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +40,8 @@ PACK_BYTES = 32 * MIB
 CHECKPOINT_BYTES = 256 * MIB
 _PACKS_IN_FLIGHT = 2
 
+Records = Sequence[tuple[RecordHeader, bytes | memoryview]]
+"""Headers and payloads of a pack."""
 
 PutPack = Callable[[Parts], tuple[str, int]]
 """Stores a pack that was filled here; returns the digest that names it, and its size, 0 if it was there already."""
@@ -85,7 +87,8 @@ class PackWriter:
         put_pack: how packs that are filled here are stored; under a new name, if not given.
         is_repeatable: the same records make the same pack, sealed or not.
         """
-        self._room = ReusedRoom()
+        self._rooms = [ReusedRoom() for _ in range(_PACKS_IN_FLIGHT)]
+        """Where packs are sealed, in turn: the one that is taken again is of a pack that is stored."""
         self._check_lock, self._is_repeatable = check_lock, is_repeatable
         self._put_pack = put_pack or (lambda parts: repository.objects.put_named(PACK, parts))
         self.stored_bytes = 0
@@ -94,11 +97,11 @@ class PackWriter:
         self._repository = repository
         self._now_us = now_us
         self._pack_bytes, self._checkpoint_bytes = pack_bytes, checkpoint_bytes
-        self._records: list[tuple[RecordHeader, bytes]] = []
+        self._records: list[tuple[RecordHeader, bytes | memoryview]] = []
         self._digests: list[Digests] = []
         self._tables: list[RecordTables] = []
         self._filled_bytes = 0
-        self._thread = Workers(1, "deltaimg-store")
+        self._thread, self._sealing = Workers(1, "deltaimg-store"), Workers(1, "deltaimg-seal")
         self._in_flight: deque[Future[None]] = deque()
         self._unindexed: list[_StoredPack] = []
         self._unindexed_bytes = 0
@@ -108,6 +111,7 @@ class PackWriter:
 
     def __exit__(self, *_: object) -> None:
         self._thread.close()
+        self._sealing.close()
 
     @contextmanager
     def index_if_interrupted(
@@ -129,10 +133,17 @@ class PackWriter:
                 warn(f"what was stored so far could not be indexed: {error}")
             raise
 
-    def add(self, header: RecordHeader, payload: bytes, digests: Digests, tables: RecordTables = WHOLE_LITERAL) -> None:
+    def add(
+        self,
+        header: RecordHeader,
+        payload: bytes | memoryview,
+        digests: Digests,
+        tables: RecordTables = WHOLE_LITERAL,
+    ) -> None:
         """Take one record, and the tables that its payload begins with; raises the error of storing an earlier one.
 
         Args:
+            payload: kept, with the memory that it is a view of, until it is stored.
             digests: of all its slots, those that it lacks included.
         """
         self._records.append((header, payload))
@@ -171,8 +182,20 @@ class PackWriter:
 
     def _send_pack(self) -> None:
         self._wait(_PACKS_IN_FLIGHT - 1)
-        self._in_flight.append(self._thread.submit(self._store_pack, self._records, self._digests, self._tables))
+        sealed = self._seal(self._records)
+        self._in_flight.append(self._thread.submit(self._store_pack, sealed, self._digests, self._tables))
         self._records, self._digests, self._tables, self._filled_bytes = [], [], [], 0
+
+    def _seal(self, records: Records) -> Callable[[], Records]:
+        """Return what waits for records as they are stored."""
+        objects = self._repository.objects
+        if objects.sealer is None:
+            return lambda: records
+        room = self._rooms[0]
+        self._rooms = [*self._rooms[1:], room]
+        return self._sealing.submit(
+            lambda: objects.seal_records(records, is_repeatable=self._is_repeatable, room=room)
+        ).result
 
     def _wait(self, allowed: int) -> None:
         while len(self._in_flight) > allowed:
@@ -182,13 +205,11 @@ class PackWriter:
 
     def _store_pack(
         self,
-        records: list[tuple[RecordHeader, bytes]],
+        seal: Callable[[], Records],
         digests: list[Digests],
         tables: list[RecordTables],
     ) -> None:
-        parts, footer = finish_pack(
-            self._repository.objects.seal_records(records, is_repeatable=self._is_repeatable, room=self._room)
-        )
+        parts, footer = finish_pack(seal())
         digest, stored_bytes = self._put_pack(parts)
         self.stored_bytes += stored_bytes
         if stored_bytes:

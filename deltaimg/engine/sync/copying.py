@@ -121,8 +121,11 @@ class RecordCopier:
             self._writer.add_pack(wanted.name, None, _place(copies))
             self.arrived_bytes += sum(len(each.payload) for each in copies)
         elif not is_present:
+            # Views keep all that was read; new memory costs more than sealing what is copied into it.
+            is_dense = 2 * wanted.sent_bytes >= self._source.content.pack_bytes[wanted.name]
             for each in copies:
-                self._writer.add(each.header, bytes(each.payload), each.digests, each.tables)
+                payload = each.payload if is_dense else bytes(each.payload)
+                self._writer.add(each.header, payload, each.digests, each.tables)
 
     def _read_whole(self, name: str) -> bytes | None:
         """Return a pack whose bytes are those that its name says; None where they are not, or cannot be read."""
