@@ -2,8 +2,9 @@
 """Fill packs with records and store them, then the signature and index that make the records findable.
 
 One thread stores, so that encoding continues meanwhile, and so that objects become durable in exactly this order: packs,
-their signature, their index. In an encrypted repository another one seals a pack while that before it is stored. After every
-`checkpoint_bytes` such a group is complete: a run that dies later leaves records that the next run finds and refers to.
+their signature, their index. In an encrypted repository another one seals and names a pack while that before it is stored.
+After every `checkpoint_bytes` such a group is complete: a run that dies later leaves records that the next run finds and
+refers to.
 
 Packs of another repository of the family are stored as they are, among those that are filled here, and indexed with them.
 
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,8 +45,11 @@ _PACKS_IN_FLIGHT = 2
 Records = Sequence[tuple[RecordHeader, bytes | memoryview]]
 """Headers and payloads of a pack."""
 
-PutPack = Callable[[Parts], tuple[str, int]]
-"""Stores a pack that was filled here; returns the digest that names it, and its size, 0 if it was there already."""
+StorePack = Callable[[], tuple[str, int]]
+"""Stores a pack; returns the digest that names it, and how many bytes that stored, 0 if it was there already."""
+
+PutPack = Callable[[Parts], StorePack]
+"""Takes a pack that was filled here, and returns what stores it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,15 @@ class PlacedRecord:
     digests: Digests
     """Of all its slots, those that it lacks included."""
     tables: RecordTables = WHOLE_LITERAL
+
+
+@dataclass(frozen=True, slots=True)
+class _FilledPack:
+    """A pack that is to be stored."""
+
+    footer: npt.NDArray[Any]
+    size_bytes: int
+    store: StorePack
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +104,7 @@ class PackWriter:
         self._rooms = [ReusedRoom() for _ in range(_PACKS_IN_FLIGHT)]
         """Where packs are sealed, in turn: the one that is taken again is of a pack that is stored."""
         self._check_lock, self._is_repeatable = check_lock, is_repeatable
-        self._put_pack = put_pack or (lambda parts: repository.objects.put_named(PACK, parts))
+        self._put_pack = put_pack or (lambda parts: partial(repository.objects.put_named, PACK, parts))
         self.stored_bytes = 0
         self.stored: list[str] = []
         """Names of the objects that were stored."""
@@ -182,20 +196,17 @@ class PackWriter:
 
     def _send_pack(self) -> None:
         self._wait(_PACKS_IN_FLIGHT - 1)
-        sealed = self._seal(self._records)
-        self._in_flight.append(self._thread.submit(self._store_pack, sealed, self._digests, self._tables))
+        fill: Callable[[], _FilledPack] = partial(self._fill, self._records, self._rooms[0])
+        if self._repository.objects.sealer is not None:
+            self._rooms = [*self._rooms[1:], self._rooms[0]]
+            fill = self._sealing.submit(fill).result
+        self._in_flight.append(self._thread.submit(self._store_pack, fill, self._digests, self._tables))
         self._records, self._digests, self._tables, self._filled_bytes = [], [], [], 0
 
-    def _seal(self, records: Records) -> Callable[[], Records]:
-        """Return what waits for records as they are stored."""
-        objects = self._repository.objects
-        if objects.sealer is None:
-            return lambda: records
-        room = self._rooms[0]
-        self._rooms = [*self._rooms[1:], room]
-        return self._sealing.submit(
-            lambda: objects.seal_records(records, is_repeatable=self._is_repeatable, room=room)
-        ).result
+    def _fill(self, records: Records, room: ReusedRoom) -> _FilledPack:
+        sealed = self._repository.objects.seal_records(records, is_repeatable=self._is_repeatable, room=room)
+        parts, footer = finish_pack(sealed)
+        return _FilledPack(footer, sum(len(part) for part in parts), self._put_pack(parts))
 
     def _wait(self, allowed: int) -> None:
         while len(self._in_flight) > allowed:
@@ -205,18 +216,16 @@ class PackWriter:
 
     def _store_pack(
         self,
-        seal: Callable[[], Records],
+        fill: Callable[[], _FilledPack],
         digests: list[Digests],
         tables: list[RecordTables],
     ) -> None:
-        parts, footer = finish_pack(seal())
-        digest, stored_bytes = self._put_pack(parts)
+        filled = fill()
+        digest, stored_bytes = filled.store()
         self.stored_bytes += stored_bytes
         if stored_bytes:
             self.stored.append(pack_name(digest))
-        self._note_stored(
-            _StoredPack(digest, footer, np.concatenate(digests), tables), sum(len(part) for part in parts)
-        )
+        self._note_stored(_StoredPack(digest, filled.footer, np.concatenate(digests), tables), filled.size_bytes)
 
     def _store_whole(self, name: str, data: bytes | None, records: list[PlacedRecord]) -> None:
         if data is not None:
