@@ -379,7 +379,8 @@ class PaddingMissing(RepositoryError):
 
     exit_code = 74
     hint = (
-        "whoever changed 'config' would have the sizes of your backups; take it from a copy: 'deltaimg repair --from'"
+        "whoever changed 'config' would see the sizes of your backups: put it aside, and take it from another copy of the "
+        "repository with 'deltaimg repair --from COPY'"
     )
 
     def __init__(self, object_name: str) -> None:

@@ -111,11 +111,15 @@ def test_a_padded_repository_is_made_and_used(image: Path, tmp_path: Path) -> No
     succeed("restore", "vm1", tmp_path / "out", *use)
     assert (tmp_path / "out").read_bytes() == image.read_bytes()
     assert b"aes-256-gcm, padded" in succeed("doctor", *use).out
-    bare = repo / "config"
+    bare, copy = repo / "config", tmp_path / "copy"
+    shutil.copytree(repo, copy)
     bare.chmod(0o600)
     bare.write_bytes(build_config(msgspec.structs.replace(parse_config(bare.read_bytes()), padding=None)))
     for words in (("backup", image, "--image", "vm1"), ("restore", "vm1", tmp_path / "again"), ("check",)):
         assert "'config' says that nothing in this repository is" in fail(PaddingMissing, *words, *use)
+    bare.unlink()
+    succeed("repair", "--from", copy, *use)
+    succeed("restore", "vm1", tmp_path / "again", *use)
 
 
 def test_a_process_that_has_a_key_leaves_no_core_dump(image: Path, tmp_path: Path) -> None:
