@@ -6,7 +6,7 @@
 
 Needs   root, LVM, thin-provisioning-tools, and a device whose content may be lost; `DELTAIMG_BENCHMARK=1 scripts/lvm-guest` has
         all of it, in a virtual machine without KVM, where ratios alone mean something.
-Writes  a volume group on the device, and a repository in the folder for temporary files; both are removed at the end.
+Writes  a volume group on the device, and a repository in /var/tmp; both are removed at the end.
 Prints  the table of tracking.py: processor time, that of LVM's commands with it, and bytes; medians.
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     chance = random.Random(20261129)
-    with thin_volume(options.device, options.image_gib) as image, tempfile.TemporaryDirectory() as folder:
+    with thin_volume(options.device, options.image_gib) as image, tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         repository = Path(folder) / "repo"
         places = fill(image, options.image_gib, options.data_gib, chance)
         run(repository, "init")
