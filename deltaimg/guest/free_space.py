@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from deltaimg.guest import ext_free, fat_free, ntfs_free, swap, xfs_free
+from deltaimg.guest import btrfs_free, ext_free, fat_free, ntfs_free, swap, xfs_free
 from deltaimg.guest.examine import GuestLayout, Volume, examine
 from deltaimg.guest.free_blocks import FreeBlocks
 from deltaimg.guest.window import NOT_RECOGNISED, ByteSource, Window
@@ -18,6 +18,7 @@ _FINDERS: dict[str, Callable[[Window], FreeBlocks | str]] = {
     "ext2": ext_free.find_free,
     "ext3": ext_free.find_free,
     "ext4": ext_free.find_free,
+    "btrfs": btrfs_free.find_free,
     "vfat": fat_free.find_free,
     "ntfs": ntfs_free.find_free,
     "xfs": xfs_free.find_free,

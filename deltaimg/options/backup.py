@@ -192,7 +192,7 @@ class BackupOptions:
     free_space: str = option(
         "keep",
         choice(FREE_SPACE_MODES, "WHAT"),
-        "keep; or skip: store holes for what file systems on the image (ext2 to ext4, XFS, NTFS, FAT, swap) have free, "
+        "keep; or skip: store holes for what file systems on the image (ext2 to ext4, XFS, btrfs, NTFS, FAT, swap) have free, "
         "where they are clean or frozen.",
     )
     ignores_holes: bool = flag("Read everything, whatever the file system says about holes.", "--no-holes")
