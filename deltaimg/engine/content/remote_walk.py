@@ -18,11 +18,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.arrays import Digests, expand_ranges
 from deltaimg.delta.registry import find_delta_decoder
 from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.content.walk import RecordWalk, WalkedRecords, take_blocks
+from deltaimg.engine.pipeline import ThreadBuffer
 from deltaimg.errors import IntegrityError, StoreError
+from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.format.slot_runs import SlotRuns
 from deltaimg.ids import RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import MIB
@@ -37,35 +39,48 @@ _SOURCE_BYTES = 64 * MIB
 
 
 @dataclass(slots=True)
-class JobRecord:
-    """What a worker must know of one record."""
+class DeltaSources:
+    """What a delta record is encoded against."""
 
-    number: RecordNumber
-    """In the table of the walk."""
-    row: npt.NDArray[Any]
-    """What the index says of it: one entry of `ENTRY`."""
-    digests: Digests | None
-    """Of its slots; None where they were not loaded."""
-    present: SlotRuns | None
-    """The slots that it has, of a cut record."""
-    source_count: int
-    source_table: bytes
-    kept: npt.NDArray[np.int64]
-    """Slots of it whose content comes back."""
-    sources: bytes | None = None
-    """The blocks that it is encoded against."""
+    count: int
+    table: bytes
+    """Of these records, which it begins with."""
+    content: bytes | None = None
     lost: str | None = None
-    """Why they cannot be read."""
+    """Why the content cannot be read."""
+
+
+@dataclass(slots=True)
+class JobRead:
+    """One read of a pack, and what a worker must know of the records in it; a row for each, in columns, which travel fast."""
+
+    pack: str
+    start: int
+    end: int
+    numbers: RecordNumbers
+    """In the table of the walk."""
+    rows: npt.NDArray[Any]
+    """What the index says, of `ENTRY`."""
+    is_loaded: npt.NDArray[np.bool_]
+    """Whether the digests are."""
+    digests: Digests
+    """Of the slots of all records, one record after another."""
+    kept_counts: npt.NDArray[np.int64]
+    kept: npt.NDArray[np.int64]
+    """Slots within their record whose content comes back, one record after another."""
+    sources: dict[int, DeltaSources] = field(default_factory=dict)
+    """Of the rows that are deltas."""
+    present: dict[int, SlotRuns] = field(default_factory=dict)
+    """The slots that it has, of each row that is a cut record."""
 
 
 @dataclass(slots=True)
 class WalkJob:
-    """Reads of one pack or a few, and the records in each."""
+    """Reads of one pack or a few."""
 
     place: Place
     block_bytes: int
-    reads: list[tuple[str, int, int, list[JobRecord]]] = field(default_factory=list)
-    """Pack, first byte, end."""
+    reads: list[JobRead] = field(default_factory=list)
     read_bytes: int = 0
     source_bytes: int = 0
 
@@ -101,37 +116,52 @@ class _JobMaker:
     def make_jobs(self, step: Sequence[ReadGroup]) -> Iterator[WalkJob]:
         job = WalkJob(self._place, self._walk.block_bytes)
         for group in step:
-            records = [self._describe(record) for record in group.records.tolist()]
-            job.reads.append((group.pack, group.offset, group.end, records))
-            job.read_bytes += group.end - group.offset
-            job.source_bytes += sum(len(record.sources or b"") for record in records)
+            read = self._describe(group)
+            job.reads.append(read)
+            job.read_bytes += read.end - read.start
+            job.source_bytes += sum(len(each.content or b"") for each in read.sources.values())
             if job.read_bytes >= _READ_BYTES or job.source_bytes >= _SOURCE_BYTES:
                 yield job
                 job = WalkJob(self._place, self._walk.block_bytes)
         if job.reads:
             yield job
 
-    def _describe(self, record: RecordNumber) -> JobRecord:
-        table, walk = self._table, self._walk
-        numbers = RecordNumbers(np.array([record], np.int64))
-        first, count = int(table.first_slots[record]), int(table.slot_counts[record])
-        source_count, source_table = table.describe_sources(record)
-        low, high = np.searchsorted(walk.spool.slots, (first, first + count)).tolist()
-        described = JobRecord(
-            number=record,
-            row=table.index_rows(numbers),
-            digests=table.digests[first : first + count].copy() if table.is_loaded[record] else None,
-            present=table.find_present(record),
-            source_count=source_count,
-            source_table=source_table,
-            kept=np.asarray(walk.spool.slots[low:high], np.int64) - first,
+    def _describe(self, group: ReadGroup) -> JobRead:
+        table, kept_slots, records = self._table, self._walk.spool.slots, group.records
+        firsts = table.first_slots[records].astype(np.int64)
+        counts = table.slot_counts[records].astype(np.int64)
+        low, high = np.searchsorted(kept_slots, firsts), np.searchsorted(kept_slots, firsts + counts)
+        kept = kept_slots[expand_ranges(low, high - low)].astype(np.int64) - np.repeat(firsts, high - low)
+        read = JobRead(
+            group.pack,
+            group.offset,
+            group.end,
+            records,
+            table.index_rows(records),
+            table.is_loaded[records],
+            table.digests[expand_ranges(firsts, counts)],
+            high - low,
+            kept,
         )
-        if source_count:
-            try:
-                described.sources = bytes(walk.read_sources(record))
-            except ValueError as error:
-                described.lost = str(error)
-        return described
+        for row, record in enumerate(records.tolist()):
+            count, source_table = table.describe_sources(record)
+            if count:
+                read.sources[row] = self._read_sources(record, DeltaSources(count, source_table))
+            present = table.find_present(record)
+            if present is not None:
+                read.present[row] = present
+        return read
+
+    def _read_sources(self, record: RecordNumber, sources: DeltaSources) -> DeltaSources:
+        try:
+            sources.content = bytes(self._walk.read_sources(record))
+        except ValueError as error:
+            sources.lost = str(error)
+        return sources
+
+
+_SCRATCH = ThreadBuffer()
+"""For the content of a record: fresh memory for each costs as much as what is done with it, as the kernel clears its pages."""
 
 
 # -- on a worker -------------------------------------------------------------------------------------------------------
@@ -140,26 +170,29 @@ class _JobMaker:
 def walk_at(job: WalkJob) -> WalkedJob:
     """Read, expand and verify the records of a job."""
     repository = job.place.open()
+    scratch = _SCRATCH.get(MAX_RECORD_BYTES)
     reads: list[tuple[list[tuple[RecordNumber, bytes]], list[tuple[RecordNumber, str]]]] = []
-    for pack, start, end, records in job.reads:
-        table = _JobTable(records)
+    for read in job.reads:
+        table = _JobTable(read)
         reader = RecordReader(repository, cast("SlotTable", table), find_delta_decoder)
-        group = ReadGroup(pack, start, end, RecordNumbers(np.arange(len(records), dtype=np.int64)))
+        numbers = read.numbers.tolist()
+        group = ReadGroup(read.pack, read.start, read.end, RecordNumbers(np.arange(len(numbers), dtype=np.int64)))
+        kept_ends = np.cumsum(read.kept_counts).tolist()
         expanded: list[tuple[RecordNumber, bytes]] = []
         damaged: list[tuple[RecordNumber, str]] = []
         try:
             fetched = reader.fetch(group)
         except StoreError as error:
-            reads.append(([], [(record.number, str(error)) for record in records]))
+            reads.append(([], [(number, str(error)) for number in numbers]))
             continue
-        for place, record in enumerate(records):
+        for row, (number, kept_end) in enumerate(zip(numbers, kept_ends, strict=True)):
             try:
-                content = reader.expand(RecordNumber(place), group, fetched, table.read_sources)
+                content = reader.expand(RecordNumber(row), group, fetched, table.read_sources, scratch)
             except IntegrityError as error:
-                damaged.append((record.number, str(error)))
+                damaged.append((number, str(error)))
                 continue
-            kept = bytes(take_blocks(content, record.kept, job.block_bytes)) if len(record.kept) else b""
-            expanded.append((record.number, kept))
+            kept = read.kept[kept_end - int(read.kept_counts[row]) : kept_end]
+            expanded.append((number, bytes(take_blocks(content, kept, job.block_bytes)) if len(kept) else b""))
         reads.append((expanded, damaged))
     return WalkedJob(reads)
 
@@ -167,29 +200,25 @@ def walk_at(job: WalkJob) -> WalkedJob:
 class _JobTable:
     """What `RecordReader.expand` asks of a table, for the records of one read, numbered from 0."""
 
-    def __init__(self, records: Sequence[JobRecord]) -> None:
-        self._records = records
-        slots = np.array([int(record.row["slots"][0]) for record in records], np.int64)
+    def __init__(self, read: JobRead) -> None:
+        self._read = read
+        slots = read.rows["slots"].astype(np.int64)
         self.first_slots = SlotNumbers(np.cumsum(slots) - slots)
-        self.is_loaded = np.array([record.digests is not None for record in records], np.bool_)
-        nothing = [np.zeros((int(count), DIGEST_BYTES), np.uint8) for count in slots]
-        parts = [
-            each if record.digests is None else record.digests for record, each in zip(records, nothing, strict=True)
-        ]
-        self.digests: Digests = np.concatenate(parts)
+        self.is_loaded, self.digests = read.is_loaded, read.digests
 
     def index_rows(self, records: RecordNumbers) -> npt.NDArray[Any]:
-        rows: npt.NDArray[Any] = np.concatenate([self._records[record].row for record in records.tolist()])
+        rows: npt.NDArray[Any] = self._read.rows[records]
         return rows
 
     def find_present(self, record: RecordNumber) -> SlotRuns | None:
-        return self._records[record].present
+        return self._read.present.get(record)
 
     def describe_sources(self, record: RecordNumber) -> tuple[int, bytes]:
-        return self._records[record].source_count, self._records[record].source_table
+        found = self._read.sources.get(record)
+        return (0, b"") if found is None else (found.count, found.table)
 
     def read_sources(self, record: RecordNumber) -> memoryview:
-        found = self._records[record]
-        if found.sources is None:
+        found = self._read.sources[record]
+        if found.content is None:
             raise ValueError(found.lost)
-        return memoryview(found.sources)
+        return memoryview(found.content)
