@@ -13,12 +13,12 @@ import numpy as np
 
 from deltaimg.arrays import Ranges
 from deltaimg.errors import ImageError, SourceChanged, UnsupportedImage
+from deltaimg.file_status import read_file_status
 from deltaimg.format.limits import MAX_UNREADABLE_EXTENTS
 from deltaimg.image.block_devices import read_device_bytes, read_sector_bytes
 from deltaimg.image.cached_reader import CachedReader
 from deltaimg.image.direct_reader import USUAL_ALIGNMENT, DirectReader
 from deltaimg.image.extents import DATA, HOLE, Extents
-from deltaimg.image.file_status import read_file_status
 from deltaimg.image.reader import Reader, ReadFailure
 from deltaimg.image.salvage_reader import SalvageReader, TooMuchUnreadable, describe_loss, hint_at_salvage
 from deltaimg.image.uses import find_writer

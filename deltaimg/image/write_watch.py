@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from deltaimg.file_status import FileStatus, read_file_status
 from deltaimg.image.block_devices import BlockDevice, find_block_device, read_device_bytes
-from deltaimg.image.file_status import FileStatus, read_file_status
 
 _TICK_NS = 20_000_000
 _COARSE_TICK_NS = 2_000_000_000

@@ -11,10 +11,13 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
+from deltaimg.large_files import write_large
 from deltaimg.posix import rename_exclusively, sync_folder
 
 _FILE_MODE, _FOLDER_MODE = 0o660, 0o770
 """Of which the umask takes away."""
+_LARGE_BYTES = 4 << 20
+"""What is not left in the page cache: packs, and indexes of many records."""
 _MAX_PARTS = 512
 """Below IOV_MAX, 1024 on Linux."""
 
@@ -28,6 +31,9 @@ class FilePort:
 
     def write(self, descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
         """Write all of `parts`."""
+        if sum(map(len, parts)) >= _LARGE_BYTES:
+            write_large(descriptor, parts)
+            return
         pending = [memoryview(part) for part in parts if len(part)]
         while pending:
             written = os.writev(descriptor, pending[:_MAX_PARTS])

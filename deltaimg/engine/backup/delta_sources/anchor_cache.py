@@ -34,6 +34,7 @@ from deltaimg.image.extents import Bounds
 from deltaimg.image.source import ImageSource
 from deltaimg.kernels import expand_runs
 from deltaimg.kernels.layout import BUCKET_PLACES, AnchorNames, AnchorTable, Buffer
+from deltaimg.large_files import write_large
 from deltaimg.repo.slots import SlotTable
 
 _HEADER = struct.Struct("<8sIIIIQQ16sQ")
@@ -171,8 +172,8 @@ class AnchorCache:
         temporary = f"{path}.{secrets.token_hex(4)}"
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         try:
-            with open(temporary, "xb") as file:
-                file.writelines((header, table.data, ids.tobytes(), counts.tobytes()))
+            with open(temporary, "xb", buffering=0) as file:
+                write_large(file.fileno(), (header, table.data, ids.tobytes(), counts.tobytes()))
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
