@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
-import threading
 from collections.abc import Iterator, Sequence
 
 from deltaimg.file_status import read_file_status
+from deltaimg.threads import ThreadBuffer
 
 _BUFFER_BYTES = 4 << 20
 _REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -26,12 +25,7 @@ _REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 Part = bytes | memoryview
 
 
-class _Buffer(threading.local):
-    def __init__(self) -> None:
-        self.view = memoryview(mmap.mmap(-1, _BUFFER_BYTES))
-
-
-_buffer = _Buffer()
+_buffer = ThreadBuffer()
 
 
 def write_large(descriptor: int, parts: Sequence[Part]) -> None:
@@ -42,7 +36,7 @@ def write_large(descriptor: int, parts: Sequence[Part]) -> None:
     )
     is_direct = is_aligned and _set_direct(descriptor, True)
     try:
-        for filled in _fill(_buffer.view, parts):
+        for filled in _fill(_buffer.get(_BUFFER_BYTES), parts):
             done = _write_direct(descriptor, filled[: len(filled) // alignment * alignment]) if is_direct else 0
             if is_direct and done < len(filled):  # The end, which need not be aligned.
                 is_direct = not _set_direct(descriptor, False)
