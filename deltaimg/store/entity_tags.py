@@ -17,10 +17,11 @@ Memory  100 bytes an object.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import md5
 
 from deltaimg.store.interface import Parts
+from deltaimg.store.pieces import cut
 
 
 class EntityTags:
@@ -34,7 +35,7 @@ class EntityTags:
 
     def note(self, name: str, parts: Parts, *, has_parts: bool) -> None:
         """Note that these bytes are sent under this name, in one request or in parts."""
-        digests = [_digest(pieces) for pieces in _cut(parts, self._part_bytes)] if has_parts else []
+        digests = [_digest([piece]) for piece in cut(parts, self._part_bytes)] if has_parts else []
         tag = f"{md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}" if has_parts else ""
         with self._lock:
             self._expected[name] = tag or _digest(parts).hex()
@@ -59,20 +60,3 @@ def _digest(parts: Parts) -> bytes:
     for part in parts:
         hasher.update(part)
     return hasher.digest()
-
-
-def _cut(parts: Parts, part_bytes: int) -> Iterator[list[memoryview]]:
-    """Yield the pieces of each part of `part_bytes`; the last may have fewer."""
-    pieces: list[memoryview] = []
-    room = part_bytes
-    for part in parts:
-        rest = memoryview(part)
-        while rest:
-            pieces.append(rest[:room])
-            room -= len(pieces[-1])
-            rest = rest[len(pieces[-1]) :]
-            if not room:
-                yield pieces
-                pieces, room = [], part_bytes
-    if pieces:
-        yield pieces

@@ -5,11 +5,15 @@ Each object is one of the bucket's, under the prefix. A request makes an object 
 sent in parts at once, and become visible when the last request joins the parts. Parts of an upload that was cut short are no
 objects: they stay until the bucket's lifecycle rule removes them (docs/offsite.md), as obstore cannot list them.
 
+Under a limit of bytes a second, parts are sent one after another, each as small as S3 takes them; a request is paid for as
+a whole, before it is sent. So 5 MiB may go at once, and then nothing for as long as 5 MiB should take.
+
 Memory  the parts in flight, `_PARTS_AT_ONCE` of `_PART_BYTES`, beside the object's own bytes; 150 bytes an object of a listing.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +27,7 @@ from deltaimg.store.interface import (
     Confirm,
     Layout,
     ObjectInfo,
+    Pace,
     Parts,
     StoreProperties,
     always,
@@ -31,6 +36,7 @@ from deltaimg.store.interface import (
     delete_each,
 )
 from deltaimg.store.object_storage_errors import ObjectStorageErrors, RangeRefused
+from deltaimg.store.pieces import cut
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, S3Store
@@ -41,6 +47,8 @@ _WHOLE_BYTES = 16 * MIB
 """What is no larger is sent in one request."""
 _PART_BYTES = 8 * MIB
 _PARTS_AT_ONCE = 4
+_LEAST_PART_BYTES = 5 * MIB
+"""S3 takes no smaller part but the last."""
 _BATCH = 1000
 """Names in a request that deletes: the most that S3 takes."""
 _CHUNK_BYTES = MIB
@@ -69,6 +77,8 @@ class ObjectStorage:
         self.location = location
         self._connections, self._errors = connections, errors
         self._tags: EntityTags | None = None
+        self._pace: Pace | None = None
+        self._whole_bytes, self._part_bytes = _WHOLE_BYTES, _PART_BYTES
 
     @property
     def properties(self) -> StoreProperties:
@@ -86,14 +96,19 @@ class ObjectStorage:
 
     def note_digests(self) -> None:
         """As of `TellsDigests`; 100 bytes an object are kept."""
-        self._tags = EntityTags(_PART_BYTES)
+        self._tags = EntityTags(self._part_bytes)
+
+    def keep_pace(self, pace: Pace) -> None:
+        """As of `KeepsPace`; before anything is sent."""
+        self._pace = pace
+        self._whole_bytes = self._part_bytes = _LEAST_PART_BYTES
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         """As of `Store`: one request, or parts at once and one that joins them."""
         size_bytes = sum(len(part) for part in parts)
-        if size_bytes > _WHOLE_BYTES:
+        if size_bytes > self._whole_bytes:
             # The request that joins parts has no condition that every server keeps.
             if self._is_there(name):
                 raise ObjectExists(name)
@@ -101,6 +116,7 @@ class ObjectStorage:
         check_object_name(name)
         data = b"".join(parts)
         self._note(name, [data], has_parts=False)
+        self._wait_to_send(size_bytes)
         confirm()
         with self._translated(name):
             self._connections.writes.put(name, data, mode="create", use_multipart=False)
@@ -110,13 +126,14 @@ class ObjectStorage:
         """As of `Store`; `confirm` is asked before the request that makes the object visible is sent."""
         check_object_name(name)
         size_bytes = sum(len(part) for part in parts)
-        self._note(name, parts, has_parts=size_bytes > _WHOLE_BYTES)
+        has_parts = size_bytes > self._whole_bytes
+        self._note(name, parts, has_parts=has_parts)
+        if not has_parts:
+            self._wait_to_send(size_bytes)
         confirm()
         with self._translated(name):
-            if size_bytes > _WHOLE_BYTES:
-                self._connections.writes.put(
-                    name, iter(parts), use_multipart=True, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
-                )
+            if has_parts:
+                self._send_in_parts(name, parts)
             else:
                 self._connections.writes.put(name, b"".join(parts), use_multipart=False)
         return size_bytes
@@ -166,6 +183,7 @@ class ObjectStorage:
             size_bytes = found.meta["size"]
             if max_bytes is not None and size_bytes > max_bytes:
                 raise ObjectTooLarge(name, size_bytes, max_bytes)
+            self._wait_to_receive(size_bytes)
             return bytes(found.bytes())
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
@@ -174,6 +192,7 @@ class ObjectStorage:
         if length == 0:
             self._measure(name)
             return b""
+        self._wait_to_receive(length)
         try:
             with self._translated(name):
                 return bytes(self._connections.reads.get_range(name, start=offset, length=length))
@@ -209,6 +228,30 @@ class ObjectStorage:
     def _note(self, name: str, parts: Parts, *, has_parts: bool) -> None:
         if self._tags is not None:
             self._tags.note(name, parts, has_parts=has_parts)
+
+    def _send_in_parts(self, name: str, parts: Parts) -> None:
+        """Send an object in several requests at once, or one after another at the pace."""
+
+        def at_pace() -> Iterator[bytes]:
+            for piece in cut(parts, self._part_bytes):
+                self._wait_to_send(len(piece))
+                yield piece
+
+        self._connections.writes.put(
+            name,
+            iter(parts) if self._pace is None else at_pace(),
+            use_multipart=True,
+            chunk_size=self._part_bytes,
+            max_concurrency=_PARTS_AT_ONCE if self._pace is None else 1,
+        )
+
+    def _wait_to_send(self, count: int) -> None:
+        if self._pace is not None:
+            time.sleep(self._pace.delay_sent(count))
+
+    def _wait_to_receive(self, count: int) -> None:
+        if self._pace is not None:
+            time.sleep(self._pace.delay_received(count))
 
     def _is_there(self, name: str) -> bool:
         check_object_name(name)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """No more bytes and requests a second than are allowed, over all threads of a process.
 
-A store that moves bytes piece by piece (`KeepsPace`) waits between its pieces, each of a twentieth of a second at most, so that
-no second has noticeably more than its share. Of another store, whole calls are paid for: before they send, and after they
-received. There the average is right, and one object may come at once.
+A store that moves bytes piece by piece (`KeepsPace`) waits between its pieces: SFTP between pieces of a twentieth of a second
+at most, so that no second has noticeably more than its share, object storage between requests. Of another store, whole calls
+are paid for: before they send, and after they received. There the average is right, and one object may come at once.
 """
 
 from __future__ import annotations

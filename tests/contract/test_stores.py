@@ -36,14 +36,31 @@ IMPOSSIBLE_NAMES = [
 ]
 
 
+_LIMITS = StoreOptions(bandwidth=parse_bandwidth("1G"), max_requests=100_000)
+
+
 @pytest.fixture(
-    params=["memory", "local", "planned", "wrapped", "composed", "s3", "rclone", "sftp", "sftp without extensions"]
+    params=[
+        "memory",
+        "local",
+        "planned",
+        "wrapped",
+        "composed",
+        "s3",
+        "s3 at a pace",
+        "rclone",
+        "sftp",
+        "sftp without extensions",
+    ]
 )
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Each kind of store in turn, empty."""
     if request.param in ("s3", "rclone"):
         server: S3Server = request.getfixturevalue("s3_server" if request.param == "s3" else "rclone_server")
         yield open_store(server.make_place())
+    elif request.param == "s3 at a pace":
+        paced: S3Server = request.getfixturevalue("s3_server")
+        yield compose_store(paced.make_place(), _LIMITS, writer=lambda: "")
     elif request.param == "planned":
         planned = PlannedStore(LocalStore(str(tmp_path / "repository")))
         yield planned
@@ -52,8 +69,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     elif request.param == "wrapped":
         yield WrappedStore(MemoryStore())
     elif request.param == "composed":
-        limits = StoreOptions(bandwidth=parse_bandwidth("1G"), max_requests=100_000)
-        yield compose_store(str(tmp_path / "repository"), limits, writer=lambda: "")
+        yield compose_store(str(tmp_path / "repository"), _LIMITS, writer=lambda: "")
     elif request.param.startswith("sftp"):
         server = request.getfixturevalue("sshd" if request.param == "sftp" else "plain_sshd")
         remote = open_store(server.url(tmp_path / "repository"))

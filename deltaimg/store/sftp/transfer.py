@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,8 @@ import asyncssh
 
 from deltaimg.errors import NotAnObject, ObjectTooLarge
 from deltaimg.posix import describe_mode
-from deltaimg.store.interface import Pace, Parts
+from deltaimg.store.interface import Parts
+from deltaimg.store.pieces import cut
 from deltaimg.store.sftp.failures import LOST, MISSING
 from deltaimg.store.sftp.session import Link
 
@@ -85,7 +86,7 @@ async def write_file(link: Link, upload: Upload) -> None:
         try:
             async with window:
                 place = start
-                for piece in cut(upload.parts, start, link.piece_bytes, link.pace):
+                for piece in cut(upload.parts, _choose_piece_bytes(link), start):
                     await _wait(link, link.pace.delay_sent(len(piece)) if link.pace else 0.0)
                     await window.add(partial(file.write, piece, place), len(piece))
                     place += len(piece)
@@ -104,28 +105,6 @@ async def holds(link: Link, path: bytes, name: str, parts: Parts) -> bool:
     except (*MISSING, NotAnObject, ObjectTooLarge):
         return False
     return found == b"".join(parts)
-
-
-def cut(parts: Parts, start: int, piece_bytes: int, pace: Pace | None = None) -> Iterator[bytes]:
-    """Yield the bytes of `parts` from `start` in pieces of `piece_bytes`, or as a pace prefers; the last may be shorter."""
-    if pace is not None:
-        piece_bytes = min(piece_bytes, pace.piece_bytes)
-    waiting: list[memoryview] = []
-    waiting_bytes = 0
-    for part in parts:
-        view = memoryview(part).cast("B")
-        skipped = min(start, len(view))
-        start -= skipped
-        view = view[skipped:]
-        while waiting_bytes + len(view) >= piece_bytes:
-            taken = piece_bytes - waiting_bytes
-            yield b"".join((*waiting, view[:taken]))
-            view, waiting, waiting_bytes = view[taken:], [], 0
-        if len(view):
-            waiting.append(view)
-            waiting_bytes += len(view)
-    if waiting:
-        yield b"".join(waiting)
 
 
 class _Window:
@@ -174,7 +153,7 @@ class _Window:
 
 async def _read(link: Link, file: asyncssh.SFTPClientFile, start: int, end: int) -> bytes:
     pace = link.pace
-    step = link.piece_bytes if pace is None else min(link.piece_bytes, pace.piece_bytes)
+    step = _choose_piece_bytes(link)
     pieces: list[asyncio.Future[bytes]] = []
     async with _Window(link) as window:
         for place in range(start, end, step):
@@ -203,6 +182,10 @@ async def _sync(file: asyncssh.SFTPClientFile) -> None:
         await file.fsync()
 
 
+def _choose_piece_bytes(link: Link) -> int:
+    return link.piece_bytes if link.pace is None else min(link.piece_bytes, link.pace.piece_bytes)
+
+
 async def _wait(link: Link, delay_s: float) -> None:
     """Wait for a pace; meanwhile no answer is missing."""
     if delay_s > 0:
@@ -218,7 +201,7 @@ async def _find_start(link: Link, upload: Upload) -> int:
         found = await read_file(link, upload.path, "", first, confirmed - first)
     except (*MISSING, NotAnObject):
         return 0
-    sent = b"".join(cut(upload.parts, first, confirmed - first))[: confirmed - first]
+    sent = b"".join(cut(upload.parts, confirmed - first, first))[: confirmed - first]
     return confirmed if found == sent else 0
 
 
