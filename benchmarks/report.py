@@ -12,14 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from functools import reduce
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from guest.days import rows_of
-from measuring.results import Measurement, read_csv
+from measuring.results import Measurement, merge, read_csv
 from measuring.tables import backup_table, markdown, restore_table, task_table, verdict_table
 from measuring.verdicts import guest_verdicts
 from measuring.year_verdicts import year_verdicts
+from peers import USUAL_PEERS
 from plots import draw_all
 from summary import GUEST as SUMMARY_GUEST
 from summary import draw_summary, summary_table
@@ -111,10 +114,9 @@ def newest_results(folder: Path) -> dict[str, list[Path]]:
 
 
 def _is_whole(path: Path, guest: str) -> bool:
-    """Whether a CSV has a backup of each of the guest's days."""
-    return guest.startswith("year") or {one.row for one in read_csv(path) if one.task == "backup"} >= set(
-        rows_of(guest)
-    )
+    """Whether a CSV has a backup of each of the guest's days, by all the usual peers."""
+    found = {(one.row, one.peer) for one in read_csv(path) if one.task == "backup"}
+    return guest.startswith("year") or found >= set(product(rows_of(guest), USUAL_PEERS))
 
 
 def _machine_of(path: Path) -> dict[str, Any]:
@@ -122,14 +124,16 @@ def _machine_of(path: Path) -> dict[str, Any]:
     return machine
 
 
-def summary_section(measurements: Sequence[Measurement], machine: dict[str, Any]) -> list[str]:
-    """The first screen: a picture, ten rows, and where they come from."""
+def summary_section(measurements: Sequence[Measurement], machines: Sequence[dict[str, Any]]) -> list[str]:
+    """The first screen: a picture, ten rows, each the newest of its kind, and where they come from."""
+    machine = machines[0]
+    dates = " and ".join(each["date"] for each in machines)
     return [
         "![deltaimg beside restic and borg](images/benchmark-summary.svg)",
         "",
         *summary_table(measurements),
         "",
-        f"Medians, the smallest in bold; guest {machine['guest']}, {machine['date']}, "
+        f"Medians, the smallest in bold; guest {machine['guest']}, {dates}, "
         f"{machine['cpu']}, {machine['cores']} cores.",
         "",
     ]
@@ -160,8 +164,10 @@ def main() -> None:
         for part in later:
             lines += later_section(read_csv(part), _machine_of(part))
         if guest == SUMMARY_GUEST:
-            draw_summary(measurements, given.docs / "images" / "benchmark-summary.svg")
-            write_between(given.docs / "benchmarks.md", summary_section(measurements, machine), _SUMMARY_MARKS)
+            newest = reduce(merge, map(read_csv, (path, *later)))
+            machines = [_machine_of(each) for each in (path, *later)]
+            draw_summary(newest, given.docs / "images" / "benchmark-summary.svg")
+            write_between(given.docs / "benchmarks.md", summary_section(newest, machines), _SUMMARY_MARKS)
     given.docs.mkdir(parents=True, exist_ok=True)
     write_between(given.docs / "benchmarks.md", lines)
 
