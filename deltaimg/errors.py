@@ -377,7 +377,7 @@ class EncryptionMissing(RepositoryError):
 class PaddingMissing(RepositoryError):
     """An object is padded, and `config` says that this repository is not: it may have been exchanged."""
 
-    exit_code = 74
+    exit_code = 86
     hint = (
         "whoever changed 'config' would see the sizes of your backups: put it aside, and take it from another copy of the "
         "repository with 'deltaimg repair --from COPY'"

@@ -32,7 +32,8 @@ def test_an_object_of_any_kind_and_body_is_opened_as_it_was_sealed(sealer, kind,
     assert parse_header(kind, "x", sealed, may_be_sealed=True).is_sealed
     assert find_host(sealed) == sealer.host
     assert sealed != sealer.seal_object(data)
-    assert body not in sealed or len(body) < 8
+    # Headers have zeros, and what is sealed may have a few bytes of the body by chance.
+    assert body not in sealed[HEADER_BYTES:] or len(body.strip(b"\0")) < 8
     reader_of_all = PADDED_SEALERS[0]
     assert sealer.measure_object(len(data)) == len(sealed)
     for reader in {reader_of_all, sealer}:
