@@ -35,7 +35,8 @@ class SlotPieces:
 def place_slots(index: LoadedIndex, wanted: SlotPieces, needed_by: str) -> tuple[SlotPieces, Numbers]:
     """Return pieces with the same slots of the same records, of entries that have them; and which of `wanted` each belongs to.
 
-    The entries of `wanted` are taken where they have the slots. A piece that no entry has whole is returned as single slots.
+    The entries of `wanted` are taken where they have the slots. A piece that no entry has whole whose pack is there is returned
+    as single slots: a copy in parts that are there is better than a whole one that is gone.
 
     Raises:
         IntegrityError: no copy of a record has a slot that the object `needed_by` needs.
@@ -48,8 +49,9 @@ def place_slots(index: LoadedIndex, wanted: SlotPieces, needed_by: str) -> tuple
         return wanted, origins
     asked = wanted.take(lacking)
     found = index.find_slots(index.entries["id"][asked.entries], asked.firsts, asked.counts)
-    placed = SlotPieces(found[found >= 0], asked.firsts[found >= 0], asked.counts[found >= 0])
-    single, of_single = _place_single(index, asked.take(np.flatnonzero(found < 0)), needed_by)
+    is_whole = (found >= 0) & ~index.is_missing[np.maximum(found, 0)]
+    placed = SlotPieces(found[is_whole], asked.firsts[is_whole], asked.counts[is_whole])
+    single, of_single = _place_single(index, asked.take(np.flatnonzero(~is_whole)), needed_by)
     kept = np.delete(origins, lacking)
     parts = (wanted.take(kept), placed, single)
     joined = SlotPieces(
@@ -57,7 +59,7 @@ def place_slots(index: LoadedIndex, wanted: SlotPieces, needed_by: str) -> tuple
         np.concatenate([part.firsts for part in parts]),
         np.concatenate([part.counts for part in parts]),
     )
-    return joined, np.concatenate((kept, lacking[found >= 0], lacking[found < 0][of_single]))
+    return joined, np.concatenate((kept, lacking[is_whole], lacking[~is_whole][of_single]))
 
 
 def _place_single(index: LoadedIndex, wanted: SlotPieces, needed_by: str) -> tuple[SlotPieces, Numbers]:

@@ -16,6 +16,7 @@ from deltaimg.errors import IntegrityError
 from deltaimg.format.cut_entries import no_cuts
 from deltaimg.format.index import INDEXES, parse_index
 from deltaimg.format.manifest import Manifest
+from deltaimg.format.pack import pack_name
 from deltaimg.format.signature import SIGNATURES
 from deltaimg.repo.index import load_index
 from deltaimg.repo.object_kinds import INDEX
@@ -130,6 +131,19 @@ def test_copies_with_different_slots_are_used_side_by_side() -> None:
     assert_restores(repository, manifest, bytes(image.content))
     remove_index_objects(repository, old)
     assert len(load_index(repository)) == 2
+    assert_restores(repository, manifest, bytes(image.content))
+    again = back_up_image(repository, image)
+    assert again.statistics.changed_bytes == 0
+
+
+def test_parts_that_are_there_are_read_rather_than_a_whole_copy_that_is_gone() -> None:
+    """As after a prune that was frozen, and indexed a pack that another had deleted meanwhile."""
+    repository, image = make_repository(), make_incompressible_image(PAGES * PAGE, seed=2)
+    manifest = back_up_image(repository, image)
+    (whole,) = load_index(repository).packs
+    store_cut(repository, {0: range(70)})
+    store_cut(repository, {0: range(65, PAGES)})
+    repository.objects.delete(pack_name(whole))
     assert_restores(repository, manifest, bytes(image.content))
     again = back_up_image(repository, image)
     assert again.statistics.changed_bytes == 0
