@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tracking import Outcome, fill, print_head, print_row, read_options, run
+from tracking import Outcome, back_up, compare, fill, print_head, print_row, read_options, run
 
 _WRITES, _BLOCK_BYTES, _PIECE_BYTES = 200, 4096, 64 << 20
 _SEED = 20261129
@@ -47,22 +47,9 @@ def main() -> None:
 
 def measure_file(folder: Path, image: Path, places: list[int], chance: random.Random, runs: int) -> None:
     """Back the file itself up."""
-
-    def back_up(mode: str) -> Outcome:
-        return run(folder / "repo", "backup", image, "--image", "vm1", "--track", mode, "--full-scan-every", "never")
-
-    back_up("bitmap")
-    for name, mode, is_written in (
-        ("file, everything read", "scan", True),
-        ("file, what changed", "bitmap", True),
-        ("file, nothing changed", "bitmap", False),
-    ):
-        found = []
-        for _ in range(runs):
-            if is_written:
-                write(image, places, chance)
-            found.append(back_up(mode))
-        print_row(name, found)
+    repository = folder / "repo"
+    back_up(image, repository, "bitmap")
+    compare(image, repository, "bitmap", lambda: write(image, places, chance), runs, "file, ")
 
 
 def measure_export(folder: Path, image: Path, places: list[int], chance: random.Random, runs: int) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tracking import back_up, print_head, print_row, run, write
+from tracking import back_up, compare, print_head, run, write
 
 _GROUP, _PIECE_BYTES, _MIB = "deltaimg-benchmark", 64 << 20, 1 << 20
 
@@ -40,17 +40,7 @@ def main() -> None:
         run(repository, "init")
         back_up(image, repository, "auto")
         print_head()
-        for name, mode, is_written in (
-            ("everything read", "scan", True),
-            ("what changed", "thin", True),
-            ("nothing changed", "thin", False),
-        ):
-            found = []
-            for _ in range(options.runs):
-                if is_written:
-                    write(image, places, chance)
-                found.append(back_up(image, repository, mode))
-            print_row(name, found)
+        compare(image, repository, "thin", lambda: write(image, places, chance), options.runs)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,17 +52,7 @@ def main() -> None:
         run(repository, "init")
         back_up(image, repository, "auto")
         print_head()
-        for name, mode, is_written in (
-            ("everything read", "scan", True),
-            ("what changed", "reflink", True),
-            ("nothing changed", "reflink", False),
-        ):
-            found = []
-            for _ in range(options.runs):
-                if is_written:
-                    write(image, places, chance)
-                found.append(back_up(image, repository, mode))
-            print_row(name, found)
+        compare(image, repository, "reflink", lambda: write(image, places, chance), options.runs)
 
 
 def read_options(description: str | None, *, data_gib: float) -> argparse.Namespace:
@@ -117,6 +107,23 @@ def write(image: Path, starts: list[int], chance: random.Random) -> None:
             file.seek(chance.choice(starts) + chance.randrange(_PIECE_BYTES // _BLOCK_BYTES) * _BLOCK_BYTES)
             file.write(chance.randbytes(_BLOCK_BYTES))
         os.fsync(file.fileno())
+
+
+def compare(
+    image: Path, repository: Path, mode: str, write_some: Callable[[], None], runs: int, prefix: str = ""
+) -> None:
+    """Back up without tracking, with it, and with it where nothing was written; print a row for each."""
+    for name, row_mode, is_written in (
+        ("everything read", "scan", True),
+        ("what changed", mode, True),
+        ("nothing changed", mode, False),
+    ):
+        found = []
+        for _ in range(runs):
+            if is_written:
+                write_some()
+            found.append(back_up(image, repository, row_mode))
+        print_row(prefix + name, found)
 
 
 def back_up(image: Path, repository: Path, mode: str) -> Outcome:
