@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from synthetic import sparse_image
+
 from measuring.files import remove
 from measuring.offsite_rows import Bench
 from measuring.process import Sample
@@ -18,6 +20,7 @@ from tests.support.dask_cluster import dask_cluster
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _WORKERS = (1, 2)
+_DATA_BYTES = 8 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,13 @@ class _Run:
 
 
 def row_dask(bench: Bench) -> list[str]:
-    """Verify a guest, all in the page cache, by threads of one process and by workers of a cluster."""
-    folder = bench.trial / "verified"
+    """Verify 8 GiB of data, all in the page cache, by threads of one process and by workers of a cluster."""
+    folder, image = bench.trial / "verified", bench.trial / "data.raw"
     bench.forget_host()
+    sparse_image(image, apparent_bytes=_DATA_BYTES, data_bytes=_DATA_BYTES)
     bench.deltaimg("init", "-r", folder)
-    bench.deltaimg("backup", bench.image(3), "--image", "guest", "-r", folder)
+    bench.deltaimg("backup", image, "--image", "guest", "-r", folder)
+    remove(image)
     _verify(bench, folder)
     rows = []
     for workers in _WORKERS:

@@ -43,10 +43,11 @@ def open_azure(location: str, _writer: Callable[[], str]) -> Store:
 
 
 def _open(address: BucketAddress, connect: Callable[[dict[str, Any]], Any], host: str, hint: str) -> Store:
-    def connect_with(timeouts: dict[str, timedelta]) -> Any:
+    def connect_with(timeouts: dict[str, timedelta], proxy_url: str | None) -> Any:
+        through = {} if proxy_url is None else {"proxy_url": proxy_url}
         options = {
             "prefix": address.prefix or None,
-            "client_options": {"connect_timeout": CONNECT} | timeouts,
+            "client_options": {"connect_timeout": CONNECT} | timeouts | through,
             "retry_config": NO_RETRIES,
         }
         try:
@@ -54,7 +55,9 @@ def _open(address: BucketAddress, connect: Callable[[dict[str, Any]], Any], host
         except Exception:  # noqa: BLE001  what obstore says of settings may show them
             raise PermissionDenied(address.short, "its credentials are missing or not valid", hint=hint) from None
 
-    writes = connect_with({"timeout": SLOW_WRITE})
-    connections = Connections(connect_with({"read_timeout": SILENT_READ, "timeout": SLOW_WRITE}), writes, None)
+    def connect_all(proxy_url: str | None) -> Connections:
+        reads = connect_with({"read_timeout": SILENT_READ, "timeout": SLOW_WRITE}, proxy_url)
+        return Connections(reads, connect_with({"timeout": SLOW_WRITE}, proxy_url), None)
+
     errors = ObjectStorageErrors(address.location, address.bucket, host, credentials_hint=hint)
-    return RetryingStore(ObjectStorage(address.location, connections, errors))
+    return RetryingStore(ObjectStorage(address.location, connect_all, errors))

@@ -5,16 +5,15 @@ Each object is one of the bucket's, under the prefix. A request makes an object 
 sent in parts at once, and become visible when the last request joins the parts. Parts of an upload that was cut short are no
 objects: they stay until the bucket's lifecycle rule removes them (docs/offsite.md), as obstore cannot list them.
 
-Under a limit of bytes a second, parts are sent one after another, each as small as S3 takes them; a request is paid for as
-a whole, before it is sent. So 5 MiB may go at once, and then nothing for as long as 5 MiB should take.
+Under a limit of bytes a second, all that is sent and received goes through a relay that keeps the pace, in parts as small as
+S3 takes them, and few at once: a slow line is full with few, and those on their way are sent again when it is cut.
 
 Memory  the parts in flight, `_PARTS_AT_ONCE` of `_PART_BYTES`, beside the object's own bytes; 150 bytes an object of a listing.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,10 +35,11 @@ from deltaimg.store.interface import (
     delete_each,
 )
 from deltaimg.store.object_storage_errors import ObjectStorageErrors, RangeRefused
-from deltaimg.store.pieces import cut
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, S3Store
+
+    from deltaimg.store.paced_relay import PacedRelay
 
     Bucket = S3Store | GCSStore | AzureStore
 
@@ -49,6 +49,8 @@ _PART_BYTES = 8 * MIB
 _PARTS_AT_ONCE = 4
 _LEAST_PART_BYTES = 5 * MIB
 """S3 takes no smaller part but the last."""
+_PACED_PARTS_AT_ONCE = 2
+"""While the answer to one is awaited, the other is sent."""
 _BATCH = 1000
 """Names in a request that deletes: the most that S3 takes."""
 _CHUNK_BYTES = MIB
@@ -69,16 +71,21 @@ class Connections:
     """Deletes many objects in a request; None where the store has no such request."""
 
 
+Connect = Callable[[str | None], Connections]
+"""Returns connections, through the proxy of an address; None is as the environment has it."""
+
+
 class ObjectStorage:
     """A prefix in a bucket. Requests are made once each: `RetryingStore` is for what fails."""
 
-    def __init__(self, location: str, connections: Connections, errors: ObjectStorageErrors) -> None:
+    def __init__(self, location: str, connect: Connect, errors: ObjectStorageErrors) -> None:
         """Args: location: as the user named it, which has no secrets in it."""
         self.location = location
-        self._connections, self._errors = connections, errors
+        self._connect, self._errors = connect, errors
+        self._connections = connect(None)
         self._tags: EntityTags | None = None
-        self._pace: Pace | None = None
-        self._whole_bytes, self._part_bytes = _WHOLE_BYTES, _PART_BYTES
+        self._relay: PacedRelay | None = None
+        self._whole_bytes, self._part_bytes, self._parts_at_once = _WHOLE_BYTES, _PART_BYTES, _PARTS_AT_ONCE
 
     @property
     def properties(self) -> StoreProperties:
@@ -92,7 +99,10 @@ class ObjectStorage:
         )
 
     def close(self) -> None:
-        """Do nothing: connections are closed when they have been idle for a while."""
+        """Close connections through a relay; others are closed when they have been idle for a while."""
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
 
     def note_digests(self) -> None:
         """As of `TellsDigests`; 100 bytes an object are kept."""
@@ -100,8 +110,12 @@ class ObjectStorage:
 
     def keep_pace(self, pace: Pace) -> None:
         """As of `KeepsPace`; before anything is sent."""
-        self._pace = pace
+        from deltaimg.store.paced_relay import PacedRelay
+
+        self._relay = PacedRelay(pace)
+        self._connections = self._connect(self._relay.url)
         self._whole_bytes = self._part_bytes = _LEAST_PART_BYTES
+        self._parts_at_once = _PACED_PARTS_AT_ONCE
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -116,7 +130,6 @@ class ObjectStorage:
         check_object_name(name)
         data = b"".join(parts)
         self._note(name, [data], has_parts=False)
-        self._wait_to_send(size_bytes)
         confirm()
         with self._translated(name):
             self._connections.writes.put(name, data, mode="create", use_multipart=False)
@@ -128,12 +141,16 @@ class ObjectStorage:
         size_bytes = sum(len(part) for part in parts)
         has_parts = size_bytes > self._whole_bytes
         self._note(name, parts, has_parts=has_parts)
-        if not has_parts:
-            self._wait_to_send(size_bytes)
         confirm()
         with self._translated(name):
             if has_parts:
-                self._send_in_parts(name, parts)
+                self._connections.writes.put(
+                    name,
+                    iter(parts),
+                    use_multipart=True,
+                    chunk_size=self._part_bytes,
+                    max_concurrency=self._parts_at_once,
+                )
             else:
                 self._connections.writes.put(name, b"".join(parts), use_multipart=False)
         return size_bytes
@@ -183,7 +200,6 @@ class ObjectStorage:
             size_bytes = found.meta["size"]
             if max_bytes is not None and size_bytes > max_bytes:
                 raise ObjectTooLarge(name, size_bytes, max_bytes)
-            self._wait_to_receive(size_bytes)
             return bytes(found.bytes())
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
@@ -192,7 +208,6 @@ class ObjectStorage:
         if length == 0:
             self._measure(name)
             return b""
-        self._wait_to_receive(length)
         try:
             with self._translated(name):
                 return bytes(self._connections.reads.get_range(name, start=offset, length=length))
@@ -229,30 +244,6 @@ class ObjectStorage:
         if self._tags is not None:
             self._tags.note(name, parts, has_parts=has_parts)
 
-    def _send_in_parts(self, name: str, parts: Parts) -> None:
-        """Send an object in several requests at once, or one after another at the pace."""
-
-        def at_pace() -> Iterator[bytes]:
-            for piece in cut(parts, self._part_bytes):
-                self._wait_to_send(len(piece))
-                yield piece
-
-        self._connections.writes.put(
-            name,
-            iter(parts) if self._pace is None else at_pace(),
-            use_multipart=True,
-            chunk_size=self._part_bytes,
-            max_concurrency=_PARTS_AT_ONCE if self._pace is None else 1,
-        )
-
-    def _wait_to_send(self, count: int) -> None:
-        if self._pace is not None:
-            time.sleep(self._pace.delay_sent(count))
-
-    def _wait_to_receive(self, count: int) -> None:
-        if self._pace is not None:
-            time.sleep(self._pace.delay_received(count))
-
     def _is_there(self, name: str) -> bool:
         check_object_name(name)
         with suppress(ObjectNotFound):
@@ -283,7 +274,9 @@ class ObjectStorage:
             yield
         except (BaseError, OSError, ValueError, NotImplementedError) as error:
             # The text of the original has all that was sent and received.
-            raise self._errors.translate(name, error) from None
+            # Through a relay, the client sees no more than that its connection ended.
+            unreachable = "" if self._relay is None else self._relay.failure
+            raise self._errors.translate(name, error, unreachable) from None
 
 
 def _find_foreign(name: str, layout: Layout) -> str:

@@ -118,11 +118,15 @@ class ObjectStorageErrors:
         self._location, self._bucket, self._host = location, bucket, host
         self._credentials_hint = credentials_hint
 
-    def translate(self, name: str, error: BaseException) -> StoreError:
-        """Return the error for what obstore raised about the object `name`."""
+    def translate(self, name: str, error: BaseException, unreachable: str = "") -> StoreError:
+        """Return the error for what obstore raised about the object `name`.
+
+        Args:
+            unreachable: how a connection that was made for obstore failed (`PacedRelay.failure`).
+        """
         answer = _Answer.of(error)
         found = self._of_bucket(answer) or self._of_credentials(answer) or _of_class(name, error, answer)
-        return found or self._of_server(name, answer) or self._of_connection(name, answer)
+        return found or self._of_server(name, answer) or self._of_connection(name, unreachable or answer.text)
 
     def _of_bucket(self, answer: _Answer) -> StoreError | None:
         if answer.code in _NO_BUCKET:
@@ -166,11 +170,11 @@ class ObjectStorageErrors:
             return StoreUnavailable(name, f"{self._location} fails ({answer.label})", hint=_LATER)
         return None
 
-    def _of_connection(self, name: str, answer: _Answer) -> StoreError:
+    def _of_connection(self, name: str, text: str) -> StoreError:
         for word, problem, hint in _CONNECTION:
-            if word in answer.text:
+            if word in text:
                 return HostNotVerified(self._location, f"{self._host}: {problem}", hint=hint or _CERTIFICATE)
-        what = next((problem for word, problem in _SILENCE if word in answer.text), "fails")
+        what = next((problem for word, problem in _SILENCE if word in text), "fails")
         return StoreUnavailable(name, f"{self._host} {what}", hint=_REACH)
 
 

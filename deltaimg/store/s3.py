@@ -43,9 +43,14 @@ def open_s3(location: str, _writer: Callable[[], str]) -> Store:
     profile = load_profile(address.options.get("profile"))
     config, host = _configure(address, profile)
     credentials = _find_credentials(address, profile)
-    connections = _connect(address, config | credentials, _client_options(address, config.get("endpoint", "")))
+    client = _client_options(address, config.get("endpoint", ""))
     errors = ObjectStorageErrors(location, address.bucket, host, credentials_hint=CREDENTIALS_HINT)
-    return RetryingStore(ObjectStorage(location, connections, errors))
+
+    def connect(proxy_url: str | None) -> Connections:
+        through = {} if proxy_url is None else {"proxy_url": proxy_url}
+        return _connect(address, config | credentials, client | through)
+
+    return RetryingStore(ObjectStorage(location, connect, errors))
 
 
 def _configure(address: BucketAddress, profile: Profile) -> tuple[dict[str, Any], str]:

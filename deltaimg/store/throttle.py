@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """No more bytes and requests a second than are allowed, over all threads of a process.
 
-A store that moves bytes piece by piece (`KeepsPace`) waits between its pieces: SFTP between pieces of a twentieth of a second
-at most, so that no second has noticeably more than its share, object storage between requests. Of another store, whole calls
-are paid for: before they send, and after they received. There the average is right, and one object may come at once.
+A store that moves bytes piece by piece (`KeepsPace`) waits between its pieces, of a twentieth of a second at most, so that no
+second has noticeably more than its share. Of another store, whole calls are paid for: before they send, and after they
+received. There the average is right, and one object may come at once.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ class Throttle:
         self._requests = Meter(lambda: options.max_requests)
 
     @property
+    def limits_bytes(self) -> bool:
+        """Whether bytes are ever limited, and not requests alone."""
+        return self._bandwidth is not None
+
+    @property
     def piece_bytes(self) -> int:
         rates = [each for each in (self._find_sent(), self._find_received()) if each is not None]
         return max(
@@ -64,8 +69,8 @@ class ThrottledStore(ObservedStore):
         super().__init__(inner)
         self._throttle, self._sleep = throttle, sleep
         innermost = find_innermost(inner)
-        self._paces_itself = isinstance(innermost, KeepsPace)
-        if isinstance(innermost, KeepsPace):
+        self._paces_itself = isinstance(innermost, KeepsPace) and throttle.limits_bytes
+        if isinstance(innermost, KeepsPace) and throttle.limits_bytes:
             innermost.keep_pace(throttle)
 
     def begin(self, call: Call) -> None:

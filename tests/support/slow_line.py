@@ -32,12 +32,13 @@ class SlowLine:
         """Once so much was sent to the server, in all, the line is cut once."""
         self._target_port = target_port
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def __enter__(self) -> SlowLine:
         self._thread.start()
-        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_CHUNK_BYTES))
+        self._server = self._run(asyncio.start_server(self._begin, "127.0.0.1", 0, limit=_CHUNK_BYTES))
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -65,6 +66,12 @@ class SlowLine:
     async def _reset(self) -> None:
         for writer in list(self._open):
             writer.transport.abort()
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection: of a task that asyncio made itself, it would report that it was cancelled."""
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
