@@ -702,6 +702,12 @@ class FreezeFailed(ImageError):
         self.problem = problem
 
 
+class ProgramMissing(FreezeFailed):
+    """A program that freezes or compares images is not installed; no snapshot was made."""
+
+    exit_code = 88
+
+
 class FreezeLost(ImageError):
     """What was read is no point in time any more: an LVM snapshot overflowed, or was removed. Nothing was committed."""
 

@@ -5,47 +5,34 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import stat
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deltaimg import __version__
 from deltaimg.api.backup import forecast_image, remove_tracking, warn_of_loss
+from deltaimg.api.group_disks import GroupParts, open_group
 from deltaimg.api.restore import open_snapshot, refuse_in_repository
 from deltaimg.api.vanished import remember_snapshots
 from deltaimg.domains.interface import MAX_CONFIG_BYTES
 from deltaimg.domains.rewrite import move_path, rewrite_paths
 from deltaimg.engine.backup.forecast import BackupForecast
-from deltaimg.engine.backup.group import MemberSource, back_up_group
-from deltaimg.engine.backup.opened_image import OpenedImage, choose_format, find_used_bytes, open_image, restrain
+from deltaimg.engine.backup.group import back_up_group
+from deltaimg.engine.backup.opened_image import OpenedImage
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.restore.run import RestoreResult, restore_all
-from deltaimg.errors import ImageError, UnsupportedImage, UsageError
-from deltaimg.format.manifest import Group, Manifest, name_member
-from deltaimg.freeze.freeze import FrozenGroup, check_freeze_options, freeze_group
-from deltaimg.freeze.interface import FreezeRequest
-from deltaimg.image.nbd.address import is_address
-from deltaimg.image.open_source import open_source
+from deltaimg.errors import ImageError, UsageError
+from deltaimg.format.manifest import Manifest
 from deltaimg.image.open_target import open_target
 from deltaimg.image.qemu.address import is_monitor_address
-from deltaimg.image.qemu.formats import BY_NAME
 from deltaimg.image.target import ImageTarget
 from deltaimg.options.backup import BackupOptions
-from deltaimg.options.definition import validate
 from deltaimg.options.restore import RestoreOptions
-from deltaimg.posix import describe_mode
-from deltaimg.repo.groups import CONFIG_DISK, GroupSnapshot, check_group_name, find_group, select_group
+from deltaimg.repo.groups import CONFIG_DISK, GroupSnapshot, find_group, select_group
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import make_reserve
-from deltaimg.repo.selector import check_image_name
-from deltaimg.tracking import bitmap
-from deltaimg.tracking.choose import choose_tracker, plan_freezing
 from deltaimg.tracking.interface import KeepsImages
-from deltaimg.tracking.reflink import make_key
 
 _DEVICES = "/dev/"
-_MADE_OF = "a group is made of image files and block devices"
 
 
 def backup_group(
@@ -69,7 +56,8 @@ def backup_group(
     """
     options = dataclasses.replace(options or BackupOptions(), software=f"deltaimg {__version__}")
     progress = progress or NoProgress()
-    with _opened(repository, name, _Parts(disks, config, formats or {}), options, progress) as (group, members, frozen):
+    parts = GroupParts(disks, config, formats or {})
+    with open_group(repository, name, parts, options, progress) as (group, members, frozen):
         make_reserve(repository)
         for each in members:
             warn_of_loss(repository, each.image, progress)
@@ -94,108 +82,13 @@ def plan_group_backup(
     """Return what `backup_group` would store, by image; nothing is stored."""
     options, progress = options or BackupOptions(), progress or NoProgress()
     planned = {}
-    with _opened(repository, name, _Parts(disks, config, formats or {}), options, progress) as (_, members, frozen):
+    parts = GroupParts(disks, config, formats or {}, is_dry_run=True)
+    with open_group(repository, name, parts, options, progress) as (_, members, frozen):
         for each in members:
             opened = OpenedImage(each.source, each.point_in_time, each.tracker)
             planned[each.image] = forecast_image(repository, each.image, opened, each.options, progress)
         frozen.end_reading()
     return planned
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What a group is made of."""
-
-    disks: Mapping[str, str]
-    config: bytes | None
-    formats: Mapping[str, str]
-
-
-@contextmanager
-def _opened(
-    repository: Repository,
-    name: str,
-    parts: _Parts,
-    options: BackupOptions,
-    progress: Progress,
-) -> Iterator[tuple[Group, list[MemberSource], FrozenGroup]]:
-    """Freeze the disks of a group and open them; they are closed, and nothing is left, at the end."""
-    disks = parts.disks
-    _check(name, disks, options)
-    images = [name_member(name, disk) for disk in disks]
-    if options.freeze == "none" and options.track == "none":
-        options = dataclasses.replace(options, freeze="auto")
-    freezing = plan_freezing(options, "", None)
-    check_freeze_options(freezing)
-    requests = [
-        FreezeRequest(path, freezing, find_used_bytes(repository, image))
-        for image, path in zip(images, disks.values(), strict=True)
-    ]
-    with ExitStack() as stack:
-        frozen = stack.enter_context(freeze_group(requests, progress.warn, name=name))
-        members = []
-        for image, disk, point in zip(images, disks, frozen.points, strict=True):
-            path = disks[disk]
-            chosen = options
-            if options.format == BY_NAME and not options.stores_containers:
-                chosen = dataclasses.replace(options, format=parts.formats.get(disk, BY_NAME))
-            format_ = choose_format(repository, path, image, chosen)
-            source = stack.enter_context(closing(open_image(point.path, path, format_, options)))
-            key = make_key(repository.config.repository_id, image)
-            tracker = choose_tracker(options, source, path, point, key, None)
-            members.append(MemberSource(image, restrain(source, options), options, point, tracker))
-        if parts.config is not None:
-            members.append(_open_config(name, parts.config, options, stack))
-        group = Group(name=name, members=tuple(each.image for each in members), spread_s=frozen.spread_s)
-        yield group, members, frozen
-
-
-def _check(name: str, disks: Mapping[str, str], options: BackupOptions) -> None:
-    """Raise UsageError for names and options that do not fit a group; UnsupportedImage for what cannot be in one."""
-    validate(options)
-    check_group_name(name)
-    if not disks:
-        raise UsageError(f"group '{name}' has no disk", hint="give some, such as disk0=/dev/vg/web1-root")
-    for disk in disks:
-        check_image_name(name_member(name, disk))
-        if not disk or disk == CONFIG_DISK:
-            raise UsageError(
-                f"no disk of a group can be called '{disk}'", hint="disk0, root, xvda and the like will do"
-            )
-    of_one = {"--hints": options.hints, "--size": options.expected_bytes, "--bitmap": options.bitmap}
-    for option, value in of_one.items():
-        if value is not None:
-            raise UsageError(f"{option} is about one image, and cannot be used for a group", hint="leave it out")
-    if options.track == bitmap.METHOD:
-        raise UsageError(
-            "--track bitmap is about one file, and cannot be used for a group", hint="--track auto will do"
-        )
-    seen: dict[tuple[int, int], str] = {}
-    for path in disks.values():
-        if is_address(path) or is_monitor_address(path):
-            raise UnsupportedImage(path, f"is an export of a server: {_MADE_OF}")
-        try:
-            found = os.stat(path)
-        except (OSError, ValueError) as error:
-            reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "is not a possible path"
-            raise ImageError(path, f"cannot be read: {reason}") from error
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
-            raise UnsupportedImage(path, f"is {describe_mode(found.st_mode)}: {_MADE_OF}")
-        place = (found.st_rdev, 0) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
-        if place in seen:
-            raise UsageError(f"{path} and {seen[place]} are the same", hint="name each disk once")
-        seen[place] = path
-
-
-def _open_config(name: str, config: bytes, options: BackupOptions, stack: ExitStack) -> MemberSource:
-    """Return a text as a member of a group; it lies in memory and never changes."""
-    descriptor = os.memfd_create(f"deltaimg-{CONFIG_DISK}", os.MFD_CLOEXEC)
-    with open(descriptor, "r+b", buffering=0, closefd=False) as file:
-        file.write(config)
-    stack.callback(os.close, descriptor)
-    source = stack.enter_context(closing(open_source(f"/proc/self/fd/{descriptor}", name=f"configuration of {name}")))
-    chosen = dataclasses.replace(options, allow_shrink=True, stores_containers=True, track="none", free_space="keep")
-    return MemberSource(name_member(name, CONFIG_DISK), source, chosen)
 
 
 # -- restore -----------------------------------------------------------------------------------------------------------
@@ -347,7 +240,7 @@ def _is_of_devices(folder: str) -> bool:
 
 
 def _name_target(manifest: Manifest) -> str:
-    base = os.path.basename(manifest.source)
+    base = "" if is_monitor_address(manifest.source) else os.path.basename(manifest.source)
     return manifest.image if base in ("", ".", "..") else base
 
 

@@ -17,7 +17,7 @@ import os
 import secrets
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -39,16 +39,19 @@ class BtrfsFreezer:
 
     name = "btrfs"
 
-    def remove_leftovers(self, path: str) -> list[str]:
-        """Delete the snapshots of dead processes in the subvolume of an image."""
-        removed = []
-        with suppress(FreezeFailed, OSError):
-            place = _find_subvolume(path)
-            for name in os.listdir(place.folder):
-                if name.startswith(f".{PREFIX}") and is_left_over(name[1:]) and _is_subvolume(place.folder, name):
-                    with suppress(OSError):
-                        _delete_snapshot(place.folder, name)
-                        removed.append(os.path.join(place.folder, name))
+    def remove_leftovers(self, paths: Sequence[str]) -> list[str]:
+        """Delete the snapshots of dead processes in the subvolumes of images."""
+        folders, removed = set(), []
+        for path in paths:
+            with suppress(FreezeFailed):
+                folders.add(_find_subvolume(path).folder)
+        for folder in sorted(folders):
+            with suppress(OSError):
+                for name in os.listdir(folder):
+                    if name.startswith(f".{PREFIX}") and is_left_over(name[1:]) and _is_subvolume(folder, name):
+                        with suppress(OSError):
+                            _delete_snapshot(folder, name)
+                            removed.append(os.path.join(folder, name))
         return removed
 
     def check(self, request: FreezeRequest) -> None:

@@ -31,12 +31,13 @@ from deltaimg.freeze.qmp import METHOD as QMP
 from deltaimg.freeze.qmp import QmpFreezer
 from deltaimg.freeze.reflink import ReflinkFreezer
 from deltaimg.image.nbd.address import is_address
-from deltaimg.image.qemu.address import is_monitor_address
+from deltaimg.image.qemu.address import find_monitor, is_monitor_address
 from deltaimg.options.freeze import FreezeOptions
 from deltaimg.text import as_text
 
 _FILE_METHODS: tuple[Freezer, ...] = (ReflinkFreezer(), BtrfsFreezer())
 _DEVICE_METHODS: tuple[Freezer, ...] = (LvmFreezer(),)
+_LIVE = QmpFreezer()
 METHODS = {each.name: each for each in (*_FILE_METHODS, *_DEVICE_METHODS)}
 """By name; `auto` tries those for files or for devices in this order."""
 
@@ -166,39 +167,54 @@ def freeze_group(requests: Sequence[FreezeRequest], warn: Warn, *, name: str) ->
 
 @contextmanager
 def _freeze(requests: Sequence[FreezeRequest], writers: Writers, warn: Warn) -> Iterator[FrozenGroup]:
-    hooks, points = writers.hooks, []
+    hooks = writers.hooks
+    points: dict[FreezeRequest, PointInTime] = {}
     methods = [_choose_methods(each.path, each.options) for each in requests]
     for name in _remove_leftovers(requests, methods):
         warn(f"{name} was left by a backup that died, and is removed")
     with ExitStack() as stack:
         try:
             hooks.freeze()
-            held_at_s = []
-            for request, possible in zip(requests, methods, strict=True):
+            moments_s = []
+            for together, possible in _gather(requests, methods):
                 started_s = time.monotonic()
-                point = _hold(request, possible, writers, stack)
-                held_at_s.append(time.monotonic())
-                point.note_duration(held_at_s[-1] - started_s if point.is_of_another_file else 0.0)
-                points.append(point)
-            if all(point.is_of_another_file for point in points):
+                found = _hold(together, possible, writers, stack)
+                ended_s = time.monotonic()
+                points |= dict(zip(together, found, strict=True))
+                if not all(each.is_still for each in together):
+                    moments_s.append(ended_s)
+                for point in found:
+                    point.note_duration(ended_s - started_s if point.is_of_another_file else 0.0)
+            if all(point.is_of_another_file for point in points.values()):
                 hooks.thaw()
-            is_stopped = hooks.are_given or not any(point.is_of_another_file for point in points)
-            spread_s = 0.0 if is_stopped else held_at_s[-1] - held_at_s[0]
-            yield FrozenGroup(tuple(points), round(spread_s, 4), writers)
+            is_stopped = hooks.are_given or not any(point.is_of_another_file for point in points.values())
+            spread_s = 0.0 if is_stopped else moments_s[-1] - moments_s[0]
+            yield FrozenGroup(tuple(points[each] for each in requests), round(spread_s, 4), writers)
         except BaseException as error:
             _thaw_after(error, hooks, warn)
             if isinstance(error, ImageError) and not isinstance(error, FreezeLost | FreezeFailed):
                 # A snapshot that overflows can no longer be read: that is the reason, and the error its consequence.
-                for point in points:
+                for point in points.values():
                     point.end_reading()
             raise
         hooks.thaw()
 
 
 def _remove_leftovers(requests: Sequence[FreezeRequest], methods: Sequence[tuple[Freezer, ...]]) -> Iterator[str]:
+    for method in dict.fromkeys(each for possible in methods for each in possible):
+        paths = [request.path for request, possible in zip(requests, methods, strict=True) if method in possible]
+        yield from method.remove_leftovers(paths)
+
+
+def _gather(
+    requests: Sequence[FreezeRequest], methods: Sequence[tuple[Freezer, ...]]
+) -> list[tuple[list[FreezeRequest], tuple[Freezer, ...]]]:
+    """Return what is frozen at one moment, in order: the disks of one running qemu; of all else one image at a time."""
+    found: dict[object, tuple[list[FreezeRequest], tuple[Freezer, ...]]] = {}
     for request, possible in zip(requests, methods, strict=True):
-        for each in possible:
-            yield from each.remove_leftovers(request.path)
+        qemu = find_monitor(request.path) if is_monitor_address(request.path) else request
+        found.setdefault(qemu, ([], possible))[0].append(request)
+    return list(found.values())
 
 
 def find_obstacles(path: str) -> list[tuple[str, str]]:
@@ -230,7 +246,7 @@ def _choose_methods(path: str, options: FreezeOptions) -> tuple[Freezer, ...]:
     if is_monitor_address(path):
         if options.freeze not in (QMP, "auto"):
             raise FreezeFailed(path, f"is a disk of a running qemu, so that --freeze {options.freeze} cannot be used")
-        return (QmpFreezer(),)
+        return (_LIVE,)
     if options.freeze in ("none", "hook"):
         return ()
     try:
@@ -247,7 +263,17 @@ def _choose_methods(path: str, options: FreezeOptions) -> tuple[Freezer, ...]:
     return (chosen,)
 
 
-def _hold(request: FreezeRequest, methods: tuple[Freezer, ...], writers: Writers, stack: ExitStack) -> PointInTime:
+def _hold(
+    together: Sequence[FreezeRequest], methods: tuple[Freezer, ...], writers: Writers, stack: ExitStack
+) -> list[PointInTime]:
+    """Make points in time of what `_gather` has put together, in order."""
+    if is_monitor_address(together[0].path):
+        held = stack.enter_context(_LIVE.hold_together(together))
+        return [PointInTime(*each, QMP, "", writers) for each in zip(together, held, strict=True)]
+    return [_hold_one(each, methods, writers, stack) for each in together]
+
+
+def _hold_one(request: FreezeRequest, methods: tuple[Freezer, ...], writers: Writers, stack: ExitStack) -> PointInTime:
     """Make a point in time by the first method that works."""
     is_choosing = request.options.freeze == "auto"
     reasons = []

@@ -71,6 +71,8 @@ class FreezeRequest:
     """`used_bytes` of earlier backups of the image, the newest first."""
     bitmaps: WantedBitmaps | None = None
     """For methods that can begin dirty bitmaps at the very moment; None where none are wanted."""
+    is_still: bool = False
+    """Whether nothing can write to it from before others of its group are frozen, so that it is of their moment."""
 
 
 class Freezer(Protocol):
@@ -81,8 +83,11 @@ class Freezer(Protocol):
         """As `--freeze` has it."""
         ...
 
-    def remove_leftovers(self, path: str) -> list[str]:
-        """Remove what dead processes left on the storage of an image; return their names. Nothing, where it cannot be used."""
+    def remove_leftovers(self, paths: Sequence[str]) -> list[str]:
+        """Remove what dead processes left on the storage of images; return their names. Nothing, where it cannot be used.
+
+        Storage that several of them are on is searched once.
+        """
         ...
 
     def check(self, request: FreezeRequest) -> None:

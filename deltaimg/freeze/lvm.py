@@ -76,17 +76,21 @@ class LvmFreezer:
 
     name = "lvm"
 
-    def remove_leftovers(self, path: str) -> list[str]:
-        """Remove the snapshots of dead processes in the group of a volume, and release metadata snapshots that they hold."""
-        removed = []
-        with suppress(FreezeFailed):
-            volumes = lvm_commands.list_volumes(lvm_commands.find_volume(path).group)
-            removed += release_left_over(volumes)
-            for volume in volumes:
-                if _INFIX in volume.name and any(is_left_over(tag) for tag in volume.tags):
-                    with suppress(FreezeFailed):
-                        lvm_commands.remove_volume(volume.group, volume.name)
-                        removed.append(volume.full_name)
+    def remove_leftovers(self, paths: Sequence[str]) -> list[str]:
+        """Remove the snapshots of dead processes in the groups of volumes, and release metadata snapshots that they hold."""
+        groups, removed = set(), []
+        for path in paths:
+            with suppress(FreezeFailed):
+                groups.add(lvm_commands.find_volume(path).group)
+        for group in sorted(groups):
+            with suppress(FreezeFailed):
+                volumes = lvm_commands.list_volumes(group)
+                removed += release_left_over(volumes)
+                for volume in volumes:
+                    if _INFIX in volume.name and any(is_left_over(tag) for tag in volume.tags):
+                        with suppress(FreezeFailed):
+                            lvm_commands.remove_volume(volume.group, volume.name)
+                            removed.append(volume.full_name)
         return removed
 
     def check(self, request: FreezeRequest) -> None:

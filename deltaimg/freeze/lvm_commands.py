@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from deltaimg.errors import FreezeFailed
+from deltaimg.errors import FreezeFailed, ProgramMissing
 from deltaimg.threads import delaying_interruption
 
 _FIELDS = (
@@ -222,11 +222,11 @@ def _read_row(row: _Row) -> Volume:
 
 
 def find_program(subject: str, program: str) -> str:
-    """Return the path of a command of the system; raises FreezeFailed where it is not installed."""
+    """Return the path of a command of the system; raises ProgramMissing where it is not installed."""
     path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if path is None:
         package = _PACKAGES.get(program, "lvm2")
-        raise FreezeFailed(subject, f"{program} is not installed", hint=f"it is in Debian's package {package}")
+        raise ProgramMissing(subject, f"{program} is not installed", hint=f"it is in Debian's package {package}")
     return path
 
 

@@ -5,7 +5,7 @@ Old content would be kept for ever otherwise, until there is no room for it and 
 anything is begun, in a session of its own, and waits on a pipe that only the backup writes to: `.` when all is undone. The end
 of the pipe without that says that the backup died. What the guard cannot undo, the next backup of that qemu does.
 
-A script of its own that imports nothing of deltaimg:  python -I -S qmp_guard.py MONITOR NAME TAG SERVER SCRATCH
+A script of its own that imports nothing of deltaimg:  python -I -S qmp_guard.py MONITOR NAME TAG SCRATCH [NAME TAG SCRATCH ...]
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TRIES = 500
 _PAUSE_S = 0.02
 
 
-def main(monitor: str, name: str, tag: str, server: str, scratch: str) -> None:
+def main(monitor: str, *words: str) -> None:
     """Wait for the end of the standard input, and undo what was begun if that says nothing."""
     for number in _OURS:
         signal.signal(number, signal.SIG_IGN)
@@ -33,13 +33,15 @@ def main(monitor: str, name: str, tag: str, server: str, scratch: str) -> None:
     os.close(1)
     if os.read(0, 1) == b".":
         return
-    with suppress(OSError):
-        os.unlink(scratch)
+    parts = list(zip(words[::3], words[1::3], words[2::3], strict=True))
+    for _, _, scratch in parts:
+        with suppress(OSError):
+            os.unlink(scratch)
     with suppress(OSError, ValueError), socket.socket(socket.AF_UNIX) as connected:
         # A monitor has one client at a time, and others wait.
         connected.connect(monitor)
         connected.settimeout(_ANSWER_S)
-        _undo(_Monitor(connected), name, tag, server)
+        _undo(_Monitor(connected), [each[:2] for each in parts], os.path.dirname(monitor))
 
 
 class _Monitor:
@@ -61,23 +63,27 @@ class _Monitor:
         return None
 
 
-def _undo(monitor: _Monitor, name: str, tag: str, server: str) -> None:
-    """End the export, then the job, then the rest, as `qmp._undo` does."""
-    for query, command, arguments in (
-        ("query-block-exports", "block-export-del", {"mode": "hard"}),
-        ("query-jobs", "job-cancel", {}),
-    ):
-        for _ in range(_TRIES):
-            if not any(each["id"] == name for each in monitor.ask(query) or ()):
-                break
-            monitor.ask(command, id=name, **arguments)
-            time.sleep(_PAUSE_S)
-    if server and os.path.lexists(server):
-        monitor.ask("nbd-server-stop")
-        with suppress(OSError):
-            os.unlink(server)
-    for node in ("disk", "file"):
-        monitor.ask("blockdev-del", node_name=f"dimg-{tag}-{node}")
+def _undo(monitor: _Monitor, parts: list[tuple[str, str]], folder: str) -> None:
+    """End exports, then jobs, then the rest, as `qmp_undo.undo` does."""
+    for name, _ in parts:
+        for query, command, arguments in (
+            ("query-block-exports", "block-export-del", {"mode": "hard"}),
+            ("query-jobs", "job-cancel", {}),
+        ):
+            for _ in range(_TRIES):
+                if not any(each["id"] == name for each in monitor.ask(query) or ()):
+                    break
+                monitor.ask(command, id=name, **arguments)
+                time.sleep(_PAUSE_S)
+    for _, tag in parts:
+        server = os.path.join(folder, f".dimg-{tag}.nbd")
+        if os.path.lexists(server):
+            monitor.ask("nbd-server-stop")
+            with suppress(OSError):
+                os.unlink(server)
+    for _, tag in parts:
+        for node in ("disk", "file"):
+            monitor.ask("blockdev-del", node_name=f"dimg-{tag}-{node}")
 
 
 if __name__ == "__main__":

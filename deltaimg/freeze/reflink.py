@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from deltaimg.errors import FreezeFailed
@@ -29,7 +29,7 @@ class ReflinkFreezer:
 
     name = "reflink"
 
-    def remove_leftovers(self, path: str) -> list[str]:  # noqa: ARG002
+    def remove_leftovers(self, paths: Sequence[str]) -> list[str]:  # noqa: ARG002
         """Return nothing: making a clone removes those of dead processes."""
         return []
 

@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 from dataclasses import replace
 
-from deltaimg.errors import FreezeFailed, UnsupportedImage, UsageError
+from deltaimg.errors import FreezeFailed, ProgramMissing, UnsupportedImage, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import PointInTime
 from deltaimg.freeze.lvm import LvmFreezer
@@ -147,7 +147,7 @@ def choose_tracker(
             return ThinTracker.of(path, point.path, key)
         except FreezeFailed as error:
             if options.track == thin.METHOD:
-                hint = error.hint if "installed" in error.problem else "--track auto takes what works here"
+                hint = error.hint if isinstance(error, ProgramMissing) else "--track auto takes what works here"
                 raise UnsupportedImage(path, f"{error.problem}: --track thin cannot be used", hint=hint) from error
             return NoTracker(f"LVM: {error.problem}")
     if is_address(path):

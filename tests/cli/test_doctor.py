@@ -11,6 +11,8 @@ import pytest
 from deltaimg.model import MIB
 from tests.support.components import loop_file_system
 from tests.support.guests import install, make_virsh, make_xl, read_captured
+from tests.support.live_qemu import live_qemu
+from tests.support.nbd import make_filled_qcow2
 from tests.support.program import fail, read_tree, succeed
 
 
@@ -111,3 +113,21 @@ def test_the_disks_of_a_guest(image: Path, tmp_path: Path, monkeypatch: pytest.M
         assert "removable" in reasons["hda"]
     assert not log.exists()
     assert "is known neither" in fail(87, "doctor", "web2")
+
+
+def test_a_disk_of_a_running_qemu(repo: Path, tmp_path: Path) -> None:
+    with live_qemu(tmp_path, make_filled_qcow2(tmp_path / "vm1.qcow2", 8, 2)) as live:
+        for number in range(2):
+            outlook = succeed("doctor", live.address, "--json", repo=repo).json["images"][0]
+            assert (outlook["freeze"], outlook["track"], outlook["size_bytes"]) == ("qmp", "bitmap", 8 * MIB)
+            assert outlook["image"] == ("vm1" if number else None)
+            succeed("backup", live.address, "-i", "vm1", "--track", "auto", repo=repo)
+        assert succeed("doctor", "vm1", "--json", repo=repo).json["images"][0]["path"] == live.address
+        assert "a disk of a running qemu" in succeed("doctor", live.address).text
+        outlook = succeed("doctor", live.address.replace("///disk", "///other"), "--json").json["images"][0]
+        assert "has no disk 'other'" in outlook["freeze_ways"][0]["obstacle"]
+        assert (live.find_traces(), len(live.bitmaps())) == ([], 1)
+    said = succeed("doctor", live.address, repo=repo).text
+    assert "not qmp" in said
+    assert "cannot be connected to" in said
+    fail(2, "doctor", "qmp+unix:///disk")

@@ -243,7 +243,6 @@ def test_names_that_are_groups_are_explained(repo: Path, disks: tuple[Path, Path
         (("a/b={0}",), "has /"),
         (("a={0}", "--image", "x"), "--image"),
         (("a={0}", "--hints", "-"), "--hints"),
-        (("a={0}", "--track", "bitmap"), "--track bitmap"),
     ],
 )
 def test_words_that_make_no_group(repo: Path, disks: tuple[Path, Path], words: tuple[str, ...], said: str) -> None:

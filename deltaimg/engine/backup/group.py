@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from deltaimg.engine.backup.context import BackupRequest
+from deltaimg.engine.backup.context import BackupRequest, make_snapshot_id
 from deltaimg.engine.backup.new_snapshot import RunStart, revise
 from deltaimg.engine.backup.option_checks import check_options
 from deltaimg.engine.backup.run import lock_image, store_content
@@ -48,6 +48,8 @@ class MemberSource:
     point_in_time: PointInTime | None = None
     """None of what cannot change while it is read."""
     tracker: Tracker | None = None
+    snapshot: str = field(default_factory=make_snapshot_id)
+    """The id that its snapshot will have."""
 
 
 def back_up_group(
@@ -97,6 +99,7 @@ def _make_request(
         member.point_in_time,
         member.tracker,
         group,
+        member.snapshot,
     )
 
 

@@ -2,7 +2,8 @@
 """What a backup of an image could do: how it would be frozen and tracked, and why not better; why the last one did what it did.
 
 Reads   the image's beginning and its place; of a repository the newest manifests of the image.
-Makes   a clone without a name, of an image file, to see whether that works; it is gone at once. Of LVM nothing is made.
+Makes   a clone without a name, of an image file, to see whether that works; it is gone at once. Of LVM and in a qemu nothing
+        is made.
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
-from deltaimg.errors import IntegrityError, ObjectNotFound
+from deltaimg.errors import FreezeFailed, IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import find_obstacles
 from deltaimg.freeze.lvm import LvmFreezer
+from deltaimg.freeze.qmp import METHOD as QMP
+from deltaimg.freeze.qmp_disk import examine_disk
 from deltaimg.image.nbd.address import is_address
 from deltaimg.image.open_source import open_source
+from deltaimg.image.qemu.address import find_monitor, is_monitor_address
 from deltaimg.image.qemu.formats import find_named_driver
+from deltaimg.image.qemu.qemu_img import PROGRAM
 from deltaimg.repo.repository import Repository
-from deltaimg.tracking import thin
+from deltaimg.tracking import bitmap, thin
 
-_BITMAP_DRIVER, _BITMAP_PROGRAMS = "qcow2", ("qemu-nbd", "qemu-img")
+_BITMAP_DRIVER, _BITMAP_PROGRAMS = "qcow2", ("qemu-nbd", PROGRAM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +77,18 @@ class ImageOutlook:
 
 
 def examine_image(path: str, image: str = "", repository: Repository | None = None) -> ImageOutlook:
-    """Look at a file, a device or an export, and at its snapshots.
+    """Look at a file, a device, an export or a disk of a running qemu, and at its snapshots.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: it cannot be read. UsageError: an address that is not valid.
     """
+    last = None if repository is None or not image else _find_last(repository, image)
+    if is_monitor_address(path):
+        return _examine_live(path, image, last)
     with closing(open_source(path)) as source:
         size_bytes = source.size_bytes
         writer = None if source.is_sequential or is_address(path) else source.find_writer()
     freezing = tuple(Way(name, obstacle) for name, obstacle in find_obstacles(path))
-    last = None if repository is None or not image else _find_last(repository, image)
     return ImageOutlook(path, image, size_bytes, writer, freezing, tuple(_find_tracking(path, freezing)), last)
 
 
@@ -95,9 +102,30 @@ def list_images(repository: Repository, path: str | None = None) -> dict[str, st
     for image in sorted({ref.image for ref in repository.list_snapshots()}):
         with suppress(IntegrityError, ObjectNotFound):
             source = repository.load_manifest(repository.list_snapshots(image)[-1]).source
-            if os.path.exists(source) if path is None else os.path.realpath(source) == os.path.realpath(path):
+            if _is_here(source) if path is None else os.path.realpath(source) == os.path.realpath(path):
                 found[image] = source
     return found
+
+
+def _is_here(source: str) -> bool:
+    return os.path.exists(find_monitor(source) if is_monitor_address(source) else source)
+
+
+def _examine_live(path: str, image: str, last: LastBackup | None) -> ImageOutlook:
+    """Ask a running qemu for a disk; why it does not answer is why the disk cannot be frozen."""
+    size_bytes, obstacle = None, _list_missing(PROGRAM)
+    try:
+        size_bytes = examine_disk(path).size_bytes
+    except FreezeFailed as error:
+        obstacle = error.problem
+    freezing, tracking = Way(QMP, obstacle), Way(bitmap.METHOD, obstacle)
+    return ImageOutlook(path, image, size_bytes, "a disk of a running qemu", (freezing,), (tracking,), last)
+
+
+def _list_missing(*programs: str) -> str:
+    """Return which programs are not installed, in words; empty if all are."""
+    missing = [each for each in programs if shutil.which(each) is None]
+    return f"{', '.join(missing)} not installed" if missing else ""
 
 
 def _find_tracking(path: str, freezing: tuple[Way, ...]) -> Iterator[Way]:
@@ -105,8 +133,7 @@ def _find_tracking(path: str, freezing: tuple[Way, ...]) -> Iterator[Way]:
     if is_address(path):
         yield Way("bitmap", "of an export by --bitmap alone, which names the bitmap of its server")
     elif driver == _BITMAP_DRIVER:
-        missing = [each for each in _BITMAP_PROGRAMS if shutil.which(each) is None]
-        yield Way("bitmap", f"{', '.join(missing)} not installed" if missing else "")
+        yield Way("bitmap", _list_missing(*_BITMAP_PROGRAMS))
     else:
         yield Way("bitmap", "the image is no qcow2 file")
     reflink = next((way.obstacle for way in freezing if way.name == "reflink"), "the image is no file")

@@ -41,6 +41,11 @@ def is_monitor_address(text: str) -> bool:
     return _SCHEME.match(text) is not None
 
 
+def find_monitor(location: str) -> str:
+    """Return the path of the monitor's socket, the same for all disks of a qemu; raises UsageError."""
+    return os.path.realpath(parse_monitor_address(location).socket_path)
+
+
 def parse_monitor_address(location: str) -> MonitorAddress:
     """Return what an address means; raises UsageError where it is not valid."""
     try:

@@ -7,16 +7,25 @@ Recorded from LVM 2.03.16 and thin-provisioning-tools 0.9.0 in the virtual machi
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from deltaimg.errors import FreezeFailed
+from deltaimg.errors import FreezeFailed, UnsupportedImage
 from deltaimg.format.manifest import Manifest
+from deltaimg.freeze.freeze import PointInTime, Writers
+from deltaimg.freeze.hooks import Hooks
+from deltaimg.freeze.interface import FreezeRequest, Unfrozen
 from deltaimg.freeze.owner import name_owner
+from deltaimg.image.open_source import open_source
 from deltaimg.model import KIB
+from deltaimg.options.backup import BackupOptions
+from deltaimg.tracking.choose import choose_tracker
+from deltaimg.tracking.interface import Tracker
 from deltaimg.tracking.thin import ThinTracker, find_obstacle, remove_kept_volumes
 from tests.golden.samples import FULL
 from tests.support.guests import install
@@ -193,3 +202,32 @@ def test_without_tracking_what_was_kept_of_this_image_alone_is_removed(lvm: Lvm)
     lvm.write()
     remove_kept_volumes(str(lvm.image), KEY)
     assert lvm.told() == [f"lvremove --yes --quiet vg/{KEPT}"]
+
+
+def choose(lvm: Lvm, track: str) -> Tracker | None:
+    """Return what a backup would ask, of a volume that was frozen by LVM."""
+    options = BackupOptions(track=track)
+    request = FreezeRequest(str(lvm.image), options.freezing)
+    held, writers = Unfrozen("/dev/vg/root-deltaimg-00000001"), Writers(Hooks(options.freezing, {}), 1)
+    with closing(open_source(str(lvm.image))) as source:
+        return choose_tracker(
+            options, source, str(lvm.image), PointInTime(request, held, "lvm", "", writers), KEY, None
+        )
+
+
+def test_what_is_not_installed_is_said_and_nothing_else_that_has_the_word(lvm: Lvm, tmp_path: Path) -> None:
+    assert isinstance(choose(lvm, "thin"), ThinTracker)
+    program = tmp_path / "bin" / "thin_delta"
+    program.write_text("#!/bin/sh\necho 'nothing is installed' >&2\nexit 1\n")
+    with pytest.raises(UnsupportedImage, match="nothing is installed: --track thin cannot be used") as refused:
+        choose(lvm, "thin")
+    assert refused.value.hint == "--track auto takes what works here"
+    program.unlink()
+    if shutil.which("thin_delta", path="/usr/sbin:/sbin:/usr/bin:/bin"):
+        pytest.skip("thin_delta: it is installed")
+    with pytest.raises(UnsupportedImage, match="thin_delta is not installed: --track thin cannot be used") as refused:
+        choose(lvm, "thin")
+    assert refused.value.hint == "it is in Debian's package thin-provisioning-tools"
+    chosen = choose(lvm, "auto")
+    assert chosen is not None
+    assert chosen.find_changes(base()).reason == "LVM: thin_delta is not installed"
