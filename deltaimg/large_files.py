@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from deltaimg.file_status import read_file_status
 from deltaimg.threads import ThreadBuffer
@@ -28,8 +28,14 @@ Part = bytes | memoryview
 _buffer = ThreadBuffer()
 
 
-def write_large(descriptor: int, parts: Sequence[Part]) -> None:
-    """Write all of `parts` to a file that is open for writing. Nothing is durable before a sync. Raises OSError."""
+def write_large(
+    descriptor: int, parts: Sequence[Part], note: Callable[[memoryview], None] = lambda _filled: None
+) -> None:
+    """Write all of `parts` to a file that is open for writing. Nothing is durable before a sync. Raises OSError.
+
+    Args:
+        note: called with all the bytes in turn, 4 MiB at a time, the last time less; they are valid until it returns.
+    """
     alignment = read_file_status(descriptor).direct_alignment
     is_aligned = (
         alignment > 0 and _BUFFER_BYTES % alignment == 0 and os.lseek(descriptor, 0, os.SEEK_CUR) % alignment == 0
@@ -37,6 +43,7 @@ def write_large(descriptor: int, parts: Sequence[Part]) -> None:
     is_direct = is_aligned and _set_direct(descriptor, True)
     try:
         for filled in _fill(_buffer.get(_BUFFER_BYTES), parts):
+            note(filled)
             done = _write_direct(descriptor, filled[: len(filled) // alignment * alignment]) if is_direct else 0
             if is_direct and done < len(filled):  # The end, which need not be aligned.
                 is_direct = not _set_direct(descriptor, False)

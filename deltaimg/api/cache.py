@@ -12,6 +12,7 @@ from deltaimg.repo.objects import Objects
 from deltaimg.repo.repository import Repository
 from deltaimg.store.metadata_cache import MetadataCache
 from deltaimg.store.open import open_store
+from deltaimg.store.pack_cache import PackCache
 
 
 def find_cache_folder() -> str | None:
@@ -56,6 +57,16 @@ def measure_metadata(folder: str) -> int:
 def clean_metadata(folder: str) -> int:
     """Remove what the cache holds of metadata in remote repositories; return how many bytes that were."""
     return MetadataCache(folder).clear()
+
+
+def measure_packs(folder: str) -> int:
+    """Return how many bytes of the disk packs of remote repositories take in the cache in `folder`."""
+    return PackCache(folder).measure()
+
+
+def clean_packs(folder: str) -> int:
+    """Remove what the cache holds of packs of remote repositories; return how many bytes that were."""
+    return PackCache(folder).clear()
 
 
 def clean_cache(folder: str, images: Sequence[CachedImage]) -> int:

@@ -43,6 +43,7 @@ from deltaimg.repo.selector import check_image_name, select_snapshot
 from deltaimg.repo.snapshots import DamagedSnapshot as DamagedSnapshot
 from deltaimg.repo.snapshots import Snapshot, load_snapshot, load_snapshots
 from deltaimg.store.absent import explain_absence, find_unmounted
+from deltaimg.store.cached_packs import find_cached_packs
 from deltaimg.store.compose import compose_store
 from deltaimg.store.interface import HasGroups, Store
 from deltaimg.store.open import open_store
@@ -115,8 +116,8 @@ def open_repository(
 
     Args:
         options: how its store may be used, and where the key of an encrypted repository is.
-        cache_folder: where this host keeps metadata of remote repositories, such as `find_cache_folder()`; None keeps nothing.
-            Not for what looks for damage in the store.
+        cache_folder: where this host keeps metadata and packs of remote repositories, such as `find_cache_folder()`; None
+            keeps nothing. Not for what looks for damage in the store.
         key: of an encrypted repository, instead of one that options or the environment name.
         ask: called for the key of an encrypted repository where none is given.
         may_be_plain: a repository without encryption is opened though a key is given, which may be another's.
@@ -141,6 +142,8 @@ def open_repository(
     except RepositoryNotFound as error:
         hint = None if folder is None else explain_absence(folder)
         raise RepositoryNotFound(location, error.problem, hint=hint) from error
+    if repository.only_writes and (cached := find_cached_packs(store)) is not None:
+        cached.stop_adding()
     if repository.only_writes and not may_only_write:
         if needs_key:
             raise OnlyWrites(location)

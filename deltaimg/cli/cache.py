@@ -38,7 +38,8 @@ def cache(
     For each image that is a similarity index and the content of its latest deltas. 'backup --cache-size' bounds all of it
     together; what was used longest ago is removed first.
 
-    Of remote repositories it is also index, maps and signatures that were read, at most 1 GiB of them.
+    Of remote repositories it is also index, maps and signatures that were read, at most 1 GiB of them, and packs that were
+    stored or read, which '--pack-cache' bounds.
 
     'clean' removes what is left of repositories that are no longer where they were. All of it may be removed: the next
     backup of each image then reads the image twice, and may store more.
@@ -53,6 +54,7 @@ def cache(
     from deltaimg.api.cache import (
         clean_cache,
         clean_metadata,
+        clean_packs,
         find_cache_folder,
         is_leftover,
         list_cache,
@@ -81,18 +83,18 @@ def cache(
         chosen = found if everything or image or repo else [each for each in found if id(each) in leftovers]
         freed = clean_cache(folder, chosen)
         if everything and not image and repo is None:
-            freed += clean_metadata(folder)
+            freed += clean_metadata(folder) + clean_packs(folder)
         if as_json:
             terminal.print_json({"folder": folder, "removed_images": len(chosen), "freed_bytes": freed})
         terminal.remark(f"removed {format_count(len(chosen), 'image')} from {folder}, {format_bytes(freed)} freed")
 
 
 def _show(terminal: Terminal, folder: str, found: list[CachedImage], leftovers: set[int]) -> None:
-    from deltaimg.api.cache import measure_metadata
+    from deltaimg.api.cache import measure_metadata, measure_packs
     from deltaimg.describe.parts import describe_time
 
-    metadata_bytes = measure_metadata(folder)
-    total = metadata_bytes + sum(each.anchor_bytes + each.content_bytes for each in found)
+    metadata_bytes, packs_bytes = measure_metadata(folder), measure_packs(folder)
+    total = metadata_bytes + packs_bytes + sum(each.anchor_bytes + each.content_bytes for each in found)
     moments = {id(each): datetime.fromtimestamp(each.used_s, UTC) for each in found}
     if terminal.as_json:
         images = [
@@ -108,7 +110,13 @@ def _show(terminal: Terminal, folder: str, found: list[CachedImage], leftovers: 
             for each in found
         ]
         terminal.print_json(
-            {"folder": folder, "total_bytes": total, "metadata_bytes": metadata_bytes, "images": images}
+            {
+                "folder": folder,
+                "total_bytes": total,
+                "metadata_bytes": metadata_bytes,
+                "packs_bytes": packs_bytes,
+                "images": images,
+            }
         )
         return
     rows = [
@@ -125,7 +133,6 @@ def _show(terminal: Terminal, folder: str, found: list[CachedImage], leftovers: 
     if rows:
         terminal.print_table(_COLUMNS, rows)
         terminal.print()
-    terminal.print(
-        f"{format_bytes(total)} in {folder}"
-        + (f", {format_bytes(metadata_bytes)} of it metadata of remote repositories" if metadata_bytes else "")
-    )
+    kinds = {"metadata": metadata_bytes, "packs": packs_bytes}
+    kept = " and ".join(f"{format_bytes(size)} {kind}" for kind, size in kinds.items() if size)
+    terminal.print(f"{format_bytes(total)} in {folder}" + (f", {kept} of remote repositories" if kept else ""))

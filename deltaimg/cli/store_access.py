@@ -28,7 +28,7 @@ def open_repo(
     """Open the repository of a command; the terminal shows with the result what went to its store, and closes it.
 
     Args:
-        uses_cache: whether metadata of a remote repository may come from this host: not where damage is looked for.
+        uses_cache: whether metadata and packs of a remote repository may come from this host: not where damage is looked for.
         needs_key: whether nothing can be done with an encrypted repository without a key.
         may_only_write: whether the key of a write-only host will do.
         cache_dir: where this host keeps it; None for the usual place.

@@ -98,8 +98,7 @@ def copy_records(
                 if pack in damaged:
                     continue
                 try:
-                    fetched = repository.objects.get_range(group.pack, group.offset, group.end - group.offset)
-                    for each in take_copies(repository.objects, table, group, memoryview(fetched)):
+                    for each in read_copies(repository.objects, table, group):
                         writer.add(each.header, bytes(each.payload), each.digests, each.tables)
                 except (IntegrityError, ObjectNotFound) as error:
                     refuse(pack, error)
@@ -116,6 +115,22 @@ def split_entries(index: LoadedIndex, entries: EntryNumbers, batch_bytes: int = 
         last = max(first + 1, int(np.searchsorted(sizes, done + batch_bytes, side="right")))
         yield EntryNumbers(ordered[first:last])
         first = last
+
+
+def read_copies(objects: Objects, table: SlotTable, group: ReadGroup, *, keeps_seals: bool = True) -> list[RecordCopy]:
+    """Return the records of a group, read again, from the store itself, before one of them counts as damaged.
+
+    Args: as `take_copies` takes them.
+
+    Raises:
+        StoreError; IntegrityError as of `take_copies`.
+    """
+    place = group.pack, group.offset, group.end - group.offset
+    try:
+        return take_copies(objects, table, group, memoryview(objects.get_range(*place)), keeps_seals=keeps_seals)
+    except IntegrityError:
+        again = memoryview(objects.reread_range(*place))
+    return take_copies(objects, table, group, again, keeps_seals=keeps_seals)
 
 
 def take_copies(

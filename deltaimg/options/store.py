@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from deltaimg.errors import UsageError
 from deltaimg.options.bandwidth import BANDWIDTH, Bandwidth
 from deltaimg.options.definition import option
-from deltaimg.options.values import ValueType
+from deltaimg.options.values import ValueType, format_size, parse_size
 
 _REQUESTS = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)/(s|min|h)", re.ASCII)
 _UNIT_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
@@ -27,6 +27,17 @@ def _format_requests(rate: float) -> str:
     return f"{rate:g}/s"
 
 
+def _parse_cache_size(text: str) -> int:
+    return 0 if text == "none" else parse_size(text)
+
+
+def _format_cache_size(size_bytes: int) -> str:
+    return format_size(size_bytes) if size_bytes else "none"
+
+
+_CACHE_SIZE = ValueType(
+    "SIZE", _parse_cache_size, _format_cache_size, lambda size: None if size >= 0 else "it must not be below 0"
+)
 _PATH = ValueType("FILE", str, str, lambda text: None if text else "it is empty")
 
 
@@ -47,6 +58,15 @@ class StoreOptions:
         ValueType("N/s", parse_requests, _format_requests, lambda rate: None if rate > 0 else "it must be above 0"),
         "At most this many requests a second to the repository: 30/s, 600/min.",
         environment="DELTAIMG_MAX_REQUESTS",
+    )
+    pack_cache_bytes: int | None = option(
+        None,
+        _CACHE_SIZE,
+        "What packs of repositories on other hosts may take in the cache of this one, so that backups need not read them "
+        "back; or none.",
+        "--pack-cache",
+        default_text="5G, or a tenth of the free space",
+        environment="DELTAIMG_PACK_CACHE",
     )
     passphrase_file: str | None = option(
         None,

@@ -42,6 +42,7 @@ from deltaimg.repo.object_kinds import RESERVE_NAME, Content, ObjectKind
 from deltaimg.store.counted import Traffic, find_traffic
 from deltaimg.store.interface import (
     Confirm,
+    KeepsCopies,
     KeepsUnfinished,
     Layout,
     ObjectInfo,
@@ -237,6 +238,11 @@ class Objects:
         expect_kind(name)
         return self.store.get_range(name, offset, length)
 
+    def reread_range(self, name: str, offset: int, length: int) -> bytes:
+        """As `get_range`, from the store itself: for what looks damaged, as what this host keeps of it may be."""
+        self._drop_copy(name)
+        return self.get_range(name, offset, length)
+
     def put_bytes(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         """Store bytes as they are; otherwise as `put`."""
         if self.creates_exclusively is False and not expect_kind(name).is_named_by_digest and self._is_there(name):
@@ -376,10 +382,15 @@ class Objects:
         try:
             return parse(data)
         except IntegrityError:
+            self._drop_copy(name)
             again = self.get_bytes(name)
             if again == data:
                 raise
         return parse(again)
+
+    def _drop_copy(self, name: str) -> None:
+        if isinstance(self.store, KeepsCopies):
+            self.store.drop_copy(name)
 
     def _find_room(self, act: Callable[[], _Result]) -> _Result:
         """Do something that takes room, using the reserve if the store is full; raises StoreFull."""

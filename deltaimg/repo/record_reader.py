@@ -2,7 +2,8 @@
 """From packs to the content of records: which ranges to read, how to expand them, and how their bytes are verified.
 
 Every block is verified by its digest, and the digests by the record's id. Where digests were not loaded, for records that
-are only sources of others, the payload's digest is compared; what is decoded against them is then verified by digests.
+are only sources of others, the payload's digest is compared; what is decoded against them is then verified by digests. A
+backup, which encodes against them, verifies them by their ids.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import DIGEST_BYTES
 from deltaimg.codec.none import NoneCodec
 from deltaimg.codec.registry import find_decoder
 from deltaimg.errors import DigestMismatch, IntegrityError, Malformed, StoreError, Truncated, UnsupportedFormat
@@ -29,7 +31,7 @@ from deltaimg.format.record import (
 )
 from deltaimg.format.sources import parse_sources
 from deltaimg.ids import RecordNumber, RecordNumbers
-from deltaimg.kernels import digest_blocks, is_equal
+from deltaimg.kernels import digest_blocks, digest_buffer, is_equal
 from deltaimg.model import KIB, MIB
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
@@ -84,17 +86,25 @@ class RecordReader:
     """Expands and verifies records; any number of threads may use one."""
 
     def __init__(
-        self, repository: Repository, table: SlotTable, find_delta_decoder: Callable[[int], DeltaDecoder | None]
+        self,
+        repository: Repository,
+        table: SlotTable,
+        find_delta_decoder: Callable[[int], DeltaDecoder | None],
+        *,
+        verifies_ids: bool = False,
     ) -> None:
+        """Args: verifies_ids: records whose digests were not loaded are verified, too: for what deltas are encoded against."""
         self._repository = repository
         self._table = table
-        self._find_delta_decoder = find_delta_decoder
+        self._find_delta_decoder, self._verifies_ids = find_delta_decoder, verifies_ids
         self._opened = ThreadBuffer()
 
     def fetch(self, group: ReadGroup) -> memoryview:
         """Return the bytes of a group, fewer only where the pack is truncated; raises StoreError, that of a second try."""
-        objects, length = self._repository.objects, group.end - group.offset
-        return memoryview(retry(lambda: objects.get_range(group.pack, group.offset, length)))
+        return self._fetch(self._repository.objects.get_range, group)
+
+    def _fetch(self, read: Callable[[str, int, int], bytes], group: ReadGroup) -> memoryview:
+        return memoryview(retry(lambda: read(group.pack, group.offset, group.end - group.offset)))
 
     def expand(
         self,
@@ -106,7 +116,7 @@ class RecordReader:
     ) -> memoryview:
         """Return the content of one record of a fetched group, each block of it verified; zeroes for slots that it lacks.
 
-        What looks damaged is read again: a read may have failed without an error.
+        What looks damaged is read again, from the store itself: a read may have failed without an error.
 
         Args:
             gather: returns the blocks of `SlotTable.source_slots` of a record; called only for a delta record.
@@ -119,7 +129,7 @@ class RecordReader:
             return self._expand_fetched(record, group, fetched, gather, scratch)
         except IntegrityError as error:
             try:
-                again = self.fetch(group)
+                again = self._fetch(self._repository.objects.reread_range, group)
             except StoreError:
                 raise error from None
             if again == fetched:
@@ -154,7 +164,8 @@ class RecordReader:
         payload = self._repository.objects.open_record(
             group.pack, offset, header, payload, self._find_room(header, scratch)
         )
-        kept, payload = self._take_kept(record, group.pack, offset, header, payload)
+        cut, payload = self._take_cut(record, group.pack, offset, header, payload)
+        kept = None if cut is None else cut.kept
         try:
             if header.sources:
                 content = self._apply(record, group.pack, offset, header, payload, gather, scratch)
@@ -164,6 +175,8 @@ class RecordReader:
             raise IntegrityError(group.pack, offset, f"the record here {error}") from error
         if is_verified:
             self._prove(record, group.pack, offset, content, kept, 1 << header.block_shift)
+        elif self._verifies_ids:
+            self._prove_id(group.pack, offset, header, content, cut)
         return content if kept is None else _spread(content, kept, header)
 
     def _find_room(self, header: RecordHeader, scratch: memoryview | None) -> memoryview | None:
@@ -174,17 +187,17 @@ class RecordReader:
             return scratch  # it is the content
         return self._opened.get(MAX_RECORD_BYTES)
 
-    def _take_kept(
+    def _take_cut(
         self, record: RecordNumber, pack: str, offset: int, header: RecordHeader, payload: memoryview
-    ) -> tuple[npt.NDArray[np.int64] | None, memoryview]:
-        """Return the slots that a cut record has, None for a whole one, and what follows its table; the index must agree."""
+    ) -> tuple[CutTable | None, memoryview]:
+        """Return the table of a cut record, None for a whole one, and what follows it; the index must agree."""
         present = self._table.find_present(record)
         if not header.absent and present is None:
             return None, payload
         if header.absent and present is not None:
             cut, payload = parse_cut(pack, offset, header, payload)
             if np.array_equal(cut.runs, present):
-                return cut.kept, payload
+                return cut, payload
         raise Malformed(pack, offset, "the record here has other slots than the index says")
 
     def _expand(
@@ -250,6 +263,19 @@ class RecordReader:
             block = int(np.argmax((found != expected).any(axis=1)))
             what = f"block {block if kept is None else kept[block]} of the record here"
             raise DigestMismatch(pack, offset, what, expected[block].tobytes(), found[block].tobytes())
+
+    def _prove_id(
+        self, pack: str, offset: int, header: RecordHeader, content: memoryview, cut: CutTable | None
+    ) -> None:
+        """Compare the digests of all slots of a record, those that it lacks from its table, with its id."""
+        digests = digest_blocks(self._repository.keys.block, content, 1 << header.block_shift)
+        if cut is not None:
+            present, digests = digests, np.zeros((header.slots, DIGEST_BYTES), np.uint8)
+            digests[cut.kept] = present
+            digests[np.delete(np.arange(header.slots), cut.kept)] = cut.absent_digests
+        found = digest_buffer(digests.data, self._repository.keys.record, DIGEST_BYTES)
+        if found != header.id:
+            raise DigestMismatch(pack, offset, "the content of the record here", header.id, found)
 
 
 def _spread(content: memoryview, kept: npt.NDArray[np.int64], header: RecordHeader) -> memoryview:

@@ -61,3 +61,7 @@ class CachedStore(WrappedStore):
         for name in names:
             self._cache.remove(name)
         return self.inner.delete_many(names)
+
+    def drop_copy(self, name: str) -> None:
+        self._cache.remove(name)
+        super().drop_copy(name)

@@ -222,6 +222,15 @@ class KeepsUnfinished(Protocol):
 
 
 @runtime_checkable
+class KeepsCopies(Protocol):
+    """A store that may keep, on this host, what was put or read."""
+
+    def drop_copy(self, name: str) -> None:
+        """Forget what is kept of an object, so that the next read is one of the store itself; any name will do."""
+        ...
+
+
+@runtime_checkable
 class ReadsAhead(Protocol):
     """A store that can read many objects at once, before they are asked for."""
 

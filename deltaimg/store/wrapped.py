@@ -9,6 +9,7 @@ from deltaimg.errors import StoreError
 from deltaimg.store.interface import (
     ANY_NAME,
     Confirm,
+    KeepsCopies,
     KeepsUnfinished,
     Layout,
     ObjectInfo,
@@ -63,6 +64,11 @@ class WrappedStore:
 
     def make_folder(self, name: str) -> None:
         self.inner.make_folder(name)
+
+    def drop_copy(self, name: str) -> None:
+        """Let `inner` forget what it keeps of an object on this host, if it is a store that does."""
+        if isinstance(self.inner, KeepsCopies):
+            self.inner.drop_copy(name)
 
     def list_unfinished(self, layout: Layout = ANY_NAME) -> Iterator[Unfinished]:
         """Yield what `inner` has, if it is one that keeps what is unfinished."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,8 +49,10 @@ _LIMITS = StoreOptions(bandwidth=parse_bandwidth("1G"), max_requests=100_000)
         "composed",
         "s3",
         "s3 at a pace",
+        "s3 behind a cache",
         "rclone",
         "sftp",
+        "sftp behind a cache",
         "sftp without extensions",
     ]
 )
@@ -61,6 +64,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     elif request.param == "s3 at a pace":
         paced: S3Server = request.getfixturevalue("s3_server")
         yield compose_store(paced.make_place(), _LIMITS, writer=lambda: "")
+    elif request.param.endswith(" behind a cache"):
+        if request.param.startswith("s3"):
+            place = request.getfixturevalue("s3_server").make_place()
+        else:
+            place = request.getfixturevalue("sshd").url(tmp_path / "repository")
+        cached = compose_store(place, None, writer=lambda: "", cache_folder=str(tmp_path / "cache"))
+        yield cached
+        cached.close()
     elif request.param == "planned":
         planned = PlannedStore(LocalStore(str(tmp_path / "repository")))
         yield planned
@@ -133,6 +144,22 @@ def test_a_range_is_short_only_at_the_end(store: Store) -> None:
     assert store.get_range("packs/ab/one", 8, 40) == b"89"
     assert store.get_range("packs/ab/one", 10, 1) == b""
     assert store.get_range("packs/ab/one", 50, 1) == b""
+
+
+def test_a_pack_is_the_same_however_often_its_ranges_are_read(store: Store) -> None:
+    """What a cache on this host may keep has such a name."""
+    name, data = "packs/ab/" + "ab" * 32, random.Random(1).randbytes(150_000)
+    for _ in range(2):
+        assert store.put(name, [data[:9], memoryview(data)[9:]]) == len(data)
+        for _ in range(2):
+            for start, length in ((5, 1000), (0, 200_000), (149_000, 5000), (16_384, 16_384), (150_000, 1), (0, 0)):
+                assert store.get_range(name, start, length) == data[start : start + length]
+            assert store.get(name) == data
+        assert names(store) == [name]
+        store.delete(name)
+        with pytest.raises(ObjectNotFound):
+            store.get_range(name, 0, 1)
+        data = data[::-1]
 
 
 def test_a_missing_object_is_named(store: Store) -> None:

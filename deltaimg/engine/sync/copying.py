@@ -15,7 +15,7 @@ import numpy as np
 
 from deltaimg.arrays import group_by
 from deltaimg.engine.progress import Progress
-from deltaimg.engine.record_copies import RecordCopy, describe_records, split_entries, take_copies
+from deltaimg.engine.record_copies import RecordCopy, describe_records, read_copies, split_entries, take_copies
 from deltaimg.engine.sync.losses import LOSSES, LostRecords, note_loss
 from deltaimg.engine.sync.pack_jobs import RemotePacks
 from deltaimg.engine.sync.packs import PackChoice, WantedPack, choose_packs
@@ -139,14 +139,12 @@ class RecordCopier:
         """Return the records of a group; one that cannot be read is noted, and the others are returned."""
         objects = self._source.repository.objects
         try:
-            fetched = memoryview(objects.get_range(group.pack, group.offset, group.end - group.offset))
+            return read_copies(objects, table, group, keeps_seals=self._destination.is_alike)
         except LOSSES as error:
             if len(group.records) == 1:
                 self._lost.add(table.entries[group.records], error)
                 return []
-            single = group_alone(table, group)
-            return [copy for each in single for copy in self._read(table, each)]
-        return self._take(table, group, fetched)
+        return [copy for each in group_alone(table, group) for copy in self._read(table, each)]
 
     def _take(self, table: SlotTable, group: ReadGroup, fetched: memoryview) -> list[RecordCopy]:
         """Return those records of a group that are whole."""

@@ -137,7 +137,7 @@ def open_delta_sources(
     contents = ContentCache(content_folder, options.cache_budget_bytes // 2)
     expanded = ExpandedRecords(content_folder, block_bytes, record_blocks)
     records = SourceRecords(table, matcher.slot_count, record_blocks)
-    reader = RecordReader(context.repository, table, find_delta_decoder)
+    reader = RecordReader(context.repository, table, find_delta_decoder, verifies_ids=True)
     base_image = BaseImage.open(context)
     fetcher = SourceFetcher(context, records, reader, matcher, contents, expanded, base_image)
     similar_images = SimilarImages(cache, table, block_bytes, options.delta_budget_bytes)
