@@ -202,7 +202,7 @@ class DyingCalls(FailingCalls):
         return call
 
 
-# -- files that somebody made: right digests of wrong bytes -------------------------------------------------------------
+# -- forged files: right digests of wrong bytes -------------------------------------------------------------
 
 
 class Host:
