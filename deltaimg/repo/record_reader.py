@@ -99,6 +99,11 @@ class RecordReader:
         self._find_delta_decoder, self._verifies_ids = find_delta_decoder, verifies_ids
         self._opened = ThreadBuffer()
 
+    @property
+    def parallel_requests(self) -> int:
+        """How many fetches at once are of use; 1 where the store is on this host."""
+        return self._repository.objects.properties.parallel_requests
+
     def fetch(self, group: ReadGroup) -> memoryview:
         """Return the bytes of a group, fewer only where the pack is truncated; raises StoreError, that of a second try."""
         return self._fetch(self._repository.objects.get_range, group)
