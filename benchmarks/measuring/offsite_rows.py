@@ -98,7 +98,9 @@ def row_full(bench: Bench) -> list[str]:
             bench.restic(place(run), "init")
             found.setdefault(f"restic, {kind}", []).append(bench.restic(place(run), "backup", image))
         blob = bench.trial / "blob"
-        blob.write_bytes(random.Random(run).randbytes(size))
+        chance = random.Random(run)
+        with blob.open("wb") as file:
+            file.writelines(chance.randbytes(min(_MIB, size - start)) for start in range(0, size, _MIB))
         found.setdefault("OpenSSH's sftp alone", []).append(
             bench.run("sh", "-c", f"echo put {blob} {servers.ssh.root}/blob | {_sftp(servers)}")
         )
