@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from deltaimg.model import KIB, MIB
-from tests.support.components import loop_file_system
+from tests.support.components import loop_file_system, requires_program
 from tests.support.killed import run_killed_at
 from tests.support.live_qemu import LiveQemu, live_qemu
-from tests.support.nbd import make_filled_qcow2, make_qcow2, qemu_io
+from tests.support.nbd import make_filled_qcow2, make_qcow2, qemu_io, serving
 from tests.support.program import fail, succeed
 
 SIZE_MIB = 32
@@ -113,6 +113,53 @@ def test_disks_of_a_running_qemu_and_their_bitmaps_are_of_one_instant(
                     assert run == 0 or member["read_bytes"] <= CLUSTER
         back_up(repo, live.addresses, "--pre-freeze", f"touch {tmp_path}/paused", track="bitmap")
         assert (tmp_path / "paused").exists()
+    assert_restores(repo, disks)
+
+
+BOOT_SECTOR = (
+    bytes.fromhex(
+        "fa31c08ed88ec08ed0bc007cfbb30188d8fcbf0080b90020f3aabe347ce80a00be447ce80400fec3ebe5b800438a5401cd13c390"
+        "10801000008000000000000000000000" "10811000008000000080000000000000"
+    ).ljust(510, b"\0")
+    + b"\x55\xaa"
+)  # fmt: skip
+"""A guest: it fills 16 sectors with 1, then 2 and so on, writes them to its first disk, and then to its second at 16 MiB. Which
+disk that is comes from a byte of the packet for the BIOS that has no meaning there."""
+
+
+def count_writes(live: LiveQemu) -> list[int]:
+    disks = [each for each in live.ask("query-blockstats") if each.get("device", "").startswith("drive")]
+    return [each["stats"]["wr_operations"] for each in disks]
+
+
+def test_two_disks_of_a_real_machine_are_of_one_instant(repo: Path, disks: tuple[Path, Path], tmp_path: Path) -> None:
+    program, monitor = requires_program("qemu-system-x86_64"), tmp_path / "qmp.sock"
+    (tmp_path / "floppy").write_bytes(BOOT_SECTOR.ljust(1440 * KIB, b"\0"))
+    drives = [f"if=ide,index={number},id=drive{number},format=qcow2,file={disk}" for number, disk in enumerate(disks)]
+    machine = [
+        program, "-accel", "tcg", "-m", "16", "-display", "none", "-nodefaults", "-boot", "a",
+        "-drive", f"if=floppy,format=raw,file={tmp_path}/floppy", "-drive", drives[0], "-drive", drives[1],
+        "-qmp", f"unix:{monitor},server=on,wait=off",
+    ]  # fmt: skip
+    addresses = [f"qmp+unix:///drive{number}?socket={monitor}" for number in (0, 1)]
+    with serving(monitor, *machine) as process:
+        live = LiveQemu(tmp_path, process, "", 2)
+        deadline_s = time.monotonic() + 60
+        while min(count_writes(live)) < 10:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        for method in ("scan", "bitmap", "bitmap"):
+            assert methods(back_up(repo, addresses)) == [method] * 2
+            contents = [restored(repo, 0)[: 16 * 512], restored(repo, 1)[16 * MIB : 16 * MIB + 16 * 512]]
+            # Sector by sector in the order of the guest: what it wrote last, and then what it wrote the time before.
+            sectors = [content[512 * number] for content in contents for number in range(16)]
+            new = sectors.count(sectors[0])
+            assert sectors == [sectors[0]] * new + [(sectors[0] - 1) % 256] * (32 - new)
+            assert len(live.ask("query-jobs")) == len(live.ask("query-block-exports")) == 0
+        live.ask("quit")
+        process.wait(20)
+    assert [len(names(disk)) for disk in disks] == [1, 1]
+    assert methods(back_up(repo, disks)) == ["bitmap", "bitmap"]
     assert_restores(repo, disks)
 
 
