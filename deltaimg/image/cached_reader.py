@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads through the page cache, and leaves the cache as it was.
+"""Reads what the page cache has from there, all else from the disk, and leaves the cache as it was.
 
-A backup must not push the host's own working set out of it: each read first asks which pages are cached already; only what
-had to come from the disk is dropped again afterwards, page for page. The kernel's read-ahead is off for that reason: it would
-bring in pages that the next read takes for the host's own, so that they stay. Spans of megabytes on several threads keep a disk
-busy without it, at about nine tenths of the speed.
+A backup must not push the host's own working set out of it: each read first asks which pages are cached already. What is not
+cached at all is read past the cache (O_DIRECT), where the file system says how: without a copy, with less than a fifth of the
+processor time. Elsewhere it comes through the cache, and only what had to come from the disk is dropped again, page for page.
+The kernel's read-ahead is off for that reason: it would bring in pages that the next read takes for the host's own, so that
+they stay. Spans of megabytes on several threads keep a disk busy without it.
 """
 
 from __future__ import annotations
@@ -13,16 +14,22 @@ import errno
 import os
 
 from deltaimg.arrays import Ranges
+from deltaimg.image.direct_reader import DirectReader
 from deltaimg.image.page_cache import PageCache
 from deltaimg.image.reader import ReadFailure
 from deltaimg.kernels import read_ranges
+from deltaimg.model import KIB
+
+_LEAST_DIRECT_BYTES = 256 * KIB
+"""Less than that is read through the cache: it need not be aligned."""
 
 
 class CachedReader:
     """Reads an open file or device."""
 
-    def __init__(self, descriptor: int, size_bytes: int) -> None:
-        self._descriptor, self._size_bytes = descriptor, size_bytes
+    def __init__(self, descriptor: int, size_bytes: int, direct: DirectReader | None = None) -> None:
+        """Args: direct: reads the same past the cache; None where that cannot be."""
+        self._descriptor, self._size_bytes, self._direct = descriptor, size_bytes, direct
         self._cache = PageCache(descriptor)
         self._asks_cache = True
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
@@ -37,6 +44,8 @@ class CachedReader:
                 return got
             # Not all was cached, though mincore said so, as it does to those who do not own the image.
             ours = [(offset + got, offset + len(buffer))]
+        elif len(buffer) >= _LEAST_DIRECT_BYTES and _is_all(ours, offset, len(buffer)):
+            got = self._read_past_cache(offset, buffer)
         try:
             while got < len(buffer):
                 more = os.preadv(self._descriptor, [buffer[got:]], offset + got)
@@ -70,6 +79,17 @@ class CachedReader:
             raise ReadFailure(offset, error.errno or 0) from error
         self._cache.drop([(offset, offset + got)])
 
+    def _read_past_cache(self, offset: int, buffer: memoryview) -> int:
+        """Return how much was read past the page cache: what could not be is read through it, which says where it fails."""
+        if self._direct is None:
+            return 0
+        try:
+            return self._direct.read_into(offset, buffer)
+        except ReadFailure as failure:
+            if failure.error_number == errno.EINVAL:
+                self._direct = None  # the file system says how, and cannot do it
+            return 0
+
     def _read_cached(self, offset: int, buffer: memoryview) -> tuple[bool, int]:
         """Read what the page cache holds; return whether that was all, and how much it was."""
         if not self._asks_cache:
@@ -83,3 +103,8 @@ class CachedReader:
             self._asks_cache = False
             return False, 0
         return got == len(buffer) or offset + got == self._size_bytes, got
+
+
+def _is_all(stretches: list[tuple[int, int]], offset: int, length: int) -> bool:
+    """Return whether one stretch of pages has all of some bytes."""
+    return len(stretches) == 1 and stretches[0][0] <= offset and offset + length <= stretches[0][1]

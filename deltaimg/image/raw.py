@@ -50,12 +50,13 @@ class RawSource:
             raise UnsupportedImage(path, f"is larger than {MAX_IMAGE_BYTES} bytes")
         self.size_bytes: int | None = size_bytes
         self._watch = self._make_watch(size_bytes)
-        self._reader: Reader = (
-            DirectReader(descriptor, max(USUAL_ALIGNMENT, self._find_alignment()))
-            if is_direct
-            else CachedReader(descriptor, size_bytes)
-        )
         self._direct_descriptor = -1
+        alignment = self._find_alignment()
+        self._reader: Reader = (
+            DirectReader(descriptor, max(USUAL_ALIGNMENT, alignment))
+            if is_direct
+            else CachedReader(descriptor, size_bytes, self._make_direct_reader(alignment))
+        )
         self._salvage = self._make_salvage_reader(self._reader, size_bytes) if is_salvaging else None
         self._reader = self._salvage or self._reader
 
@@ -140,14 +141,27 @@ class RawSource:
     def _find_alignment(self) -> int:
         return read_file_status(self._descriptor).direct_alignment
 
+    def _make_direct_reader(self, alignment: int) -> DirectReader | None:
+        """Return what reads past the page cache; None where the file system does not say how, or it cannot be opened so."""
+        if not alignment:
+            return None
+        with suppress(OSError):
+            return DirectReader(self._open_direct(), max(USUAL_ALIGNMENT, alignment))
+        return None
+
+    def _open_direct(self) -> int:
+        """Return another descriptor of the same, which passes the page cache; raises OSError."""
+        if self._direct_descriptor < 0:
+            path, flags = f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC
+            self._direct_descriptor = os.open(path, flags)
+        return self._direct_descriptor
+
     def _make_salvage_reader(self, reader: Reader, size_bytes: int) -> SalvageReader:
         """Return what reads around bad sectors: one by one past the page cache if possible, else page by page."""
         fine, granule_bytes = reader, USUAL_ALIGNMENT
         with suppress(OSError):
-            path, flags = f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC
-            self._direct_descriptor = os.open(path, flags)
             granule_bytes = self._find_alignment() or USUAL_ALIGNMENT
-            fine = DirectReader(self._direct_descriptor, granule_bytes)
+            fine = DirectReader(self._open_direct(), granule_bytes)
         return SalvageReader(
             reader, fine, size_bytes=size_bytes, granule_bytes=granule_bytes, max_extents=MAX_UNREADABLE_EXTENTS
         )
