@@ -17,7 +17,7 @@ from deltaimg.store.interface import Store
 from deltaimg.store.object_storage import Connections, ObjectStorage
 from deltaimg.store.object_storage_errors import ObjectStorageErrors
 from deltaimg.store.retrying import RetryingStore
-from deltaimg.store.s3 import CONNECT, NO_RETRIES, SILENT_READ, SLOW_WRITE
+from deltaimg.store.s3 import CONNECT, NO_RETRIES, PART_RETRIES, SILENT_READ, SLOW_WRITE
 
 
 def open_google(location: str, _writer: Callable[[], str]) -> Store:
@@ -43,12 +43,14 @@ def open_azure(location: str, _writer: Callable[[], str]) -> Store:
 
 
 def _open(address: BucketAddress, connect: Callable[[dict[str, Any]], Any], host: str, hint: str) -> Store:
-    def connect_with(timeouts: dict[str, timedelta], proxy_url: str | None) -> Any:
+    def connect_with(
+        timeouts: dict[str, timedelta], proxy_url: str | None, retries: dict[str, Any] = NO_RETRIES
+    ) -> Any:
         through = {} if proxy_url is None else {"proxy_url": proxy_url}
         options = {
             "prefix": address.prefix or None,
             "client_options": {"connect_timeout": CONNECT} | timeouts | through,
-            "retry_config": NO_RETRIES,
+            "retry_config": retries,
         }
         try:
             return connect(options)
@@ -57,7 +59,9 @@ def _open(address: BucketAddress, connect: Callable[[dict[str, Any]], Any], host
 
     def connect_all(proxy_url: str | None) -> Connections:
         reads = connect_with({"read_timeout": SILENT_READ, "timeout": SLOW_WRITE}, proxy_url)
-        return Connections(reads, connect_with({"timeout": SLOW_WRITE}, proxy_url), None)
+        patient = {"timeout": SLOW_WRITE}
+        writes, parts = connect_with(patient, proxy_url), connect_with(patient, proxy_url, PART_RETRIES)
+        return Connections(reads, writes, parts, None)
 
     errors = ObjectStorageErrors(address.location, address.bucket, host, credentials_hint=hint)
     return RetryingStore(ObjectStorage(address.location, connect_all, errors))

@@ -5,20 +5,22 @@ Each object is one of the bucket's, under the prefix. A request makes an object 
 sent in parts at once, and become visible when the last request joins the parts. Parts of an upload that was cut short are no
 objects: they stay until the bucket's lifecycle rule removes them (docs/offsite.md), as obstore cannot list them.
 
-Under a limit of bytes a second, all that is sent and received goes through a relay that keeps the pace, in parts as small as
-S3 takes them, and few at once: a slow line is full with few, and those on their way are sent again when it is cut.
+Where a connection fails, the parts that were on their way are sent again, and no others. So parts are as small as S3 takes
+them, and few at once where the line is slow, which few fill. Under a limit of bytes a second, all that is sent and received
+goes through a relay that keeps the pace.
 
-Memory  the parts in flight, `_PARTS_AT_ONCE` of `_PART_BYTES`, beside the object's own bytes; 150 bytes an object of a listing.
+Memory  the parts in flight, `_MOST_PARTS` of `_PART_BYTES`, beside the object's own bytes; 150 bytes an object of a listing.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deltaimg.errors import ObjectExists, ObjectNotFound, ObjectTooLarge, StoreError
+from deltaimg.errors import ObjectExists, ObjectNotFound, ObjectTooLarge, StoreError, StoreUnavailable
 from deltaimg.model import MIB
 from deltaimg.store.entity_tags import EntityTags
 from deltaimg.store.interface import (
@@ -45,12 +47,12 @@ if TYPE_CHECKING:
 
 _WHOLE_BYTES = 16 * MIB
 """What is no larger is sent in one request."""
-_PART_BYTES = 8 * MIB
-_PARTS_AT_ONCE = 4
-_LEAST_PART_BYTES = 5 * MIB
+_PART_BYTES = 5 * MIB
 """S3 takes no smaller part but the last."""
-_PACED_PARTS_AT_ONCE = 2
-"""While the answer to one is awaited, the other is sent."""
+_FEWEST_PARTS, _MOST_PARTS = 2, 8
+"""At once. Of two, one is sent while the answer to the other is awaited, which fills a slow line."""
+_IN_FLIGHT_S = 0.8
+"""How long a line takes to send what is on its way at once, at least: when it is cut, that is sent again."""
 _BATCH = 1000
 """Names in a request that deletes: the most that S3 takes."""
 _CHUNK_BYTES = MIB
@@ -61,12 +63,14 @@ _READ_BYTES = 8 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """The same bucket three times, as each kind of request has options of its own."""
+    """The same bucket several times, as each kind of request has options of its own."""
 
     reads: Bucket
     """Fails when the line is silent."""
     writes: Bucket
     """Waits for as long as a slow line takes to send a part."""
+    parts: Bucket
+    """Sends parts of objects, each again where its connection fails: those that have arrived are not sent again."""
     bulk_deletes: Bucket | None
     """Deletes many objects in a request; None where the store has no such request."""
 
@@ -76,7 +80,7 @@ Connect = Callable[[str | None], Connections]
 
 
 class ObjectStorage:
-    """A prefix in a bucket. Requests are made once each: `RetryingStore` is for what fails."""
+    """A prefix in a bucket. Requests are made once each, but for parts: `RetryingStore` is for what fails."""
 
     def __init__(self, location: str, connect: Connect, errors: ObjectStorageErrors) -> None:
         """Args: location: as the user named it, which has no secrets in it."""
@@ -85,7 +89,7 @@ class ObjectStorage:
         self._connections = connect(None)
         self._tags: EntityTags | None = None
         self._relay: PacedRelay | None = None
-        self._whole_bytes, self._part_bytes, self._parts_at_once = _WHOLE_BYTES, _PART_BYTES, _PARTS_AT_ONCE
+        self._whole_bytes, self._parts_at_once = _WHOLE_BYTES, _FEWEST_PARTS
 
     @property
     def properties(self) -> StoreProperties:
@@ -106,7 +110,7 @@ class ObjectStorage:
 
     def note_digests(self) -> None:
         """As of `TellsDigests`; 100 bytes an object are kept."""
-        self._tags = EntityTags(self._part_bytes)
+        self._tags = EntityTags(_PART_BYTES)
 
     def keep_pace(self, pace: Pace) -> None:
         """As of `KeepsPace`; before anything is sent."""
@@ -114,8 +118,7 @@ class ObjectStorage:
 
         self._relay = PacedRelay(pace)
         self._connections = self._connect(self._relay.url)
-        self._whole_bytes = self._part_bytes = _LEAST_PART_BYTES
-        self._parts_at_once = _PACED_PARTS_AT_ONCE
+        self._whole_bytes = _PART_BYTES
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -142,16 +145,10 @@ class ObjectStorage:
         has_parts = size_bytes > self._whole_bytes
         self._note(name, parts, has_parts=has_parts)
         confirm()
-        with self._translated(name):
-            if has_parts:
-                self._connections.writes.put(
-                    name,
-                    iter(parts),
-                    use_multipart=True,
-                    chunk_size=self._part_bytes,
-                    max_concurrency=self._parts_at_once,
-                )
-            else:
+        if has_parts:
+            self._send_in_parts(name, parts, size_bytes)
+        else:
+            with self._translated(name):
                 self._connections.writes.put(name, b"".join(parts), use_multipart=False)
         return size_bytes
 
@@ -244,6 +241,19 @@ class ObjectStorage:
         if self._tags is not None:
             self._tags.note(name, parts, has_parts=has_parts)
 
+    def _send_in_parts(self, name: str, parts: Parts, size_bytes: int) -> None:
+        """Send an object in several requests, as many at once as the last one says that the line is worth."""
+        started_s = time.monotonic()
+        try:
+            with self._translated(name):
+                self._connections.parts.put(
+                    name, _view(parts), use_multipart=True, chunk_size=_PART_BYTES, max_concurrency=self._parts_at_once
+                )
+        except ObjectNotFound as error:
+            # The upload is gone: it was removed meanwhile, or has been joined by a request whose answer was lost.
+            raise StoreUnavailable(name, "the upload of its parts was ended by the server") from error
+        self._parts_at_once = choose_parts_at_once(size_bytes / (time.monotonic() - started_s))
+
     def _is_there(self, name: str) -> bool:
         check_object_name(name)
         with suppress(ObjectNotFound):
@@ -277,6 +287,19 @@ class ObjectStorage:
             # Through a relay, the client sees no more than that its connection ended.
             unreachable = "" if self._relay is None else self._relay.failure
             raise self._errors.translate(name, error, unreachable) from None
+
+
+def _view(parts: Parts) -> Iterator[memoryview]:
+    """Yield the bytes of an object, not copied, in pieces so small that obstore waits between them for parts under way."""
+    for part in parts:
+        view = memoryview(part).cast("B")
+        for start in range(0, len(view), _CHUNK_BYTES):
+            yield view[start : start + _CHUNK_BYTES]
+
+
+def choose_parts_at_once(bytes_per_s: float) -> int:
+    """Return how many parts to send at once over a line on which they went so fast."""
+    return min(_MOST_PARTS, max(_FEWEST_PARTS, round(bytes_per_s * _IN_FLIGHT_S / _PART_BYTES)))
 
 
 def _find_foreign(name: str, layout: Layout) -> str:

@@ -35,6 +35,12 @@ SLOW_WRITE = timedelta(minutes=20)
 """The parts in flight at 0.25 Mbit/s."""
 NO_RETRIES: dict[str, Any] = {"max_retries": 0, "retry_timeout": timedelta(minutes=20)}
 """`RetryingStore` retries: it finds out what a lost answer was about."""
+PART_RETRIES: dict[str, Any] = {
+    "max_retries": 4,
+    "retry_timeout": timedelta(minutes=3),
+    "backoff": {"init_backoff": timedelta(milliseconds=250), "max_backoff": timedelta(seconds=5), "base": 2},
+}
+"""A part may be sent twice; whether one that fails for longer is worth more tries, `RetryingStore` finds out."""
 
 
 def open_s3(location: str, _writer: Callable[[], str]) -> Store:
@@ -127,11 +133,12 @@ def _connect(address: BucketAddress, config: dict[str, Any], client: dict[str, A
 
     def connect(timeouts: dict[str, timedelta], **changes: Any) -> Any:
         options: dict[str, Any] = {"client_options": client | timeouts, "retry_config": NO_RETRIES}
-        return S3Store(address.bucket, prefix=address.prefix or None, **options, **(config | changes))
+        return S3Store(address.bucket, prefix=address.prefix or None, **(options | config | changes))
 
     patient = {"timeout": SLOW_WRITE}
     return Connections(
         reads=connect({"read_timeout": SILENT_READ, "timeout": SLOW_WRITE}),
         writes=connect(patient, disable_bulk_delete=True),
+        parts=connect(patient, retry_config=PART_RETRIES),
         bulk_deletes=connect(patient),
     )
