@@ -59,7 +59,7 @@ def create_repository(
     group: str | int | None = None,
     like: Repository | None = None,
     key: Key | None = None,
-    is_padded: bool = False,
+    is_padded: bool | None = None,
 ) -> Repository:
     """Make a new, empty repository at `location`, which must be empty or not exist.
 
@@ -68,13 +68,16 @@ def create_repository(
         group: name or number of a group whose members all may write to it, whatever their umask says.
         like: a repository in whose family the new one is to be, so that a sync between the two copies records as they are.
         key: encrypts the repository, and opens it from then on. Without one nothing in it is encrypted.
-        is_padded: what is encrypted is padded, so that its sizes say less of content; see docs/security.md. Needs a key.
+        is_padded: what is encrypted is padded, so that its sizes say less of content; see docs/security.md. Needs a key. None:
+            as `like` has it, if both are encrypted; else not.
 
     Raises:
         UsageError: it is to be padded, and there is no key.
     """
     if is_padded and key is None:
         raise UsageError("only an encrypted repository is padded", hint="give --encryption passphrase or keyfile")
+    if is_padded is None:
+        is_padded = key is not None and like is not None and like.config.is_padded
     store = _open_store(location, options)
     folder = store.properties.folder
     if folder is not None and _is_no_folder(folder):

@@ -97,7 +97,7 @@ def _describe(param: Any) -> OptionHelp:
         term = _metavar(param)
     else:
         short = [each for each in param.opts if not each.startswith("--")]
-        long = [each for each in param.opts if each.startswith("--")]
+        long = [each for each in (*param.opts, *param.secondary_opts) if each.startswith("--")]
         term = f"{short[0]}, " if short else "    "
         term += ", ".join(long) + ("" if _is_flag(param) else f" {_metavar(param)}")
     notes = []

@@ -33,10 +33,11 @@ Encryption = Annotated[
 ]
 
 Padding = Annotated[
-    bool,
+    Optional[bool],  # noqa: UP045
     typer.Option(
-        "--padding",
+        "--padding/--no-padding",
         help="Pad what is encrypted, so that sizes say less of how well content compresses. Stored: about 1.5 % more.",
+        show_default="as the encrypted repository of --like; else not",
     ),
 ]
 
@@ -64,7 +65,7 @@ def init(
         ),
     ] = None,
     encryption: Encryption = None,
-    padding: Padding = False,
+    padding: Padding = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -64,7 +64,7 @@ def test_backup_takes_every_option_that_bounds_deltas(backups: Backups) -> None:
 def test_every_option_is_text_or_a_flag(name: str) -> None:
     """Whatever its type says, a value reaches its command as text: see `_keep_as_they_are`."""
     for option, kind in get_type_hints(find_function(name)).items():
-        assert option == "return" or kind in (str, bool, str | None, list[str] | None), option
+        assert option == "return" or kind in (str, bool, str | None, bool | None, list[str] | None), option
 
 
 def test_snapshots_lists_four_sizes(backups: Backups) -> None:

@@ -122,6 +122,20 @@ def test_a_padded_repository_is_made_and_used(image: Path, tmp_path: Path) -> No
     succeed("restore", "vm1", tmp_path / "again", *use)
 
 
+def test_a_member_of_a_padded_family_is_padded_unless_told_otherwise(tmp_path: Path) -> None:
+    key = ("--key-file", tmp_path / "key")
+    succeed("init", "-r", tmp_path / "model", "--encryption", "keyfile", *key, "--padding")
+
+    def make(name: str, *words: object) -> object:
+        return succeed("init", "-r", tmp_path / name, "--like", tmp_path / "model", *key, *words, "--json").json[
+            "padding"
+        ]
+
+    assert make("same") == make("keyfile", "--encryption", "keyfile") == "padme"
+    assert make("open", "--encryption", "none") is None
+    assert make("bare", "--no-padding") is None
+
+
 def test_a_process_that_has_a_key_leaves_no_core_dump(image: Path, tmp_path: Path) -> None:
     repo, hook = tmp_path / "repo", tmp_path / "limit"
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
