@@ -116,22 +116,25 @@ class Workers:
         return work.future
 
     def close(self) -> None:
-        """Cancel what has not begun, and wait for what has."""
-        while self._threads:
-            try:
-                if work := self._work.get_nowait():
-                    work.future.cancel()
-            except Empty:
-                break
-        for _ in self._threads:
-            self._work.put(None)
-        for thread in self._threads:
-            thread.join()
-        self._threads = []
+        """Cancel what has not begun, and wait for what has; a signal does not keep it from that."""
+        with delaying_interruption():
+            while self._threads:
+                try:
+                    if work := self._work.get_nowait():
+                        work.future.cancel()
+                except Empty:
+                    break
+            for _ in self._threads:
+                self._work.put(None)
+            for thread in self._threads:
+                thread.join()
+            self._threads = []
 
     def _start_another(self) -> None:
         try:
-            self._threads.append(start_thread(_Loop(self._work), self._name))
+            # A thread that runs and is not in the list would take what is to end another, and `close` would wait forever.
+            with delaying_interruption():
+                self._threads.append(start_thread(_Loop(self._work), self._name))
         except OutOfResources:
             self._count = len(self._threads)
 

@@ -114,3 +114,27 @@ def test_a_signal_while_a_thread_starts_waits_until_it_has_started(monkeypatch: 
     assert len(started) == 1
     with pytest.raises(Interrupted):
         raise_when_safe(Interrupted(15))
+
+
+def test_a_signal_while_a_worker_starts_or_ends_loses_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ran, and was not in the list, took what was to end another, and the process waited for that forever."""
+    start, join = threading.Thread.start, threading.Thread.join
+    workers = Workers(2, "test-worker")
+    workers.submit(int)
+
+    def start_interrupted(thread: threading.Thread) -> None:
+        raise_when_safe(Interrupted(15))
+        start(thread)
+
+    def join_interrupted(thread: threading.Thread, timeout: float | None = 10) -> None:
+        raise_when_safe(Interrupted(15))
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "start", start_interrupted)
+    with pytest.raises(Interrupted):
+        workers.submit(int)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(threading.Thread, "join", join_interrupted)
+    with pytest.raises(Interrupted):
+        workers.close()
+    assert not [each for each in threading.enumerate() if each.name == "test-worker"]
