@@ -868,10 +868,13 @@ class ReaderGone(DeltaimgError):
         super().__init__("standard output: its reader has closed it")
 
 
-class Interrupted(DeltaimgError):
+class Interrupted(BaseException):
     """A signal asked the run to stop; the exit code is 128 + the signal's number."""
 
+    # Not of the family: it is raised anywhere, and code that expects damage or a failing store there must not take it for that.
     exit_code = 130
+    retryable = False
+    hint: str | None = None
 
     def __init__(self, signal_number: int, outcome: str = "every committed snapshot is intact") -> None:
         """Args: outcome: what the run leaves behind."""

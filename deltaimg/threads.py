@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from deltaimg.errors import OutOfResources, UsageError
+from deltaimg.errors import Interrupted, OutOfResources, UsageError
 
 Result = TypeVar("Result")
 MAX_THREADS = 256
@@ -42,15 +42,22 @@ class _Delay:
     """What the main thread does that a signal handler must not interrupt by raising anything."""
 
     is_under_way = False
-    held: BaseException | None = None
+    held: Interrupted | None = None
+    last: Interrupted | None = None
 
 
-def raise_when_safe(error: BaseException) -> None:
+def raise_when_safe(error: Interrupted) -> None:
     """Raise an error from a signal handler: at once, or at the end of a `delaying_interruption`."""
+    _Delay.last = error
     if _Delay.is_under_way:
         _Delay.held = error
     else:
         raise error
+
+
+def last_raised() -> Interrupted | None:
+    """Return what a signal handler raised last, or None."""
+    return _Delay.last
 
 
 @contextmanager

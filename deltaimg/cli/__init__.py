@@ -17,7 +17,7 @@ from deltaimg.cli.output import flush_output, lose_output, set_up_output
 from deltaimg.cli.shortage import find_shortage
 from deltaimg.cli.terminal import format_line, print_error
 from deltaimg.errors import DeltaimgError, Interrupted, OutOfResources, ReaderGone
-from deltaimg.threads import raise_when_safe
+from deltaimg.threads import last_raised, raise_when_safe
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_DEFECT = 70
@@ -31,11 +31,11 @@ def main() -> NoReturn:
     warnings.showwarning = _show_warning
     _start_lightly()
     _check_time_zone()
-    for number in _SIGNALS:
-        # What a parent made us ignore stays ignored: `nohup`, and SIGINT of background jobs.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
     try:
+        for number in _SIGNALS:
+            # What a parent made us ignore stays ignored: `nohup`, and SIGINT of background jobs.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _interrupt)
         exit_code = _run()
     except Interrupted as error:
         # The signal came while an earlier error was being reported.
@@ -101,9 +101,12 @@ def _run() -> int:
 
         exit_code = run()
         flush_output()
-    except DeltaimgError as error:
+    except (DeltaimgError, Interrupted) as error:
         return _report(error)
     except Exception as error:
+        if interruption := last_raised():
+            # Libraries in C make other errors of it: numpy.fromfile a TypeError, where it comes while a type is looked up.
+            return _report(interruption)
         if shortage := find_shortage(error, ""):
             return _report(shortage)
         if os.environ.get("DELTAIMG_DEBUG"):
@@ -122,7 +125,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     raise_when_safe(Interrupted(number))
 
 
-def _report(error: DeltaimgError) -> int:
+def _report(error: DeltaimgError | Interrupted) -> int:
     """Print what went wrong, as far as the standard error can be written, and return the exit code."""
     lose_output()
     if not isinstance(error, ReaderGone):

@@ -22,7 +22,7 @@ from deltaimg.describe.text import (
     format_seconds,
 )
 from deltaimg.describe.traffic import describe_traffic, format_traffic
-from deltaimg.errors import DeltaimgError
+from deltaimg.errors import DeltaimgError, Interrupted
 
 if TYPE_CHECKING:
     from deltaimg.api.results import Repository
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Terminal", "format_bytes", "format_count", "format_line", "format_moment", "format_seconds", "print_error"]
 
 
-def print_error(error: DeltaimgError, *, as_json: bool) -> None:
+def print_error(error: DeltaimgError | Interrupted, *, as_json: bool) -> None:
     """Print an error and its hint on the standard error; for programs, an object on the standard output as well."""
     print(f"deltaimg: {format_line(str(error))}", file=sys.stderr)
     if error.hint:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -117,6 +118,27 @@ def test_an_interrupted_command_says_what_it_leaves_behind(backups: Backups, tmp
     said = interrupt(backups, "signature", "-", tmp_path / "sig", stdin=b"x" * 5000)
     assert "interrupted; no file was written" in said
     assert not list(tmp_path.glob("sig*"))
+
+
+_INTERRUPTED = """
+import os, signal, time
+from deltaimg.cli import app, main
+def run():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+    except BaseException:
+        raise TypeError("expected str, bytes or os.PathLike object, not BufferedReader") from None
+app.run = run
+main()
+"""
+
+
+def test_what_a_library_makes_of_a_signal_is_reported_as_the_signal() -> None:
+    """numpy.fromfile made a TypeError of it, and the run ended with an internal error."""
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (128 + signal.SIGTERM, 1), done.stderr
+    assert "interrupted" in done.stderr
 
 
 def test_every_command_that_writes_has_last_words() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -56,7 +57,7 @@ def named(error: DeltaimgError) -> str:
 def test_every_error_of_the_module_is_of_the_family_and_listed_once():
     own = [value for _, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == errors.__name__]
     listed = [each for each in error_classes() if each.__module__ == errors.__name__]
-    assert sorted(own, key=repr) == sorted(listed, key=repr)
+    assert sorted(own, key=repr) == sorted([*listed, errors.Interrupted], key=repr)
 
 
 def test_parents_are_listed_before_their_children():
@@ -66,7 +67,7 @@ def test_parents_are_listed_before_their_children():
 
 
 def test_exit_codes_are_of_one_byte_and_each_stands_for_one_error():
-    codes = [each.exit_code for each in error_classes() if each.__module__ == errors.__name__]
+    codes = [each.exit_code for each in (*error_classes(), errors.Interrupted) if each.__module__ == errors.__name__]
     assert len(set(codes)) == len(codes)
     assert all(1 <= code <= 141 for code in codes)
 
@@ -139,6 +140,12 @@ def test_a_hint_given_wins_over_that_of_the_class():
 @pytest.mark.parametrize(("signal_number", "code"), [(2, 130), (15, 143)])
 def test_an_interruption_ends_like_the_signal(signal_number, code):
     assert errors.Interrupted(signal_number).exit_code == code
+
+
+def test_an_interruption_is_never_taken_for_an_error():
+    """Code that expected damage caught it, and the run went on: a repair did not keep what it replaced."""
+    with pytest.raises(errors.Interrupted), suppress(DeltaimgError, Exception):
+        raise errors.Interrupted(15)
 
 
 def test_a_plain_error_survives_a_trip_between_processes():

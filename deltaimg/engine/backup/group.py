@@ -35,6 +35,7 @@ from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.selector import check_image_name
+from deltaimg.threads import delaying_interruption
 from deltaimg.tracking.interface import Tracker
 
 
@@ -142,7 +143,8 @@ def _commit(
             tried.append(manifest)
             commit_snapshot(request.repository, locks[request.image], manifest)
     except BaseException:
-        _take_back(requests[0], tried)
+        with delaying_interruption():
+            _take_back(requests[0], tried)
         raise
     for request, manifest in zip(requests, manifests, strict=True):
         if request.tracker is not None:

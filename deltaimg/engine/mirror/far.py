@@ -57,7 +57,7 @@ from deltaimg.engine.mirror.table import (
 )
 from deltaimg.engine.mirror.working_copy import WorkingCopy
 from deltaimg.engine.pipeline import OrderedPool
-from deltaimg.errors import DeltaimgError, MirrorDiffers, MirrorError, MirrorProtocolError, TargetTooSmall
+from deltaimg.errors import DeltaimgError, Interrupted, MirrorDiffers, MirrorError, MirrorProtocolError, TargetTooSmall
 from deltaimg.format.mirror import BLOCK_BYTES, MirrorState
 from deltaimg.kernels import digest_blocks
 from deltaimg.model import count_blocks
@@ -79,7 +79,7 @@ def serve(source: int, sink: int, version: str) -> None:
         _answer(channel)
     except ChannelClosed:
         return
-    except DeltaimgError as error:
+    except (DeltaimgError, Interrupted) as error:
         send_error(channel, error)
         raise
     except OSError as error:

@@ -34,7 +34,7 @@ import msgspec
 
 from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.descriptors import read_some, write_all
-from deltaimg.errors import DeltaimgError, FarSideError, MirrorProtocolError, error_classes
+from deltaimg.errors import DeltaimgError, FarSideError, Interrupted, MirrorProtocolError, error_classes
 from deltaimg.model import Size
 from deltaimg.text import as_text
 
@@ -294,7 +294,7 @@ class Channel:
             return
 
 
-def send_error(channel: Channel, error: DeltaimgError) -> None:
+def send_error(channel: Channel, error: DeltaimgError | Interrupted) -> None:
     """Tell the near side why the far side gives up, if it still listens."""
     failed = Failed(type(error).__name__, as_text(str(error)), error.hint and as_text(error.hint))
     try:
