@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Change tracking by dirty bitmaps: those that backups begin in a qcow2 file or a running qemu, and one of an NBD server.
 
-    deltaimg-<key>-<snapshot id>
+    deltaimg-<key>-<snapshot id>[-<backing>]
 
 The key stands for the repository and the image's name in it, the id for the snapshot that was read while the bitmap recorded.
 A bitmap is begun before the image is read, under the id that the snapshot will have, and those of other snapshots are removed
 once that one is committed. So after a crash at any moment there is a bitmap of the newest snapshot, whichever that is; it
-began no later than the reading, and may list too much, never too little.
+began no later than the reading, and may list too much, never too little. What a file lies over is not recorded: its bitmap
+has in its name how those files were, and is of no use once they are others.
 
 Invariant  a bitmap is used only for the snapshot in its name, or in the option that names it, and only if qemu stored it well.
 """
@@ -17,9 +18,11 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from deltaimg.errors import ImageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.extents import Bounds
 from deltaimg.image.qemu.bitmaps import FileBitmap, add_bitmap, list_bitmaps, remove_bitmap
+from deltaimg.image.qemu.chain import identify_backing
 from deltaimg.image.qemu.qemu_img import QemuImgFailure
 from deltaimg.tracking.interface import ChangeClaim
 
@@ -31,9 +34,14 @@ FindDirty = Callable[[str], Bounds | None]
 class KeptBitmaps:
     """The bitmaps that backups of one image keep of one disk: the one that is to begin, and earlier ones."""
 
-    def __init__(self, key: str, snapshot: str | None) -> None:
-        """Args: key: of `reflink.make_key`. snapshot: id that the snapshot will have; None for a dry run, which begins none."""
-        self._prefix = f"deltaimg-{key}-"
+    def __init__(self, key: str, snapshot: str | None, backing: str = "") -> None:
+        """Remember what to look for.
+
+        Args:
+            key: of `reflink.make_key`. snapshot: id that the snapshot will have; None for a dry run, which begins none.
+            backing: of `identify_backing`.
+        """
+        self._prefix, self._suffix = f"deltaimg-{key}-", f"-{backing}" if backing else ""
         self._found: list[FileBitmap] = []
         self._is_settled = False
         self.new = "" if snapshot is None else self.name(snapshot)
@@ -42,12 +50,12 @@ class KeptBitmaps:
         """Why there is no new bitmap, in words."""
 
     def name(self, snapshot: str) -> str:
-        """Return the name of the bitmap that began with a snapshot."""
-        return self._prefix + snapshot
+        """Return the name of the bitmap that began with a snapshot, over what the disk lies over now."""
+        return self._prefix + snapshot + self._suffix
 
     def take_found(self, found: Sequence[FileBitmap]) -> None:
         """Take note of the bitmaps that the disk has: those of other programs, and of other images, are left alone."""
-        pattern = re.compile(re.escape(self._prefix) + r"[0-9a-f]{16}")
+        pattern = re.compile(re.escape(self._prefix) + r"[0-9a-f]{16}(-[0-9a-f]{8})?")
         self._found = [each for each in found if pattern.fullmatch(each.name)]
 
     @property
@@ -66,6 +74,9 @@ class KeptBitmaps:
             if each.name == self.name(base.id):
                 problem = each.problem or "cannot be read"
                 return ChangeClaim(None, f"the dirty bitmap of snapshot {base.label} {problem}", is_surprising=True)
+            if each.name.startswith(self._prefix + base.id):
+                problem = f"the files that it lies over were exchanged or written to since snapshot {base.label}"
+                return ChangeClaim(None, problem, is_surprising=True)
         if not self._found and self.problem:
             return ChangeClaim(None, self.problem)
         others = "; the disk has one of another snapshot" if self._found else ""
@@ -81,7 +92,10 @@ class FileBitmaps(KeptBitmaps):
 
     def __init__(self, path: str, key: str, snapshot: str | None) -> None:
         """Args: path: of the file; for the others see `KeptBitmaps`."""
-        super().__init__(key, snapshot)
+        backing = ""
+        with suppress(ImageError):  # which is raised when it is opened
+            backing = identify_backing(path)
+        super().__init__(key, snapshot, backing)
         self._path = path
 
     def begin(self) -> None:

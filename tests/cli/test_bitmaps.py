@@ -131,6 +131,28 @@ def test_files_without_bitmaps_and_dry_runs(repo: Path, tmp_path: Path, disk: Pa
     assert disk.read_bytes() == before
 
 
+def test_everything_is_read_once_a_backing_file_is_another_one(repo: Path, disk: Path) -> None:
+    """Of 64 KiB in 24 MiB that another backing file had, the bitmap said nothing, and the audit found them by chance alone."""
+    other, top = disk.with_name("other.qcow2"), disk.with_name("top.qcow2")
+    other.write_bytes(disk.read_bytes())
+    qemu_io(other, "write -P 88 20M 64k")
+    make_qcow2(top, f"{SIZE_MIB}M", "-b", disk.name, "-F", "qcow2")
+
+    def tracked() -> str:
+        made = back_up(repo, top)["tracking"]
+        assert_restores(repo, top)
+        assert len(names(top)) == 1
+        return str(made["method"])
+
+    assert [tracked(), tracked()] == ["scan", "bitmap"]
+    subprocess.run(["qemu-img", "rebase", "-u", "-b", other.name, "-F", "qcow2", top], check=True)
+    assert [tracked(), tracked()] == ["scan", "bitmap"]
+    qemu_io(other, "write -P 89 21M 64k")
+    run = succeed("backup", top, "--image", "vm1", "--track", "bitmap", "--audit-blocks", "1", repo=repo)
+    assert "the files that it lies over were exchanged or written to since" in run.text + run.err
+    assert_restores(repo, top)
+
+
 def test_killed_at_each_step_of_the_rotation_nothing_is_lost(repo: Path, disk: Path, tmp_path: Path) -> None:
     back_up(repo, disk)
     number, snapshots = 0, 1

@@ -11,7 +11,9 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
 from deltaimg.errors import ImageError, UnsupportedImage
@@ -44,6 +46,33 @@ def describe_chain(path: str, shown: str, driver: str, *, is_direct: bool = Fals
         UnsupportedImage: a backing file that is not to be opened. ImageError: one that cannot be read.
     """
     return _describe(path, os.path.realpath(shown), shown, driver, {"direct": True} if is_direct else {}, 0)
+
+
+def identify_backing(path: str) -> str:
+    """Return 8 digits for the files that a qcow2 file lies over as they are now; empty where it lies over none.
+
+    They are others once one of these was exchanged or written to. Of a block device nothing shows that it was written to.
+
+    Raises:
+        UnsupportedImage, ImageError: as `describe_chain`.
+    """
+    states = [_identify(each) for each in _list_backing(describe_chain(path, path, "qcow2"))]
+    return sha256(repr(states).encode()).hexdigest()[:8] if states else ""
+
+
+def _list_backing(options: dict[str, Any]) -> Iterator[str]:
+    """Yield the paths of the files that a file lies over, of its options: data files included."""
+    while (below := options.get("backing")) is not None:
+        yield from (below[part]["filename"] for part in ("file", "data-file") if part in below)
+        options = below
+
+
+def _identify(path: str) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise _unreadable(path, path, error) from error
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_rdev
 
 
 def _describe(path: str, place: str, shown: str, driver: str, cache: dict[str, bool], depth: int) -> dict[str, Any]:
