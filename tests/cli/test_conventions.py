@@ -90,8 +90,14 @@ def test_a_machine_without_the_native_core_says_so_in_one_line(backups: Backups,
     assert done.stderr == ""
 
 
+def heed_interrupts() -> None:
+    """Let programs that are started from here be interrupted: jobs in the background ignore that, and hand it on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def interrupt(backups: Backups, *words: object, stdin: bytes) -> str:
     """Start a command that waits for more of its standard input, interrupt it and return what it said."""
+    heed_interrupts()
     run = subprocess.Popen(
         command(*words),
         stdin=subprocess.PIPE,
@@ -118,6 +124,20 @@ def test_an_interrupted_command_says_what_it_leaves_behind(backups: Backups, tmp
     said = interrupt(backups, "signature", "-", tmp_path / "sig", stdin=b"x" * 5000)
     assert "interrupted; no file was written" in said
     assert not list(tmp_path.glob("sig*"))
+
+
+def test_a_command_that_is_interrupted_while_it_is_loaded_says_nothing() -> None:
+    """It printed the traceback of what was being imported."""
+    heed_interrupts()
+    words = [sys.executable, "-X", "importtime", *command("version")[1:]]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if line.endswith("deltaimg.errors\n"):
+                run.send_signal(signal.SIGINT)
+                break
+        said = [line for line in run.stderr if not line.startswith("import time:")]
+    assert "Traceback" not in "".join(said)
 
 
 _INTERRUPTED = """
