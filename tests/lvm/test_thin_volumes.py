@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from deltaimg.api.groups import backup_group
 from deltaimg.errors import FreezeFailed, UnsupportedImage
 from deltaimg.format.manifest import Manifest, Tracking
 from deltaimg.freeze.thin_pool import hold_metadata
 from deltaimg.model import MIB
+from deltaimg.options.backup import BackupOptions
 from deltaimg.tracking.thin import find_obstacle
 from deltaimg.tracking.thin_delta import compare_volumes
 from tests.support.lvm import CHUNK_BYTES, GROUP, Disk, find_held, list_made, list_volumes, run, volume_group, writer
@@ -49,6 +53,32 @@ def disk() -> Iterator[Disk]:
 def tracking(manifest: Manifest) -> Tracking:
     assert manifest.tracking is not None
     return manifest.tracking
+
+
+def test_disks_of_a_group_are_tracked_each_by_its_own_volume(disk: Disk, tmp_path: Path) -> None:
+    run("lvcreate", "--yes", "-V", f"{SIZE_BYTES}b", "--thinpool", "pool", "-n", "data", GROUP)
+    other = Disk("data", SIZE_BYTES, disk.repository)
+    other.fill(12 * MIB)
+    flat = tmp_path / "swap.raw"
+    flat.write_bytes(bytes(MIB))
+    left = f"{GROUP}/root-deltaimg-0123abcd"
+    dead = run(sys.executable, "-c", "from deltaimg.freeze.owner import name_owner; print(name_owner())").strip()
+    run("lvcreate", "--yes", "--snapshot", "--name", left.partition("/")[2], "--addtag", dead, f"{GROUP}/root")
+    paths, options = {"root": disk.path, "data": other.path}, BackupOptions(track="thin", workers=1, audit_blocks=20)
+    for number in range(2):
+        disk.progress.messages.clear()
+        made = backup_group(disk.repository, "web1", paths, options, progress=disk.progress)
+        assert [tracking(each).method for each in made] == ["thin" if number else "scan"] * 2
+        assert disk.progress.messages == ([] if number else [f"{left} was left by a backup that died, and is removed"])
+        for each, volume in zip(made, (disk, other), strict=True):
+            volume.assert_restores(each, tmp_path)
+        assert [name[-16:] for name in list_made()] == [made[1].id, made[0].id]
+        disk.write()
+        other.write()
+    with pytest.raises(FreezeFailed, match="is not a logical volume, so that --freeze lvm cannot be used"):
+        backup_group(disk.repository, "web1", paths | {"swap": str(flat)}, options)
+    made = backup_group(disk.repository, "web1", paths | {"swap": str(flat)}, replace(options, track="auto"))
+    assert [tracking(each).method for each in made] == ["thin", "thin", "scan"]
 
 
 def test_backups_read_what_changed_and_a_sample_and_are_right(disk: Disk, tmp_path: Path) -> None:
