@@ -16,8 +16,16 @@ class ReadFailure(Exception):
         self.offset, self.error_number = offset, error_number
 
 
+class SourceFailure(Exception):
+    """What the image is read through failed as a whole; in words that follow the image's name."""
+
+    def __init__(self, problem: str, hint: str | None = None) -> None:
+        super().__init__(problem, hint)
+        self.problem, self.hint = problem, hint
+
+
 class Reader(Protocol):
-    """Any thread may use it. Every method may raise ReadFailure."""
+    """Any thread may use it. Every method may raise ReadFailure, and where it is no file or device SourceFailure."""
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Fill `buffer` from `offset`; return how many bytes there were, fewer only at the end."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from deltaimg.arrays import Ranges
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.extents import Bounds
 
@@ -54,13 +55,27 @@ class Tracker(Protocol):
         ...
 
 
+class KeptImage(Protocol):
+    """An image as it was in the base, or so it is hoped: what is read is verified by whoever reads it. Any thread."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size."""
+        ...
+
+    def read(self, ranges: Ranges, out: memoryview) -> bool:
+        """Fill the parts of `out` that `ranges` name; return whether all of them could be read."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
 @runtime_checkable
 class KeepsImages(Protocol):
-    """A tracker that keeps the whole image of the base on this host."""
+    """A tracker that keeps the whole image of the base."""
 
-    def open_image(self, base: Manifest) -> int | None:
-        """Return a descriptor to read the image from as it was in `base`; None if it is not there.
-
-        What it reads may be anything: the caller verifies it, and closes the descriptor.
-        """
+    def open_image(self, base: Manifest) -> KeptImage | None:
+        """Return the image as it was in `base`, which the caller closes; None if it is not there."""
         ...

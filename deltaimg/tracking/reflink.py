@@ -24,6 +24,7 @@ from hashlib import blake2b
 from deltaimg.format.manifest import Manifest
 from deltaimg.tracking.fiemap import find_differences, read_file_map
 from deltaimg.tracking.interface import ChangeClaim
+from deltaimg.tracking.kept_file import KeptFile
 
 METHOD = "reflink"
 """The name of this kind of tracking, and of the way to freeze an image that it needs."""
@@ -61,12 +62,12 @@ class ReflinkTracker:
         finally:
             os.close(kept)
 
-    def open_image(self, base: Manifest) -> int | None:
-        """Return a descriptor of the clone that was kept of `base`, None if there is none; as `KeepsImages` has it."""
-        try:
-            return os.open(self._clones.name(base.id), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            return None
+    def open_image(self, base: Manifest) -> KeptFile | None:
+        """Return the clone that was kept of `base`, None if there is none; as `KeepsImages` has it."""
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        with suppress(OSError):
+            return KeptFile(os.open(self._clones.name(base.id), flags))
+        return None
 
     def _compare(self, kept: int, base: Manifest) -> ChangeClaim:
         with _opened(self._clone_path, os.O_RDONLY) as present:

@@ -27,6 +27,7 @@ from deltaimg.freeze import lvm_commands
 from deltaimg.freeze.lvm_commands import Volume
 from deltaimg.freeze.thin_pool import hold_metadata, read_state
 from deltaimg.tracking.interface import ChangeClaim
+from deltaimg.tracking.kept_file import KeptFile
 from deltaimg.tracking.thin_delta import check_version, compare_volumes
 
 METHOD = "thin"
@@ -96,15 +97,15 @@ class ThinTracker:
         except FreezeFailed as error:
             return ChangeClaim(None, f"thin volumes cannot be compared: {error.problem}", is_surprising=True)
 
-    def open_image(self, base: Manifest) -> int | None:
-        """Return a descriptor of the volume that was kept of `base`, None if there is none; as `KeepsImages` has it."""
+    def open_image(self, base: Manifest) -> KeptFile | None:
+        """Return the volume that was kept of `base`, None if there is none; as `KeepsImages` has it."""
         kept = self._found.kept.get(base.id)
         if kept is None:
             return None
         with suppress(FreezeFailed, OSError):
             if not kept.is_active:
                 lvm_commands.change_volume(kept, "--ignoreactivationskip", "--activate", "y")
-            return os.open(kept.path, os.O_RDONLY | os.O_CLOEXEC)
+            return KeptFile(os.open(kept.path, os.O_RDONLY | os.O_CLOEXEC))
         return None
 
     def keep(self, snapshot: str) -> str | None:

@@ -12,6 +12,7 @@ import struct
 import time
 
 from deltaimg.image.nbd.address import NbdAddress
+from deltaimg.image.reader import SourceFailure
 
 CONNECT_S = 20.0
 ANSWER_S = 120.0
@@ -19,12 +20,8 @@ ANSWER_S = 120.0
 _TIMEVAL = struct.Struct("@ll")
 
 
-class NbdFailure(Exception):
-    """The server or the line failed, or the server does not keep to the protocol; in words that follow the image's name."""
-
-    def __init__(self, problem: str, hint: str | None = None) -> None:
-        super().__init__(problem, hint)
-        self.problem, self.hint = problem, hint
+class NbdFailure(SourceFailure):
+    """The server or the line failed, or the server does not keep to the protocol."""
 
     def repeat(self) -> NbdFailure:
         """Return an equal one, for another thread to raise."""

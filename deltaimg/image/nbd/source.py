@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from deltaimg.arrays import Ranges
 from deltaimg.errors import ImageError
-from deltaimg.format.limits import MAX_UNREADABLE_EXTENTS
 from deltaimg.image.extents import Bounds, Extents
 from deltaimg.image.nbd import protocol as nbd
 from deltaimg.image.nbd.address import NbdAddress
@@ -16,11 +15,8 @@ from deltaimg.image.nbd.block_status import BlockStatus, read_block_status
 from deltaimg.image.nbd.client import Client
 from deltaimg.image.nbd.connection import ANSWER_S, NbdFailure, connect
 from deltaimg.image.nbd.handshake import negotiate
-from deltaimg.image.reader import Reader, ReadFailure
-from deltaimg.image.salvage_reader import SalvageReader, TooMuchUnreadable, describe_loss, hint_at_salvage
-from deltaimg.model import Extent
-
-_SECTOR_BYTES = 512
+from deltaimg.image.reader import ReadFailure
+from deltaimg.image.reader_source import ReaderSource
 
 
 class NbdReader:
@@ -56,34 +52,26 @@ class NbdReader:
             self.read_into(offset, out[start : start + length])
 
 
-class NbdSource:
+class NbdSource(ReaderSource):
     """An export. What else is done to its image, the server alone could say: only a sample that is read again can."""
-
-    is_sequential = False
-    is_device = True
 
     def __init__(self, path: str, client: Client, *, use_holes: bool = True, is_salvaging: bool = False) -> None:
         """Args: path: as messages and the manifest have it. client: closed by `close`."""
-        self.path = path
-        self.size_bytes: int | None = client.export.size_bytes
+        export = client.export
+        super().__init__(
+            path,
+            NbdReader(client),
+            size_bytes=export.size_bytes,
+            granule_bytes=export.min_block_bytes,
+            is_salvaging=is_salvaging,
+        )
         self._client, self._use_holes = client, use_holes
         self._status: BlockStatus | None = None
-        self._reader: Reader = NbdReader(client)
-        self._salvage: SalvageReader | None = None
-        if is_salvaging:
-            self._salvage = SalvageReader(
-                self._reader,
-                self._reader,
-                size_bytes=client.export.size_bytes,
-                granule_bytes=max(_SECTOR_BYTES, client.export.min_block_bytes),
-                max_extents=MAX_UNREADABLE_EXTENTS,
-            )
-            self._reader = self._salvage
 
     def extents(self) -> Extents:
         """Return content, holes and zeros as the server reports them; all content where it reports none. Raises ImageError."""
         if not self._use_holes:
-            return Extents.uniform(self.size_bytes or 0)
+            return Extents.uniform(self.size_bytes)
         return self._read_status().to_extents()
 
     def find_dirty(self, bitmap: str) -> Bounds | None:
@@ -94,38 +82,6 @@ class NbdSource:
         """
         return self._read_status().find_dirty(bitmap)
 
-    @property
-    def unreadable(self) -> tuple[Extent, ...]:
-        """What a salvaging source could not read so far; empty for others."""
-        return self._salvage.unreadable if self._salvage else ()
-
-    def peek(self, length: int) -> bytes:
-        """Return the first bytes."""
-        memory = memoryview(bytearray(length))
-        return bytes(memory[: self.read_into(0, memory)])
-
-    def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill `buffer` from `offset`, any thread; raises ImageError, naming the byte that cannot be read."""
-        try:
-            return self._reader.read_into(offset, buffer)
-        except (NbdFailure, ReadFailure, TooMuchUnreadable) as failure:
-            raise self._describe(failure) from failure
-
-    def reread(self, ranges: Ranges, out: memoryview) -> None:
-        """Fill parts of `out` again, any thread; raises ImageError."""
-        try:
-            self._reader.reread(ranges, out)
-        except (NbdFailure, ReadFailure, TooMuchUnreadable) as failure:
-            raise self._describe(failure) from failure
-
-    def find_writer(self) -> str | None:
-        """Return None: only the server could say."""
-        return None
-
-    def find_change(self) -> str | None:
-        """Return None: only the server could say."""
-        return None
-
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
@@ -135,19 +91,11 @@ class NbdSource:
             try:
                 self._status = read_block_status(self._client)
             except NbdFailure as failure:
-                raise self._describe(failure) from failure
+                raise self.describe(failure) from failure
             except ReadFailure as failure:
                 problem = f"the server cannot say what holds content: {os.strerror(failure.error_number)}"
                 raise ImageError(self.path, problem, hint="--no-holes reads everything") from failure
         return self._status
-
-    def _describe(self, failure: NbdFailure | ReadFailure | TooMuchUnreadable) -> ImageError:
-        if isinstance(failure, NbdFailure):
-            return ImageError(self.path, failure.problem, hint=failure.hint)
-        if isinstance(failure, TooMuchUnreadable):
-            return describe_loss(self.path, self.unreadable)
-        problem = f"cannot be read at byte {failure.offset}: the server says: {os.strerror(failure.error_number)}"
-        return ImageError(self.path, problem, hint=hint_at_salvage(failure))
 
 
 def open_export(

@@ -14,6 +14,7 @@ from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.key_slots import add_key_slot, open_key_slots
 from deltaimg.repo.repository import Repository
 from deltaimg.tracking.interface import ChangeClaim
+from deltaimg.tracking.kept_file import KeptFile
 from tests.support.clock import START, FixedClock
 from tests.support.images import SyntheticImage, SyntheticSource
 from tests.support.repositories import KEY, assert_restores, make_repository
@@ -36,9 +37,9 @@ class KeptImage:
 
     def settle(self, snapshot: str) -> None: ...
 
-    def open_image(self, base: Manifest) -> int | None:
+    def open_image(self, base: Manifest) -> KeptFile | None:
         self.opened += 1
-        return None if self.path is None else os.open(self.path, os.O_RDONLY)
+        return None if self.path is None else KeptFile(os.open(self.path, os.O_RDONLY))
 
 
 def store(host: Repository, image: SyntheticImage, tracker: KeptImage, folder: Path) -> Manifest:
