@@ -57,12 +57,16 @@ def main() -> None:
         compare(image, repository, "reflink", lambda: write(image, places, chance), options.runs)
 
 
-def read_options(description: str | None, *, data_gib: float) -> argparse.Namespace:
-    """Return what the command line says: where to work, how large the image is, how often. Args: data_gib: by default."""
+def read_options(description: str | None, *, data_gib: float, image_gib: int = 64) -> argparse.Namespace:
+    """Return what the command line says: where to work, how large the image is, how often.
+
+    Args:
+        data_gib, image_gib: by default.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data-gib", type=float, default=data_gib)
-    parser.add_argument("--image-gib", type=int, default=64)
+    parser.add_argument("--image-gib", type=int, default=image_gib)
     parser.add_argument("--runs", type=int, default=3)
     return parser.parse_args()
 
@@ -112,7 +116,7 @@ def write(image: Path, starts: list[int], chance: random.Random) -> None:
 
 
 def compare(
-    image: Path, repository: Path, mode: str, write_some: Callable[[], None], runs: int, prefix: str = ""
+    image: Path | str, repository: Path, mode: str, write_some: Callable[[], None], runs: int, prefix: str = ""
 ) -> None:
     """Back up without tracking, with it, and with it where nothing was written; print a row for each."""
     for name, row_mode, is_written in (
@@ -128,7 +132,7 @@ def compare(
         print_row(prefix + name, found)
 
 
-def back_up(image: Path, repository: Path, mode: str) -> Outcome:
+def back_up(image: Path | str, repository: Path, mode: str) -> Outcome:
     """Back up, and measure."""
     return run(repository, "backup", image, "--image", "vm1", "--track", mode, "--full-scan-every", "never")
 

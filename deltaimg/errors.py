@@ -709,10 +709,10 @@ class ProgramMissing(FreezeFailed):
 
 
 class FreezeLost(ImageError):
-    """What was read is no point in time any more: an LVM snapshot overflowed, or was removed. Nothing was committed."""
+    """What was read is no point in time any more: a snapshot overflowed, or was removed. Nothing was committed."""
 
     exit_code = 61
-    hint = "give --snapshot-size more than what is written to the volume while it is backed up"
+    hint = "where one of LVM overflowed: give --snapshot-size more than what is written to the volume meanwhile"
 
 
 class HookFailed(DeltaimgError):

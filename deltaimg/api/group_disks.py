@@ -31,6 +31,7 @@ from deltaimg.image.open_source import open_source
 from deltaimg.image.qemu.address import is_monitor_address, parse_monitor_address
 from deltaimg.image.qemu.formats import BY_NAME
 from deltaimg.image.qemu.source import QemuSource
+from deltaimg.image.rbd.address import is_rbd_address, parse_rbd_address
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.definition import validate
@@ -43,7 +44,7 @@ from deltaimg.tracking.bitmap import FileBitmaps, KeptBitmaps
 from deltaimg.tracking.choose import choose_tracker, plan_bitmaps, plan_freezing
 from deltaimg.tracking.reflink import make_key
 
-_MADE_OF = "a group is made of image files, block devices and disks of a running qemu"
+_MADE_OF = "a group is made of image files, block devices, images of Ceph and disks of a running qemu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,24 +171,31 @@ def _check(name: str, disks: Mapping[str, str], options: BackupOptions) -> None:
     for option, value in of_one.items():
         if value is not None:
             raise UsageError(f"{option} is about one image, and cannot be used for a group", hint="leave it out")
-    seen: dict[tuple[int, int], str] = {}
+    seen: dict[object, str] = {}
     for path in disks.values():
         if is_monitor_address(path):
             parse_monitor_address(path)
             continue
-        if is_address(path):
-            raise UnsupportedImage(path, f"is an export of a server: {_MADE_OF}")
-        try:
-            found = os.stat(path)
-        except (OSError, ValueError) as error:
-            reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "is not a possible path"
-            raise ImageError(path, f"cannot be read: {reason}") from error
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
-            raise UnsupportedImage(path, f"is {describe_mode(found.st_mode)}: {_MADE_OF}")
-        place = (found.st_rdev, 0) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
+        place = _find_place(path)
         if place in seen:
             raise UsageError(f"{path} and {seen[place]} are the same", hint="name each disk once")
         seen[place] = path
+
+
+def _find_place(path: str) -> object:
+    """Return what is the same for two paths of one disk; raises UsageError, and ImageError where it cannot be in a group."""
+    if is_rbd_address(path):
+        return parse_rbd_address(path)
+    if is_address(path):
+        raise UnsupportedImage(path, f"is an export of a server: {_MADE_OF}")
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "is not a possible path"
+        raise ImageError(path, f"cannot be read: {reason}") from error
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+        raise UnsupportedImage(path, f"is {describe_mode(found.st_mode)}: {_MADE_OF}")
+    return (found.st_rdev, 0) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
 
 
 def _open_config(name: str, config: bytes, options: BackupOptions, stack: ExitStack) -> MemberSource:

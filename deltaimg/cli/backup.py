@@ -33,7 +33,7 @@ def backup(
         list[str] | None,
         typer.Argument(
             metavar="IMAGE",
-            help="Raw or qcow2 image, block device, pipe ('-': standard input), nbd://host/export. Of a group: NAME=IMAGE.",
+            help="Image file, device, pipe ('-': standard input), nbd://host/export, rbd:POOL/IMAGE. Of a group: NAME=IMAGE.",
             show_default=False,
         ),
     ] = None,

@@ -44,7 +44,9 @@ def restore(
     target: Annotated[
         Optional[str],  # noqa: UP045
         typer.Argument(
-            metavar="TARGET", help="New file, block device, or '-' for the standard output.", show_default=False
+            metavar="TARGET",
+            help="New file, block device, rbd:POOL/IMAGE, or '-' for the standard output.",
+            show_default=False,
         ),
     ] = None,
     store: StoreOptions = StoreOptions(),

@@ -29,17 +29,21 @@ from deltaimg.freeze.interface import Freezer, FreezeRequest, Held, Unfrozen, Wa
 from deltaimg.freeze.lvm import LvmFreezer
 from deltaimg.freeze.qmp import METHOD as QMP
 from deltaimg.freeze.qmp import QmpFreezer
+from deltaimg.freeze.rbd import RbdFreezer
 from deltaimg.freeze.reflink import ReflinkFreezer
 from deltaimg.image.nbd.address import is_address
 from deltaimg.image.qemu.address import find_monitor, is_monitor_address
+from deltaimg.image.rbd.address import is_rbd_address
 from deltaimg.options.freeze import FreezeOptions
 from deltaimg.text import as_text
 
 _FILE_METHODS: tuple[Freezer, ...] = (ReflinkFreezer(), BtrfsFreezer())
 _DEVICE_METHODS: tuple[Freezer, ...] = (LvmFreezer(),)
 _LIVE = QmpFreezer()
-METHODS = {each.name: each for each in (*_FILE_METHODS, *_DEVICE_METHODS)}
-"""By name; `auto` tries those for files or for devices in this order."""
+_CEPH_METHODS: tuple[Freezer, ...] = (RbdFreezer(),)
+METHODS = {each.name: each for each in (*_FILE_METHODS, *_DEVICE_METHODS, *_CEPH_METHODS)}
+"""By name; `auto` tries those for files, for devices or for images of Ceph in this order."""
+_SUBJECTS = {_FILE_METHODS: "an image file", _DEVICE_METHODS: "a logical volume", _CEPH_METHODS: "an image of Ceph"}
 
 Warn = Callable[[str], None]
 
@@ -249,18 +253,27 @@ def _choose_methods(path: str, options: FreezeOptions) -> tuple[Freezer, ...]:
         return (_LIVE,)
     if options.freeze in ("none", "hook"):
         return ()
-    try:
-        mode = stat.S_IFSOCK if is_address(path) else os.stat(path).st_mode
-    except (OSError, ValueError):
-        mode = 0
-    possible = _FILE_METHODS if stat.S_ISREG(mode) else _DEVICE_METHODS if stat.S_ISBLK(mode) else ()
+    possible = _find_possible(path)
     if options.freeze == "auto":
-        return possible
+        return possible or ()
     chosen = METHODS[options.freeze]
-    if mode and chosen not in possible:
-        kind = "a logical volume" if chosen in _DEVICE_METHODS else "an image file"
-        raise FreezeFailed(path, f"is not {kind}, so that --freeze {chosen.name} cannot be used")
+    if possible is not None and chosen not in possible:
+        [subject] = [subject for methods, subject in _SUBJECTS.items() if chosen in methods]
+        raise FreezeFailed(path, f"is not {subject}, so that --freeze {chosen.name} cannot be used")
     return (chosen,)
+
+
+def _find_possible(path: str) -> tuple[Freezer, ...] | None:
+    """Return the methods for what is at a path; None where nothing is known of it."""
+    if is_rbd_address(path):
+        return _CEPH_METHODS
+    if is_address(path):
+        return ()
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None
+    return _FILE_METHODS if stat.S_ISREG(mode) else _DEVICE_METHODS if stat.S_ISBLK(mode) else ()
 
 
 def _hold(

@@ -87,6 +87,9 @@ class Freezer(Protocol):
         """Remove what dead processes left on the storage of images; return their names. Nothing, where it cannot be used.
 
         Storage that several of them are on is searched once.
+
+        Raises:
+            ImageError: an image itself cannot be opened, by no method.
         """
         ...
 

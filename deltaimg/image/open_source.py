@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a path or an address to an image source: a file, flat or of another format, a device, a stream, an NBD export."""
+"""From a path or an address to an image source: a file, flat or not, a device, a stream, an NBD export, an image of Ceph."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from deltaimg.image.qemu.address import is_monitor_address
 from deltaimg.image.qemu.formats import FLAT, choose_driver
 from deltaimg.image.qemu.source import open_file
 from deltaimg.image.raw import BlockDeviceSource, RawSource
+from deltaimg.image.rbd.address import is_rbd_address, parse_rbd_address
+from deltaimg.image.rbd.source import open_rbd_source
 from deltaimg.image.source import ImageSource
 from deltaimg.image.stream import StreamSource
 from deltaimg.posix import describe_mode
@@ -35,6 +37,8 @@ def open_source(
 ) -> ImageSource:
     """Open the image at `path`, `-` being the standard input. A named pipe is a stream, too; `nbd://` names an export.
 
+    `rbd:POOL/IMAGE` names an image of Ceph.
+
     Args:
         name: what it is called, as in messages and in the manifest, where that is not its path.
         format: of the file: `raw`, as it is; `auto`, by its name; or what qemu calls it. See `qemu.formats`.
@@ -49,9 +53,11 @@ def open_source(
     """
     if is_monitor_address(path):
         raise UsageError(f"{path}: a disk of a running qemu can only be backed up")
+    if is_direct and (is_address(path) or is_rbd_address(path)):
+        raise ImageError(name or path, "--direct is for files and devices", hint="run again without --direct")
+    if is_rbd_address(path):
+        return open_rbd_source(parse_rbd_address(path), name=name, use_holes=use_holes, is_salvaging=is_salvaging)
     if is_address(path):
-        if is_direct:
-            raise ImageError(name or path, "--direct is for files and devices", hint="run again without --direct")
         return open_export(
             parse_address(path), name=name, bitmaps=bitmaps, use_holes=use_holes, is_salvaging=is_salvaging
         )

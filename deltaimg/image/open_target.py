@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a path to an image target: a new file, a block device, or a stream.
+"""From a path to an image target: a new file, a block device, a stream, an image of Ceph.
 
 A symbolic link is followed to a block device, since /dev/vg0/vm1 is one, and to a stream, since /dev/stdout is one; never to a
 file.
@@ -15,6 +15,8 @@ from deltaimg.errors import ImageError, TargetExists, UnsupportedImage
 from deltaimg.image.device_target import DeviceTarget
 from deltaimg.image.file_target import FileTarget
 from deltaimg.image.open_source import is_stream
+from deltaimg.image.rbd.address import is_rbd_address, parse_rbd_address
+from deltaimg.image.rbd.target import open_rbd_target
 from deltaimg.image.stream_target import StreamTarget, open_stream_target
 from deltaimg.image.target import ImageTarget
 from deltaimg.posix import describe_mode
@@ -26,7 +28,7 @@ def open_target(path: str, size_bytes: int, *, is_forced: bool = False, is_synce
     """Open the place that `path` names for an image of `size_bytes`, `-` being the standard output.
 
     Args:
-        is_forced: replace an existing file, write to a block device.
+        is_forced: replace an existing file, write to a block device or to an image of Ceph that exists.
         is_synced: wait at the end until the image is on the disk; always so for a device, and where a file is replaced.
 
     Raises:
@@ -36,6 +38,8 @@ def open_target(path: str, size_bytes: int, *, is_forced: bool = False, is_synce
     """
     if is_standard_stream(path, 1):
         return StreamTarget(1)
+    if is_rbd_address(path):
+        return open_rbd_target(parse_rbd_address(path), size_bytes, is_forced=is_forced)
     try:
         is_link = stat.S_ISLNK(os.lstat(path).st_mode)
         mode = os.stat(path).st_mode if is_link else os.lstat(path).st_mode

@@ -23,7 +23,7 @@ READ_ERROR_MODES = ("fail", "zero")
 IMAGE_FORMATS = ("auto", "qcow2", "vmdk", "vhdx", "vdi", "vpc")
 FREE_SPACE_MODES = ("keep", "skip")
 DISK_PRIORITIES = ("normal", "idle")
-TRACK_MODES = ("none", "auto", "scan", "reflink", "bitmap", "thin")
+TRACK_MODES = ("none", "auto", "scan", "reflink", "bitmap", "thin", "rbd")
 DEFAULT_AUDIT_BLOCKS = 459
 """So many find a claim of which 1 % is wrong with a probability of 99 %: 0.99 to the power of 459 is less than 0.01."""
 MAX_AUDIT_BLOCKS = 1_000_000
@@ -139,8 +139,8 @@ class BackupOptions:
         "none",
         choice(FREEZE_MODES, "HOW"),
         "Read the image as of one moment, while it is in use. reflink: from a clone of the file (XFS, btrfs); btrfs: from a "
-        "snapshot of its subvolume; lvm: from a snapshot of the volume; hook: while --pre-freeze has stopped its writers; "
-        "auto: the first of these that works; none: the image as it is.",
+        "snapshot of its subvolume; lvm: from a snapshot of the volume; rbd: from one of the image in Ceph; hook: while "
+        "--pre-freeze has stopped its writers; auto: the first of these that works; none: the image as it is.",
     )
     pre_freeze: str | None = option(
         None, _COMMAND, "Run this shell command before the image is frozen, as 'virsh domfsfreeze vm1'."
@@ -165,6 +165,7 @@ class BackupOptions:
         choice(TRACK_MODES, "HOW"),
         "Read only what changed. reflink: what the image does not share with the clone that the last backup kept beside it "
         "(XFS, btrfs); thin: what the volume does not share with the snapshot that the last one kept in its thin pool (LVM); "
+        "rbd: what Ceph says differs from the snapshot that the last one kept; "
         "bitmap: what a dirty bitmap lists that the last backup began in the qcow2 file; auto: in the best way that works; "
         "scan: read everything, and keep what the next backup needs; none: read everything. Implies --freeze, except for "
         "qcow2 files.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FREEZE_MODES = ("none", "auto", "reflink", "btrfs", "lvm", "hook")
+FREEZE_MODES = ("none", "auto", "reflink", "btrfs", "lvm", "rbd", "hook")
 DEFAULT_HOOK_S = 60
 MAX_HOOK_S = 86_400
 

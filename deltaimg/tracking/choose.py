@@ -13,11 +13,13 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import PointInTime
 from deltaimg.freeze.lvm import LvmFreezer
 from deltaimg.freeze.qmp import METHOD as QMP
+from deltaimg.freeze.rbd import METHOD as RBD
 from deltaimg.image.nbd.address import is_address
 from deltaimg.image.nbd.source import NbdSource
 from deltaimg.image.qemu.address import is_monitor_address
 from deltaimg.image.qemu.formats import BY_NAME, find_named_driver
 from deltaimg.image.qemu.source import QemuSource
+from deltaimg.image.rbd.address import is_rbd_address, parse_rbd_address
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.freeze import FreezeOptions
@@ -25,17 +27,24 @@ from deltaimg.tracking import bitmap, thin
 from deltaimg.tracking.bitmap import FileBitmaps, KeptBitmap, KeptBitmaps, NamedBitmap
 from deltaimg.tracking.hints import HintsFile
 from deltaimg.tracking.interface import ChangeClaim, Tracker
+from deltaimg.tracking.rbd import RbdTracker, remove_kept_snapshots
 from deltaimg.tracking.reflink import METHOD, KeptClones, ReflinkTracker
 from deltaimg.tracking.thin import ThinTracker, remove_kept_volumes
 
 _LVM = LvmFreezer.name
-_IMPLIED = {"auto": "auto", "scan": "auto", METHOD: METHOD, thin.METHOD: _LVM}
+_IMPLIED = {"auto": "auto", "scan": "auto", METHOD: METHOD, thin.METHOD: _LVM, RBD: RBD}
 """How an image is frozen for each kind of tracking, where nothing else was asked for."""
-_FITTING = {METHOD: ("none", "auto", METHOD), bitmap.METHOD: ("none",), thin.METHOD: ("none", "auto", _LVM)}
+_FITTING = {
+    METHOD: ("none", "auto", METHOD),
+    bitmap.METHOD: ("none",),
+    thin.METHOD: ("none", "auto", _LVM),
+    RBD: ("none", "auto", RBD),
+}
 _READ = {
     METHOD: "the clone that is compared",
     bitmap.METHOD: "a file that nothing else can write to",
     thin.METHOD: "the snapshot that is compared",
+    RBD: "the snapshot that is compared",
 }
 
 
@@ -142,6 +151,8 @@ def choose_tracker(
         return NoTracker("clones of a file that holds an image in a format of its own say nothing of the image")
     if point.method == METHOD:
         return ReflinkTracker(path, point.path, key)
+    if point.method == RBD:
+        return RbdTracker(parse_rbd_address(point.path), key)
     if point.method == _LVM:
         try:
             return ThinTracker.of(path, point.path, key)
@@ -163,6 +174,9 @@ def remove_kept(path: str, key: str) -> None:
     Args:
         path: of the image. key: of `reflink.make_key`.
     """
+    if is_rbd_address(path):
+        remove_kept_snapshots(path, key)
+        return
     KeptClones(path, key).remove()
     with suppress(OSError, ValueError):
         if stat.S_ISBLK(os.stat(path).st_mode):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Ceph cluster of one node on this machine, with its S3 gateway: a monitor, one OSD on a sparse file, radosgw.
+"""A Ceph cluster of one node on this machine: a monitor, one OSD on a sparse file, and for some tests its S3 gateway.
 
-`pytest --s3-server ceph` runs the tests of S3 stores on it in place of SeaweedFS. Needs the Debian packages ceph-mon, ceph-osd,
-ceph-common and radosgw.
+`pytest tests/ceph` runs the tests of its images: needs the Debian packages ceph-mon, ceph-osd and ceph-common.
+`pytest --s3-server ceph` runs the tests of S3 stores on it in place of SeaweedFS: needs radosgw as well.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.components import requires_program, requires_root
 from tests.support.s3_servers import ACCESS_KEY, ADMIN_KEY, SECRET_KEY, S3Server, die_with_parent, find_free_ports
 
-_PROGRAMS = ("ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool", "radosgw", "radosgw-admin")
+_PROGRAMS = ("ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool")
+_GATEWAY_PROGRAMS = ("radosgw", "radosgw-admin")
 _OSD_BYTES = 10 << 30
 _START_S = 60.0
 
@@ -41,6 +43,7 @@ osd_pool_default_pg_num = 8
 osd_crush_chooseleaf_type = 0
 mon_allow_pool_size_one = true
 mon_max_pg_per_osd = 1000
+rbd_mtime_update_interval = 1
 setuser_match_path = /nonexistent
 [mon]
 mon_data = {folder}/mon
@@ -63,30 +66,53 @@ _KEYS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster that runs."""
+
+    settings: str
+    """The path of its ceph.conf."""
+    osd: subprocess.Popen[bytes]
+    ports: tuple[int, ...]
+    """Two of the monitor, one that is free."""
+
+
 @contextmanager
-def ceph_s3(folder: Path) -> Iterator[S3Server]:
-    """Run a cluster in a folder; what `kill` and `start` of the server concern is its gateway."""
+def ceph_cluster(folder: Path) -> Iterator[Cluster]:
+    """Run a cluster in a folder; skips where that is not possible."""
     requires_root()
     for program in _PROGRAMS:
         requires_program(program)
     daemons: list[subprocess.Popen[bytes]] = []
     ports = find_free_ports(3)
     settings = _lay_out(folder, ports)
-    gateway = S3Server(ports[2], ["radosgw", "-f", "-c", settings, "-n", "client.rgw.a"])
     try:
         daemons.append(_start("ceph-mon", "-f", "-c", settings, "-i", "a"))
         _start_osd(folder, settings, daemons)
-        gateway.start()
-        user = ("--uid=tester", "--display-name=tester", f"--secret={SECRET_KEY}")
-        _run("radosgw-admin", "-c", settings, "user", "create", *user, f"--access-key={ACCESS_KEY}")
-        # A second key of the same user: what buckets allow whom is not what is tested here.
-        _run("radosgw-admin", "-c", settings, "key", "create", *user, f"--access-key={ADMIN_KEY}")
-        yield gateway
+        yield Cluster(settings, daemons[-1], tuple(ports))
     finally:
-        gateway.kill()
         for daemon in reversed(daemons):
             daemon.kill()
             daemon.wait()
+
+
+@contextmanager
+def ceph_s3(folder: Path) -> Iterator[S3Server]:
+    """Run a cluster in a folder; what `kill` and `start` of the server concern is its gateway."""
+    for program in _GATEWAY_PROGRAMS:
+        requires_program(program)
+    with ceph_cluster(folder) as cluster:
+        settings, port = cluster.settings, cluster.ports[2]
+        gateway = S3Server(port, ["radosgw", "-f", "-c", settings, "-n", "client.rgw.a"])
+        try:
+            gateway.start()
+            user = ("--uid=tester", "--display-name=tester", f"--secret={SECRET_KEY}")
+            _run("radosgw-admin", "-c", settings, "user", "create", *user, f"--access-key={ACCESS_KEY}")
+            # A second key of the same user: what buckets allow whom is not what is tested here.
+            _run("radosgw-admin", "-c", settings, "key", "create", *user, f"--access-key={ADMIN_KEY}")
+            yield gateway
+        finally:
+            gateway.kill()
 
 
 def _lay_out(folder: Path, ports: list[int]) -> str:

@@ -23,6 +23,7 @@ from deltaimg.image.command import CommandSource
 from deltaimg.image.open_source import STREAM, open_source
 from deltaimg.image.paced_source import PacedSource
 from deltaimg.image.qemu.formats import BY_NAME, FLAT, find_named_driver
+from deltaimg.image.rbd.address import is_rbd_address
 from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.definition import validate
@@ -104,7 +105,9 @@ def choose_format(repository: Repository, path: str, image: str, options: Backup
     """Return how a file is to be read: as it is, if the snapshot before was made so. Raises UsageError."""
     if options.stores_containers and options.format != BY_NAME:
         raise UsageError(f"--raw and --format {options.format} cannot both be used", hint="leave one of them out")
-    if options.stores_containers:
+    if is_rbd_address(path) and options.format not in (BY_NAME, FLAT):
+        raise UsageError(f"{path}: --format {options.format} is for files", hint="leave it out")
+    if options.stores_containers or is_rbd_address(path):
         return FLAT
     if options.format == BY_NAME and find_named_driver(path) is not None:
         for ref in repository.list_snapshots(image)[-1:]:

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 
 from deltaimg import kernels, memory
 from deltaimg.engine.doctor.finding import Finding
+from deltaimg.image.rbd.library import RbdFailure, load_library
 from deltaimg.model import GIB
 from deltaimg.threads import count_workers
 
@@ -41,7 +42,8 @@ _EXTRAS = (
 
 def examine_host(cache_folder: str | None) -> list[Finding]:
     """Return what was found of this host. `cache_folder` is where its user's cache is, if there is a place."""
-    return [*_examine_system(), _examine_user(), _examine_cache(cache_folder), *_examine_programs(), *_examine_extras()]
+    host = [*_examine_system(), _examine_user(), _examine_cache(cache_folder), *_examine_programs()]
+    return [*host, _examine_ceph(), *_examine_extras()]
 
 
 def _examine_system() -> Iterator[Finding]:
@@ -82,6 +84,14 @@ def _examine_programs() -> Iterator[Finding]:
         missing = [each for each in programs if shutil.which(each, path=path) is None]
         detail = f"{', '.join(missing)} not installed" if missing else ", ".join(programs)
         yield Finding(name, not missing, detail, hint if missing else "")
+
+
+def _examine_ceph() -> Finding:
+    try:
+        load_library()
+    except RbdFailure as failure:
+        return Finding("images of Ceph", False, "librbd not installed", failure.hint or "")
+    return Finding("images of Ceph", True, "librbd")
 
 
 def _examine_extras() -> Iterator[Finding]:

@@ -20,11 +20,13 @@ from deltaimg.freeze.freeze import find_obstacles
 from deltaimg.freeze.lvm import LvmFreezer
 from deltaimg.freeze.qmp import METHOD as QMP
 from deltaimg.freeze.qmp_disk import examine_disk
+from deltaimg.freeze.rbd import METHOD as RBD
 from deltaimg.image.nbd.address import is_address
 from deltaimg.image.open_source import open_source
 from deltaimg.image.qemu.address import find_monitor, is_monitor_address
 from deltaimg.image.qemu.formats import find_named_driver
 from deltaimg.image.qemu.qemu_img import PROGRAM
+from deltaimg.image.rbd.address import is_rbd_address
 from deltaimg.repo.repository import Repository
 from deltaimg.tracking import bitmap, thin
 
@@ -77,7 +79,7 @@ class ImageOutlook:
 
 
 def examine_image(path: str, image: str = "", repository: Repository | None = None) -> ImageOutlook:
-    """Look at a file, a device, an export or a disk of a running qemu, and at its snapshots.
+    """Look at a file, a device, an export, an image of Ceph or a disk of a running qemu, and at its snapshots.
 
     Raises:
         ImageError: it cannot be read. UsageError: an address that is not valid.
@@ -129,6 +131,9 @@ def _list_missing(*programs: str) -> str:
 
 
 def _find_tracking(path: str, freezing: tuple[Way, ...]) -> Iterator[Way]:
+    if is_rbd_address(path):
+        yield Way(RBD, next((way.obstacle for way in freezing if way.name == RBD), ""))
+        return
     driver = find_named_driver(path)
     if is_address(path):
         yield Way("bitmap", "of an export by --bitmap alone, which names the bitmap of its server")
