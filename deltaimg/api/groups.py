@@ -24,6 +24,7 @@ from deltaimg.errors import ImageError, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.open_target import open_target
 from deltaimg.image.qemu.address import is_monitor_address
+from deltaimg.image.rbd.address import is_rbd_address
 from deltaimg.image.target import ImageTarget
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.restore import RestoreOptions
@@ -145,7 +146,10 @@ def restore_group(
     config = found.find(CONFIG_DISK)
     config_target = None
     if config is not None and folder is not None and not _is_of_devices(folder):
-        paths = {manifest.source: os.path.abspath(target) for target, manifest in targets.items()}
+        paths = {
+            manifest.source: target if is_rbd_address(target) else os.path.abspath(target)
+            for target, manifest in targets.items()
+        }
         text = rewrite_paths(_read_config(repository, config.manifest), paths)
         refuse_in_repository(repository, name := os.path.join(folder, config.manifest.image))
         config_target = open_target(name, len(text), is_forced=options.is_forced, is_synced=options.is_synced)

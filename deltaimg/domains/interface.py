@@ -31,7 +31,7 @@ class DomainDisk:
     name: str
     """As the guest has it: `xvda`, `vda`."""
     path: str | None
-    """The file or device on this host; None where it has none, for the reason that follows."""
+    """The file or device on this host, or the address of an image of Ceph; None where there is none, for the reason below."""
     problem: str = ""
     """Why it cannot be read on this host, in words that follow its name."""
     is_removable: bool = False

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The XML of a libvirt domain: its name and its disks.
 
+A disk in Ceph is read through the ceph.conf of this host, whatever monitors and user the XML names.
+
 Source  https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms
 Always  a document type is refused: it could define entities that expand without end, or name files. Nothing else of XML can.
 """
@@ -10,7 +12,8 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from deltaimg.domains.interface import FORMATS, DomainDisk
-from deltaimg.errors import GuestUnusable
+from deltaimg.errors import GuestUnusable, UsageError
+from deltaimg.image.rbd.address import SCHEME, parse_rbd_address
 
 _PATHS = {"file": "file", "block": "dev"}
 """Attributes of `source` that have a path on this host, by the type of a disk."""
@@ -30,11 +33,25 @@ def parse_xml(text: str, subject: str) -> tuple[str, tuple[DomainDisk, ...]]:
     return name, tuple(_read_disk(each, number) for number, each in enumerate(root.findall("devices/disk")))
 
 
+def _find_path(source: ET.Element, kind: str) -> str | None:
+    """Return the path of a disk, or its address in Ceph; None where it has none that this host could read."""
+    if kind in _PATHS:
+        return source.get(_PATHS[kind])
+    if kind != "network" or source.get("protocol") != "rbd":
+        return None
+    snapshot = source.find("snapshot")
+    address = SCHEME + source.get("name", "") + ("" if snapshot is None else f"@{snapshot.get('name', '')}")
+    try:
+        return parse_rbd_address(address).location
+    except UsageError:
+        return None
+
+
 def _read_disk(disk: ET.Element, number: int) -> DomainDisk:
     target, source = disk.find("target"), disk.find("source")
     name = (target.get("dev") if target is not None else None) or f"disk{number}"
     kind = disk.get("type", "file")
-    path = source.get(_PATHS[kind]) if source is not None and kind in _PATHS else None
+    path = _find_path(source, kind) if source is not None else None
     is_removable = disk.get("device", "disk") in ("cdrom", "floppy")
     is_removable |= target is not None and target.get("removable") == "on"
     problem = "" if path else f"is of type {kind}, which this host has no file or device for"

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from xml.sax.saxutils import escape
 
+from deltaimg.image.rbd.address import SCHEME, is_rbd_address
+
 _AROUND = r"[\w./+@%-]"
 """What a path may go on with: one that is followed by it, or follows it, is another path."""
 
@@ -24,11 +26,19 @@ def move_path(path: str, moves: Mapping[str, str]) -> str:
 
 
 def rewrite_paths(config: bytes, paths: Mapping[str, str]) -> bytes:
-    """Return a configuration with whole paths replaced: XML, JSON, or text as xl reads it, in which they are quoted alike."""
+    """Return a configuration with whole paths replaced: XML, JSON, or text as xl reads it, in which they are quoted alike.
+
+    XML names an image of Ceph without `rbd:`. One that became a file stays as it is: more than its name would have to change.
+    """
     text = config.decode()
     start = text.lstrip()[:1]
     quote = escape if start == "<" else _quote_json if start in ("[", "{") else str
-    quoted = {quote(old): quote(new) for old, new in paths.items() if old and old != new}
+    moved = {old: new for old, new in paths.items() if old and old != new}
+    if start == "<":
+        in_ceph = {old: new for old, new in moved.items() if is_rbd_address(old)}
+        moved = {old: new for old, new in moved.items() if old not in in_ceph}
+        moved |= {old[len(SCHEME) :]: new[len(SCHEME) :] for old, new in in_ceph.items() if is_rbd_address(new)}
+    quoted = {quote(old): quote(new) for old, new in moved.items()}
     if not quoted:
         return config
     anything = "|".join(re.escape(old) for old in sorted(quoted, key=len, reverse=True))

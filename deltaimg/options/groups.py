@@ -14,9 +14,13 @@ _FILE = ValueType("FILE", str)
 _FOLDER = ValueType("FOLDER", str, str, lambda text: None if text else "it has no name")
 
 
+_BEGINNINGS = ("/", "rbd:")
+"""Of what can be moved: paths, and images of Ceph."""
+
+
 def _parse_move(text: str) -> tuple[str, str]:
     old, equals, new = text.partition("=")
-    if not (old.startswith("/") and equals and new.startswith("/")):
+    if not (old.startswith(_BEGINNINGS) and equals and new.startswith(_BEGINNINGS)):
         raise UsageError(
             f"'{text[:60]}' is not a path, '=' and another path", hint="--map /dev/vg0=/dev/vg1, for example"
         )

@@ -18,6 +18,7 @@ from deltaimg.image.rbd.image import opened_rbd_image
 from deltaimg.model import MIB
 from deltaimg.options.freeze import FreezeOptions
 from tests.support.ceph import Cluster
+from tests.support.guests import read_captured
 from tests.support.program import fail, succeed
 from tests.support.rbd import OBJECT_BYTES, PAGE, POOL, SIZE_BYTES, Disk, run
 
@@ -207,6 +208,34 @@ def test_groups(disk: Disk, tmp_path: Path) -> None:
         succeed("verify", f"web1.{name}", "--against", each.path, repo=repo)
         assert len(each.list_snapshots()) == 1
     assert "are the same" in fail(2, "backup", "--group", "web1", f"a={disk.path}", f"b={disk.path}", repo=repo)
+
+
+def test_a_guest_of_libvirt(disk: Disk, tmp_path: Path) -> None:
+    repo, config = tmp_path / "repo", tmp_path / "web1.xml"
+    config.write_text(read_captured("virsh-dumpxml.xml", {"pool/vm": disk.spec}))
+    others = [word for name in ("vda", "vdb", "vdc") for word in ("--exclude-disk", name)]
+    succeed("init", "--encryption", "none", repo=repo)
+    succeed("backup", "--guest", "web1", "--guest-config", config, *others, repo=repo)
+    moved = ("--map", f"{disk.path}={disk.path}-moved")
+    succeed("restore", "--guest", "web1", *moved, repo=repo)
+    succeed("verify", "web1.vde", "--against", f"{disk.path}-moved", repo=repo)
+    said = succeed("restore", "--guest", "web1", "--config-only", *moved, repo=repo).text
+    assert said == config.read_text().replace(disk.spec, f"{disk.spec}-moved")
+
+
+def test_hints_of_rbd_diff(disk: Disk, tmp_path: Path) -> None:
+    base = disk.back_up("none")
+    run("rbd", "snap", "create", "--no-progress", f"{disk.spec}@{base.id}")
+    disk.write()
+    disk.clear(OBJECT_BYTES, OBJECT_BYTES)
+    run("rbd", "snap", "create", "--no-progress", f"{disk.spec}@today")
+    changed = run("rbd", "diff", "--format", "json", "--from-snap", base.id, f"{disk.spec}@today")
+    hints = tmp_path / "hints.json"
+    hints.write_text(json.dumps({"snapshot": base.id, "extents": json.loads(changed)}))
+    manifest = disk.back_up("none", path=f"{disk.path}@today", hints=str(hints))
+    assert manifest.tracking is not None
+    assert (manifest.tracking.method, manifest.tracking.refuted_blocks) == ("hints", 0)
+    disk.assert_restores(manifest, f"{disk.spec}@today")
 
 
 def test_restores_to_images(disk: Disk, tmp_path: Path) -> None:

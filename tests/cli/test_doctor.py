@@ -101,7 +101,7 @@ def test_the_disks_of_a_guest(image: Path, tmp_path: Path, monkeypatch: pytest.M
         printed.write_text(read_captured("xl-list.json", {"/dev/vg/web1-data": image}))
         install(monkeypatch, tmp_path / "bin", {"xl": make_xl(printed, log), "virsh": "exit 1"})
     else:
-        printed.write_text(read_captured("virsh-dumpxml.xml", {"/dev/vg0/web1-root": image}))
+        printed.write_text(read_captured("virsh-dumpxml.xml", {"/dev/vg0/web1-root": image, "='rbd'": "='iscsi'"}))
         install(monkeypatch, tmp_path / "bin", {"xl": "exit 1", "virsh": make_virsh(printed, log)})
     told = succeed("doctor", "web1", "--json").json
     assert [each["path"] for each in told["images"]] == [str(image)]

@@ -54,7 +54,7 @@ def install_xl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, st
 def install_virsh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, state: str = "running") -> Path:
     dumped = tmp_path / "dumped"
     paths = {"/dev/vg0/web1-root": images / "root.raw", "/srv/images/web1-data.raw": images / "data.raw"}
-    dumped.write_text(read_captured("virsh-dumpxml.xml", paths))
+    dumped.write_text(read_captured("virsh-dumpxml.xml", {**paths, "protocol='rbd'": "protocol='iscsi'"}))
     scripts = {"xl": "exit 1", "virsh": make_virsh(dumped, tmp_path / "log", state)}
     install(monkeypatch, tmp_path / "bin", scripts)
     return tmp_path / "log"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from deltaimg.errors import UsageError
 
-_SCHEME = "rbd:"
+SCHEME = "rbd:"
 _FORM = (
     "write rbd:POOL/IMAGE, rbd:POOL/NAMESPACE/IMAGE, or with @SNAPSHOT; CEPH_CONF and CEPH_ARGS name cluster and user"
 )
@@ -39,7 +39,7 @@ class RbdAddress:
     @property
     def location(self) -> str:
         """As users name it."""
-        return _SCHEME + self.spec
+        return SCHEME + self.spec
 
     def at(self, snapshot: str) -> RbdAddress:
         """Return the address of a snapshot of the image; that of the image itself for an empty name."""
@@ -48,12 +48,12 @@ class RbdAddress:
 
 def is_rbd_address(text: str) -> bool:
     """Return whether a text is meant to be the address of an image of Ceph, valid or not."""
-    return text.startswith(_SCHEME)
+    return text.startswith(SCHEME)
 
 
 def parse_rbd_address(location: str) -> RbdAddress:
     """Return what an address means; raises UsageError where it is not valid."""
-    spec, at, snapshot = location.removeprefix(_SCHEME).partition("@")
+    spec, at, snapshot = location.removeprefix(SCHEME).partition("@")
     parts = spec.split("/")
     if len(parts) not in (2, 3) or not all(parts) or bool(at) != bool(snapshot):
         raise UsageError(f"{location}: names no image of a pool", hint=_FORM)

@@ -24,7 +24,7 @@ def test_what_virsh_prints_is_read() -> None:
         "vdb": ("/srv/images/web1-data.raw", False, False),
         "vdc": ("/srv/images/web1-swap.raw", False, False),
         "vdd": ("/srv/images/shared.raw", False, True),
-        "vde": (None, False, False),
+        "vde": ("rbd:pool/vm", False, False),
         "hda": ("/srv/iso/install.iso", True, False),
     }
 
@@ -34,9 +34,24 @@ def test_the_format_of_a_disk() -> None:
     assert [each.format for each in parse_xml(text, "web1")[1]] == ["qcow2", "", "", "", "", ""]
 
 
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("name='pool/space/vm'>", "rbd:pool/space/vm"),
+        ("name='pool/vm'><snapshot name='monday'/>", "rbd:pool/vm@monday"),
+        ("name='vm'>", None),
+        (">", None),
+    ],
+)
+def test_disks_in_ceph(written: str, path: str | None) -> None:
+    text = read_captured("virsh-dumpxml.xml", {"name='pool/vm'>": written})
+    assert parse_xml(text, "web1")[1][4].path == path
+
+
 def test_which_disks_are_left_out() -> None:
+    text = read_captured("virsh-dumpxml.xml", {"protocol='rbd'": "protocol='iscsi'"})
     with pytest.raises(GuestUnusable, match="its disk vde is of type network") as caught:
-        choose_disks(read_domain(), [])
+        choose_disks(Domain(*parse_xml(text, "web1"), b""), [])
     assert caught.value.hint == "--exclude-disk vde leaves it out"
     disks, left_out = choose_disks(read_domain(), ["vde", "/srv/images/web1-swap.raw"])
     assert disks == {"vda": "/dev/vg0/web1-root", "vdb": "/srv/images/web1-data.raw"}
@@ -51,7 +66,7 @@ def test_which_disks_are_left_out() -> None:
 
 
 def test_a_disk_that_is_marked_is_left_out() -> None:
-    text = read_captured("virsh-dumpxml.xml", {"web1-swap.raw": "[NOBAK] swap.raw", "network": "block"})
+    text = read_captured("virsh-dumpxml.xml", {"web1-swap.raw": "[NOBAK] swap.raw", "type='network'": "type='block'"})
     disks, left_out = choose_disks(Domain(*parse_xml(text, "web1"), b""), ["vde"])
     assert "vdc" not in disks
     assert "its name begins with [NOBAK]" in {each.reason for each in left_out}

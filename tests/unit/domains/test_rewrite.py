@@ -23,6 +23,14 @@ def test_whole_paths_are_replaced_in_xml() -> None:
     assert after == before.replace("/dev/vg0/web1-root", "/dev/vg1/a&amp;b")
 
 
+def test_images_of_ceph_are_named_without_their_scheme_in_xml() -> None:
+    before = read_captured("virsh-dumpxml.xml")
+    moved = rewrite_paths(before.encode(), {"rbd:pool/vm": "rbd:other/vm"}).decode()
+    assert moved == before.replace("name='pool/vm'", "name='other/vm'")
+    assert rewrite_paths(before.encode(), {"rbd:pool/vm": "/srv/vm.raw"}).decode() == before
+    assert move_path("rbd:pool/vm", {"rbd:pool": "rbd:other"}) == "rbd:other/vm"
+
+
 def test_paths_are_exchanged_at_once() -> None:
     text = b"disk = [ 'phy:/dev/vg/a,xvda,w', '/dev/vg/b,,xvdb', '/dev/vg/a-old,,xvdc' ] # /dev/vg/a\n"
     after = rewrite_paths(text, {"/dev/vg/a": "/dev/vg/b", "/dev/vg/b": "/dev/vg/a"})

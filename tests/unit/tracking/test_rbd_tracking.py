@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which snapshots of Ceph were kept, and what `rbd diff` prints as hints. tests/ceph has what a cluster is needed for."""
+"""Which snapshots of Ceph were kept, and what `rbd diff` prints as hints. tests/ceph has what needs a cluster."""
 
 from __future__ import annotations
 
