@@ -17,7 +17,7 @@ from deltaimg.cli.output import flush_output, lose_output, set_up_output
 from deltaimg.cli.shortage import find_shortage
 from deltaimg.cli.terminal import format_line, print_error
 from deltaimg.errors import DeltaimgError, Interrupted, OutOfResources, ReaderGone
-from deltaimg.threads import last_raised, raise_when_safe
+from deltaimg.threads import delaying_interruption, last_raised, raise_when_safe
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_DEFECT = 70
@@ -36,15 +36,14 @@ def main() -> NoReturn:
             # What a parent made us ignore stays ignored: `nohup`, and SIGINT of background jobs.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _interrupt)
-        exit_code = _run()
+        _exit(_run())
     except Interrupted as error:
-        # The signal came while an earlier error was being reported.
-        exit_code = error.exit_code
+        # The signal came while an earlier error was being reported. There is one at most: see `_interrupt`.
+        _exit(error.exit_code)
     except MemoryError:
         # Not even the error could be reported as others are.
         os.write(2, b"deltaimg: there is not enough memory\n")
-        exit_code = OutOfResources.exit_code
-    _exit(exit_code)
+        _exit(OutOfResources.exit_code)
 
 
 def _exit(code: int) -> NoReturn:
@@ -52,11 +51,12 @@ def _exit(code: int) -> NoReturn:
 
     An error's traceback may hold memory that a buffer was mapped to: freeing both in the wrong order ended in SIGSEGV.
     """
-    lose_output()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    os._exit(code)
+    with delaying_interruption():  # for good: the command has its exit code
+        lose_output()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code)
 
 
 def _use_utf8() -> None:

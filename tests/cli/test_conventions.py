@@ -140,6 +140,28 @@ def test_a_command_that_is_interrupted_while_it_is_loaded_says_nothing() -> None
     assert "Traceback" not in "".join(said)
 
 
+_INTERRUPTED_AT_THE_END = """
+import os, signal, sys
+from deltaimg.cli import app, main
+class Slow:
+    def flush(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+def run():
+    sys.stdout = Slow()
+    return 0
+app.run = run
+import deltaimg.cli
+deltaimg.cli.flush_output = deltaimg.cli.lose_output = lambda: None
+main()
+"""
+
+
+def test_a_command_that_is_interrupted_once_it_is_done_says_nothing() -> None:
+    """It printed a traceback, after its result."""
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED_AT_THE_END], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 _INTERRUPTED = """
 import os, signal, time
 from deltaimg.cli import app, main
