@@ -21,6 +21,7 @@ from deltaimg.threads import delaying_interruption, last_raised, raise_when_safe
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_DEFECT = 70
+_ONCE_MORE_S = 0.01
 _DAY_S = 86400
 
 
@@ -29,6 +30,7 @@ def main() -> NoReturn:
     _use_utf8()
     set_up_output()
     warnings.showwarning = _show_warning
+    sys.unraisablehook = _raise_once_more
     _start_lightly()
     _check_time_zone()
     try:
@@ -123,6 +125,16 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, signal.SIG_DFL)
     raise_when_safe(Interrupted(number))
+
+
+def _raise_once_more(ignored: sys.UnraisableHookArgs) -> None:
+    """Raise an interruption a moment later where Python ignores errors: in `__del__`, in the callback of a weak reference."""
+    if not isinstance(ignored.exc_value, Interrupted):
+        sys.__unraisablehook__(ignored)
+        return
+    number = ignored.exc_value.signal_number
+    signal.signal(signal.SIGALRM, lambda *_: raise_when_safe(Interrupted(number)))
+    signal.setitimer(signal.ITIMER_REAL, _ONCE_MORE_S)
 
 
 def _report(error: DeltaimgError | Interrupted) -> int:

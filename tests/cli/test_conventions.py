@@ -162,6 +162,30 @@ def test_a_command_that_is_interrupted_once_it_is_done_says_nothing() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+_INTERRUPTED_WHERE_ERRORS_ARE_IGNORED = """
+import os, signal, time
+from deltaimg.cli import app, main
+class Closed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+def run():
+    Closed()
+    time.sleep(30)
+    return 0
+app.run = run
+main()
+"""
+
+
+def test_a_signal_is_heeded_where_python_ignores_errors() -> None:
+    """It printed a traceback, and the command ran on to its end."""
+    words = [sys.executable, "-c", _INTERRUPTED_WHERE_ERRORS_ARE_IGNORED]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (128 + signal.SIGTERM, 1), done.stderr
+    assert "interrupted" in done.stderr
+
+
 _INTERRUPTED = """
 import os, signal, time
 from deltaimg.cli import app, main
