@@ -48,7 +48,8 @@ def refuse_vanished(repository: Repository, images: Collection[str]) -> None:
     vanished = _find_vanished(repository, there)
     if vanished:
         image, seen = next(iter(vanished.items()))
-        more = f" (and {len(vanished) - 1} more images)" if len(vanished) > 1 else ""
+        others = len(vanished) - 1
+        more = f" (and {others} other{'s' * (others > 1)})" if others else ""
         raise SnapshotsVanished(location, f"image '{image}'{more} had snapshots on {seen:%Y-%m-%d} that are missing")
     if not images and any(any(repository.objects.list(folder)) for folder in (PACKS, MAPS)):
         raise SnapshotsVanished(location, "there is content, but no snapshot that needs it")

@@ -27,7 +27,8 @@ class FileTarget(DescriptorTarget):
         try:
             self._file = TemporaryFile(path, _SECRET_MODE if is_replacing else _NEW_MODE)
         except OSError as error:
-            raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
+            hint = "make its folder first" if isinstance(error, FileNotFoundError) else None
+            raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}", hint=hint) from error
         super().__init__(path, self._file.descriptor)
         self.folder = self._file.folder
         try:

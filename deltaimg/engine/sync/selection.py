@@ -88,7 +88,9 @@ def select(
     images, named = {ref.image for ref in found}, expand_images(source, options.images)
     for image in named:
         if check_image_name(image) not in images:
-            raise SnapshotNotFound(image, hint=f"images in {source.objects.location}: {', '.join(sorted(images)[:8])}")
+            raise SnapshotNotFound(
+                image, hint=f"images in {source.objects.location}: {', '.join(sorted(images)[:8]) or 'none'}"
+            )
     wanted = [ref for ref in sorted(found) if not named or ref.image in named]
     now = now or datetime.now(UTC)
     if options.since is not None:
