@@ -57,7 +57,7 @@ class RecordStream:
         self._block_bytes = block_bytes
         self._record_blocks = count_record_blocks(block_bytes)
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
-        self._pool = OrderedPool(workers=workers, window=2 * workers)
+        self._pool = OrderedPool(workers=workers, window=4 * workers)
         self._scratch = ThreadBuffer()
         self._buffer = self._take_buffer()
         self._filled_blocks = 0
