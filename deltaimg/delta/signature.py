@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, Runs, Slots, end_blocks
+from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, Digests, Runs, Slots, end_blocks, mark_data
 
 _TAIL = struct.Struct("<QQQ")
 _CHUNK_BLOCKS = 1 << 20
@@ -51,7 +51,7 @@ class RootHasher:
 
     def add(self, first_block: int, digests: Digests) -> None:
         """Take the digests of blocks from `first_block` on; those of zero blocks are zero."""
-        is_data = digests.any(axis=1)
+        is_data = mark_data(digests)
         if not is_data.any():
             return
         self._hasher.update(np.ascontiguousarray(digests[is_data]).data)

@@ -25,7 +25,7 @@ from typing import BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests, sparse_zeros
+from deltaimg.arrays import DIGEST_BYTES, Digests, mark_data, sparse_zeros
 from deltaimg.errors import Malformed, Truncated
 from deltaimg.format.framing import (
     HEADER_BYTES,
@@ -75,7 +75,7 @@ def build_state(state: MirrorState) -> Iterator[bytes]:
     """Yield the objects of a state."""
     for first in range(0, max(1, len(state.digests)), MAX_PART_BLOCKS):
         digests = state.digests[first : first + MAX_PART_BLOCKS]
-        is_data = digests.any(axis=1)
+        is_data = mark_data(digests)
         head = STATE_HEAD.pack(
             state.key,
             state.root,

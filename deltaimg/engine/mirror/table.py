@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests, sparse_zeros
+from deltaimg.arrays import DIGEST_BYTES, Digests, mark_data, sparse_zeros
 from deltaimg.delta.signature import RootHasher
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
 from deltaimg.engine.scan import SPAN_BYTES, split_spans
@@ -91,7 +91,7 @@ def resize(digests: Digests, count: int) -> Digests:
 def find_differing(digests: Digests, others: Digests) -> Blocks:
     """Return the blocks of an image, ascending, for which another has other digests; what it lacks counts as zero there."""
     others = resize(others, len(digests))
-    return _find(digests, lambda first, end: digests[first:end] != others[first:end])
+    return _find(digests, lambda first, end: digests[first:end] ^ others[first:end])
 
 
 def find_data(digests: Digests) -> Blocks:
@@ -99,10 +99,10 @@ def find_data(digests: Digests) -> Blocks:
     return _find(digests, lambda first, end: digests[first:end])
 
 
-def _find(digests: Digests, look: Callable[[int, int], npt.NDArray[np.generic]]) -> Blocks:
+def _find(digests: Digests, look: Callable[[int, int], Digests]) -> Blocks:
     """Return the blocks for which a row of what `look` returns has anything but zero; some blocks at a time."""
     parts = [
-        first + np.flatnonzero(look(first, first + _CHUNK_BLOCKS).any(axis=1))
+        first + np.flatnonzero(mark_data(look(first, first + _CHUNK_BLOCKS)))
         for first in range(0, len(digests), _CHUNK_BLOCKS)
     ]
     return np.concatenate([np.zeros(0, np.int64), *parts])
