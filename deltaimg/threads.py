@@ -60,6 +60,19 @@ def last_raised() -> Interrupted | None:
     return _Delay.last
 
 
+_is_ending = threading.Event()
+
+
+def end_pauses() -> None:
+    """Let no thread wait any more for better times: the process is to end."""
+    _is_ending.set()
+
+
+def pause(seconds: float) -> bool:
+    """Wait; return whether that ended early, since the process is to end."""
+    return _is_ending.wait(seconds)
+
+
 @contextmanager
 def delaying_interruption() -> Iterator[None]:
     """Keep signal handlers from raising anything inside the context: what they would raise is raised at its end.
@@ -106,8 +119,9 @@ class Workers:
     Where the system starts fewer threads, those do all the work; where it starts none, `submit` does it itself.
     """
 
-    def __init__(self, count: int, name: str) -> None:
-        self._count, self._name = count, name
+    def __init__(self, count: int, name: str, *, only_reads: bool = False) -> None:
+        """Args: only_reads: what was begun needs no end, and `close` does not wait for it: a line may be slow, or dead."""
+        self._count, self._name, self._only_reads = count, name, only_reads
         self._threads: list[threading.Thread] = []
         self._work: SimpleQueue[_Work | None] = SimpleQueue()
 
@@ -123,7 +137,7 @@ class Workers:
         return work.future
 
     def close(self) -> None:
-        """Cancel what has not begun, and wait for what has; a signal does not keep it from that."""
+        """Cancel what has not begun, and wait for what has, unless it only reads; a signal does not keep it from that."""
         with delaying_interruption():
             while self._threads:
                 try:
@@ -133,7 +147,7 @@ class Workers:
                     break
             for _ in self._threads:
                 self._work.put(None)
-            for thread in self._threads:
+            for thread in self._threads if not self._only_reads else ():
                 thread.join()
             self._threads = []
 

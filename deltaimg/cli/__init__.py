@@ -17,11 +17,12 @@ from deltaimg.cli.output import flush_output, lose_output, set_up_output
 from deltaimg.cli.shortage import find_shortage
 from deltaimg.cli.terminal import format_line, print_error
 from deltaimg.errors import DeltaimgError, Interrupted, OutOfResources, ReaderGone
-from deltaimg.threads import delaying_interruption, last_raised, raise_when_safe
+from deltaimg.threads import delaying_interruption, end_pauses, last_raised, raise_when_safe
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_DEFECT = 70
 _ONCE_MORE_S = 0.01
+_PATIENCE_S = 2.0
 _DAY_S = 86400
 
 
@@ -124,7 +125,17 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     for each in _SIGNALS:
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, signal.SIG_DFL)
+    end_pauses()
+    signal.signal(signal.SIGALRM, _say_how_to_end)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE_S)
     raise_when_safe(Interrupted(number))
+
+
+def _say_how_to_end(*_: object) -> None:
+    """Say what a slow line needs time for: a pack that is half sent, a lock that is given back."""
+    os.write(
+        2, b"\ndeltaimg: interrupted, ending in order; interrupt once more to end at once, which loses nothing stored\n"
+    )
 
 
 def _raise_once_more(ignored: sys.UnraisableHookArgs) -> None:

@@ -24,14 +24,15 @@ Result = TypeVar("Result")
 class OrderedPool:
     """Does work on several threads and gives the results back in the order of submission.
 
-    A context manager: on the way out it drops what has not begun, and waits for what has. It is given the function with
-    each piece of work, not once: a pool that refers to its owner would keep it, and all its memory, until a collection.
+    A context manager: on the way out it drops what has not begun, and waits for what has. It is given the function with each
+    piece of work, not once: a pool that refers to its owner would keep it, and all its memory, until a collection.
     """
 
-    def __init__(self, *, workers: int | None = None, window: int | None = None) -> None:
+    def __init__(self, *, workers: int | None = None, window: int | None = None, only_reads: bool = False) -> None:
+        """Args: only_reads: as `Workers` takes it."""
         workers = workers or count_workers()
         self._window = window or workers + 2
-        self._workers = Workers(workers, "deltaimg")
+        self._workers = Workers(workers, "deltaimg", only_reads=only_reads)
         self._pending: deque[Future[Any]] = deque()
 
     def __enter__(self) -> OrderedPool:

@@ -165,7 +165,7 @@ class ObjectStorage:
         """As of `Store`."""
         check_object_name(name)
         with suppress(ObjectNotFound), self._translated(name):
-            self._connections.writes.delete(name)
+            self._connections.reads.delete(name)
 
     def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
         """As of `Store`, a thousand in a request."""

@@ -61,7 +61,7 @@ class ReadAheadStore(WrappedStore):
 
     def _start_workers(self) -> Workers:
         if self._workers is None:
-            self._workers = Workers(self.properties.parallel_requests, "deltaimg-read-ahead")
+            self._workers = Workers(self.properties.parallel_requests, "deltaimg-read-ahead", only_reads=True)
         return self._workers
 
     def _take(self, name: str) -> bytes | None:

@@ -7,12 +7,12 @@ Always  an error that was retried as long as it is worth says so (`was_retried`)
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from deltaimg.errors import DeltaimgError, StoreError
+from deltaimg.threads import pause
 
 Result = TypeVar("Result")
 _LONGEST_ASKED_S = 120.0
@@ -27,7 +27,8 @@ class Backoff:
     first_s: float = 0.25
     """The longest first pause; each further one may be twice as long."""
     longest_s: float = 30.0
-    sleep: Callable[[float], object] = time.sleep
+    sleep: Callable[[float], bool] = pause
+    """Waits; returns whether the process is to end: then nothing is tried again."""
     draw: Callable[[], float] = random.random
 
     def pause_s(self, failures: int, asked_s: float | None) -> float:
@@ -74,5 +75,5 @@ def retry(
             pause_s = backoff.pause_s(failures, error.retry_after_s)
             if note is not None:
                 note(error, pause_s)
-        if pause_s:
-            backoff.sleep(pause_s)
+            if pause_s and backoff.sleep(pause_s):
+                raise

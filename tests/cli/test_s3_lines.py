@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from deltaimg.store.paced_relay import PacedRelay
-from tests.support.images import make_mixed_image
-from tests.support.program import deltaimg, fail, succeed
+from tests.support.images import make_incompressible_image, make_mixed_image
+from tests.support.program import command, deltaimg, environment, fail, succeed
 from tests.support.s3_servers import S3Server, find_free_ports
+from tests.support.slow_line import SlowLine
 from tests.support.tls import Authority, tls_server
 
 IMAGE_BYTES = 3_000_001
@@ -133,3 +137,28 @@ def test_a_proxy_that_cannot_be_reached(
     monkeypatch.setenv("http_proxy", f"http://ann:very-secret@127.0.0.1:{port}")
     message = fail(54, "snapshots", "-r", s3_server.location("bucket"), *limit)
     assert "very-secret" not in message
+
+
+def test_an_interruption_waits_for_no_reads_of_a_slow_line(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_incompressible_image(16 << 20).save(tmp_path / "image")
+    place = s3_server.location(s3_server.make_bucket(), "x")
+    succeed("init", "-r", place)
+    succeed("backup", tmp_path / "image", "--image", "vm", "-r", place)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cold"))
+    with SlowLine(s3_server.port) as line:
+        through = place.replace(str(s3_server.port), str(line.port))
+        words = command("restore", "vm", tmp_path / "restored", "-r", through)
+        with subprocess.Popen(words, env=environment(through), stderr=subprocess.PIPE, text=True) as run:
+            assert run.stderr is not None
+            while line.received_bytes < 2 << 20:
+                time.sleep(0.01)
+            line.limit(100_000)  # 8 reads of 2 MiB take two minutes and a half
+            run.send_signal(signal.SIGTERM)
+            begun = time.monotonic()
+            assert run.wait(100) == 143, run.stderr.read()
+            said = run.stderr.read()
+    assert "interrupted" in said
+    assert time.monotonic() - begun < 60, "a lock is given back, and that is all"
+    assert not (tmp_path / "restored").exists()

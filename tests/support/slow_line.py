@@ -50,6 +50,10 @@ class SlowLine:
         self._thread.join()
         self._loop.close()
 
+    def limit(self, bytes_per_s: float) -> None:
+        """Let no more pass from now on, in either direction."""
+        self._bytes_per_s = bytes_per_s
+
     def cut(self) -> None:
         """Reset all connections that are open."""
         self._run(self._reset())

@@ -138,7 +138,10 @@ class RecordWalk:
 
         workers = workers or count_workers()
         requests = min(_REQUESTS, self._reader.parallel_requests)
-        with OrderedPool(workers=requests) as fetching, OrderedPool(workers=workers, window=2 * workers) as pool:
+        with (
+            OrderedPool(workers=requests, only_reads=True) as fetching,
+            OrderedPool(workers=workers, window=2 * workers) as pool,
+        ):
             for step in steps:
                 for walked in (
                     pool.map(walk, fetching.map(self._fetch, step)) if requests > 1 else pool.map(fetch_and_walk, step)

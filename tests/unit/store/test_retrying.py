@@ -38,9 +38,11 @@ class Flaky(WrappedStore):
 class Pauses:
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.is_ending = False
 
-    def __call__(self, seconds: float) -> None:
+    def __call__(self, seconds: float) -> bool:
         self.seconds.append(seconds)
+        return self.is_ending
 
 
 def gone(count: int = 1) -> list[StoreError]:
@@ -178,3 +180,12 @@ def test_jitter_spreads_the_pauses() -> None:
     drawn = [Backoff().pause_s(4, None) for _ in range(200)]
     assert all(1 <= pause <= 2 for pause in drawn)
     assert max(drawn) - min(drawn) > 0.5
+
+
+def test_nothing_is_tried_again_once_the_process_is_to_end() -> None:
+    flaky, store, pauses = make_well()
+    flaky.before += gone(3)
+    pauses.is_ending = True
+    with pytest.raises(StoreUnavailable):
+        store.get("one")
+    assert (flaky.calls, len(pauses.seconds)) == (["get one"], 1)
