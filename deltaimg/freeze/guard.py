@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that runs the post-freeze command, whatever becomes of the backup: an error, a signal, kill -9.
 
-It is started before the pre-freeze command, in a session of its own, and waits on a pipe that only the backup writes to: `b`
-when the pre-freeze command begins, `p`, its process number and a line feed when it runs, `e` when it has ended. The end of the
-pipe, for whatever reason, says that it is time for the post-freeze command, or to leave where nothing has begun; a pre-freeze
-command that still runs is ended first. The guard writes `r` when it is ready, and at last `.` and what went wrong, in words.
+It is started before the pre-freeze command, in a session of its own, and waits on a pipe: the backup writes `b` when the
+pre-freeze command begins; that writes `p`, its process number and a line feed before it does anything; the backup `e` when it
+has ended. The end of the pipe, for whatever reason, says that it is time for the post-freeze command, or to leave where nothing
+has begun; a pre-freeze command that still runs is ended first. The guard writes `r` when it is ready, and at last `.` and what
+went wrong, in words.
 
 A script of its own that imports nothing of deltaimg:  python -I -S guard.py LIMIT_S SHELL ARGUMENTS...
 """

@@ -23,6 +23,8 @@ from deltaimg.threads import delaying_interruption
 
 _PRE, _POST = "--pre-freeze", "--post-freeze"
 _REPORT_BYTES = 4096
+_REPORTING = """(trap '' PIPE; echo "p$$" >&0) 2>/dev/null; exec "$@" </dev/null"""
+"""Tells the guard, on the standard input, the number of the process that then becomes a command: before that does anything."""
 
 
 class Hooks:
@@ -111,19 +113,15 @@ class Hooks:
 
     def _run(self, command: str, *, is_pre: bool = False) -> str:
         """Run a command to its end or its limit; return what went wrong."""
+        arguments, stdin = shell_arguments(command), subprocess.DEVNULL
+        if is_pre and self._guard is not None and self._guard.stdin is not None:
+            arguments = ["/bin/sh", "-c", _REPORTING, "sh", *arguments]
+            stdin = self._guard.stdin.fileno()
         try:
-            process = subprocess.Popen(
-                shell_arguments(command),
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                env=self._variables,
-                start_new_session=True,
-            )
+            process = subprocess.Popen(arguments, stdin=stdin, stdout=2, env=self._variables, start_new_session=True)
         except OSError as error:
             return f"cannot be started: {os.strerror(error.errno or 0)}"
         try:
-            if is_pre:
-                self._tell_guard(f"p{process.pid}\n")
             return guard.wait(process, self._limit_s)
         except BaseException:
             guard.end(process)

@@ -223,6 +223,17 @@ def test_a_signal_lets_writers_continue(
     assert log.read_text().count("post") == 1
 
 
+def test_a_pre_freeze_command_that_outlives_the_program_is_ended_whenever_that_was_killed(
+    repo: Path, tmp_path: Path, log: Path
+) -> None:
+    """Killed as soon as the command ran, the program had not told yet which process that was, and it ran on."""
+    arguments = command("backup", make_image(tmp_path), "-i", "vm1", *hooks(log, pre="kill -9 $PPID; sleep 30"))
+    with subprocess.Popen(arguments, env=environment(repo), stderr=subprocess.PIPE) as process:
+        process.communicate(timeout=20)
+    assert process.returncode == -9
+    assert log.read_text().count("post") == 1
+
+
 def wait_for(log: Path, word: str) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
