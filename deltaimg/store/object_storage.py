@@ -66,7 +66,7 @@ class Connections:
     """The same bucket several times, as each kind of request has options of its own."""
 
     reads: Bucket
-    """Fails when the line is silent."""
+    """Fails when the line is silent; deletes as well, an object in a request."""
     writes: Bucket
     """Waits for as long as a slow line takes to send a part."""
     parts: Bucket

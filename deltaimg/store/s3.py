@@ -137,8 +137,8 @@ def _connect(address: BucketAddress, config: dict[str, Any], client: dict[str, A
 
     patient = {"timeout": SLOW_WRITE}
     return Connections(
-        reads=connect({"read_timeout": SILENT_READ, "timeout": SLOW_WRITE}),
-        writes=connect(patient, disable_bulk_delete=True),
+        reads=connect({"read_timeout": SILENT_READ, "timeout": SLOW_WRITE}, disable_bulk_delete=True),
+        writes=connect(patient),
         parts=connect(patient, retry_config=PART_RETRIES),
         bulk_deletes=connect(patient),
     )
