@@ -4,7 +4,7 @@
 The first changed blocks are gathered. If the scan ends with no more than these, little has to be loaded to store them
 (`few_changes`); with the first block beyond, all tables are filled (`many_changes`).
 
-Memory  up to `FEW_BYTES` of gathered blocks.
+Memory  up to `MOST_FEW_BYTES` of gathered blocks.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from deltaimg.engine.backup.context import BackupContext
 from deltaimg.engine.backup.few_changes import store_few_changes
 from deltaimg.engine.backup.many_changes import ManyChanges
 from deltaimg.engine.scan import ScannedSpan
-from deltaimg.model import KIB
+from deltaimg.model import KIB, MIB
 from deltaimg.repo.pack_writer import PackWriter
 
-FEW_BYTES = 256 * KIB
-FEW_SHARE = 4096
-"""Up to this many bytes are few, or this fraction of the base if that is less: what mounting a file system changes. Deltas save
-some tens of KiB of that."""
+FEW_BYTES, MOST_FEW_BYTES = 256 * KIB, 4 * MIB
+FEW_SHARE, LARGE_FEW_SHARE = 4096, 16384
+"""Up to this many bytes are few: what mounting a file system changes, of which deltas save some tens of KiB; not more than the
+first fraction of the base. Tables grow with the base: of a large one, so is what is less than the second fraction."""
 
 
 class Changes:
@@ -31,7 +31,7 @@ class Changes:
 
     def __init__(self, context: BackupContext, writer: PackWriter) -> None:
         self._context, self._writer = context, writer
-        few_bytes = min(FEW_BYTES, context.base.table.slot_count * context.block_bytes // FEW_SHARE)
+        few_bytes = find_few_bytes(context.base.table.slot_count * context.block_bytes)
         self._most_gathered = 0 if context.options.delta in FORCED_MODES else few_bytes // context.block_bytes
         self._gathered: list[ChangedBlocks] = []
         self._many: ManyChanges | None = None
@@ -68,3 +68,8 @@ class Changes:
         """Update what this host keeps for the next backup; a failure is a warning."""
         if self._many is not None:
             self._many.keep_for_next_run()
+
+
+def find_few_bytes(base_bytes: int) -> int:
+    """Return how many changed bytes are few beside a base with so much stored content."""
+    return min(max(FEW_BYTES, min(MOST_FEW_BYTES, base_bytes // LARGE_FEW_SHARE)), base_bytes // FEW_SHARE)

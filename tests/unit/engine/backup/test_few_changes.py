@@ -132,3 +132,22 @@ def test_candidates_are_all_that_are_wanted_and_few_others() -> None:
     assert np.isin(chosen, found).all()
     assert len(found) < 100
     assert not len(find_candidates(known[:0], known[:3]))
+
+
+@pytest.mark.parametrize(
+    ("base_bytes", "few_bytes"),
+    [
+        (0, 0),
+        (1 << 28, 1 << 16),
+        (1 << 30, 1 << 18),
+        (4 << 30, 1 << 18),
+        (8 << 30, 1 << 19),
+        (64 << 30, 4 << 20),
+        (1 << 40, 4 << 20),
+    ],
+)
+def test_what_is_few_grows_with_the_tables_that_it_spares(
+    base_bytes: int, few_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "FEW_SHARE", 4096)
+    assert changes.find_few_bytes(base_bytes) == few_bytes
