@@ -7,24 +7,17 @@ more is not found because it is cached. A command that looks for damage in the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from deltaimg.errors import StoreError
+from deltaimg.store.copies import CopiesStore
 from deltaimg.store.interface import Confirm, Parts, Store, always
 from deltaimg.store.metadata_cache import MetadataCache
-from deltaimg.store.wrapped import WrappedStore
 
 
-class CachedStore(WrappedStore):
+class CachedStore(CopiesStore):
     """Reads metadata from `cache`, and adds to it what it reads or writes."""
 
     def __init__(self, inner: Store, cache: MetadataCache) -> None:
-        super().__init__(inner)
+        super().__init__(inner, cache)
         self._cache = cache
-
-    def close(self) -> None:
-        self._cache.trim()
-        self.inner.close()
 
     def get(self, name: str, max_bytes: int | None = None) -> bytes:
         if not self._cache.holds(name):
@@ -44,24 +37,3 @@ class CachedStore(WrappedStore):
         if self._cache.holds(name):
             self._cache.add(name, b"".join(parts))
         return size_bytes
-
-    def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        self._cache.remove(name)
-        return self.inner.replace(name, parts, confirm)
-
-    def move(self, name: str, new_name: str) -> None:
-        self._cache.remove(name)
-        self.inner.move(name, new_name)
-
-    def delete(self, name: str) -> None:
-        self._cache.remove(name)
-        self.inner.delete(name)
-
-    def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
-        for name in names:
-            self._cache.remove(name)
-        return self.inner.delete_many(names)
-
-    def drop_copy(self, name: str) -> None:
-        self._cache.remove(name)
-        super().drop_copy(name)

@@ -11,28 +11,22 @@ Always  the cache gives no byte that differs from what was put into it. That may
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from deltaimg.errors import StoreError
+from deltaimg.store.copies import CopiesStore
 from deltaimg.store.interface import Confirm, Parts, Store, always
 from deltaimg.store.pack_cache import PIECE_BYTES, PackCache
 from deltaimg.store.wrapped import WrappedStore
 
 
-class CachedPacksStore(WrappedStore):
+class CachedPacksStore(CopiesStore):
     """Reads ranges of packs from `cache`, and adds to it the packs that it puts and the ranges that it reads."""
 
     def __init__(self, inner: Store, cache: PackCache) -> None:
-        super().__init__(inner)
+        super().__init__(inner, cache)
         self._cache = cache
 
     def stop_adding(self) -> None:
         """Keep nothing more: this host cannot open what it writes."""
         self._cache.stop()
-
-    def close(self) -> None:
-        self._cache.trim()
-        self.inner.close()
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         if not self._cache.covers(name, offset, length):
@@ -54,27 +48,6 @@ class CachedPacksStore(WrappedStore):
         if self._cache.covers(name, 0, size_bytes):
             self._cache.add(name, parts)
         return size_bytes
-
-    def replace(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        self._cache.remove(name)
-        return self.inner.replace(name, parts, confirm)
-
-    def move(self, name: str, new_name: str) -> None:
-        self._cache.remove(name)
-        self.inner.move(name, new_name)
-
-    def delete(self, name: str) -> None:
-        self._cache.remove(name)
-        self.inner.delete(name)
-
-    def delete_many(self, names: Sequence[str]) -> dict[str, StoreError]:
-        for name in names:
-            self._cache.remove(name)
-        return self.inner.delete_many(names)
-
-    def drop_copy(self, name: str) -> None:
-        self._cache.remove(name)
-        super().drop_copy(name)
 
     def _fetch(self, name: str, pieces: range) -> bytes:
         """Return pieces of a pack from the store, fewer only where it ends, and keep them."""

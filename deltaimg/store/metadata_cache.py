@@ -16,11 +16,11 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from deltaimg.errors import ObjectTooLarge
 from deltaimg.format.framing import name_object
 from deltaimg.model import GIB
+from deltaimg.store.cache_files import TOUCH_S, CacheFile, count_bytes, list_entries, remove_files, trim_files
 
 BUDGET_BYTES = GIB
 _FOLDER = "metadata"
@@ -28,15 +28,6 @@ _KEPT = re.compile(r"(index|maps|signatures)/([0-9a-f]{64})")
 _FILE = re.compile(r"(index|maps|signatures)-[0-9a-f]{64}")
 _TEMPORARY = re.compile(r"\.new-[0-9a-f]{16}")
 _TEMPORARY_AGE_S = 86400.0
-_TOUCH_S = 3600.0
-"""How exactly it is known when a file was used last."""
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: str
-    size_bytes: int
-    used_s: float
 
 
 class MetadataCache:
@@ -64,7 +55,7 @@ class MetadataCache:
         if name_object([data]) != name.rpartition("/")[2]:
             self.remove(name)
             return None
-        if time.time() - status.st_mtime > _TOUCH_S:
+        if time.time() - status.st_mtime > TOUCH_S:
             with suppress(OSError):
                 os.utime(path)
         return data
@@ -99,52 +90,26 @@ class MetadataCache:
         if not self._has_added:
             return
         self._has_added = False
-        files = sorted(self._list(), key=lambda each: each.used_s)
-        excess = sum(each.size_bytes for each in files) - self._budget_bytes
-        for each in files:
-            if excess <= 0:
-                break
-            with suppress(OSError):
-                os.unlink(each.path)
-            excess -= each.size_bytes
+        trim_files(self._list(), self._budget_bytes)
 
     def measure(self) -> int:
         """Return how many bytes are kept."""
-        return sum(each.size_bytes for each in self._list())
+        return count_bytes(self._list())
 
     def clear(self) -> int:
         """Remove all; return how many bytes that were."""
-        freed = 0
-        for each in list(self._list()):
-            with suppress(OSError):
-                os.unlink(each.path)
-                freed += each.size_bytes
-        for folder in _scan(self._folder):
-            with suppress(OSError):
-                os.rmdir(folder.path)
-        with suppress(OSError):
-            os.rmdir(self._folder)
-        return freed
+        return remove_files(self._folder, self._list())
 
     def _path_of(self, name: str) -> str:
         kind, _, digest = name.partition("/")
         return os.path.join(self._folder, digest[:2], f"{kind}-{digest}")
 
-    def _list(self) -> Iterator[_File]:
+    def _list(self) -> Iterator[CacheFile]:
         """Yield all files, and remove what dead processes left."""
-        for folder in _scan(self._folder):
-            for entry in _scan(folder.path):
-                with suppress(OSError):
-                    status = entry.stat(follow_symlinks=False)
-                    if _FILE.fullmatch(entry.name):
-                        yield _File(entry.path, status.st_size, status.st_mtime)
-                    elif _TEMPORARY.fullmatch(entry.name) and time.time() - status.st_mtime > _TEMPORARY_AGE_S:
-                        os.unlink(entry.path)
-
-
-def _scan(path: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(path) as entries:
-            return list(entries)
-    except OSError:
-        return []
+        for entry in list_entries(self._folder):
+            with suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                if _FILE.fullmatch(entry.name):
+                    yield CacheFile(entry.path, status.st_size, status.st_mtime)
+                elif _TEMPORARY.fullmatch(entry.name) and time.time() - status.st_mtime > _TEMPORARY_AGE_S:
+                    os.unlink(entry.path)

@@ -35,6 +35,7 @@ from deltaimg.format.limits import MAX_PACK_BYTES
 from deltaimg.kernels import digest_blocks, digest_buffer
 from deltaimg.large_files import write_large
 from deltaimg.model import GIB, KIB, MIB
+from deltaimg.store.cache_files import TOUCH_S, CacheFile, count_bytes, list_entries, remove_files, trim_files
 from deltaimg.store.interface import Parts
 
 PIECE_BYTES = 16 * KIB
@@ -46,8 +47,6 @@ _LARGE_BYTES = 4 * MIB
 _FOLDER = "packs"
 _PACK = re.compile(r"packs/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _FILE = re.compile(r"[0-9a-f]{64}")
-_TOUCH_S = 3600.0
-"""How exactly it is known when a file was used last."""
 _TRIMMED_SHARE = 1 / 16
 """What a run may add, of all that is kept, before it looks again how much that is."""
 
@@ -62,13 +61,6 @@ class KeptRange:
     """Of all of them, less where the file ends; right for those alone that are not missing."""
     missing: range
     """From the first piece that is not kept to the last one; empty where all are."""
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: str
-    size_bytes: int
-    used_s: float
 
 
 class PackCache:
@@ -135,32 +127,15 @@ class PackCache:
             if not self._untrimmed_bytes:
                 return
             self._untrimmed_bytes = 0
-        files = sorted(self._list(), key=lambda each: each.used_s)
-        excess = sum(each.size_bytes for each in files) - self._find_budget()
-        for each in files:
-            if excess <= 0:
-                break
-            with suppress(OSError):
-                os.unlink(each.path)
-            excess -= each.size_bytes
+        trim_files(self._list(), self._find_budget())
 
     def measure(self) -> int:
         """Return how many bytes of the disk it takes."""
-        return sum(each.size_bytes for each in self._list())
+        return count_bytes(self._list())
 
     def clear(self) -> int:
         """Remove all; return how many bytes that were."""
-        freed = 0
-        for each in list(self._list()):
-            with suppress(OSError):
-                os.unlink(each.path)
-                freed += each.size_bytes
-        for folder in _scan(self._folder):
-            with suppress(OSError):
-                os.rmdir(folder.path)
-        with suppress(OSError):
-            os.rmdir(self._folder)
-        return freed
+        return remove_files(self._folder, self._list())
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -181,7 +156,7 @@ class PackCache:
         return KeptRange(data, range(int(missing[0]), int(missing[-1]) + 1) if len(missing) else range(0))
 
     def _touch(self, descriptor: int) -> None:
-        if time.time() - os.fstat(descriptor).st_mtime > _TOUCH_S:
+        if time.time() - os.fstat(descriptor).st_mtime > TOUCH_S:
             with suppress(OSError):
                 os.utime(descriptor)
 
@@ -255,13 +230,12 @@ class PackCache:
     def _path_of(self, name: str) -> str:
         return os.path.join(self._root, name)
 
-    def _list(self) -> Iterator[_File]:
-        for folder in _scan(self._folder):
-            for entry in _scan(folder.path):
-                with suppress(OSError):
-                    status = entry.stat(follow_symlinks=False)
-                    if _FILE.fullmatch(entry.name):
-                        yield _File(entry.path, status.st_blocks * 512, status.st_mtime)
+    def _list(self) -> Iterator[CacheFile]:
+        for entry in list_entries(self._folder):
+            with suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                if _FILE.fullmatch(entry.name):
+                    yield CacheFile(entry.path, status.st_blocks * 512, status.st_mtime)
 
 
 def _key_of(name: str) -> bytes:
@@ -283,11 +257,3 @@ def _write_at(descriptor: int, data: bytes, offset: int) -> None:
     done = 0
     while done < len(data):
         done += os.pwrite(descriptor, data[done:], offset + done)
-
-
-def _scan(path: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(path) as entries:
-            return list(entries)
-    except OSError:
-        return []

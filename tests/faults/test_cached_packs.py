@@ -34,7 +34,7 @@ from deltaimg.options.prune import PruneOptions
 from deltaimg.repo.objects import Objects
 from deltaimg.repo.pack_reader import load_footer
 from deltaimg.repo.repository import SnapshotRef
-from deltaimg.store import pack_cache
+from deltaimg.store import cache_files, pack_cache
 from deltaimg.store.cached_packs import CachedPacksStore
 from deltaimg.store.interface import Store
 from deltaimg.store.memory import MemoryStore
@@ -129,6 +129,7 @@ def test_each_call_of_the_disk_that_fails_costs_bytes_and_never_a_run(
         failing = FailingCalls(number, error_number)
         with monkeypatch.context() as patch:
             patch.setattr(pack_cache, "os", failing)
+            patch.setattr(cache_files, "os", failing)
             patch.setattr(large_files, "os", failing)
             caplog.clear()
             use_cache(folder, None if number % 2 else BUDGET_BYTES)
@@ -163,9 +164,9 @@ def test_a_process_that_dies_at_any_step_leaves_nothing_wrong(tmp_path: Path, is
         "import os, sys\n"
         "from pathlib import Path\n"
         "from deltaimg import large_files\n"
-        "from deltaimg.store import pack_cache\n"
+        "from deltaimg.store import cache_files, pack_cache\n"
         "from tests.faults.test_cached_packs import DyingCalls, use_cache\n"
-        "pack_cache.os = large_files.os = DyingCalls(int(sys.argv[2]), bool(int(sys.argv[3])))\n"
+        "pack_cache.os = cache_files.os = large_files.os = DyingCalls(int(sys.argv[2]), bool(int(sys.argv[3])))\n"
         "use_cache(Path(sys.argv[1]))\n"
     )
     codes = []
