@@ -53,9 +53,7 @@ class RawSource:
         self._direct_descriptor = -1
         alignment = self._find_alignment()
         self._reader: Reader = (
-            DirectReader(descriptor, max(USUAL_ALIGNMENT, alignment))
-            if is_direct
-            else CachedReader(descriptor, size_bytes, self._make_direct_reader(alignment))
+            DirectReader(descriptor, max(USUAL_ALIGNMENT, alignment)) if is_direct else self._make_reader(alignment)
         )
         self._salvage = self._make_salvage_reader(self._reader, size_bytes) if is_salvaging else None
         self._reader = self._salvage or self._reader
@@ -141,6 +139,9 @@ class RawSource:
     def _find_alignment(self) -> int:
         return read_file_status(self._descriptor).direct_alignment
 
+    def _make_reader(self, alignment: int) -> Reader:
+        return CachedReader(self._descriptor, self.size_bytes or 0, self._make_direct_reader(alignment))
+
     def _make_direct_reader(self, alignment: int) -> DirectReader | None:
         """Return what reads past the page cache; None where the file system does not say how, or it cannot be opened so."""
         if not alignment:
@@ -178,7 +179,11 @@ class RawSource:
 
 
 class BlockDeviceSource(RawSource):
-    """A block device. It has no holes."""
+    """A block device. It has no holes.
+
+    It is read past its page cache, where that is possible: what a file system that is mounted from it, or a guest whose disk it
+    is, writes to the device does not go through that cache, which may have older content for as long as the device is open.
+    """
 
     is_device = True
 
@@ -188,6 +193,9 @@ class BlockDeviceSource(RawSource):
 
     def _make_watch(self, size_bytes: int) -> WriteWatch:
         return DeviceWatch(self._descriptor, size_bytes)
+
+    def _make_reader(self, alignment: int) -> Reader:
+        return self._make_direct_reader(alignment) or super()._make_reader(alignment)
 
     def _find_size(self) -> int:
         size_bytes = read_device_bytes(self._descriptor)

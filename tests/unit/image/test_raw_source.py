@@ -198,6 +198,26 @@ def test_a_block_device_is_read_directly(tmp_path: Path, make_loop: Callable[[Pa
     assert_restores(repository, manifest, image.content)
 
 
+@pytest.mark.parametrize("is_direct", [False, True])
+def test_what_did_not_go_through_the_page_cache_of_a_device_is_read(
+    tmp_path: Path, make_loop: Callable[[Path], str], *, is_direct: bool
+) -> None:
+    """As a mounted file system or a running guest writes: the cache keeps what another program has read before."""
+    image = make_incompressible_image(2 * MIB, seed=4)
+    device = make_loop(path := save(image, tmp_path))
+    with open(device, "rb") as user:
+        assert user.read() == image.content
+        image.content[MIB : MIB + 4 * KIB] = bytes(4 * KIB)
+        path.write_bytes(image.content)
+        user.seek(0)
+        assert user.read() != image.content
+        source = open_source(device, is_direct=is_direct)
+        repository = make_repository()
+        manifest = back_up(repository, source, "vm1")
+        source.close()
+        assert_restores(repository, manifest, image.content)
+
+
 # -- changes while it is read ----------------------------------------------------------------------------------------
 
 
