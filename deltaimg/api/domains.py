@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from deltaimg.api.groups import backup_group, plan_group_backup
-from deltaimg.domains.find import find_domain, read_domain
+from deltaimg.api.paused_guests import add_marks, was_left_paused
+from deltaimg.domains.find import find_domain, read_domain, resume_domain
 from deltaimg.domains.interface import Domain, LeftOut, choose_disks
 from deltaimg.engine.backup.forecast import BackupForecast
-from deltaimg.engine.progress import Progress
+from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.format.manifest import Manifest
 from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.repository import Repository
@@ -62,8 +63,15 @@ def backup_guest(
 ) -> list[Manifest]:
     """Store the disks of a guest and its configuration as a snapshot of the group of its name; as `backup_group`.
 
-    A guest that runs is paused while its disks are frozen, unless `options` have commands of their own.
+    A guest that runs is paused while its disks are frozen, unless `options` have commands of their own. One that a backup left
+    paused, since it and what watched over it were killed, is resumed first.
+
+    Raises:
+        GuestUnusable: it cannot be resumed.
     """
+    if guest.domain.is_paused and was_left_paused(guest.domain):
+        guest = replace(guest, domain=resume_domain(guest.domain))
+        (progress or NoProgress()).warn(f"guest {guest.name} was left paused by a backup that died, and is resumed")
     return _act_on_group(backup_group, repository, guest, options, progress)
 
 
@@ -99,6 +107,7 @@ def _act_on_group(
 
 
 def _add_commands(domain: Domain, options: BackupOptions) -> BackupOptions:
-    if not domain.pause or options.pre_freeze is not None or options.post_freeze is not None:
+    if not domain.pause or domain.is_paused or options.pre_freeze is not None or options.post_freeze is not None:
         return options
-    return replace(options, pre_freeze=domain.pause, post_freeze=domain.resume)
+    pause, resume = add_marks(domain)
+    return replace(options, pre_freeze=pause, post_freeze=resume)

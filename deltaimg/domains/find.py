@@ -25,8 +25,8 @@ from deltaimg.errors import GuestUnusable
 
 XL_FOLDER = "/etc/xen"
 _LIMIT_S = 60
-_RUNNING = ("running", "idle", "in shutdown")
-"""States of a libvirt domain in which it may write."""
+_RUNNING, _PAUSED = ("running", "idle", "in shutdown"), "paused"
+"""States of a libvirt domain: in which it may write, and in which it waits to be resumed."""
 
 
 def find_domain(name: str) -> Domain:
@@ -94,29 +94,36 @@ def _read_if_there(path: str) -> Domain | None:
     if not os.path.exists(path):
         return None
     domain = read_domain(path)
-    return replace(domain, pause="", resume="")
+    return replace(domain, pause="", resume="", is_paused=False)
+
+
+def resume_domain(domain: Domain) -> Domain:
+    """Let a domain that is paused continue, and return it so; raises GuestUnusable where it cannot."""
+    if _run(*shlex.split(domain.resume)) is None:
+        raise GuestUnusable(domain.name, f"is paused, and '{domain.resume}' failed")
+    return replace(domain, is_paused=False)
 
 
 def _add_commands(domain: Domain) -> Domain:
-    """Return a domain with the commands that stop it for a moment and let it continue, if it runs."""
+    """Return a domain with the commands that stop it for a moment and let it continue, unless it is off."""
     name = shlex.quote(domain.name)
     if domain.config.lstrip()[:1] == b"<":
-        state = _run("virsh", "domstate", domain.name)
-        if state is not None and state.decode(errors="replace").strip() in _RUNNING:
-            return replace(domain, pause=f"virsh suspend {name}", resume=f"virsh resume {name}")
-    elif _is_running_in_xen(domain.name):
-        return replace(domain, pause=f"xl pause {name}", resume=f"xl unpause {name}")
-    return domain
+        state = (_run("virsh", "domstate", domain.name) or b"").decode(errors="replace").strip()
+        commands, is_there = ("virsh suspend", "virsh resume"), state in (*_RUNNING, _PAUSED)
+        is_paused = state == _PAUSED
+    else:
+        state = _find_state_in_xen(domain.name)
+        commands, is_there, is_paused = ("xl pause", "xl unpause"), bool(state), "p" in state
+    if not is_there:
+        return domain
+    return replace(domain, pause=f"{commands[0]} {name}", resume=f"{commands[1]} {name}", is_paused=is_paused)
 
 
-def _is_running_in_xen(name: str) -> bool:
-    """Return whether `xl list` has a domain, and not as paused: its state is the last column but one, as `-b----`."""
-    listed = _run("xl", "list", name)
-    if listed is None:
-        return False
-    lines = listed.decode(errors="replace").splitlines()
+def _find_state_in_xen(name: str) -> str:
+    """Return the state of a domain in `xl list`, its last column but one, as `-b----`; nothing where it does not run."""
+    lines = (_run("xl", "list", name) or b"").decode(errors="replace").splitlines()
     states = [line.split()[-2] for line in lines[1:] if len(line.split()) >= 6]
-    return bool(states) and "p" not in states[0]
+    return states[0] if states else ""
 
 
 def _run(program: str, *arguments: str) -> bytes | None:

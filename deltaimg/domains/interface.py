@@ -51,8 +51,9 @@ class Domain:
     config: bytes
     """Its configuration, as its hypervisor takes it."""
     pause: str = ""
-    """A command for the shell that stops it for a moment; empty where it does not run."""
+    """A command for the shell that stops it for a moment; empty where it is off."""
     resume: str = ""
+    is_paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ import pytest
 
 from deltaimg.model import MIB
 from tests.support.components import loop_file_system, requires_program
-from tests.support.guests import install, make_virsh, make_xl, read_captured
+from tests.support.guests import FOLDER, install, make_virsh, make_xl, read_captured
+from tests.support.killed import run_killed_at
 from tests.support.program import fail, succeed
 
 CONFIG = "name = 'web1'\n# who wrote this\ndisk = [ '{root},,xvda', '{data},,xvdb', '{root}.iso,,xvdc,cdrom' ]\n"
@@ -128,6 +129,37 @@ def test_a_guest_that_is_stopped_already_is_not_started(
     done = succeed("backup", "--guest", "web1", *excluded, "--json", repo=repo).json
     assert not log.exists()
     assert done["members"][0]["freeze"]["method"] == "none"
+
+
+def test_a_guest_that_a_killed_backup_left_paused_is_resumed_by_the_next_and_no_other(
+    repo: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = install_xl(monkeypatch, tmp_path, images)
+    is_paused = tmp_path / "is-paused"
+    xl = (tmp_path / "bin" / "xl").read_text().replace("#!/bin/sh\n", "")
+    (tmp_path / "bin" / "xl").write_text(f"""#!/bin/sh
+case "$*" in
+"pause web1") touch '{is_paused}' ;;
+"unpause web1") rm '{is_paused}' ;;
+esac
+[ "$*" != "list web1" ] || [ ! -e '{is_paused}' ] || exec sed 's/------/--p---/' '{FOLDER / "xl-list.txt"}'
+{xl}""")
+    backup, number, left = ("backup", "--guest", "web1", "-q"), 0, 0
+    while run_killed_at(number, tmp_path / "hook", repo, *backup, with_children=True):
+        log.unlink(missing_ok=True)
+        was_paused = is_paused.exists()
+        left += was_paused
+        said = succeed(*backup, repo=repo).err
+        assert ("guest web1 was left paused by a backup that died, and is resumed" in said) == was_paused
+        assert log.read_text() == "xl unpause web1\n" * was_paused + "xl pause web1\nxl unpause web1\n"
+        assert not is_paused.exists()
+        number += 1
+    assert left
+    # Now it is paused by another.
+    is_paused.touch()
+    log.unlink()
+    assert "left paused" not in succeed(*backup, repo=repo).err
+    assert not log.exists()
 
 
 def test_commands_of_the_user_take_the_place_of_a_pause(
