@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,7 +15,9 @@ from deltaimg.guest.partitions import Partition, read_table
 from deltaimg.guest.window import NOT_RECOGNISED, ByteSource, Window
 from deltaimg.image.extents import EMPTY, HOLE, ZERO, Extents, ExtentStatus
 
-_IN_SECTOR_0: tuple[Callable[[Window], FileSystem | None], ...] = (ntfs.recognise, fat.recognise)
+_Recogniser = Callable[[Window], FileSystem | None]
+
+_IN_SECTOR_0: tuple[_Recogniser, ...] = (ntfs.recognise, fat.recognise)
 """What has its own boot sector where a partition table would be."""
 _ELSEWHERE = (lvm.recognise, xfs.recognise, ext.recognise, btrfs.recognise, swap.recognise)
 
@@ -68,13 +70,21 @@ def examine(source: ByteSource, extents: Extents) -> GuestLayout:
     return GuestLayout(extents.size_bytes, table.kind, tuple(volumes))
 
 
-def _recognise(window: Window, kinds: tuple[Callable[[Window], FileSystem | None], ...]) -> FileSystem | None:
+def recognise_all(window: Window) -> Iterator[FileSystem]:
+    """Yield every file system whose superblock is in a window; may raise what its reads raise."""
+    return _try_all(window, (*_IN_SECTOR_0, *_ELSEWHERE))
+
+
+def _recognise(window: Window, kinds: tuple[_Recogniser, ...]) -> FileSystem | None:
+    return next(_try_all(window, kinds), None)
+
+
+def _try_all(window: Window, kinds: tuple[_Recogniser, ...]) -> Iterator[FileSystem]:
     for recognise in kinds:
         with suppress(*NOT_RECOGNISED):
             found = recognise(window)
             if found is not None and found.size_bytes > 0 and found.block_bytes > 0:
-                return found
-    return None
+                yield found
 
 
 def _make_volume(partition: Partition | None, window: Window, found: FileSystem | None, extents: Extents) -> Volume:

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from deltaimg.guest import btrfs_free, ext_free, fat_free, ntfs_free, swap, xfs_free
-from deltaimg.guest.examine import GuestLayout, Volume, examine
+from deltaimg.guest.examine import GuestLayout, Volume, examine, recognise_all
 from deltaimg.guest.free_blocks import FreeBlocks
+from deltaimg.guest.signatures import find_other_owner
 from deltaimg.guest.window import NOT_RECOGNISED, ByteSource, Window
 from deltaimg.image.extents import FREE, NO_BOUNDS, Bounds, Extents, merge_bounds
 
@@ -43,8 +44,7 @@ def find_free_space(source: ByteSource, extents: Extents) -> FreeSpace:
         extents: of the whole image.
     """
     parts, reasons = [NO_BOUNDS], []
-    for volume in examine(source, extents).volumes:
-        bounds, reason = _find_in_volume(source, volume)
+    for volume, bounds, reason in _look(source, examine(source, extents)):
         parts.append(bounds)
         if reason:
             reasons.append(f"{name_volume(volume)}: {reason}")
@@ -54,8 +54,7 @@ def find_free_space(source: ByteSource, extents: Extents) -> FreeSpace:
 def count_skippable(source: ByteSource, extents: Extents, layout: GuestLayout) -> GuestLayout:
     """Return what is on an image, each volume with what of it is free; may raise what its reads raise."""
     volumes = []
-    for volume in layout.volumes:
-        bounds, reason = _find_in_volume(source, volume)
+    for volume, bounds, reason in _look(source, layout):
         free_bytes = extents.mark_free(bounds).count_bytes(FREE)
         volumes.append(replace(volume, skippable_bytes=free_bytes, kept_reason=reason))
     return replace(layout, volumes=tuple(volumes))
@@ -67,22 +66,29 @@ def name_volume(volume: Volume) -> str:
     return kind if volume.partition is None else f"partition {volume.partition.number} ({kind})"
 
 
-def _find_in_volume(source: ByteSource, volume: Volume) -> tuple[Bounds, str]:
-    """Return what of a volume is free, in bytes of the image, and why not more."""
-    found = _ask_file_system(source, volume)
-    if isinstance(found, str):
-        return NO_BOUNDS, found
-    kept = f"{found.kept_groups} block groups are kept: what they say of free space is not right"
-    return merge_bounds(found.bounds + volume.start), kept if found.kept_groups else ""
+def _look(source: ByteSource, layout: GuestLayout) -> Iterator[tuple[Volume, Bounds, str]]:
+    """Yield each volume with what of it is free, in bytes of the image, and why not more."""
+    owner = find_other_owner(Window(source, 0, layout.size_bytes)) if layout.table else ""
+    for volume in layout.volumes:
+        found = f"the image has a signature of {owner}" if owner else _ask_file_system(source, volume)
+        if isinstance(found, str):
+            yield volume, NO_BOUNDS, found
+        else:
+            kept = f"{found.kept_groups} block groups are kept: what they say of free space is not right"
+            yield volume, merge_bounds(found.bounds + volume.start), kept if found.kept_groups else ""
 
 
 def _ask_file_system(source: ByteSource, volume: Volume) -> FreeBlocks | str:
     if volume.file_system is None:
         return "no file system that is known"
-    finder = _FINDERS.get(volume.file_system.kind)
+    kind, window = volume.file_system.kind, Window(source, volume.start, volume.end)
+    finder = _FINDERS.get(kind)
     if finder is None:
-        return f"free space of {volume.file_system.kind} is not known here"
+        return f"free space of {kind} is not known here"
+    others = (each.kind for each in recognise_all(window) if each.kind != kind)
+    if other := find_other_owner(window) or next(others, ""):
+        return f"it has a signature of {other}, too: which of both is right is not known"
     try:
-        return finder(Window(source, volume.start, volume.end))
+        return finder(window)
     except NOT_RECOGNISED:
         return "its structures make no sense"

@@ -191,6 +191,62 @@ def test_checksums_are_those_of_the_standard() -> None:
     assert find_sum(bytes(32)) ^ 0xFFFFFFFF == 0x8A9136AA
 
 
+# -- what lay there before ---------------------------------------------------------------------------------------------
+
+RAID = b"\xfc\x4e\x2b\xa9\x01\x00\x00\x00"
+
+
+def put(image: Path, offset: int, content: bytes) -> None:
+    with open(image, "r+b") as file:
+        file.seek(offset if offset >= 0 else image.stat().st_size + offset)
+        file.write(content)
+
+
+@pytest.mark.parametrize(
+    ("owner", "offset", "magic"),
+    [
+        ("LUKS", 0, b"LUKS\xba\xbe\x00\x01"),
+        ("Linux RAID", 4096, RAID),
+        ("Linux RAID", -8192, RAID),
+        ("Linux RAID", -65536, b"\xa9\x2b\x4e\xfc"),
+        ("Stratis", 516, b"!Stra0tis\x86\xff\x02^\x41rh"),
+        ("bcache", 4096 + 24, bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81")),
+        ("ZFS", 128 * KIB + 5 * KIB, bytes.fromhex("0cb1ba0000000000")),
+        ("ZFS", 256 * KIB - KIB, bytes.fromhex("0000000000bab10c")),
+        ("ReiserFS", 64 * KIB + 52, b"ReIsEr2Fs"),
+        ("btrfs", 64 * KIB + 64, b"_BHRfS_M"),
+        ("LVM2_member", 512, b"LABELONE" + (1).to_bytes(8, "little") + bytes(4) + bytes([32, 0, 0, 0]) + b"LVM2 001"),
+    ],
+)
+def test_what_became_part_of_something_else_is_kept(tmp_path: Path, owner: str, offset: int, magic: bytes) -> None:
+    """All of these can be made over a file system whose superblock stays, with every checksum right."""
+    image = make_ext(tmp_path / "image", 20, "-t", "ext4", fill=False)
+    put(image, offset, magic)
+    if owner == "btrfs":
+        put(image, 64 * KIB + 112, (20 * MIB).to_bytes(8, "little") + bytes(8))
+        put(image, 64 * KIB + 136, (1).to_bytes(8, "little") + (4096).to_bytes(4, "little"))
+    if owner == "LVM2_member":
+        put(image, 512 + 32, b"a" * 32 + (20 * MIB).to_bytes(8, "little"))
+    found = run_backup(make_repository(), image, free_space="skip").free_space
+    assert found is not None
+    assert found.skipped_bytes == 0
+    assert owner in found.reason
+
+
+@pytest.mark.parametrize(("has_table", "superblock"), [(False, 4096), (True, 4096), (True, MIB + 4096)])
+def test_content_of_a_raid_survives_the_file_system_before_it(tmp_path: Path, has_table: bool, superblock: int) -> None:
+    """As mdadm leaves it, on the disk as a whole or in a partition: a superblock at 4 KiB, content behind the first MiB."""
+    image = make_ext(tmp_path / "part", 40, "-t", "ext4", fill=False)
+    if has_table:
+        place(tmp_path / "image", image, MIB, f"label: dos\nstart=2048, size={40 * 2048}\n")
+        image = tmp_path / "image"
+    put(image, superblock, RAID)
+    put(image, image.stat().st_size - 20 * MIB, random.Random(2).randbytes(16 * MIB))
+    repository = make_repository()
+    restore(repository, run_backup(repository, image, free_space="skip"), str(tmp_path / "restored"))
+    assert (tmp_path / "restored").read_bytes() == image.read_bytes()
+
+
 # -- FAT ---------------------------------------------------------------------------------------------------------------
 
 
