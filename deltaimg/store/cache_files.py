@@ -6,7 +6,9 @@ Nothing fails: other processes, and the user, may remove any of it at any time.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +25,19 @@ class CacheFile:
     size_bytes: int
     """What it counts for."""
     used_s: float
+
+
+def open_file(path: str, flags: int = os.O_RDONLY) -> int:
+    """Return the descriptor of a file; raises OSError, also for what is no file."""
+    # Not to wait for a writer if there is a pipe in its place.
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        raise OSError(errno.EINVAL, "is no regular file")
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 def list_entries(folder: str) -> list[os.DirEntry[str]]:

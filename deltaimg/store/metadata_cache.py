@@ -17,10 +17,17 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from deltaimg.errors import ObjectTooLarge
 from deltaimg.format.framing import name_object
 from deltaimg.model import GIB
-from deltaimg.store.cache_files import TOUCH_S, CacheFile, count_bytes, list_entries, remove_files, trim_files
+from deltaimg.store.cache_files import (
+    TOUCH_S,
+    CacheFile,
+    count_bytes,
+    list_entries,
+    open_file,
+    remove_files,
+    trim_files,
+)
 
 BUDGET_BYTES = GIB
 _FOLDER = "metadata"
@@ -42,13 +49,15 @@ class MetadataCache:
         return _KEPT.fullmatch(name) is not None
 
     def read(self, name: str, max_bytes: int | None = None) -> bytes | None:
-        """Return an object whose bytes have the digest in its name, or None; raises ObjectTooLarge, as a store does."""
+        """Return an object of at most `max_bytes` whose bytes have the digest in its name, or None."""
+        most_bytes = self._budget_bytes if max_bytes is None else min(max_bytes, self._budget_bytes)
         path = self._path_of(name)
         try:
-            with open(path, "rb") as file:
+            with open(open_file(path), "rb") as file:
                 status = os.fstat(file.fileno())
-                if max_bytes is not None and status.st_size > max_bytes:
-                    raise ObjectTooLarge(name, status.st_size, max_bytes)
+                # What is too large was damaged here, or is for the store to refuse.
+                if status.st_size > most_bytes:
+                    return None
                 data = file.read()
         except OSError:
             return None

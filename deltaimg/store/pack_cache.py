@@ -16,11 +16,9 @@ Memory  the bytes of one read; of a pack that is added, 4 MiB.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
-import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -35,7 +33,15 @@ from deltaimg.format.limits import MAX_PACK_BYTES
 from deltaimg.kernels import digest_blocks, digest_buffer
 from deltaimg.large_files import write_large
 from deltaimg.model import GIB, KIB, MIB
-from deltaimg.store.cache_files import TOUCH_S, CacheFile, count_bytes, list_entries, remove_files, trim_files
+from deltaimg.store.cache_files import (
+    TOUCH_S,
+    CacheFile,
+    count_bytes,
+    list_entries,
+    open_file,
+    remove_files,
+    trim_files,
+)
 from deltaimg.store.interface import Parts
 
 PIECE_BYTES = 16 * KIB
@@ -91,7 +97,7 @@ class PackCache:
     def read(self, name: str, pieces: range) -> KeptRange:
         """Return what is kept of some pieces of a pack, one at least."""
         with suppress(OSError):
-            descriptor = self._open(name, os.O_RDONLY)
+            descriptor = open_file(self._path_of(name))
             try:
                 return self._read(descriptor, _key_of(name), pieces)
             finally:
@@ -191,7 +197,7 @@ class PackCache:
         path, key, digests = self._path_of(name), _key_of(name), list[Digests]()
         os.makedirs(self._folder, 0o700, exist_ok=True)
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        descriptor = self._open(name, os.O_RDWR | os.O_CREAT)
+        descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
         try:
             start = _TABLE_BYTES + first * PIECE_BYTES
             if size_bytes >= _LARGE_BYTES:
@@ -213,19 +219,6 @@ class PackCache:
             _log.warning(
                 "packs are no longer kept in %s, so that later runs receive more: %s", self._folder, error.strerror
             )
-
-    def _open(self, name: str, flags: int) -> int:
-        """Return the descriptor of a pack's file; raises OSError, also for what is no file."""
-        # Not to wait for a writer if there is a pipe in its place.
-        flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(self._path_of(name), flags, 0o600)
-        try:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return descriptor
-            raise OSError(errno.EINVAL, "is no regular file")
-        except OSError:
-            os.close(descriptor)
-            raise
 
     def _path_of(self, name: str) -> str:
         return os.path.join(self._root, name)

@@ -84,6 +84,25 @@ def test_what_is_damaged_in_the_cache_is_read_from_the_store(stores: Stores) -> 
         assert file.read_bytes() == data
 
 
+@pytest.mark.parametrize("max_bytes", [None, 1000])
+def test_a_file_that_has_grown_beyond_all_bounds_is_no_error(stores: Stores, max_bytes: int | None) -> None:
+    name, data = make_object("maps")
+    stores.store.put(name, [data])
+    [file] = stores.files
+    os.truncate(file, 1 << 42)
+    assert stores.store.get(name, max_bytes) == data
+    assert file.read_bytes() == data
+
+
+def test_what_is_no_file_is_not_waited_for(stores: Stores) -> None:
+    name, data = make_object("maps")
+    stores.store.put(name, [data])
+    [file] = stores.files
+    file.unlink()
+    os.mkfifo(file)
+    assert stores.store.get(name) == data
+
+
 def test_what_is_damaged_in_the_store_is_not_kept(stores: Stores) -> None:
     name, _ = make_object("maps")
     stores.memory.put(name, [b"something else"])
