@@ -62,20 +62,29 @@ def count_skippable(source: ByteSource, extents: Extents, layout: GuestLayout) -
 
 def name_volume(volume: Volume) -> str:
     """Return what to call a volume in a message."""
-    kind = volume.file_system.kind if volume.file_system else "unknown"
-    return kind if volume.partition is None else f"partition {volume.partition.number} ({kind})"
+    kind = volume.file_system.kind if volume.file_system else ""
+    if volume.partition is None:
+        return kind or "the image"
+    return f"partition {volume.partition.number}{f' ({kind})' if kind else ''}"
 
 
 def _look(source: ByteSource, layout: GuestLayout) -> Iterator[tuple[Volume, Bounds, str]]:
     """Yield each volume with what of it is free, in bytes of the image, and why not more."""
     owner = find_other_owner(Window(source, 0, layout.size_bytes)) if layout.table else ""
     for volume in layout.volumes:
-        found = f"the image has a signature of {owner}" if owner else _ask_file_system(source, volume)
-        if isinstance(found, str):
+        if owner:
+            yield volume, NO_BOUNDS, f"the image has a signature of {owner}"
+        elif other := next((each for each in layout.volumes if _overlap(volume, each)), None):
+            yield volume, NO_BOUNDS, f"it overlaps {name_volume(other)}"
+        elif isinstance(found := _ask_file_system(source, volume), str):
             yield volume, NO_BOUNDS, found
         else:
             kept = f"{found.kept_groups} block groups are kept: what they say of free space is not right"
             yield volume, merge_bounds(found.bounds + volume.start), kept if found.kept_groups else ""
+
+
+def _overlap(volume: Volume, other: Volume) -> bool:
+    return volume is not other and max(volume.start, other.start) < min(volume.end, other.end)
 
 
 def _ask_file_system(source: ByteSource, volume: Volume) -> FreeBlocks | str:

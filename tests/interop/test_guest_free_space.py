@@ -247,6 +247,22 @@ def test_content_of_a_raid_survives_the_file_system_before_it(tmp_path: Path, ha
     assert (tmp_path / "restored").read_bytes() == image.read_bytes()
 
 
+def test_a_partition_that_overlaps_another_is_kept(tmp_path: Path) -> None:
+    """A table that was written by hand, or by a tool of another system: the free blocks of one are content of the other."""
+    part, image = make_ext(tmp_path / "part", 40, "-t", "ext4", fill=False), tmp_path / "image"
+    place(image, part, MIB, f"label: dos\nstart=2048, size={40 * 2048}\n")
+    put(
+        image,
+        446 + 16,
+        b"\x00\x00\x00\x00\x83\x00\x00\x00" + (20 * 2048).to_bytes(4, "little") + (2048).to_bytes(4, "little"),
+    )
+    found = run_backup(make_repository(), image, free_space="skip").free_space
+    assert found is not None
+    assert found.skipped_bytes == 0
+    assert "partition 1 (ext4): it overlaps partition 2" in found.reason
+    assert "partition 2: it overlaps partition 1 (ext4)" in found.reason
+
+
 # -- FAT ---------------------------------------------------------------------------------------------------------------
 
 
