@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 
 from deltaimg.errors import AmbiguousSnapshot, SnapshotNotFound, UsageError
 from deltaimg.format.manifest import find_name_problem, format_time
@@ -22,6 +23,7 @@ from deltaimg.repo.repository import Repository, SnapshotRef
 _LATEST = re.compile(r"^latest(?:~(\d{1,9}))?$")
 _ID = re.compile(r"^[0-9a-f]{1,16}$")
 _DATE = re.compile(r"^\d{4}-\d{2}-\d{2}")
+_MOST_NEAR = 3
 
 
 def check_image_name(name: str) -> str:
@@ -47,7 +49,7 @@ def select_snapshot(repository: Repository, selector: str) -> SnapshotRef:
     if not at:
         return _select_without_image(refs, selector)
     if not refs:
-        raise SnapshotNotFound(selector, hint=_suggest_images(repository.list_snapshots()))
+        raise SnapshotNotFound(selector, hint=_suggest_images(image, repository.list_snapshots()))
     return select_of_image(refs, selector, moment)
 
 
@@ -78,9 +80,10 @@ def _select_without_image(refs: list[SnapshotRef], selector: str) -> SnapshotRef
         if len(images) > 1:
             raise UsageError(f"'{selector}' of which image?", hint=f"write {images[0]}@{selector}, for example")
         return select_of_image(refs, selector, selector)
-    if not selector or not _ID.match(selector):
-        raise SnapshotNotFound(selector, hint=_suggest_images(refs))
-    return _select_by_id(refs, selector, selector)
+    found = find_by_id(refs, selector, selector)
+    if found is None:
+        raise SnapshotNotFound(selector, hint=_suggest_images(image, refs))
+    return found
 
 
 def find_by_id(refs: Sequence[SnapshotRef], selector: str, prefix: str) -> SnapshotRef | None:
@@ -119,8 +122,11 @@ def _select_by_time(refs: list[SnapshotRef], selector: str, moment: str) -> Snap
     return found[-1]
 
 
-def _suggest_images(refs: list[SnapshotRef]) -> str:
+def _suggest_images(wanted: str, refs: Sequence[SnapshotRef]) -> str:
+    """Return the hint for a name that no image has: those whose names are like it, else some that there are."""
     images = sorted({ref.image for ref in refs})
     if not images:
         return "the repository holds no snapshot yet"
+    if near := get_close_matches(wanted, images, _MOST_NEAR):
+        return f"did you mean {' or '.join(near)}?"
     return f"images here: {', '.join(images[:8])}{', …' if len(images) > 8 else ''}"

@@ -53,6 +53,22 @@ def test_what_nothing_answers_to_is_not_found(snapshots: tuple, selector: str) -
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("selector", "said"),
+    [
+        ("vm", "did you mean vm1?"),
+        ("othr~1", "did you mean other?"),
+        ("vn1@2026-11-24", "did you mean vm1?"),
+        ("0ther", "did you mean other?"),
+        ("deadbeef", "images here: other, vm1"),
+    ],
+)
+def test_a_name_that_no_image_has_gets_those_that_are_like_it(snapshots: tuple, selector: str, said: str) -> None:
+    with pytest.raises(SnapshotNotFound) as caught:
+        select_snapshot(snapshots[0], selector)
+    assert caught.value.hint == said
+
+
 def test_a_prefix_of_two_ids_is_ambiguous(monkeypatch: pytest.MonkeyPatch) -> None:
     repository = make_repository()
     image = make_mixed_image(50_000)
