@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -17,6 +18,7 @@ from deltaimg.cli.options import Json, Quiet, Verbose
 from deltaimg.cli.passphrase import ask_passphrase
 from deltaimg.cli.store_access import find_cache_dir
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
+from deltaimg.errors import RepositoryNotFound
 from deltaimg.options.executor import ExecutorOptions
 from deltaimg.options.keep import Policy
 from deltaimg.options.store import StoreOptions
@@ -75,7 +77,8 @@ def sync(
             # A limit is one of the line: a source on this host is read as fast as it can be.
             of_source = store if is_remote(source) else replace(store, bandwidth=None, max_requests=None)
             src = stack.enter_context(open_side(source, of_source, cache_folder=cache))
-            dst = stack.enter_context(open_side(destination, store, cache_folder=None if is_verified else cache))
+            with _pointing_to_like(source, destination):
+                dst = stack.enter_context(open_side(destination, store, cache_folder=None if is_verified else cache))
             src.lock_waiting = dst.lock_waiting = waiting
             terminal.watch(dst)
             terminal.note = partial(describe_limit, store)
@@ -99,6 +102,18 @@ def sync(
                 terminal.print_json(describe_sync(result))
             _print_result(terminal, result)
             _report_failures(dst, result.failed, terminal)
+
+
+@contextmanager
+def _pointing_to_like(source: str, destination: str) -> Iterator[None]:
+    """Have the hint where there is no destination yet say how one of the same family is made."""
+    try:
+        yield
+    except RepositoryNotFound as error:
+        if error.problem is not None:
+            raise
+        hint = f"'deltaimg init -r {destination} --like {source}' creates one for copies of {source}"
+        raise RepositoryNotFound(destination, "there is no repository here", hint=hint) from error
 
 
 def _warn_of_families(terminal: Terminal, estimate: SyncEstimate) -> None:

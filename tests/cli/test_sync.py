@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Backups
-from tests.support.program import fail, succeed
+from tests.support.program import deltaimg, fail, succeed
 from tests.support.sshd import SshServer
 
 
@@ -96,6 +96,8 @@ def test_bad_input_is_one_clear_error(backups: Backups, offsite: Path, tmp_path:
     succeed("init", "-r", tmp_path / "stranger")
     assert "different families" in fail(2, "sync", backups.repo, tmp_path / "stranger", "--delete")
     assert "there is no repository here" in fail(31, "sync", backups.repo, tmp_path / "nothing")
+    said = deltaimg("sync", backups.repo, tmp_path / "nothing").err
+    assert f"'deltaimg init -r {tmp_path / 'nothing'} --like {backups.repo}' creates one" in said
     assert "there is no repository here" in fail(31, "sync", tmp_path / "nothing", offsite)
     assert "no snapshot matches 'vm9'" in fail(21, "sync", backups.repo, offsite, "--image", "vm9")
     assert "is no time and no span" in fail(2, "sync", backups.repo, offsite, "--since", "yesterday")
