@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from functools import wraps
 from importlib import import_module
 from inspect import Parameter, Signature, signature
@@ -167,7 +168,7 @@ def run() -> int:
         arguments = move_common_options(sys.argv[1:])
         return int(build_group().main(arguments, prog_name="deltaimg", standalone_mode=False) or 0)
     except _ParserError as error:
-        raise _describe_misuse(error) from error
+        raise _describe_misuse(error, arguments) from error
 
 
 def _suggest_command(name: str) -> str:
@@ -178,13 +179,11 @@ def _suggest_command(name: str) -> str:
     return f"did you mean 'deltaimg {meant}'?" if meant else "'deltaimg help' lists the commands"
 
 
-def _describe_misuse(error: Any) -> UsageError:
+def _describe_misuse(error: Any, arguments: Sequence[str]) -> UsageError:
     message = str(error.format_message()).strip().rstrip(".")
-    command = error.ctx.command_path if error.ctx is not None else "deltaimg"
-    name = command.removeprefix("deltaimg").strip()
-    return UsageError(
-        message[:1].lower() + message[1:], hint=f"'deltaimg help{' ' * bool(name)}{name}' lists its options"
-    )
+    # Options that all commands have were moved behind it; of an option without its value the parser does not say whose it is.
+    name = f" {arguments[0]}" if arguments and arguments[0] in COMMANDS else ""
+    return UsageError(message[:1].lower() + message[1:], hint=f"'deltaimg help{name}' lists its options")
 
 
 class _AsIs:

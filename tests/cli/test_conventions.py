@@ -63,6 +63,21 @@ def test_what_resembles_nothing_gets_the_way_to_the_list() -> None:
     assert not set(SYNONYMS) & set(COMMANDS)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("backup", "a.raw", "--image"),
+        ("backup", "--json=1"),
+        ("backup", "-q=", "--colour"),
+        ("-r", "x", "backup", "-t"),
+    ],
+)
+def test_a_misused_option_gets_the_way_to_the_help_of_its_command(words: tuple[str, ...]) -> None:
+    run = deltaimg(*words)
+    assert run.code == UsageError.exit_code
+    assert "'deltaimg help backup' lists its options" in run.err
+
+
 def test_help_and_version_are_found_by_every_usual_way(backups: Backups) -> None:
     assert succeed("help").text == succeed("--help").text == succeed("-h").text == succeed().text
     assert succeed("help", "backup").text == succeed("backup", "--help").text == succeed("backup", "-h").text
