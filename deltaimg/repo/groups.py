@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from deltaimg.errors import GroupIncomplete, SnapshotNotFound, UsageError
+from deltaimg.errors import GroupIncomplete, IntegrityError, SnapshotNotFound, UsageError
 from deltaimg.format.manifest import Group, Manifest, find_name_problem, name_member
 from deltaimg.repo.repository import Repository, SnapshotRef
-from deltaimg.repo.selector import find_by_id, select_of_image, select_snapshot
+from deltaimg.repo.selector import find_by_id, make_too_far_back, parse_back, select_of_image, select_snapshot
 from deltaimg.repo.snapshots import Snapshot, load_snapshot
 
 CONFIG_DISK = "config"
@@ -113,17 +113,18 @@ def select_group(repository: Repository, selector: str) -> GroupSnapshot:
     """
     name, at, moment = selector.rpartition("@")
     if not at:
-        name, tilde, back = selector.partition("~")
-        moment = f"latest{tilde}{back}"
+        name, tilde, count = selector.partition("~")
+        moment = f"latest{tilde}{count}"
     refs = repository.list_snapshots()
     of_group = [ref for ref in refs if ref.image.startswith(name_member(name, ""))]
-    while of_group:
-        chosen = _select_moment(of_group, selector, name, moment)
-        found = _load(repository, name, [ref for ref in of_group if ref.time == chosen])
-        if found is not None:
-            return found
-        # Images that are called so, and are in no group.
-        of_group = [ref for ref in of_group if ref.time != chosen]
+    back = parse_back(moment)
+    found = (
+        _select_by_moment(repository, of_group, selector, name, moment)
+        if back is None
+        else _go_back(repository, of_group, selector, name, back)
+    )
+    if found is not None:
+        return found
     found = load_member_group(repository, select_snapshot(repository, selector), refs)
     if found is None:
         hint = f"'deltaimg restore {selector} TARGET' restores it"
@@ -158,12 +159,47 @@ def load_member_group(repository: Repository, ref: SnapshotRef, refs: Sequence[S
     )
 
 
-def _select_moment(refs: Sequence[SnapshotRef], selector: str, name: str, moment: str) -> str:
-    """Return the time that a selector means among those of a group's members."""
-    if (found := find_by_id(refs, selector, moment)) is not None:
-        return found.time
-    by_time = {ref.time: SnapshotRef(name, ref.time, ref.id) for ref in reversed(refs)}
-    return select_of_image(sorted(by_time.values()), selector, moment).time
+def _go_back(
+    repository: Repository, refs: Sequence[SnapshotRef], selector: str, name: str, back: int
+) -> GroupSnapshot | None:
+    """Return the snapshot of a group that is so far back from its newest one; None where it has none.
+
+    Images that are called so, and backups of a member alone, are not counted. What is damaged is: else another would be meant.
+    """
+    of_time: dict[str, list[SnapshotRef]] = {}
+    for ref in refs:
+        of_time.setdefault(ref.time, []).append(ref)
+    count = 0
+    for time in sorted(of_time, reverse=True):
+        try:
+            found = _load(repository, name, of_time[time])
+        except IntegrityError:
+            if count == back:
+                raise
+            count += 1
+            continue
+        if found is not None and count == back:
+            return found
+        count += found is not None
+    if count:
+        raise make_too_far_back(selector, name, count)
+    return None
+
+
+def _select_by_moment(
+    repository: Repository, refs: Sequence[SnapshotRef], selector: str, name: str, moment: str
+) -> GroupSnapshot | None:
+    """Return the snapshot of a group that a date or an id means; None where it has none."""
+    while refs:
+        by_id = find_by_id(refs, selector, moment)
+        by_time = {ref.time: SnapshotRef(name, ref.time, ref.id) for ref in reversed(refs)}
+        chosen = (by_id or select_of_image(sorted(by_time.values()), selector, moment)).time
+        found = _load(repository, name, [ref for ref in refs if ref.time == chosen])
+        if found is not None:
+            return found
+        # Images that are called so, and are in no group.
+        refs = [ref for ref in refs if ref.time != chosen]
+    return None
 
 
 def _load(repository: Repository, name: str, refs: Sequence[SnapshotRef]) -> GroupSnapshot | None:

@@ -59,15 +59,25 @@ def select_of_image(refs: list[SnapshotRef], selector: str, moment: str) -> Snap
     Args:
         refs: oldest first. selector: for messages.
     """
-    if match := _LATEST.match(moment):
-        back = int(match[1] or 0)
+    back = parse_back(moment)
+    if back is not None:
         if back >= len(refs):
-            count = f"{len(refs)} snapshot{'s' * (len(refs) > 1)}"
-            raise SnapshotNotFound(selector, hint=f"'{refs[0].image}' has {count}")
+            raise make_too_far_back(selector, refs[0].image, len(refs))
         return refs[-1 - back]
     if _DATE.match(moment):
         return _select_by_time(refs, selector, moment)
     return _select_by_id(refs, selector, moment)
+
+
+def parse_back(moment: str) -> int | None:
+    """Return how far back from the newest one `latest~2` is, None for a moment that is not written so."""
+    match = _LATEST.match(moment)
+    return int(match[1] or 0) if match else None
+
+
+def make_too_far_back(selector: str, name: str, count: int) -> SnapshotNotFound:
+    """Return the error of a selector that goes back further than there are snapshots."""
+    return SnapshotNotFound(selector, hint=f"'{name}' has {count} snapshot{'s' * (count > 1)}")
 
 
 def _select_without_image(refs: list[SnapshotRef], selector: str) -> SnapshotRef:
