@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from deltaimg.describe.parts import describe_extents, describe_time
-from deltaimg.describe.text import format_bytes, format_moment
+from deltaimg.describe.text import format_bytes, format_count, format_moment
 from deltaimg.engine.backup.audit import CONFIDENCE, find_detectable_share
 from deltaimg.format.manifest import FreeSpaceSkipped, Freezing, Manifest, Tracking, parse_time
 from deltaimg.repo.repository import SnapshotRef
@@ -98,8 +98,8 @@ def format_tracking(tracking: Tracking) -> str:
     """Return what change tracking spared a backup, and how far that was audited, for people."""
     if tracking.method == "scan":
         return f"everything was read: {tracking.reason}"
-    share = find_detectable_share(tracking.audited_blocks)
-    return (
-        f"{format_bytes(tracking.unchanged_bytes)} not read ({tracking.method}); {tracking.audited_blocks} blocks of it "
-        f"compared, which finds {100 * share:.2g} % of wrong ones with {100 * CONFIDENCE:.0f} %"
-    )
+    unread = f"{format_bytes(tracking.unchanged_bytes)} not read ({tracking.method})"
+    if not tracking.audited_blocks:
+        return f"{unread}, and none of it compared" if tracking.unchanged_bytes else unread
+    share, audited = find_detectable_share(tracking.audited_blocks), format_count(tracking.audited_blocks, "block")
+    return f"{unread}; {audited} of it compared, which finds {100 * share:.2g} % of wrong ones with {100 * CONFIDENCE:.0f} %"
