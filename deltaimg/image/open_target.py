@@ -33,7 +33,7 @@ def open_target(path: str, size_bytes: int, *, is_forced: bool = False, is_synce
 
     Raises:
         TargetExists: something is there and `is_forced` is not set, or it is a symbolic link to a file.
-        TargetTooSmall: a block device or file system smaller than the image. ImageInUse: a device that something else uses.
+        TargetTooSmall: a block device or file system smaller than the image. ImageInUse: something else uses it.
         ImageError: it cannot be written.
     """
     if is_standard_stream(path, 1):

@@ -4,13 +4,16 @@
 Counted      a file system that is mounted from it or from something that lies on it (partitions, device-mapper, md, loop
              devices), swap space, anything that holds a device exclusively (O_EXCL: a mount elsewhere, ZFS, an export).
 Not counted  a program that merely has it open, such as a running virtual machine, since a suspended one has it open, too.
+             Whether it is locked, as qemu locks a disk for as long as it has it open, is asked of what is to be replaced.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,8 @@ from deltaimg.image.block_devices import (
     identify,
 )
 from deltaimg.image.mounts import PROC, Mount, read_mounts, read_other_mounts, read_swap_areas
+
+_FLOCK = struct.Struct("hhqqi4x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,16 @@ def find_uses(descriptor: int, *, proc: Path = PROC, sysfs: Path = SYSFS) -> lis
 def find_writer(descriptor: int) -> str | None:
     """Return what may write to an open file or block device, in words that complete "it is ..."; None if nothing may."""
     return next((use.text for use in find_uses(descriptor) if use.is_writer), None)
+
+
+def is_locked(descriptor: int) -> bool:
+    """Return whether a program has locked any part of an open file, as qemu and virtlockd do with the disks of guests."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked)
+    except OSError:
+        return False
+    return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
 def _find_file_uses(file: str | int, proc: Path, sysfs: Path, but_for: BlockDevice | None = None) -> list[Use]:

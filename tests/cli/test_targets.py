@@ -13,7 +13,8 @@ import pytest
 
 from deltaimg.model import MIB
 from tests.cli.conftest import Backups
-from tests.support.components import requires_root, small_ext4, small_tmpfs
+from tests.support.components import loop_file_system, requires_root, small_ext4, small_tmpfs
+from tests.support.live_qemu import live_qemu
 from tests.support.program import command, deltaimg, environment, fail, succeed
 
 
@@ -132,6 +133,25 @@ READ_FROM_PIPE = (
     "mkfifo FIFO && { cat IMAGE >FIFO & } && deltaimg backup FIFO --image p -q",
     "deltaimg backup /dev/stdin --image p -q <IMAGE",
 )
+
+
+def test_a_file_that_is_mounted_is_not_replaced_under_its_mount(backups: Backups, tmp_path: Path) -> None:
+    with loop_file_system("ext4", tmp_path / "mounted", 8 * MIB) as made:
+        before = made.backing.stat().st_ino
+        said = fail(17, "restore", "vm1", made.backing, "--force", repo=backups.repo)
+        assert f"mounted read-write at {made.folder}" in said
+        assert made.backing.stat().st_ino == before
+    succeed("restore", "vm1", made.backing, "--force", repo=backups.repo)
+
+
+def test_a_file_that_a_running_guest_has_open_is_not_replaced_under_it(backups: Backups, tmp_path: Path) -> None:
+    """It would write to a file without a name until it ends."""
+    image = tmp_path / "disk.raw"
+    image.write_bytes(bytes(MIB))
+    with live_qemu(tmp_path, image, kind="raw"):
+        assert "locked by another program" in fail(17, "restore", "vm1", image, "--force", repo=backups.repo)
+        assert image.read_bytes() == bytes(MIB)
+    succeed("restore", "vm1", image, "--force", repo=backups.repo)
 
 
 @pytest.mark.parametrize("line", READ_FROM_PIPE)
