@@ -13,7 +13,7 @@ from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, check_output, require_repo
 from deltaimg.cli.passphrase import ask_new_passphrase, ask_passphrase
 from deltaimg.cli.store_access import open_repo
-from deltaimg.cli.terminal import Terminal
+from deltaimg.cli.terminal import Terminal, format_moment
 from deltaimg.errors import UsageError
 from deltaimg.options.store import StoreOptions
 
@@ -165,7 +165,7 @@ def find_new_key(places: Places) -> Key:
 
 def _list(terminal: Terminal, location: str, store: StoreOptions) -> None:
     from deltaimg.api.keys import list_keys
-    from deltaimg.describe.keys import describe_key
+    from deltaimg.describe.keys import describe_key, find_since
 
     found = list_keys(location, store)
     for error in found.damage:
@@ -173,7 +173,11 @@ def _list(terminal: Terminal, location: str, store: StoreOptions) -> None:
     if terminal.as_json:
         terminal.print_json([describe_key(each) for each in found.slots])
         return
-    rows = [[each.id[:8], each.type, each.label, each.created[:8]] for each in found.slots]
+    since = [find_since(each) for each in found.slots]
+    rows = [
+        [each.id[:8], each.type, each.label, format_moment(moment, to_minutes=True) if moment else "?"]
+        for each, moment in zip(found.slots, since, strict=True)
+    ]
     terminal.print_table(("id", "type", "label", "since"), rows)
 
 

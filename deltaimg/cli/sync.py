@@ -82,6 +82,7 @@ def sync(
             src.lock_waiting = dst.lock_waiting = waiting
             terminal.watch(dst)
             terminal.note = partial(describe_limit, store)
+            _warn_of_clear_text(src, dst, terminal)
             if dry_run:
                 estimate = plan_sync(src, dst, options, policy, progress=terminal)
                 if as_json:
@@ -114,6 +115,15 @@ def _pointing_to_like(source: str, destination: str) -> Iterator[None]:
             raise
         hint = f"'deltaimg init -r {destination} --like {source}' creates one for copies of {source}"
         raise RepositoryNotFound(destination, "there is no repository here", hint=hint) from error
+
+
+def _warn_of_clear_text(source: Repository, destination: Repository, terminal: Terminal) -> None:
+    """Warn before the first copy of what is encrypted to where it is not: once it is there, that is how it was meant."""
+    if source.config.is_encrypted and not destination.config.is_encrypted and not destination.list_snapshots():
+        terminal.warn(
+            f"{destination.objects.location} is not encrypted: whoever can read it can read the images; "
+            "'deltaimg init --like' with --encryption makes a copy that is"
+        )
 
 
 def _warn_of_families(terminal: Terminal, estimate: SyncEstimate) -> None:

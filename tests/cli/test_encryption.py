@@ -186,6 +186,8 @@ def test_keys_are_added_changed_listed_and_removed(image: Path, tmp_path: Path) 
     succeed("key", "add", "-r", repo, "--key-file", first, "--new-key-file", second, "--label", "host 2", "-q")
     listed = succeed("key", "list", "-r", repo, "--json").json
     assert [(each["type"], each["label"]) for each in listed] == [("keyfile", ""), ("keyfile", "host 2")]
+    shown = succeed("key", "list", "-r", repo).text
+    assert shown.count(listed[0]["created"][:4] + "-") == 2, "the day, as everywhere else"
     succeed("snapshots", "-r", repo, "--key-file", second)
     third = tmp_path / "third"
     succeed("key", "change", "-r", repo, "--key-file", first, "--new-key-file", third, "-q")
@@ -321,7 +323,8 @@ def test_a_repository_is_encrypted_by_a_sync_and_opened_by_one(image: Path, tmp_
     assert not any(content in data for _, data in read_everything(sealed))
     assert not succeed("sync", plain, sealed, "--json", **key).json["copied"]
     succeed("init", "-r", back, "--like", sealed, "--encryption", "none", "-q", **key)
-    succeed("sync", sealed, back, "-q", **key)
+    assert f"{back} is not encrypted: whoever can read it" in succeed("sync", sealed, back, "-q", **key).err
+    assert not succeed("sync", sealed, back, "-q", **key).err, "said once"
     for repo, variables in ((sealed, key), (back, {})):
         succeed("verify", "-r", repo, "-q", **variables)
         succeed("restore", "vm1", tmp_path / "out", "--force", "-r", repo, "-q", **variables)
