@@ -32,4 +32,8 @@ class MirrorOptions:
     is_verified: bool = flag("Read all of the copy at the end, and compare it; what was sent always is.", "--verify")
     is_in_place: bool = flag("Do not make a clone of the copy, even where its file system can.", "--in-place")
     allow_live: bool = flag("Mirror an image that something may write to.", "--allow-live")
-    is_forced: bool = flag("Overwrite a file or block device that is no mirror yet.", "--force", "-f")
+    is_forced: bool = flag(
+        "Overwrite a file or block device that is no mirror yet; by an image of which little is left, too.",
+        "--force",
+        "-f",
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.errors import FarSideUnusable, ImageError, TargetExists, UsageError
+from deltaimg.errors import FarSideUnusable, ImageError, SourceShrank, TargetExists, UsageError
 from tests.support.images import SyntheticImage, make_mixed_image
 from tests.support.program import deltaimg, fail, read_tree, succeed
 from tests.support.sshd import HOST, SshServer
@@ -55,6 +55,26 @@ def test_bad_input_is_refused_and_changes_nothing(image: SyntheticImage, tmp_pat
     ):
         assert said in fail(code, "mirror", *arguments)
     assert read_tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("left", [b"", b"x" * 30_000])
+def test_an_image_of_which_nearly_nothing_is_left_does_not_empty_its_only_copy(
+    image: SyntheticImage, tmp_path: Path, left: bytes
+) -> None:
+    source, copy = tmp_path / "image", tmp_path / "copy"
+    image.save(source)
+    mirror(source, copy)
+    source.write_bytes(left)
+    before = read_tree(tmp_path)
+    assert "may be the wrong one" in fail(SourceShrank.exit_code, "mirror", source, copy)
+    assert read_tree(tmp_path) == before
+    mirror(source, copy, "--force")
+    assert copy.read_bytes() == left
+    source.write_bytes(b"x" * 31_000)
+    mirror(source, copy)
+    source.write_bytes(b"x" * 400)
+    mirror(source, copy)
+    assert copy.read_bytes() == b"x" * 400
 
 
 # -- over ssh ----------------------------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ from deltaimg.errors import (
     ImageInUse,
     MirrorProtocolError,
     SourceChanged,
+    SourceShrank,
     UnsupportedImage,
 )
 from deltaimg.format.mirror import BLOCK_BYTES, MirrorState
@@ -60,6 +61,8 @@ from deltaimg.kernels import digest_blocks
 
 _KEY_BYTES = 32
 _CLEAR_RUNS = 1 << 14
+_SUSPICIOUS_SHRINKAGE = 100
+"""How many times smaller an image has become that is no longer taken for the same: as of a backup."""
 _NO_BLOCKS: Blocks = np.zeros(0, np.int64)
 _CHANGED_HINT = (
     "run again while nothing writes to it, and what arrived is not sent again; or undo what was begun by "
@@ -173,6 +176,7 @@ class _NearSide:
         self._key = _parse_hex(copy.key, _KEY_BYTES)
         self._read_image()
         ready = self._await_ready(copy)
+        self._check_size(ready)
         root = find_root(self._digests, self._key, self._size_bytes)
         changes = Changes(_NO_BLOCKS, _NO_BLOCKS)
         if root.hex() != ready.root:
@@ -218,6 +222,18 @@ class _NearSide:
             ready = self._channel.receive_message(Kind.READY, Ready)
         _parse_hex(ready.root, 16)
         return ready
+
+    def _check_size(self, ready: Ready) -> None:
+        """Raise SourceShrank where so little is left of the image that it may be the wrong one: there is no other copy."""
+        if self._request.is_forced or self._size_bytes * _SUSPICIOUS_SHRINKAGE > ready.image_bytes:
+            return
+        if ready.image_bytes:
+            problem = (
+                f"has {self._size_bytes} bytes, fewer than the {ready.image_bytes} of the copy: it may be the wrong one"
+            )
+            raise SourceShrank(
+                self._source.path, f"{problem}, so nothing was sent", hint="--force mirrors it all the same"
+            )
 
     def _compare(self, ready: Ready) -> Changes:
         known = self._read_known(ready)
