@@ -25,6 +25,7 @@ from deltaimg.options.definition import validate
 from deltaimg.options.flatten import FlattenOptions
 from deltaimg.options.keep import Policy
 from deltaimg.options.prune import PruneOptions
+from deltaimg.repo.groups import select_snapshots
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.reserve import spending_reserve
 from deltaimg.repo.selector import select_snapshot
@@ -80,6 +81,11 @@ def _forget(
         forget_images(repository, [each.image for each in results if each.plan is not None and not each.plan.kept])
         remember_snapshots(repository)
     return results
+
+
+def list_meant(repository: Repository, selector: str) -> list[str]:
+    """Return what to call each snapshot that a selector means: one of an image, or those of all members of a group."""
+    return [f"{ref.image}@{ref.id}" for ref in select_snapshots(repository, selector)]
 
 
 def pin(repository: Repository, selector: str, reason: str = "") -> Snapshot:
@@ -145,7 +151,7 @@ def flatten(
     validate(options)
     max_depth = options.max_depth or 0
     if selectors:
-        refs = [select_snapshot(repository, each) for each in selectors]
+        refs = [ref for each in selectors for ref in select_snapshots(repository, each)]
         return [flatten_snapshot(repository, ref, max_depth=max_depth, progress=progress) for ref in refs]
     results = []
     for ref in repository.list_snapshots():

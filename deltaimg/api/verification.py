@@ -21,9 +21,9 @@ from deltaimg.engine.restore.verify import verify as verify_snapshots
 from deltaimg.errors import SnapshotNotFound
 from deltaimg.options.definition import validate
 from deltaimg.options.verify import VerifyOptions
+from deltaimg.repo.groups import select_snapshots
 from deltaimg.repo.host_arrivals import accept_arrivals
 from deltaimg.repo.repository import Repository
-from deltaimg.repo.selector import select_snapshot
 
 
 def verify(
@@ -44,7 +44,7 @@ def verify(
     """
     options = options or VerifyOptions()
     validate(options)
-    refs = [select_snapshot(repository, each) for each in selectors]
+    refs = [ref for each in selectors for ref in select_snapshots(repository, each)]
     refs = refs or sorted({*repository.list_snapshots(), *repository.list_quarantined()})
     report = verify_snapshots(
         repository, refs, percent=options.percent, seed=seed, progress=progress, cluster=wrap_executor(executor)

@@ -27,17 +27,19 @@ def pin(
 ) -> None:
     """Pin a snapshot: it cannot be forgotten until unpinned.
 
-    'deltaimg snapshots' shows which are pinned. Pinning one again changes its reason.
+    'deltaimg snapshots' shows which are pinned. Pinning one again changes its reason. Of a group, all members are pinned.
 
     Examples:
 
         deltaimg pin vm1@2026-11-23 --reason 'before the upgrade'
     """
+    from deltaimg.api.retention import list_meant
     from deltaimg.api.retention import pin as pin_snapshot
-    from deltaimg.describe.snapshots import describe_said
+    from deltaimg.describe.snapshots import describe_all_said
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        found = pin_snapshot(open_to_lock(repo, lock_wait, store, terminal), snapshot, reason)
+        repository = open_to_lock(repo, lock_wait, store, terminal)
+        found = [pin_snapshot(repository, each, reason) for each in list_meant(repository, snapshot)]
         if as_json:
-            terminal.print_json(describe_said(found))
-        terminal.remark(f"pinned {found.label}")
+            terminal.print_json(describe_all_said(found))
+        terminal.remark(f"pinned {', '.join(each.label for each in found)}")

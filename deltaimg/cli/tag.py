@@ -35,15 +35,16 @@ def tag(
     """Add tags to a snapshot, or remove them.
 
     A tag that the snapshot has already, or does not have, is no error. The snapshot itself stays as it was written; the
-    change is stored beside it.
+    change is stored beside it. Of a group, it is that of all members.
 
     Examples:
 
         deltaimg tag add vm1@latest weekly offsite
         deltaimg tag remove vm1@2026-11-23 weekly
     """
+    from deltaimg.api.retention import list_meant
     from deltaimg.api.retention import tag as change_tags
-    from deltaimg.describe.snapshots import describe_said
+    from deltaimg.describe.snapshots import describe_all_said
 
     if action not in _ACTIONS:
         raise UsageError(f"'{action[:60]}' is neither add nor remove", hint=_EXAMPLE)
@@ -52,7 +53,8 @@ def tag(
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_to_lock(repo, lock_wait, store, terminal)
         changes = {"added" if action == "add" else "removed": tags}
-        found = change_tags(repository, snapshot, **changes)
+        found = [change_tags(repository, each, **changes) for each in list_meant(repository, snapshot)]
         if as_json:
-            terminal.print_json(describe_said(found))
-        terminal.remark(f"{found.label}  {', '.join(found.tags) or 'no tags'}")
+            terminal.print_json(describe_all_said(found))
+        for each in found:
+            terminal.remark(f"{each.label}  {', '.join(each.tags) or 'no tags'}")

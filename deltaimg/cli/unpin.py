@@ -20,17 +20,19 @@ def unpin(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Unpin a snapshot: it can be forgotten again.
+    """Unpin a snapshot: it can be forgotten again. Of a group, all members are unpinned.
 
     Examples:
 
         deltaimg unpin vm1@2026-11-23
     """
+    from deltaimg.api.retention import list_meant
     from deltaimg.api.retention import unpin as unpin_snapshot
-    from deltaimg.describe.snapshots import describe_said
+    from deltaimg.describe.snapshots import describe_all_said
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
-        found = unpin_snapshot(open_to_lock(repo, lock_wait, store, terminal), snapshot)
+        repository = open_to_lock(repo, lock_wait, store, terminal)
+        found = [unpin_snapshot(repository, each) for each in list_meant(repository, snapshot)]
         if as_json:
-            terminal.print_json(describe_said(found))
-        terminal.remark(f"unpinned {found.label}")
+            terminal.print_json(describe_all_said(found))
+        terminal.remark(f"unpinned {', '.join(each.label for each in found)}")

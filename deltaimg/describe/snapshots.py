@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -65,6 +65,12 @@ def describe_said(snapshot: Snapshot) -> dict[str, Any]:
     """Return a snapshot's annotation as a JSON object."""
     said = {"pinned": snapshot.pin_reason, "tags": list(snapshot.tags), "comment": snapshot.comment}
     return {"snapshot": snapshot.manifest.id, "image": snapshot.manifest.image} | said
+
+
+def describe_all_said(snapshots: Sequence[Snapshot]) -> object:
+    """Return the annotation of a snapshot as a JSON object, those of several members of a group as a list of such."""
+    described = [describe_said(each) for each in snapshots]
+    return described[0] if len(described) == 1 else described
 
 
 def is_forgotten(base: str | None, refs: Iterable[SnapshotRef]) -> bool:

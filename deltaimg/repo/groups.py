@@ -132,6 +132,20 @@ def select_group(repository: Repository, selector: str) -> GroupSnapshot:
     return found
 
 
+def select_snapshots(repository: Repository, selector: str) -> list[SnapshotRef]:
+    """Return what `selector` means: a snapshot of an image, or those of all members of a group at one moment.
+
+    Raises as `select_snapshot`.
+    """
+    try:
+        return [select_snapshot(repository, selector)]
+    except SnapshotNotFound:
+        group = find_group(repository, selector)
+        if group is None:
+            raise
+        return [each.ref for each in group.snapshots]
+
+
 def find_group(repository: Repository, selector: str) -> GroupSnapshot | None:
     """Return the snapshot of a group that `selector` names, and that is none of an image; None where there is none."""
     name = selector.rpartition("@")[0] or selector.partition("~")[0]

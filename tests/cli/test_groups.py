@@ -271,6 +271,23 @@ def test_a_policy_keeps_of_one_member_what_it_keeps_of_another(repo: Path, disks
     assert times["web1.root"] == times["web1.data"] == [runs[1]["time_exact"], runs[3]["time_exact"]]
 
 
+def test_what_is_said_of_a_group_is_said_of_all_its_members(repo: Path, disks: tuple[Path, Path]) -> None:
+    """Its name, and a moment of it, are as good as those of an image."""
+    first, _ = back_up(repo, disks), back_up(repo, disks)
+    ids = {each["snapshot"] for each in first["members"]}
+    pinned = succeed("pin", "web1~1", "--reason", "before the upgrade", "--json", repo=repo).json
+    assert {each["snapshot"] for each in pinned} == ids
+    assert {each["pinned"] for each in pinned} == {"before the upgrade"}
+    assert succeed("tag", "add", "web1@latest~1", "weekly", repo=repo).text.count("weekly") == 2
+    assert {each["id"] for each in succeed("snapshots", "--tag", "weekly", "--json", repo=repo).json} == ids
+    succeed("unpin", "web1~1", repo=repo)
+    assert not any(each["pinned"] for each in succeed("snapshots", "--json", repo=repo).json)
+    verified = succeed("verify", "web1~1", repo=repo).text
+    assert all(f"@{each[:8]}  verified" in verified for each in ids)
+    assert len(succeed("flatten", "web1", "--json", repo=repo).json) == 2
+    assert "no snapshot matches 'web2'" in fail(21, "verify", "web2", repo=repo)
+
+
 def test_a_forget_that_was_cut_off_is_finished_by_the_next(repo: Path, disks: tuple[Path, Path]) -> None:
     for _ in range(3):
         back_up(repo, disks)
