@@ -2,10 +2,12 @@
 """Which clusters of NTFS are free.
 
     rule   The volume is not marked as dirty, its journal says that it was unmounted in order, and Windows did not hibernate
-           with it, fast start-up included. What is known to be in use (boot sector, master file table, its copy, journal,
-           bitmap) is so in the bitmap. Free are the clusters that the bitmap has free.
+           with it, fast start-up included. It has no shadow copies: of what was deleted since, these read the clusters where
+           it was, free by now, as long as nothing overwrote them. What is known to be in use (boot sector, master file table,
+           its copy, journal, bitmap) is so in the bitmap. Free are the clusters that the bitmap has free.
 
-Source  "NTFS Documentation" of the Linux-NTFS project; ntfs_is_logfile_clean and ntfs_volume_check_hiberfile of ntfs-3g.
+Source  "NTFS Documentation" of the Linux-NTFS project; ntfs_is_logfile_clean and ntfs_volume_check_hiberfile of ntfs-3g;
+        "Volume Shadow Snapshot (VSS) format" of libvshadow.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ _HIBERNATION_FILE = "hiberfil.sys".encode("utf-16-le")
 _NAME_OFFSET = 82
 """Of the name in an entry of a folder's index."""
 _RESUMED = (b"wake", b"WAKE")
+_SHADOW_HEADER_OFFSET, _SHADOW_IDENTIFIER = 0x1E00, bytes.fromhex("6b87083876c1484eb7ae04046e6cc752")
 
 
 def find_free(window: Window) -> FreeBlocks | str:
@@ -50,12 +53,19 @@ def find_free(window: Window) -> FreeBlocks | str:
         return "it is mounted, or was not unmounted in order"
     if _has_hibernated(window, layout):
         return "Windows hibernated, or shut down for a fast start-up"
+    if _has_shadow_copies(window):
+        return "it has shadow copies (restore points), which read what was deleted since"
     free = find_free_clusters(window, layout)
     for first, count in _list_known_used(window, layout):
         if free[first : first + count].any():
             return "its bitmap is not right"
     bounds: Bounds = find_stretches(free) * layout.cluster_bytes
     return FreeBlocks(bounds, 0)
+
+
+def _has_shadow_copies(window: Window) -> bool:
+    identifier, catalog_offset = window.unpack("<16s32xQ", _SHADOW_HEADER_OFFSET)
+    return bool(identifier == _SHADOW_IDENTIFIER and catalog_offset)
 
 
 def _is_log_clean(window: Window, layout: NtfsLayout) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -312,6 +313,20 @@ def test_an_ntfs_with_which_windows_hibernated_is_kept(tmp_path: Path, head: byt
     found = free_blocks(image, ntfs_free.find_free)
     assert isinstance(found, str) == is_kept
     assert is_kept == (found == "Windows hibernated, or shut down for a fast start-up")
+
+
+@pytest.mark.parametrize(("catalog", "is_kept"), [(0x4000, True), (0, False)])
+def test_an_ntfs_with_shadow_copies_is_kept(tmp_path: Path, catalog: int, is_kept: bool) -> None:
+    """They read what was deleted since where it was. Without any, the header that Windows leaves has no catalog."""
+    image = make_ntfs(tmp_path / "image")
+    header = bytes.fromhex("6b87083876c1484eb7ae04046e6cc752") + struct.pack(
+        "<IIQQQQ", 1, 1, 0x1E00, 0x1E00, 0, catalog
+    )
+    with open(image, "r+b") as file:
+        os.pwrite(file.fileno(), header, 0x1E00)
+    found = free_blocks(image, ntfs_free.find_free)
+    assert isinstance(found, str) == is_kept
+    assert is_kept == ("shadow copies" in str(found))
 
 
 def test_structures_of_ntfs_of_any_content_keep_or_are_no_error(tmp_path: Path, seed: int) -> None:
