@@ -26,7 +26,8 @@ from unittest.mock import patch
 
 import deltaimg
 from deltaimg.arrays import Digests
-from deltaimg.delta.encode import EncodedRecord, Encoder, Sources
+from deltaimg.delta.encode import EncodedRecord, Encoder
+from deltaimg.delta.sources import Sources
 from deltaimg.engine.backup.delta_sources.choose import SourceChooser
 from deltaimg.engine.backup.delta_sources.fetch import SourceFetcher
 

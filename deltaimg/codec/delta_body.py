@@ -14,10 +14,13 @@ from functools import cache
 from itertools import accumulate, pairwise
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from deltaimg.codec.libzstd import Parameters, compress_parts, expand, read_content_bytes
 from deltaimg.codec.zstd import LAZY_LEVELS
 from deltaimg.errors import NativeError
-from deltaimg.kernels import decode_delta, delta_bound, delta_work_bytes, encode_delta
+from deltaimg.kernels import count_delta_use, decode_delta, delta_bound, delta_work_bytes, encode_delta
 
 ENCODING_ID: Final = 4
 NAME: Final = "deltaimg"
@@ -25,11 +28,27 @@ _TABLE_LOG, _MIN_MATCH = 15, 4
 """Of zstd's lazy levels, instead of 17 and 5: streams are short. A twentieth less time, and as small."""
 
 
+class DeltaBody:
+    """A body that makes `content` from `sources`, in memory that the thread's next one takes again."""
+
+    def __init__(self, content: bytes | memoryview, sources: bytes | memoryview) -> None:
+        work, memory = _MEMORY.get(len(content))
+        bounds = list(accumulate(encode_delta(content, sources, work, memory), initial=0))
+        self._parts = [memory[start:end] for start, end in pairwise(bounds)]
+        self._whole, self._lengths = memory[: bounds[-1]], (len(sources), len(content))
+
+    def count_use(self, block_bytes: int) -> npt.NDArray[np.uint32]:
+        """Return how many bytes of each block of the sources it needs."""
+        return count_delta_use(self._whole, *self._lengths, block_bytes)
+
+    def compress(self, level: int) -> bytes:
+        """Return it as one frame, with zstd blocks of its own for each stream."""
+        return compress_parts(self._parts, _parameters(level))
+
+
 def encode_body(content: bytes | memoryview, sources: bytes | memoryview, level: int) -> bytes:
-    """Return one frame of a body that makes `content` from `sources`, with zstd blocks of its own for each stream."""
-    work, body = _MEMORY.get(len(content))
-    bounds = accumulate(encode_delta(content, sources, work, body), initial=0)
-    return compress_parts([body[start:end] for start, end in pairwise(bounds)], _parameters(level))
+    """Return one frame of a body that makes `content` from `sources`."""
+    return DeltaBody(content, sources).compress(level)
 
 
 def decode_body(

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from deltaimg.codec.delta_body import ENCODING_ID, NAME, decode_body, encode_body
+import numpy as np
+
+from deltaimg.codec.delta_body import ENCODING_ID, NAME, DeltaBody, decode_body, encode_body
 from deltaimg.codec.zstd import choose_delta_level
+from deltaimg.delta.interface import ChooseUsed, DeltaCodec, UsedSources
 
 
-class DeltaimgDelta:
+class DeltaimgDelta(DeltaCodec):
     """Compresses at a level that follows from the literals' level; decodes what any level made."""
 
     encoding_id: ClassVar[int] = ENCODING_ID
@@ -21,6 +24,17 @@ class DeltaimgDelta:
     def encode(self, content: memoryview, sources: memoryview) -> bytes:
         """Return a delta body as a zstd frame."""
         return encode_body(content, sources, self.level)
+
+    def encode_used(
+        self, content: memoryview, sources: memoryview, block_bytes: int, choose: ChooseUsed
+    ) -> tuple[bytes, UsedSources | None]:
+        """Return the same against those blocks of `sources` that are worth having, and these; None: all of them."""
+        body = DeltaBody(content, sources)
+        is_kept = choose(body.count_use(block_bytes))
+        if is_kept.all():
+            return body.compress(self.level), None
+        kept = np.frombuffer(sources, np.uint8).reshape(-1, block_bytes)[is_kept].reshape(-1).data
+        return self.encode(content, kept), UsedSources(is_kept, kept)
 
     def decode(
         self, payload: memoryview, sources: memoryview, raw_bytes: int, scratch: memoryview | None = None

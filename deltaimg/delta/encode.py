@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,11 @@ from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.codec.interface import Codec
 from deltaimg.delta.interface import DeltaCodec, DeltaCodecs
 from deltaimg.delta.literals import LiteralEncoder, refuse_codec
+from deltaimg.delta.sources import Sources, choose_used
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.record import WHOLE_LITERAL, CutTable, RecordHeader, RecordTables, build_tables
 from deltaimg.format.slot_runs import SLOT_RUN
-from deltaimg.format.sources import SourceTable
+from deltaimg.format.sources import build_sources
 from deltaimg.kernels import digest_buffer, is_equal
 from deltaimg.model import MIB
 
@@ -40,11 +42,16 @@ class EncodedRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """What a record may be encoded against: the table that it would begin with, and the blocks that the table names."""
+class _Delta:
+    """What a codec made, and of which sources."""
 
-    table: SourceTable
-    content: memoryview
+    codec: DeltaCodec
+    payload: bytes
+    sources: Sources
+
+    def count_bytes(self) -> int:
+        """Return what it takes in a pack, its table of sources included."""
+        return len(build_sources(self.sources.table)) + len(self.payload)
 
 
 def count_record_blocks(block_bytes: int) -> int:
@@ -98,15 +105,15 @@ class Encoder:
             IntegrityError: a codec does not reproduce its input; nothing was stored.
         """
         cut = None if kept is None or len(kept) == len(digests) else _cut(digests, kept)
-        if sources is not None:
-            delta = self._encode_delta(content, digests, sources, cut, scratch)
-            most = len(content) * (1 if self._is_delta_forced else _SURELY_WORTH_SOURCES)
-            if len(delta.payload) < most:
-                return replace(delta, gain=1 - len(delta.payload) / len(content))
-            literal = self._encode_literal(content, digests, cut, scratch)
-            gain = max(0.0, 1 - len(delta.payload) / len(literal.payload))
-            return replace(delta if gain > _LEAST_GAIN else literal, gain=gain)
-        return self._encode_literal(content, digests, cut, scratch)
+        if sources is None:
+            return self._encode_literal(content, digests, cut, scratch)
+        delta = self._encode_delta(content, digests, sources, cut, scratch)
+        most = len(content) * (1 if self._is_delta_forced else _SURELY_WORTH_SOURCES)
+        if delta is not None and len(delta.payload) < most:
+            return replace(delta, gain=1 - len(delta.payload) / len(content))
+        literal = self._encode_literal(content, digests, cut, scratch)
+        gain = 0.0 if delta is None else max(0.0, 1 - len(delta.payload) / len(literal.payload))
+        return replace(delta if delta is not None and gain > _LEAST_GAIN else literal, gain=gain)
 
     def _encode_literal(
         self, content: memoryview, digests: Digests, cut: CutTable | None, scratch: memoryview
@@ -116,23 +123,36 @@ class Encoder:
 
     def _encode_delta(
         self, content: memoryview, digests: Digests, sources: Sources, cut: CutTable | None, scratch: memoryview
-    ) -> EncodedRecord:
-        delta, codec = self._encode_smallest(content, sources.content)
+    ) -> EncodedRecord | None:
+        """Return content as a delta; None if it has too little of the sources."""
+        delta = self._encode_smallest(content, sources)
+        if delta is None:
+            return None
+        decoder, base = delta.codec, delta.sources
         try:
-            is_right = is_equal(codec.decode(memoryview(delta), sources.content, len(content), scratch), content)
+            decoded = decoder.decode(memoryview(delta.payload), base.content, len(content), scratch)
+            is_right = is_equal(decoded, content)
         except ValueError:
             is_right = False
         if not is_right:
-            raise refuse_codec(f"delta codec {codec.name}")
-        return self._make_record(codec.encoding_id, digests, RecordTables(cut, sources.table), delta)
+            raise refuse_codec(f"delta codec {decoder.name}")
+        return self._make_record(decoder.encoding_id, digests, RecordTables(cut, base.table), delta.payload)
 
-    def _encode_smallest(self, content: memoryview, sources: memoryview) -> tuple[bytes, DeltaCodec]:
-        """Return the smallest delta that is found, and the codec that made it."""
-        found: list[tuple[bytes, DeltaCodec]] = []
+    def _encode_smallest(self, content: memoryview, sources: Sources) -> _Delta | None:
+        """Return the smallest delta that is found, None if it would have no sources."""
+        found: list[_Delta] = []
+        choose = partial(choose_used, sources.table)
         for codecs in self._delta_codecs:
-            found += [(codec.encode(content, sources), codec) for codec in codecs]
-            smallest = min(found, key=lambda candidate: len(candidate[0]))
-            if len(smallest[0]) < _SURELY_WORTH_SOURCES * len(content):
+            for codec in codecs:
+                payload, used = codec.encode_used(content, sources.content, self._block_bytes, choose)
+                if used is None:
+                    found.append(_Delta(codec, payload, sources))
+                elif used.is_kept.any():
+                    found.append(_Delta(codec, payload, Sources(sources.table.keep(used.is_kept), used.content)))
+                elif len(payload) < _SURELY_WORTH_SOURCES * len(content):
+                    return None  # without sources it is as small
+            smallest = min(found, key=_Delta.count_bytes, default=None)
+            if smallest is not None and len(smallest.payload) < _SURELY_WORTH_SOURCES * len(content):
                 break
         return smallest
 

@@ -3,7 +3,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Flags = npt.NDArray[np.bool_]
+ChooseUsed = Callable[[npt.NDArray[np.uint32]], Flags]
+"""Takes how many bytes a delta needs of each block of its sources; returns which blocks are worth having."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsedSources:
+    """Some blocks of sources: which ones, and their content."""
+
+    is_kept: Flags
+    content: memoryview
 
 
 class DeltaCodec(Protocol):
@@ -16,6 +33,19 @@ class DeltaCodec(Protocol):
     def encode(self, content: memoryview, sources: memoryview) -> bytes:
         """Return `content` encoded against `sources`."""
         ...
+
+    def encode_used(
+        self,
+        content: memoryview,
+        sources: memoryview,
+        block_bytes: int,  # noqa: ARG002 - for codecs that know what they use
+        choose: ChooseUsed,  # noqa: ARG002
+    ) -> tuple[bytes, UsedSources | None]:
+        """Return `content` encoded against those blocks of `sources` that are worth having, and these; None: all of them.
+
+        None of them may be worth having. A codec that does not know what it uses takes all.
+        """
+        return self.encode(content, sources), None
 
     def decode(
         self, payload: memoryview, sources: memoryview, raw_bytes: int, scratch: memoryview | None = None

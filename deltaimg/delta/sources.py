@@ -2,7 +2,8 @@
 """Choose the delta sources of a run of new blocks: the blocks that share most with it, wherever they are.
 
 Anchors of the new content vote for the slots that hold the same bytes. The records with most votes are taken, within what a
-reader may be asked to decode for one record, and of those the slots with most votes, in order of slot.
+reader may be asked to decode for one record, and of those the slots with most votes, in order of slot. When a delta was made
+of these, those that it needs little of are left out, and another is made of the rest.
 """
 
 from __future__ import annotations
@@ -12,7 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from deltaimg.arrays import distinct
+from deltaimg.delta.interface import Flags
+from deltaimg.format.sources import SourceTable
 from deltaimg.model import MIB
+
+_LEAST_BYTES = 128
+"""What a delta must need of a block: below, it is as small without it, and each source is a read in every restore."""
+_LEAST_RECORD_BYTES = 512
+"""What it must need of a record, whose id is 16 bytes in the table, and which may be decoded for nothing else."""
+_FEWEST_DROPPED = 1 / 16
+"""Of the blocks: for fewer, encoding once more is not worth its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +62,23 @@ def choose_slots(
     if len(slots) > max_slots:
         slots = np.sort(slots[np.argsort(-votes, kind="stable")[:max_slots]])
     return slots
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a record may be encoded against: the table that it would begin with, and the blocks that the table names."""
+
+    table: SourceTable
+    content: memoryview
+
+
+def choose_used(table: SourceTable, used_bytes: npt.NDArray[np.uint32]) -> Flags:
+    """Return which blocks of sources are worth having, of each of which a delta needs `used_bytes`."""
+    records, _ = table.list_slots()
+    is_used = used_bytes > _LEAST_BYTES
+    of_records = np.bincount(records, used_bytes * is_used, len(table.ids))
+    is_used &= of_records[records] > _LEAST_RECORD_BYTES
+    drops_record = len(distinct(records[is_used])) < len(table.ids)
+    if not drops_record and np.count_nonzero(~is_used) < _FEWEST_DROPPED * len(records):
+        return np.ones(len(records), np.bool_)
+    return is_used

@@ -16,6 +16,7 @@ import zstandard
 from cffi import FFI
 
 from deltaimg.codec.libzstd import expand, read_content_bytes
+from deltaimg.delta.interface import DeltaCodec
 from deltaimg.errors import XdeltaUnusable, describe_installation
 from deltaimg.format.limits import MAX_RECORD_BYTES
 
@@ -117,7 +118,7 @@ def _gives_back(library: _Library) -> bool:
         return False
 
 
-class XdeltaDelta:
+class XdeltaDelta(DeltaCodec):
     """Compresses at a level that follows from the literals' level; decodes what any level made."""
 
     encoding_id: ClassVar[int] = 3

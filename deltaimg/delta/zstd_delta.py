@@ -14,12 +14,13 @@ import zstandard
 
 from deltaimg.codec.libzstd import Parameters, compress, expand
 from deltaimg.codec.zstd import LAZY_LEVELS, choose_delta_level
+from deltaimg.delta.interface import DeltaCodec
 
 _LAZY_MIN_MATCH = 6
 """Instead of 5: a sixth less time for 0.06 % more bytes, on the same image."""
 
 
-class ZstdDelta:
+class ZstdDelta(DeltaCodec):
     """Compresses at a level that follows from the literals' level; decodes what any level made."""
 
     encoding_id: ClassVar[int] = 2

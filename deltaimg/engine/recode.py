@@ -20,17 +20,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, distinct, expand_ranges
+from deltaimg.arrays import distinct, expand_ranges
 from deltaimg.codec.zstd import ZstdCodec
-from deltaimg.delta.encode import EncodedRecord, Encoder, Sources
+from deltaimg.delta.encode import EncodedRecord, Encoder
 from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs, make_second_codec
-from deltaimg.delta.sources import SourceLimits
+from deltaimg.delta.sources import SourceLimits, Sources
 from deltaimg.engine.content.walk import ReadSources, RecordWalk, plan_walk, take_blocks
 from deltaimg.engine.pipeline import ThreadBuffer
 from deltaimg.engine.progress import Progress, stage
 from deltaimg.format.limits import MAX_DELTA_DEPTH, MAX_RECORD_BYTES
-from deltaimg.format.slot_runs import SLOT_RUN
-from deltaimg.format.sources import SourceTable
+from deltaimg.format.sources import SourceTable, describe_slots
 from deltaimg.ids import EntryNumber, EntryNumbers, RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import GIB
 from deltaimg.options.backup import LEVELS
@@ -199,8 +198,7 @@ class _Batch:
                 return self._read_sources(np.sort(np.concatenate((slots[places], below))))
         if content is None:
             return None
-        records = self._table.records_of(slots[places])
-        return Sources(self._describe(records, slots[places] - self._table.first_slots[records]), content)
+        return Sources(self._describe(slots[places]), content)
 
     def _look_below(self, refused: Slots, taken: Slots, part: RecodedPart) -> Slots:
         """Return slots that may be sources, of those that records with refused slots are encoded against, level by level."""
@@ -234,15 +232,10 @@ class _Batch:
         """Return the blocks of ascending slots, all of which were kept for deltas of this batch."""
         content = memoryview(bytearray(len(slots) * self._block_bytes))
         self._walk.spool.get(SlotNumbers(slots), content)
-        records = self._table.records_of(slots)
-        return Sources(self._describe(records, slots - self._table.first_slots[records]), content)
+        return Sources(self._describe(slots), content)
 
-    def _describe(self, records: RecordNumbers, within: npt.NDArray[np.int64]) -> SourceTable:
-        """Return a source table of slots, those of each record together."""
-        begins_record = np.diff(records, prepend=-1) != 0
-        starts = np.flatnonzero(begins_record | (np.diff(within, prepend=-2) != 1))
-        runs = np.empty(len(starts), SLOT_RUN)
-        runs["first_slot"], runs["count"] = within[starts], np.diff(np.append(starts, len(records)))
-        firsts = np.flatnonzero(begins_record[starts])
-        ids = self._table.record_ids[records[starts[firsts]]].reshape(-1, DIGEST_BYTES)
-        return SourceTable(ids, np.diff(np.append(firsts, len(starts))).astype(np.uint16), runs)
+    def _describe(self, slots: Slots) -> SourceTable:
+        """Return a source table of slots, those of each record together and ascending."""
+        records = self._table.records_of(slots)
+        within = slots - self._table.first_slots[records]
+        return describe_slots(records, within, lambda named: self._table.record_ids[named])

@@ -12,15 +12,16 @@ The blocks of all runs, one after another, are what the rest of the payload is d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Digests
+from deltaimg.arrays import DIGEST_BYTES, Digests, expand_ranges
 from deltaimg.errors import Malformed
 from deltaimg.format.limits import MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS
-from deltaimg.format.slot_runs import SlotRuns, build_runs, parse_runs
+from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns, build_runs, parse_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,35 @@ class SourceTable:
     def slot_count(self) -> int:
         """Slots that the delta is encoded against."""
         return int(self.runs["count"].sum(dtype=np.uint64))
+
+    def list_slots(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the record of each slot, by its place in `ids`, and the slot's number in that record."""
+        counts = self.runs["count"].astype(np.int64)
+        records = np.repeat(np.arange(len(self.ids)), self.run_counts)
+        return np.repeat(records, counts), expand_ranges(self.runs["first_slot"].astype(np.int64), counts)
+
+    def keep(self, is_kept: npt.NDArray[np.bool_]) -> SourceTable:
+        """Return a table of only some of the slots, at least one."""
+        records, slots = self.list_slots()
+        return describe_slots(records[is_kept], slots[is_kept], lambda kept: self.ids[kept])
+
+
+def describe_slots(
+    records: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], find_ids: Callable[[npt.NDArray[np.int64]], Digests]
+) -> SourceTable:
+    """Return a table of slots of records, at least one.
+
+    Args:
+        records: of each slot, those of a record together. slots: in their record, ascending.
+        find_ids: returns the ids of records.
+    """
+    begins_record = np.diff(records, prepend=-1) != 0
+    starts = np.flatnonzero(begins_record | (np.diff(slots, prepend=-2) != 1))
+    runs = np.empty(len(starts), SLOT_RUN)
+    runs["first_slot"], runs["count"] = slots[starts], np.diff(np.append(starts, len(records)))
+    firsts = np.flatnonzero(begins_record[starts])
+    run_counts = np.diff(np.append(firsts, len(starts))).astype(np.uint16)
+    return SourceTable(find_ids(records[starts[firsts]]).reshape(-1, DIGEST_BYTES), run_counts, runs)
 
 
 def build_sources(table: SourceTable) -> bytes:

@@ -28,6 +28,7 @@ Raises  `NativeError(function, status)` for arguments that `native/include/dimg_
 | `find_anchors(table, names)` | the slot that was entered for each name, or 0; a hint |
 | `encode_delta(content, sources, work, body)` | puts a delta body in `body`, which has `delta_bound` bytes; the lengths of its parts. `work` is memory of `delta_work_bytes` |
 | `decode_delta(body, sources, out)` | fills `out` with what a delta body makes of the sources |
+| `count_delta_use(body, source_bytes, content_bytes, block_bytes)` | how many bytes of each block of the sources a delta body needs |
 | `survey_vcdiff(sections, segment_bytes, target_bytes)` | checks a window of a VCDIFF delta; which pages of its source segment it copies from |
 | `apply_vcdiff(sections, source, out, segment_bytes, places=None)` | fills `out` with what the window makes; `places` says where pages of the segment lie in `source`, if not in order |
 | `read_ranges(descriptor, ranges, out, only_cached=False)` | fills `out` from many ranges of a file; the first that could not be read whole, or None |
@@ -73,7 +74,13 @@ from deltaimg.kernels.reference import (
     scan_blocks,
     subtract_runs,
 )
-from deltaimg.kernels.reference_delta import decode_delta, delta_bound, delta_work_bytes, encode_delta
+from deltaimg.kernels.reference_delta import (
+    count_delta_use,
+    decode_delta,
+    delta_bound,
+    delta_work_bytes,
+    encode_delta,
+)
 from deltaimg.kernels.reference_ranges import read_ranges, write_ranges
 from deltaimg.kernels.reference_rolling import blake2b_blocks, fill_filter, match_blocks, md5_blocks, weak_sums
 from deltaimg.kernels.reference_vcdiff import apply_vcdiff, survey_vcdiff
@@ -103,6 +110,7 @@ __all__ = [
     "apply_vcdiff",
     "blake2b_blocks",
     "collect_anchors",
+    "count_delta_use",
     "decode_delta",
     "delta_bound",
     "delta_work_bytes",
@@ -143,6 +151,7 @@ if _forced != "reference":
             apply_vcdiff,
             blake2b_blocks,
             collect_anchors,
+            count_delta_use,
             decode_delta,
             delta_bound,
             delta_work_bytes,

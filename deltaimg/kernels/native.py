@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from deltaimg.arrays import DIGEST_BYTES, RANGE, RUN, Digests, Ranges, Runs, Slots
 from deltaimg.errors import NativeError
@@ -439,6 +440,15 @@ def decode_delta(body: Buffer, sources: Buffer, out: memoryview) -> None:
     """Fill `out` with what a body makes of the sources; raises NativeError for a body that is not valid."""
     encoded, base, content = _in(body), _in(sources), ffi.from_buffer("uint8_t[]", out, require_writable=True)
     _check("decode_delta", lib.dimg_decode_delta(base, len(base), encoded, len(encoded), content, len(content)))
+
+
+def count_delta_use(body: Buffer, source_bytes: int, content_bytes: int, block_bytes: int) -> npt.NDArray[np.uint32]:
+    """Return how many bytes of each block of the sources a body of `encode_delta` needs."""
+    encoded, used = _in(body), np.empty(-(-source_bytes // block_bytes), np.uint32)
+    out, shift = ffi.from_buffer("uint32_t[]", used, require_writable=True), block_bytes.bit_length() - 1
+    status = lib.dimg_count_delta_use(encoded, len(encoded), source_bytes, content_bytes, shift, out, len(used))
+    _check("count_delta_use", status)
+    return used
 
 
 def read_ranges(descriptor: int, ranges: Ranges, out: Buffer, *, only_cached: bool = False) -> FailedRange | None:

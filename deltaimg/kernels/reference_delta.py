@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from deltaimg.errors import NativeError
 from deltaimg.kernels.layout import MAX_DELTA_BYTES, Buffer, view_octets
 
@@ -326,6 +329,8 @@ class _Maker:
         self._end = len(sources) + content_bytes
         self._source_end = 0
         self._latest = list(_FIRST_RECENTS)
+        self.used_bytes = np.zeros(len(sources), np.uint32)
+        """How often each byte of the sources is copied, or taken differences from."""
 
     def make(self) -> bytes:
         """Return the content."""
@@ -355,6 +360,7 @@ class _Maker:
         self._add(count, distance)
         if source < self._source_bytes:
             self._source_end = source + length
+            self.used_bytes[source : source + length] += 1
         while length:
             part = self._both[source : source + length]
             self._both += part
@@ -382,6 +388,7 @@ class _Maker:
         if not _has_base(position, count, distance, self._source_bytes):
             self._both += body.longs.take(count)
             return
+        self.used_bytes[position - distance :][:count] += 1
         flag = _SINGLES_DIFFER if count == 1 else _SHORTS_DIFFER
         for byte in (body.singles if count == 1 else body.shorts).take(count):
             base = self._both[len(self._both) - distance] if body.flags & flag else 0
@@ -395,3 +402,14 @@ def decode_delta(body: Buffer, sources: Buffer, out: memoryview) -> None:
         raise NativeError("decode_delta", "BAD_ARGUMENT")
     parts = _Body.split(bytes(view_octets(body)), len(base) + len(out))
     out[:] = _Maker(base, len(out), parts).make()
+
+
+def count_delta_use(body: Buffer, source_bytes: int, content_bytes: int, block_bytes: int) -> npt.NDArray[np.uint32]:
+    """Return how many bytes of each block of the sources a body of `encode_delta` needs."""
+    if source_bytes + content_bytes > MAX_DELTA_BYTES:
+        raise NativeError("count_delta_use", "BAD_ARGUMENT")
+    maker = _Maker(
+        bytes(source_bytes), content_bytes, _Body.split(bytes(view_octets(body)), source_bytes + content_bytes)
+    )
+    maker.make()
+    return np.add.reduceat(maker.used_bytes, np.arange(0, source_bytes, block_bytes), dtype=np.uint32)

@@ -241,6 +241,12 @@ int dimg_encode_delta(const uint8_t *sources, size_t source_bytes, const uint8_t
 int dimg_decode_delta(const uint8_t *sources, size_t source_bytes, const uint8_t *body, size_t body_bytes, uint8_t *content,
                       size_t content_bytes);
 
+/* Count how many bytes of each block of the sources a body copies, or takes differences from; the last block may be cut short.
+ * BAD_ARGUMENT: too much content, or not the number of blocks that sources have. Otherwise as dimg_decode_delta, which alone finds
+ * whether the added bytes are there. */
+int dimg_count_delta_use(const uint8_t *body, size_t body_bytes, size_t source_bytes, size_t content_bytes, unsigned block_shift,
+                         uint32_t *used_bytes, size_t block_count);
+
 /* ---- vcdiff: one window of a delta, as RFC 3284 has it ----
  * Nothing in a window is trusted: each instruction is checked against the ends of its sections, of the source segment and of the
  * target before a byte moves. Uses 7 KiB of stack. */

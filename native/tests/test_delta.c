@@ -89,6 +89,30 @@ static void damage(uint8_t *body, size_t bytes, uint64_t *seed)
     }
 }
 
+enum { BLOCK_SHIFT = 6, BLOCK_BYTES = 1 << BLOCK_SHIFT };
+
+/* How much a body, which may be anything, needs of each block of the sources; NULL if it is refused. */
+static uint32_t *count_use(const uint8_t *body, size_t bytes, size_t source_bytes, size_t content_bytes)
+{
+    const size_t blocks = (source_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
+    uint32_t *used = make_buffer(blocks * sizeof *used);
+    CHECK(dimg_count_delta_use(body, bytes, source_bytes, content_bytes, BLOCK_SHIFT, used, blocks + 1) == DIMG_BAD_ARGUMENT);
+    if (dimg_count_delta_use(body, bytes, source_bytes, content_bytes, BLOCK_SHIFT, used, blocks) == DIMG_OK)
+        return used;
+    free(used);
+    return NULL;
+}
+
+/* Overwrite the blocks of the sources that a good body does not need. */
+static void drop_unused(uint8_t *sources, size_t source_bytes, const uint8_t *body, size_t bytes, size_t content_bytes)
+{
+    uint32_t *used = count_use(body, bytes, source_bytes, content_bytes);
+    CHECK(used != NULL);
+    for (size_t at = 0; at < source_bytes; at++)
+        sources[at] ^= used[at >> BLOCK_SHIFT] == 0 ? 255 : 0;
+    free(used);
+}
+
 /* One round: encode, decode, then decode what was damaged, or is for other sources and lengths. Returns how many were refused. */
 static size_t try_round(size_t source_bytes, size_t content_bytes, uint64_t *seed)
 {
@@ -107,11 +131,15 @@ static size_t try_round(size_t source_bytes, size_t content_bytes, uint64_t *see
     memcpy(body, room, bytes);
     CHECK(dimg_decode_delta(sources, source_bytes, body, bytes, again, content_bytes) == DIMG_OK);
     CHECK(memcmp(again, content, content_bytes) == 0);
+    drop_unused(sources, source_bytes, body, bytes, content_bytes);
+    CHECK(dimg_decode_delta(sources, source_bytes, body, bytes, again, content_bytes) == DIMG_OK);
+    CHECK(memcmp(again, content, content_bytes) == 0);
     for (int tries = 0; tries < 20; tries++) {
         const size_t fewer = next_random(seed) % 4 == 0 ? next_random(seed) % (source_bytes + 1) : source_bytes;
         const size_t less = next_random(seed) % 4 == 0 ? next_random(seed) % (content_bytes + 1) : content_bytes;
         memcpy(bad, body, bytes);
         damage(bad, bytes, seed);
+        free(count_use(bad, bytes, fewer, less));
         refused += dimg_decode_delta(sources + source_bytes - fewer, fewer, bad, bytes, again + content_bytes - less, less) != DIMG_OK;
     }
     free(both), free(work), free(room), free(sources), free(content), free(again), free(body), free(bad);

@@ -97,6 +97,23 @@ def test_a_damaged_body_is_refused_alike_or_makes_the_same(both, share, data):
     assert outcomes[0] == outcomes[1]
 
 
+@settings(max_examples=200)
+@given(contents, st.integers(0, 100), st.sampled_from([1, 16, 64, 512]))
+def test_blocks_that_a_delta_needs_nothing_of_may_hold_anything(both, share, block_bytes):
+    at = len(both) * share // 100
+    sources, content = both[:at], both[at:]
+    body = encode(native, content, sources)[1]
+    used = native.count_delta_use(body, len(sources), len(content), block_bytes)
+    twin = reference_delta.count_delta_use(body, len(sources), len(content), block_bytes)
+    assert used.tolist() == twin.tolist()
+    assert used.sum() <= len(content)
+    others = bytearray(sources)
+    for number in np.flatnonzero(used == 0).tolist():
+        for place in range(number * block_bytes, min(len(others), (number + 1) * block_bytes)):
+            others[place] ^= 255
+    assert decode(native, body, bytes(others), len(content)) == content
+
+
 @given(st.binary(max_size=60), st.binary(max_size=20), st.integers(0, 60))
 def test_a_body_from_nowhere_is_refused_alike_or_makes_the_same(body, sources, content_bytes):
     assert decode(native, body, sources, content_bytes) == decode(reference_delta, body, sources, content_bytes)

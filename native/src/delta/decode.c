@@ -2,155 +2,29 @@
  *
  * Decoding a delta: content from its sources and a body that may be anything.
  *
- * Always  Every count is compared with what is left before it is used, never added first, so nothing wraps; nothing outside of the
- *         three buffers is touched. Each operation makes at least a byte: linear in content and body. */
-#include "delta.h"
+ * Always  Nothing outside of the three buffers is touched; linear in content and body. */
+#include "operations.h"
 
 enum { ONCE = 16 }; /* bytes that a short copy moves at once, where there is room for them */
 
 typedef struct {
-    const uint8_t *at, *end;
-} stream;
-
-typedef struct {
-    stream operations, singles, shorts, longs;
-    const uint8_t *places; /* in planes, `place_count` apart */
-    uint32_t place_count, next_place;
-    unsigned place_bytes;
-    uint8_t single_mask, short_mask; /* 255 where added bytes are differences, else 0 */
-} body_parts;
-
-typedef struct {
     const uint8_t *sources;
     uint8_t *content;
-    uint32_t source_bytes;
-    uint32_t made, left; /* of the content */
-    uint32_t source_end; /* of the latest copy out of the sources */
-    recents latest;
+    progress at;
 } maker;
-
-typedef struct {
-    unsigned kind;
-    uint32_t count, length; /* added, then copied */
-    uint32_t distance;
-} operation;
-
-/* At most four bytes, seven bits each, lowest first. */
-static inline int take_varint(stream *from, uint32_t *out)
-{
-    uint32_t number = 0;
-    for (int shift = 0; shift <= 21 && from->at < from->end; shift += 7) {
-        const uint8_t byte = *from->at++;
-        number |= (uint32_t)(byte & 127) << shift;
-        if (byte < 128) {
-            *out = number;
-            return DIMG_OK;
-        }
-    }
-    return from->at == from->end ? DIMG_DELTA_ENDS : DIMG_DELTA_BAD_LENGTH;
-}
-
-static inline int take_stream(stream *from, size_t bytes, stream *out)
-{
-    if (bytes > (size_t)(from->end - from->at))
-        return DIMG_DELTA_ENDS;
-    *out = (stream){from->at, from->at + bytes};
-    from->at += bytes;
-    return DIMG_OK;
-}
-
-static int split_body(stream body, size_t total_bytes, body_parts *out)
-{
-    uint32_t bytes[4];
-    stream places = {NULL, NULL};
-    if (body.at == body.end)
-        return DIMG_DELTA_ENDS;
-    const uint8_t flags = *body.at++;
-    if (flags > ALL_FLAGS)
-        return DIMG_DELTA_BAD_OPERATION;
-    int status = DIMG_OK;
-    for (int i = 0; i < 4 && status == DIMG_OK; i++)
-        status = take_varint(&body, &bytes[i]);
-    if (status != DIMG_OK)
-        return status;
-    *out = (body_parts){.place_count = bytes[1],
-                        .place_bytes = place_bytes_of(total_bytes),
-                        .single_mask = flags & FLAG_SINGLES_DIFFER ? 255 : 0,
-                        .short_mask = flags & FLAG_SHORTS_DIFFER ? 255 : 0};
-    if ((status = take_stream(&body, bytes[0], &out->operations)) != DIMG_OK
-        || (status = take_stream(&body, (size_t)bytes[1] * out->place_bytes, &places)) != DIMG_OK
-        || (status = take_stream(&body, bytes[2], &out->singles)) != DIMG_OK
-        || (status = take_stream(&body, bytes[3], &out->shorts)) != DIMG_OK)
-        return status;
-    out->places = places.at;
-    out->longs = body;
-    return DIMG_OK;
-}
-
-static inline int take_place(body_parts *from, uint32_t *out)
-{
-    uint32_t place = 0;
-    if (from->next_place == from->place_count)
-        return DIMG_DELTA_ENDS;
-    const uint8_t *byte = from->places + from->next_place++;
-    for (unsigned plane = 0; plane < from->place_bytes; plane++, byte += from->place_count)
-        place |= (uint32_t)*byte << 8 * plane;
-    *out = place;
-    return DIMG_OK;
-}
-
-/* The next operation, which fits what is left. */
-static inline int take_operation(body_parts *from, const maker *to, operation *out)
-{
-    const uint8_t token = *from->operations.at++;
-    uint32_t place = 0;
-    int status;
-    out->kind = token & ((1 << KIND_BITS) - 1);
-    out->count = token >> KIND_BITS;
-    if (out->kind > KIND_SOURCE)
-        return DIMG_DELTA_BAD_OPERATION;
-    if (out->count == TOKEN_ADDED) {
-        if ((status = take_varint(&from->operations, &out->count)) != DIMG_OK)
-            return status;
-        out->count += TOKEN_ADDED;
-    }
-    if ((status = take_varint(&from->operations, &out->length)) != DIMG_OK)
-        return status;
-    if (out->length == 0 || out->count > to->left || out->length > to->left - out->count)
-        return DIMG_DELTA_BAD_LENGTH;
-    if (out->kind >= KIND_WITHIN && (status = take_place(from, &place)) != DIMG_OK)
-        return status;
-    if (out->kind < RECENT)
-        out->distance = to->latest.distance[out->kind];
-    else if (out->kind == KIND_WITHIN)
-        out->distance = place;
-    else /* modulo 2^32: what is wrong comes out too large */
-        out->distance = to->source_bytes + to->made + out->count - (to->source_end + (place >> 1 ^ (0u - (place & 1))));
-    return DIMG_OK;
-}
-
-/* Whether the copy lies before its new position, on the side where its kind says, and ends there. */
-static inline int is_good_copy(const maker *to, const operation *of)
-{
-    const uint32_t position = to->source_bytes + to->made + of->count;
-    if (of->distance == 0 || of->distance > position)
-        return 0;
-    const uint32_t from = position - of->distance;
-    return from < to->source_bytes ? of->kind != KIND_WITHIN && of->length <= to->source_bytes - from : of->kind != KIND_SOURCE;
-}
 
 static inline const uint8_t *bytes_at(const maker *in, uint32_t position)
 {
-    return position < in->source_bytes ? in->sources + position : in->content + (position - in->source_bytes);
+    return position < in->at.source_bytes ? in->sources + position : in->content + (position - in->at.source_bytes);
 }
 
 static inline int add_bytes(maker *to, body_parts *from, const operation *of)
 {
-    const uint32_t position = to->source_bytes + to->made;
-    uint8_t *target = to->content + to->made;
+    const uint32_t position = to->at.source_bytes + to->at.made;
+    uint8_t *target = to->content + to->at.made;
     stream *added = &from->longs;
     uint8_t mask = 0;
-    if (has_base(position, of->count, of->distance, to->source_bytes)) {
+    if (has_base(position, of->count, of->distance, to->at.source_bytes)) {
         added = of->count == 1 ? &from->singles : &from->shorts;
         mask = of->count == 1 ? from->single_mask : from->short_mask;
     }
@@ -164,26 +38,22 @@ static inline int add_bytes(maker *to, body_parts *from, const operation *of)
             target[i] = (uint8_t)(added->at[i] + base[i]);
     }
     added->at += of->count;
-    to->made += of->count;
-    to->left -= of->count;
+    note_added(&to->at, of);
     return DIMG_OK;
 }
 
 static inline void copy_bytes(maker *to, const operation *of)
 {
-    const uint32_t from = to->source_bytes + to->made - of->distance;
-    const int is_source = from < to->source_bytes;
+    const uint32_t from = start_of_copy(&to->at, of), source_bytes = to->at.source_bytes;
+    const int is_source = from < source_bytes;
     const uint8_t *source = bytes_at(to, from);
-    uint8_t *target = to->content + to->made;
-    to->made += of->length;
-    if (is_source)
-        to->source_end = from + of->length;
-    if (of->length <= ONCE && to->left >= ONCE && (is_source ? to->source_bytes - from >= ONCE : of->distance >= ONCE)) {
-        to->left -= of->length;
+    uint8_t *target = to->content + to->at.made;
+    const int has_room = to->at.left >= ONCE && (is_source ? source_bytes - from >= ONCE : of->distance >= ONCE);
+    note_copied(&to->at, of);
+    if (of->length <= ONCE && has_room) {
         memcpy(target, source, ONCE); /* what is too much is made again later */
         return;
     }
-    to->left -= of->length;
     uint32_t left = of->length;
     uint32_t known = is_source ? left : of->distance; /* bytes from `source` on that are there: twice as many with each turn */
     while (left > 0) {
@@ -201,24 +71,19 @@ int dimg_decode_delta(const uint8_t *sources, size_t source_bytes, const uint8_t
     if (source_bytes > DIMG_DELTA_MAX_BYTES || content_bytes > DIMG_DELTA_MAX_BYTES - source_bytes)
         return DIMG_BAD_ARGUMENT;
     body_parts from;
-    maker to = {sources, content, (uint32_t)source_bytes, 0, (uint32_t)content_bytes, 0, FIRST_RECENTS};
+    maker to = {sources, content, start_progress(source_bytes, content_bytes)};
     int status = split_body((stream){body, body + body_bytes}, source_bytes + content_bytes, &from);
     while (status == DIMG_OK && from.operations.at < from.operations.end) {
         operation next;
-        if ((status = take_operation(&from, &to, &next)) != DIMG_OK)
-            break;
-        if (!is_good_copy(&to, &next))
-            return DIMG_DELTA_BAD_COPY;
-        note_distance(&to.latest, next.kind, next.distance);
-        if ((status = add_bytes(&to, &from, &next)) == DIMG_OK)
+        if ((status = take_operation(&from, &to.at, &next)) == DIMG_OK && (status = add_bytes(&to, &from, &next)) == DIMG_OK)
             copy_bytes(&to, &next);
     }
     if (status != DIMG_OK)
         return status;
     if (from.next_place != from.place_count || from.singles.at != from.singles.end || from.shorts.at != from.shorts.end)
         return DIMG_DELTA_ENDS;
-    if ((size_t)(from.longs.end - from.longs.at) != to.left)
+    if ((size_t)(from.longs.end - from.longs.at) != to.at.left)
         return DIMG_DELTA_BAD_LENGTH;
-    memcpy(content + to.made, from.longs.at, to.left);
+    memcpy(content + to.at.made, from.longs.at, to.at.left);
     return DIMG_OK;
 }

@@ -13,11 +13,11 @@ import pytest
 from deltaimg.codec.deltaimg_codec import DeltaimgCodec
 from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.deltaimg_delta import DeltaimgDelta
-from deltaimg.delta.encode import EncodedRecord, Encoder, Sources
-from deltaimg.delta.interface import DeltaCodecs
+from deltaimg.delta.encode import EncodedRecord, Encoder
+from deltaimg.delta.interface import DeltaCodec, DeltaCodecs
+from deltaimg.delta.sources import Sources
 from deltaimg.delta.zstd_delta import ZstdDelta
-from deltaimg.format.slot_runs import SLOT_RUN
-from deltaimg.format.sources import SourceTable
+from deltaimg.format.sources import SourceTable, build_sources, describe_slots
 from deltaimg.kernels import digest_blocks
 
 KEY = bytes(32)
@@ -37,11 +37,11 @@ TEXT = b" ".join(WORDS.choices([word.hex().encode()[: 3 + n % 8] for n, word in 
 ]
 
 
-class Recorder:
+class Recorder(DeltaCodec):
     """A codec that notes what it was called for."""
 
     def __init__(self, codec: Any) -> None:
-        self.encoding_id, self.name, self.decode = codec.encoding_id, codec.name, codec.decode
+        self.encoding_id, self.name, self.decode = codec.encoding_id, codec.name, codec.decode  # type: ignore[misc, method-assign]
         self._codec, self.lengths = codec, list[int]()
 
     @property
@@ -59,10 +59,14 @@ def encode_literal(content: bytes, second: Recorder | DeltaimgCodec | None) -> E
     return encoder.encode(memoryview(content), digest_blocks(KEY, content, BLOCK_BYTES), None, scratch)
 
 
-def encode(content: bytes, sources: bytes, codecs: DeltaCodecs) -> EncodedRecord:
-    blocks = len(sources) // BLOCK_BYTES
-    runs = np.array([(0, blocks)], SLOT_RUN)
-    table = SourceTable(np.ones((1, 16), np.uint8), np.array([1], np.uint16), runs)
+def name_blocks(blocks: int, of_record: int) -> SourceTable:
+    """A table of so many blocks, `of_record` in each record."""
+    records = np.arange(blocks) // of_record
+    return describe_slots(records, np.arange(blocks) % of_record, lambda named: np.repeat(named.astype(np.uint8), 16))
+
+
+def encode(content: bytes, sources: bytes, codecs: DeltaCodecs, of_record: int = 128) -> EncodedRecord:
+    table = name_blocks(len(sources) // BLOCK_BYTES, of_record)
     encoder = Encoder(ZstdCodec(), codecs, record_key=KEY, block_bytes=BLOCK_BYTES)
     digests = digest_blocks(KEY, content, BLOCK_BYTES)
     scratch = memoryview(bytearray(len(content)))
@@ -86,6 +90,44 @@ def test_the_smallest_of_all_rounds_is_taken(
     sizes = {codec.encoding_id: len(codec.encode(memoryview(content), memoryview(sources))) for codec in codecs}
     made = encode(content, sources, ((codecs[0],), (codecs[1],)))
     assert made.header.encoding == min(sizes, key=lambda encoding: sizes[encoding])
+
+
+def test_blocks_that_a_delta_needs_little_of_are_no_sources() -> None:
+    content = (
+        NOISE[3 * BLOCK_BYTES : 5 * BLOCK_BYTES] + NOISE[9 * BLOCK_BYTES : 11 * BLOCK_BYTES] + NOISE[:100] + bytes(3996)
+    )
+    made = encode(content, NOISE, ((DeltaimgDelta(),),), of_record=4)
+    assert made.tables.sources is not None
+    records, slots = made.tables.sources.list_slots()
+    named = made.tables.sources.ids[records, 0]
+    assert list(zip(named.tolist(), slots.tolist(), strict=True)) == [(0, 3), (1, 0), (2, 1), (2, 2)]
+    kept = b"".join(NOISE[block * BLOCK_BYTES :][:BLOCK_BYTES] for block in (3, 4, 9, 10))
+    payload = memoryview(made.payload)[len(build_sources(made.tables.sources)) :]
+    assert DeltaimgDelta().decode(payload, memoryview(kept), len(content)) == content
+
+
+def test_a_record_that_a_delta_needs_little_of_is_no_source() -> None:
+    little = b"".join(NOISE[block * BLOCK_BYTES :][:160] for block in range(4, 7))
+    content = NOISE[: 4 * BLOCK_BYTES] + little + bytes(BLOCK_BYTES - len(little))
+    made = encode(content, NOISE, ((DeltaimgDelta(),),), of_record=4)
+    assert made.tables.sources is not None
+    assert made.tables.sources.ids[:, 0].tolist() == [0]
+
+
+def test_content_that_needs_little_of_its_sources_is_a_literal() -> None:
+    content = NOISE[:400] + bytes(4 * BLOCK_BYTES - 400)
+    made = encode(content, NOISE, ((DeltaimgDelta(),),))
+    assert made.header.encoding == ZstdCodec.encoding_id
+    assert made.gain == 0
+
+
+def test_all_sources_stay_where_few_are_of_no_use() -> None:
+    made = encode(NOISE[: 15 * BLOCK_BYTES] + bytes(BLOCK_BYTES), NOISE * 2, ((DeltaimgDelta(),),), of_record=32)
+    assert made.tables.sources is not None
+    assert made.tables.sources.slot_count == 15
+    made = encode(NOISE * 2, NOISE * 2 + bytes(BLOCK_BYTES), ((DeltaimgDelta(),),), of_record=64)
+    assert made.tables.sources is not None
+    assert made.tables.sources.slot_count in (16, 33)
 
 
 def test_all_of_a_round_are_tried_however_small_the_first_delta_is() -> None:

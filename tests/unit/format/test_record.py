@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltaimg.codec.zstd import ZstdCodec
-from deltaimg.delta.encode import Encoder, Sources
+from deltaimg.delta.encode import Encoder
+from deltaimg.delta.sources import Sources
 from deltaimg.delta.zstd_delta import ZstdDelta
 from deltaimg.errors import Malformed
 from deltaimg.format.record import CutTable, RecordHeader, RecordTables, build_tables, parse_tables

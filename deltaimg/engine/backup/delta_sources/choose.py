@@ -23,6 +23,7 @@ from deltaimg.engine.backup.delta_sources.fetch import SourceFetcher
 from deltaimg.engine.backup.delta_sources.permitted import Flags, PermittedSources
 from deltaimg.engine.backup.delta_sources.similar_images import SimilarImages
 from deltaimg.engine.backup.delta_sources.source_records import NewRecord, SourceRecords
+from deltaimg.format.sources import SourceTable
 from deltaimg.ids import BlockIndexes, RecordNumbers, SlotNumbers
 from deltaimg.kernels.layout import AnchorNames
 
@@ -102,6 +103,12 @@ class SourceChooser:
         if choice is None or not self._gain_estimate.is_worth_trying(choice.share):
             return None
         return choice
+
+    def find_used(self, choice: Choice, table: SourceTable | None) -> RecordNumbers:
+        """Return those of the chosen records that a source table names; of no table none."""
+        named = set() if table is None else {identity.tobytes() for identity in table.ids}
+        used = [record for record in choice.records.tolist() if self._records.id_of(record) in named]
+        return RecordNumbers(np.array(used, np.int64))
 
     def note_gain(self, choice: Choice, gain: float) -> None:
         """Note which share of a literal (0 to 1) was saved by encoding a record against a choice."""

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import distinct, expand_ranges, ranges_of_blocks
-from deltaimg.delta.encode import Sources
 from deltaimg.delta.match import Matcher
+from deltaimg.delta.sources import Sources
 from deltaimg.engine.backup.context import BackupContext
 from deltaimg.engine.backup.delta_sources.base_image import BaseImage
 from deltaimg.engine.backup.delta_sources.content_cache import ContentCache

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deltaimg.arrays import Digests, count_run_blocks
-from deltaimg.delta.encode import Sources, count_record_blocks
+from deltaimg.delta.encode import count_record_blocks
 from deltaimg.delta.match import Matcher
 from deltaimg.delta.registry import find_delta_decoder
-from deltaimg.delta.sources import BEST_LIMITS, SourceLimits
+from deltaimg.delta.sources import BEST_LIMITS, SourceLimits, Sources
 from deltaimg.engine.backup.cache_folder import CacheFolder, ImageCache
 from deltaimg.engine.backup.context import BackupContext
 from deltaimg.engine.backup.delta_sources.anchor_cache import AnchorCache, open_anchor_cache
@@ -25,6 +25,8 @@ from deltaimg.engine.backup.delta_sources.permitted import PermittedSources
 from deltaimg.engine.backup.delta_sources.similar_images import SimilarImages
 from deltaimg.engine.backup.delta_sources.source_records import NewRecord, SourceRecords
 from deltaimg.engine.scan import count_span_bytes
+from deltaimg.format.sources import SourceTable
+from deltaimg.ids import RecordNumbers
 from deltaimg.options.backup import LEVELS
 from deltaimg.repo.record_reader import RecordReader
 
@@ -68,6 +70,10 @@ class DeltaSources:
     def keep(self, record_id: bytes, choice: Choice, content: memoryview) -> None:
         """Keep the content of a new delta record for the next backup, if that could not afford to decode it."""
         self._fetcher.keep(record_id, choice.depth, content)
+
+    def find_used(self, choice: Choice, table: SourceTable | None) -> RecordNumbers:
+        """Return those of the chosen records that a record is encoded against in the end; `table` is None for a literal."""
+        return self._chooser.find_used(choice, table)
 
     def note_gain(self, choice: Choice, gain: float) -> None:
         """Note which share of a literal (0 to 1) a delta saved; from the thread that chooses."""

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import DIGEST_BYTES, Runs, distinct
+from deltaimg.arrays import DIGEST_BYTES, Digests, Runs, distinct
 from deltaimg.engine.content.slot_lookup import SlotLookup
-from deltaimg.format.slot_runs import SLOT_RUN
-from deltaimg.format.sources import SourceTable
+from deltaimg.format.sources import SourceTable, describe_slots
 from deltaimg.ids import BlockIndexes, RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.repo.slots import SlotTable
 
@@ -122,15 +121,11 @@ class SourceRecords:
     def describe(self, slots: SlotNumbers) -> SourceTable:
         """Return ascending slots as the table of sources that a delta record begins with."""
         records = self.records_of(slots)
-        begins_run = np.concatenate(([True], slots[1:] != slots[:-1] + 1))
-        begins_record = np.concatenate(([True], records[1:] != records[:-1]))
-        starts = np.flatnonzero(begins_run | begins_record)
-        runs = np.empty(len(starts), SLOT_RUN)
-        runs["first_slot"] = slots[starts] - self._first_slots_of(records[starts])
-        runs["count"] = np.diff(np.append(starts, len(slots)))
-        named, run_counts = np.unique(records[starts], return_counts=True)
-        ids = b"".join(self.id_of(number) for number in RecordNumbers(named).tolist())
-        return SourceTable(np.frombuffer(ids, np.uint8).reshape(-1, DIGEST_BYTES), run_counts.astype(np.uint16), runs)
+        return describe_slots(records, slots - self._first_slots_of(records), self._find_ids)
+
+    def _find_ids(self, records: npt.NDArray[np.int64]) -> Digests:
+        ids = b"".join(self.id_of(record) for record in RecordNumbers(records).tolist())
+        return np.frombuffer(ids, np.uint8).reshape(-1, DIGEST_BYTES)
 
     def _first_slots_of(self, records: RecordNumbers) -> npt.NDArray[np.int64]:
         numbers = records - self.table.record_count

@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deltaimg.engine.backup.delta_sources.choose import Choice, SourceChooser
+from deltaimg.engine.backup.delta_sources.source_records import NewRecord
+from deltaimg.engine.content.restore_needs import RestoreNeeds
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.inspect.run import inspect_snapshot
 from deltaimg.engine.inspect.stored_content import find_stored_content
 from deltaimg.errors import IntegrityError, UsageError
 from deltaimg.format.manifest import Manifest
+from deltaimg.ids import RecordNumbers
 from deltaimg.repo.index import load_index
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.store.memory import MemoryStore
@@ -161,6 +165,38 @@ def test_what_the_image_had_is_a_source_though_its_own_sources_are_forgotten(tmp
     image.write(0, content)
     manifest = back_up_edited(2)
     assert manifest.statistics.stored_bytes < manifest.statistics.new_bytes / 8
+    assert_restores(repository, manifest, bytes(image.content))
+
+
+def test_a_record_of_which_a_delta_needs_little_is_none_of_its_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, noted = list[RecordNumbers](), list[RecordNumbers]()
+    choose, correct = SourceChooser.choose, RestoreNeeds.correct
+
+    def note_choice(chooser: SourceChooser, content: memoryview, record: NewRecord) -> Choice | None:
+        choice = choose(chooser, content, record)
+        chosen.extend([choice.records] if choice else [])
+        return choice
+
+    def note_correction(needs: RestoreNeeds, number: int, sources: RecordNumbers) -> None:
+        noted.append(sources)
+        correct(needs, number, sources)
+
+    repository, image, chance = make_repository(), make_database(), random.Random(10)
+    back_up_image(repository, image)
+    before = bytes(image.content)
+    for block in range(0, 128, 2):
+        image.write(block * 4096 + 2000, chance.randbytes(100))
+    for block in range(3):
+        image.write(block * 8192 + 3000, before[3 << 20 :][block * 4096 :][:150])
+    monkeypatch.setattr(SourceChooser, "choose", note_choice)
+    monkeypatch.setattr(RestoreNeeds, "correct", note_correction)
+    manifest = back_up_image(repository, image)
+    assert [len(records) for records in chosen] == [2]
+    assert [len(records) for records in noted] == [1]
+    table = SnapshotContent(repository, manifest, load_index(repository)).table
+    deltas, counts = table.count_sources(RecordNumbers(np.arange(table.record_count)))
+    assert len(deltas) == 1
+    assert counts.tolist() == [64]
     assert_restores(repository, manifest, bytes(image.content))
 
 
