@@ -45,14 +45,14 @@ def run_killed_at(number: int, folder: Path, repo: Path, *arguments: object, wit
     report = folder / "report"
     report.unlink(missing_ok=True)
     variables = environment(repo) | {
-        "PYTHONPATH": f"{folder}:{os.getcwd()}",
+        "PYTHONPATH": os.pathsep.join((str(folder), os.getcwd(), os.environ.get("PYTHONPATH", ""))),
         "DELTAIMG_TEST_KILL_AT": str(number),
         "DELTAIMG_TEST_REPORT": str(report),
     }
     if with_children:
         variables["DELTAIMG_TEST_KILL_CHILDREN"] = "1"
     with open(folder / "said", "wb") as said:
-        done = subprocess.run(command(*arguments), env=variables, stdout=said, stderr=said, check=False, timeout=60)
+        done = subprocess.run(command(*arguments), env=variables, stdout=said, stderr=said, check=False, timeout=300)
     if done.returncode == -signal.SIGKILL:
         return report.read_text()
     assert done.returncode == 0, (folder / "said").read_text()

@@ -31,7 +31,7 @@ PAGE = 4 * KIB
 
 def run(*command: object) -> str:
     """Run a command that must succeed, and return what it prints."""
-    done = subprocess.run([str(each) for each in command], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([str(each) for each in command], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, (command, done.stderr)
     return done.stdout
 
