@@ -19,7 +19,19 @@ from deltaimg.model import MIB
 from deltaimg.options.backup import BackupOptions
 from deltaimg.tracking.thin import find_obstacle
 from deltaimg.tracking.thin_delta import compare_volumes
-from tests.support.lvm import CHUNK_BYTES, GROUP, Disk, find_held, list_made, list_volumes, run, volume_group, writer
+from tests.support.lvm import (
+    CHUNK_BYTES,
+    GROUP,
+    PAGE,
+    Disk,
+    find_held,
+    list_made,
+    list_volumes,
+    run,
+    volume_group,
+    writer,
+)
+from tests.support.program import fail, succeed
 
 pytestmark = pytest.mark.lvm
 
@@ -79,6 +91,47 @@ def test_disks_of_a_group_are_tracked_each_by_its_own_volume(disk: Disk, tmp_pat
         backup_group(disk.repository, "web1", paths | {"swap": str(flat)}, options)
     made = backup_group(disk.repository, "web1", paths | {"swap": str(flat)}, replace(options, track="auto"))
     assert [tracking(each).method for each in made] == ["thin", "thin", "scan"]
+
+
+def test_a_group_reads_what_changed_on_each_of_its_volumes_and_fails_as_one(disk: Disk, tmp_path: Path) -> None:
+    run("lvcreate", "--yes", "-V", f"{SIZE_BYTES}b", "--thinpool", "pool", "-n", "data", GROUP)
+    disks = (disk, Disk("data", SIZE_BYTES, disk.repository))
+    disks[1].fill(12 * MIB)
+    repo = tmp_path / "repo"
+    succeed("init", repo=repo)
+    command = ("backup", "--group", "web1", f"root={disk.path}", f"data={disks[1].path}", "--track", "thin")
+    writes = (10, 6)
+
+    def back_up(method: str) -> None:
+        """Back up; the kept volumes are those of this backup, and have what the restored disks have."""
+        members = succeed(*command, "--audit-blocks", 20, "--json", repo=repo).json["members"]
+        assert [each["tracking"]["method"] for each in members] == [method] * 2
+        if method == "thin":
+            most = [count * CHUNK_BYTES + 20 * PAGE for count in writes]
+            assert all(each["read_bytes"] <= bound for each, bound in zip(members, most, strict=True)), members
+        for each, member in zip(disks, members, strict=True):
+            [kept] = [name for name in list_made() if name.startswith(f"{each.name}-deltaimg-")]
+            assert kept.endswith(member["snapshot"])
+            run("cmp", f"/dev/{GROUP}/{kept}", each.path)
+            succeed("restore", member["snapshot"], restored := tmp_path / "restored", repo=repo)
+            run("cmp", restored, each.path)
+            restored.unlink()
+        assert find_held() is None
+
+    back_up("scan")
+    for each, count in zip(disks, writes, strict=True):
+        each.write(count)
+    back_up("thin")
+    kept = list_made()
+    for each, count in zip(disks, writes, strict=True):
+        each.write(count)
+    # The new snapshot of the second volume goes, between the moment in which it was made and that in which it is read.
+    lose_it = f"lvs --noheadings -o vg_name,lv_name --separator / {GROUP} | grep -E 'data-deltaimg-.{{8}}$' | xargs lvremove -y"
+    fail(60, *command, "--post-freeze", lose_it, repo=repo)
+    assert list_made() == kept
+    assert find_held() is None
+    assert len(succeed("snapshots", "--json", repo=repo).json) == 4
+    back_up("thin")
 
 
 def test_backups_read_what_changed_and_a_sample_and_are_right(disk: Disk, tmp_path: Path) -> None:
