@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backups of a thin volume of LVM after 200 writes of 4 KiB: everything read, and what changed (`--track thin`).
 
-    python benchmarks/thin.py --device /dev/vdb [--data-gib 0.5] [--image-gib 64] [--runs 3]
+    python benchmarks/thin.py --device /dev/vdb [--data-gib 0.5] [--image-gib 2] [--runs 3]
 
 Needs   root, LVM, thin-provisioning-tools, and a device whose content may be lost; `DELTAIMG_BENCHMARK=1 scripts/lvm-guest` has
         all of it, in a virtual machine without KVM, where ratios alone mean something.
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", required=True)
     parser.add_argument("--data-gib", type=float, default=0.5)
-    parser.add_argument("--image-gib", type=int, default=64)
+    parser.add_argument("--image-gib", type=int, default=2)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     chance = random.Random(20261129)
