@@ -63,7 +63,11 @@ class Guest:
     def start(self, config: Path | None = None) -> str:
         """Start it, wait until it counts, and return what it says it has found."""
         seen = self._console.stat().st_size if self._console.exists() else 0
-        run("xl", "create", config or self.config)
+        command = ["xl", "create", str(config or self.config)]
+        # xl gives its own scripts 40 s, which an emulated machine beside other work may take: once more.
+        if subprocess.run(command, capture_output=True, check=False, timeout=300).returncode:
+            self.destroy()
+            run(*command)
         said = ""
 
         def has_said_it() -> bool:
