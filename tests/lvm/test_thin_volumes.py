@@ -127,7 +127,7 @@ def test_a_group_reads_what_changed_on_each_of_its_volumes_and_fails_as_one(disk
         each.write(count)
     # The new snapshot of the second volume goes, between the moment in which it was made and that in which it is read.
     lose_it = f"lvs --noheadings -o vg_name,lv_name --separator / {GROUP} | grep -E 'data-deltaimg-.{{8}}$' | xargs lvremove -y"
-    fail(60, *command, "--post-freeze", lose_it, repo=repo)
+    fail(61, *command, "--post-freeze", lose_it, repo=repo)
     assert list_made() == kept
     assert find_held() is None
     assert len(succeed("snapshots", "--json", repo=repo).json) == 4
