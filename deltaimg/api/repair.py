@@ -20,24 +20,27 @@ from deltaimg.engine.parity.repair import repair_packs as repair_packs_by_parity
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.repair.run import RepairReport
 from deltaimg.engine.repair.run import repair as repair_repository
-from deltaimg.errors import IntegrityError, NotAnObject, RepositoryNotFound
+from deltaimg.errors import IntegrityError, NotAnObject, RepositoryNotFound, WrongKey
 from deltaimg.format.pack import pack_name as pack_name
 from deltaimg.image.open_source import open_source
 from deltaimg.options.definition import validate
 from deltaimg.options.parity import DEFAULT_PERCENT, ParityOptions
 from deltaimg.options.store import StoreOptions
 from deltaimg.processes import name_own_process
+from deltaimg.repo.key_slots import load_key_slots
+from deltaimg.repo.objects import Objects
 from deltaimg.repo.repository import Repository
 from deltaimg.store.compose import compose_store
+from deltaimg.store.interface import Store
 from deltaimg.store.open import is_address
 
 
 def open_for_repair(
     location: str, from_path: str | None = None, options: StoreOptions | None = None, *, ask: AskKey | None = None
 ) -> Repository:
-    """Open a repository also where its `config` is damaged or missing, if `from_path` is another copy of it or of its family.
+    """Open a repository also where its `config`, or all key slots, are lost, if `from_path` is a copy of it or of its family.
 
-    `repair` with the same `from_path` then puts a `config` in place.
+    `repair` with the same `from_path` then puts a `config`, and key slots, in place.
 
     Args:
         options: how both stores may be used, and where the key of encrypted ones is.
@@ -45,17 +48,32 @@ def open_for_repair(
     """
     try:
         return open_repository(location, options, ask=ask)
-    except (IntegrityError, RepositoryNotFound, NotAnObject) as error:
+    except WrongKey:
         store = compose_store(location, options, writer=name_own_process)
-        folder = store.properties.folder
-        if from_path is not None and _is_repository(from_path) and (folder is None or os.path.isdir(folder)):
-            with open_repository(from_path, options, ask=ask) as copy:
-                repository = Repository.open_like(store, copy)
-            if repository is not None:
-                return repository
+        repository = None
+        if not load_key_slots(Objects(store)).slots:
+            repository = _open_like(store, from_path, options, ask)
+        if repository is None or repository.secret is None:
+            raise
+        return Repository(store, Repository.read_config(store), repository.secret)
+    except (IntegrityError, RepositoryNotFound, NotAnObject) as error:
+        repository = _open_like(compose_store(location, options, writer=name_own_process), from_path, options, ask)
+        if repository is not None:
+            return repository
         if isinstance(error, IntegrityError) or error.hint is None:
             error.hint = "'deltaimg repair --from COPY' takes it from another copy of the repository"
         raise
+
+
+def _open_like(
+    store: Store, from_path: str | None, options: StoreOptions | None, ask: AskKey | None
+) -> Repository | None:
+    """Open the repository in `store` with config and secret of another copy; None where there is none, or it is none of it."""
+    folder = store.properties.folder
+    if from_path is None or not _is_repository(from_path) or not (folder is None or os.path.isdir(folder)):
+        return None
+    with open_repository(from_path, options, ask=ask) as copy:
+        return Repository.open_like(store, copy)
 
 
 def repair(

@@ -77,6 +77,11 @@ def open_key_slots(objects: Objects, config: Config, key: Key | None) -> tuple[S
     if not found.slots and found.damage:
         raise found.damage[0]
     hint = f"key slots that cannot be read were left out: {found.damage[0]}" if found.damage else None
+    if not found.slots:
+        hint = (
+            "none is left: 'deltaimg repair --from COPY' takes them from another copy, 'deltaimg key import' makes one of a "
+            "recovery text"
+        )
     raise WrongKey(objects.location, key.source, hint=hint)
 
 

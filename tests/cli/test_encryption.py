@@ -332,6 +332,45 @@ def test_a_repository_is_encrypted_by_a_sync_and_opened_by_one(image: Path, tmp_
         (tmp_path / "out").unlink()
 
 
+@pytest.mark.parametrize("how", ["missing", "damaged", "all of it"])
+def test_key_slots_that_are_lost_are_taken_from_a_copy(image: Path, tmp_path: Path, how: str) -> None:
+    repo, copy, other, key_file = (tmp_path / name for name in ("repo", "copy", "other", "key"))
+    key = {"DELTAIMG_KEY_FILE": str(key_file)}
+    succeed("init", "-r", repo, "--encryption", "keyfile", "-q", **key)
+    succeed("backup", image, "--image", "vm1", "-r", repo, "-q", **key)
+    succeed("init", "-r", other, "--encryption", "keyfile", "-q", **key)
+    shutil.copytree(repo, copy)
+    (slot,) = (repo / "keys").iterdir()
+    slot.unlink()
+    if how == "damaged":
+        slot.write_bytes(b"x" * 400)
+    if how == "all of it":
+        (repo / "config").unlink()
+    if how == "missing":
+        said = fail(WrongKey, "snapshots", "-r", repo, **key)
+        assert "none is left: 'deltaimg repair --from COPY'" in said
+        fail(WrongKey, "repair", "--from", other, "-r", repo, **key)
+        assert not list((repo / "keys").iterdir())
+    report = succeed("repair", "--from", copy, "-r", repo, "--json", **key).json
+    assert f"keys/{slot.name}" in report["copied"]
+    assert (repo / "config").read_bytes() == (copy / "config").read_bytes()
+    succeed("verify", "-r", repo, "-q", **key)
+    assert not succeed("repair", "--from", copy, "-r", repo, "--json", **key).json["copied"]
+
+
+def test_a_key_that_was_removed_is_not_taken_from_a_copy_that_has_it(image: Path, tmp_path: Path) -> None:
+    """Whoever stole it would open the repository again."""
+    repo, copy, first, second = (tmp_path / name for name in ("repo", "copy", "first", "second"))
+    succeed("init", "-r", repo, "--encryption", "keyfile", "--key-file", first, "-q")
+    succeed("key", "add", "-r", repo, "--key-file", first, "--new-key-file", second, "--label", "stolen", "-q")
+    succeed("backup", image, "--image", "vm1", "-r", repo, "--key-file", first, "-q")
+    shutil.copytree(repo, copy)
+    succeed("key", "remove", "stolen", "-r", repo, "--key-file", first, "-q")
+    succeed("repair", "--from", copy, "-r", repo, "--key-file", first, "-q")
+    fail(WrongKey, "repair", "--from", copy, "-r", repo, "--key-file", second)
+    fail(WrongKey, "snapshots", "-r", repo, "--key-file", second)
+
+
 def test_at_a_terminal_a_passphrase_is_asked_for_twice_and_never_shown(image: Path, tmp_path: Path) -> None:
     repo = tmp_path / "repo"
 

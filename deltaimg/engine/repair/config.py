@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `config` of a repository, from another copy or a member of its family: without it nothing can be read."""
+"""The `config` and the key slots of a repository, from a copy or a member of its family: without them nothing can be read."""
 
 from __future__ import annotations
 
@@ -31,9 +31,18 @@ def restore_config(repository: Repository, copy: Repository, check_lock: Callabl
     is_copy = repository.config.repository_id == copy.config.repository_id
     data = copy.objects.get_bytes(CONFIG_NAME) if is_copy else build_config(repository.config)
     is_kept = keep_what_is_replaced(repository, CONFIG_NAME, data)
-    if repository.secret is not None and not load_key_slots(repository.objects).slots:
-        # They were lost with the config, and without one of them it could not be opened.
-        for slot in load_key_slots(copy.objects).slots:
-            repository.objects.replace(KEY_SLOT, slot.object_name, slot, check_lock)
     repository.objects.replace_bytes(CONFIG_NAME, [data], check_lock)
     return is_kept
+
+
+def restore_key_slots(repository: Repository, copy: Repository, check_lock: Callable[[], None]) -> list[str]:
+    """Store the key slots of a copy with the same secret where none is left, and return their names.
+
+    One that is missing beside others may have been removed, so that whoever stole its key opens nothing any more.
+    """
+    if repository.secret is None or copy.secret != repository.secret or load_key_slots(repository.objects).slots:
+        return []
+    slots = load_key_slots(copy.objects).slots
+    for slot in slots:
+        repository.objects.replace(KEY_SLOT, slot.object_name, slot, check_lock)
+    return [slot.object_name for slot in slots]

@@ -27,7 +27,7 @@ from deltaimg.engine.check.findings import FindingKind
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.parity.repair import put_back
 from deltaimg.engine.progress import NoProgress, Progress, stage
-from deltaimg.engine.repair.config import is_config_whole, restore_config
+from deltaimg.engine.repair.config import is_config_whole, restore_config, restore_key_slots
 from deltaimg.engine.repair.copies import copy_objects, find_copies
 from deltaimg.engine.repair.index import IndexRepair
 from deltaimg.engine.repair.known_digests import KnownDigests, find_digests
@@ -127,10 +127,13 @@ class _Repair:
 
     def run(self) -> RepairReport:
         report = self._report
-        if self._copy is not None and not is_config_whole(self._repository):
-            report.copied.append(CONFIG_NAME)
-            if restore_config(self._repository, self._copy, self._check_lock):
-                report.quarantined.append(CONFIG_NAME)
+        if self._copy is not None:
+            # First the slots: without one of them the config would open nothing.
+            report.copied += restore_key_slots(self._repository, self._copy, self._check_lock)
+            if not is_config_whole(self._repository):
+                report.copied.append(CONFIG_NAME)
+                if restore_config(self._repository, self._copy, self._check_lock):
+                    report.quarantined.append(CONFIG_NAME)
         checker = self._take_copies(self._check())
         report.recovered = self._recover(checker)
         if report.recovered:
