@@ -59,7 +59,8 @@ def open_target(path: str, size_bytes: int, *, is_forced: bool = False, is_synce
         return open_stream_target(path)
     _refuse_link(path)
     if not stat.S_ISREG(mode):
-        raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a place for a new file")
+        hint = f"name the file in it: {os.path.join(path, 'NAME')}" if stat.S_ISDIR(mode) else None
+        raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a place for a new file", hint=hint)
     if not is_forced:
         raise TargetExists(path, "exists", hint="--force replaces it, in one step, once all is written")
     return FileTarget(path, size_bytes, is_replacing=True, is_synced=True)

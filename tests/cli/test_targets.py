@@ -135,6 +135,12 @@ READ_FROM_PIPE = (
 )
 
 
+def test_a_folder_as_a_target_gets_the_way_to_name_the_file(backups: Backups, tmp_path: Path) -> None:
+    run = deltaimg("restore", "vm1", tmp_path, repo=backups.repo)
+    assert run.code == 11
+    assert f"name the file in it: {tmp_path}/NAME" in run.err
+
+
 def test_a_file_that_is_mounted_is_not_replaced_under_its_mount(backups: Backups, tmp_path: Path) -> None:
     with loop_file_system("ext4", tmp_path / "mounted", 8 * MIB) as made:
         before = made.backing.stat().st_ino
