@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _EMPTY_PATH, _FORCE_SYNC = 0x1000, 0x2000
 _BASIC_STATS, _DIRECT_ALIGNMENT = 0x7FF, 0x2000
@@ -24,8 +25,7 @@ _SIZE, _CTIME, _MTIME, _ALIGNMENT = (
 """Fields of struct statx, and where they are in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileStatus:
+class FileStatus(Struct, frozen=True):
     """Size in bytes; times of the last change to content and to inode in ns; alignment in bytes, 0 where it is not known."""
 
     size_bytes: int

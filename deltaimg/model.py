@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
+from msgspec import Struct
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -51,8 +51,7 @@ def count_blocks(size_bytes: int, block_bytes: int) -> int:
     return -(-size_bytes // block_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class VcdiffSections:
+class VcdiffSections(Struct, frozen=True):
     """The three sections of a VCDIFF window, with no secondary compression."""
 
     data: bytes

@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import re
 import socket
-from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
+
+from msgspec import Struct
 
 from deltaimg.text import as_text
 
@@ -24,8 +25,7 @@ _DEAD_STATES = (b"Z", b"X")
 _NAME = re.compile(r"(?P<tag>[0-9a-f]{16})-(?P<pid>[0-9]{1,10})-(?P<start>[0-9]{1,20})")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where process numbers are valid."""
 
     host: str

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.api.groups import backup_group, plan_group_backup
 from deltaimg.api.paused_guests import add_marks, was_left_paused
@@ -20,8 +23,7 @@ from deltaimg.repo.repository import Repository
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Guest:
+class Guest(Struct, frozen=True):
     """A guest, and which of its disks are backed up."""
 
     domain: Domain
@@ -110,4 +112,4 @@ def _add_commands(domain: Domain, options: BackupOptions) -> BackupOptions:
     if not domain.pause or domain.is_paused or options.pre_freeze is not None or options.post_freeze is not None:
         return options
     pause, resume = add_marks(domain)
-    return replace(options, pre_freeze=pause, post_freeze=resume)
+    return dataclasses.replace(options, pre_freeze=pause, post_freeze=resume)

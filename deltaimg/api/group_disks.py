@@ -16,7 +16,9 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.engine.backup.context import make_snapshot_id
 from deltaimg.engine.backup.group import MemberSource
@@ -47,8 +49,7 @@ from deltaimg.tracking.reflink import make_key
 _MADE_OF = "a group is made of image files, block devices, images of Ceph and disks of a running qemu"
 
 
-@dataclass(frozen=True, slots=True)
-class GroupParts:
+class GroupParts(Struct, frozen=True):
     """What a group is made of."""
 
     disks: Mapping[str, str]
@@ -77,7 +78,7 @@ def open_group(
         options = dataclasses.replace(options, freeze="auto")
     freezing = plan_freezing(options, "", None)
     # Disks of a running qemu are frozen with bitmaps alone, and commands may run around that.
-    check_freeze_options(dataclasses.replace(freezing, freeze="auto") if options.track == bitmap.METHOD else freezing)
+    check_freeze_options(replace(freezing, freeze="auto") if options.track == bitmap.METHOD else freezing)
     with ExitStack() as stack:
         disks = [_Disk.plan(repository, name, disk, parts, options) for disk in parts.disks]
         for each in disks:
@@ -91,8 +92,7 @@ def open_group(
         yield group, members, frozen
 
 
-@dataclass(slots=True)
-class _Disk:
+class _Disk(Struct):
     """A disk of a group on its way to a member: planned, opened at once where that keeps others from it, frozen, opened."""
 
     path: str

@@ -6,7 +6,8 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg import __version__
 from deltaimg.api.backup import forecast_image, remove_tracking, warn_of_loss
@@ -95,8 +96,7 @@ def plan_group_backup(
 # -- restore -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RestoredGroup:
+class RestoredGroup(Struct, frozen=True):
     """What a restore of a group wrote."""
 
     snapshot: GroupSnapshot

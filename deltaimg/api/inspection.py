@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from deltaimg.engine.inspect.run import SnapshotLayout, inspect_snapshot
 from deltaimg.engine.inspect.run import inspect_repository as inspect_repository
@@ -13,8 +13,7 @@ from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotInspection:
+class SnapshotInspection(Struct, frozen=True):
     """A snapshot's layout, and what its backup stored, None where that is not known."""
 
     layout: SnapshotLayout

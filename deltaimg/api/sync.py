@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from deltaimg.api.clusters import wrap_executor
 from deltaimg.engine.cluster import Cluster

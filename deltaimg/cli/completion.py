@@ -11,9 +11,10 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, MutableMapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from deltaimg.cli.options import move_common_options
 
@@ -27,8 +28,7 @@ _OFFERED_SNAPSHOTS = 200
 _VARIABLE = "_DELTAIMG_COMPLETE"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """One offer, with the attributes that the parser's library reads."""
 
     value: str

@@ -11,8 +11,9 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 MAX_WIDTH = 80
 _COMMON = ("repo", "as_json", "quiet", "verbose", "threads", "help")
@@ -20,8 +21,7 @@ _COMMON = ("repo", "as_json", "quiet", "verbose", "threads", "help")
 _MAX_TERM = 26
 
 
-@dataclass(frozen=True, slots=True)
-class OptionHelp:
+class OptionHelp(Struct, frozen=True):
     """An argument or option as help and documentation show it."""
 
     name: str

@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
 
 from deltaimg.describe.text import format_bytes, format_line, format_seconds
 from deltaimg.errors import OutOfResources
@@ -30,8 +31,7 @@ _BAR_COLUMNS = 80
 """A narrower terminal gets the words without the bar."""
 
 
-@dataclass(slots=True)
-class Stage:
+class Stage(Struct):
     """What is being done, how much of it there is, in bytes (None if unknown), and how much is done."""
 
     name: str

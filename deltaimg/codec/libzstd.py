@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 import zstandard
+from msgspec import Struct
 
 MAX_WINDOW_BYTES = 32 << 20
 """No record and its sources are larger, so no frame of ours needs more; one that asks for more is refused."""
@@ -26,8 +26,7 @@ _PART_BYTES = 16
 _GOES_ON = "other bytes follow the frame"
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
+class Parameters(Struct, frozen=True):
     """How to compress; 0 leaves a choice to libzstd."""
 
     level: int

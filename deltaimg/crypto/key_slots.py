@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
+from msgspec import Struct
 
 from deltaimg.crypto.secret import KEY_BYTES, HostSecret, Secret, derive_key
 from deltaimg.format.key_slot import KEY_FILE, PASSPHRASE, WRITE_ONLY, KeySlot, bound_slot_fields
@@ -36,8 +37,7 @@ _AIM_S: Final = 0.6
 """What opening a repository should take: nothing to a user, and much to whoever tries passphrases."""
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
+class Costs(Struct, frozen=True):
     """What argon2id takes: memory in KiB, passes over it, and how many lanes may be computed at once."""
 
     memory_kib: int

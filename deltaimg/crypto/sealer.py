@@ -19,11 +19,12 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final, cast
 
 from blake3 import blake3
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.crypto.secret import HostSecret, Secret, derive_key, public_bytes
 from deltaimg.errors import OnlyWrites, PaddingMissing, SealBroken, Truncated
@@ -77,8 +78,7 @@ class ReusedRoom:
         return memoryview(self._buffer)[:size_bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class _Keys:
+class _Keys(Struct, frozen=True):
     """What is derived from a master key, or from the key of a write-only host."""
 
     records: bytes
@@ -91,8 +91,7 @@ class _Keys:
         return cls(*(derive_key(key, context) for context in (RECORDS_CONTEXT, OBJECTS_CONTEXT, seeds)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
+class _Batch(Struct, frozen=True):
     """Records that are sealed together."""
 
     cipher: AESGCM

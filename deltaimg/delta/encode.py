@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.codec.interface import Codec
@@ -29,8 +30,7 @@ _SURELY_WORTH_SOURCES = 0.125
 """A delta of less than this share of the content is compared neither with a literal nor with deltas of a further round."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedRecord:
+class EncodedRecord(Struct, frozen=True):
     """A record ready for a pack, the digests of all its slots, and the tables that its payload begins with."""
 
     header: RecordHeader
@@ -41,8 +41,7 @@ class EncodedRecord:
     """What the delta saved of the literal, 0 to 1, where one was tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Delta:
+class _Delta(Struct, frozen=True):
     """What a codec made, and of which sources."""
 
     codec: DeltaCodec

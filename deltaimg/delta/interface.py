@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 Flags = npt.NDArray[np.bool_]
 ChooseUsed = Callable[[npt.NDArray[np.uint32]], Flags]
 """Takes how many bytes a delta needs of each block of its sources; returns which blocks are worth having."""
 
 
-@dataclass(frozen=True, slots=True)
-class UsedSources:
+class UsedSources(Struct, frozen=True):
     """Some blocks of sources: which ones, and their content."""
 
     is_kept: Flags

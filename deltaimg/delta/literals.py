@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from deltaimg.codec.interface import Codec
 from deltaimg.codec.none import NoneCodec
@@ -18,16 +18,14 @@ of what the first makes of a sample."""
 _SAMPLE_BYTES = 32 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedLiteral:
+class EncodedLiteral(Struct, frozen=True):
     """Encoded content, and the encoding that it is in."""
 
     encoding: int
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LiteralEncoder:
+class LiteralEncoder(Struct, frozen=True):
     """Encodes content; any number of threads may use one."""
 
     codec: Codec

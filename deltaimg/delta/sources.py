@@ -8,10 +8,9 @@ of these, those that it needs little of are left out, and another is made of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import distinct
 from deltaimg.delta.interface import Flags
@@ -26,8 +25,7 @@ _FEWEST_DROPPED = 1 / 16
 """Of the blocks: for fewer, encoding once more is not worth its time."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceLimits:
+class SourceLimits(Struct, frozen=True):
     """What one delta record may draw on."""
 
     depth: int = 8
@@ -64,8 +62,7 @@ def choose_slots(
     return slots
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(Struct, frozen=True):
     """What a record may be encoded against: the table that it would begin with, and the blocks that the table names."""
 
     table: SourceTable

@@ -7,13 +7,13 @@ is not installed with it, so that the width of its sizes is found out by a round
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, ClassVar, Final
 
 import zstandard
 from cffi import FFI
+from msgspec import Struct
 
 from deltaimg.codec.libzstd import expand, read_content_bytes
 from deltaimg.delta.interface import DeltaCodec
@@ -35,8 +35,7 @@ int {name}(const uint8_t *input, {size} input_bytes, const uint8_t *source, {siz
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Library:
+class _Library(Struct, frozen=True):
     """xdelta3's functions, and the width in bytes of the sizes that they take."""
 
     ffi: FFI

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
+
+from msgspec.structs import asdict
 
 from deltaimg.describe.parts import describe_extents
 

@@ -15,7 +15,8 @@ import os
 import shlex
 import shutil
 import subprocess
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from deltaimg.domains.interface import MAX_CONFIG_BYTES, Domain, DomainDisk
 from deltaimg.domains.libvirt import parse_xml

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import GuestUnusable, UsageError
 
@@ -24,8 +25,7 @@ FORMATS = {each: each for each in ("qcow2", "vmdk", "vdi", "vhdx", "vpc")} | {"v
 """Of files that hold an image in a format of their own: as hypervisors call them, and as qemu does."""
 
 
-@dataclass(frozen=True, slots=True)
-class DomainDisk:
+class DomainDisk(Struct, frozen=True):
     """A disk of a guest."""
 
     name: str
@@ -42,8 +42,7 @@ class DomainDisk:
     """The format of its file as qemu calls it; empty of a flat one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Domain:
+class Domain(Struct, frozen=True):
     """A guest."""
 
     name: str
@@ -56,8 +55,7 @@ class Domain:
     is_paused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(Struct, frozen=True):
     """A disk that is not backed up, and why."""
 
     name: str

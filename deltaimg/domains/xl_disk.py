@@ -12,9 +12,9 @@ Source  xl-disk-configuration(5), and the scanner of libxlu, of Xen 4.17; libxl_
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Struct, field
 
 from deltaimg.domains.interface import FORMATS, DomainDisk
 from deltaimg.errors import GuestUnusable
@@ -52,8 +52,7 @@ class _XlDomain(msgspec.Struct):
     config: _XlConfig
 
 
-@dataclass(slots=True)
-class _Parsed:
+class _Parsed(Struct):
     """What is known of a disk so far."""
 
     named: dict[str, str] = field(default_factory=dict)

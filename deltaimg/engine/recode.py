@@ -13,12 +13,12 @@ Disk    the spool, in the folder for temporary files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import distinct, expand_ranges
 from deltaimg.codec.zstd import ZstdCodec
@@ -46,8 +46,7 @@ _LIMITS = SourceLimits()
 _BATCH_RECORDS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class RecodedPart:
+class RecodedPart(Struct, frozen=True):
     """Some slots of a record that are stored together, under its id, and what they may be encoded against."""
 
     kept: Slots
@@ -92,8 +91,7 @@ def recode_records(
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Entries:
+class _Entries(Struct, frozen=True):
     """Entries to store again that are expanded together, and what all records that this takes expand to."""
 
     entries: EntryNumbers

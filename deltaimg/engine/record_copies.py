@@ -9,11 +9,11 @@ Memory  a batch of packs' digests, 16 bytes a slot; what one read brings.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.crypto.sealer import bare_header
@@ -45,8 +45,7 @@ _BATCH_BYTES = 256 * MIB
 Damage = IntegrityError | ObjectNotFound
 
 
-@dataclass(frozen=True, slots=True)
-class RecordCopy:
+class RecordCopy(Struct, frozen=True):
     """A record as it lies in a pack, and what the index and the signature of another pack must say of it."""
 
     entry: EntryNumber

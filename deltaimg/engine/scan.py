@@ -9,10 +9,11 @@ from __future__ import annotations
 import mmap
 import queue
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.arrays import Digests, Runs
 from deltaimg.engine.pipeline import OrderedPool, count_workers
@@ -27,8 +28,7 @@ MAX_GAP_BYTES = MIB
 """A gap up to this size is read with the data around it; in the map it keeps the status that the image source reported."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScannedSpan:
+class ScannedSpan(Struct, frozen=True):
     """Blocks that were read: their digests, and runs of their statuses."""
 
     first_block: int

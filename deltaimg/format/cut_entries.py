@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.format.record import CutTable
 from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns, find_runs_problem
 
 
-@dataclass(frozen=True, slots=True)
-class CutEntries:
+class CutEntries(Struct, frozen=True):
     """The cut records of an index object; the slots of all others are there."""
 
     entries: npt.NDArray[np.uint32]

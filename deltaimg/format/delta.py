@@ -16,11 +16,11 @@ A shift is where a copy lies in the old file less where it goes in the new one, 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.errors import Malformed
 from deltaimg.format.columns import pack_columns, unpack_columns
@@ -36,8 +36,7 @@ MAX_OPS: Final = 1 << 20
 MAX_LITERAL_BYTES: Final = 1 << 24
 
 
-@dataclass(frozen=True, slots=True)
-class DeltaObject:
+class DeltaObject(Struct, frozen=True):
     """The operations that make bytes [new_start, new_start + the sum of their lengths) of the new file."""
 
     key: bytes

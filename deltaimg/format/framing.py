@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
 from blake3 import blake3
+from msgspec import Struct
 
 from deltaimg.errors import DigestMismatch, Malformed, Truncated, UnsupportedFormat
 from deltaimg.format.limits import MAX_OBJECT_BYTES
@@ -56,8 +56,7 @@ class Kind(Enum):
     MIRROR_UNDO = b"\x8bDIMGMUN"
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """What the first 64 bytes of an object say."""
 
     kind: Kind

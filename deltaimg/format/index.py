@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.format.columns import pack_columns, unpack_columns
@@ -59,8 +59,7 @@ _MEMORY_BYTES: Final = {"names": 128, "entries": 120, "links": 64, "runs": 48}
 """What each name, entry, link and run takes at most, in any verb."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceLinks:
+class SourceLinks(Struct, frozen=True):
     """The sources of all entries, one entry's after another's."""
 
     ids: Digests
@@ -74,8 +73,7 @@ class SourceLinks:
     runs: SlotRuns
 
 
-@dataclass(frozen=True, slots=True)
-class IndexObject:
+class IndexObject(Struct, frozen=True):
     """What an index object says."""
 
     created_us: int

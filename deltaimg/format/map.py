@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import FIRST_SLOT, RUN, Digests, Runs
 from deltaimg.errors import Malformed
@@ -40,8 +40,7 @@ RUN_MEMORY_BYTES: Final = 96
 """What a run of a map takes at most, in any verb: in the map, in what it is laid on, and in what becomes of both."""
 
 
-@dataclass(frozen=True, slots=True)
-class MapObject:
+class MapObject(Struct, frozen=True):
     """What a map object says: `runs` in the numbering of its own records."""
 
     block_count: int

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests, mark_data, sparse_zeros
 from deltaimg.errors import Malformed, Truncated
@@ -49,8 +49,7 @@ _MAX_STATE_BYTES = HEADER_BYTES + STATE_HEAD.size + MAX_PART_BLOCKS * (DIGEST_BY
 MAX_UNDO_BYTES: Final = HEADER_BYTES + UNDO_HEAD.size + MAX_UNDO_BLOCKS * (8 + BLOCK_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorState:
+class MirrorState(Struct, frozen=True):
     """What a copy holds. `digests` are of all blocks, those of zero blocks zero; the last block counts as padded with zeros."""
 
     key: bytes
@@ -63,8 +62,7 @@ class MirrorState:
     """The id of the journal that the run had which this state ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Undo:
+class Undo(Struct, frozen=True):
     """Blocks, and what was in them before they were overwritten: `content` of the first ones, zeros in the rest."""
 
     blocks: npt.NDArray[np.int64]

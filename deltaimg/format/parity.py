@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.errors import DigestMismatch, Malformed, Truncated
@@ -41,8 +41,7 @@ FRONT_BYTES: Final = HEADER_BYTES + HEAD.size
 """From which the length of the tables follows."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParityLayout:
+class ParityLayout(Struct, frozen=True):
     """What a parity object protects and how its shards are arranged."""
 
     packs: tuple[str, ...]
@@ -80,8 +79,7 @@ class ParityLayout:
         return FRONT_BYTES + PACK_ENTRY.itemsize * len(self.packs) + DIGEST_BYTES * digests
 
 
-@dataclass(frozen=True, slots=True)
-class ParityTables(ParityLayout):
+class ParityTables(ParityLayout, frozen=True):
     """The same, and the digest of every shard; a parity object without the planes."""
 
     digests: Digests
@@ -95,8 +93,7 @@ class ParityTables(ParityLayout):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ParityObject:
+class ParityObject(Struct, frozen=True):
     """A whole parity object; `planes` as one stretch of bytes."""
 
     tables: ParityTables

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import isqrt
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.errors import Malformed, Truncated, UnsupportedFormat
 
@@ -43,8 +43,7 @@ _INTEGERS: Final = {width: struct.Struct(f">{code}") for width, code in zip(_WID
 _MAX_OFFSET: Final = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class RdiffSignature:
+class RdiffSignature(Struct, frozen=True):
     """A signature: the sums of all blocks of a file, the last of which may be shorter than the others."""
 
     is_rollsum: bool
@@ -138,8 +137,7 @@ DELTA_HEAD: Final = struct.pack(">I", DELTA_MAGIC)
 DELTA_END: Final = bytes([_END])
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Struct, frozen=True):
     """Copy old bytes [offset, offset + length)."""
 
     offset: int

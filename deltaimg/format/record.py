@@ -13,11 +13,11 @@ What is encoded is then the blocks that are there, one after another.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests, expand_ranges
 from deltaimg.errors import DigestMismatch, Malformed, Truncated, UnsupportedFormat
@@ -49,8 +49,7 @@ _BOUND_BYTES: Final = 40
 _DIGEST_OFFSET: Final = 56
 
 
-@dataclass(frozen=True, slots=True)
-class RecordHeader:
+class RecordHeader(Struct, frozen=True):
     """The fields of a record's header."""
 
     id: bytes
@@ -84,8 +83,7 @@ class RecordHeader:
         return (self.slots - self.absent) << self.block_shift
 
 
-@dataclass(frozen=True, slots=True)
-class CutTable:
+class CutTable(Struct, frozen=True):
     """Which slots of a cut record are there, and the digests of the others, ascending."""
 
     runs: SlotRuns
@@ -97,8 +95,7 @@ class CutTable:
         return expand_ranges(self.runs["first_slot"], self.runs["count"])
 
 
-@dataclass(frozen=True, slots=True)
-class RecordTables:
+class RecordTables(Struct, frozen=True):
     """What a payload begins with, before the encoded blocks."""
 
     cut: CutTable | None = None

@@ -14,11 +14,11 @@ guests from one template share one set of digests. A snapshot's own signature fo
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.format.framing import BodyReader, Kind, frame, unframe
@@ -31,8 +31,7 @@ _SLOT_MEMORY_BYTES: Final = 48
 """What a digest takes at most, in any verb: where it was read, with its place, and where it is put."""
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureObject:
+class SignatureObject(Struct, frozen=True):
     """Records and the digests of their slots, in order."""
 
     record_ids: Digests

@@ -13,10 +13,10 @@ The blocks of all runs, one after another, are what the rest of the payload is d
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests, expand_ranges
 from deltaimg.errors import Malformed
@@ -24,8 +24,7 @@ from deltaimg.format.limits import MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS
 from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns, build_runs, parse_runs
 
 
-@dataclass(frozen=True, slots=True)
-class SourceTable:
+class SourceTable(Struct, frozen=True):
     """Source records by id, and the runs of slots taken from each."""
 
     ids: Digests

@@ -13,11 +13,11 @@ zero. So it can be written and read as it comes.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.format.framing import BodyReader, Kind, frame, unframe
 from deltaimg.model import MAX_IMAGE_BYTES, count_blocks
@@ -33,8 +33,7 @@ MAX_BLOCK_BYTES: Final = 1 << 20
 MAX_PART_BLOCKS: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class SumsObject:
+class SumsObject(Struct, frozen=True):
     """The sums of blocks [first_block, first_block + block_count); `weaks` and `strongs` of those that are not zero."""
 
     key: bytes

@@ -17,8 +17,9 @@ The Adler-32 of what a window makes is xdelta3's addition.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from deltaimg.errors import Malformed, Truncated, UnsupportedFormat
 from deltaimg.format.vcdiff_secondary import SectionExpander
@@ -42,8 +43,7 @@ _HINT: Final = "make it with the xdelta3 program, and only its usual options"
 _EMPTY_WINDOW: Final = VcdiffSections(b"", b"", b"")
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """What makes the next bytes of the new file."""
 
     target_bytes: int

@@ -9,11 +9,11 @@ entries := entry_count times `ENTRY`, in order of pack
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.format.framing import BodyReader, Kind, frame, unframe
 
@@ -24,8 +24,7 @@ MAX_VERIFIED_US: Final = 2**53
 """The year 2255; and what JSON and floating point still hold exactly."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedObject:
+class VerifiedObject(Struct, frozen=True):
     """Packs by their digests, of shape (count, 32) and ascending, and when each was verified, in microseconds since 1970."""
 
     packs: npt.NDArray[np.uint8]

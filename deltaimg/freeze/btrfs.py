@@ -19,7 +19,8 @@ import stat
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import FreezeFailed
 from deltaimg.freeze.interface import FreezeRequest, Held, Unfrozen
@@ -78,8 +79,7 @@ class BtrfsFreezer:
                 _delete_snapshot(place.folder, name)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(Struct, frozen=True):
     folder: str
     """The top folder of a subvolume."""
     image: str

@@ -18,8 +18,9 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from deltaimg.errors import DeltaimgError, FreezeFailed, FreezeLost, HookFailed, ImageError, UsageError
 from deltaimg.format.manifest import Freezing
@@ -115,8 +116,7 @@ class PointInTime:
         self._held_s = held_s
 
 
-@dataclass(frozen=True, slots=True)
-class FrozenGroup:
+class FrozenGroup(Struct, frozen=True):
     """Images that are frozen together, as long as their context is open."""
 
     points: tuple[PointInTime, ...]

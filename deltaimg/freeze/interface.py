@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from deltaimg.image.qemu.bitmaps import FileBitmap
 from deltaimg.options.freeze import FreezeOptions
@@ -60,8 +61,7 @@ class WantedBitmaps(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class FreezeRequest:
+class FreezeRequest(Struct, frozen=True):
     """What is to be frozen."""
 
     path: str
@@ -102,8 +102,7 @@ class Freezer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Unfrozen:
+class Unfrozen(Struct, frozen=True):
     """The image itself, read as it is."""
 
     path: str

@@ -17,7 +17,8 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import FreezeFailed
 from deltaimg.freeze import lvm_commands
@@ -37,8 +38,7 @@ _MAX_NAME = 100
 _INFIX = "-deltaimg-"
 
 
-@dataclass(frozen=True, slots=True)
-class HeldVolume:
+class HeldVolume(Struct, frozen=True):
     """A snapshot that is there."""
 
     group: str

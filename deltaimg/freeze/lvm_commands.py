@@ -13,9 +13,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from deltaimg.errors import FreezeFailed, ProgramMissing
 from deltaimg.threads import delaying_interruption
@@ -63,8 +63,7 @@ class _Document(msgspec.Struct):
     report: tuple[_Report, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(Struct, frozen=True):
     """A logical volume. Sizes in bytes."""
 
     group: str

@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from deltaimg.errors import FreezeFailed
 from deltaimg.image.qemu.address import MonitorAddress, parse_monitor_address
@@ -18,8 +19,7 @@ _SAFE_VERSION: Final = 9
 _SHOWN_DISKS: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class LiveDisk:
+class LiveDisk(Struct, frozen=True):
     """A disk of a guest."""
 
     node: str

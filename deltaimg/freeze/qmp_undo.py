@@ -14,8 +14,9 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from deltaimg.freeze.owner import is_left_over
 from deltaimg.freeze.qmp_disk import find_disk
@@ -31,8 +32,7 @@ _SERVER: Final = ".dimg-{tag}.nbd"
 _SERVER_NAME: Final = re.compile(r"\.dimg-(?P<tag>[0-9a-f]{8})\.nbd")
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """What a run begins for one disk, by its names."""
 
     owner: str

@@ -10,7 +10,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import FreezeFailed, ImageError
 from deltaimg.freeze.interface import FreezeRequest, Held
@@ -22,8 +23,7 @@ from deltaimg.image.rbd.library import RbdFailure
 METHOD = "rbd"
 
 
-@dataclass(frozen=True, slots=True)
-class HeldSnapshot:
+class HeldSnapshot(Struct, frozen=True):
     """A snapshot that is there."""
 
     address: RbdAddress

@@ -20,7 +20,8 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import FreezeFailed
 from deltaimg.freeze import lvm_commands
@@ -36,8 +37,7 @@ _MAGIC = 27022010
 _REPAIR = "'lvconvert --repair' of it, while nothing uses it; see lvmthin(7)"
 
 
-@dataclass(frozen=True, slots=True)
-class PoolState:
+class PoolState(Struct, frozen=True):
     """What device mapper says of a pool."""
 
     transaction: int = 0

@@ -19,11 +19,11 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from deltaimg.guest.crc32c import START, update_sums
 from deltaimg.guest.free_blocks import FreeBlocks
@@ -48,8 +48,7 @@ _MOST_LEVEL = 7
 _BATCH = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
+class _Chunk(Struct, frozen=True):
     """A stretch of logical addresses, and where it is on the device: once, or twice."""
 
     start: int
@@ -61,16 +60,14 @@ def _start_of(chunk: _Chunk) -> int:
     return chunk.start
 
 
-@dataclass(frozen=True, slots=True)
-class _TreeRoot:
+class _TreeRoot(Struct, frozen=True):
     owner: int
     block: int
     level: int
     generation: int
 
 
-@dataclass(slots=True)
-class _Volume:
+class _Volume(Struct):
     """A btrfs, as far as its superblock and its chunks say."""
 
     window: Window

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.guest import btrfs, ext, fat, lvm, ntfs, swap, xfs
 from deltaimg.guest.file_system import FileSystem
@@ -22,8 +22,7 @@ _IN_SECTOR_0: tuple[_Recogniser, ...] = (ntfs.recognise, fat.recognise)
 _ELSEWHERE = (lvm.recognise, xfs.recognise, ext.recognise, btrfs.recognise, swap.recognise)
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(Struct, frozen=True):
     """A partition, or a whole image without partitions."""
 
     partition: Partition | None
@@ -40,8 +39,7 @@ class Volume:
     """Why that is not more, for people."""
 
 
-@dataclass(frozen=True, slots=True)
-class GuestLayout:
+class GuestLayout(Struct, frozen=True):
     """What is on an image."""
 
     size_bytes: int

@@ -16,10 +16,10 @@ Source  Documentation/filesystems/ext4 of Linux: "Block and Inode Bitmaps", "Gro
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import find_stretches
 from deltaimg.guest.crc32c import START, find_sum, update_sums
@@ -49,8 +49,7 @@ Numbers = npt.NDArray[np.int64]
 Octets = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class _Superblock:
+class _Superblock(Struct, frozen=True):
     blocks: int
     first_block: int
     block_bytes: int

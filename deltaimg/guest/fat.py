@@ -9,10 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.guest.file_system import FileSystem
 from deltaimg.guest.window import NOT_RECOGNISED, Window, decode_text
@@ -23,8 +23,7 @@ _VOLUME_ID, _LONG_NAME = 0x08, 0x0F
 _MOST_ROOT_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class FatLayout:
+class FatLayout(Struct, frozen=True):
     """Where the parts of a FAT file system are, in bytes from its start."""
 
     bits: int

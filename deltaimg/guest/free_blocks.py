@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from deltaimg.image.extents import Bounds
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FreeBlocks:
+class FreeBlocks(Struct, frozen=True, eq=False):
     """What of a file system is free."""
 
     bounds: Bounds

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.guest import btrfs_free, ext_free, fat_free, ntfs_free, swap, xfs_free
 from deltaimg.guest.examine import GuestLayout, Volume, examine, recognise_all
@@ -28,8 +29,7 @@ _FINDERS: dict[str, Callable[[Window], FreeBlocks | str]] = {
 """By the kind of file system. Each has its rule in its module."""
 
 
-@dataclass(frozen=True, slots=True)
-class FreeSpace:
+class FreeSpace(Struct, frozen=True):
     """What of an image is free."""
 
     bounds: Bounds

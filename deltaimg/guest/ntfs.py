@@ -9,10 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.guest.file_system import FileSystem
 from deltaimg.guest.window import NOT_RECOGNISED, Window, decode_text
@@ -24,8 +24,7 @@ _MOST_BITMAP_BYTES = 1 << 30
 _FIXUP_SECTOR = 512
 
 
-@dataclass(frozen=True, slots=True)
-class NtfsLayout:
+class NtfsLayout(Struct, frozen=True):
     """What the boot sector says."""
 
     cluster_bytes: int
@@ -93,8 +92,7 @@ def find_free_clusters(window: Window, layout: NtfsLayout) -> npt.NDArray[np.boo
     raise ValueError("no bitmap")
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
+class Attribute(Struct, frozen=True):
     """An attribute of a file."""
 
     window: Window

@@ -10,8 +10,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from uuid import UUID
+
+from msgspec import Struct
 
 from deltaimg.guest.window import NOT_RECOGNISED, Window, decode_text
 
@@ -26,8 +27,7 @@ _MOST_ENTRIES, _MOST_ENTRY_BYTES = 1024, 4096
 _SECTORS = (512, 4096)
 
 
-@dataclass(frozen=True, slots=True)
-class Partition:
+class Partition(Struct, frozen=True):
     """One partition."""
 
     number: int
@@ -40,8 +40,7 @@ class Partition:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionTable:
+class PartitionTable(Struct, frozen=True):
     """A partition table."""
 
     kind: str

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.image.source import ImageSource
 
 
-@dataclass(frozen=True, slots=True)
-class SourceBytes:
+class SourceBytes(Struct, frozen=True):
     """An image source, read at any offset; any thread."""
 
     source: ImageSource

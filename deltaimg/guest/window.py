@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 NOT_RECOGNISED = (struct.error, IndexError, ValueError, OverflowError)
 """What reading a structure that is cut short or makes no sense raises. Whoever asks what is there catches it."""
@@ -19,8 +20,7 @@ class ByteSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """Bytes [start, end) of an image; offsets count from `start`."""
 
     source: ByteSource

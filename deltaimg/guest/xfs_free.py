@@ -16,9 +16,9 @@ Source  XFS Algorithms & Data Structures, "Allocation Groups"; fs/xfs/libxfs/xfs
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.guest import xfs_log
 from deltaimg.guest.crc32c import START, update_sums
@@ -38,8 +38,7 @@ _NONE = 0xFFFFFFFF
 _EXTENT = np.dtype([("start", ">u4"), ("count", ">u4")])
 
 
-@dataclass(frozen=True, slots=True)
-class _TreeKind:
+class _TreeKind(Struct, frozen=True):
     """How blocks of the tree of free extents begin."""
 
     magic: int
@@ -49,8 +48,7 @@ class _TreeKind:
 _PLAIN, _WITH_CHECKSUMS = _TreeKind(0x41425442, 16), _TreeKind(0x41423342, 56)
 
 
-@dataclass(frozen=True, slots=True)
-class _Superblock:
+class _Superblock(Struct, frozen=True):
     block_bytes: int
     blocks: int
     group_blocks: int

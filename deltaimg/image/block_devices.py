@@ -12,8 +12,9 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 BLKGETSIZE64 = 0x80081272
 BLKSSZGET = 0x1268
@@ -35,8 +36,7 @@ def read_sector_bytes(descriptor: int) -> int:
     return int(struct.unpack("=i", fcntl.ioctl(descriptor, BLKSSZGET, bytes(4)))[0])
 
 
-@dataclass(frozen=True, slots=True)
-class BlockDevice:
+class BlockDevice(Struct, frozen=True):
     """A device as sysfs has it, in the folder `/sys/devices/.../block/NAME`."""
 
     folder: Path

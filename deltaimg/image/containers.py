@@ -7,9 +7,10 @@ As they are they can be neither compared block by block nor booted once they are
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
 
 from deltaimg.image.source import ImageSource
 
@@ -27,8 +28,7 @@ class ContainerKind(Enum):
     BACKUP = "restore what is in it with {program}, and back that up"
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(Struct, frozen=True):
     """A format: its name, what every file of it has at `offset`, and what program unpacks it."""
 
     name: str

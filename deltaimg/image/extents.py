@@ -11,12 +11,12 @@ Source     The statuses follow NBD's block status ("base:allocation") and qemu's
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import distinct
 from deltaimg.model import Extent
@@ -54,8 +54,7 @@ class ImageExtent(Extent, frozen=True):
     status: ExtentStatus
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Extents:
+class Extents(Struct, frozen=True, eq=False):
     """The extents of an image of `size_bytes`, in ascending order."""
 
     starts: npt.NDArray[np.int64]

@@ -11,8 +11,9 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from deltaimg.image.block_devices import SYSFS, DeviceNumber, stat_quietly
 
@@ -20,8 +21,7 @@ PROC = Path("/proc")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(Struct, frozen=True):
     """A mounted file system: where, on which block devices, and whether it may be written to."""
 
     folder: str

@@ -15,8 +15,9 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from deltaimg.image.block_devices import (
     SYSFS,
@@ -31,8 +32,7 @@ from deltaimg.image.mounts import PROC, Mount, read_mounts, read_other_mounts, r
 _FLOCK = struct.Struct("hhqqi4x")
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """One use, in words that complete "it is ...", and whether it may write."""
 
     text: str

@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from deltaimg.file_status import FileStatus, read_file_status
 from deltaimg.image.block_devices import BlockDevice, find_block_device, read_device_bytes
@@ -101,8 +102,7 @@ class DeviceWatch:
         return _count_writes(self._device)
 
 
-@dataclass(frozen=True, slots=True)
-class _Count:
+class _Count(Struct, frozen=True):
     """Sectors written to a device; and to its disk but not through a partition, at least and at most."""
 
     own: int = 0

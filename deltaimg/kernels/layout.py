@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as Buffer  # noqa: PLC0414  the doubled name exports it
@@ -32,8 +32,7 @@ class BlockStatus(IntEnum):
     """Neither."""
 
 
-@dataclass(frozen=True, slots=True)
-class FailedRange:
+class FailedRange(Struct, frozen=True):
     """The first range that could not be read or written whole, those before it could; 0 says that the file ends."""
 
     number: int
@@ -83,8 +82,7 @@ MIX = 0x9E3779B97F4A7C15
 """Weak sums are sorted by their product with this, modulo 2^64, which spreads them evenly."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlockIndex:
+class BlockIndex(Struct, frozen=True):
     """Old blocks, to be looked up by content. `delta.rolling.build_index` makes one; see `dimg_block_index` for its rules."""
 
     weak_kind: WeakKind

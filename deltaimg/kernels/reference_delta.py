@@ -7,11 +7,11 @@ Memory  a copy of sources and content, and a list for the hash table.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from deltaimg.errors import NativeError
 from deltaimg.kernels.layout import MAX_DELTA_BYTES, Buffer, view_octets
@@ -52,8 +52,7 @@ def _has_base(position: int, count: int, distance: int, source_bytes: int) -> bo
 # -- encoding ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
+class _Match(Struct, frozen=True):
     gain: int = 0
     """Bits saved; 0: no copy is worth its cost."""
     source: int = 0
@@ -145,8 +144,7 @@ class _Search:
         return at, best
 
 
-@dataclass(slots=True)
-class _Streams:
+class _Streams(Struct):
     """The streams of a delta as they are written; of added bytes plain ones and differences."""
 
     operations: bytearray = field(default_factory=bytearray)
@@ -288,8 +286,7 @@ class _Stream:
         raise _refuse("DELTA_BAD_LENGTH" if len(self) else "DELTA_ENDS")
 
 
-@dataclass(frozen=True, slots=True)
-class _Body:
+class _Body(Struct, frozen=True):
     """The streams of a body, as they are read."""
 
     flags: int

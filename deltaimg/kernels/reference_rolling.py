@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.arrays import Slots
 from deltaimg.errors import NativeError
@@ -40,8 +40,7 @@ def _demand(function: str, is_good: bool) -> None:
         raise NativeError(function, "BAD_ARGUMENT")
 
 
-@dataclass(slots=True)
-class RollingSum:
+class RollingSum(Struct):
     """A weak sum of a window that grows, moves and shrinks byte by byte.
 
     `a` and `b` are the two polynomials, or the sum of the bytes and the sum of these sums.

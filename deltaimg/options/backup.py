@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct
 
 from deltaimg.errors import UsageError
 from deltaimg.model import GIB, KIB, MAX_BLOCK_BYTES, MAX_DELTA_DEPTH, MIB, MIN_BLOCK_BYTES
@@ -33,8 +35,7 @@ NEVER = Span()
 _BITMAP = re.compile(r"(?P<name>.+)@(?P<snapshot>[0-9a-f]{8,16})")
 
 
-@dataclass(frozen=True, slots=True)
-class BitmapChoice:
+class BitmapChoice(Struct, frozen=True):
     """A dirty bitmap, and the snapshot since which it records."""
 
     name: str
@@ -264,4 +265,4 @@ class BackupOptions:
     @property
     def freezing(self) -> FreezeOptions:
         """Those of them that say how the image is frozen."""
-        return FreezeOptions(**{each.name: getattr(self, each.name) for each in fields(FreezeOptions)})
+        return FreezeOptions(**{name: getattr(self, name) for name in FreezeOptions.__struct_fields__})

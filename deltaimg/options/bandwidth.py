@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from deltaimg.errors import UsageError
 from deltaimg.options.values import ValueType, format_size
@@ -29,8 +30,7 @@ _HINT = "write a rate such as 512K, 10M:1M or off, or a timetable such as '08:00
 _OFF = "off"
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(Struct, frozen=True):
     """Bytes a second each way; None is as fast as it goes."""
 
     sent: float | None
@@ -41,8 +41,7 @@ class Rates:
         return up if up == down else f"{up}:{down}"
 
 
-@dataclass(frozen=True, slots=True)
-class Bandwidth:
+class Bandwidth(Struct, frozen=True):
     """A timetable of rates; a single rate is one with a single entry."""
 
     entries: tuple[tuple[int, Rates], ...]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from deltaimg.errors import UsageError
 from deltaimg.options.values import ValueType
@@ -19,8 +20,7 @@ Options = TypeVar("Options")
 _KEY = "option"
 
 
-@dataclass(frozen=True, slots=True)
-class OptionInfo:
+class OptionInfo(Struct, frozen=True):
     """What people read of an option, and what its values are."""
 
     help: str

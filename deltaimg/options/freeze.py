@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 FREEZE_MODES = ("none", "auto", "reflink", "btrfs", "lvm", "rbd", "hook")
 DEFAULT_HOOK_S = 60
 MAX_HOOK_S = 86_400
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FreezeOptions:
+class FreezeOptions(Struct, frozen=True, kw_only=True):
     """How an image is frozen. `deltaimg.options.backup.BackupOptions` has the same names, with help."""
 
     freeze: str = "none"

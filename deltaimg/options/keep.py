@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from deltaimg.errors import UsageError
 from deltaimg.options.definition import option
 from deltaimg.options.values import ValueType
@@ -17,8 +19,7 @@ _SPAN = re.compile(r"(?:\d{1,6}[ymwdh])+", re.ASCII)
 _SPAN_PART = re.compile(r"(\d+)([ymwdh])", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """A stretch of time as a calendar has it: a month back from 31 March is the last day of February."""
 
     years: int = 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from deltaimg.errors import UsageError
 from deltaimg.model import GIB, KIB, MIB
@@ -23,8 +24,7 @@ def accept(_value: Any) -> None:
     """Find no problem with any value."""
 
 
-@dataclass(frozen=True, slots=True)
-class ValueType:
+class ValueType(Struct, frozen=True):
     """A type of values.
 
     `find_problem` returns what is wrong with a value, as in "it must be 1 to 64", and None if it is valid.

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from deltaimg.errors import (
@@ -36,8 +36,7 @@ AnnotationNames = dict[tuple[str, str], list[str]]
 """The object names of the annotations of each snapshot, by image and id, the oldest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(Struct, frozen=True):
     """The annotation of a snapshot, and its damage."""
 
     annotation: Annotation | None

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from deltaimg.arrays import HOLE, Runs, clip_runs, empty_runs, uniform_runs
 from deltaimg.format.limits import MAX_BLOCKS
@@ -11,8 +11,7 @@ from deltaimg.format.map import MapObject
 from deltaimg.kernels import overlay_runs, subtract_runs
 
 
-@dataclass(frozen=True, slots=True)
-class Cover:
+class Cover(Struct, frozen=True):
     """Covered are `blocks`, whose slots are all holes, and every block from `end` on: a newer image is no longer than that.
 
     Memory  16 bytes a run; blocks that follow each other are one run, whatever they hold.

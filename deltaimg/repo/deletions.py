@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectExists, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.deletion import (
@@ -30,8 +31,7 @@ _DAMAGE = (IntegrityError, UnsupportedFormat)
 _LIST_NAME = re.compile(rf"{DELETIONS}[0-9a-f]{{16}}")
 
 
-@dataclass(frozen=True, slots=True)
-class PendingDeletion:
+class PendingDeletion(Struct, frozen=True):
     """A list in the repository, and the tokens of the locks that it waits for; None while they are not recorded."""
 
     objects: Deletion

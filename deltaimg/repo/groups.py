@@ -9,7 +9,8 @@ off, or has lost a member; what is there of it are snapshots as any other.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import GroupIncomplete, IntegrityError, SnapshotNotFound, UsageError
 from deltaimg.format.manifest import Group, Manifest, find_name_problem, name_member
@@ -21,8 +22,7 @@ CONFIG_DISK = "config"
 """What the configuration of a guest is called among the disks of its group."""
 
 
-@dataclass(frozen=True, slots=True)
-class GroupSnapshot:
+class GroupSnapshot(Struct, frozen=True):
     """A group at one moment."""
 
     group: Group

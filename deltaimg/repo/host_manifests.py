@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from deltaimg.errors import ObjectNotFound
 from deltaimg.format.framing import digest_bytes
@@ -22,8 +23,7 @@ from deltaimg.format.sealing import find_host
 from deltaimg.repo.objects import Objects
 
 
-@dataclass(frozen=True, slots=True)
-class Vouched:
+class Vouched(Struct, frozen=True):
     """What is found of manifests of write-only hosts."""
 
     digests: dict[str, str] = field(default_factory=dict)

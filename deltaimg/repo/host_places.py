@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
+from msgspec import Struct
 
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.manifest import format_time, is_time, parse_time
@@ -55,8 +55,7 @@ class _Document(msgspec.Struct):
     repositories: dict[str, KnownRepository] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A repository and where it is."""
 
     location: str

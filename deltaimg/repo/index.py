@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from types import MappingProxyType
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.arrays import Digests, expand_ranges, sparse_zeros
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, OnlyWrites
@@ -199,8 +200,7 @@ class LoadedIndex:
         return lost
 
 
-@dataclass(frozen=True, slots=True)
-class StoredContent:
+class StoredContent(Struct, frozen=True):
     """What a repository has of content: its index, its objects, and what is pending deletion. Names are digests."""
 
     index: LoadedIndex

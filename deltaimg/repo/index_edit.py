@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from deltaimg.arrays import expand_ranges
 from deltaimg.format.cut_entries import CutEntries

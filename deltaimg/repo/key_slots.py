@@ -6,9 +6,10 @@ Always  the last slot that can be read and gives the secret stays. A slot is add
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from deltaimg.crypto.key_slots import Key, KeyFile, unwrap_secret, wrap_secret
 from deltaimg.crypto.secret import HostSecret, Secret
@@ -34,8 +35,7 @@ from deltaimg.repo.repository import Repository
 from deltaimg.repo.rosters import Changes, list_roster_images, record
 
 
-@dataclass(frozen=True, slots=True)
-class KeySlots:
+class KeySlots(Struct, frozen=True):
     """The slots of a repository that can be read, in order of their creation, and the errors of the others."""
 
     slots: tuple[KeySlot, ...]

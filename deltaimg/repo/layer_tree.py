@@ -12,7 +12,8 @@ Memory  a few hundred bytes a snapshot; one layer, and one cover for each level 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from deltaimg.arrays import Runs
 from deltaimg.format.manifest import Manifest
@@ -20,8 +21,7 @@ from deltaimg.format.map import MapObject
 from deltaimg.repo.cover import Cover
 
 
-@dataclass(slots=True, eq=False)
-class LayerNode:
+class LayerNode(Struct, eq=False):
     """A layer in its place over others."""
 
     digest: str
@@ -42,8 +42,7 @@ class LayerNode:
         return nodes
 
 
-@dataclass(frozen=True, slots=True)
-class NeededLayer:
+class NeededLayer(Struct, frozen=True):
     """A layer, and the parts of its runs that snapshots need, in the numbering of the layer."""
 
     node: LayerNode

@@ -9,9 +9,8 @@ Memory  the resolved map, one layer, and what newer ones cover: 16 bytes a run e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.arrays import FIRST_SLOT, Runs, empty_runs, end_blocks
 from deltaimg.errors import IntegrityError, ObjectNotFound, SnapshotIncomplete
@@ -32,8 +31,7 @@ _ALLOWANCE_BYTES = MAX_LAYERS * _LAYER_COST_BYTES
 """A new full map is written once the layers over the last one cost this much more than it would."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedMap:
+class ResolvedMap(Struct, frozen=True):
     """A snapshot's whole map, in the slots of a `SlotTable`, and the layers that it comes from."""
 
     runs: Runs
@@ -43,8 +41,7 @@ class ResolvedMap:
     """Size of the layers over the full one, and the cost of fetching each."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewLayers:
+class NewLayers(Struct, frozen=True):
     """The maps that the manifest of a new snapshot lists, and by how many bytes the repository grew for them."""
 
     maps: tuple[str, ...]

@@ -11,8 +11,9 @@ Always  no file is removed while a lock of its writer is held, or of any process
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from deltaimg.processes import is_named_dead, is_of_here
 from deltaimg.repo.lock_holder import FoundLock, list_locks
@@ -25,8 +26,7 @@ MAX_AGE = timedelta(hours=1)
 """After so long prune removes what a process of another place left, if no lock of that place is held."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Writers:
+class _Writers(Struct, frozen=True):
     """Who is known to be alive, and who to be dead, by the names that temporary files carry."""
 
     alive: frozenset[str]

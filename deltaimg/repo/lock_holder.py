@@ -9,8 +9,9 @@ from __future__ import annotations
 import getpass
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from deltaimg.errors import DeltaimgError, IntegrityError, NotAnObject, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.limits import MAX_LOCK_BYTES
@@ -24,8 +25,7 @@ held_tokens: set[str] = set()
 """Of the locks that this process holds: one of its own that it failed to remove counts as left behind."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundLock:
+class FoundLock(Struct, frozen=True):
     """A lock object in the repository."""
 
     name: str

@@ -6,7 +6,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 RENEW_S = 20.0
 """How often a holder renews its heartbeat."""
@@ -15,8 +16,7 @@ PATIENCE_S = 90.0
 POLL_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class LockWaiting:
+class LockWaiting(Struct, frozen=True):
     """Set on a `Repository` for all locks that are taken through it."""
 
     wait_s: float = 0.0

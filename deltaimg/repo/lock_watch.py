@@ -10,8 +10,9 @@ Clocks are never compared, and time counts by the looks that were taken: a watch
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from deltaimg.format.lock import HEARTBEATS
 from deltaimg.repo.lock_holder import FoundLock, read_heartbeat, read_lock
@@ -29,8 +30,7 @@ class Verdict(Enum):
     UNDECIDED = "undecided"
 
 
-@dataclass(slots=True)
-class _Watched:
+class _Watched(Struct):
     signs: bytes
     still_s: float = 0.0
     has_moved: bool = False

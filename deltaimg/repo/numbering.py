@@ -7,10 +7,10 @@ Memory  32 bytes a record.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, FIRST_SLOT, RUN, Digests, Runs, expand_ranges
 from deltaimg.errors import UsageError
@@ -94,8 +94,7 @@ class LayerNumbering(RecordNumbering):
         self._append_numbers(layer.record_ids, layer.record_slots.astype(np.int64))
 
 
-@dataclass(frozen=True, slots=True)
-class _Stretches:
+class _Stretches(Struct, frozen=True):
     """Stretches of slots in which no run is cut: where they begin, ascending, and end, and what is added to their slots."""
 
     first_slots: npt.NDArray[np.int64]

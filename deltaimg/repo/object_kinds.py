@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
+
+from msgspec import Struct
 
 from deltaimg.format.annotation import ANNOTATIONS, build_annotation, parse_annotation
 from deltaimg.format.config import CONFIG_NAME, build_config, parse_config
@@ -46,8 +47,7 @@ VERIFIED_NAME: Final = VERIFIED_OBJECT
 Content = TypeVar("Content")
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectKind(Generic[Content]):
+class ObjectKind(Struct, Generic[Content], frozen=True):
     """What all objects of a kind have in common. `Content` is the parsed content of one."""
 
     folder: str

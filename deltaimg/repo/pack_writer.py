@@ -17,12 +17,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.crypto.sealer import ReusedRoom
@@ -52,8 +52,7 @@ PutPack = Callable[[Parts], StorePack]
 """Takes a pack that was filled here, and returns what stores it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedRecord:
+class PlacedRecord(Struct, frozen=True):
     """A record, where it lies in its pack, and what its index entry and its signature say of it."""
 
     offset: int
@@ -63,8 +62,7 @@ class PlacedRecord:
     tables: RecordTables = WHOLE_LITERAL
 
 
-@dataclass(frozen=True, slots=True)
-class _FilledPack:
+class _FilledPack(Struct, frozen=True):
     """A pack that is to be stored."""
 
     footer: npt.NDArray[Any]
@@ -72,8 +70,7 @@ class _FilledPack:
     store: StorePack
 
 
-@dataclass(frozen=True, slots=True)
-class _StoredPack:
+class _StoredPack(Struct, frozen=True):
     """A pack whose records no index has yet."""
 
     name: str

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.codec.reed_solomon import ReedSolomon
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, ParityExhausted, StoreError, StoreUnavailable
@@ -45,8 +45,7 @@ _BATCH_BYTES = 64 * MIB
 _PIECE_BYTES = 8 * MIB
 
 
-@dataclass(frozen=True, slots=True)
-class ParityGroup:
+class ParityGroup(Struct, frozen=True):
     """A parity object and the packs that it protects."""
 
     name: str
@@ -61,8 +60,7 @@ class ParityGroup:
         return int(self.layout.pack_bytes.sum())
 
 
-@dataclass(frozen=True)
-class ParityGroups:
+class ParityGroups(Struct, frozen=True, dict=True):
     """All parity objects whose tables, or their twin, can be read, in order of name; and the errors of the others."""
 
     groups: tuple[ParityGroup, ...]

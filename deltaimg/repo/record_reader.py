@@ -9,11 +9,11 @@ backup, which encodes against them, verifies them by their ids.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES
 from deltaimg.codec.none import NoneCodec
@@ -43,8 +43,7 @@ _MAX_GAP_BYTES = 64 * KIB
 """Reading over a gap of this size is cheaper than another request."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadGroup:
+class ReadGroup(Struct, frozen=True):
     """Records that one request brings: bytes [offset, end) of a pack."""
 
     pack: str

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import ClusterFailed
 from deltaimg.format.config import Config
@@ -22,16 +23,14 @@ _open: dict[Place, _Opened] = {}
 _lock = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+class _Opened(Struct, frozen=True):
     """What this process has opened."""
 
     objects: Objects
     config: Config
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a repository is, and which it must be."""
 
     location: str

@@ -8,12 +8,12 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
+from msgspec import Struct
 from msgspec.structs import replace
 
 from deltaimg.crypto.sealer import make_sealer
@@ -48,8 +48,7 @@ _LITTER = re.compile(
 """What file systems and file managers put into an empty folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(Struct, frozen=True):
     """One key for each use of keyed BLAKE3, so that a digest of one kind never passes for one of another."""
 
     block: bytes
@@ -63,8 +62,7 @@ class Keys:
         return cls(*(blake3(digest_key, derive_key_context=f"deltaimg 2026 {name}").digest() for name in names))
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class SnapshotRef:
+class SnapshotRef(Struct, frozen=True, order=True):
     """A snapshot as the listing of a repository shows it. Sorts by image, then time."""
 
     image: str

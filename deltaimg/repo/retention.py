@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.errors import LastSnapshot, SnapshotPinned
 from deltaimg.format.manifest import Manifest
@@ -33,8 +35,7 @@ _EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
 """No backup is older; earlier times would be outside the calendar in some time zones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The decision for one snapshot."""
 
     ref: SnapshotRef
@@ -47,8 +48,7 @@ class Verdict:
         return bool(self.rules)
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetPlan:
+class ForgetPlan(Struct, frozen=True):
     """The decisions for the snapshots of one image, oldest first."""
 
     image: str
@@ -67,8 +67,7 @@ class ForgetPlan:
         return tuple(each.ref for each in self.verdicts if each.is_kept)
 
 
-@dataclass(frozen=True, slots=True)
-class _Dated:
+class _Dated(Struct, frozen=True):
     """A snapshot and the moment that it belongs to; `rules` gathers those that keep it."""
 
     snapshot: Snapshot

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from deltaimg.errors import (
@@ -45,8 +45,7 @@ _NAMED = 3
 """How many snapshots a message names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disagreement:
+class Disagreement(Struct, frozen=True):
     """Something in the store that contradicts what was recorded or seen."""
 
     object_name: str
@@ -55,8 +54,7 @@ class Disagreement:
     """Whether something is missing, or older than it was; otherwise it is there, and should not be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """What a run does with the snapshots of an image whose lock it holds."""
 
     unsettled: Collection[SnapshotRef] = ()
@@ -72,8 +70,7 @@ class Changes:
 NO_CHANGES = Changes()
 
 
-@dataclass(frozen=True, slots=True)
-class _Newest:
+class _Newest(Struct, frozen=True):
     """The newest roster of an image that can be read, if there is any."""
 
     names: tuple[str, ...]
@@ -220,8 +217,7 @@ def record(repository: Repository, lock: ImageLock, now: datetime, changes: Chan
 # -- what is there -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _RosterState:
+class _RosterState(Struct, frozen=True):
     """What a run has found of the snapshots of an image under the image's lock."""
 
     newest: _Newest

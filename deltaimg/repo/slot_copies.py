@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import expand_ranges
 from deltaimg.errors import IntegrityError
@@ -16,8 +15,7 @@ from deltaimg.repo.index import LoadedIndex
 Numbers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class SlotPieces:
+class SlotPieces(Struct, frozen=True):
     """Stretches of slots of index entries: slots [first, first + count) of an entry each."""
 
     entries: EntryNumbers

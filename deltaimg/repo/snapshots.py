@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import (
     DeltaimgError,
@@ -22,8 +23,7 @@ from deltaimg.repo.annotations import NOTHING_SAID, AnnotationNames, Said, list_
 from deltaimg.repo.repository import Repository, SnapshotRef
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """A snapshot whose manifest can be read."""
 
     manifest: Manifest
@@ -59,8 +59,7 @@ class Snapshot:
         return self.said.annotation
 
 
-@dataclass(frozen=True, slots=True)
-class DamagedSnapshot:
+class DamagedSnapshot(Struct, frozen=True):
     """A snapshot whose manifest cannot be read, or was damaged and is in quarantine."""
 
     ref: SnapshotRef

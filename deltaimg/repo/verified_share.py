@@ -7,11 +7,11 @@ Always  this is information for users, and for the choice of what to read next: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.manifest import count_microseconds, from_microseconds
@@ -24,8 +24,7 @@ from deltaimg.repo.repository import Repository
 NEVER = -1
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedSummary:
+class VerifiedSummary(Struct, frozen=True):
     """What share of the repository's content was ever verified, and since when; shares of what is stored, 0 to 100."""
 
     verified_since: datetime | None

@@ -11,14 +11,14 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 TOUCH_S = 3600.0
 """How exactly it is known when a file was used last."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheFile:
+class CacheFile(Struct, frozen=True):
     """One of them."""
 
     path: str

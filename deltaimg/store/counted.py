@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.store.interface import Store
 from deltaimg.store.observed import Call, ObservedStore
 from deltaimg.store.wrapped import WrappedStore
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(Struct, frozen=True):
     """What went to a store and came from it so far."""
 
     requests: dict[str, int]

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from deltaimg.errors import StoreError
 from deltaimg.model import MIB
@@ -22,8 +23,7 @@ def always() -> None:
     """The `Confirm` that accepts everything."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(Struct, frozen=True):
     """One object of a listing."""
 
     name: str
@@ -32,8 +32,7 @@ class ObjectInfo:
     """Whether the store's digest of what it received is that of what this process has put; None where it tells none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """Which names belong to the user of a store. Other files in it are not listed."""
 
     has_object: Callable[[str], bool]
@@ -48,8 +47,7 @@ ANY_NAME = Layout(lambda _name: True, lambda _name: True, lambda _name, _what: N
 """Of a store whose user takes every name."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreProperties:
+class StoreProperties(Struct, frozen=True):
     """What holds for all of a store, now. Code asks for these, never for a class of store."""
 
     is_shared: bool
@@ -148,8 +146,7 @@ class Store(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Unfinished:
+class Unfinished(Struct, frozen=True):
     """A file that is no object yet: it is being written, or its writer is dead."""
 
     name: str

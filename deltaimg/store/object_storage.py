@@ -17,8 +17,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from deltaimg.errors import ObjectExists, ObjectNotFound, ObjectTooLarge, StoreError, StoreUnavailable
 from deltaimg.model import MIB
@@ -61,8 +62,7 @@ _READ_BYTES = 8 * MIB
 """At 100 Mbit/s this takes 0.7 s, of which a round trip of 50 ms is a fourteenth."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connections:
+class Connections(Struct, frozen=True):
     """The same bucket several times, as each kind of request has options of its own."""
 
     reads: Bucket

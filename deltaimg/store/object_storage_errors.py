@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import (
     HostNotVerified,
@@ -88,8 +89,7 @@ class RangeRefused(StoreError):
     """The server did not send a range: the object ends before it begins, or the server knows no ranges."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(Struct, frozen=True):
     """What an error says: the status and the code of the server's answer, as far as there are any, and the whole text."""
 
     status: int

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import StoreError
 from deltaimg.store.interface import ANY_NAME, Confirm, Layout, ObjectInfo, Parts, always
 from deltaimg.store.wrapped import WrappedStore
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A call of a store, and the content that it moves."""
 
     kind: str

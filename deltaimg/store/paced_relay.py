@@ -21,9 +21,10 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
+
+from msgspec import Struct
 
 from deltaimg.store.interface import Pace
 
@@ -141,8 +142,7 @@ class PacedRelay:
             writer.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(Struct, frozen=True):
     """Where the first request of a connection goes."""
 
     is_tunnel: bool

@@ -23,10 +23,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.format.limits import MAX_PACK_BYTES
@@ -59,8 +59,7 @@ _TRIMMED_SHARE = 1 / 16
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class KeptRange:
+class KeptRange(Struct, frozen=True):
     """What is kept of a row of pieces."""
 
     data: bytes

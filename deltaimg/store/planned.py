@@ -12,7 +12,9 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from deltaimg.errors import (
     IntegrityError,
@@ -40,16 +42,14 @@ from deltaimg.store.interface import (
 )
 
 
-@dataclass(slots=True)
-class _Spooled:
+class _Spooled(Struct):
     """An object that was put here: its pieces, each with its offset in it and in the temporary file, and its length."""
 
     size_bytes: int
     pieces: list[tuple[int, int, int]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Elsewhere:
+class _Elsewhere(Struct, frozen=True):
     """An object that is read from another store, or from this one under the name that it has there."""
 
     size_bytes: int

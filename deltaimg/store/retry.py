@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from deltaimg.errors import DeltaimgError, StoreError
 from deltaimg.threads import pause
@@ -19,8 +20,7 @@ _LONGEST_ASKED_S = 120.0
 """What a store that asks for a pause gets at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(Struct, frozen=True):
     """How often a call is made, and how long the pauses are: exponential, with jitter, so that hosts do not come together."""
 
     tries: int = 10

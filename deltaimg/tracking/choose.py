@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from deltaimg.errors import FreezeFailed, ProgramMissing, UnsupportedImage, UsageError
 from deltaimg.format.manifest import Manifest

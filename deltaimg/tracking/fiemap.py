@@ -19,10 +19,10 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import distinct
 from deltaimg.image.extents import Bounds, merge_bounds
@@ -50,8 +50,7 @@ _EMPTY, _ADDRESSED, _UNCLEAR = 0, 1, 2
 Numbers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FileMap:
+class FileMap(Struct, frozen=True, eq=False):
     """Where a file's content lies. Extents that are split differently mean the same."""
 
     starts: Numbers

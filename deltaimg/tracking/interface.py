@@ -8,16 +8,16 @@ it reads everything, and the snapshot is still an incremental one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from deltaimg.arrays import Ranges
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.extents import Bounds
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ChangeClaim:
+class ChangeClaim(Struct, frozen=True, eq=False):
     """What may have changed since a snapshot."""
 
     changed: Bounds | None

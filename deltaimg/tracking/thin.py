@@ -19,7 +19,9 @@ import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.errors import FreezeFailed
 from deltaimg.format.manifest import Manifest
@@ -39,8 +41,7 @@ _MAX_PERCENT = 85.0
 """Of a pool: a snapshot is not kept in one that is fuller, since it makes it fuller still."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(Struct, frozen=True):
     """A thin volume, its pool, and the snapshot of it that is read."""
 
     image: Volume

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.restore.run import restore

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import msgspec
@@ -34,9 +33,7 @@ def fingerprint(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.shape, value.tobytes()
     if isinstance(value, msgspec.Struct):
-        return msgspec.json.encode(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return tuple(fingerprint(getattr(value, field.name)) for field in fields(value))
+        return tuple(fingerprint(getattr(value, name)) for name in value.__struct_fields__)
     if isinstance(value, memoryview):
         return bytes(value)
     if isinstance(value, list | tuple):

@@ -4,31 +4,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from deltaimg.format.annotation import build_annotation, parse_annotation
-from deltaimg.format.config import build_config, parse_config
-from deltaimg.format.deletion import build_deletion, build_deletion_locks, parse_deletion, parse_deletion_locks
+from deltaimg.format.annotation import Annotation, build_annotation, parse_annotation
+from deltaimg.format.config import Config, build_config, parse_config
+from deltaimg.format.deletion import (
+    Deletion,
+    DeletionLocks,
+    build_deletion,
+    build_deletion_locks,
+    parse_deletion,
+    parse_deletion_locks,
+)
 from deltaimg.format.framing import SALT_BYTES, Kind, salt_object
 from deltaimg.format.index import build_index, parse_index
-from deltaimg.format.key_slot import build_key_slot, parse_key_slot
-from deltaimg.format.lock import build_lock, parse_lock
-from deltaimg.format.manifest import build_manifest, parse_manifest
+from deltaimg.format.key_slot import KeySlot, build_key_slot, parse_key_slot
+from deltaimg.format.lock import Lock, build_lock, parse_lock
+from deltaimg.format.manifest import Manifest, build_manifest, parse_manifest
 from deltaimg.format.map import build_map, parse_map
 from deltaimg.format.pack import finish_pack, parse_pack_footer, scan_records
 from deltaimg.format.parity import ParityObject, lay_out_parity, parse_parity
 from deltaimg.format.record import RECORD_HEADER_BYTES, RecordHeader, check_payload
-from deltaimg.format.roster import build_roster, parse_roster
+from deltaimg.format.roster import Roster, build_roster, parse_roster
 from deltaimg.format.signature import build_signature, parse_signature
 from deltaimg.format.verified import build_verified, parse_verified
 
 
-@dataclass(frozen=True, slots=True)
-class PackContent:
+class PackContent(msgspec.Struct, frozen=True):
     """A pack read both ways: by its footer, and front to back without it."""
 
     footer: Any
@@ -64,8 +69,7 @@ def salted(build: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     return lambda content: b"".join(salt_object([build(content)], SALT))
 
 
-@dataclass(frozen=True, slots=True)
-class KindIO:
+class KindIO(msgspec.Struct, frozen=True):
     """Reader and writer of a file kind."""
 
     kind: Kind
@@ -91,12 +95,16 @@ KINDS = {
 }
 
 
+DOCUMENTS = (Annotation, Config, Deletion, DeletionLocks, KeySlot, Lock, Manifest, Roster)
+"""What is JSON in its object as well."""
+
+
 def describe(value: Any) -> Any:
     """Return what a parser returned as plain JSON: bytes and digests as hexadecimal text, rows as objects."""
-    if isinstance(value, msgspec.Struct):
+    if isinstance(value, DOCUMENTS):
         return msgspec.json.decode(msgspec.json.encode(value))
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: describe(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, msgspec.Struct):
+        return {name: describe(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, np.ndarray):
         if value.dtype.names:
             return [{name: describe(row[name]) for name in value.dtype.names} for row in value]

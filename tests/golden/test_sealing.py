@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from deltaimg.crypto.key_slots import Costs, KeyFile, Passphrase, unwrap_secret, wrap_secret
 from deltaimg.crypto.sealer import HostSealer, SecretSealer, bare_header
@@ -126,7 +127,7 @@ def test_a_host_opens_nothing_of_others_and_others_nothing_of_its_records():
 
 def test_a_host_cannot_seal_in_the_name_of_another():
     # Whoever has the key of one host writes another's id before what it seals.
-    forged = HostSealer(replace(HOST_SECRET, host=b"\xdd" * 8))
+    forged = HostSealer(dataclasses.replace(HOST_SECRET, host=b"\xdd" * 8))
     with pytest.raises(SealBroken):
         SecretSealer(SECRET).open_object(Kind.MAP, "maps/x", forged.seal_object(frame(Kind.MAP, b"body")))
     header, payload = forged.seal_records([(RecordHeader(b"\1" * 16, 0, 1, 12, 3, bytes(16)), b"one")])[0]

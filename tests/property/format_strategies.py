@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import numpy as np
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from deltaimg.arrays import RUN
 from deltaimg.format.annotation import Annotation

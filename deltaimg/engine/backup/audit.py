@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.engine.backup.block_check import BlockCheck, Pieces
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer
@@ -20,8 +21,7 @@ MAX_AUDIT_S = 30.0
 CONFIDENCE = 0.99
 
 
-@dataclass(frozen=True, slots=True)
-class AuditResult:
+class AuditResult(Struct, frozen=True):
     """How many blocks were compared with the base, and how many of these had changed."""
 
     audited_blocks: int = 0

@@ -7,10 +7,10 @@ A base that cannot be used costs a warning and a full map, never the backup.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.arrays import Runs, empty_runs
 from deltaimg.engine.content.resolved import Resolved, load_resolved
@@ -28,8 +28,7 @@ BYTES_A_KNOWN_BLOCK = 26
 """Its digest, and a share of the hash table and of its record's entries."""
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(Struct, frozen=True):
     """What an image is compared with."""
 
     table: SlotTable

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.arrays import FIRST_SLOT, Digests, Runs
 from deltaimg.image.extents import Bounds
@@ -13,8 +12,7 @@ from deltaimg.image.source import ImageSource
 from deltaimg.kernels import SAME, ZERO_BLOCK, expand_runs, scan_blocks
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BlockCheck:
+class BlockCheck(Struct, frozen=True, eq=False):
     """Compares blocks of a source with a map; any thread."""
 
     source: ImageSource

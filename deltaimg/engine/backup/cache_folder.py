@@ -17,7 +17,8 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 ANCHORS, CONTENT = ".anchors", ".content"
 _LOCATION = "location"
@@ -27,8 +28,7 @@ _TEMPORARY_AGE_S = 86400.0
 _MAX_LOCATION_BYTES = 1 << 16
 
 
-@dataclass(slots=True)
-class CachedFile:
+class CachedFile(Struct):
     """One file: its size, and when it was used last, in seconds since 1970."""
 
     path: str
@@ -37,8 +37,7 @@ class CachedFile:
     is_anchors: bool
 
 
-@dataclass(slots=True)
-class CachedImage:
+class CachedImage(Struct):
     """What is kept of one image."""
 
     repository_id: str
@@ -193,8 +192,7 @@ def _remove_if_empty(folder: str) -> None:
         os.rmdir(folder)
 
 
-@dataclass(frozen=True, slots=True)
-class ImageCache:
+class ImageCache(Struct, frozen=True):
     """One image's part of the folder; none of it need exist."""
 
     folder: CacheFolder

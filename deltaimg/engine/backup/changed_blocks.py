@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import Digests, Slots, expand_ranges
 from deltaimg.engine.scan import ScannedSpan
 from deltaimg.kernels import CHANGED, gather_blocks
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedBlocks:
+class ChangedBlocks(Struct, frozen=True):
     """Blocks `indexes` of `content` are blocks `blocks` of the image."""
 
     content: memoryview

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct, field
 
 from deltaimg.engine.backup.base import Base, choose_block_bytes
 from deltaimg.engine.backup.change_tracking import TRACKED_GAP_BYTES, ChangeTracking, track_changes
@@ -28,8 +29,7 @@ def make_snapshot_id() -> str:
     return secrets.token_hex(8)
 
 
-@dataclass(frozen=True, slots=True)
-class BackupRequest:
+class BackupRequest(Struct, frozen=True):
     """What to back up, and how."""
 
     repository: Repository
@@ -48,8 +48,7 @@ class BackupRequest:
     """The id that the snapshot will have."""
 
 
-@dataclass(frozen=True, slots=True)
-class BackupContext:
+class BackupContext(Struct, frozen=True):
     """The request, what it is compared with, and the map that is being made."""
 
     request: BackupRequest

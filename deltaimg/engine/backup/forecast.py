@@ -7,8 +7,9 @@ How small new content becomes is not tried: that takes as long as storing it.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from deltaimg.engine.backup.base import load_other_content, open_base
 from deltaimg.engine.backup.changed_blocks import take_changed
@@ -35,8 +36,7 @@ from deltaimg.repo.selector import check_image_name
 from deltaimg.tracking.interface import Tracker
 
 
-@dataclass(frozen=True, slots=True)
-class BackupForecast:
+class BackupForecast(Struct, frozen=True):
     """What the next snapshot would be."""
 
     base: Manifest | None

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec import Struct, field
 
 from deltaimg.engine.backup.context import BackupRequest, make_snapshot_id
 from deltaimg.engine.backup.new_snapshot import RunStart, revise
@@ -39,8 +40,7 @@ from deltaimg.threads import delaying_interruption
 from deltaimg.tracking.interface import Tracker
 
 
-@dataclass(frozen=True, slots=True)
-class MemberSource:
+class MemberSource(Struct, frozen=True):
     """An image of a group, and what it is read from."""
 
     image: str

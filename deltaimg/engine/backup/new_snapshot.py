@@ -6,10 +6,10 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
+from msgspec import Struct
 
 from deltaimg.arrays import Runs
 from deltaimg.delta.signature import root_digest
@@ -22,8 +22,7 @@ from deltaimg.repo.repository import Repository
 from deltaimg.text import as_text
 
 
-@dataclass(frozen=True, slots=True)
-class RunStart:
+class RunStart(Struct, frozen=True):
     """When a backup began."""
 
     clock_s: float

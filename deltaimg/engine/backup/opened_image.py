@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.engine.progress import Progress
 from deltaimg.errors import IntegrityError, ObjectNotFound, OnlyWrites, UsageError
@@ -37,8 +38,7 @@ from deltaimg.tracking.reflink import make_key
 _REMEMBERED_BACKUPS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class ImageChoice:
+class ImageChoice(Struct, frozen=True):
     """What is to be backed up."""
 
     path: str
@@ -53,8 +53,7 @@ class ImageChoice:
     """Whether nothing is to be changed, and so no bitmap begun."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedImage:
+class OpenedImage(Struct, frozen=True):
     """An image that can be read."""
 
     source: ImageSource

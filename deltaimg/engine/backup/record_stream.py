@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import mmap
 import queue
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests, runs_from_blocks
 from deltaimg.delta.encode import EncodedRecord, Encoder, count_record_blocks
@@ -28,8 +28,7 @@ from deltaimg.repo.pack_writer import PackWriter
 _NO_RECORDS = np.empty(0, np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class _Filled:
+class _Filled(Struct, frozen=True):
     buffer: memoryview
     content: memoryview
     digests: Digests

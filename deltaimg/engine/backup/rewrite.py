@@ -8,10 +8,9 @@ Memory  `_BATCH_BYTES` of blocks; 24 bytes for each block that is stored again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import FIRST_SLOT, Runs, empty_runs, expand_ranges, ranges_of_blocks, runs_from_blocks
 from deltaimg.engine.backup.changed_blocks import ChangedBlocks
@@ -32,8 +31,7 @@ _DEFAULT_SHARE = 20
 """One block in so many may be stored again."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
+class _Placed(Struct, frozen=True):
     """Blocks of the image, ascending, and the slots that they are in."""
 
     blocks: Numbers

@@ -7,12 +7,13 @@ Memory  120 bytes a record at its highest, sources of delta records included; on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.arrays import DIGEST_BYTES, Digests, distinct, expand_ranges
 from deltaimg.engine.check.findings import FindingKind, Findings, count_records
@@ -44,8 +45,7 @@ PackDamage = Mapping[str, tuple[tuple[int, str], ...] | None]
 """Packs that were read whole: their damaged records by offset, or None where all bytes are those that the name says."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Sources:
+class _Sources(Struct, frozen=True):
     """The delta sources of the records of one index object."""
 
     ids: Digests

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from enum import Enum
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from deltaimg.errors import DeltaimgError, IntegrityError
 
@@ -43,8 +45,7 @@ class FindingKind(Enum):
     """No object of a repository."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing found; `offset` counts from the start of the object, where there is a place to name."""
 
     severity: Severity
@@ -54,8 +55,7 @@ class Finding:
     problem: str
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(Struct):
     """Collects findings in the order in which they are made."""
 
     found: list[Finding] = field(default_factory=list)

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import distinct
 from deltaimg.errors import DeltaimgError, IntegrityError, StoreError, UnsupportedFormat
@@ -17,8 +17,7 @@ from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_
 from deltaimg.repo.reopen import Place
 
 
-@dataclass(frozen=True, slots=True)
-class PackState:
+class PackState(Struct, frozen=True):
     """The result of reading a pack, or both its ends."""
 
     footer: npt.NDArray[Any] | None = None
@@ -27,8 +26,7 @@ class PackState:
     """The damaged records of a pack that was read whole and does not match its name."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackJob:
+class PackJob(Struct, frozen=True):
     """A pack to read."""
 
     name: str

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from deltaimg.engine.check.findings import Finding, Severity
 
 
-@dataclass(frozen=True, slots=True)
-class CheckReport:
+class CheckReport(Struct, frozen=True):
     """All findings, and how much was checked."""
 
     findings: tuple[Finding, ...]

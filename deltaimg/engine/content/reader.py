@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs, group_by
 from deltaimg.engine.content.record_cache import RecordCache
@@ -212,8 +212,7 @@ class SnapshotReader:
         return ContentDamaged(self._content.manifest.label, (damaged,))
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
+class _Window(Struct, frozen=True):
     """Memory for the bytes of an image from `offset` on; blocks that are partly outside of it are cut."""
 
     offset: int

@@ -12,11 +12,11 @@ Memory  here, the jobs under way: for each the digests of its records and the so
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from deltaimg.arrays import Digests, expand_ranges
 from deltaimg.delta.registry import find_delta_decoder
@@ -38,8 +38,7 @@ _SOURCE_BYTES = 64 * MIB
 """What is sent along with a job of blocks that its deltas are encoded against, about."""
 
 
-@dataclass(slots=True)
-class DeltaSources:
+class DeltaSources(Struct):
     """What a delta record is encoded against."""
 
     count: int
@@ -50,8 +49,7 @@ class DeltaSources:
     """Why the content cannot be read."""
 
 
-@dataclass(slots=True)
-class JobRead:
+class JobRead(Struct):
     """One read of a pack, and what a worker must know of the records in it; a row for each, in columns, which travel fast."""
 
     pack: str
@@ -74,8 +72,7 @@ class JobRead:
     """The slots that it has, of each row that is a cut record."""
 
 
-@dataclass(slots=True)
-class WalkJob:
+class WalkJob(Struct):
     """Reads of one pack or a few."""
 
     place: Place
@@ -85,8 +82,7 @@ class WalkJob:
     source_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class WalkedJob:
+class WalkedJob(Struct, frozen=True):
     """For each read: records that were expanded, with the blocks that were asked for, and why others were not."""
 
     reads: list[tuple[list[tuple[RecordNumber, bytes]], list[tuple[RecordNumber, str]]]]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from deltaimg.delta.signature import root_digest
 from deltaimg.errors import DigestMismatch
@@ -14,8 +14,7 @@ from deltaimg.repo.slots import SlotTable
 from deltaimg.repo.snapshots import expect_snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(Struct, frozen=True):
     """A snapshot whose every block has a slot, and every slot a digest."""
 
     manifest: Manifest

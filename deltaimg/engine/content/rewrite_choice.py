@@ -15,10 +15,9 @@ Memory  40 bytes for each stored record.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import FIRST_SLOT, Runs
 from deltaimg.engine.content.restore_needs import RestoreNeeds
@@ -34,8 +33,7 @@ _ROUNDS = 16
 Numbers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class RewriteLimits:
+class RewriteLimits(Struct, frozen=True):
     """What is aimed at, and how many blocks may be stored again for it."""
 
     read_amplification: float

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import FIRST_SLOT, RANGE, Ranges, Runs, count_run_blocks, distinct, expand_ranges
 from deltaimg.delta.registry import find_delta_decoder
@@ -41,8 +41,7 @@ Place = Callable[[Ranges, memoryview], None]
 """Writes parts of a record's content to where they belong in the image."""
 
 
-@dataclass(frozen=True, slots=True)
-class WalkedGroup:
+class WalkedGroup(Struct, frozen=True):
     """The result of a group of records: how much of the plan's `decoded_bytes` it was, and extents that could not be read."""
 
     decoded_bytes: int

@@ -7,11 +7,11 @@ Where they lie is found for many records at once: a call of numpy costs as much 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import Ranges, expand_ranges, ranges_of_blocks
 from deltaimg.engine.content.spool import Spool
@@ -26,8 +26,7 @@ FindBlocks = Callable[[SlotNumbers], BlockIndexes]
 """Returns the block of the image that each slot can be read back from, -1 for none."""
 
 
-@dataclass(frozen=True, slots=True)
-class _SourceRanges:
+class _SourceRanges(Struct, frozen=True):
     """The sources of one record: their bytes, of which some ranges are in the image and the others in the spool."""
 
     length: int

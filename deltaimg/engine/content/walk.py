@@ -10,11 +10,11 @@ Memory  of `Spool`; for each thread a record, its sources and what was fetched; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import distinct, expand_ranges
 from deltaimg.engine.content.source_ranges import FindBlocks, ReadBack, SourceReader
@@ -33,8 +33,7 @@ _DEPENDS_ON = "is encoded against what cannot be read: "
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class WalkPlan:
+class WalkPlan(Struct, frozen=True):
     """Which requests bring the records that are wanted, in steps: what a step needs was expanded in those before it."""
 
     steps: list[list[ReadGroup]]
@@ -49,8 +48,7 @@ class WalkPlan:
         return sum(group.end - group.offset for step in self.steps for group in step)
 
 
-@dataclass(frozen=True, slots=True)
-class WalkedRecords(Generic[Result]):
+class WalkedRecords(Struct, Generic[Result], frozen=True):
     """The result of a group of records: what `place` returned for each that was expanded, and why the others were not."""
 
     records: tuple[RecordNumber, ...]
@@ -58,8 +56,7 @@ class WalkedRecords(Generic[Result]):
     damaged: tuple[tuple[RecordNumber, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Fetched:
+class _Fetched(Struct, frozen=True):
     """A group of records, and its bytes, or why there are none."""
 
     group: ReadGroup

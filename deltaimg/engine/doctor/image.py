@@ -12,7 +12,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import FreezeFailed, IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
@@ -33,8 +34,7 @@ from deltaimg.tracking import bitmap, thin
 _BITMAP_DRIVER, _BITMAP_PROGRAMS = "qcow2", ("qemu-nbd", PROGRAM)
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """A way to freeze or to track an image."""
 
     name: str
@@ -42,8 +42,7 @@ class Way:
     """Why it does not work; empty if it does."""
 
 
-@dataclass(frozen=True, slots=True)
-class LastBackup:
+class LastBackup(Struct, frozen=True):
     """The newest snapshot of an image, and why it is as it is."""
 
     manifest: Manifest
@@ -53,8 +52,7 @@ class LastBackup:
     """Why everything was read; empty if it was not."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageOutlook:
+class ImageOutlook(Struct, frozen=True):
     """What a backup of an image could do. The first way without an obstacle is what `auto` takes."""
 
     path: str

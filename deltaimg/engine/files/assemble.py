@@ -11,10 +11,10 @@ from __future__ import annotations
 import itertools
 import queue
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from deltaimg.arrays import Digests
 from deltaimg.engine.files.spans import choose_span_bytes
@@ -31,8 +31,7 @@ _MAX_PIECE_OPS = 4096
 """An operation takes some hundred bytes of memory and may make a single one: this many are carried out before more are read."""
 
 
-@dataclass(slots=True)
-class _Piece:
+class _Piece(Struct):
     """A stretch of the new file, and the operations that make it; none where it is all zero."""
 
     start: int
@@ -42,8 +41,7 @@ class _Piece:
     """How many of the first operations are a sample of all."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
+class _Made(Struct, frozen=True):
     piece: _Piece
     digests: Digests | None = None
     content: memoryview | None = None

@@ -11,9 +11,9 @@ Invariant  the objects of a delta have one key, block size and old file, and con
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.codec.deltaimg_codec import DeltaimgCodec
 from deltaimg.codec.none import NoneCodec
@@ -36,8 +36,7 @@ _LITERALS = LiteralEncoder(ZstdCodec(), DeltaimgCodec())
 _NO_LITERALS = EncodedLiteral(NoneCodec.encoding_id, b"")
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     """What an object is made of."""
 
     start: int

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
+
+from msgspec import Struct
 
 from deltaimg.engine.files.streams import Input, Output
 from deltaimg.engine.progress import Progress
@@ -12,8 +13,7 @@ from deltaimg.image.source import ImageSource
 from deltaimg.image.target import ImageTarget
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureResult:
+class SignatureResult(Struct, frozen=True):
     """What was signed: bytes of the image, of its blocks, and of the signature."""
 
     image_bytes: int
@@ -21,8 +21,7 @@ class SignatureResult:
     signature_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeltaResult:
+class DeltaResult(Struct, frozen=True):
     """What the new file is made of, in bytes; `literal_bytes` are those that the delta brings, before compression."""
 
     image_bytes: int
@@ -32,8 +31,7 @@ class DeltaResult:
     delta_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class PatchResult:
+class PatchResult(Struct, frozen=True):
     """What was written, in bytes, and whether it was verified by a digest of the whole."""
 
     image_bytes: int

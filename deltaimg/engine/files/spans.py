@@ -9,8 +9,9 @@ from __future__ import annotations
 import mmap
 import queue
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from deltaimg.engine.pipeline import OrderedPool, count_workers
 from deltaimg.engine.scan import split_spans
@@ -23,8 +24,7 @@ SPAN_BYTES = 4 * MIB
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """Bytes [start, start + length) of a file, and in `content` some more that follow, as many as overlap the next span."""
 
     start: int

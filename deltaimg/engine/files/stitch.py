@@ -8,10 +8,10 @@ found. Of overlapping ones the first stays, and the next is cut at its end.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.format.delta import COPY, LITERAL, ZERO
 from deltaimg.kernels import BlockMatches
@@ -22,16 +22,14 @@ SEGMENT = np.dtype([("start", "<i8"), ("end", "<i8"), ("kind", "u1"), ("old_offs
 Segments = npt.NDArray[np.void]
 
 
-@dataclass(frozen=True, slots=True)
-class FoundSpan:
+class FoundSpan(Struct, frozen=True):
     """What is known of a span: segments in order, apart, that may reach beyond its end; and its content, unless it has none."""
 
     segments: Segments
     content: memoryview | None
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(Struct, frozen=True):
     """One operation on the new file; `literal` is what it brings, if it is one."""
 
     kind: int

@@ -7,18 +7,16 @@ what a file system keeps together stays together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.engine.inspect.diff import Difference
 
 Shares = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeMap:
+class ChangeMap(Struct, frozen=True):
     """Of each cell in the order of the image, the share (0 to 1) that differs, and that is data in the newer snapshot."""
 
     size_bytes: int

@@ -6,9 +6,8 @@ Reads  the structures of partition tables and file systems: of a snapshot some r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.engine.content.reader import SnapshotReader
 from deltaimg.errors import UnsupportedImage
@@ -19,8 +18,7 @@ from deltaimg.image.extents import Extents
 from deltaimg.image.source import ImageSource
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotBytes:
+class SnapshotBytes(Struct, frozen=True):
     """A snapshot, read at any offset."""
 
     reader: SnapshotReader

@@ -9,9 +9,9 @@ of each snapshot is resolved. Other damage is found by `check` and `verify`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.errors import IntegrityError, SnapshotError, StoreError, UnsupportedFormat
 from deltaimg.format.manifest import Manifest
@@ -28,8 +28,7 @@ from deltaimg.repo.slots import SlotTable
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class ListedSnapshot:
+class ListedSnapshot(Struct, frozen=True):
     """A snapshot as lists show it."""
 
     snapshot: Snapshot | DamagedSnapshot

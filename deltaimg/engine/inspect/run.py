@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.arrays import FIRST_SLOT, HOLE, ZERO, count_run_blocks, distinct
 from deltaimg.format.manifest import Manifest
@@ -17,8 +17,7 @@ from deltaimg.repo.slots import SlotTable
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot, expect_snapshot, load_snapshots
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotLayout:
+class SnapshotLayout(Struct, frozen=True):
     """What a snapshot's image consists of, and what restoring it reads; sizes in bytes, whole blocks."""
 
     data_bytes: int
@@ -61,8 +60,7 @@ def inspect_snapshot(repository: Repository, manifest: Manifest, index: LoadedIn
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RepositoryTotals:
+class RepositoryTotals(Struct, frozen=True):
     """Objects and bytes of each kind in a repository, its snapshots by image, and what they add up to."""
 
     objects: dict[str, int]

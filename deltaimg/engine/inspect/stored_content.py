@@ -6,9 +6,8 @@ From maps and index only. Records that were indexed since the run began are its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.arrays import FIRST_SLOT, Runs, count_run_blocks, empty_runs, expand_ranges
 from deltaimg.codec.registry import find_decoder
@@ -29,8 +28,7 @@ _REGIONS = 256
 _PIECE_RECORDS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKind:
+class StoredKind(Struct, frozen=True):
     """The records of one encoding that a snapshot stored."""
 
     name: str
@@ -41,8 +39,7 @@ class StoredKind:
     payload_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Contributor:
+class Contributor(Struct, frozen=True):
     """Part of the image, [start, end) in bytes, and what new content there took."""
 
     start: int
@@ -51,8 +48,7 @@ class Contributor:
     payload_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredContent:
+class StoredContent(Struct, frozen=True):
     """How the blocks of an image changed since its base; bytes of whole blocks. Without a base, it was empty before."""
 
     same_bytes: int

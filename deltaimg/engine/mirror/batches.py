@@ -14,11 +14,11 @@ Where there are sources it is a delta against these blocks, as the copy has them
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.codec.deltaimg_codec import DeltaimgCodec
@@ -50,16 +50,14 @@ _SURELY_SMALL = 0.25
 """What one codec makes less of is not tried with another: a third of the time, for 0.05 % of the bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Blocks of a batch, ascending, and the beginnings of their digests, shape (count, PREFIX_BYTES)."""
 
     blocks: Blocks
     prefixes: npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """What the far side lacks of a batch."""
 
     codec: Codec

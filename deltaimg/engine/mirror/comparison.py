@@ -6,10 +6,9 @@ Where this host kept the digests of what the copy holds, nothing is asked for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import Digests
 from deltaimg.engine.mirror.protocol import PIECE_BYTES, Channel, Kind
@@ -30,8 +29,7 @@ from deltaimg.model import count_blocks
 _GROUPS_AT_ONCE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """Blocks that differ, ascending: those that are zero now, and the others."""
 
     zeroed: Blocks

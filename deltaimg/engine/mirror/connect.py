@@ -11,7 +11,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.engine.mirror.protocol import PROTOCOL, Channel, ChannelClosed, Hello, Kind, Pace
 from deltaimg.errors import FarSideUnusable, MirrorProtocolError, UsageError
@@ -25,8 +26,7 @@ _END_S = 10.0
 _REMOTE = re.compile(r"(?P<host>(?:[^/:\[]*@)?(?:\[[^\]/]*\]|[^/:]+)):(?P<path>.*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """A path, and the host that it is on; None for this host."""
 
     host: str | None
@@ -54,8 +54,7 @@ def parse_destination(text: str) -> Destination:
     return Destination(host.replace("[", "").replace("]", ""), path)
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(Struct, frozen=True):
     """How the far side is started: by which ssh, and as what there."""
 
     destination: Destination

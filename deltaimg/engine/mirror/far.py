@@ -10,10 +10,10 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import Digests, distinct, expand_ranges
 from deltaimg.engine.mirror.batches import (
@@ -117,8 +117,7 @@ def _opened(place: Place, wanted: Open) -> Iterator[Found]:
             found.copy.close()
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(Struct):
     """A plan that was answered, and the blocks that the copy had elsewhere."""
 
     plan: Plan

@@ -17,7 +17,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import ImageError, IntegrityError, MirrorBusy, TargetExists, UnsupportedFormat, UnsupportedImage
 from deltaimg.format.mirror import MirrorState, build_state, parse_state
@@ -26,8 +27,7 @@ from deltaimg.posix import describe_mode, sync_folder
 from deltaimg.repo.host_files import find_folder
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """The path of a copy, and the paths beside it."""
 
     path: str

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 
 from deltaimg.arrays import Digests
 from deltaimg.engine.mirror.journal import FoundJournal, find_journal, remove_journal
@@ -30,8 +30,7 @@ from deltaimg.model import count_blocks
 _SAMPLE_BLOCKS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A copy that was opened, and what is known of it."""
 
     copy: WorkingCopy | None

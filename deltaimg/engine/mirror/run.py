@@ -11,11 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from deltaimg.arrays import Digests, ranges_of_blocks
 from deltaimg.engine.mirror.batches import (
@@ -70,8 +71,7 @@ _CHANGED_HINT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorRequest:
+class MirrorRequest(Struct, frozen=True):
     """What to mirror, and how."""
 
     image: str
@@ -87,8 +87,7 @@ class MirrorRequest:
     progress: Progress = field(default_factory=NoProgress)
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorResult:
+class MirrorResult(Struct, frozen=True):
     """What a mirror did, or, of a dry run, would do."""
 
     image_bytes: int
@@ -344,8 +343,7 @@ class _NearSide:
         return os.path.join(folder, "mirror", name.hexdigest())
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
+class _Batch(Struct, frozen=True):
     """Blocks of a batch, those of them that are sent, and what these are encoded against."""
 
     blocks: Blocks

@@ -17,10 +17,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from deltaimg.arrays import Ranges, distinct, ranges_of_blocks
 from deltaimg.engine.mirror.journal import FoundJournal, Journal, begin_journal, remove_journal
@@ -47,8 +47,7 @@ _WRITE_BYTES = 1 << 18
 """As much at a time as other targets write."""
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(Struct):
     """Blocks that are not written yet: those that are to be cleared, and then those with content."""
 
     cleared: list[Blocks] = field(default_factory=list)

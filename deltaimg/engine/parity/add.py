@@ -10,8 +10,9 @@ Always  a new object is durable before one that it replaces is removed, and only
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from deltaimg.codec.reed_solomon import load_reed_solomon
 from deltaimg.engine.cluster import Cluster
@@ -25,8 +26,7 @@ from deltaimg.repo.reopen import Place
 from deltaimg.repo.repository import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class ParityAdded:
+class ParityAdded(Struct, frozen=True):
     """The result of one run."""
 
     groups: int

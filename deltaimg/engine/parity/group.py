@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.arrays import Digests
 from deltaimg.codec.reed_solomon import ReedSolomon
@@ -28,8 +28,7 @@ from deltaimg.repo.reopen import Place
 _WORKERS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class GroupJob:
+class GroupJob(Struct, frozen=True):
     """Packs that get parity together, of this percentage of them."""
 
     packs: tuple[PackSize, ...]
@@ -38,8 +37,7 @@ class GroupJob:
     """The repository, for a worker."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProtectedGroup:
+class ProtectedGroup(Struct, frozen=True):
     """What was done for a group."""
 
     packs: int
@@ -93,8 +91,7 @@ def _store(objects: Objects, parts: list[bytes | memoryview], *, is_stable: bool
     return sum(len(part) for part in parts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Computed:
+class _Computed(Struct, frozen=True):
     """A parity object, None if a pack is damaged; and what was read for it."""
 
     parts: list[bytes | memoryview] | None

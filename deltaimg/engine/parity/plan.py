@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.format.limits import MAX_PARITY_COLUMNS
 from deltaimg.model import KIB, MIB
@@ -29,16 +30,14 @@ _SHARDS = 4096
 _MIN_SHARD_BYTES, _MAX_SHARD_BYTES = 4 * KIB, 64 * KIB
 
 
-@dataclass(frozen=True, slots=True)
-class PackSize:
+class PackSize(Struct, frozen=True):
     """A pack by its digest, and its size."""
 
     digest: str
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """How the shards of a group are arranged; see `format/parity.py`."""
 
     shard_bytes: int
@@ -47,8 +46,7 @@ class Shape:
     parity_columns: int
 
 
-@dataclass(frozen=True, slots=True)
-class ParityPlan:
+class ParityPlan(Struct, frozen=True):
     """Groups to make, then parity objects to remove."""
 
     groups: tuple[tuple[PackSize, ...], ...]

@@ -6,10 +6,10 @@ Reads   the tables of all parity objects, the index, and the names and sizes of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.errors import DeltaimgError
 from deltaimg.format.pack import PACKS
@@ -21,8 +21,7 @@ from deltaimg.repo.parity import ParityGroup, ParityGroups, load_parity
 from deltaimg.repo.repository import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class GroupState:
+class GroupState(Struct, frozen=True):
     """One parity object, and how much damage of its packs it can still repair."""
 
     name: str
@@ -42,8 +41,7 @@ class GroupState:
     """Damaged shards of the object itself, where that was checked; they make it weaker than the figures above."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParityProtection:
+class ParityProtection(Struct, frozen=True):
     """What parity there is in a repository."""
 
     groups: tuple[GroupState, ...]

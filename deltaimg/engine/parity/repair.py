@@ -9,8 +9,9 @@ Always  a pack is replaced atomically, and only by bytes whose digest is its nam
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from deltaimg.engine.parity.protection import list_needed
 from deltaimg.engine.pipeline import OrderedPool
@@ -25,8 +26,7 @@ from deltaimg.repo.repository import Repository
 _WORKERS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class PacksRepaired:
+class PacksRepaired(Struct, frozen=True):
     """What was read, and the packs that were repaired or could not be."""
 
     packs: int

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.arrays import distinct
 from deltaimg.engine.progress import Progress, stage
@@ -39,8 +39,7 @@ def accept_images(images: Collection[str]) -> None:
     """The `ConfirmImages` that accepts any set of images."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The plan that was carried out, and how many bytes it stored and deleted."""
 
     plan: PrunePlan
@@ -48,8 +47,7 @@ class Outcome:
     freed_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Attempts:
+class Attempts(Struct, frozen=True):
     """What all attempts of one run share."""
 
     repository: Repository

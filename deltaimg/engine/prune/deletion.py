@@ -16,12 +16,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.arrays import distinct
 from deltaimg.engine.progress import Progress
@@ -51,8 +52,7 @@ from deltaimg.repo.reachability import Reachable, close_over_sources, mark
 from deltaimg.repo.repository import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """Objects pending deletion, their number and bytes, and the locks that they wait for."""
 
     objects: int

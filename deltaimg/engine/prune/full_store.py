@@ -8,10 +8,11 @@ only they named. Objects that no index names need no room at all.
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import suppress
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from deltaimg.arrays import distinct
 from deltaimg.engine.prune.attempt import Attempts, Outcome, look
@@ -89,7 +90,7 @@ def _limit_repacking(options: PruneOptions, step: int) -> PruneOptions:
     """Return options that repack less, almost nothing in the first steps; after the last step the options themselves."""
     most = options.max_repack_bytes
     smaller = [each for each in _REPACK_STEPS if most is None or each < most]
-    return replace(options, max_repack_bytes=smaller[step]) if step < len(smaller) else options
+    return dataclasses.replace(options, max_repack_bytes=smaller[step]) if step < len(smaller) else options
 
 
 def plan_deletion(reachable: Reachable, inventory: Inventory) -> PrunePlan:

@@ -9,10 +9,10 @@ Memory  two bits a slot, and 3 bytes a record; 4 more where any record lies in s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.ids import EntryNumber, EntryNumbers, LinkNumbers
 from deltaimg.repo.index import LoadedIndex
@@ -26,8 +26,7 @@ Flags = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(Struct, frozen=True):
     """The slots that snapshots name, by index entry."""
 
     bits: SlotBits
@@ -41,8 +40,7 @@ class Mapped:
         return entries if self.copies is None else EntryNumbers(self.copies[entries].astype(np.int64))
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(Struct, frozen=True):
     """All slots that are needed, by index entry."""
 
     bits: SlotBits
@@ -64,8 +62,7 @@ class Needs:
         return self.bits.count_in(self.mapped.resolve(entries), firsts, counts)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRuns:
+class SourceRuns(Struct, frozen=True):
     """The runs of slots that some deltas are encoded against, run after run."""
 
     links: LinkNumbers

@@ -12,10 +12,11 @@ Memory  a bit a slot, and a few numbers for each record and each object.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.arrays import distinct
 from deltaimg.engine.prune.needs import Flags, Mapped, Needs, choose_copies, find_needs
@@ -45,8 +46,7 @@ _ROUNDS = 8
 _NOTHING = EntryNumbers(np.empty(0, np.int64))
 
 
-@dataclass(frozen=True, slots=True)
-class TrimPlan:
+class TrimPlan(Struct, frozen=True):
     """Records to store again under their ids with less in them, by entry."""
 
     cut: EntryNumbers
@@ -75,8 +75,7 @@ class TrimPlan:
         return not len(self.entries)
 
 
-@dataclass(frozen=True, slots=True)
-class PrunePlan:
+class PrunePlan(Struct, frozen=True):
     """What is deleted, what is written first, and how much that is. Sizes in bytes; names are digests."""
 
     trim: TrimPlan

@@ -11,10 +11,9 @@ Memory  16 bytes a record, 8 a source of a delta, and a bit a slot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.engine.prune.needs import Flags, Mapped, Needs, find_needs, list_source_runs
 from deltaimg.ids import EntryNumbers
@@ -25,8 +24,7 @@ _ROUNDS = 8
 Numbers = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class RecordSizes:
+class RecordSizes(Struct, frozen=True):
     """Of each record of an index."""
 
     payload: Numbers
@@ -41,8 +39,7 @@ class RecordSizes:
         return self.slots * self.block_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Weights:
+class _Weights(Struct, frozen=True):
     """What is gained by encoding each delta again, what it costs, and what it then takes, in bytes."""
 
     gains: Numbers

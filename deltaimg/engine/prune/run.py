@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.prune.attempt import Attempts, ConfirmImages, accept_images, find_splits, look
@@ -26,8 +27,7 @@ from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.repository import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class PruneResult:
+class PruneResult(Struct, frozen=True):
     """The result of a prune. Sizes in bytes."""
 
     plan: PrunePlan
@@ -39,8 +39,7 @@ class PruneResult:
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class PruneForecast:
+class PruneForecast(Struct, frozen=True):
     """What a prune would do."""
 
     plan: PrunePlan

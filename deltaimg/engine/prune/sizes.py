@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.format.framing import HEADER_BYTES
 from deltaimg.format.index import INDEXES
@@ -35,8 +35,7 @@ Entries = npt.NDArray[Any]
 """Of `ENTRY`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(Struct, frozen=True):
     """Sizes of all objects that are not pending deletion, by kind and digest."""
 
     packs: dict[str, int]

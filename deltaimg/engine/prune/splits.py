@@ -13,9 +13,9 @@ Memory  a bit a slot; for each image the map of its newest snapshot, one at a ti
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.arrays import FIRST_SLOT, Runs
 from deltaimg.engine.content.restore_needs import RestoreNeeds
@@ -35,8 +35,7 @@ from deltaimg.repo.slots import SlotTable
 _UNBOUNDED_BLOCKS = 2**40
 
 
-@dataclass(frozen=True, slots=True)
-class Splits:
+class Splits(Struct, frozen=True):
     """Which records are split, and how."""
 
     entries: EntryNumbers

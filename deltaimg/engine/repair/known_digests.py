@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
@@ -14,8 +14,7 @@ from deltaimg.repo.object_kinds import SIGNATURE
 from deltaimg.repo.repository import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class KnownDigests:
+class KnownDigests(Struct, frozen=True):
     """A record's digests, and where they are: from place `first` in a signature."""
 
     signature: str

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.arrays import distinct
 from deltaimg.engine.check.findings import FindingKind
@@ -28,8 +27,7 @@ from deltaimg.repo.pack_reader import read_damaged_pack
 from deltaimg.repo.repository import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class RepairPlan:
+class RepairPlan(Struct, frozen=True):
     """The steps of a repair, as data."""
 
     damaged: set[str]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.delta.registry import find_delta_decoder
@@ -42,8 +42,7 @@ _CACHE_BYTES = 64 * MIB
 _MAX_RECORDS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class PackRecord:
+class PackRecord(Struct, frozen=True):
     """A record whose header and payload match their digests."""
 
     offset: int
@@ -89,8 +88,7 @@ def index_records(pack: str, records: list[PackRecord]) -> IndexObject:
     return IndexObject(0, (pack,), ("0" * 64,), entries, links, cuts)
 
 
-@dataclass(frozen=True, slots=True)
-class ExpandedRecord:
+class ExpandedRecord(Struct, frozen=True):
     """A record's content, and the digests of all its slots."""
 
     content: memoryview

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.content.snapshot import SnapshotContent
@@ -18,8 +17,7 @@ from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.snapshots import load_snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotDamage:
+class SnapshotDamage(Struct, frozen=True):
     """A snapshot, and the extents that cannot be restored."""
 
     ref: SnapshotRef

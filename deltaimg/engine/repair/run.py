@@ -18,9 +18,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
+
+from msgspec import Struct, field
 
 from deltaimg.delta.encode import EncodedRecord
 from deltaimg.engine.check.findings import FindingKind
@@ -50,8 +51,7 @@ from deltaimg.repo.quarantine import move_to_quarantine
 from deltaimg.repo.repository import Repository
 
 
-@dataclass(slots=True)
-class RepairReport:
+class RepairReport(Struct):
     """What was done, or with `is_dry_run` what would be; and what is damaged at the end of it."""
 
     is_dry_run: bool

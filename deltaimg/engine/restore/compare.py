@@ -8,10 +8,10 @@ Memory  as of a scan, 16 bytes a run of equal or of differing blocks, and the sn
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.arrays import FIRST_SLOT, RUN, ZERO, Runs, empty_runs, end_blocks, join_runs
 from deltaimg.engine.content.snapshot import SnapshotContent
@@ -29,8 +29,7 @@ from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class ComparedImage:
+class ComparedImage(Struct, frozen=True):
     """How an image differs from a snapshot; extents ascend, and may touch.
 
     `tail_bytes` follow the image on a larger device or in a longer stream, and were not compared.

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.pipeline import OrderedPool, count_workers
@@ -31,8 +31,7 @@ from deltaimg.repo.repository import Repository
 _STREAM_SPAN_BYTES = 4 * MIB
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreResult:
+class RestoreResult(Struct, frozen=True):
     """What a restore wrote, in bytes, and the extents that it could not. `plan_s` passed before the first byte was read.
 
     `tail_bytes` follow the image on a larger device, and were left as they were.

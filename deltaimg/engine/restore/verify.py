@@ -6,11 +6,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import distinct
 from deltaimg.engine.cluster import Cluster
@@ -34,8 +34,7 @@ from deltaimg.repo.snapshots import load_snapshot
 from deltaimg.repo.verified_share import VerifiedShare, VerifiedSummary
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyResult:
+class VerifyResult(Struct, frozen=True):
     """What was verified of one snapshot: records and bytes of its content, and the extents that are damaged."""
 
     ref: SnapshotRef
@@ -94,8 +93,7 @@ def verify(
             return VerifyReport(results, verifier.keep_verified_share(clock()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Where:
+class _Where(Struct, frozen=True):
     """Where records are read and decoded: on so many threads of this process, or on a cluster."""
 
     workers: int | None

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import expand_ranges
 from deltaimg.engine.content.resolved import load_resolved
@@ -32,8 +32,7 @@ from deltaimg.repo.slots import SlotTable
 from deltaimg.repo.snapshots import load_snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class FlattenResult:
+class FlattenResult(Struct, frozen=True):
     """The result for one snapshot."""
 
     manifest: Manifest

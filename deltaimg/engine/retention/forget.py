@@ -13,8 +13,10 @@ Locks   the image's, held from the reading of its manifests to the end, and chec
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.retention.reclaimable import ReclaimableGroup, find_reclaimable
@@ -39,8 +41,7 @@ MakePlan = Callable[[Sequence[AnySnapshot]], ForgetPlan]
 """Decides which snapshots of an image are kept; called with all of them, oldest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Forgotten:
+class Forgotten(Struct, frozen=True):
     """The result for one image; of a dry run, the plan."""
 
     image: str

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from datetime import datetime, tzinfo
 from functools import partial
+
+from msgspec.structs import replace
 
 from deltaimg.engine.retention.forget import MakePlan
 from deltaimg.errors import IntegrityError, ObjectNotFound, SnapshotNotFound, UnsupportedFormat, UsageError

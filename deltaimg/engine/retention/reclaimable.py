@@ -12,10 +12,10 @@ Memory  the index, a bit a slot and a byte a record; a map layer at a time.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import distinct
 from deltaimg.format.manifest import Manifest
@@ -32,8 +32,7 @@ from deltaimg.repo.snapshots import Snapshot, load_snapshots
 _Entries = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class ReclaimableGroup:
+class ReclaimableGroup(Struct, frozen=True):
     """Consecutive forgotten snapshots, oldest first, and the bytes of records that become unreachable with them."""
 
     refs: tuple[SnapshotRef, ...]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.errors import IntegrityError, ObjectExists, ObjectNotFound, UnsupportedFormat
 from deltaimg.repo.annotations import list_annotations
@@ -17,8 +18,7 @@ from deltaimg.repo.object_kinds import ANNOTATION
 from deltaimg.repo.repository import Repository, SnapshotRef
 
 
-@dataclass(frozen=True, slots=True)
-class CopiedAnnotations:
+class CopiedAnnotations(Struct, frozen=True):
     """How many bytes of annotations were copied, and why others were not."""
 
     stored_bytes: int = 0

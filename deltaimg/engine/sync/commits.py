@@ -9,8 +9,8 @@ Always  what a manifest refers to is durable and in the index before the manifes
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from deltaimg.engine.commit import commit_snapshot
@@ -29,8 +29,7 @@ _GROUP_BYTES = 32 * MIB
 """Snapshots wait until so much was stored for them together."""
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """What became of the snapshots of a run so far."""
 
     copied: list[SnapshotRef] = field(default_factory=list)

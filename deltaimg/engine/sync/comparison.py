@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from deltaimg.engine.progress import Progress, stage
 from deltaimg.errors import IntegrityError, ObjectNotFound, RepositoryDamaged
@@ -28,8 +29,7 @@ _LEAST_BYTES = 16 * MIB
 _DAMAGED_SHARE = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """How what was sent was verified, in objects."""
 
     objects: int = 0
@@ -59,8 +59,7 @@ class Compared:
         return 1.0 - missed
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(Struct):
     """What a listing says of what was sent."""
 
     sizes: dict[str, int] = field(default_factory=dict)

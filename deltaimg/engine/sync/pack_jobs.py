@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.sync.losses import LOSSES
@@ -19,8 +20,7 @@ from deltaimg.repo.reopen import Place
 from deltaimg.repo.repository import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class CopyJob:
+class CopyJob(Struct, frozen=True):
     """A pack to copy."""
 
     source: Place
@@ -29,8 +29,7 @@ class CopyJob:
     """Its digest."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackCopied:
+class PackCopied(Struct, frozen=True):
     """How many bytes the destination has of it now; or why the source cannot give it."""
 
     size_bytes: int = 0

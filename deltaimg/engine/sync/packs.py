@@ -9,8 +9,9 @@ from what is in it, for the same reason.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from deltaimg.arrays import group_by
 from deltaimg.engine.record_copies import payload_bytes
@@ -31,8 +32,7 @@ class PackChoice(Enum):
     GATHERED = "gathered"
 
 
-@dataclass(frozen=True, slots=True)
-class WantedPack:
+class WantedPack(Struct, frozen=True):
     """A pack of the source of which records are wanted."""
 
     name: str

@@ -12,9 +12,9 @@ Always  a plan has all that its snapshot needs and the destination lacks, whiche
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 
 from deltaimg.engine.record_copies import payload_bytes
 from deltaimg.engine.sync.needs import NeededRecords, SourceMaps
@@ -35,8 +35,7 @@ _DOCUMENT_BYTES = 1024
 """About what a manifest takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotPlan:
+class SnapshotPlan(Struct, frozen=True):
     """What is copied for one snapshot."""
 
     ref: SnapshotRef
@@ -51,8 +50,7 @@ class SnapshotPlan:
     """Map layers that the destination lacks, oldest first."""
 
 
-@dataclass(slots=True)
-class Amount:
+class Amount(Struct):
     """How much is sent: bytes and objects of all kinds; and what of it an earlier run has sent."""
 
     sent_bytes: int = 0
@@ -63,20 +61,16 @@ class Amount:
     """Packs that are sent as they are, by digest."""
 
 
-@dataclass(slots=True)
 class Source:
     """The source as a run finds it."""
 
-    repository: Repository
-    content: StoredContent
-    maps: SourceMaps = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.maps = SourceMaps(self.repository, self.content.index)
+    def __init__(self, repository: Repository, content: StoredContent) -> None:
+        self.repository = repository
+        self.content = content
+        self.maps = SourceMaps(repository, content.index)
 
 
-@dataclass(slots=True)
-class Destination:
+class Destination(Struct):
     """The destination as a run finds it, under the lock of an image; updated as content arrives."""
 
     content: StoredContent

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from deltaimg.engine.progress import stage
 from deltaimg.engine.roster_changes import record_changes, warn_of_disagreements

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec import Struct, field
 
 from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.progress import NoProgress, Progress
@@ -17,8 +18,7 @@ from deltaimg.options.sync import SyncOptions
 from deltaimg.repo.repository import Repository, SnapshotRef
 
 
-@dataclass(frozen=True, slots=True)
-class SyncEstimate:
+class SyncEstimate(Struct, frozen=True):
     """What a sync is going to send, about."""
 
     snapshots: tuple[SnapshotRef, ...]
@@ -34,8 +34,7 @@ class SyncEstimate:
     """Whether the repositories are of different families, so that snapshots are read and stored again."""
 
 
-@dataclass(frozen=True, slots=True)
-class SyncResult:
+class SyncResult(Struct, frozen=True):
     """What a sync did."""
 
     copied: tuple[SnapshotRef, ...]
@@ -52,8 +51,7 @@ class SyncResult:
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class SyncRequest:
+class SyncRequest(Struct, frozen=True):
     """What to copy from where to where."""
 
     source: Repository

@@ -20,7 +20,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.engine.progress import stage
 from deltaimg.engine.roster_changes import warn_of_disagreements, warn_of_exchange
@@ -93,8 +95,7 @@ def plan_sync(request: SyncRequest) -> SyncEstimate:
         return estimate
 
 
-@dataclass(frozen=True, slots=True)
-class _Chosen:
+class _Chosen(Struct, frozen=True):
     """What a run is about."""
 
     selection: Selection

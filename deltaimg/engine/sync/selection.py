@@ -7,9 +7,10 @@ Reads   listings of both repositories; manifests and annotations of the source o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from itertools import groupby
+
+from msgspec import Struct
 
 from deltaimg.errors import DeltaimgError, SnapshotNotFound
 from deltaimg.format.manifest import Group, parse_time
@@ -22,24 +23,21 @@ from deltaimg.repo.selector import check_image_name
 from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot, load_snapshots
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """A snapshot that was not copied, and why."""
 
     ref: SnapshotRef
     error: DeltaimgError
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """Snapshots of one image in the order in which they are copied, under one lock."""
 
     image: str
     refs: tuple[SnapshotRef, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """What is to be copied."""
 
     batches: tuple[Batch, ...]

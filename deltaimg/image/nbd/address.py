@@ -11,8 +11,9 @@ Bytes that cannot stand in a URL, such as spaces, are written as %XX (RFC 3986).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from msgspec import Struct
 
 from deltaimg.errors import UsageError
 
@@ -23,8 +24,7 @@ _FORM = "write nbd://host:port/export, or nbd+unix:///export?socket=PATH"
 _SCHEME = re.compile(r"nbds?(\+[a-z]+)?://|nbd:", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class NbdAddress:
+class NbdAddress(Struct, frozen=True):
     """An export of a server."""
 
     location: str

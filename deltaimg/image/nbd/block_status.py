@@ -8,11 +8,11 @@ Invariant  what the server did not report is content, and changed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.image.extents import DATA, HOLE, ZERO, Bounds, Extents, merge_bounds
 from deltaimg.image.nbd import protocol as nbd
@@ -28,8 +28,7 @@ _UNKNOWN_FLAGS: Final = 1 << 31
 """Stands for what was not asked any more; no server sends it of these contexts."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlockStatus:
+class BlockStatus(Struct, frozen=True):
     """The extents of each metadata context, from 0 to the end of the export."""
 
     ends: dict[str, npt.NDArray[np.int64]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from deltaimg.image.nbd import protocol as nbd
 from deltaimg.image.nbd.connection import Connection, NbdFailure
@@ -16,8 +17,7 @@ _USUAL_MAX_BYTES = 32 * MIB
 """What every server must take in one request, where it does not say anything else."""
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
+class Export(Struct, frozen=True):
     """What was agreed on."""
 
     size_bytes: int
@@ -31,8 +31,7 @@ class Export:
     """The number of each metadata context that was asked for and that the server has."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Reply:
+class _Reply(Struct, frozen=True):
     kind: int
     data: bytes
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from msgspec import Struct
 
 from deltaimg.errors import UsageError
 
@@ -20,8 +21,7 @@ _SCHEME = re.compile(r"qmp(\+[a-z]+)?:", re.IGNORECASE)
 _NAMES = ("socket", "scratch", "nbd")
 
 
-@dataclass(frozen=True, slots=True)
-class MonitorAddress:
+class MonitorAddress(Struct, frozen=True):
     """A disk of a running qemu."""
 
     location: str

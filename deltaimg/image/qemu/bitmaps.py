@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
+from msgspec import Struct
 
 from deltaimg.image.qemu.qemu_img import PROGRAM, QemuImgFailure, run_qemu_img
 
@@ -34,8 +34,7 @@ class _Info(msgspec.Struct, frozen=True):
     specific: Annotated[_Specific, msgspec.Meta()] = msgspec.field(name="format-specific", default=_Specific())
 
 
-@dataclass(frozen=True, slots=True)
-class FileBitmap:
+class FileBitmap(Struct, frozen=True):
     """One bitmap of a file."""
 
     name: str

@@ -12,9 +12,10 @@ import re
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
+
+from msgspec import Struct
 
 from deltaimg.errors import ImageError, UnsupportedImage
 
@@ -27,8 +28,7 @@ _KNOWN: Final = ("raw", "qcow2", "vmdk", "vhdx", "vdi", "vpc", "qed")
 _PROTOCOL: Final = re.compile(r"[A-Za-z0-9+.-]+:")
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(Struct, frozen=True):
     """What a qcow2 file says of other files; empty where it has none."""
 
     backing: str

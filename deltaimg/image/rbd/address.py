@@ -8,7 +8,8 @@ rbd:vms/vm1@monday             its snapshot monday
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.errors import UsageError
 
@@ -18,8 +19,7 @@ _FORM = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RbdAddress:
+class RbdAddress(Struct, frozen=True):
     """An image, or one of its snapshots."""
 
     pool: str

@@ -14,8 +14,9 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from deltaimg.image.rbd.library import Library, RbdFailure, load_library
 
@@ -32,8 +33,7 @@ _HINT_OF_USER: Final = "CEPH_ARGS='--id NAME' names another user, CEPH_KEYRING t
 _HINT_OF_CLUSTER: Final = "CEPH_CONF names the configuration; see whether 'rbd ls POOL' works for this user"
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments:
+class Arguments(Struct, frozen=True):
     """What CEPH_ARGS says that librados leaves to whoever uses it."""
 
     name: str = "client.admin"

@@ -14,10 +14,10 @@ import os
 from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.image.extents import Bounds, merge_bounds
 from deltaimg.image.rbd.address import RbdAddress
@@ -37,8 +37,7 @@ _MOST_CLEARED_BYTES: Final = 1 << 30
 """In one request; librbd takes less than 2 GiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class RbdSnapshot:
+class RbdSnapshot(Struct, frozen=True):
     """A snapshot of an image."""
 
     name: str

@@ -6,11 +6,11 @@ Source  rados/librados.h and rbd/librbd.h of Ceph; the names of both libraries h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
 from cffi import FFI
+from msgspec import Struct
 
 from deltaimg.image.reader import SourceFailure
 
@@ -71,8 +71,7 @@ class RbdNotFound(RbdFailure):
     """There is no such image."""
 
 
-@dataclass(frozen=True, slots=True)
-class Library:
+class Library(Struct, frozen=True):
     """Both libraries, and what makes values for them."""
 
     ffi: Any

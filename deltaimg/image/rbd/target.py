@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from deltaimg.arrays import Ranges
 from deltaimg.errors import ImageError, ImageInUse, TargetExists, TargetTooSmall, UsageError

@@ -12,8 +12,9 @@ Bytes that cannot stand in a URL, such as spaces, are written as %XX (RFC 3986).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
+
+from msgspec import Struct
 
 from deltaimg.errors import UsageError
 
@@ -21,8 +22,7 @@ _FORM = "write sftp://user@host/path, or sftp://user@host:port/path"
 _FROM_HOME = (b"/./", b"/~/")
 
 
-@dataclass(frozen=True, slots=True)
-class SftpAddress:
+class SftpAddress(Struct, frozen=True):
     """A folder of a server."""
 
     location: str

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import cast
 
 import asyncssh
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.errors import HostNotVerified, PermissionDenied, StoreError
 from deltaimg.store.sftp.address import SftpAddress
@@ -29,8 +30,7 @@ _MOST_JUMPS = 8
 _KEEPALIVES = 4
 
 
-@dataclass(slots=True)
-class _Times:
+class _Times(Struct):
     connect_s: float
     keepalive_s: float
 

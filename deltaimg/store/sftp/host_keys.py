@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import asyncssh
+from msgspec import Struct
 
 from deltaimg.errors import HostNotVerified
 
@@ -22,8 +22,7 @@ _MAX_BYTES = 64 << 20
 """Of a known_hosts file: more is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(Struct, frozen=True):
     """A line of a known_hosts file."""
 
     path: str

@@ -17,10 +17,11 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import asyncssh
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from deltaimg.errors import StoreError, StoreUnavailable
 from deltaimg.store.interface import Pace
@@ -36,8 +37,7 @@ _FIRST_TRIES = 3
 """A server under load (MaxStartups) drops some connections before the login."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
+class SessionLimits(Struct, frozen=True):
     """Times in seconds."""
 
     connect_s: float = 30.0
@@ -52,8 +52,7 @@ class SessionLimits:
     """Connections on which an operation may fail one after another without having got any further."""
 
 
-@dataclass(slots=True)
-class _LinkState:
+class _LinkState(Struct):
     """What all operations on one connection have in common."""
 
     waiting: int = 0
@@ -63,8 +62,7 @@ class _LinkState:
     kept: set[asyncio.Future[Any]] = field(default_factory=set)
 
 
-@dataclass(slots=True)
-class Link:
+class Link(Struct):
     """A connection, as operations use it."""
 
     connection: asyncssh.SSHClientConnection

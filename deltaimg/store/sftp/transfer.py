@@ -10,11 +10,11 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 import asyncssh
+from msgspec import Struct, field
 
 from deltaimg.errors import NotAnObject, ObjectTooLarge
 from deltaimg.posix import describe_mode
@@ -34,8 +34,7 @@ PROBABLY_REGULAR = {asyncssh.FILEXFER_TYPE_REGULAR, asyncssh.FILEXFER_TYPE_UNKNO
 """What is said of a regular file; some servers do not say what a file is."""
 
 
-@dataclass(slots=True)
-class Upload:
+class Upload(Struct):
     """A file that is being written under a temporary name, over as many connections as it takes."""
 
     path: bytes

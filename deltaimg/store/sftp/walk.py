@@ -7,9 +7,9 @@ A link to a folder is followed where objects can lie in it: it was moved to anot
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import asyncssh
+from msgspec import Struct
 
 from deltaimg.store.interface import Layout
 from deltaimg.store.sftp.folders import Entry, follow_links, list_folders
@@ -20,8 +20,7 @@ _MAX_LEVELS = 8
 _DIRECTORY, _LINK = asyncssh.FILEXFER_TYPE_DIRECTORY, asyncssh.FILEXFER_TYPE_SYMLINK
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """Something in a store's folder that is no folder of its layout."""
 
     name: str

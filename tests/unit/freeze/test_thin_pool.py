@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from deltaimg.errors import FreezeFailed
 from deltaimg.freeze.lvm_commands import Volume

@@ -319,7 +319,7 @@ def packs_of(host: Repository) -> list[str]:
 
 
 def msg_replace(content: object, **changes: object):
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     return replace(content, **changes)  # type: ignore[type-var]
 

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from deltaimg.errors import ObjectNotFound, ObjectTooLarge, StoreUnavailable
 from deltaimg.store.interface import StoreProperties

@@ -9,10 +9,9 @@ within the bounds on delta depth, on records and on bytes. The same backup makes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import distinct, expand_ranges
 from deltaimg.delta.delta_gain import DeltaGainEstimate
@@ -40,8 +39,7 @@ _LEAST_SHARE = 0.02
 """Of a record's anchors that must be nominated: with fewer, the delta saves less than its sources cost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """What to encode a record against."""
 
     slots: SlotNumbers
@@ -218,8 +216,7 @@ class SourceChooser:
         return int(np.argmax(by_depth >= _ENOUGH_VOTES * by_depth[bound - 1]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Nominated:
+class _Nominated(Struct, frozen=True):
     """Slots, ascending, and how many votes each has."""
 
     slots: SlotNumbers

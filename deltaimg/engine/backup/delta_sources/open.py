@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from deltaimg.arrays import Digests, count_run_blocks
 from deltaimg.delta.encode import count_record_blocks
@@ -31,8 +31,7 @@ from deltaimg.options.backup import LEVELS
 from deltaimg.repo.record_reader import RecordReader
 
 
-@dataclass(frozen=True, slots=True)
-class DeltaSources:
+class DeltaSources(Struct, frozen=True):
     """Chooses delta sources (one thread) and fetches them (any thread); a context manager around its files."""
 
     _context: BackupContext

@@ -12,10 +12,9 @@ Memory  the anchor tables of similar images, mapped from their files, within a b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.engine.backup.cache_folder import ImageCache
 from deltaimg.engine.backup.delta_sources.anchor_cache import AnchorCache, map_anchor_cache
@@ -29,8 +28,7 @@ _LEAST_SHARED = 0.1
 _ABOUT_AS_MANY = 0.8
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(Struct, frozen=True):
     """What a similar image has for some anchors: their slots, how many, and the mean delta depth of their records."""
 
     slots: SlotNumbers

@@ -10,10 +10,10 @@ Memory  16 bytes for each of the latest new records, its id, and its runs in the
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests, Runs, distinct
 from deltaimg.engine.content.slot_lookup import SlotLookup
@@ -29,8 +29,7 @@ UNUSABLE = -1
 """In place of a delta depth: the record cannot be a delta source."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewRecord:
+class NewRecord(Struct, frozen=True):
     """A record of this backup: its id, and the blocks of the image that its slots hold."""
 
     id: bytes
