@@ -59,8 +59,8 @@ def restore(
 
     Every block is verified by its digest, and the image gets its name once all are. A file that is replaced stays until then,
     so both must fit; the new one gets its owner, group, mode and access list. Where a file is replaced, and on devices, the
-    content is on the disk before the command ends; for a new file, --sync asks for that. A device that is mounted or in use
-    is refused; one that is larger than the image keeps what follows it.
+    content is on the disk before the command ends; for a new file, --sync asks for that. A device that is mounted or in use,
+    or a file that a loop device lies on, is refused. A device that is larger than the image keeps what follows it.
 
     With --into or --map, SNAPSHOT is that of a group or guest: each disk is restored under the name that it had, or to where
     --map says. All places are looked at before anything is written. --config-only gives the configuration of a guest back.

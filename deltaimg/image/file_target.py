@@ -6,11 +6,11 @@ from __future__ import annotations
 import errno
 import os
 
-from deltaimg.errors import ImageError, ImageInUse, TargetExists, TargetTooSmall
+from deltaimg.errors import ImageError, TargetExists, TargetTooSmall
 from deltaimg.image.attributes import copy_attributes, copy_flags
 from deltaimg.image.descriptor_target import DescriptorTarget, describe_write_failure
 from deltaimg.image.temporary import TemporaryFile
-from deltaimg.image.uses import find_writer, is_locked
+from deltaimg.image.uses import check_unused
 from deltaimg.posix import sync_folder
 
 _NEW_MODE = 0o666
@@ -26,7 +26,7 @@ class FileTarget(DescriptorTarget):
     def __init__(self, path: str, size_bytes: int, *, is_replacing: bool, is_synced: bool) -> None:
         self._size_bytes, self._is_replacing, self._is_synced = size_bytes, is_replacing, is_synced
         if is_replacing:
-            _check_unused(path)
+            check_unused(path)
         try:
             self._file = TemporaryFile(path, _SECRET_MODE if is_replacing else _NEW_MODE)
         except OSError as error:
@@ -113,21 +113,3 @@ class FileTarget(DescriptorTarget):
 
     def _fail_to_grow(self, size_bytes: int) -> ImageError:
         return TargetTooSmall(self.path, f"no file of {size_bytes} bytes can be made here")
-
-
-def _check_unused(path: str) -> None:
-    """Raise ImageInUse where something would go on with the old file, which has no name then, and what it writes is lost."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return
-    try:
-        if use := find_writer(descriptor):
-            raise ImageInUse(path, f"is {use}", hint="unmount or stop what uses it first")
-        if is_locked(descriptor):
-            hint = "end it first: it would go on with the old file, and what it writes would be lost"
-            raise ImageInUse(
-                path, "is locked by another program, as a running virtual machine locks its disks", hint=hint
-            )
-    finally:
-        os.close(descriptor)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from deltaimg.errors import ImageInUse
 from deltaimg.image.block_devices import (
     SYSFS,
     BlockDevice,
@@ -64,6 +65,29 @@ def is_locked(descriptor: int) -> bool:
     except OSError:
         return False
     return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
+
+
+def check_unused(path: str) -> None:
+    """Raise ImageInUse where something would go on with a file that is about to be overwritten, or replaced by another.
+
+    What it writes would be lost with the old file, or be mixed with the new content.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return
+    try:
+        identity = identify(descriptor)
+        loops = find_loop_devices(identity) if identity is not None else []
+        if use := find_writer(descriptor) or next((f"attached to {loop.path}" for loop in loops), None):
+            raise ImageInUse(path, f"is {use}", hint="unmount or detach what uses it first")
+        if is_locked(descriptor):
+            hint = "end it first: it would go on with the old file, and what it writes would be lost"
+            raise ImageInUse(
+                path, "is locked by another program, as a running virtual machine locks its disks", hint=hint
+            )
+    finally:
+        os.close(descriptor)
 
 
 def _find_file_uses(file: str | int, proc: Path, sysfs: Path, but_for: BlockDevice | None = None) -> list[Use]:

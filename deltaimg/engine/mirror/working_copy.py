@@ -35,6 +35,7 @@ from deltaimg.image.descriptor_target import describe_write_failure
 from deltaimg.image.holes import clear_range
 from deltaimg.image.raw import BlockDeviceSource, RawSource
 from deltaimg.image.source import ImageSource
+from deltaimg.image.uses import check_unused
 from deltaimg.kernels import read_ranges, write_ranges
 from deltaimg.model import count_blocks
 from deltaimg.posix import rename_exclusively, sync_folder
@@ -80,6 +81,8 @@ class WorkingCopy:
     def __init__(self, place: Place, mode: str, *, is_read_only: bool = False) -> None:
         """Raises ImageError, ImageInUse."""
         self.place, self.mode = place, mode
+        if place.exists and not (place.is_device or is_read_only):
+            check_unused(place.path)
         self.path = place.path if mode == "in-place" or is_read_only else place.new_path
         self.descriptor = _open(self.path, is_device=place.is_device, is_read_only=is_read_only)
         self._journal: Journal | None = None

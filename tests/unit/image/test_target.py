@@ -240,6 +240,16 @@ def test_a_device_is_written_only_by_force(
     assert backing.read_bytes() == b"\xaa" * 4 * MIB
 
 
+def test_a_file_that_a_loop_device_lies_on_is_not_replaced(
+    tmp_path: Path, make_loop: Callable[[Path], str], repository: Repository, manifest: Manifest
+) -> None:
+    device, backing = make_device(tmp_path, make_loop, 4 * MIB)
+    with pytest.raises(ImageInUse, match=f"is attached to {device}"):
+        restore(repository, manifest, str(backing), is_forced=True)
+    assert backing.read_bytes() == b"\xaa" * 4 * MIB
+    assert os.listdir(tmp_path) == [backing.name]
+
+
 def test_old_bytes_of_a_device_are_gone_where_the_image_has_holes(
     tmp_path: Path, make_loop: Callable[[Path], str], repository: Repository, manifest: Manifest, image: SyntheticImage
 ) -> None:

@@ -17,6 +17,7 @@ from deltaimg.errors import (
     DeltaimgError,
     FarSideUnusable,
     ImageError,
+    ImageInUse,
     MirrorBusy,
     MirrorDiffers,
     SourceChanged,
@@ -304,6 +305,22 @@ def test_a_disk_that_is_full_meanwhile_costs_the_run_and_nothing_else(
         assert refused.value.exit_code == TargetTooSmall.exit_code
         assert pair.recover() == "undone"
         assert pair.copy.read_bytes() == before
+
+
+def test_a_copy_that_a_loop_device_lies_on_is_not_written_to(image: SyntheticImage, pair: Mirror) -> None:
+    requires_root()
+    pair.run()
+    before = pair.copy.read_bytes()
+    image.write(500_000, b"some new bytes")
+    image.save(pair.image)
+    with loop_device(pair.copy) as device:
+        for is_in_place in (False, True):
+            with pytest.raises(DeltaimgError, match=f"is attached to {device}") as refused:
+                pair.run(is_in_place=is_in_place)
+            assert refused.value.exit_code == ImageInUse.exit_code
+        assert pair.copy.read_bytes() == before
+    pair.run()
+    assert pair.copy.read_bytes() == pair.image.read_bytes()
 
 
 def test_a_block_device_is_a_copy_as_well(image: SyntheticImage, pair: Mirror, tmp_path: Path) -> None:
