@@ -18,11 +18,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deltaimg.api.backup import backup, plan_backup
+    from deltaimg.api.backup import backup
     from deltaimg.api.cache import clean_cache, find_cache_folder, list_cache
     from deltaimg.api.compare import compare, diff
     from deltaimg.api.domains import backup_guest, find_guest
     from deltaimg.api.files import delta_file, patch_file, sign_file
+    from deltaimg.api.forecast import plan_backup
     from deltaimg.api.groups import backup_group, read_guest_config, restore_group
     from deltaimg.api.keys import Passphrase, read_key_file
     from deltaimg.api.mirror import mirror, recover_mirror
@@ -99,7 +100,7 @@ _HOMES = {
     "parse_bandwidth": "deltaimg.options.bandwidth",
     "patch_file": "deltaimg.api.files",
     "pin": "deltaimg.api.retention",
-    "plan_backup": "deltaimg.api.backup",
+    "plan_backup": "deltaimg.api.forecast",
     "plan_prune": "deltaimg.api.retention",
     "plan_sync": "deltaimg.api.sync",
     "prune": "deltaimg.api.retention",

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from deltaimg import __version__
-from deltaimg.api.backup import forecast_image, remove_tracking, warn_of_loss
+from deltaimg.api.backup import remove_tracking, warn_of_loss
+from deltaimg.api.forecast import forecast_image
 from deltaimg.api.group_disks import GroupParts, open_group
 from deltaimg.api.restore import open_snapshot, refuse_in_repository
 from deltaimg.api.vanished import remember_snapshots

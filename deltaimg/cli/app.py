@@ -21,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from deltaimg import __version__
 from deltaimg.cli.completion import find_completer, prepare_completion
-from deltaimg.cli.help_text import format_command, format_group, summarise
+from deltaimg.cli.help_text import format_command, format_group
 from deltaimg.cli.interruption import describe_interruption
 from deltaimg.cli.options import Threads, move_common_options
 from deltaimg.cli.shortage import check_address_space, find_shortage
@@ -30,26 +30,51 @@ from deltaimg.options.values import parse_count
 from deltaimg.threads import limit_workers
 
 COMMAND_GROUPS = {
-    "Backup": ("init", "backup", "snapshots", "show", "diff", "inspect"),
-    "Offsite": ("sync", "mirror"),
-    "Recovery": ("restore", "cat", "repair"),
-    "Maintenance": (
-        "check",
-        "verify",
-        "forget",
-        "pin",
-        "unpin",
-        "tag",
-        "prune",
-        "flatten",
-        "parity",
-        "stats",
-        "key",
-        "unlock",
-    ),
-    "One file, without a repository": ("signature", "delta", "patch"),
-    "This machine": ("doctor", "cache", "benchmark", "version", "help"),
+    "Backup": {
+        "init": "Create a repository.",
+        "backup": "Store an image as a new snapshot.",
+        "snapshots": "List snapshots, oldest first.",
+        "show": "Describe one snapshot: its content, and what its backup stored.",
+        "diff": "List which extents differ between two snapshots.",
+        "inspect": "List the partitions and file systems of an image or a snapshot.",
+    },
+    "Offsite": {
+        "sync": "Copy snapshots from one repository to another.",
+        "mirror": "Keep a plain copy of an image current, on another host or here.",
+    },
+    "Recovery": {
+        "restore": "Restore a snapshot as a sparse image, or all of a group.",
+        "cat": "Write a range of a snapshot to the standard output.",
+        "repair": "Repair a damaged repository, and list what stays damaged.",
+    },
+    "Maintenance": {
+        "check": "Check the structure of a repository.",
+        "verify": "Verify that snapshots can be restored.",
+        "forget": "Forget snapshots by policy or by name.",
+        "pin": "Pin a snapshot: it cannot be forgotten until unpinned.",
+        "unpin": "Unpin a snapshot: it can be forgotten again. Of a group, all members are unpinned.",
+        "tag": "Add tags to a snapshot, or remove them.",
+        "prune": "Delete what no snapshot needs, and free its space.",
+        "flatten": "Make snapshots self-contained, or bound delta depth.",
+        "parity": "Protect packs by parity, and recover damaged ones.",
+        "stats": "Sum up a repository: what it holds, and its size.",
+        "key": "Manage the keys of an encrypted repository.",
+        "unlock": "List the locks in a repository, or remove one.",
+    },
+    "One file, without a repository": {
+        "signature": "Write the signature of a file, for 'deltaimg delta'.",
+        "delta": "Write the delta from a signed file to a new one.",
+        "patch": "Apply a delta to the old file, which gives the new one.",
+    },
+    "This machine": {
+        "doctor": "Say what this host, a repository and images allow, and why not more.",
+        "cache": "Show or clean what this host keeps so that its next backups are faster and smaller.",
+        "benchmark": "Measure how fast this machine can back up.",
+        "version": "Print the version; with -v, those of libraries too.",
+        "help": "Describe a command, or list all commands.",
+    },
 }
+"""What each command is for: the first paragraph of its help, so that listing commands imports none."""
 COMMANDS = tuple(name for names in COMMAND_GROUPS.values() for name in names)
 
 SYNONYMS = {
@@ -119,11 +144,7 @@ class LazyGroup(TyperGroup):
         return build_command(cmd_name) if cmd_name in COMMANDS else None
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        groups = {
-            title: {name: summarise(find_function(name).__doc__ or "") for name in names}
-            for title, names in COMMAND_GROUPS.items()
-        }
-        formatter.write(format_group(self, ctx, groups))
+        formatter.write(format_group(self, ctx, COMMAND_GROUPS))
 
 
 def find_function(name: str) -> Any:

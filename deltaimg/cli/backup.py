@@ -118,16 +118,17 @@ def _back_up_image(
     is_command: bool,
     is_dry_run: bool,
 ) -> None:
-    from deltaimg.api.backup import backup as run_backup
-    from deltaimg.api.backup import plan_backup
-    from deltaimg.describe.backup import describe_backup
-
     shown = "command" if is_command else source
     if is_dry_run:
+        from deltaimg.api.forecast import plan_backup
+
         planned = plan_backup(repository, source, name, options, is_command=is_command, progress=terminal)
         _report_forecast(planned, name, terminal)
         _warn_of_unreadable(planned.unreadable, shown, terminal)
         return
+    from deltaimg.api.backup import backup as run_backup
+    from deltaimg.describe.backup import describe_backup
+
     manifest = run_backup(repository, source, name, options, is_command=is_command, progress=terminal)
     if terminal.as_json:
         terminal.print_json(describe_backup(manifest))

@@ -44,7 +44,7 @@ def help(  # noqa: A001  its name is the command's
 
 def _describe(context: Any) -> dict[str, object]:
     """Return a command, with its options or its own commands, as a JSON object."""
-    from deltaimg.cli.app import COMMAND_GROUPS, find_function
+    from deltaimg.cli.app import COMMAND_GROUPS
     from deltaimg.cli.help_text import describe_params, summarise
 
     described: dict[str, object] = {
@@ -56,7 +56,5 @@ def _describe(context: Any) -> dict[str, object]:
         ],
     }
     if context.parent is None:
-        described["commands"] = {
-            name: summarise(find_function(name).__doc__ or "") for names in COMMAND_GROUPS.values() for name in names
-        }
+        described["commands"] = {name: text for group in COMMAND_GROUPS.values() for name, text in group.items()}
     return described

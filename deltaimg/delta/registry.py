@@ -27,8 +27,6 @@ _MAKERS: Final[dict[str, Callable[[int], DeltaCodecs]]] = {
     ),
 }
 _SECOND_CODEC_MODES: Final = ("auto", "deltaimg", "best")
-FORCED_MODES: Final = ("zstd", "xdelta", "deltaimg")
-"""Those that take a delta wherever there is one, whether a literal would be smaller or not."""
 
 
 def find_delta_decoder(encoding_id: int) -> DeltaCodec | None:

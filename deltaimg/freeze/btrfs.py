@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from deltaimg.errors import FreezeFailed
 from deltaimg.freeze.interface import FreezeRequest, Held, Unfrozen
+from deltaimg.freeze.methods import BTRFS
 from deltaimg.freeze.owner import PREFIX, is_left_over, name_owner
 
 _SNAP_CREATE_V2, _SNAP_DESTROY = 0x50009417, 0x5000940F
@@ -38,7 +39,7 @@ _STATFS_BYTES = 256
 class BtrfsFreezer:
     """Makes a snapshot of the subvolume."""
 
-    name = "btrfs"
+    name = BTRFS
 
     def remove_leftovers(self, paths: Sequence[str]) -> list[str]:
         """Delete the snapshots of dead processes in the subvolumes of images."""

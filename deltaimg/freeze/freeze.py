@@ -24,27 +24,16 @@ from msgspec import Struct
 
 from deltaimg.errors import DeltaimgError, FreezeFailed, FreezeLost, HookFailed, ImageError, UsageError
 from deltaimg.format.manifest import Freezing
-from deltaimg.freeze.btrfs import BtrfsFreezer
 from deltaimg.freeze.hooks import Hooks
 from deltaimg.freeze.interface import Freezer, FreezeRequest, Held, Unfrozen, WantedBitmaps
-from deltaimg.freeze.lvm import LvmFreezer
-from deltaimg.freeze.qmp import METHOD as QMP
-from deltaimg.freeze.qmp import QmpFreezer
-from deltaimg.freeze.rbd import RbdFreezer
-from deltaimg.freeze.reflink import ReflinkFreezer
+from deltaimg.freeze.methods import CEPH_METHODS, DEVICE_METHODS, FILE_METHODS, QMP, load_freezer
 from deltaimg.image.nbd.address import is_address
 from deltaimg.image.qemu.address import find_monitor, is_monitor_address
 from deltaimg.image.rbd.address import is_rbd_address
 from deltaimg.options.freeze import FreezeOptions
 from deltaimg.text import as_text
 
-_FILE_METHODS: tuple[Freezer, ...] = (ReflinkFreezer(), BtrfsFreezer())
-_DEVICE_METHODS: tuple[Freezer, ...] = (LvmFreezer(),)
-_LIVE = QmpFreezer()
-_CEPH_METHODS: tuple[Freezer, ...] = (RbdFreezer(),)
-METHODS = {each.name: each for each in (*_FILE_METHODS, *_DEVICE_METHODS, *_CEPH_METHODS)}
-"""By name; `auto` tries those for files, for devices or for images of Ceph in this order."""
-_SUBJECTS = {_FILE_METHODS: "an image file", _DEVICE_METHODS: "a logical volume", _CEPH_METHODS: "an image of Ceph"}
+_SUBJECTS = {FILE_METHODS: "an image file", DEVICE_METHODS: "a logical volume", CEPH_METHODS: "an image of Ceph"}
 
 Warn = Callable[[str], None]
 
@@ -247,33 +236,36 @@ def check_freeze_options(options: FreezeOptions) -> None:
 
 def _choose_methods(path: str, options: FreezeOptions) -> tuple[Freezer, ...]:
     """Return the methods to be tried in turn; raises FreezeFailed where the one that was asked for is for something else."""
+    return tuple(map(load_freezer, _choose_names(path, options.freeze)))
+
+
+def _choose_names(path: str, wanted: str) -> tuple[str, ...]:
     if is_monitor_address(path):
-        if options.freeze not in (QMP, "auto"):
-            raise FreezeFailed(path, f"is a disk of a running qemu, so that --freeze {options.freeze} cannot be used")
-        return (_LIVE,)
-    if options.freeze in ("none", "hook"):
+        if wanted not in (QMP, "auto"):
+            raise FreezeFailed(path, f"is a disk of a running qemu, so that --freeze {wanted} cannot be used")
+        return (QMP,)
+    if wanted in ("none", "hook"):
         return ()
     possible = _find_possible(path)
-    if options.freeze == "auto":
+    if wanted == "auto":
         return possible or ()
-    chosen = METHODS[options.freeze]
-    if possible is not None and chosen not in possible:
-        [subject] = [subject for methods, subject in _SUBJECTS.items() if chosen in methods]
-        raise FreezeFailed(path, f"is not {subject}, so that --freeze {chosen.name} cannot be used")
-    return (chosen,)
+    if possible is not None and wanted not in possible:
+        [subject] = [subject for names, subject in _SUBJECTS.items() if wanted in names]
+        raise FreezeFailed(path, f"is not {subject}, so that --freeze {wanted} cannot be used")
+    return (wanted,)
 
 
-def _find_possible(path: str) -> tuple[Freezer, ...] | None:
+def _find_possible(path: str) -> tuple[str, ...] | None:
     """Return the methods for what is at a path; None where nothing is known of it."""
     if is_rbd_address(path):
-        return _CEPH_METHODS
+        return CEPH_METHODS
     if is_address(path):
         return ()
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
         return None
-    return _FILE_METHODS if stat.S_ISREG(mode) else _DEVICE_METHODS if stat.S_ISBLK(mode) else ()
+    return FILE_METHODS if stat.S_ISREG(mode) else DEVICE_METHODS if stat.S_ISBLK(mode) else ()
 
 
 def _hold(
@@ -281,7 +273,9 @@ def _hold(
 ) -> list[PointInTime]:
     """Make points in time of what `_gather` has put together, in order."""
     if is_monitor_address(together[0].path):
-        held = stack.enter_context(_LIVE.hold_together(together))
+        from deltaimg.freeze.qmp import QmpFreezer
+
+        held = stack.enter_context(QmpFreezer().hold_together(together))
         return [PointInTime(*each, QMP, "", writers) for each in zip(together, held, strict=True)]
     return [_hold_one(each, methods, writers, stack) for each in together]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every way to freeze an image promises. `freeze.METHODS` lists them.
+"""What every way to freeze an image promises. `methods` lists them.
 
 A method makes a point in time that nothing writes to, in a moment, and removes it when its context ends. Where the process dies
 before that, the method's next use on the same storage removes what is left; what a living process holds is never touched.

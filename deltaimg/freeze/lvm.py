@@ -24,6 +24,7 @@ from deltaimg.errors import FreezeFailed
 from deltaimg.freeze import lvm_commands
 from deltaimg.freeze.interface import FreezeRequest, Held
 from deltaimg.freeze.lvm_commands import Volume
+from deltaimg.freeze.methods import LVM
 from deltaimg.freeze.owner import is_left_over, name_owner
 from deltaimg.freeze.thin_pool import read_state, release_left_over
 from deltaimg.model import MIB
@@ -74,7 +75,7 @@ class HeldVolume(Struct, frozen=True):
 class LvmFreezer:
     """Makes a snapshot of a logical volume."""
 
-    name = "lvm"
+    name = LVM
 
     def remove_leftovers(self, paths: Sequence[str]) -> list[str]:
         """Remove the snapshots of dead processes in the groups of volumes, and release metadata snapshots that they hold."""

@@ -34,6 +34,7 @@ from urllib.parse import quote
 from deltaimg.errors import FreezeFailed
 from deltaimg.freeze import qmp_guard
 from deltaimg.freeze.interface import FreezeRequest, Held
+from deltaimg.freeze.methods import QMP
 from deltaimg.freeze.owner import name_owner
 from deltaimg.freeze.qmp_disk import LiveDisk, check_distinct, check_threads, examine_disk, find_disk
 from deltaimg.freeze.qmp_undo import Part, end_job, undo, undo_leftovers
@@ -43,7 +44,6 @@ from deltaimg.image.qemu.qemu_img import QemuImgFailure, run_qemu_img
 from deltaimg.model import MIB
 from deltaimg.threads import delaying_interruption, start_thread
 
-METHOD: Final = "qmp"
 _RESERVE_BYTES: Final = 256 * MIB
 """With less room than this for old content, the point in time is given up; it is looked at five times a second."""
 _LOOK_S: Final = 0.2
@@ -55,7 +55,7 @@ Action = dict[str, Any]
 class QmpFreezer:
     """Has a running qemu keep what its guest overwrites."""
 
-    name = METHOD
+    name = QMP
 
     def remove_leftovers(self, paths: Sequence[str]) -> list[str]:
         """Undo what runs that died have begun in these qemus, each asked once; return the names of it."""

@@ -15,12 +15,11 @@ from msgspec import Struct
 
 from deltaimg.errors import FreezeFailed, ImageError
 from deltaimg.freeze.interface import FreezeRequest, Held
+from deltaimg.freeze.methods import RBD
 from deltaimg.freeze.owner import is_left_over, name_owner
 from deltaimg.image.rbd.address import RbdAddress, is_rbd_address, parse_rbd_address
 from deltaimg.image.rbd.image import RbdSnapshot, opened_rbd_image
 from deltaimg.image.rbd.library import RbdFailure
-
-METHOD = "rbd"
 
 
 class HeldSnapshot(Struct, frozen=True):
@@ -47,7 +46,7 @@ class HeldSnapshot(Struct, frozen=True):
 class RbdFreezer:
     """Makes a snapshot of an image. Where the image cannot be opened, it cannot be read either: that is an ImageError."""
 
-    name = METHOD
+    name = RBD
 
     def remove_leftovers(self, paths: Sequence[str]) -> list[str]:
         """Remove the snapshots of dead processes; raises ImageError where an image cannot be opened."""
@@ -99,7 +98,7 @@ def remove_snapshots(address: RbdAddress, names: list[str], removed: list[str] |
 def _find_image(path: str) -> RbdAddress:
     """Return the address of an image that can be frozen; raises FreezeFailed, and ImageError where there is none."""
     if not is_rbd_address(path):
-        raise FreezeFailed(path, f"is no image of Ceph, so that --freeze {METHOD} cannot be used")
+        raise FreezeFailed(path, f"is no image of Ceph, so that --freeze {RBD} cannot be used")
     address, _ = _list_snapshots(path)
     if address.snapshot:
         raise FreezeFailed(path, "is a snapshot already, which nothing writes to", hint="leave --freeze out")

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from deltaimg.errors import FreezeFailed
 from deltaimg.freeze.interface import FreezeRequest, Held, Unfrozen
+from deltaimg.freeze.methods import REFLINK
 from deltaimg.image.cloning import clone_content
 from deltaimg.image.temporary import TemporaryFile
 
@@ -27,7 +28,7 @@ _PARTIAL_NAME = ".{name}.deltaimg"
 class ReflinkFreezer:
     """Clones an image file beside it."""
 
-    name = "reflink"
+    name = REFLINK
 
     def remove_leftovers(self, paths: Sequence[str]) -> list[str]:  # noqa: ARG002
         """Return nothing: making a clone removes those of dead processes."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a path or an address to an image source: a file, flat or not, a device, a stream, an NBD export, an image of Ceph."""
+"""From a path or an address to an image source: a file, flat or not, a device, a stream, an NBD export, an image of Ceph.
+
+What reads a kind of source that needs a server or a library is imported when one is opened: flat files start without it.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,10 @@ from collections.abc import Sequence
 from deltaimg.descriptors import find_descriptor, is_standard_stream
 from deltaimg.errors import ImageError, UnsupportedImage, UsageError
 from deltaimg.image.nbd.address import is_address, parse_address
-from deltaimg.image.nbd.source import open_export
 from deltaimg.image.qemu.address import is_monitor_address
 from deltaimg.image.qemu.formats import FLAT, choose_driver
-from deltaimg.image.qemu.source import open_file
 from deltaimg.image.raw import BlockDeviceSource, RawSource
 from deltaimg.image.rbd.address import is_rbd_address, parse_rbd_address
-from deltaimg.image.rbd.source import open_rbd_source
 from deltaimg.image.source import ImageSource
 from deltaimg.image.stream import StreamSource
 from deltaimg.posix import describe_mode
@@ -56,8 +56,12 @@ def open_source(
     if is_direct and (is_address(path) or is_rbd_address(path)):
         raise ImageError(name or path, "--direct is for files and devices", hint="run again without --direct")
     if is_rbd_address(path):
+        from deltaimg.image.rbd.source import open_rbd_source
+
         return open_rbd_source(parse_rbd_address(path), name=name, use_holes=use_holes, is_salvaging=is_salvaging)
     if is_address(path):
+        from deltaimg.image.nbd.source import open_export
+
         return open_export(
             parse_address(path), name=name, bitmaps=bitmaps, use_holes=use_holes, is_salvaging=is_salvaging
         )
@@ -71,6 +75,8 @@ def open_source(
     if driver is None:
         return flat
     flat.close()
+    from deltaimg.image.qemu.source import open_file
+
     return open_file(
         path, shown, driver, bitmaps=bitmaps, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging
     )

@@ -6,10 +6,10 @@ tests/contract/test_image_sources.py holds every source to this.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from deltaimg.arrays import Ranges
-from deltaimg.image.extents import Extents
+from deltaimg.image.extents import Bounds, Extents
 from deltaimg.model import Extent
 
 
@@ -83,4 +83,17 @@ class ImageSource(Protocol):
 
     def close(self) -> None:
         """Close it. Nothing else may be called afterwards."""
+        ...
+
+
+@runtime_checkable
+class HasBitmaps(Protocol):
+    """An image source that may have dirty bitmaps: an export, or a file that qemu reads."""
+
+    def find_dirty(self, bitmap: str) -> Bounds | None:
+        """Return what a dirty bitmap calls changed; None where there is no such bitmap. Raises ImageError.
+
+        Args:
+            bitmap: one that was asked for when the source was opened.
+        """
         ...

@@ -21,6 +21,8 @@ from deltaimg.threads import count_workers
 LEVELS = {"fast": 1, "default": 3, "best": 15}
 MIN_LEVEL, MAX_LEVEL = 1, 19
 DELTA_MODES = ("auto", "none", "zstd", "xdelta", "deltaimg", "best")
+FORCED_DELTA_MODES = ("zstd", "xdelta", "deltaimg")
+"""Those that take a delta wherever there is one, whether a literal would be smaller or not."""
 READ_ERROR_MODES = ("fail", "zero")
 IMAGE_FORMATS = ("auto", "qcow2", "vmdk", "vhdx", "vdi", "vpc")
 FREE_SPACE_MODES = ("keep", "skip")

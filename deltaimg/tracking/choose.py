@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tracker a backup uses: what its options ask for, as far as the image allows."""
+"""Which tracker a backup uses: what its options ask for, as far as the image allows.
+
+Trackers that need LVM or the library of Ceph are imported where one is used: a start has no time for the others.
+"""
 
 from __future__ import annotations
 
@@ -12,39 +15,32 @@ from msgspec.structs import replace
 from deltaimg.errors import FreezeFailed, ProgramMissing, UnsupportedImage, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import PointInTime
-from deltaimg.freeze.lvm import LvmFreezer
-from deltaimg.freeze.qmp import METHOD as QMP
-from deltaimg.freeze.rbd import METHOD as RBD
+from deltaimg.freeze.methods import LVM, QMP, RBD, REFLINK
 from deltaimg.image.nbd.address import is_address
-from deltaimg.image.nbd.source import NbdSource
 from deltaimg.image.qemu.address import is_monitor_address
 from deltaimg.image.qemu.formats import BY_NAME, find_named_driver
-from deltaimg.image.qemu.source import QemuSource
 from deltaimg.image.rbd.address import is_rbd_address, parse_rbd_address
-from deltaimg.image.source import ImageSource
+from deltaimg.image.source import HasBitmaps, ImageSource
 from deltaimg.options.backup import BackupOptions
 from deltaimg.options.freeze import FreezeOptions
-from deltaimg.tracking import bitmap, thin
+from deltaimg.tracking import bitmap
 from deltaimg.tracking.bitmap import FileBitmaps, KeptBitmap, KeptBitmaps, NamedBitmap
 from deltaimg.tracking.hints import HintsFile
-from deltaimg.tracking.interface import ChangeClaim, Tracker
-from deltaimg.tracking.rbd import RbdTracker, remove_kept_snapshots
-from deltaimg.tracking.reflink import METHOD, KeptClones, ReflinkTracker
-from deltaimg.tracking.thin import ThinTracker, remove_kept_volumes
+from deltaimg.tracking.interface import THIN, ChangeClaim, Tracker
+from deltaimg.tracking.reflink import KeptClones, ReflinkTracker
 
-_LVM = LvmFreezer.name
-_IMPLIED = {"auto": "auto", "scan": "auto", METHOD: METHOD, thin.METHOD: _LVM, RBD: RBD}
+_IMPLIED = {"auto": "auto", "scan": "auto", REFLINK: REFLINK, THIN: LVM, RBD: RBD}
 """How an image is frozen for each kind of tracking, where nothing else was asked for."""
 _FITTING = {
-    METHOD: ("none", "auto", METHOD),
+    REFLINK: ("none", "auto", REFLINK),
     bitmap.METHOD: ("none",),
-    thin.METHOD: ("none", "auto", _LVM),
+    THIN: ("none", "auto", LVM),
     RBD: ("none", "auto", RBD),
 }
 _READ = {
-    METHOD: "the clone that is compared",
+    REFLINK: "the clone that is compared",
     bitmap.METHOD: "a file that nothing else can write to",
-    thin.METHOD: "the snapshot that is compared",
+    THIN: "the snapshot that is compared",
     RBD: "the snapshot that is compared",
 }
 
@@ -140,25 +136,29 @@ def choose_tracker(
     if options.hints is not None:
         return HintsFile(options.hints)
     if options.bitmap is not None:
-        assert isinstance(source, NbdSource), "plan_bitmaps has refused any other"
+        assert isinstance(source, HasBitmaps), "plan_bitmaps has refused any other"
         return NamedBitmap(options.bitmap.name, options.bitmap.snapshot, source.find_dirty)
-    if kept is not None and isinstance(source, NbdSource):
+    if kept is not None and isinstance(source, HasBitmaps):
         return KeptBitmap(kept, source.find_dirty)
     if kept is not None:
         return NoTracker("the file is flat, though its name says otherwise")
     if options.track == "none" or point is None:
         return None
-    if point.method == METHOD and isinstance(source, QemuSource):
+    if point.method == REFLINK and isinstance(source, HasBitmaps):
         return NoTracker("clones of a file that holds an image in a format of its own say nothing of the image")
-    if point.method == METHOD:
+    if point.method == REFLINK:
         return ReflinkTracker(path, point.path, key)
     if point.method == RBD:
+        from deltaimg.tracking.rbd import RbdTracker
+
         return RbdTracker(parse_rbd_address(point.path), key)
-    if point.method == _LVM:
+    if point.method == LVM:
+        from deltaimg.tracking.thin import ThinTracker
+
         try:
             return ThinTracker.of(path, point.path, key)
         except FreezeFailed as error:
-            if options.track == thin.METHOD:
+            if options.track == THIN:
                 hint = error.hint if isinstance(error, ProgramMissing) else "--track auto takes what works here"
                 raise UnsupportedImage(path, f"{error.problem}: --track thin cannot be used", hint=hint) from error
             return NoTracker(f"LVM: {error.problem}")
@@ -176,9 +176,13 @@ def remove_kept(path: str, key: str) -> None:
         path: of the image. key: of `reflink.make_key`.
     """
     if is_rbd_address(path):
+        from deltaimg.tracking.rbd import remove_kept_snapshots
+
         remove_kept_snapshots(path, key)
         return
     KeptClones(path, key).remove()
     with suppress(OSError, ValueError):
         if stat.S_ISBLK(os.stat(path).st_mode):
+            from deltaimg.tracking.thin import remove_kept_volumes
+
             remove_kept_volumes(path, key)

@@ -8,13 +8,16 @@ it reads everything, and the snapshot is still an incremental one.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from deltaimg.arrays import Ranges
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.extents import Bounds
+
+THIN: Final = "thin"
+"""The name of tracking by snapshots that stay in a thin pool."""
 
 
 class ChangeClaim(Struct, frozen=True, eq=False):

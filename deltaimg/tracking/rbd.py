@@ -21,7 +21,8 @@ from contextlib import suppress
 from deltaimg.arrays import Ranges
 from deltaimg.errors import UsageError
 from deltaimg.format.manifest import Manifest
-from deltaimg.freeze.rbd import METHOD, remove_snapshots
+from deltaimg.freeze.methods import RBD
+from deltaimg.freeze.rbd import remove_snapshots
 from deltaimg.image.rbd.address import RbdAddress, parse_rbd_address
 from deltaimg.image.rbd.image import RbdImage, RbdSnapshot, open_rbd_image, opened_rbd_image
 from deltaimg.image.rbd.library import RbdFailure
@@ -34,7 +35,7 @@ _NAME = re.compile(r"deltaimg-(?P<key>[0-9a-f]{16})-(?P<snapshot>[0-9a-f]{16})-(
 class RbdTracker:
     """Compares the snapshot that is read with the one that was kept of the base, and keeps it in turn."""
 
-    method = METHOD
+    method = RBD
 
     def __init__(self, present: RbdAddress, key: str) -> None:
         """Args: present: the snapshot that is read. key: of `reflink.make_key`."""

@@ -22,12 +22,11 @@ from contextlib import contextmanager, suppress
 from hashlib import blake2b
 
 from deltaimg.format.manifest import Manifest
+from deltaimg.freeze.methods import REFLINK
 from deltaimg.tracking.fiemap import find_differences, read_file_map
 from deltaimg.tracking.interface import ChangeClaim
 from deltaimg.tracking.kept_file import KeptFile
 
-METHOD = "reflink"
-"""The name of this kind of tracking, and of the way to freeze an image that it needs."""
 _NAME = ".{file}.deltaimg-{key}-{snapshot}"
 _PATTERN = r"\.{file}\.deltaimg-{key}-[0-9a-f]{{16}}"
 _SEAL = "user.deltaimg.seal"
@@ -37,7 +36,7 @@ _MODE = 0o400
 class ReflinkTracker:
     """Compares the clone that is read with the one that was kept of the base, and keeps it in turn."""
 
-    method = METHOD
+    method = REFLINK
 
     def __init__(self, image_path: str, clone_path: str, key: str) -> None:
         """Args: image_path: of the image file. clone_path: of its present clone. key: of `make_key`."""

@@ -28,11 +28,10 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.freeze import lvm_commands
 from deltaimg.freeze.lvm_commands import Volume
 from deltaimg.freeze.thin_pool import hold_metadata, read_state
-from deltaimg.tracking.interface import ChangeClaim
+from deltaimg.tracking.interface import THIN, ChangeClaim
 from deltaimg.tracking.kept_file import KeptFile
 from deltaimg.tracking.thin_delta import check_version, compare_volumes
 
-METHOD = "thin"
 _NAME = re.compile(r".*-deltaimg-(?P<key>[0-9a-f]{16})-(?P<snapshot>[0-9a-f]{16})")
 _MAX_NAME = 80
 """LVM allows 127 characters, of which the suffix takes 43."""
@@ -56,7 +55,7 @@ class _Found(Struct, frozen=True):
 class ThinTracker:
     """Compares the snapshot that is read with the one that was kept of the base, and keeps it in turn."""
 
-    method = METHOD
+    method = THIN
 
     def __init__(self, path: str, found: _Found, key: str) -> None:
         self._path, self._found, self._key = path, found, key

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.cli.app import COMMANDS, SYNONYMS
+from deltaimg.cli.app import COMMAND_GROUPS, COMMANDS, SYNONYMS, find_function
+from deltaimg.cli.help_text import summarise
 from deltaimg.cli.options import move_common_options
 from deltaimg.errors import UsageError
 from tests.cli.conftest import Backups
@@ -242,3 +243,8 @@ def test_every_command_that_writes_has_last_words() -> None:
     assert set(_OUTCOMES) | reading >= set(COMMANDS)
     assert not set(_OUTCOMES) & reading
     assert "option" in fail(2, "snapshots", "--frobnicate")
+
+
+def test_commands_are_listed_with_the_first_paragraph_of_their_help() -> None:
+    for commands in COMMAND_GROUPS.values():
+        assert commands == {name: summarise(find_function(name).__doc__ or "") for name in commands}

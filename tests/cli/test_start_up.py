@@ -5,11 +5,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from deltaimg.cli.app import COMMANDS
 
+_OTHER_SOURCES = (
+    "cffi",
+    "deltaimg.freeze.lvm",
+    "deltaimg.freeze.qmp",
+    "deltaimg.image.nbd.client",
+    "deltaimg.image.qemu.server",
+    "deltaimg.image.rbd.library",
+)
 _HEAVY = ("numpy", "zstandard", "deltaimg.engine", "deltaimg.repo", "deltaimg.store", "deltaimg.api")
 
 
@@ -39,3 +48,17 @@ print(*sys.modules)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "deltaimg.cli.backup" in done.stdout.split()
     assert heavy(done.stdout.split()) == []
+
+
+def test_the_list_of_commands_loads_none_of_them() -> None:
+    assert {"deltaimg.cli.app"} == {f"deltaimg.cli.{each}" for each in (*COMMANDS, "app")} & set(modules_of("--help"))
+
+
+def test_a_backup_of_an_unchanged_flat_image_loads_no_other_source_and_no_encoder(tmp_path: Path) -> None:
+    image, repository = tmp_path / "vm1.raw", str(tmp_path / "repo")
+    image.write_bytes(bytes(range(256)) * 1024)
+    arguments = ("backup", str(image), "--image", "vm1", "-r", repository, "--no-cache")
+    modules_of("init", "-r", repository)
+    changed, unchanged = modules_of(*arguments), modules_of(*arguments)
+    assert "deltaimg.delta.encode" in changed
+    assert not {*_OTHER_SOURCES, "deltaimg.delta.encode"} & set(unchanged)

@@ -6,8 +6,9 @@ from __future__ import annotations
 from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.encode import Encoder
 from deltaimg.delta.interface import DeltaCodecs
-from deltaimg.delta.registry import FORCED_MODES, make_second_codec
+from deltaimg.delta.registry import make_second_codec
 from deltaimg.engine.backup.context import BackupContext
+from deltaimg.options.backup import FORCED_DELTA_MODES
 
 
 def make_encoder(context: BackupContext, delta_codecs: DeltaCodecs) -> Encoder:
@@ -20,6 +21,6 @@ def make_encoder(context: BackupContext, delta_codecs: DeltaCodecs) -> Encoder:
         delta_codecs,
         record_key=context.repository.keys.record,
         block_bytes=context.block_bytes,
-        is_delta_forced=options.delta in FORCED_MODES,
+        is_delta_forced=options.delta in FORCED_DELTA_MODES,
         second_codec=make_second_codec(options.delta, options.level) if tries_second else None,
     )

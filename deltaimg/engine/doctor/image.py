@@ -18,10 +18,8 @@ from msgspec import Struct
 from deltaimg.errors import FreezeFailed, IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import find_obstacles
-from deltaimg.freeze.lvm import LvmFreezer
-from deltaimg.freeze.qmp import METHOD as QMP
+from deltaimg.freeze.methods import LVM, QMP, RBD
 from deltaimg.freeze.qmp_disk import examine_disk
-from deltaimg.freeze.rbd import METHOD as RBD
 from deltaimg.image.nbd.address import is_address
 from deltaimg.image.open_source import open_source
 from deltaimg.image.qemu.address import find_monitor, is_monitor_address
@@ -30,6 +28,7 @@ from deltaimg.image.qemu.qemu_img import PROGRAM
 from deltaimg.image.rbd.address import is_rbd_address
 from deltaimg.repo.repository import Repository
 from deltaimg.tracking import bitmap, thin
+from deltaimg.tracking.interface import THIN
 
 _BITMAP_DRIVER, _BITMAP_PROGRAMS = "qcow2", ("qemu-nbd", PROGRAM)
 
@@ -143,8 +142,8 @@ def _find_tracking(path: str, freezing: tuple[Way, ...]) -> Iterator[Way]:
     if driver is not None and not reflink:
         reflink = "clones of a file that holds an image in a format of its own say nothing of the image"
     yield Way("reflink", reflink)
-    if any(way.name == LvmFreezer.name for way in freezing):
-        yield Way(thin.METHOD, thin.find_obstacle(path))
+    if any(way.name == LVM for way in freezing):
+        yield Way(THIN, thin.find_obstacle(path))
 
 
 def _find_last(repository: Repository, image: str) -> LastBackup | None:

@@ -11,7 +11,6 @@ import zstandard
 from deltaimg.codec.delta_body import decode_body
 from deltaimg.delta.deltaimg_delta import DeltaimgDelta
 from deltaimg.delta.registry import (
-    FORCED_MODES,
     find_delta_decoder,
     make_delta_codecs,
     make_second_codec,
@@ -19,7 +18,7 @@ from deltaimg.delta.registry import (
 from deltaimg.delta.xdelta import XdeltaDelta, longest_delta
 from deltaimg.delta.zstd_delta import ZstdDelta
 from deltaimg.model import KIB, MIB
-from deltaimg.options.backup import DELTA_MODES
+from deltaimg.options.backup import DELTA_MODES, FORCED_DELTA_MODES
 
 NOISE = random.Random(71).randbytes(2 * MIB)
 
@@ -34,7 +33,7 @@ def test_what_a_mode_encodes_can_be_decoded(mode: str) -> None:
 
 
 def test_modes_of_one_codec_have_no_second_one_but_deltaimgs() -> None:
-    assert set(FORCED_MODES) <= set(DELTA_MODES)
+    assert set(FORCED_DELTA_MODES) <= set(DELTA_MODES)
     assert [mode for mode in DELTA_MODES if make_second_codec(mode, 3) is not None] == ["auto", "deltaimg", "best"]
 
 
