@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from deltaimg.guest.window import NOT_RECOGNISED, Window
 from deltaimg.model import KIB
@@ -23,8 +23,7 @@ _RAID_UNIT = 64 * KIB
 _POOL_LABEL_BYTES, _POOL_SLOT_BYTES, _POOL_MAGIC = 256 * KIB, 1 * KIB, 0x00BAB10C
 
 
-@dataclass(frozen=True, slots=True)
-class _Signature:
+class _Signature(Struct, frozen=True):
     owner: str
     """For people."""
     offset: int
