@@ -58,10 +58,12 @@ class RecordCache:
 
     def get_together(self, records: list[RecordNumber]) -> dict[RecordNumber, memoryview]:
         """Return the content of records, what several of them depend on expanded once; raises as `get`."""
-        if self._gather is not None:
-            return {record: self.get(record) for record in records}
         kept = {record: content for record in records if (content := self._find(record)) is not None}
-        return kept if len(kept) == len(records) else self._expand(records)
+        if len(kept) == len(records):
+            return kept
+        if self._gather is None:
+            return self._expand(records)
+        return kept | self._read([record for record in records if record not in kept], self._gather)
 
     def _find(self, record: RecordNumber) -> memoryview | None:
         with self._lock:
@@ -77,6 +79,18 @@ class RecordCache:
                 self._kept_bytes += len(content)
             while self._kept_bytes > self._cache_bytes and len(self._kept) > 1:
                 self._kept_bytes -= len(self._kept.popitem(last=False)[1])
+
+    def _read(
+        self, records: list[RecordNumber], gather: Callable[[RecordNumber], memoryview]
+    ) -> dict[RecordNumber, memoryview]:
+        """Expand records whose sources are there already; those that are near each other are fetched together."""
+        found: dict[RecordNumber, memoryview] = {}
+        for group in group_reads(self._table, RecordNumbers(np.array(records, np.int64))):
+            fetched = self._reader.fetch(group)
+            for each in group.records.tolist():
+                found[each] = self._reader.expand(each, group, fetched, gather)
+                self._keep(each, found[each])
+        return found
 
     def _expand(self, records: list[RecordNumber]) -> dict[RecordNumber, memoryview]:
         """Expand records, and before them those that they need; what is kept is taken as it is."""

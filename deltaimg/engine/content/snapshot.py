@@ -26,7 +26,14 @@ from deltaimg.engine.content.remote_walk import walk_remotely
 from deltaimg.engine.content.resolved import load_resolved
 from deltaimg.engine.content.slot_lookup import SlotLookup
 from deltaimg.engine.content.source_ranges import ReadBack
-from deltaimg.engine.content.walk import ReadSources, RecordWalk, WalkedRecords, WalkPlan, plan_walk
+from deltaimg.engine.content.walk import (
+    ReadSources,
+    RecordWalk,
+    WalkedRecords,
+    WalkPlan,
+    count_requests,
+    plan_walk,
+)
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.format.manifest import Manifest
 from deltaimg.ids import BlockIndexes, RecordNumber, RecordNumbers, SlotNumbers
@@ -76,6 +83,11 @@ class SnapshotContent:
         firsts = self._range_starts[records]
         ranges = expand_ranges(firsts, self._range_starts[records + 1] - firsts)
         return int(self._ranges["length"][ranges].sum())
+
+    @property
+    def parallel_reads(self) -> int:
+        """How many reads at once are of use, whatever the processor has to do: more than one over a network."""
+        return count_requests(self._reader)
 
     @property
     def records(self) -> RecordNumbers:

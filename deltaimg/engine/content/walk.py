@@ -33,6 +33,11 @@ _DEPENDS_ON = "is encoded against what cannot be read: "
 Result = TypeVar("Result")
 
 
+def count_requests(reader: RecordReader) -> int:
+    """Return how many requests for records are to be under way at once: one where the store is on this host."""
+    return min(_REQUESTS, reader.parallel_requests)
+
+
 class WalkPlan(Struct, frozen=True):
     """Which requests bring the records that are wanted, in steps: what a step needs was expanded in those before it."""
 
@@ -134,7 +139,7 @@ class RecordWalk:
             return walk(self._fetch(group))
 
         workers = workers or count_workers()
-        requests = min(_REQUESTS, self._reader.parallel_requests)
+        requests = count_requests(self._reader)
         with (
             OrderedPool(workers=requests, only_reads=True) as fetching,
             OrderedPool(workers=workers, window=2 * workers) as pool,

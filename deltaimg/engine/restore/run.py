@@ -201,8 +201,9 @@ def _write_anywhere(
 def _write_in_order(
     content: SnapshotContent, target: ImageTarget, *, keep_going: bool, progress: Progress, workers: int | None
 ) -> tuple[int, tuple[DamagedExtent, ...]]:
-    """Write a stream: spans of the image one after another, read ahead on all cores."""
+    """Write a stream: spans of the image one after another, read ahead on all cores, over a network by more threads."""
     size_bytes = content.manifest.size_bytes
+    ahead = max(workers or count_workers(), content.parallel_reads)
 
     def read(start: int) -> tuple[int, bytes, list[DamagedExtent]]:
         if keep_going:
@@ -212,7 +213,7 @@ def _write_in_order(
     damage: list[DamagedExtent] = []
     with (
         content.open_in_order(progress=progress, workers=workers) as reader,
-        OrderedPool(workers=workers, window=workers or count_workers()) as pool,
+        OrderedPool(workers=ahead, window=ahead) as pool,
         stage(progress, "restoring", size_bytes),
     ):
         for start, data, damaged in pool.map(read, range(0, size_bytes, _STREAM_SPAN_BYTES)):
