@@ -22,7 +22,6 @@ Always  a row that fails says so; what is restored or mirrored is compared with 
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import platform
@@ -34,7 +33,8 @@ from datetime import date
 from itertools import pairwise
 from pathlib import Path
 
-from measuring.files import remove
+from measuring.arguments import make_parser
+from measuring.files import claimed
 from measuring.process import CommandError
 from peer import CHECKOUT
 
@@ -48,27 +48,14 @@ def main() -> None:
     rows = importlib.import_module("measuring.offsite_rows")
     named = {**rows.ROWS, "dask": importlib.import_module("measuring.cluster_row").row_dask}
     servers_of = importlib.import_module("measuring.offsite_servers")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("work-benchmarks"), help="where guests.py put the images")
-    parser.add_argument("--rows", default=",".join(named), help=",".join(named))
-    parser.add_argument("--runs", type=int, default=3)
+    parser = make_parser(__doc__, tuple(named))
     parser.add_argument("--guest", default="ext4")
-    parser.add_argument("--results", type=Path, default=CHECKOUT / "benchmarks" / "results")
     given = parser.parse_args()
-    wanted = given.rows.split(",")
-    if strange := [row for row in wanted if row not in named]:
-        parser.error(f"no row {', '.join(strange)}: choose from {', '.join(named)}")
-    trial = given.work.resolve() / "offsite"
-    remove(trial)
-    trial.mkdir(parents=True)
     path = given.results / f"{date.today().isoformat()}-offsite.md"
-    try:
-        with servers_of.run_servers(trial) as servers:
-            bench = rows.Bench(given.work.resolve(), trial, given.guest, given.runs, servers)
-            for row in wanted:
-                write_row(path, row, run_row(row, named[row], bench))
-    finally:
-        remove(trial)
+    with claimed(given.work.resolve() / "offsite") as trial, servers_of.run_servers(trial) as servers:
+        bench = rows.Bench(given.work.resolve(), trial, given.guest, given.runs, servers)
+        for row in given.rows:
+            write_row(path, row, run_row(row, named[row], bench))
 
 
 def run_row(row: str, measure: Callable[[object], list[str]], bench: object) -> list[str]:

@@ -25,9 +25,10 @@ from pathlib import Path
 
 from guest.days import DAYS_OF, MORE_DAYS, rows_of
 from keepers import Deltaimg
+from measuring.arguments import make_parser, names_of
 from measuring.campaign import Campaign, Setting, say
 from measuring.deep_rows import run_deep
-from measuring.files import remove
+from measuring.files import claimed
 from measuring.own_rows import run_chain, run_digest, run_memory, run_start_up
 from measuring.process import CommandError
 from measuring.results import Measurement
@@ -44,14 +45,13 @@ _ROWS = (*_ALL_ROWS, "restore", "verify", "forget", *_OWN_ROWS)
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line; names that do not exist end the run before it starts."""
-    parser = argparse.ArgumentParser(description="Measure deltaimg and its peers.")
-    parser.add_argument("--work", type=Path, default=Path("work-benchmarks"), help="where guests.py put the images")
+    parser = make_parser(__doc__, _ROWS)
+    parser.set_defaults(rows=None)
     parser.add_argument("--guest", default="ext4", choices=list(DAYS_OF))
-    parser.add_argument("--runs", type=int, default=3, help="repetitions; medians are judged")
-    parser.add_argument("--rows", type=_names(_ROWS), default=None, help=",".join(_ROWS))
-    parser.add_argument("--peers", type=_names(tuple(PEERS)), default=USUAL_PEERS, help=",".join(PEERS))
-    parser.add_argument("--restore-backups", type=_names(tuple("012345")), default=None, help="default: first and last")
-    parser.add_argument("--results", type=Path, default=CHECKOUT / "benchmarks" / "results")
+    parser.add_argument("--peers", type=names_of(tuple(PEERS)), default=USUAL_PEERS, help=",".join(PEERS))
+    parser.add_argument(
+        "--restore-backups", type=names_of(tuple("012345")), default=None, help="default: first and last"
+    )
     given = parser.parse_args()
     possible = rows_for(given.guest)
     given.rows = given.rows or tuple(row for row in possible if row != "memory")
@@ -121,18 +121,14 @@ def main() -> None:
         say(f"{peer.name} is missing and cannot be installed: its rows stay empty")
     # As an installation does. Where the environment forbids Python to keep what it compiles, each command would compile again.
     compileall.compile_dir(CHECKOUT / "deltaimg", quiet=1)
-    remove(setting.trial)
-    setting.trial.mkdir(parents=True)
     options = f"--guest {given.guest} --runs {given.runs} --rows {','.join(given.rows)} --peers {','.join(given.peers)}"
     machine = describe_machine(given.guest, given.runs, f"python benchmarks/run.py --work WORK {options}")
     machine["missing"] = [peer.name for peer in missing]
     machine["nights"] = _days_of(given.work / "guests.json", given.guest)
     results = ResultFile(given.results, machine, {str(setting.work): "WORK", str(CHECKOUT): "."})
-    try:
+    with claimed(setting.trial):
         for found in measure_all(setting, [peer for peer in chosen if peer not in missing], given):
             results.add(found)
-    finally:
-        remove(setting.trial)
     found = results.found
     tables = (
         backup_table(found),
@@ -143,19 +139,6 @@ def main() -> None:
     print("\n\n".join("\n".join(table) for table in tables))
     if any(0 in one.equal for one in found):
         sys.exit("run.py: a restored image was not equal")
-
-
-def _names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """A parser of comma-separated names."""
-
-    def parse(text: str) -> tuple[str, ...]:
-        names = tuple(text.split(","))
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose from {', '.join(known)}")
-        return names
-
-    return parse
 
 
 def _days_of(path: Path, guest: str) -> object:

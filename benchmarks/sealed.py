@@ -26,10 +26,11 @@ from datetime import date
 from pathlib import Path
 
 from keepers import Borg, Deltaimg, Keeper, Restic
-from measuring.files import are_equal, remove, stored_bytes, warm
+from measuring.arguments import make_parser, names_of
+from measuring.files import are_equal, claimed, remove, stored_bytes, warm
 from measuring.process import Command, Sample, measure
 from measuring.tables import markdown
-from peer import CHECKOUT, GuestImage
+from peer import GuestImage
 
 _MIB = 1 << 20
 _OPENINGS = 7
@@ -192,19 +193,21 @@ ROWS: dict[str, Callable[[Bench], Measured]] = {
 
 def main() -> None:
     """Measure the rows asked for in turn, and write the table after each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("work-benchmarks"), help="where guests.py put the images")
-    parser.add_argument("--rows", default=",".join(ROWS), help=",".join(ROWS))
-    parser.add_argument("--peers", default=",".join(each.name for each in KEEPERS), help="of the row backup")
-    parser.add_argument("--runs", type=int, default=3)
+    parser = make_parser(__doc__, tuple(ROWS))
+    keepers = tuple(each.name for each in KEEPERS)
+    parser.add_argument("--peers", type=names_of(keepers), default=keepers, help="of the row backup")
     parser.add_argument("--guest", default="ext4")
-    parser.add_argument("--results", type=Path, default=CHECKOUT / "benchmarks" / "results")
     given = parser.parse_args()
-    bench = Bench(given.work.resolve(), given.work.resolve() / "sealed", given.guest, tuple(given.peers.split(",")))
+    with claimed(given.work.resolve() / "sealed") as trial:
+        measure_rows(Bench(given.work.resolve(), trial, given.guest, given.peers), given)
+
+
+def measure_rows(bench: Bench, given: argparse.Namespace) -> None:
+    """Measure, add to what was measured before, and write the table."""
     kept = given.work / "sealed.json"
     try:
         for _ in range(given.runs):
-            for row in given.rows.split(","):
+            for row in given.rows:
                 remove(bench.trial)
                 bench.trial.mkdir(parents=True)
                 for task, who, sample, size in ROWS[row](bench):
@@ -213,7 +216,6 @@ def main() -> None:
                         f"{given.guest} {task}, {who}: {sample.wall_s:.2f} s, {sample.cpu_s:.2f} s, {size}", flush=True
                     )
     finally:
-        remove(bench.trial)
         lines = [f"# Sealed\n\n{describe_machine()}", *write_table(json.loads(kept.read_text()))]
         (given.results / f"{date.today().isoformat()}-sealed.md").write_text("\n".join(lines) + "\n")
 

@@ -21,11 +21,11 @@ import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from keepers import Keeper
+from measuring.arguments import make_parser, names_of
 from measuring.campaign import say
-from measuring.files import remove
+from measuring.files import claimed, remove
 from measuring.process import CommandError
 from measuring.results import Measurement
 from measuring.store_results import ResultFile, describe_machine
@@ -40,18 +40,11 @@ _ROWS = ("prune", "forget", "check", "memory")
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Measure forget, prune and check on a long chain.")
-    parser.add_argument("--work", type=Path, default=Path("work-benchmarks"), help="where images and repositories go")
+    parser = make_parser(__doc__, _ROWS)
     parser.add_argument("--scale", type=int, default=1, help="divide the sizes by this; the result says so")
     parser.add_argument("--backups", type=int, default=365, help="of the row prune")
-    parser.add_argument("--runs", type=int, default=3, help="repetitions; medians are judged")
-    parser.add_argument("--rows", type=lambda text: text.split(","), default=list(_ROWS), help=",".join(_ROWS))
-    parser.add_argument("--peers", type=lambda text: text.split(","), default=list(YEAR_PEERS), help="of the row prune")
-    parser.add_argument("--results", type=Path, default=CHECKOUT / "benchmarks" / "results")
-    given = parser.parse_args()
-    if strange := sorted({*given.rows} - {*_ROWS} | {*given.peers} - {*YEAR_PEERS}):
-        parser.error(f"there is no {', '.join(strange)}: rows {','.join(_ROWS)}; peers {','.join(YEAR_PEERS)}")
-    return given
+    parser.add_argument("--peers", type=names_of(YEAR_PEERS), default=YEAR_PEERS, help="of the row prune")
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -71,8 +64,7 @@ def main() -> None:
         "check": [partial(run_check, year)],
         "memory": [partial(run_prune_memory, year)],
     }
-    remove(year.trial)
-    try:
+    with claimed(year.trial):
         for row in given.rows:
             for task in tasks[row]:
                 year.trial.mkdir(parents=True, exist_ok=True)
@@ -82,8 +74,6 @@ def main() -> None:
                     say(f"row {row} failed: {failure}")
                     results.add([Measurement(year.guest, row, row, 0, "", note=f"failed: {str(failure)[-300:]}")])
                 remove(year.trial)
-    finally:
-        remove(year.trial)
     print("\n".join([*task_table(results.found), "", *verdict_table(year_verdicts(results.found))]))
     if any("failed" in one.note for one in results.found):
         sys.exit("year.py: a row failed")

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _WARM_BYTES = 4 << 20
@@ -45,6 +49,23 @@ def link_tree(source: Path, target: Path) -> None:
                 os.link(path, folder / name)
             else:
                 shutil.copy2(path, folder / name)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[Path]:
+    """An empty folder, removed at the end. Ends this process where another one uses it: each would remove the other's files."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"{Path(sys.argv[0]).name}: another run uses {folder}: wait for it, or name another --work")
+        remove(folder)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            remove(folder)
 
 
 def remove(path: Path) -> None:

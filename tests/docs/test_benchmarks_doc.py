@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
+import subprocess
 import sys
 from functools import reduce
 from pathlib import Path
@@ -30,3 +32,14 @@ def test_the_summary_is_made_of_the_newest_results(monkeypatch: pytest.MonkeyPat
     assert len(table) == 2 + 10
     assert text.index("![") < text.index(table[0]) < 1500
     assert (ROOT / "docs" / "images" / "benchmark-summary.svg").exists()
+
+
+def test_a_second_run_in_one_folder_is_refused_and_removes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "trial").mkdir()
+    command = [sys.executable, str(ROOT / "benchmarks" / "year.py"), "--work", str(tmp_path), "--rows", "check"]
+    with (tmp_path / ".trial.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run([*command, "--peers", "deltaimg"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("year.py: another run uses")
+    assert (tmp_path / "trial").is_dir()
