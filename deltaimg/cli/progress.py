@@ -37,7 +37,7 @@ class Stage(Struct):
     name: str
     total_bytes: int | None
     done_bytes: int = 0
-    started_s: float = field(default_factory=time.monotonic)
+    started_s: float = field(default_factory=lambda: time.monotonic())  # noqa: PLW0108  tests have a clock of their own
     note: Callable[[], str] = lambda: ""
     """What else is to be said, now, of a stage whose total is known."""
 
@@ -60,7 +60,7 @@ class Stage(Struct):
     def describe(self) -> str:
         """Return how far it has come: `1.2 GiB of 8.0 GiB, 310 MiB/s, 22 s left`."""
         parts = []
-        if self.total_bytes is not None:
+        if self.total_bytes:
             parts.append(f"{format_bytes(self.done_bytes)} of {format_bytes(self.total_bytes)}")
         elif self.done_bytes:
             parts.append(format_bytes(self.done_bytes))

@@ -29,17 +29,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(progress, "time", made)
-    monkeypatch.setattr(Stage, "__init__", _init_at(made))
     return made
-
-
-def _init_at(clock: Clock) -> Callable[..., None]:
-    init = Stage.__init__
-
-    def init_now(stage: Stage, name: str, total_bytes: int | None, done_bytes: int = 0) -> None:
-        init(stage, name, total_bytes, done_bytes, clock.now_s)
-
-    return init_now
 
 
 @pytest.fixture
@@ -98,6 +88,13 @@ def test_time_of_an_inner_stage_is_left_out_of_the_rate(clock: Clock) -> None:
     clock.now_s += 1000
     stage.pause(1000)
     assert stage.describe() == "50.0 MiB of 100 MiB, 5.0 MiB/s, 10 s left"
+
+
+def test_a_stage_without_bytes_to_do_says_how_long_it_takes() -> None:
+    stage = Stage("reading sparse.raw", 0)
+    assert stage.describe() == ""
+    stage.started_s -= 3.0
+    assert stage.describe() == "3.0 s so far"
 
 
 def test_names_from_a_repository_are_escaped(clock: Clock, said: Callable[[], list[str]]) -> None:
