@@ -33,6 +33,8 @@ class ExpandedRecords:
         """Args: folder: for the file; that of the system if None. record_blocks: longer records are not kept."""
         self._folder, self._block_bytes, self._record_blocks = folder, block_bytes, record_blocks
         self._lock = threading.Lock()
+        # Threads that write to one file at once wait for each other, and spin meanwhile.
+        self._writing = threading.Lock()
         self._descriptor = -1
         self._places = np.empty(0, np.int64)
         """Of each record, -1 for one that is not kept."""
@@ -44,11 +46,13 @@ class ExpandedRecords:
     def put(self, record: int, content: memoryview) -> None:
         """Keep a record's content."""
         record_bytes = self._record_blocks * self._block_bytes
-        if len(content) > record_bytes or not self._has_room:
+        if len(content) > record_bytes or not self._has_room or self._is_kept(record):
             return
         try:
             place = self._take_place()
-            if os.pwrite(self._descriptor, content, place * record_bytes) == len(content):
+            with self._writing:
+                written = os.pwrite(self._descriptor, content, place * record_bytes)
+            if written == len(content):
                 self._name_place(place, record)
         except OSError:
             self._has_room = False  # where there is no room now there will be none soon
@@ -80,6 +84,11 @@ class ExpandedRecords:
             os.close(self._descriptor)
             self._descriptor = -1
         self._places, self._has_room = self._places[:0], False
+
+    def _is_kept(self, record: int) -> bool:
+        """Return whether another thread has kept a record meanwhile."""
+        places = self._places
+        return record < len(places) and bool(places[record] >= 0)
 
     def _take_place(self) -> int:
         """Free a place."""

@@ -49,6 +49,14 @@ def test_the_oldest_goes_where_the_budget_ends() -> None:
     kept.close()
 
 
+def test_what_two_threads_expand_takes_one_place() -> None:
+    kept = ExpandedRecords(None, BLOCK, RECORD, budget_bytes=2 * RECORD * BLOCK)
+    for record in (0, 1, 1):
+        kept.put(record, memoryview(make_content(record)))
+    assert set(read(kept, (0, 0), (1, 0))) == {(0, 0), (1, 0)}
+    kept.close()
+
+
 def test_what_is_too_long_is_not_kept_and_what_is_short_is() -> None:
     kept = ExpandedRecords(None, BLOCK, RECORD)
     kept.put(0, memoryview(make_content(0, RECORD + 1)))
