@@ -5,7 +5,7 @@ Copying a pack into the page cache costs a tenth of what making it does, and dri
 there; what is synced at once, or read next by a later run, gains nothing by it. Network file systems, which do not say how
 O_DIRECT is to be aligned, get ordinary writes: there each direct one would wait for the server.
 
-Memory  a thread that writes: one buffer of 4 MiB.
+Memory  a thread that writes: one buffer of 4 MiB, or of 512 KiB where no file was longer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from deltaimg.file_status import read_file_status
 from deltaimg.threads import ThreadBuffer
 
-_BUFFER_BYTES = 4 << 20
+_BUFFER_BYTES, _LEAST_BUFFER_BYTES = 4 << 20, 512 << 10
 _REFUSED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What a file system answers that has no O_DIRECT after all, or needs another alignment than it says."""
 
@@ -37,12 +37,14 @@ def write_large(
         note: called with all the bytes in turn, 4 MiB at a time, the last time less; they are valid until it returns.
     """
     alignment = read_file_status(descriptor).direct_alignment
+    is_short = sum(memoryview(part).nbytes for part in parts) <= _LEAST_BUFFER_BYTES
+    buffer = _buffer.get(_LEAST_BUFFER_BYTES if is_short else _BUFFER_BYTES)
     is_aligned = (
-        alignment > 0 and _BUFFER_BYTES % alignment == 0 and os.lseek(descriptor, 0, os.SEEK_CUR) % alignment == 0
+        alignment > 0 and len(buffer) % alignment == 0 and os.lseek(descriptor, 0, os.SEEK_CUR) % alignment == 0
     )
     is_direct = is_aligned and _set_direct(descriptor, True)
     try:
-        for filled in _fill(_buffer.get(_BUFFER_BYTES), parts):
+        for filled in _fill(buffer, parts):
             note(filled)
             done = _write_direct(descriptor, filled[: len(filled) // alignment * alignment]) if is_direct else 0
             if is_direct and done < len(filled):  # The end, which need not be aligned.

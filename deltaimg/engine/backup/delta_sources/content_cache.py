@@ -14,6 +14,7 @@ import os
 from contextlib import suppress
 
 from deltaimg.engine.backup.cache_folder import CONTENT
+from deltaimg.large_files import write_large
 
 
 class ContentCache:
@@ -60,8 +61,8 @@ class ContentCache:
         path = _path_in(self._folder, record_id)
         try:
             os.makedirs(self._folder, 0o700, exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(content)
+            with open(path, "wb", buffering=0) as file:
+                write_large(file.fileno(), (content,))
         except OSError as error:
             self.failure = error
             with suppress(OSError):
