@@ -57,6 +57,10 @@ def learn_stored_blocks(table: SlotTable) -> Matcher:
     """Return a matcher for every block whose digest is loaded and whose content is there."""
     matcher = Matcher(table.digests, table.slot_count)
     firsts, counts = table.present_runs(RecordNumbers(np.flatnonzero(table.is_loaded)))
-    for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
-        matcher.add_slots(first, count)
+    # Most records follow one another without a gap: thousands of calls, each of which gives up the interpreter, become a few.
+    breaks = np.flatnonzero(firsts[1:] != firsts[:-1] + counts[:-1]) + 1
+    starts, ends = np.append(0, breaks), np.append(breaks, len(firsts))
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        if start < end:
+            matcher.add_slots(int(firsts[start]), int(counts[start:end].sum()))
     return matcher
