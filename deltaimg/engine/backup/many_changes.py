@@ -17,6 +17,7 @@ from deltaimg.engine.backup.block_order import BlockOrder
 from deltaimg.engine.backup.changed_blocks import ChangedBlocks
 from deltaimg.engine.backup.context import BackupContext
 from deltaimg.engine.backup.deduplicator import Deduplicator, learn_stored_blocks
+from deltaimg.engine.backup.delta_sources.anchor_cache import AnchorFile
 from deltaimg.engine.backup.delta_sources.open import DeltaSources, load_anchors, open_delta_sources
 from deltaimg.engine.backup.delta_sources.permitted import PermittedSources
 from deltaimg.engine.backup.encoding import make_encoder
@@ -48,6 +49,7 @@ class ManyChanges:
         matcher = learn_stored_blocks(table)
         self._context, self._needs = context, RestoreNeeds(table, context.base.runs)
         self._delta_sources: DeltaSources | None = None
+        self._anchors: AnchorFile | None = None
         with ExitStack() as stack:
             if anchors is not None:
                 permitted = PermittedSources(table, self._needs, options.max_read_amplification, options.max_depth)
@@ -89,9 +91,13 @@ class ManyChanges:
         if self._context.base.is_usable:
             rewrite_scattered(self._context, self._table, self._needs, self._deduplicator)
         self._deduplicator.finish(self._table)
+        if self._delta_sources is not None:
+            stream = self._deduplicator.stream
+            self._anchors = self._delta_sources.begin_keeping(stream.record_ids, stream.slot_counts)
+            if self._anchors is not None:
+                self._stack.enter_context(self._anchors)
 
     def keep_for_next_run(self) -> None:
         """Update what this host keeps for the next backup."""
-        if self._delta_sources is not None:
-            stream = self._deduplicator.stream
-            self._delta_sources.keep_for_next_run(stream.record_ids, stream.slot_counts)
+        if self._delta_sources is not None and self._anchors is not None:
+            self._delta_sources.keep_for_next_run(self._anchors)

@@ -19,7 +19,9 @@ from __future__ import annotations
 import os
 import secrets
 import struct
+from collections.abc import Callable
 from contextlib import suppress
+from io import BufferedReader
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,7 @@ from deltaimg.delta.anchors import Anchors, plan_table
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer
 from deltaimg.engine.progress import Progress, stage
 from deltaimg.engine.scan import SPAN_BYTES, count_span_bytes, split_spans
+from deltaimg.errors import OutOfResources
 from deltaimg.ids import RecordNumbers, SlotNumbers
 from deltaimg.image.extents import Bounds
 from deltaimg.image.source import ImageSource
@@ -36,6 +39,7 @@ from deltaimg.kernels import expand_runs
 from deltaimg.kernels.layout import BUCKET_PLACES, AnchorNames, AnchorTable, Buffer
 from deltaimg.large_files import write_large
 from deltaimg.repo.slots import SlotTable
+from deltaimg.threads import Workers, start_thread
 
 _HEADER = struct.Struct("<8sIIIIQQ16sQ")
 _MAGIC = b"\x8bDIMGANC"
@@ -47,8 +51,16 @@ _MOST_OUTGROWN = 4
 class AnchorCache:
     """Anchors under labels: each record in it has labels for its slots, one after another from 1 on."""
 
-    def __init__(self, anchors: Anchors, ids: Digests, slot_counts: npt.NDArray[np.int64], block_bytes: int) -> None:
-        self._anchors = anchors
+    def __init__(
+        self,
+        anchors: Anchors,
+        ids: Digests,
+        slot_counts: npt.NDArray[np.int64],
+        block_bytes: int,
+        wait: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Args: wait: returns once the table is filled."""
+        self._anchors, self._wait = anchors, wait
         self._ids, self._slot_counts = ids, slot_counts
         self._first_labels = 1 + np.cumsum(slot_counts) - slot_counts
         self._next_label = self._end_label = 1 + int(slot_counts.sum())
@@ -73,10 +85,12 @@ class AnchorCache:
 
     def find(self, names: AnchorNames) -> Slots:
         """Return a label for each name, 0 for one that is not known."""
+        self._wait()
         return self._anchors.find(names)
 
     def remember(self, names: AnchorNames, labels: Slots) -> None:
         """Enter a label for each name."""
+        self._wait()
         self._anchors.remember(names, labels)
 
     def add_records(self, table: SlotTable) -> None:
@@ -153,10 +167,13 @@ class AnchorCache:
                 self.remember(names, labels)
                 progress.advance(read_bytes)
 
-    def save(self, path: str, repository_id: str, new_ids: Digests, new_counts: npt.NDArray[np.int64]) -> None:
-        """Replace the file at `path`, the records of this run added; raises OSError."""
+    def begin_saving(
+        self, path: str, repository_id: str, new_ids: Digests, new_counts: npt.NDArray[np.int64]
+    ) -> AnchorFile:
+        """Begin to write what is to replace the file at `path`, the records of this run added. None is added any more."""
         ids = np.concatenate((self._ids, new_ids))
         counts = np.concatenate((self._slot_counts, new_counts)).astype("<u2")
+        self._wait()
         table = self._anchors.table
         header = _HEADER.pack(
             _MAGIC,
@@ -169,16 +186,34 @@ class AnchorCache:
             bytes.fromhex(repository_id),
             0,
         )
-        temporary = f"{path}.{secrets.token_hex(4)}"
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        try:
-            with open(temporary, "xb", buffering=0) as file:
-                write_large(file.fileno(), (header, table.data, ids.tobytes(), counts.tobytes()))
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        return AnchorFile(path, (header, table.data, ids.tobytes(), counts.tobytes()))
+
+
+class AnchorFile:
+    """A file under a temporary name, which a thread writes while the snapshot is being committed; a context manager."""
+
+    def __init__(self, path: str, parts: tuple[bytes | memoryview, ...]) -> None:
+        self._path, self._temporary, self._parts = path, f"{path}.{secrets.token_hex(4)}", parts
+        self._workers = Workers(1, "deltaimg-anchors")
+        self._written = self._workers.submit(self._write)
+
+    def __enter__(self) -> AnchorFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._workers.close()
+        with suppress(OSError):
+            os.unlink(self._temporary)
+
+    def put(self) -> None:
+        """Give the file its name once it is written; raises OSError."""
+        self._written.result()
+        os.replace(self._temporary, self._path)
+
+    def _write(self) -> None:
+        os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+        with open(self._temporary, "xb", buffering=0) as file:
+            write_large(file.fileno(), self._parts)
 
 
 def open_anchor_cache(
@@ -222,14 +257,34 @@ def _load(path: str, repository_id: str, block_bytes: int, *, is_mapped: bool = 
             is_whole = os.fstat(file.fileno()).st_size == _HEADER.size + table_bytes + list_bytes
             if not is_ours or not is_whole or not buckets or shift > 31:
                 return None
-            table: AnchorTable
-            if is_mapped:
-                table = np.memmap(file, np.uint64, "r", _HEADER.size, (BUCKET_PLACES * buckets,))
-                file.seek(_HEADER.size + table_bytes)
-            else:
-                table = np.fromfile(file, np.uint64, BUCKET_PLACES * buckets)
+            file.seek(_HEADER.size + table_bytes)
             ids = np.fromfile(file, np.uint8, DIGEST_BYTES * records).reshape(-1, DIGEST_BYTES)
             counts = np.fromfile(file, "<u2", records).astype(np.int64)
+            if is_mapped:
+                mapped = np.memmap(file, np.uint64, "r", _HEADER.size, (BUCKET_PLACES * buckets,))
+                return AnchorCache(Anchors(mapped, shift), ids, counts, block_bytes)
+            table = np.zeros(BUCKET_PLACES * buckets, np.uint64)
+            return AnchorCache(Anchors(table, shift), ids, counts, block_bytes, _begin_reading(file, table))
     except OSError:
         return None
-    return AnchorCache(Anchors(table, shift), ids, counts, block_bytes)
+
+
+def _begin_reading(file: BufferedReader, table: AnchorTable) -> Callable[[], None]:
+    """Begin to fill a table from a file; return what waits for the end. What cannot be read stays free.
+
+    The table is needed only once the first record is full: until then there is other work.
+    """
+    descriptor = os.dup(file.fileno())
+
+    def read() -> None:
+        with open(descriptor, "rb", buffering=0) as own, suppress(OSError):
+            own.seek(_HEADER.size)
+            rest = table.view(np.uint8).data
+            while got := own.readinto(rest):
+                rest = rest[got:]
+
+    try:
+        return start_thread(read, "deltaimg-anchors").join
+    except OutOfResources:
+        read()
+        return lambda: None

@@ -15,7 +15,7 @@ from deltaimg.delta.registry import find_delta_decoder
 from deltaimg.delta.sources import BEST_LIMITS, SourceLimits, Sources
 from deltaimg.engine.backup.cache_folder import CacheFolder, ImageCache
 from deltaimg.engine.backup.context import BackupContext
-from deltaimg.engine.backup.delta_sources.anchor_cache import AnchorCache, open_anchor_cache
+from deltaimg.engine.backup.delta_sources.anchor_cache import AnchorCache, AnchorFile, open_anchor_cache
 from deltaimg.engine.backup.delta_sources.base_image import BaseImage
 from deltaimg.engine.backup.delta_sources.choose import Choice, SourceChooser
 from deltaimg.engine.backup.delta_sources.content_cache import ContentCache
@@ -78,7 +78,14 @@ class DeltaSources(Struct, frozen=True):
         """Note which share of a literal (0 to 1) a delta saved; from the thread that chooses."""
         self._chooser.note_gain(choice, gain)
 
-    def keep_for_next_run(self, new_ids: Digests, new_slot_counts: npt.NDArray[np.int64]) -> None:
+    def begin_keeping(self, new_ids: Digests, new_slot_counts: npt.NDArray[np.int64]) -> AnchorFile | None:
+        """Begin to write the anchors for the next backup, once there are all records of this one; None if nothing is kept."""
+        cache = find_image_cache(self._context)
+        if cache is None:
+            return None
+        return self._anchors.begin_saving(cache.anchors_path, cache.repository_id, new_ids, new_slot_counts)
+
+    def keep_for_next_run(self, anchors: AnchorFile) -> None:
         """Keep the anchors, and trim the cache. Without it backups are slower or larger, so a failure is only a warning."""
         cache = find_image_cache(self._context)
         if cache is None:
@@ -86,7 +93,7 @@ class DeltaSources(Struct, frozen=True):
         repository, failure = self._context.repository, self._contents.failure
         try:
             cache.folder.note_location(cache.repository_id, repository.objects.absolute_location)
-            self._anchors.save(cache.anchors_path, cache.repository_id, new_ids, new_slot_counts)
+            anchors.put()
         except OSError as error:
             failure = error
         cache.folder.trim(self._context.options.cache_budget_bytes)
