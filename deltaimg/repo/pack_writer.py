@@ -8,7 +8,7 @@ refers to.
 
 Packs of another repository of the family are stored as they are, among those that are filled here, and indexed with them.
 
-Memory  up to three packs; two more where records are sealed.
+Memory  up to two packs; three and two rooms for sealing where records are sealed.
 """
 
 from __future__ import annotations
@@ -192,9 +192,11 @@ class PackWriter:
         self._thread.submit(self._store_index).result()
 
     def _send_pack(self) -> None:
-        self._wait(_PACKS_IN_FLIGHT - 1)
+        is_sealed = self._repository.objects.sealer is not None
+        # One is filled while one is stored, and where records are sealed another is sealed: more would wait, and take memory.
+        self._wait(_PACKS_IN_FLIGHT - 1 if is_sealed else 0)
         fill: Callable[[], _FilledPack] = partial(self._fill, self._records, self._rooms[0])
-        if self._repository.objects.sealer is not None:
+        if is_sealed:
             self._rooms = [*self._rooms[1:], self._rooms[0]]
             fill = self._sealing.submit(fill).result
         self._in_flight.append(self._thread.submit(self._store_pack, fill, self._digests, self._tables))
