@@ -39,20 +39,20 @@ class ContentCache:
             names = [name for name in os.listdir(folder) if name.endswith(CONTENT)]
             self._folders = {bytes.fromhex(name.removesuffix(CONTENT)): folder for name in names} | self._folders
 
-    def get(self, record_id: bytes, raw_bytes: int) -> bytes | None:
-        """Return what was kept of a record, if it is as long as that; it may be anything."""
+    def read(self, record_id: bytes, out: memoryview) -> bool:
+        """Fill `out` with what was kept of a record; return whether that is as long. It may be anything."""
         folder = self._folders.get(record_id)
         if folder is None:
-            return None
+            return False
         try:
-            with open(_path_in(folder, record_id), "rb") as file:
-                content = file.read(raw_bytes + 1)
+            with open(_path_in(folder, record_id), "rb", buffering=0) as file:
+                is_as_long = os.fstat(file.fileno()).st_size == len(out) and file.readinto(out) == len(out)
                 with suppress(OSError):
                     # What was used longest ago is removed first.
                     os.utime(file.fileno())
         except OSError:
-            return None
-        return content if len(content) == raw_bytes else None
+            return False
+        return is_as_long
 
     def put(self, record_id: bytes, content: memoryview) -> None:
         """Keep a record's content, unless this run has used up its budget."""

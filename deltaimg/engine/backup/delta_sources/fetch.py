@@ -191,18 +191,21 @@ class SourceFetcher:
         return missing, records, slots[missing] - self._table.first_slots[records]
 
     def _read_kept(self, record: RecordNumber, within: npt.NDArray[np.int64], slots: SlotNumbers) -> Blocks | None:
-        """Return the blocks of a record from kept content, `slots` of them verified; None if that has not got them."""
+        """Return the blocks of a record from kept content, `slots` of them verified; None if that has not got them.
+
+        They are valid until the thread reads or expands another record.
+        """
         # Kept content can only be verified where the record's digests are loaded.
         if not self._table.is_loaded[record]:
             return None
         length = int(self._table.slot_counts[record]) * self._block_bytes
-        content = self._contents.get(self._records.id_of(record), length)
-        if content is None:
+        content = self._scratch.get(MAX_RECORD_BYTES)[:length]
+        if not self._contents.read(self._records.id_of(record), content):
             return None
         blocks = self._split(content)
         if not self._are_equal(blocks[within], slots).all():
             return None
-        self._expanded.put(record, memoryview(content))
+        self._expanded.put(record, content)
         return blocks
 
     def _expand(self, records: RecordNumbers) -> Iterator[tuple[RecordNumber, Blocks]]:

@@ -55,10 +55,20 @@ def test_content_that_is_read_counts_as_used(tmp_path: Path) -> None:
     record = bytes.fromhex("1" * 32)
     path = keep(tmp_path, "a", f".content/{'1' * 32}.content", 1000, age_s=900)
     other = keep(tmp_path, "a", f".content/{'2' * 32}.content", 1000, age_s=800)
-    assert ContentCache(str(path.parent), 0).get(record, 1000) == bytes(1000)
+    content = memoryview(bytearray(b"x" * 1000))
+    assert ContentCache(str(path.parent), 0).read(record, content)
+    assert bytes(content) == bytes(1000)
     CacheFolder(str(tmp_path)).trim(1000)
     assert path.exists()
     assert not other.exists()
+
+
+@pytest.mark.parametrize("length", [999, 1001])
+def test_content_of_another_length_is_not_taken(tmp_path: Path, length: int) -> None:
+    path = keep(tmp_path, "a", f".content/{'1' * 32}.content", 1000, age_s=900)
+    cache = ContentCache(str(path.parent), 0)
+    assert not cache.read(bytes.fromhex("1" * 32), memoryview(bytearray(length)))
+    assert not cache.read(bytes.fromhex("2" * 32), memoryview(bytearray(1000)))
 
 
 def test_temporaries_of_dead_runs_go_and_those_of_live_ones_and_foreign_files_stay(tmp_path: Path) -> None:
