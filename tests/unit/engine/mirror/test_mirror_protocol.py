@@ -132,7 +132,7 @@ def test_a_copy_that_claims_to_be_huge_takes_no_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(MirrorProtocolError, match="more or fewer digests"):
-            mirror(str(tmp_path / "image"), "host:/copy", MirrorOptions(ssh_command=str(ssh)))
+            mirror(str(tmp_path / "image"), "host:/copy", MirrorOptions(ssh_command=str(ssh), is_forced=True))
         assert tracemalloc.get_traced_memory()[1] < 32 << 20
     finally:
         tracemalloc.stop()
