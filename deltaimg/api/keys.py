@@ -44,13 +44,14 @@ from deltaimg.repo.objects import Objects
 from deltaimg.repo.repository import Repository
 from deltaimg.store.compose import compose_store
 
-AskKey = Callable[[str], "Key | None"]
-"""Asks for the key of the repository at a location; returns None where there is no terminal."""
+AskKey = Callable[[str, bool], "Key | None"]
+"""Asks for the key of the repository at a location, and says so if the one before was wrong; None: there is no terminal."""
 
 PASSPHRASE_VARIABLE = "DELTAIMG_PASSPHRASE"  # noqa: S105  the name of a variable
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
 _PASSPHRASE_CREDENTIAL, _KEY_CREDENTIAL = "deltaimg.passphrase", "deltaimg.key"
 _MAX_PASSPHRASE_BYTES = 4096
+_QUESTIONS = 3
 
 
 def read_keys(options: StoreOptions | None, environment: Mapping[str, str] = os.environ) -> list[Key]:
@@ -71,21 +72,35 @@ def unlock(
     """Return the secret of an encrypted repository, or that of the write-only host whose key is given.
 
     Args:
-        key: the only one that is tried, if given. ask: called where no key is given in any way.
+        key: the only one that is tried, if given. ask: called where no key is given in any way, up to three times.
 
     Raises:
         KeyNeeded: there is no key. WrongKey: none opens it. UsageError: one cannot be read.
     """
     keys = read_keys(options) if key is None else [key]
-    if not keys and ask is not None and (asked := ask(objects.location)) is not None:
-        keys = [asked]
+    forbid_core_dumps()
+    if not keys and ask is not None:
+        return _ask_for_key(objects, config, ask)
     if not keys:
         raise KeyNeeded(objects.location)
-    forbid_core_dumps()
     for each in keys[:-1]:
         with suppress(WrongKey):
             return open_key_slots(objects, config, each)[0]
     return open_key_slots(objects, config, keys[-1])[0]
+
+
+def _ask_for_key(objects: Objects, config: Config, ask: AskKey) -> Secret | HostSecret:
+    """Return the secret that a key opens which was asked for; raises as `unlock`."""
+    for asked in range(_QUESTIONS):
+        key = ask(objects.location, asked > 0)
+        if key is None:
+            break
+        try:
+            return open_key_slots(objects, config, key)[0]
+        except WrongKey:
+            if asked == _QUESTIONS - 1:
+                raise
+    raise KeyNeeded(objects.location)
 
 
 def check_encryption(repository: Repository, *, is_key_given: bool) -> None:

@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from deltaimg.api.keys import Passphrase
 
 
-def ask_passphrase(location: str) -> Passphrase | None:
-    """Return the passphrase of the repository at a location; None where there is no terminal to ask at."""
+def ask_passphrase(location: str, is_again: bool = False) -> Passphrase | None:
+    """Return the passphrase of the repository at a location; None where there is no terminal to ask at.
+
+    Args:
+        is_again: the one that was given before opens nothing, and the question says so.
+    """
     from deltaimg.api.keys import Passphrase
 
     if not is_at_terminal():
         return None
-    return Passphrase(_read(f"Passphrase of {location}: "))
+    return Passphrase(_read(f"{'Wrong. ' if is_again else ''}Passphrase of {location}: "))
 
 
 def ask_new_passphrase(*, may_be_empty: bool = False) -> Passphrase | None:

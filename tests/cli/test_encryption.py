@@ -399,6 +399,12 @@ def test_at_a_terminal_a_passphrase_is_asked_for_twice_and_never_shown(image: Pa
     code, shown = answer(("snapshots", "-r", repo), CANARY)
     assert code == 0, shown
     assert CANARY not in shown
+    code, shown = answer(("snapshots", "-r", repo), "mistyped", "once more", CANARY)
+    assert code == 0, shown
+    assert shown.count("Wrong. Passphrase of") == 2
+    code, shown = answer(("snapshots", "-r", repo), *["mistyped"] * 3, CANARY)
+    assert code == WrongKey.exit_code, shown
+    assert shown.count("Passphrase of") == 3
     code, shown = answer(("init", "-r", tmp_path / "bare"), "")
     assert code == 0, shown
     assert "not encrypted" in shown
