@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from msgspec.structs import asdict
+from msgspec import to_builtins
 
 from deltaimg.cli.lock_wait import LockWait, open_to_lock
 from deltaimg.cli.option_parameters import takes_options
@@ -108,7 +108,7 @@ def _repair(terminal: Terminal, repository: Repository) -> None:
 
     done = repair_packs(repository, progress=terminal)
     if terminal.as_json:
-        terminal.print_json(asdict(done))
+        terminal.print_json(to_builtins(done))
     terminal.remark(
         f"read {format_bytes(done.read_bytes)} in {format_count(done.packs, 'pack')}: "
         f"{len(done.repaired)} repaired, {len(done.failed)} unrecoverable"

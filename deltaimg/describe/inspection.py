@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import asdict
+from msgspec import to_builtins
 
 from deltaimg.describe.parts import describe_extents
 
@@ -28,7 +28,7 @@ def describe_layout(layout: SnapshotLayout, stored_content: StoredContent | None
         "packs": layout.packs,
         "depth": layout.depth,
         "read_amplification": round(layout.read_amplification, 3),
-        "stored_content": None if stored_content is None else asdict(stored_content),
+        "stored_content": None if stored_content is None else to_builtins(stored_content),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import asdict
+from msgspec import to_builtins
 
 if TYPE_CHECKING:
     from deltaimg.engine.parity.add import ParityAdded
@@ -22,7 +22,7 @@ def describe_protection(protection: ParityProtection) -> dict[str, object]:
         "parity_bytes": protection.parity_bytes,
         "lost": list(protection.lost),
         "damaged_parity": [str(error) for error in protection.damage],
-        "groups": [asdict(group) for group in protection.groups],
+        "groups": [to_builtins(group) for group in protection.groups],
     }
 
 
