@@ -71,9 +71,12 @@ def backup_guest(
     Raises:
         GuestUnusable: it cannot be resumed.
     """
+    warn = (progress or NoProgress()).warn
     if guest.domain.is_paused and was_left_paused(guest.domain):
         guest = replace(guest, domain=resume_domain(guest.domain))
-        (progress or NoProgress()).warn(f"guest {guest.name} was left paused by a backup that died, and is resumed")
+        warn(f"guest {guest.name} was left paused by a backup that died, and is resumed")
+    elif guest.domain.is_paused:
+        warn(f"guest {guest.name} is paused, and stays so: '{guest.domain.resume}' resumes it")
     return _act_on_group(backup_group, repository, guest, options, progress)
 
 

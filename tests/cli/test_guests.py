@@ -158,7 +158,7 @@ esac
     # Now it is paused by another.
     is_paused.touch()
     log.unlink()
-    assert "left paused" not in succeed(*backup, repo=repo).err
+    assert "guest web1 is paused, and stays so: 'xl unpause web1' resumes it" in succeed(*backup, repo=repo).err
     assert not log.exists()
 
 
