@@ -150,8 +150,9 @@ class RecordStream:
     def _give(self, filled: _Filled, record: EncodedRecord) -> None:
         if self._delta_sources and filled.choice and record.gain is not None:
             self._delta_sources.note_gain(filled.choice, record.gain)
-        if filled.choice and self._delta_sources:
-            self._needs.correct(len(self._ids), self._delta_sources.find_used(filled.choice, record.tables.sources))
+        table, choice = record.tables.sources, filled.choice
+        if self._delta_sources and choice and (table is None or len(table.ids) < len(choice.records)):
+            self._needs.correct(len(self._ids), self._delta_sources.find_used(choice, table))
         self.payload_bytes += len(record.payload) + RECORD_HEADER_BYTES
         self._ids.append(record.header.id)
         self._counts.append(record.header.slots)
