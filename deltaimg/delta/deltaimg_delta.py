@@ -10,6 +10,7 @@ import numpy as np
 from deltaimg.codec.delta_body import ENCODING_ID, NAME, DeltaBody, decode_body, encode_body
 from deltaimg.codec.zstd import choose_delta_level
 from deltaimg.delta.interface import ChooseUsed, DeltaCodec, UsedSources
+from deltaimg.kernels import gather_blocks
 
 
 class DeltaimgDelta(DeltaCodec):
@@ -33,7 +34,7 @@ class DeltaimgDelta(DeltaCodec):
         is_kept = choose(body.count_use(block_bytes))
         if is_kept.all():
             return body.compress(self.level), None
-        kept = np.frombuffer(sources, np.uint8).reshape(-1, block_bytes)[is_kept].reshape(-1).data
+        kept = gather_blocks(sources, block_bytes, np.flatnonzero(is_kept).astype(np.uint32)).data
         return self.encode(content, kept), UsedSources(is_kept, kept)
 
     def decode(

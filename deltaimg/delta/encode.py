@@ -17,7 +17,7 @@ from deltaimg.delta.literals import LiteralEncoder, refuse_codec
 from deltaimg.delta.sources import Sources, choose_used
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.record import WHOLE_LITERAL, CutTable, RecordHeader, RecordTables, build_tables
-from deltaimg.format.slot_runs import SLOT_RUN
+from deltaimg.format.slot_runs import collect_runs
 from deltaimg.format.sources import build_sources
 from deltaimg.kernels import digest_buffer, is_equal
 from deltaimg.model import MIB
@@ -172,7 +172,5 @@ class Encoder:
 
 def _cut(digests: Digests, kept: npt.NDArray[np.int64]) -> CutTable:
     """Return the table of a record of which only the slots `kept` are stored."""
-    starts = np.flatnonzero(np.diff(kept, prepend=-2) != 1)
-    runs = np.empty(len(starts), SLOT_RUN)
-    runs["first_slot"], runs["count"] = kept[starts], np.diff(np.append(starts, len(kept)))
+    runs, _ = collect_runs(kept, np.zeros(len(kept), np.bool_))
     return CutTable(runs, np.delete(digests, kept, axis=0))

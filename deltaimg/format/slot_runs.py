@@ -33,6 +33,20 @@ _LONG_GAP, _LONG_COUNT = 31, 3
 """In a token: a word says how much more."""
 
 
+def collect_runs(
+    slots: npt.NDArray[np.int64], begins_record: npt.NDArray[np.bool_]
+) -> tuple[SlotRuns, npt.NDArray[np.int64]]:
+    """Return the runs of some slots, ascending in each record, and where in `slots` each run begins.
+
+    Args:
+        begins_record: of each slot, whether the one before is of another record.
+    """
+    starts = np.flatnonzero(begins_record | (np.diff(slots, prepend=-2) != 1))
+    runs = np.empty(len(starts), SLOT_RUN)
+    runs["first_slot"], runs["count"] = slots[starts], np.diff(np.append(starts, len(slots)))
+    return runs, starts
+
+
 def build_runs(run_counts: npt.NDArray[np.uint16], runs: SlotRuns) -> bytes:
     """Return the coding of the runs of some records, at least one run of each, one record's after another's."""
     firsts, counts = runs["first_slot"].astype(np.int64), runs["count"].astype(np.int64) - 1

@@ -21,7 +21,7 @@ from msgspec import Struct
 from deltaimg.arrays import DIGEST_BYTES, Digests, expand_ranges
 from deltaimg.errors import Malformed
 from deltaimg.format.limits import MAX_SOURCE_BYTES, MAX_SOURCE_RECORDS
-from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns, build_runs, parse_runs
+from deltaimg.format.slot_runs import SlotRuns, build_runs, collect_runs, parse_runs
 
 
 class SourceTable(Struct, frozen=True):
@@ -58,9 +58,7 @@ def describe_slots(
         find_ids: returns the ids of records.
     """
     begins_record = np.diff(records, prepend=-1) != 0
-    starts = np.flatnonzero(begins_record | (np.diff(slots, prepend=-2) != 1))
-    runs = np.empty(len(starts), SLOT_RUN)
-    runs["first_slot"], runs["count"] = slots[starts], np.diff(np.append(starts, len(records)))
+    runs, starts = collect_runs(slots, begins_record)
     firsts = np.flatnonzero(begins_record[starts])
     run_counts = np.diff(np.append(firsts, len(starts))).astype(np.uint16)
     return SourceTable(find_ids(records[starts[firsts]]).reshape(-1, DIGEST_BYTES), run_counts, runs)
