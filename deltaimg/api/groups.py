@@ -13,7 +13,7 @@ from deltaimg import __version__
 from deltaimg.api.backup import remove_tracking, warn_of_loss
 from deltaimg.api.forecast import forecast_image
 from deltaimg.api.group_disks import GroupParts, open_group
-from deltaimg.api.restore import open_snapshot, refuse_in_repository
+from deltaimg.api.restore import open_snapshot
 from deltaimg.api.vanished import remember_snapshots
 from deltaimg.domains.interface import MAX_CONFIG_BYTES
 from deltaimg.domains.rewrite import move_path, rewrite_paths
@@ -142,8 +142,6 @@ def restore_group(
     found = select_group(repository, selector)
     found.check_whole()
     targets = choose_targets(found, folder, moves or {})
-    for target in targets:
-        refuse_in_repository(repository, target)
     config = found.find(CONFIG_DISK)
     config_target = None
     if config is not None and folder is not None and not _is_of_devices(folder):
@@ -152,7 +150,7 @@ def restore_group(
             for target, manifest in targets.items()
         }
         text = rewrite_paths(_read_config(repository, config.manifest), paths)
-        refuse_in_repository(repository, name := os.path.join(folder, config.manifest.image))
+        name = os.path.join(folder, config.manifest.image)
         config_target = open_target(name, len(text), is_forced=options.is_forced, is_synced=options.is_synced)
     try:
         results = restore_all(
@@ -197,10 +195,9 @@ def find_guest_config(repository: Repository, found: GroupSnapshot) -> bytes | N
     return None if config is None else _read_config(repository, config.manifest)
 
 
-def write_guest_config(repository: Repository, config: bytes, path: str, options: RestoreOptions | None = None) -> None:
+def write_guest_config(config: bytes, path: str, options: RestoreOptions | None = None) -> None:
     """Write a configuration to a new file, or to the standard output (`-`); as `restore` writes images."""
     options = options or RestoreOptions()
-    refuse_in_repository(repository, path)
     _write_text(open_target(path, len(config), is_forced=options.is_forced, is_synced=options.is_synced), config)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -14,7 +13,6 @@ from deltaimg.engine.progress import Progress
 from deltaimg.engine.restore.run import RestoreResult
 from deltaimg.engine.restore.run import restore as restore_manifest
 from deltaimg.errors import UsageError
-from deltaimg.image.open_target import STDOUT
 from deltaimg.options.restore import RestoreOptions
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock
@@ -33,7 +31,6 @@ def restore(
     options = options or RestoreOptions()
     if not target_path:
         raise UsageError("the target has no name")
-    refuse_in_repository(repository, target_path)
     return restore_manifest(
         repository,
         find_snapshot(repository, selector).manifest,
@@ -43,16 +40,6 @@ def restore(
         is_synced=options.is_synced,
         progress=progress,
     )
-
-
-def refuse_in_repository(repository: Repository, target_path: str) -> None:
-    """Raise UsageError for a target among the repository's own files."""
-    folder = repository.objects.properties.folder
-    if target_path == STDOUT or folder is None or not os.path.isdir(folder):
-        return
-    folder, parent = os.path.realpath(folder), os.path.realpath(os.path.dirname(os.path.abspath(target_path)))
-    if os.path.commonpath([folder, parent]) == folder:
-        raise UsageError(f"{target_path} is in the repository that is restored from", hint="name a place outside of it")
 
 
 def open_snapshot(repository: Repository, selector: str) -> SnapshotReader:

@@ -167,7 +167,7 @@ def _restore_config(
     from deltaimg.api.groups import read_guest_config, write_guest_config
 
     config = read_guest_config(repository, snapshot, dict(chosen.moves))
-    write_guest_config(repository, config, target or "-", options)
+    write_guest_config(config, target or "-", options)
     if target is not None:
         terminal.remark(f"the configuration of {snapshot} restored to {target}")
     if terminal.as_json:

@@ -17,6 +17,7 @@ from deltaimg.image.file_target import FileTarget
 from deltaimg.image.open_source import is_stream
 from deltaimg.image.rbd.address import is_rbd_address, parse_rbd_address
 from deltaimg.image.rbd.target import open_rbd_target
+from deltaimg.image.repository_files import refuse_in_repository
 from deltaimg.image.stream_target import StreamTarget, open_stream_target
 from deltaimg.image.target import ImageTarget
 from deltaimg.posix import describe_mode
@@ -34,7 +35,7 @@ def open_target(path: str, size_bytes: int, *, is_forced: bool = False, is_synce
     Raises:
         TargetExists: something is there and `is_forced` is not set, or it is a symbolic link to a file.
         TargetTooSmall: a block device or file system smaller than the image. ImageInUse: something else uses it.
-        ImageError: it cannot be written.
+        UsageError: a file in a repository. ImageError: it cannot be written.
     """
     if is_standard_stream(path, 1):
         return StreamTarget(1)
@@ -45,6 +46,7 @@ def open_target(path: str, size_bytes: int, *, is_forced: bool = False, is_synce
         mode = os.stat(path).st_mode if is_link else os.lstat(path).st_mode
     except FileNotFoundError:
         _refuse_link(path)
+        refuse_in_repository(path)
         return FileTarget(path, size_bytes, is_replacing=False, is_synced=is_synced)
     except OSError as error:
         _refuse_link(path)
@@ -61,6 +63,7 @@ def open_target(path: str, size_bytes: int, *, is_forced: bool = False, is_synce
     if not stat.S_ISREG(mode):
         hint = f"name the file in it: {os.path.join(path, 'NAME')}" if stat.S_ISDIR(mode) else None
         raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a place for a new file", hint=hint)
+    refuse_in_repository(path)
     if not is_forced:
         raise TargetExists(path, "exists", hint="--force replaces it, in one step, once all is written")
     return FileTarget(path, size_bytes, is_replacing=True, is_synced=True)

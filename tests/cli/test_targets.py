@@ -15,7 +15,7 @@ from deltaimg.model import MIB
 from tests.cli.conftest import Backups
 from tests.support.components import loop_file_system, requires_root, small_ext4, small_tmpfs
 from tests.support.live_qemu import live_qemu
-from tests.support.program import command, deltaimg, environment, fail, succeed
+from tests.support.program import command, deltaimg, environment, fail, read_tree, succeed
 
 
 def run_in_bash(line: str, repo: Path) -> subprocess.CompletedProcess[bytes]:
@@ -236,8 +236,32 @@ def test_nothing_is_restored_into_the_repository(backups: Backups, tmp_path: Pat
         backups.repo / "packs" / "new",
     ):
         said = fail(2, "restore", "vm1", target, "--force", repo=backups.repo)
-        assert "is in the repository that is restored from" in said
+        assert f"is in the repository {backups.repo}" in said
     succeed("restore", "vm1", tmp_path / "beside", repo=backups.repo)
+
+
+def test_nothing_is_written_into_any_repository_even_with_force(backups: Backups, tmp_path: Path) -> None:
+    other, without_config, image = tmp_path / "other", tmp_path / "without-config", tmp_path / "image"
+    shutil.copytree(backups.repo, other)
+    shutil.copytree(backups.repo, without_config)
+    (without_config / "config").unlink()
+    image.write_bytes(backups.first)
+    succeed("signature", image, tmp_path / "signature", "-q")
+    backups.image.write_bytes(backups.second)
+    succeed("delta", tmp_path / "signature", backups.image, tmp_path / "delta", "-q")
+    before = read_tree(other), read_tree(without_config)
+    pack = next(each for each in other.glob("packs/*/*") if each.is_file()).relative_to(other)
+    for target in (other / "config", other / pack, other / "new", without_config / pack):
+        for arguments in (
+            ("restore", "vm1", target, "-r", backups.repo),
+            ("mirror", image, target),
+            ("mirror", image, target, "--dry-run"),
+            ("patch", image, tmp_path / "delta", target),
+            ("signature", image, target),
+        ):
+            said = fail(2, *arguments, "--force")
+            assert f"is in the repository {tmp_path / target.relative_to(tmp_path).parts[0]}" in said
+    assert (read_tree(other), read_tree(without_config)) == before
 
 
 def test_an_ordinary_user_restores_with_an_ordinary_mode(backups: Backups, tmp_path: Path) -> None:

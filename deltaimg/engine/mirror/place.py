@@ -23,6 +23,7 @@ from msgspec import Struct
 from deltaimg.errors import ImageError, IntegrityError, MirrorBusy, TargetExists, UnsupportedFormat, UnsupportedImage
 from deltaimg.format.mirror import MirrorState, build_state, parse_state
 from deltaimg.image.descriptor_target import describe_write_failure
+from deltaimg.image.repository_files import refuse_in_repository
 from deltaimg.posix import describe_mode, sync_folder
 from deltaimg.repo.host_files import find_folder
 
@@ -90,7 +91,7 @@ class Place(Struct, frozen=True):
 
 
 def find_place(path: str) -> Place:
-    """Return where a copy is, or will be; raises ImageError, UnsupportedImage or TargetExists."""
+    """Return where a copy is, or will be; raises ImageError, UnsupportedImage, TargetExists, or UsageError in a repository."""
     if not path or "\0" in path or path.endswith("/"):
         raise ImageError(path, "is not a possible path of a copy")
     try:
@@ -102,6 +103,7 @@ def find_place(path: str) -> Place:
     except FileNotFoundError:
         if os.path.islink(path):
             raise TargetExists(path, "is a symbolic link that leads nowhere") from None
+        refuse_in_repository(path)
         return Place(path, _name_folder(path), is_device=False, exists=False)
     except OSError as error:
         raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
@@ -110,6 +112,7 @@ def find_place(path: str) -> Place:
         return Place(path, os.path.join(_find_state_home(path), real.strip("/").replace("/", "-")), True, exists=True)
     if not stat.S_ISREG(mode):
         raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a place for a copy")
+    refuse_in_repository(path)
     return Place(path, _name_folder(path), is_device=False, exists=True)
 
 
