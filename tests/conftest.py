@@ -8,8 +8,10 @@ its own random numbers takes `seed`, which is printed when it fails; `DELTAIMG_S
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,14 +28,24 @@ from tests.support.components import loop_device, required_components, small_tmp
 from tests.support.s3_servers import ACCESS_KEY, SECRET_KEY, S3Server, juicefs_s3, rclone_s3, seaweedfs
 from tests.support.sshd import SshServer, ssh_server
 
+NUMBERS = itertools.count()
+"""Of the folders of tests."""
+
 
 @pytest.fixture(autouse=True, scope="session")
-def cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what fixtures of whole modules make out of the tester's home."""
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep what fixtures of whole modules make out of the tester's home; returns where the homes of tests go."""
+    folder = tmp_path_factory.mktemp("homes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        yield
+        use_home(folder / "session", patch)
+        yield folder
+
+
+def use_home(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Have the program keep its cache and state in a new folder."""
+    for variable, name in (("XDG_CACHE_HOME", "cache"), ("XDG_STATE_HOME", "state")):
+        os.makedirs(folder / name)
+        patch.setenv(variable, str(folder / name))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -51,10 +63,17 @@ def keys_of_test_servers() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(homes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what the program caches and remembers on a host out of the tester's home, and of other tests."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    use_home(homes / str(next(NUMBERS)), monkeypatch)
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a new folder; pytest's own fixture looks through the folders of all tests before it for a free number."""
+    folder = tmp_path_factory.getbasetemp() / f"{re.sub(r'[^a-zA-Z0-9_]', '_', request.node.name)[:24]}-{next(NUMBERS)}"
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
