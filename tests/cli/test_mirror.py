@@ -57,6 +57,16 @@ def test_bad_input_is_refused_and_changes_nothing(image: SyntheticImage, tmp_pat
     assert read_tree(tmp_path) == before
 
 
+def test_an_image_is_not_mirrored_onto_itself(image: SyntheticImage, tmp_path: Path) -> None:
+    """What a guest writes between the reading and the writing would be taken back."""
+    source = tmp_path / "image"
+    image.save(source)
+    (tmp_path / "same").hardlink_to(source)
+    for copy in (source, tmp_path / "." / "image", tmp_path / "same"):
+        assert "is the image itself" in fail(2, "mirror", source, copy, "--force", "--allow-live")
+    assert sorted(os.listdir(tmp_path)) == ["image", "same"]
+
+
 @pytest.mark.parametrize("left", [b"", b"x" * 30_000])
 def test_an_image_of_which_nearly_nothing_is_left_does_not_empty_its_only_copy(
     image: SyntheticImage, tmp_path: Path, left: bytes

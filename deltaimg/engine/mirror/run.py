@@ -52,8 +52,10 @@ from deltaimg.errors import (
     SourceChanged,
     SourceShrank,
     UnsupportedImage,
+    UsageError,
 )
 from deltaimg.format.mirror import BLOCK_BYTES, MirrorState
+from deltaimg.image.block_devices import share_storage
 from deltaimg.image.containers import find_container
 from deltaimg.image.extents import NOT_EMPTY
 from deltaimg.image.open_source import open_source
@@ -139,6 +141,11 @@ def recover_mirror(connection: Connection) -> str:
 
 
 def _check_source(source: ImageSource, request: MirrorRequest) -> None:
+    destination = request.connection.destination
+    if destination.host is None and share_storage(request.image, destination.path):
+        raise UsageError(
+            f"{destination.path}: is the image itself, or lies on it", hint="name another place for the copy"
+        )
     if source.is_sequential:
         raise UnsupportedImage(source.path, "is a stream, which cannot be compared with a copy")
     container = find_container(source)
