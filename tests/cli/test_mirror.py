@@ -67,6 +67,25 @@ def test_an_image_is_not_mirrored_onto_itself(image: SyntheticImage, tmp_path: P
     assert sorted(os.listdir(tmp_path)) == ["image", "same"]
 
 
+def test_what_is_kept_under_another_name_of_a_copy_stays_as_it_is(image: SyntheticImage, tmp_path: Path) -> None:
+    """`cp -al` of a folder of copies, as rsnapshot does: further names of the same files, not further files."""
+    source, copy, kept = tmp_path / "image", tmp_path / "copy", tmp_path / "kept"
+    image.save(source)
+    mirror(source, copy)
+    kept.hardlink_to(copy)
+    before = kept.read_bytes()
+    image.write(500_000, b"some new bytes")
+    image.save(source)
+    said = fail(TargetExists.exit_code, "mirror", source, copy, "--in-place", "--force")
+    assert "has 2 names (hard links)" in said
+    assert kept.read_bytes() == copy.read_bytes() == before
+    copy.unlink()
+    copy.write_bytes(before)
+    mirror(source, copy, "--in-place")
+    assert copy.read_bytes() == source.read_bytes()
+    assert kept.read_bytes() == before
+
+
 @pytest.mark.parametrize("left", [b"", b"x" * 30_000])
 def test_an_image_of_which_nearly_nothing_is_left_does_not_empty_its_only_copy(
     image: SyntheticImage, tmp_path: Path, left: bytes

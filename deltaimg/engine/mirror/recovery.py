@@ -146,8 +146,23 @@ def _choose_mode(place: Place, wanted: Open, journal: FoundJournal | None) -> st
     if place.is_device or journal is not None or (wanted.is_in_place and place.exists):
         if os.path.lexists(place.new_path):
             os.unlink(place.new_path)
-        return "in-place"
-    return make_new(place)
+        mode = "in-place"
+    else:
+        mode = make_new(place)
+    if mode == "in-place" and journal is None:
+        _refuse_other_names(place)
+    return mode
+
+
+def _refuse_other_names(place: Place) -> None:
+    """Refuse to change a file in place that has further names: older copies that are kept under them would change, too."""
+    count = 1 if place.is_device else os.stat(place.path).st_nlink
+    if count > 1:
+        raise TargetExists(
+            place.path,
+            f"has {count} names (hard links), and what the others are kept for would change with it",
+            hint=f"give it content of its own: cp --sparse=always {place.path} NEW && mv NEW {place.path}",
+        )
 
 
 def _examine(
