@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from deltaimg.engine.sync.sides import locating
 from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, StoreUnavailable, UnsupportedFormat
 from deltaimg.format.config import CONFIG_NAME
 from deltaimg.ids import EntryNumbers
-from deltaimg.repo.repository import Repository
+from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.rosters import find_withheld
 
 LOSSES = (IntegrityError, ObjectNotFound, UnsupportedFormat, StoreUnavailable)
 """What the source says of objects that it cannot give. A source that cannot be reached at all is no loss: see `note_loss`."""
@@ -39,6 +42,13 @@ class LostRecords:
         numbers = self._numbers[entries]
         lost = numbers[numbers >= 0]
         return self._errors[int(lost[0])] if len(lost) else None
+
+
+def find_gone(source: Repository, refs: Collection[SnapshotRef]) -> set[SnapshotRef]:
+    """Return which of some snapshots the source has forgotten; one that it withholds is none of them."""
+    gone = set(refs).difference(source.list_snapshots())
+    withheld = {image: find_withheld(source, image) for image in {ref.image for ref in gone}}
+    return {ref for ref in gone if ref.id not in withheld[ref.image]}
 
 
 def note_loss(source: Repository, error: DeltaimgError) -> None:

@@ -29,11 +29,12 @@ from deltaimg.engine.roster_changes import warn_of_disagreements, warn_of_exchan
 from deltaimg.engine.sync.commits import Outcome
 from deltaimg.engine.sync.comparison import Compared, compare
 from deltaimg.engine.sync.forgotten import find_forgotten
+from deltaimg.engine.sync.losses import find_gone
 from deltaimg.engine.sync.other_family import OtherFamilyRun
 from deltaimg.engine.sync.plan import Amount
 from deltaimg.engine.sync.records import FamilyRun, estimate_copying
 from deltaimg.engine.sync.request import SyncEstimate, SyncRequest, SyncResult
-from deltaimg.engine.sync.selection import Selection, select
+from deltaimg.engine.sync.selection import Failure, Selection, select
 from deltaimg.engine.sync.sides import locating
 from deltaimg.errors import UsageError
 from deltaimg.repo.family import is_same_family
@@ -72,12 +73,11 @@ def sync(request: SyncRequest, on_estimate: Callable[[SyncEstimate], None] = lam
             run = OtherFamilyRun(request, selection, outcome)
             on_estimate(run.estimate())
             compared = run.copy_all()
-        if outcome.failed:
-            reader.check()  # What is missing may have been deleted by a prune.
+        failed = _settle_failures(request, reader, (*selection.damaged, *outcome.failed))
     return SyncResult(
         tuple(outcome.copied),
         selection.there_count,
-        (*selection.damaged, *outcome.failed),
+        failed,
         outcome.stored_bytes,
         outcome.arrived_bytes,
         compared,
@@ -90,9 +90,20 @@ def plan_sync(request: SyncRequest) -> SyncEstimate:
     """Return what a sync would do; nothing is changed but for the reader's lock in the source."""
     with ReaderLock(request.source, "sync", request.clock()) as reader:
         estimate = _estimate(request, _choose(request, reader))
-        if estimate.failed:
-            reader.check()
-        return estimate
+        return replace(estimate, failed=_settle_failures(request, reader, estimate.failed))
+
+
+def _settle_failures(request: SyncRequest, reader: ReaderLock, failed: tuple[Failure, ...]) -> tuple[Failure, ...]:
+    """Return what could not be copied, without what was only forgotten since it was listed, as by a policy at the same hour."""
+    if not failed:
+        return ()
+    reader.check()  # What is missing may have been deleted by a prune.
+    with locating(request.source):
+        gone = find_gone(request.source, [each.ref for each in failed])
+    for ref in sorted(gone):
+        location = request.source.objects.location
+        request.progress.warn(f"{ref.label} is not copied: it was forgotten in {location} meanwhile")
+    return tuple(each for each in failed if each.ref not in gone)
 
 
 class _Chosen(Struct, frozen=True):

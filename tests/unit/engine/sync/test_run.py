@@ -432,6 +432,32 @@ def test_a_damaged_record_costs_the_snapshots_that_need_it_and_no_others():
     family.assert_whole(destination, 1)
 
 
+@pytest.mark.parametrize("is_withheld", [False, True])
+def test_what_the_source_forgets_during_a_run_is_no_damage(is_withheld):
+    """Policy and sync at the same hour: a snapshot that was listed is gone. One that the store lost is damage as before."""
+    family = Family(make_repository(MemoryStore("first"), key=KEY))
+    ids = [family.back_up(make_mixed_image(300_000, seed)) for seed in range(3)]
+    destination = make_like(family.source)
+    progress = Warnings()
+
+    def lose_first(_):
+        if is_withheld:
+            (name,) = (
+                each for each in family.source.objects.store.objects if each.endswith(ids[0]) and "snapshots/" in each
+            )
+            del family.source.objects.store.objects[name]
+        else:
+            forget_ids(family.source, ids[:1])
+
+    result = sync(SyncRequest(family.source, destination, progress=progress, clock=FixedClock()), lose_first)
+    assert [each.ref.id for each in result.failed] == ids[:1] * is_withheld
+    assert [ref.id for ref in result.copied] == ids[1:]
+    assert (
+        any("is not copied: it was forgotten in first meanwhile" in each for each in progress.messages) != is_withheld
+    )
+    family.assert_whole(destination, 2)
+
+
 def test_a_source_that_goes_away_ends_the_run_and_names_no_damage():
     family = make_family(3)
     counted = count(family.source)
