@@ -32,7 +32,8 @@ class SourceLimits(Struct, frozen=True):
     """Maximum delta chain depth; the next record is a literal again."""
     records: int = 64
     """Records that a random read of one record must decode in addition."""
-    content_bytes: int = 2 * MIB
+    content_bytes: int = MIB
+    """Twice a record. With 2 MiB, six days of a guest are as small to 0.01 %, and restores read half as many again."""
 
 
 BEST_LIMITS = SourceLimits(records=128, content_bytes=4 * MIB)

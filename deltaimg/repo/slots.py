@@ -202,6 +202,10 @@ class SlotTable(RecordNumbering):
         link_counts = links.counts[self._entries[deltas]]
         return deltas, np.add.reduceat(of_link, np.cumsum(link_counts) - link_counts)
 
+    def share_digests(self, digests: Digests) -> None:
+        """Keep `digests`, which begins with this table's own, in place of these: so they are in memory once."""
+        self._digests = digests
+
     def add_new_records(self, record_ids: Digests, counts: npt.NDArray[np.int64], digests: Digests) -> None:
         """Number the records that this run made, in order.
 

@@ -6,6 +6,7 @@ Memory  within `match_budget_bytes` for digests of stored content, and `delta_bu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 
 import numpy as np
@@ -81,13 +82,11 @@ class ManyChanges:
         """Take changed blocks, which are copied."""
         if self._delta_sources is not None:
             self._delta_sources.note_changed(changed.blocks)
-        for batch in self._order.add(changed) if self._order else (changed,):
-            self._deduplicator.store(batch)
+        self._store(self._order.add(changed) if self._order else (changed,))
 
     def finish(self) -> None:
         """Store what is left."""
-        for batch in self._order.drain() if self._order else ():
-            self._deduplicator.store(batch)
+        self._store(self._order.drain() if self._order else ())
         if self._context.base.is_usable:
             rewrite_scattered(self._context, self._table, self._needs, self._deduplicator)
         self._deduplicator.finish(self._table)
@@ -96,6 +95,11 @@ class ManyChanges:
             self._anchors = self._delta_sources.begin_keeping(stream.record_ids, stream.slot_counts)
             if self._anchors is not None:
                 self._stack.enter_context(self._anchors)
+
+    def _store(self, batches: Iterable[ChangedBlocks]) -> None:
+        for batch in batches:
+            self._deduplicator.store(batch)
+            self._table.share_digests(self._deduplicator.digests)
 
     def keep_for_next_run(self) -> None:
         """Update what this host keeps for the next backup."""
