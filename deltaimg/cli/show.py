@@ -41,7 +41,7 @@ def show(
     from deltaimg.api.inspection import inspect
     from deltaimg.api.repositories import find_snapshot
     from deltaimg.describe.inspection import describe_layout
-    from deltaimg.describe.snapshots import describe_snapshot, format_base, is_forgotten
+    from deltaimg.describe.snapshots import describe_snapshot, format_base, format_clock, is_forgotten
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repo(repo, store, terminal)
@@ -62,7 +62,7 @@ def show(
         terminal.print_pairs(
             [
                 ("snapshot", f"{manifest.label} ({manifest.id})"),
-                ("taken", format_moment(manifest.taken_at)),
+                ("taken", "; ".join(filter(None, [format_moment(manifest.taken_at), format_clock(manifest)]))),
                 *_describe_source(manifest),
                 ("base", format_base(manifest, is_forgotten=is_base_forgotten)),
                 ("tags", ", ".join(found.tags) or "none"),

@@ -136,9 +136,13 @@ def _make_row(listed: ListedSnapshot, *, is_verbose: bool) -> list[str]:
 
 
 def _make_notes(snapshot: Snapshot, listed: ListedSnapshot) -> list[str]:
+    from deltaimg.describe.snapshots import format_clock
+
     manifest = snapshot.manifest
     notes = ["full"] * (manifest.base is None) + ["live"] * manifest.is_live
     notes += [manifest.container] * bool(manifest.container)
+    if clock := format_clock(manifest):
+        notes.append(clock)
     if listed.missing:
         notes.append(f"INCOMPLETE GROUP: {', '.join(listed.missing)} missing")
     if manifest.unreadable:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,9 @@ from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot
 
 if TYPE_CHECKING:
     from deltaimg.engine.inspect.listing import ListedSnapshot
+
+_CLOCK_STEP = timedelta(minutes=1)
+"""A snapshot may be dated so much later than its host's clock said, as clocks are put right, before that is pointed out."""
 
 
 def describe_snapshot(snapshot: Snapshot, *, is_base_forgotten: bool) -> dict[str, Any]:
@@ -84,6 +88,13 @@ def format_base(manifest: Manifest, *, is_forgotten: bool) -> str:
         return "none: a full snapshot"
     of = f"{manifest.base} of {format_moment(manifest.base_taken_at, to_minutes=True)}"
     return f"{of}, forgotten" if is_forgotten else of
+
+
+def format_clock(manifest: Manifest) -> str:
+    """Return when a snapshot was taken by its host's clock, where its date only follows that of the one before; else ""."""
+    if manifest.taken_at - manifest.ended_at < _CLOCK_STEP:
+        return ""
+    return f"{format_moment(manifest.ended_at, to_minutes=True)} by the clock"
 
 
 def format_freezing(freeze: Freezing) -> str:

@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
+from deltaimg import open_repository
 from tests.cli.conftest import Backups
+from tests.support.clock import FixedClock
+from tests.support.images import make_mixed_image
 from tests.support.program import deltaimg, fail, succeed
+from tests.support.repositories import back_up_image
 
 DAMAGED = 48
 
@@ -30,6 +35,26 @@ def test_tags_come_and_go_and_choose(backups: Backups) -> None:
     assert labels(backups, "--tag", "weekly") == []
     kept = succeed("forget", "--keep-tag", "one", "--json", repo=backups.repo).json["images"][0]["snapshots"]
     assert [each["rules"] for each in kept] == [["tag one"], ["tag one", "newest"]]
+
+
+def test_a_clock_that_was_ahead_is_pointed_out(backups: Backups) -> None:
+    """One backup years ahead: those after it keep their order, and their dates are no longer those of the calendar."""
+    with open_repository(str(backups.repo)) as repository:
+        back_up_image(
+            repository, make_mixed_image(100_000), "vm1", clock=FixedClock(datetime(2090, 3, 1, 12, tzinfo=UTC))
+        )
+    assert "by the clock" not in succeed("snapshots", repo=backups.repo).text
+    today = datetime.now().astimezone().strftime("%Y-%m-%d")
+    for arguments in (("--dry-run",), ()):
+        run = deltaimg("backup", backups.image, "--image", "vm1", "-q", *arguments, repo=backups.repo)
+        assert run.code == 0, run.err
+        assert "is dated 2090-03-01" in run.err
+        assert f"the clock of this host says {today}" in run.err
+    listed = succeed("snapshots", "--latest", "1", repo=backups.repo).text
+    assert "2090-03-01" in listed
+    assert f"{today} " in listed
+    assert "by the clock" in listed
+    assert f"; {today} " in succeed("show", "vm1", repo=backups.repo).text
 
 
 def test_tags_that_make_no_sense_are_refused(backups: Backups) -> None:

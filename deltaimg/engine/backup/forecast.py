@@ -74,7 +74,7 @@ def forecast_backup(
         started_s = time.monotonic()
         with stage(progress, "loading the base"):
             base = open_base(repository, repository.list_snapshots(image), progress)
-        check_time(base.newest, options, now)
+        check_time(base.newest, options, now, progress)
         check_use(source, options, is_stopped=is_stopped)
         check_size(source, base.newest, options, progress)
         check_container(source, base.newest, options)

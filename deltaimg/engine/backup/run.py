@@ -124,7 +124,7 @@ def store_content(request: BackupRequest, lock: ImageLock, start: RunStart, comm
     source, options, progress = request.source, request.options, request.progress
     with stage(progress, "loading the base"):
         base = open_base(request.repository, list_under_lock(request.repository, lock), progress)
-    check_time(base.newest, options, start.time)
+    check_time(base.newest, options, start.time, progress)
     is_stopped = request.point_in_time is not None and request.point_in_time.has_stopped_writers
     is_live = check_use(source, options, is_stopped=is_stopped)
     check_size(source, base.newest, options, progress)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.scan import MAX_GAP_BYTES, count_span_bytes
@@ -15,6 +15,8 @@ from deltaimg.image.source import ImageSource
 from deltaimg.options.backup import BackupOptions
 
 _FIRST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
+_SKEW = timedelta(hours=1)
+"""What the clocks of two hosts may differ by."""
 SUSPICIOUS_SHRINKAGE = 100
 """A file or device with less than this share of its former size is refused: the path is probably wrong."""
 _SIZE_HINT = "the image was cut short, or --size is of another one"
@@ -103,10 +105,19 @@ def count_total_bytes(
     return options.expected_bytes if source.is_sequential else count_span_bytes(to_read, max_gap_bytes)
 
 
-def check_time(newest: Manifest | None, options: BackupOptions, now: datetime) -> None:
-    """Refuse a time for the snapshot that is not between the newest one's and now; raises UsageError."""
+def check_time(newest: Manifest | None, options: BackupOptions, now: datetime, progress: Progress) -> None:
+    """Refuse a time for the snapshot that is not between the newest one's and now; raises UsageError.
+
+    Where none is given, and the newest is far in the future, a clock is or was wrong: that is warned of.
+    """
     wanted = options.taken_at
     if wanted is None:
+        if newest is not None and newest.taken_at > now + _SKEW:
+            progress.warn(
+                f"{newest.label} is dated {newest.taken_at.astimezone():%Y-%m-%d %H:%M}, and the clock of this host says "
+                f"{now.astimezone():%Y-%m-%d %H:%M}: one of the two is wrong. Until then snapshots are dated just after it; "
+                "'deltaimg snapshots' also shows what the clock said, which policies go by"
+            )
         return
     if not _FIRST_TIME <= wanted <= now:
         raise UsageError(f"{wanted.isoformat()} is not a time between 1970 and now")
