@@ -247,7 +247,7 @@ class SimulatedDisk(FilePort):
                 if isinstance(node, _Folder):
                     visit(where, node)
                 elif node is not None and find_writer(name) is None and where.startswith(f"{self.folder}/"):
-                    objects[os.path.relpath(where, self.folder)] = _outcomes(node)[choice.get(node, 0)]
+                    objects[where.removeprefix(f"{self.folder}/")] = _outcomes(node)[choice.get(node, 0)]
 
         with self._lock:
             visit(ROOT, self._root)
@@ -261,7 +261,7 @@ class SimulatedDisk(FilePort):
 
     def _find(self, path: str) -> _Node | None:
         node: _Node | None = self._root
-        for name in [] if path == ROOT else os.path.relpath(path, ROOT).split("/"):
+        for name in filter(None, path.removeprefix(ROOT).split("/")):
             node = node.get(name) if isinstance(node, _Folder) else None
         return node
 
