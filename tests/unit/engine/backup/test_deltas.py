@@ -77,6 +77,7 @@ def test_a_stream_of_deep_deltas_is_the_image(tmp_path: Path) -> None:
         assert reader.read(0, len(content)) == content
 
 
+@pytest.mark.native_speed
 @pytest.mark.parametrize("depth", [1, 3])
 def test_no_delta_stands_deeper_than_asked(tmp_path: Path, depth: int) -> None:
     repository, image, chance = make_repository(), make_database(), random.Random(4)
@@ -220,6 +221,7 @@ def find_read_amplifications(folder: Path, bound: float) -> list[float]:
     return costs
 
 
+@pytest.mark.native_speed
 def test_deltas_cost_a_restore_no_more_than_their_bound(tmp_path: Path) -> None:
     free, bound = find_read_amplifications(tmp_path / "free", 100.0), find_read_amplifications(tmp_path / "bound", 1.25)
     assert max(free) > 2.5

@@ -96,6 +96,7 @@ def _count_other(repository: Repository) -> int:
     )
 
 
+@pytest.mark.native_speed
 def test_nothing_is_stored_again_without_a_budget_or_below_the_bound(tmp_path: Path) -> None:
     for folder, options in (
         ("none", {"max_read_amplification": 1.5, "max_rewrite_bytes": 0}),
@@ -105,6 +106,7 @@ def test_nothing_is_stored_again_without_a_budget_or_below_the_bound(tmp_path: P
         assert not any(manifest.statistics.rewritten_bytes for manifest, _ in states)
 
 
+@pytest.mark.native_speed
 def test_a_block_that_changes_after_the_scan_is_not_stored_again(tmp_path: Path) -> None:
     """The map goes on referring to what was scanned."""
     repository, image, chance, clock = make_repository(), make_table(), random.Random(5), FixedClock()
@@ -159,6 +161,7 @@ def test_blocks_that_occur_often_are_stored_again_once(tmp_path: Path) -> None:
     assert look(repository, manifest).read_amplification <= 1
 
 
+@pytest.mark.native_speed
 def test_a_stream_is_stored_with_nothing_stored_again(tmp_path: Path) -> None:
     from deltaimg.engine.backup.run import back_up
     from deltaimg.options.backup import BackupOptions
