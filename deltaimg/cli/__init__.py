@@ -22,6 +22,9 @@ from deltaimg.threads import delaying_interruption, end_pauses, last_raised, rai
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_DEFECT = 70
 _ONCE_MORE_S = 0.01
+_SAME_S = 0.5
+"""Signals that follow the first so soon are the same one: timeout(1) sends it to the process and then to its group, a shell
+whose terminal is closed to its jobs once more, systemd SIGTERM and SIGHUP."""
 _PATIENCE_S = 2.0
 _DAY_S = 86400
 
@@ -121,14 +124,31 @@ def _run() -> int:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    """Turn the first signal into an orderly end; a second one ends the process at once."""
+    """Turn the first signal into an orderly end; a second one, a little later, ends the process at once."""
     for each in _SIGNALS:
         if signal.getsignal(each) is not signal.SIG_IGN:
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, _disregard)
     end_pauses()
-    signal.signal(signal.SIGALRM, _say_how_to_end)
-    signal.setitimer(signal.ITIMER_REAL, _PATIENCE_S)
+    _await_second()
     raise_when_safe(Interrupted(number))
+
+
+def _disregard(*_: object) -> None:
+    """Do nothing. Not SIG_IGN, which programs that are started meanwhile, to undo what was frozen, would inherit."""
+
+
+def _await_second() -> None:
+    signal.signal(signal.SIGALRM, _heed_second)
+    signal.setitimer(signal.ITIMER_REAL, _SAME_S)
+
+
+def _heed_second(*_: object) -> None:
+    """Let the next signal end the process at once, whatever it is at."""
+    for each in _SIGNALS:
+        if signal.getsignal(each) is _disregard:
+            signal.signal(each, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, _say_how_to_end)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE_S - _SAME_S)
 
 
 def _say_how_to_end(*_: object) -> None:
@@ -144,7 +164,12 @@ def _raise_once_more(ignored: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(ignored)
         return
     number = ignored.exc_value.signal_number
-    signal.signal(signal.SIGALRM, lambda *_: raise_when_safe(Interrupted(number)))
+
+    def raise_again(*_: object) -> None:
+        _await_second()
+        raise_when_safe(Interrupted(number))
+
+    signal.signal(signal.SIGALRM, raise_again)
     signal.setitimer(signal.ITIMER_REAL, _ONCE_MORE_S)
 
 

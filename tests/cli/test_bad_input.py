@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +231,9 @@ def test_a_signal_ends_a_backup_in_order(backups: Backups, number: int, code: in
     while not find_locks(backups.repo, "slow") and time.monotonic() < deadline:
         time.sleep(0.02)
     assert "is locked by process" in fail(33, "backup", backups.image, "--image", "slow", repo=backups.repo)
+    # timeout(1) signals the process and then its group; a shell whose terminal is closed signals its jobs once more.
+    run.send_signal(number)
+    time.sleep(0.01)
     run.send_signal(number)
     time.sleep(0.3)
     _, err = run.communicate(timeout=60)
@@ -239,6 +243,32 @@ def test_a_signal_ends_a_backup_in_order(backups: Backups, number: int, code: in
     assert not find_locks(backups.repo, "*")
     assert [each["image"] for each in succeed("snapshots", "--json", repo=backups.repo).json] == ["vm1", "vm1"]
     succeed("backup", backups.image, "--image", "slow", "-q", repo=backups.repo)
+
+
+_INTERRUPTED_WHILE_BUSY = """
+import signal, sys, time
+from deltaimg.cli import app, main
+def run():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.raise_signal(signal.SIGINT)
+        print("in order", flush=True)
+        time.sleep(60)
+app.run = run
+main()
+"""
+
+
+def test_a_second_signal_ends_a_command_at_once_that_takes_its_time() -> None:
+    """Not one that comes with the first."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen([sys.executable, "-c", _INTERRUPTED_WHILE_BUSY], stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"in order\n"
+        time.sleep(1)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(20) == -signal.SIGINT
 
 
 def test_a_killed_backup_leaves_a_lock_that_counts_for_nothing(backups: Backups) -> None:
