@@ -57,6 +57,16 @@ def test_bad_input_is_refused_and_changes_nothing(image: SyntheticImage, tmp_pat
     assert read_tree(tmp_path) == before
 
 
+def test_names_of_copies_need_not_be_text(image: SyntheticImage, tmp_path: Path) -> None:
+    """It was an internal error."""
+    source, copy = tmp_path / os.fsdecode(b"image\xff"), tmp_path / os.fsdecode(b"copy\xfe\n")
+    image.save(source)
+    assert mirror(source, copy)["mode"] == "new"
+    assert copy.read_bytes() == source.read_bytes()
+    assert "nothing to recover" in succeed("mirror", "--recover", copy).text
+    assert "is a directory" in fail(11, "mirror", source, tmp_path / os.fsdecode(b".copy\xfe\n.mirror"))
+
+
 def test_an_image_is_not_mirrored_onto_itself(image: SyntheticImage, tmp_path: Path) -> None:
     """What a guest writes between the reading and the writing would be taken back."""
     source = tmp_path / "image"

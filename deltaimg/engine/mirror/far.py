@@ -93,7 +93,7 @@ def _answer(channel: Channel) -> None:
     wanted = channel.receive_message(Kind.OPEN, Open)
     if wanted.protocol != PROTOCOL:
         raise MirrorProtocolError(f"it speaks protocol {wanted.protocol}, this side {PROTOCOL}")
-    place = find_place(os.path.expanduser(wanted.path))
+    place = find_place(os.path.expanduser(os.fsdecode(wanted.path)))
     if not wanted.is_recovering:
         check_known(place, wanted)
     with ExitStack() as stack:

@@ -38,7 +38,7 @@ from deltaimg.errors import DeltaimgError, FarSideError, Interrupted, MirrorProt
 from deltaimg.model import Size
 from deltaimg.text import as_text
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 MAGIC: Final = b"\x8bDIMGMR\n"
 _HEAD = struct.Struct("<BII")
 _COMPRESSED = 0x80
@@ -90,7 +90,8 @@ class Open(Message, frozen=True):
     """What the near side wants."""
 
     protocol: int
-    path: str
+    path: bytes
+    """Names of files are bytes, and not all are text."""
     image_bytes: Size
     is_forced: bool = False
     is_in_place: bool = False

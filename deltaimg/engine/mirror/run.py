@@ -135,7 +135,7 @@ def mirror(request: MirrorRequest) -> MirrorResult:
 def recover_mirror(connection: Connection) -> str:
     """Undo or finish what a run left that was cut; return which: undone, finished, removed or nothing."""
     with open_far_side(connection, None) as channel:
-        wanted = Open(PROTOCOL, connection.destination.path, 0, is_recovering=True)
+        wanted = Open(PROTOCOL, os.fsencode(connection.destination.path), 0, is_recovering=True)
         channel.send_message(Kind.OPEN, wanted)
         return channel.receive_message(Kind.COPY, Copy).recovered
 
@@ -174,7 +174,7 @@ class _NearSide:
         """Return what was done; without bytes and duration."""
         request = self._request
         wanted = Open(
-            PROTOCOL, request.connection.destination.path, self._size_bytes,
+            PROTOCOL, os.fsencode(request.connection.destination.path), self._size_bytes,
             is_forced=request.is_forced, is_in_place=request.is_in_place, is_dry=request.is_dry,
         )  # fmt: skip
         self._channel.send_message(Kind.OPEN, wanted)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import pytest
 from deltaimg.api.mirror import mirror
 from deltaimg.engine.mirror.connect import Destination, parse_destination
 from deltaimg.engine.mirror.far import serve
-from deltaimg.engine.mirror.protocol import MAGIC
+from deltaimg.engine.mirror.protocol import MAGIC, PROTOCOL
 from deltaimg.errors import DeltaimgError, FarSideUnusable, MirrorProtocolError, UsageError
 from deltaimg.options.mirror import MirrorOptions
 
@@ -41,7 +42,8 @@ def answer_to(sent: bytes) -> tuple[bytes, DeltaimgError | None]:
 
 
 def opening(path: Path, **fields: object) -> bytes:
-    return frame(2, json.dumps({"protocol": 1, "path": str(path), "image_bytes": 10**6} | fields).encode())
+    named = base64.b64encode(bytes(path)).decode()
+    return frame(2, json.dumps({"protocol": PROTOCOL, "path": named, "image_bytes": 10**6} | fields).encode())
 
 
 def test_the_far_side_refuses_what_no_near_side_sends(tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_a_copy_that_claims_to_be_huge_takes_no_memory(tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(b"x" * 10_000)
     copy = json.dumps({"key": "00" * 32, "to_read_bytes": 2**60, "mode": "in-place"}).encode()
     ready = json.dumps({"root": "00" * 16, "image_bytes": 2**60}).encode()
-    said = MAGIC + frame(1, b'{"protocol":1,"version":"1"}') + frame(3, copy) + frame(4, ready)
+    said = MAGIC + frame(1, b'{"protocol":2,"version":"1"}') + frame(3, copy) + frame(4, ready)
     (tmp_path / "said").write_bytes(said + frame(5, bytes(2 << 20)))
     ssh = tmp_path / "ssh"
     ssh.write_text(f"#!/bin/sh\ncat {tmp_path}/said\ncat >/dev/null\n")
