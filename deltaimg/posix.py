@@ -74,6 +74,21 @@ def sync_folder(path: str) -> None:
         os.close(descriptor)
 
 
+def write_secret(path: str, data: bytes) -> None:
+    """Write a new file that its owner alone can read, durably, or leave nothing behind; raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(os.path.dirname(path) or os.curdir)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+
+
 def forbid_core_dumps() -> None:
     """Have this process, and those that it starts, leave no core dump: what it has in memory would lie on a disk.
 

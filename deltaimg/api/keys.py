@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
-from deltaimg.crypto.key_file import make_key_file as make_key_file
+from deltaimg.crypto.key_file import make_key_file as make_key_file_at
 from deltaimg.crypto.key_file import read_key_file as read_key_file
 from deltaimg.crypto.key_slots import Key as Key
 from deltaimg.crypto.key_slots import KeyFile as KeyFile
@@ -24,8 +24,9 @@ from deltaimg.crypto.secret import HostSecret, Secret
 from deltaimg.errors import EncryptionMissing, KeyNeeded, UsageError, WrongKey
 from deltaimg.format.config import Config
 from deltaimg.format.key_slot import KeySlot as KeySlot
+from deltaimg.image.repository_files import refuse_in_repository
 from deltaimg.options.store import StoreOptions
-from deltaimg.posix import forbid_core_dumps
+from deltaimg.posix import forbid_core_dumps, write_secret
 from deltaimg.processes import name_own_process
 from deltaimg.repo import host_memory
 from deltaimg.repo.key_slots import (
@@ -52,6 +53,27 @@ _CREDENTIALS = "CREDENTIALS_DIRECTORY"
 _PASSPHRASE_CREDENTIAL, _KEY_CREDENTIAL = "deltaimg.passphrase", "deltaimg.key"
 _MAX_PASSPHRASE_BYTES = 4096
 _QUESTIONS = 3
+
+
+def make_key_file(path: str) -> KeyFile:
+    """Write a new key file, and return its key; raises UsageError.
+
+    In a repository it is refused: whoever can read that could open it, as could whoever gets a copy of it.
+    """
+    refuse_in_repository(path)
+    return make_key_file_at(path)
+
+
+def write_recovery_file(path: str, data: bytes) -> None:
+    """Write what `export_secret` returned, or a picture of it, to a new file; raises UsageError as `make_key_file`."""
+    refuse_in_repository(path)
+    try:
+        write_secret(path, data)
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        raise UsageError(
+            f"{path}: cannot be written: {why}", hint="name a new file, where there is room for it"
+        ) from error
 
 
 def read_keys(options: StoreOptions | None, environment: Mapping[str, str] = os.environ) -> list[Key]:

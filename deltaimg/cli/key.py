@@ -211,7 +211,7 @@ def _change(terminal: Terminal, repo: str | None, store: StoreOptions, places: P
 
 
 def _export(terminal: Terminal, repository: Repository, path: str, *, is_code: bool) -> None:
-    from deltaimg.api.keys import export_secret
+    from deltaimg.api.keys import export_secret, write_recovery_file
     from deltaimg.cli.qr_code import draw_lines, draw_png
 
     text = export_secret(repository)
@@ -223,14 +223,7 @@ def _export(terminal: Terminal, repository: Repository, path: str, *, is_code: b
             terminal.print(line)
         return
     data = draw_png(text) if is_code else f"{text}\n".encode("ascii")
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise UsageError(f"{path}: {os.strerror(error.errno or 0).lower()}") from error
+    write_recovery_file(path, data)
     terminal.remark(f"recovery text of repository {repository.config.repository_id[:8]} written to {path}")
 
 

@@ -15,6 +15,7 @@ from deltaimg.crypto.key_slots import KeyFile
 from deltaimg.crypto.secret import KEY_BYTES
 from deltaimg.errors import UsageError
 from deltaimg.format.framing import digest_bytes
+from deltaimg.posix import write_secret
 
 _LINE = re.compile(rb"deltaimg-key-1:([0-9a-f]{64}):([0-9a-f]{8})\n?")
 _MAX_BYTES = 4096
@@ -24,11 +25,8 @@ def make_key_file(path: str) -> KeyFile:
     """Write a new key file, durably, and return its key; raises UsageError if there is a file already, or none can be made."""
     key = secrets.token_bytes(KEY_BYTES)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(b"deltaimg-key-1:%b:%b\n" % (key.hex().encode(), digest_bytes(key, length=4).hex().encode()))
-            file.flush()
-            os.fsync(file.fileno())
+        line = b"deltaimg-key-1:%b:%b\n" % (key.hex().encode(), digest_bytes(key, length=4).hex().encode())
+        write_secret(path, line)
     except OSError as error:
         raise UsageError(f"{path}: no key file can be made: {os.strerror(error.errno or 0).lower()}") from error
     return KeyFile(key, f"the key file {path}")

@@ -32,8 +32,9 @@ from deltaimg.errors import (
     WrongKey,
 )
 from deltaimg.format.config import build_config, parse_config
+from tests.support.components import small_tmpfs
 from tests.support.images import make_mixed_image
-from tests.support.program import Run, command, environment
+from tests.support.program import Run, command, environment, read_tree
 
 CANARY = "canary-Gänsefüßchen 42"
 
@@ -198,6 +199,22 @@ def test_keys_are_added_changed_listed_and_removed(image: Path, tmp_path: Path) 
     assert "its only key" in fail(LastKey, "key", "remove", left["id"], "-r", repo, "--key-file", third)
     for words in (("frobnicate",), ("remove",), ("list", "x")):
         fail(UsageError, "key", *words, "-r", repo)
+
+
+def test_a_key_is_written_outside_of_repositories_and_whole_or_not_at_all(tmp_path: Path) -> None:
+    repo, key = tmp_path / "repo", tmp_path / "key"
+    given = ("-r", repo, "--key-file", key, "-q")
+    succeed("init", *given, "--encryption", "keyfile")
+    before = read_tree(repo)
+    for arguments in (("add", "--new-key-file", repo / "key"), ("export", repo / "text"), ("export", repo / "config")):
+        assert f"is in the repository {repo}" in fail(UsageError, "key", *arguments, *given)
+    assert read_tree(repo) == before
+    assert "cannot be written: file exists" in fail(UsageError, "key", "export", key, *given)
+    with small_tmpfs(tmp_path / "full", 4096) as folder:
+        (folder / "filler").write_bytes(bytes(4096))
+        for arguments in (("add", "--new-key-file", folder / "key"), ("export", folder / "text")):
+            assert "no space left on device" in fail(UsageError, "key", *arguments, *given)
+        assert os.listdir(folder) == ["filler"]
 
 
 def test_a_recovery_text_opens_a_repository_whose_keys_are_lost(image: Path, tmp_path: Path) -> None:
