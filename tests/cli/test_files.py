@@ -283,9 +283,14 @@ def test_files_of_the_wrong_sort_are_named_as_such(pair, tmp_path):
     signature, delta = make(tmp_path / "own", old, new)
     rdiff_signature, rdiff_delta = make(tmp_path / "rdiff", old, new, "--format", "rdiff")
     made = tmp_path / "made"
-    fail(42, "delta", rdiff_signature, new, made)
-    fail(42, "delta", delta, new, made)
-    fail(42, "patch", old, signature, made)
+    short = tmp_path / "short"
+    short.write_bytes(rdiff_signature.read_bytes()[:40])
+    for wrong in (rdiff_signature, short, old):
+        assert f"{wrong}: is no signature of deltaimg" in fail(42, "delta", wrong, new, made)
+        assert f"{wrong}: is no delta of deltaimg" in fail(42, "patch", old, wrong, made)
+    assert "is it the right file?" in deltaimg("delta", short, new, made).err
+    assert "is a delta of deltaimg, not a signature" in fail(42, "delta", delta, new, made)
+    assert "is a signature of deltaimg, not a delta" in fail(42, "patch", old, signature, made)
     assert "not a signature" in fail(42, "delta", "--format", "rdiff", rdiff_delta, new, made)
     assert "not a delta" in fail(42, "patch", "--format", "rdiff", old, rdiff_signature, made)
     assert "is no rdiff delta" in fail(42, "patch", "--format", "rdiff", old, delta, made)

@@ -16,6 +16,8 @@ _BUFFER_BYTES = 1 << 20
 _MAX_OBJECT_BYTES = 1 << 26
 """More than any object of sums or of a delta has, by a factor of two."""
 
+_KINDS = {Kind.SUMS: "signature", Kind.DELTA: "delta"}
+
 
 class Input:
     """A file that is read from front to back. A context manager."""
@@ -50,6 +52,8 @@ class Input:
         """Return the next object of a chain; raises IntegrityError or UnsupportedFormat."""
         start = self.position
         head = self.read(HEADER_BYTES)
+        if start == 0:
+            _refuse_another_kind(kind, self.name, head)
         if len(head) < HEADER_BYTES:
             raise Truncated(self.name, self.position, HEADER_BYTES, len(head))
         header = parse_header(kind, self.name, head)
@@ -64,6 +68,16 @@ class Input:
         """Refuse bytes that nothing claims."""
         if self.read(1):
             raise Malformed(self.name, self.position - 1, "bytes follow its end")
+
+
+def _refuse_another_kind(kind: Kind, name: str, head: bytes) -> None:
+    """Raise Malformed for a file that begins as none of this kind does: it is more likely the wrong one than a damaged one."""
+    magic = head[: len(kind.value)]
+    if kind.value.startswith(magic):
+        return
+    found = next((f"a {word} of deltaimg" for each, word in _KINDS.items() if each.value == magic), None)
+    problem = f"is {found}, not a {_KINDS[kind]}" if found else f"is no {_KINDS[kind]} of deltaimg"
+    raise Malformed(name, 0, problem, hint="is it the right file? One of rdiff or xdelta3 needs --format")
 
 
 class Output:
