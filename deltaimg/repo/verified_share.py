@@ -7,7 +7,7 @@ Always  this is information for users, and for the choice of what to read next: 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from deltaimg.repo.object_kinds import VERIFIED, VERIFIED_NAME
 from deltaimg.repo.repository import Repository
 
 NEVER = -1
+_SKEW = timedelta(hours=1)
+"""What the clocks of two hosts may differ by."""
 
 
 class VerifiedSummary(Struct, frozen=True):
@@ -62,18 +64,21 @@ class VerifiedShare:
             return None
 
     def choose(
-        self, percent: float, among: npt.NDArray[np.bool_], tie_break: npt.NDArray[np.float64]
+        self, percent: float, among: npt.NDArray[np.bool_], tie_break: npt.NDArray[np.float64], now: datetime
     ) -> npt.NDArray[np.int64]:
         """Return numbers of packs that hold at least `percent` of what those `among` hold, those first that waited longest.
 
         Run after run with the same `percent`, all packs have their turn within 100 / `percent` runs, rounded up, as long
-        as no new ones come before them.
+        as no new ones come before them. What was verified in the future, since a clock was ahead or is behind now, comes first:
+        else it would have no turn until then.
 
         Args:
             tie_break: a number for each pack, in whose order those are taken that were verified at the same time.
         """
         numbers = np.flatnonzero(among)
-        numbers = numbers[np.lexsort((tie_break[numbers], self._verified_us[numbers]))]
+        verified_us = self._verified_us[numbers]
+        verified_us[verified_us > count_microseconds(now + _SKEW)] = NEVER
+        numbers = numbers[np.lexsort((tie_break[numbers], verified_us))]
         reached = np.cumsum(self.stored_bytes[numbers])
         wanted = percent / 100 * (int(reached[-1]) if len(reached) else 0)
         return numbers[: int(np.searchsorted(reached, wanted, side="left")) + 1]

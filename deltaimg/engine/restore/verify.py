@@ -86,8 +86,8 @@ def verify(
         raise UsageError(f"{repository.objects.location}: {problem}", hint="run without --executor")
     progress = progress or NoProgress()
     with ReaderLock(repository, "verify", clock()) as lock:
-        where = _Where(workers, cluster)
-        verifier = _Verifier(repository, lock, list(refs), percent, random.Random(seed), progress, where)
+        choice = _Choice(percent, random.Random(seed), clock())
+        verifier = _Verifier(repository, lock, list(refs), choice, progress, _Where(workers, cluster))
         results = verifier.verify_all()
         with stage(progress, "recording what was verified"):
             return VerifyReport(results, verifier.keep_verified_share(clock()))
@@ -100,6 +100,14 @@ class _Where(Struct, frozen=True):
     cluster: Cluster | None
 
 
+class _Choice(Struct, frozen=True):
+    """How much is read, when, and what decides among what was verified at the same time."""
+
+    percent: float
+    chance: random.Random
+    now: datetime
+
+
 class _Verifier:
     """Verifies several snapshots; keeps which records were read, which of these are damaged, and which are needed at all."""
 
@@ -108,12 +116,11 @@ class _Verifier:
         repository: Repository,
         lock: ReaderLock,
         refs: list[SnapshotRef],
-        percent: float,
-        chance: random.Random,
+        choice: _Choice,
         progress: Progress,
         where: _Where,
     ) -> None:
-        self._repository, self._lock, self._refs, self._percent = repository, lock, refs, percent
+        self._repository, self._lock, self._refs, self._choice = repository, lock, refs, choice
         self._progress, self._where = progress, where
         self._index = load_index(repository)
         count = len(self._index)
@@ -123,11 +130,11 @@ class _Verifier:
         self._verified_share = VerifiedShare(repository, self._index)
         if self._verified_share.damage is not None:
             self._progress.warn(f"{self._verified_share.damage}; what was verified when is recorded from now on")
-        self._turns = np.array([chance.random() for _ in self._verified_share.stored_bytes])
+        self._turns = np.array([choice.chance.random() for _ in self._verified_share.stored_bytes])
         # Whether all needs of the repository are known at the end; otherwise records that only others need look unneeded.
         self._sees_all = set(refs) >= set(repository.list_snapshots())
         self._packs = np.zeros(len(self._verified_share.stored_bytes), np.bool_)
-        if self._sees_all and percent < 100:
+        if self._sees_all and choice.percent < 100:
             kept = distinct(self._verified_share.pack_of[~self._index.is_pending])
             self._packs[self._choose(kept)] = True
 
@@ -168,7 +175,7 @@ class _Verifier:
 
     def _choose_records(self, content: SnapshotContent) -> npt.NDArray[np.int64]:
         """Return the records of a snapshot, sources included, that are in the packs that are verified this time."""
-        if self._percent >= 100:
+        if self._choice.percent >= 100:
             return content.closure
         packs = self._verified_share.pack_of[content.table.entries[content.closure]]
         if not self._sees_all and not self._packs.any():
@@ -178,7 +185,7 @@ class _Verifier:
     def _choose(self, packs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         is_among = np.zeros(len(self._turns), np.bool_)
         is_among[packs] = True
-        return self._verified_share.choose(self._percent, is_among, self._turns)
+        return self._verified_share.choose(self._choice.percent, is_among, self._turns, self._choice.now)
 
     def _read(self, ref: SnapshotRef, content: SnapshotContent, chosen: npt.NDArray[np.int64]) -> list[DamagedExtent]:
         """Read those of the chosen records that were not read before; return all damage among the chosen."""
@@ -199,7 +206,7 @@ class _Verifier:
         self._is_expanded[entries[content.table.add_sources(RecordNumbers(fresh))]] = True
         damaged = [record for record in chosen.tolist() if int(entries[record]) in self._damaged]
         # Where all is read, deltas that depend on a damaged record are among the damaged themselves.
-        affected = dict.fromkeys(damaged) if self._percent >= 100 else content.dependents_of(damaged)
+        affected = dict.fromkeys(damaged) if self._choice.percent >= 100 else content.dependents_of(damaged)
         return sorted(
             DamagedExtent(each.start, each.end, self._damaged[int(entries[record if cause is None else cause])])
             for record, cause in affected.items()

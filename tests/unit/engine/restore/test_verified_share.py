@@ -8,6 +8,7 @@ import pytest
 
 from deltaimg.engine.restore.verify import VerifyReport, verify
 from deltaimg.errors import PermissionDenied
+from deltaimg.format.manifest import count_microseconds
 from deltaimg.format.verified import VERIFIED, VerifiedObject, build_verified, parse_verified
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
@@ -53,6 +54,22 @@ def test_daily_runs_verify_all_content_within_the_promised_days(percent: float) 
         report = run(repository, percent, clock=clock)
     assert report.verified_share.verified_since is not None
     assert (clock() - report.verified_share.verified_since).days < days
+
+
+@pytest.mark.parametrize("wrong_days", [3650, -3650])
+def test_a_clock_that_was_wrong_takes_no_content_its_turn(wrong_days: int) -> None:
+    """What was verified in 2036 by the clock waited until 2036; with a clock that is behind, the same part came every day."""
+    repository = make_many_backups()
+    clock = FixedClock()
+    clock.advance(days=max(wrong_days, 0))
+    run(repository, clock=clock)
+    clock.advance(days=-3650)
+    for _ in range(4):
+        clock.advance(days=1)
+        run(repository, 30, clock=clock)
+    store = repository.objects.store
+    assert isinstance(store, MemoryStore)
+    assert parse_verified(store.objects[VERIFIED]).verified_us.max() <= count_microseconds(clock())
 
 
 def test_a_full_run_verifies_all() -> None:
