@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options and fixtures for all tests.
 
-`--long` runs what takes minutes. `DELTAIMG_REQUIRE=root,loop,tmpfs` makes a skip for one of these a failure. A test that draws
-its own random numbers takes `seed`, which is printed when it fails; `DELTAIMG_SEED` repeats it. With
-`DELTAIMG_KERNELS=reference` tests marked `native_speed` are skipped: they would take minutes.
+`--long` runs what takes minutes, `--new-interpreters` the program as users start it each time: see `forking`.
+`DELTAIMG_REQUIRE=root,loop,tmpfs` makes a skip for one of these a failure. A test that draws its own random numbers takes
+`seed`, which is printed when it fails; `DELTAIMG_SEED` repeats it. With `DELTAIMG_KERNELS=reference` tests marked
+`native_speed` are skipped: they would take minutes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from deltaimg.store.memory import MemoryStore
 from tests.support.ceph import ceph_s3
 from tests.support.clock import FixedClock
 from tests.support.components import loop_device, required_components, small_tmpfs
+from tests.support.forking import forks
 from tests.support.s3_servers import ACCESS_KEY, SECRET_KEY, S3Server, juicefs_s3, rclone_s3, seaweedfs
 from tests.support.sshd import SshServer, ssh_server
 
@@ -46,6 +48,17 @@ def use_home(folder: Path, patch: pytest.MonkeyPatch) -> None:
     for variable, name in (("XDG_CACHE_HOME", "cache"), ("XDG_STATE_HOME", "state")):
         os.makedirs(folder / name)
         patch.setenv(variable, str(folder / name))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_starts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have the program run as a fork, where its kind of command line was run before by any worker: see `forking`."""
+    if request.config.getoption("--new-interpreters"):
+        return
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if hasattr(request.config, "workerinput") else base) / "command-lines"
+    folder.mkdir(exist_ok=True)
+    forks.folder = folder
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -78,6 +91,11 @@ def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run tests that take minutes")
+    parser.addoption(
+        "--new-interpreters",
+        action="store_true",
+        help="run each command in a new interpreter, none in a fork of a loaded one",
+    )
     parser.addoption(
         "--s3-server",
         choices=("seaweedfs", "ceph", "juicefs"),

@@ -8,9 +8,11 @@ import logging
 import os
 import random
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,7 @@ _CALLS = {
 }
 
 
+@lru_cache
 def make_pack(size_bytes: int, seed: int) -> tuple[str, bytes]:
     data = random.Random(seed).randbytes(size_bytes)
     return pack_name(name_object([data])), data
@@ -138,6 +141,7 @@ def test_each_call_of_the_disk_that_fails_costs_bytes_and_never_a_run(
         warned += len(said)
         assert all(os.strerror(error_number) in each.getMessage() for each in said)
         check_cache(folder)
+        shutil.rmtree(folder)
         count, number = max(count, len(failing.calls)), number + 1
     assert count > 40
     assert warned >= 8, "writes that fail are reported"

@@ -11,6 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.forking import run_forked
+
+TIMEOUT_S = 120
+AFTER_PROGRAM = 3
+"""How many words of a command line name the program."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -46,9 +52,10 @@ def environment(repo: Path | None) -> dict[str, str]:
 
 def deltaimg(*arguments: object, repo: Path | None = None, stdin: bytes | None = None) -> Run:
     """Run deltaimg; no traceback and no message of several kinds may ever come out of it."""
-    done = subprocess.run(
-        command(*arguments), input=stdin, capture_output=True, env=environment(repo), check=False, timeout=120
-    )
+    line, variables = command(*arguments), environment(repo)
+    done = run_forked(line[AFTER_PROGRAM:], variables, stdin, TIMEOUT_S)
+    if done is None:
+        done = subprocess.run(line, input=stdin, capture_output=True, env=variables, check=False, timeout=TIMEOUT_S)
     run = Run(done.returncode, done.stdout, done.stderr.decode())
     assert "Traceback" not in run.err, run.err
     assert "internal error" not in run.err, run.err
