@@ -33,7 +33,7 @@ class SourceLimits(Struct, frozen=True):
     records: int = 64
     """Records that a random read of one record must decode in addition."""
     content_bytes: int = MIB
-    """Twice a record. With 2 MiB, six days of a guest are as small to 0.01 %, and restores read half as many again."""
+    """Twice a record. With 2 MiB, two guests' six days take as much, to 0.02 %, and restores a tenth to a fifth more time."""
 
 
 BEST_LIMITS = SourceLimits(records=128, content_bytes=4 * MIB)
