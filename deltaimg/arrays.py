@@ -37,6 +37,8 @@ Ranges = npt.NDArray[np.void]
 Digests = npt.NDArray[np.uint8]
 """Shape (count, 16)."""
 Slots = npt.NDArray[np.uint32]
+Flags = npt.NDArray[np.bool_]
+"""Of each of some items, whether it is so."""
 
 
 def sparse_zeros(count: int, kind: npt.DTypeLike) -> npt.NDArray[Any]:

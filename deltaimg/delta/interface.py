@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-Flags = npt.NDArray[np.bool_]
+from deltaimg.arrays import Flags
+
 ChooseUsed = Callable[[npt.NDArray[np.uint32]], Flags]
 """Takes how many bytes a delta needs of each block of its sources; returns which blocks are worth having."""
 

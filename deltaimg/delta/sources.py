@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from deltaimg.arrays import distinct
-from deltaimg.delta.interface import Flags
+from deltaimg.arrays import Flags, distinct
 from deltaimg.format.sources import SourceTable
 from deltaimg.model import MIB
 

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import expand_ranges
+from deltaimg.arrays import Flags, expand_ranges
 from deltaimg.format.cut_entries import CutEntries
 from deltaimg.format.slot_runs import SLOT_RUN, SlotRuns
 from deltaimg.ids import EntryNumbers
 
 _SLOT_BITS = 16
-
-Flags = npt.NDArray[np.bool_]
 
 
 class CutSlots:

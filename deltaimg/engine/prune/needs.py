@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from deltaimg.arrays import Flags
 from deltaimg.ids import EntryNumber, EntryNumbers, LinkNumbers
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.reachability import SlotBits
@@ -22,7 +23,6 @@ _PIECE = 4096
 """Deltas whose sources are handled at a time."""
 _ROUNDS = 4
 
-Flags = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
 
 

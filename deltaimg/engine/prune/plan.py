@@ -18,8 +18,8 @@ import numpy.typing as npt
 from msgspec import Struct
 from msgspec.structs import replace
 
-from deltaimg.arrays import distinct
-from deltaimg.engine.prune.needs import Flags, Mapped, Needs, choose_copies, find_needs
+from deltaimg.arrays import Flags, distinct
+from deltaimg.engine.prune.needs import Mapped, Needs, choose_copies, find_needs
 from deltaimg.engine.prune.recode_choice import RecordSizes, choose_recoded, find_literal_share
 from deltaimg.engine.prune.sizes import (
     Inventory,

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from deltaimg.engine.prune.needs import Flags, Mapped, Needs, find_needs, list_source_runs
+from deltaimg.arrays import Flags
+from deltaimg.engine.prune.needs import Mapped, Needs, find_needs, list_source_runs
 from deltaimg.ids import EntryNumbers
 from deltaimg.repo.index import LoadedIndex
 

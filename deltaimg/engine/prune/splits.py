@@ -17,10 +17,10 @@ from collections.abc import Iterable
 import numpy as np
 from msgspec import Struct
 
-from deltaimg.arrays import FIRST_SLOT, Runs
+from deltaimg.arrays import FIRST_SLOT, Flags, Runs
 from deltaimg.engine.content.restore_needs import RestoreNeeds
 from deltaimg.engine.content.rewrite_choice import LEAST_USE, RewriteLimits, choose_rewritten
-from deltaimg.engine.prune.needs import Flags, Mapped, Needs, Numbers, find_needs, find_source_slots
+from deltaimg.engine.prune.needs import Mapped, Needs, Numbers, find_needs, find_source_slots
 from deltaimg.engine.recode import RecodedPart
 from deltaimg.format.manifest import Manifest
 from deltaimg.ids import EntryNumber, EntryNumbers, RecordNumbers

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from deltaimg.arrays import distinct, expand_ranges
+from deltaimg.arrays import Flags, distinct, expand_ranges
 from deltaimg.delta.delta_gain import DeltaGainEstimate
 from deltaimg.delta.sources import SourceLimits, choose_slots
 from deltaimg.engine.backup.context import BackupContext
 from deltaimg.engine.backup.delta_sources.anchor_cache import AnchorCache
 from deltaimg.engine.backup.delta_sources.fetch import SourceFetcher
-from deltaimg.engine.backup.delta_sources.permitted import Flags, PermittedSources
+from deltaimg.engine.backup.delta_sources.permitted import PermittedSources
 from deltaimg.engine.backup.delta_sources.similar_images import SimilarImages
 from deltaimg.engine.backup.delta_sources.source_records import NewRecord, SourceRecords
 from deltaimg.format.sources import SourceTable

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import distinct, expand_ranges, ranges_of_blocks
+from deltaimg.arrays import Flags, distinct, expand_ranges, ranges_of_blocks
 from deltaimg.delta.match import Matcher
 from deltaimg.delta.sources import Sources
 from deltaimg.engine.backup.context import BackupContext
@@ -37,7 +37,6 @@ more, a backup of rewritten files takes ten times as long; content of deeper rec
 
 Blocks = npt.NDArray[np.uint8]
 """A row of bytes each."""
-Flags = npt.NDArray[np.bool_]
 
 
 class SourceFetcher:

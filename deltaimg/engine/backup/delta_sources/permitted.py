@@ -13,8 +13,8 @@ Memory  1 byte for each stored record.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from deltaimg.arrays import Flags
 from deltaimg.engine.content.restore_needs import RestoreNeeds
 from deltaimg.engine.content.rewrite_choice import LEAST_USE
 from deltaimg.ids import RecordNumbers
@@ -24,8 +24,6 @@ _RENEWED_EVERY = 32
 """New records until it is looked up again which ones are permitted, at most."""
 _FREE_SHARE = 0.75
 """Of what read amplification may be above 1: up to there nothing is refused."""
-
-Flags = npt.NDArray[np.bool_]
 
 
 class PermittedSources:
