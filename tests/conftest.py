@@ -13,6 +13,7 @@ import itertools
 import os
 import random
 import re
+import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -59,6 +60,13 @@ def shared_starts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     folder = (base.parent if hasattr(request.config, "workerinput") else base) / "command-lines"
     folder.mkdir(exist_ok=True)
     forks.folder = folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heeded_interrupts() -> None:
+    """Let programs that tests start be interrupted: a shell has jobs in the background ignore that, and they hand it on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -262,7 +262,6 @@ main()
 
 def test_a_second_signal_ends_a_command_at_once_that_takes_its_time() -> None:
     """Not one that comes with the first."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen([sys.executable, "-c", _INTERRUPTED_WHILE_BUSY], stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == b"in order\n"

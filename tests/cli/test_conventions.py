@@ -106,14 +106,8 @@ def test_a_machine_without_the_native_core_says_so_in_one_line(backups: Backups,
     assert done.stderr == ""
 
 
-def heed_interrupts() -> None:
-    """Let programs that are started from here be interrupted: jobs in the background ignore that, and hand it on."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def interrupt(backups: Backups, *words: object, stdin: bytes) -> str:
     """Start a command that waits for more of its standard input, interrupt it and return what it said."""
-    heed_interrupts()
     run = subprocess.Popen(
         command(*words),
         stdin=subprocess.PIPE,
@@ -144,7 +138,6 @@ def test_an_interrupted_command_says_what_it_leaves_behind(backups: Backups, tmp
 
 def test_a_command_that_is_interrupted_while_it_is_loaded_says_nothing() -> None:
     """It printed the traceback of what was being imported."""
-    heed_interrupts()
     words = [sys.executable, "-X", "importtime", *command("version")[1:]]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr is not None
