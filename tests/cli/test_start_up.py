@@ -50,6 +50,13 @@ print(*sys.modules)"""
     assert heavy(done.stdout.split()) == []
 
 
+def test_signals_are_handled_before_anything_that_takes_time_is_loaded() -> None:
+    """Until then CTRL-C shows the traceback of what is being imported."""
+    modules = modules_of("version")
+    assert modules.index("deltaimg") < modules.index("typing")
+    assert modules.index("signal") < modules.index("typing")
+
+
 def test_the_list_of_commands_loads_none_of_them() -> None:
     assert {"deltaimg.cli.app"} == {f"deltaimg.cli.{each}" for each in (*COMMANDS, "app")} & set(modules_of("--help"))
 
