@@ -743,7 +743,7 @@ class GuestUnusable(DeltaimgError):
 
     def __init__(self, guest: str, problem: str, *, hint: str | None = None) -> None:
         super().__init__(f"{guest}: {problem}", hint=hint)
-        self.guest = guest
+        self.guest, self.problem = guest, problem
 
 
 class NativeError(DeltaimgError):

@@ -12,7 +12,7 @@ from deltaimg.engine.doctor.host import examine_host as examine
 from deltaimg.engine.doctor.image import ImageOutlook as ImageOutlook
 from deltaimg.engine.doctor.image import examine_image, list_images
 from deltaimg.engine.doctor.repository import examine_repository as examine_open
-from deltaimg.errors import DeltaimgError
+from deltaimg.errors import DeltaimgError, GuestUnusable
 from deltaimg.image.nbd.address import is_address
 from deltaimg.repo.repository import Repository
 
@@ -63,7 +63,13 @@ def _choose(
     named = [(image, path) for image, path in known if image == subject or image.startswith(f"{subject}.")]
     if named:
         return named, []
-    domain = find_domain(subject)
+    try:
+        domain = find_domain(subject)
+    except GuestUnusable as error:
+        also = "" if repository is None else f", no image in {repository.objects.location}"
+        raise GuestUnusable(
+            subject, f"is no file here{also}; as a guest it {error.problem}", hint=error.hint
+        ) from error
     names = {path: image for image, path in known}
     found: list[tuple[str, str]] = []
     problems: list[tuple[str, DeltaimgError | str]] = []

@@ -115,6 +115,13 @@ def test_the_disks_of_a_guest(image: Path, tmp_path: Path, monkeypatch: pytest.M
     assert "is known neither" in fail(87, "doctor", "web2")
 
 
+def test_a_name_of_nothing_is_called_that(repo: Path) -> None:
+    """A file in another folder was looked for among guests alone, and the error spoke of hypervisors."""
+    said = fail(87, "doctor", "vm9.raw", repo=repo)
+    assert f"vm9.raw: is no file here, no image in {repo}; as a guest it " in said
+    assert "vm9.raw: is no file here; as a guest it " in fail(87, "doctor", "vm9.raw")
+
+
 def test_a_disk_of_a_running_qemu(repo: Path, tmp_path: Path) -> None:
     with live_qemu(tmp_path, make_filled_qcow2(tmp_path / "vm1.qcow2", 8, 2)) as live:
         for number in range(2):
