@@ -254,7 +254,7 @@ def test_progress_is_told_in_bytes_of_a_known_sum(tmp_path: Path) -> None:
 
 
 def test_batches_are_as_small_as_the_room_for_sources_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recode, "SPOOL_BYTES", 5 << 20)
+    monkeypatch.setattr(recode, "SPOOL_BYTES", 3 << 20)
     sizes: list[int] = []
     make_spool = Spool.__init__
 
@@ -268,7 +268,7 @@ def test_batches_are_as_small_as_the_room_for_sources_asks(tmp_path: Path, monke
     result = prune_now(repository)
     assert len(result.plan.trim.recoded) == 8
     assert len([size for size in sizes if size]) > 2
-    assert max(sizes) <= 5 << 20
+    assert max(sizes) <= 3 << 20
     check_all(repository, states[-1:])
 
 
