@@ -8,7 +8,7 @@ from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, tzinfo
 from functools import partial
 
-from deltaimg.api.vanished import find_vanished, forget_images, refuse_vanished, remember_snapshots
+from deltaimg.api.vanished import find_known, find_vanished, forget_images, refuse_vanished, remember_snapshots
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.prune.attempt import ConfirmImages, accept_images
 from deltaimg.engine.prune.run import PruneForecast, PruneResult
@@ -161,4 +161,4 @@ def flatten(
 
 
 def _confirm_images(repository: Repository, *, is_forced: bool) -> ConfirmImages:
-    return accept_images if is_forced else partial(refuse_vanished, repository)
+    return accept_images if is_forced else partial(refuse_vanished, repository, find_known(repository))

@@ -36,16 +36,29 @@ def forget_images(repository: Repository, images: Collection[str]) -> None:
     host_memory.forget(repository.config.repository_id, images)
 
 
+def find_known(repository: Repository) -> frozenset[str]:
+    """Return the images of which this host has seen snapshots.
+
+    It has to be read before the snapshots are listed: a backup on this host may store the first one of an image meanwhile.
+    """
+    return frozenset(host_memory.find_vanished(repository.config.repository_id, ()))
+
+
 def find_vanished(repository: Repository) -> dict[str, datetime]:
     """Return the images all of whose snapshots have vanished, and when this host last saw one of each."""
-    return _find_vanished(repository, list_images(repository))
+    known = find_known(repository)
+    return _find_vanished(repository, known, list_images(repository))
 
 
-def refuse_vanished(repository: Repository, images: Collection[str]) -> None:
-    """Raise SnapshotsVanished if images other than `images` had snapshots, or if there is content and no snapshot at all."""
+def refuse_vanished(repository: Repository, known: Collection[str], images: Collection[str]) -> None:
+    """Raise SnapshotsVanished if images other than `images` had snapshots, or if there is content and no snapshot at all.
+
+    Args:
+        known: what `find_known` returned before `images` were listed.
+    """
     location = repository.objects.location
     there = {*images, *(ref.image for ref in repository.list_quarantined())}
-    vanished = _find_vanished(repository, there)
+    vanished = _find_vanished(repository, known, there)
     if vanished:
         image, seen = next(iter(vanished.items()))
         others = len(vanished) - 1
@@ -55,7 +68,7 @@ def refuse_vanished(repository: Repository, images: Collection[str]) -> None:
         raise SnapshotsVanished(location, "there is content, but no snapshot that needs it")
 
 
-def _find_vanished(repository: Repository, there: Collection[str]) -> dict[str, datetime]:
-    """Return the images that are not there and that this host has seen, when it last did, unless another host forgot them."""
+def _find_vanished(repository: Repository, known: Collection[str], there: Collection[str]) -> dict[str, datetime]:
+    """Return those of `known` that are not there, and when this host last saw them, unless they were forgotten meanwhile."""
     found = host_memory.find_vanished(repository.config.repository_id, there)
-    return {image: seen for image, seen in found.items() if not is_forgotten(repository, image)}
+    return {image: seen for image, seen in found.items() if image in known and not is_forgotten(repository, image)}
