@@ -151,7 +151,7 @@ def test_two_hosts_back_up_while_a_third_prunes(
                 if count >= 3 and prunes > 1:
                     break
                 image.write_random(0, IMAGE_BYTES // 2)
-                snapshot = back_up(place, tmp_path / f"{name}.raw", image, name)
+                snapshot = back_up(place, tmp_path / f"{name}.raw", image, name, "--lock-wait", "60s")
                 states[snapshot] = bytes(image.content)
         except BaseException as error:
             errors.append(error)
