@@ -90,14 +90,20 @@ class WindowDecoder:
             touched_bytes = int(np.count_nonzero(touched)) * VCDIFF_PAGE_BYTES
             is_large = touched_bytes + 4 * len(touched) > _MAX_SHARED_BYTES
             with self._large if is_large else nullcontext():
-                segment, places = self._read_touched(window, touched.view(np.bool_))
-                apply_vcdiff(window.sections, segment, content, window.segment_bytes, places)
+                self._copy_touched(window, touched.view(np.bool_), content)
         except NativeError as error:
             problem = _PROBLEMS.get(error.status)
             if problem is None:
                 raise
             raise Malformed(self._name, window.position, problem) from error
         return content
+
+    def _copy_touched(
+        self, window: Window, touched: np.ndarray[tuple[int], np.dtype[np.bool_]], content: memoryview
+    ) -> None:
+        """Fill `content`. What is read of the old file is given back on return: the next large window waits for that."""
+        segment, places = self._read_touched(window, touched)
+        apply_vcdiff(window.sections, segment, content, window.segment_bytes, places)
 
     def _read_touched(
         self, window: Window, touched: np.ndarray[tuple[int], np.dtype[np.bool_]]
