@@ -127,7 +127,7 @@ def _machine_of(path: Path) -> dict[str, Any]:
 def summary_section(measurements: Sequence[Measurement], machines: Sequence[dict[str, Any]]) -> list[str]:
     """The first screen: a picture, ten rows, each the newest of its kind, and where they come from."""
     machine = machines[0]
-    dates = " and ".join(each["date"] for each in machines)
+    dates = ", ".join(each["date"] for each in machines)
     return [
         "![deltaimg beside restic and borg](images/benchmark-summary.svg)",
         "",
