@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 import msgspec
@@ -22,6 +23,8 @@ MAX_DELTA_DEPTH = 64
 """Delta records that may depend on one another."""
 MAX_NAME_BYTES = 200
 """Room for a suffix below the 255 bytes that file systems allow."""
+CLOCK_SKEW = timedelta(hours=1)
+"""What the clocks of two hosts may differ by."""
 
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_IMAGE_BYTES)]

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 
+from deltaimg.model import CLOCK_SKEW
 from deltaimg.repo.host_files import change_file
 from deltaimg.repo.repository import SnapshotRef
 
 _MAX_BYTES = 64 << 20
-_SKEW = timedelta(hours=1)
-"""What the clocks of two hosts may differ by."""
 
 
 class _Arrivals(msgspec.Struct, frozen=True):
@@ -88,7 +87,7 @@ def _find_doubtful(before: _Arrivals | None, moments: Mapping[SnapshotRef, datet
     found = set(before.doubtful if before else ()) & {ref.id for ref in moments}
     newest = max((ref.time for ref in moments if ref.id in known - found), default="")
     for ref in moments:
-        if ref.id not in known and (ref.time < newest or moments[ref] > now + _SKEW):
+        if ref.id not in known and (ref.time < newest or moments[ref] > now + CLOCK_SKEW):
             found.add(ref.id)
     return frozenset(found)
 

@@ -7,7 +7,7 @@ Always  this is information for users, and for the choice of what to read next: 
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,12 @@ from deltaimg.errors import DeltaimgError, IntegrityError, ObjectNotFound, Store
 from deltaimg.format.manifest import count_microseconds, from_microseconds
 from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.format.verified import VerifiedObject
+from deltaimg.model import CLOCK_SKEW
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.object_kinds import VERIFIED, VERIFIED_NAME
 from deltaimg.repo.repository import Repository
 
 NEVER = -1
-_SKEW = timedelta(hours=1)
-"""What the clocks of two hosts may differ by."""
 
 
 class VerifiedSummary(Struct, frozen=True):
@@ -77,7 +76,7 @@ class VerifiedShare:
         """
         numbers = np.flatnonzero(among)
         verified_us = self._verified_us[numbers]
-        verified_us[verified_us > count_microseconds(now + _SKEW)] = NEVER
+        verified_us[verified_us > count_microseconds(now + CLOCK_SKEW)] = NEVER
         numbers = numbers[np.lexsort((tie_break[numbers], verified_us))]
         reached = np.cumsum(self.stored_bytes[numbers])
         wanted = percent / 100 * (int(reached[-1]) if len(reached) else 0)

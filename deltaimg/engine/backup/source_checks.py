@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.scan import MAX_GAP_BYTES, count_span_bytes
@@ -12,11 +12,10 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.image.containers import find_container
 from deltaimg.image.extents import Bounds
 from deltaimg.image.source import ImageSource
+from deltaimg.model import CLOCK_SKEW
 from deltaimg.options.backup import BackupOptions
 
 _FIRST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
-_SKEW = timedelta(hours=1)
-"""What the clocks of two hosts may differ by."""
 SUSPICIOUS_SHRINKAGE = 100
 """A file or device with less than this share of its former size is refused: the path is probably wrong."""
 _SIZE_HINT = "the image was cut short, or --size is of another one"
@@ -112,7 +111,7 @@ def check_time(newest: Manifest | None, options: BackupOptions, now: datetime, p
     """
     wanted = options.taken_at
     if wanted is None:
-        if newest is not None and newest.taken_at > now + _SKEW:
+        if newest is not None and newest.taken_at > now + CLOCK_SKEW:
             progress.warn(
                 f"{newest.label} is dated {newest.taken_at.astimezone():%Y-%m-%d %H:%M}, and the clock of this host says "
                 f"{now.astimezone():%Y-%m-%d %H:%M}: one of the two is wrong. Until then snapshots are dated just after it; "
