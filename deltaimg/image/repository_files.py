@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 from deltaimg.errors import UsageError
 from deltaimg.format.config import CONFIG_NAME
@@ -24,29 +25,19 @@ def refuse_in_repository(path: str) -> None:
     """Raise UsageError for a file, that exists or not, in the folder of a repository, or below it."""
     absolute = os.path.abspath(path)
     # A folder of a repository may be a link to one elsewhere, and a link elsewhere may lead to one of a repository.
-    for folder in dict.fromkeys([*_list_above(absolute), *_list_above(os.path.realpath(absolute))]):
+    for folder in dict.fromkeys((*Path(absolute).parents, *Path(os.path.realpath(absolute)).parents)):
         if _is_repository(folder):
             raise UsageError(f"{path} is in the repository {folder}", hint="name a place outside of it")
 
 
-def _list_above(path: str) -> list[str]:
-    """Return the folders that a path is in, innermost first."""
-    found = [os.path.dirname(path)]
-    while found[-1] != os.path.dirname(found[-1]):
-        found.append(os.path.dirname(found[-1]))
-    return found
+def _is_repository(folder: Path) -> bool:
+    return _has_config(folder) or all(os.path.isdir(folder / name) for name in (MAPS, PACKS, SIGNATURES, SNAPSHOTS))
 
 
-def _is_repository(folder: str) -> bool:
-    return _has_config(folder) or all(
-        os.path.isdir(os.path.join(folder, name)) for name in (MAPS, PACKS, SIGNATURES, SNAPSHOTS)
-    )
-
-
-def _has_config(folder: str) -> bool:
+def _has_config(folder: Path) -> bool:
     magic = Kind.CONFIG.value
     try:
-        descriptor = os.open(os.path.join(folder, CONFIG_NAME), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(folder / CONFIG_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError):
         return False
     try:
