@@ -15,7 +15,7 @@ from msgspec import Struct
 
 _EMPTY_PATH, _FORCE_SYNC = 0x1000, 0x2000
 _BASIC_STATS, _DIRECT_ALIGNMENT = 0x7FF, 0x2000
-_STATX_BYTES = 256
+_STATX_BYTES = _STATFS_BYTES = 256
 _SIZE, _CTIME, _MTIME, _ALIGNMENT = (
     (struct.Struct("=Q"), 40),
     (struct.Struct("=qI"), 96),
@@ -46,6 +46,15 @@ def read_file_status(descriptor: int) -> FileStatus:
         layout.unpack_from(buffer, offset) for layout, offset in (_SIZE, _CTIME, _MTIME, _ALIGNMENT)
     )
     return FileStatus(size_bytes, _in_ns(*mtime), _in_ns(*ctime), max(alignment))
+
+
+def read_file_system(file: int | str) -> int:
+    """Return the number of the file system's kind (statfs(2), `f_type`); 0 where it cannot be asked."""
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    path = f"/proc/self/fd/{file}" if isinstance(file, int) else file
+    if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), buffer) != 0:
+        return 0
+    return int(struct.unpack_from("@l", buffer)[0])
 
 
 def _in_ns(seconds: int, nanoseconds: int) -> int:

@@ -11,7 +11,6 @@ Source  include/uapi/linux/btrfs.h: BTRFS_IOC_SNAP_CREATE_V2, BTRFS_IOC_SNAP_DES
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import secrets
@@ -23,6 +22,7 @@ from contextlib import contextmanager, suppress
 from msgspec import Struct
 
 from deltaimg.errors import FreezeFailed
+from deltaimg.file_status import read_file_system
 from deltaimg.freeze.interface import FreezeRequest, Held, Unfrozen
 from deltaimg.freeze.methods import BTRFS
 from deltaimg.freeze.owner import PREFIX, is_left_over, name_owner
@@ -33,7 +33,6 @@ _READ_ONLY = 1 << 1
 _TOP_INODE = 256
 """The inode number of every subvolume's top folder, and of nothing else (BTRFS_FIRST_FREE_OBJECTID)."""
 _SUPER_MAGIC = 0x9123683E
-_STATFS_BYTES = 256
 
 
 class BtrfsFreezer:
@@ -91,7 +90,7 @@ def _find_subvolume(path: str) -> _Place:
     """Return where in which subvolume a file is; raises FreezeFailed."""
     real = os.path.realpath(path)
     try:
-        if not stat.S_ISREG(os.stat(real).st_mode) or not _is_on_btrfs(real):
+        if not stat.S_ISREG(os.stat(real).st_mode) or read_file_system(real) != _SUPER_MAGIC:
             raise FreezeFailed(path, "is not a file on btrfs")
         device = os.stat(real).st_dev
         folder = os.path.dirname(real)
@@ -104,13 +103,6 @@ def _find_subvolume(path: str) -> _Place:
     except OSError as error:
         raise FreezeFailed(path, f"cannot be examined: {os.strerror(error.errno or 0)}") from error
     return _Place(folder, os.path.relpath(real, folder))
-
-
-def _is_on_btrfs(path: str) -> bool:
-    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
-    if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), buffer) != 0:
-        return False
-    return int(struct.unpack_from("@l", buffer)[0]) == _SUPER_MAGIC
 
 
 def _is_subvolume(folder: str, name: str) -> bool:

@@ -6,13 +6,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 
 from deltaimg.errors import ImageError, ImageInUse, TargetTooSmall, UnsupportedImage
+from deltaimg.image.allocation import punch_hole
 from deltaimg.image.block_devices import read_device_bytes
 from deltaimg.image.descriptor_target import DescriptorTarget, describe_write_failure
-from deltaimg.image.holes import punch_hole
 from deltaimg.image.uses import find_uses
+from deltaimg.model import Extent
 
 _ZERO_BUFFER = bytes(1 << 20)
 
@@ -54,6 +56,9 @@ class DeviceTarget(DescriptorTarget):
         self._can_punch = False
         for start in range(offset, offset + length, len(_ZERO_BUFFER)):
             self.write(start, memoryview(_ZERO_BUFFER)[: offset + length - start])
+
+    def reserve(self, extents: Iterable[Extent]) -> None:
+        """Nothing to do: a device has its blocks."""
 
     def commit(self) -> None:
         """Wait until all is on the disk, and close it; raises ImageError."""

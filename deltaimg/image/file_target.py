@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 
 from deltaimg.errors import ImageError, TargetExists, TargetTooSmall
+from deltaimg.image.allocation import punch_hole, reserve_blocks
 from deltaimg.image.attributes import copy_attributes, copy_flags
 from deltaimg.image.descriptor_target import DescriptorTarget, describe_write_failure
 from deltaimg.image.temporary import TemporaryFile
 from deltaimg.image.uses import check_unused
+from deltaimg.model import Extent
 from deltaimg.posix import sync_folder
 
 _NEW_MODE = 0o666
@@ -25,6 +28,7 @@ class FileTarget(DescriptorTarget):
 
     def __init__(self, path: str, size_bytes: int, *, is_replacing: bool, is_synced: bool) -> None:
         self._size_bytes, self._is_replacing, self._is_synced = size_bytes, is_replacing, is_synced
+        self._is_reserved = False
         if is_replacing:
             check_unused(path)
         try:
@@ -53,7 +57,15 @@ class FileTarget(DescriptorTarget):
         return found.f_bavail * found.f_frsize
 
     def clear(self, offset: int, length: int) -> None:
-        """Nothing to do: the file is new."""
+        """Nothing to do in a new file, unless its blocks were reserved."""
+        if self._is_reserved:
+            punch_hole(self._descriptor, offset, length)
+
+    def reserve(self, extents: Iterable[Extent]) -> None:
+        """Allocate the blocks, where the file system is faster for it; raises TargetTooSmall or ImageError."""
+        self._is_reserved = True
+        if not reserve_blocks(self._descriptor, extents):
+            raise self._fail_for_room("for all that is to be written")
 
     def grow(self, size_bytes: int) -> None:
         """Make the file at least `size_bytes` long, the rest a hole; raises TargetTooSmall or ImageError."""
@@ -100,14 +112,19 @@ class FileTarget(DescriptorTarget):
         sync_folder(self.folder or os.curdir)
 
     def _fail_to_write(self, offset: int, error: OSError) -> ImageError:
-        if not self._is_replacing or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return super()._fail_to_write(offset, error)
+        return self._fail_for_room(f"when writing at byte {offset}")
+
+    def _fail_for_room(self, when: str) -> ImageError:
+        if not self._is_replacing:
+            return TargetTooSmall(self.path, f"no space left {when}", hint="make room and run again")
         old = os.stat(self.path).st_blocks * 512 if os.path.exists(self.path) else 0
         new = os.fstat(self._descriptor).st_blocks * 512
         return TargetTooSmall(
             self.path,
-            f"no space left when writing at byte {offset}: the old file is only replaced once the new one is whole, so "
-            f"both must fit; the old one takes {old} bytes, and there was room for {new} of the new one",
+            f"no space left {when}: the old file is only replaced once the new one is whole, so both must fit; the old one "
+            f"takes {old} bytes, and there was room for {new} of the new one",
             hint="make room; or remove the old file first, which a restore does not need",
         )
 

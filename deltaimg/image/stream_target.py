@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 
 from deltaimg.arrays import Ranges
 from deltaimg.descriptors import find_descriptor, write_all, write_output
 from deltaimg.errors import ImageError, UnsupportedImage
 from deltaimg.image.descriptor_target import describe_write_failure
+from deltaimg.model import Extent
 
 _ZERO_BUFFER = bytes(1 << 20)
 
@@ -55,6 +57,9 @@ class StreamTarget:
         """Write `length` zeros."""
         for start in range(offset, offset + length, len(_ZERO_BUFFER)):
             self.write(start, memoryview(_ZERO_BUFFER)[: offset + length - start])
+
+    def reserve(self, extents: Iterable[Extent]) -> None:
+        """Nothing to do: whoever reads a stream finds room for it."""
 
     def grow(self, size_bytes: int) -> None:
         """A stream ends where it ends."""

@@ -6,9 +6,11 @@ tests/contract/test_image_targets.py holds every target to this.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from deltaimg.arrays import Ranges
+from deltaimg.model import Extent
 
 
 class ImageTarget(Protocol):
@@ -66,6 +68,10 @@ class ImageTarget(Protocol):
         """Make `length` bytes from `offset` read as zeros, as holes where the target has any. What is never written is not
         cleared on a device: whoever writes an image clears its holes.
         """
+        ...
+
+    def reserve(self, extents: Iterable[Extent]) -> None:
+        """Take room for what will be written, ahead of all writing, if the target is faster for it."""
         ...
 
     def grow(self, size_bytes: int) -> None:

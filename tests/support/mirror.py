@@ -14,7 +14,7 @@ import pytest
 
 import deltaimg.engine.mirror.run as run_module
 import deltaimg.engine.mirror.working_copy as working_copy
-import deltaimg.image.holes as holes
+import deltaimg.image.allocation as allocation
 from deltaimg.arrays import Ranges
 from deltaimg.engine.mirror.connect import Connection, parse_destination
 from deltaimg.engine.mirror.far import serve
@@ -131,4 +131,4 @@ def _kill_before(number: int) -> None:
 
     for name in STEPS:
         setattr(os, name, count(getattr(os, name)))
-    holes.punch_hole = count(holes.punch_hole)  # type: ignore[assignment]
+    allocation.punch_hole = count(allocation.punch_hole)  # type: ignore[assignment]

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-import deltaimg.image.holes as holes
+import deltaimg.image.allocation as allocation
 from tests.support.mirror import STEPS
 
 _PAGE_BYTES = 4096
@@ -37,7 +37,7 @@ class CutDisk:
         os.fsync = os.fdatasync = self._sync
         for name in STEPS:
             setattr(os, name, self._before(getattr(os, name)))
-        holes.punch_hole = self._before(holes.punch_hole)  # type: ignore[assignment]
+        allocation.punch_hole = self._before(allocation.punch_hole)  # type: ignore[assignment]
 
     def _before(self, call: Callable[..., object]) -> Callable[..., object]:
         def noted(*arguments: object, **options: object) -> object:

@@ -169,6 +169,16 @@ class SnapshotContent:
         if open_end > open_start:
             yield Extent(open_start, open_end)
 
+    def data_extents(self) -> Iterator[Extent]:
+        """Yield everything else, ascending, what touches joined."""
+        end = 0
+        for zeros in self.zero_extents():
+            if zeros.start > end:
+                yield Extent(end, zeros.start)
+            end = zeros.end
+        if end < self.manifest.size_bytes:
+            yield Extent(end, self.manifest.size_bytes)
+
     def extents_of(self, record: RecordNumber) -> list[Extent]:
         """Return the extents of the image that a record supplies, in the order of its slots."""
         return [Extent(offset, offset + length) for offset, length, _ in self._ranges_of(record).tolist()]

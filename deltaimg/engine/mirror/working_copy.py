@@ -28,11 +28,11 @@ from deltaimg.engine.mirror.place import Place
 from deltaimg.engine.mirror.table import Blocks
 from deltaimg.errors import ImageError, ImageInUse, TargetTooSmall
 from deltaimg.format.mirror import BLOCK_BYTES, MAX_UNDO_BLOCKS, MirrorState
+from deltaimg.image.allocation import clear_range
 from deltaimg.image.attributes import copy_attributes
 from deltaimg.image.block_devices import read_device_bytes
 from deltaimg.image.cloning import clone_content
 from deltaimg.image.descriptor_target import describe_write_failure
-from deltaimg.image.holes import clear_range
 from deltaimg.image.raw import BlockDeviceSource, RawSource
 from deltaimg.image.source import ImageSource
 from deltaimg.image.uses import check_unused

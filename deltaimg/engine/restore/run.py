@@ -176,6 +176,7 @@ def _write_anywhere(
     """Write records in the order of the packs, each block to its offsets."""
     for extent in content.zero_extents():
         target.clear(extent.start, extent.length)
+    target.reserve(content.data_extents())
     plan = content.plan(can_read_back=True)
     damage: list[DamagedExtent] = []
     with stage(progress, "restoring", plan.decoded_bytes):

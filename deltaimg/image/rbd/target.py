@@ -7,7 +7,7 @@ that name is removed by the next one. An image that exists is written in place, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -26,6 +26,7 @@ from deltaimg.image.rbd.image import (
 )
 from deltaimg.image.rbd.library import RbdFailure, RbdNotFound
 from deltaimg.image.reader import ReadFailure
+from deltaimg.model import Extent
 
 _PARTIAL: Final = ".deltaimg-partial"
 
@@ -69,6 +70,9 @@ class RbdTarget:
         if not self._is_new:
             with self._translating():
                 self._opened.clear(offset, length)
+
+    def reserve(self, extents: Iterable[Extent]) -> None:
+        """Nothing to do: a pool makes objects as they are written."""
 
     def grow(self, size_bytes: int) -> None:
         """Raise TargetTooSmall if the image has fewer than `size_bytes`."""

@@ -24,10 +24,10 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.image.file_target import FileTarget
 from deltaimg.image.open_target import open_target
 from deltaimg.image.stream_target import StreamTarget
-from deltaimg.model import KIB, MIB
+from deltaimg.model import KIB, MIB, Extent
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
-from tests.support.components import as_ordinary_user, small_ext4
+from tests.support.components import as_ordinary_user, loop_file_system, small_ext4
 from tests.support.images import SyntheticImage, make_incompressible_image, make_mixed_image
 from tests.support.repositories import assert_same_bytes, back_up_image, make_repository
 
@@ -195,17 +195,54 @@ def test_a_full_disk_says_so_and_leaves_nothing(
     manifest = back_up_image(repository, make_incompressible_image(12 * MIB, seed=13))
     if kind == "tmpfs":
         make_tmpfs: Callable[[int], Path] = request.getfixturevalue("make_tmpfs")
-        _restore_to_full(repository, manifest, make_tmpfs(4 * MIB))
+        _restore_to_full(repository, manifest, make_tmpfs(4 * MIB), "when writing at byte \\d+")
     else:
         with small_ext4(tmp_path / "ext4", 8 * MIB) as folder:
-            _restore_to_full(repository, manifest, folder)
+            _restore_to_full(repository, manifest, folder, "for all that is to be written")
 
 
-def _restore_to_full(repository: Repository, manifest: Manifest, folder: Path) -> None:
+def _restore_to_full(repository: Repository, manifest: Manifest, folder: Path, when: str) -> None:
     before = os.listdir(folder)
-    with pytest.raises(TargetTooSmall, match=r"no space left when writing at byte \d+"):
+    with pytest.raises(TargetTooSmall, match=f"no space left {when}"):
         restore(repository, manifest, str(folder / "image.raw"))
     assert os.listdir(folder) == before
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_long_extents_are_reserved_where_that_is_cheap_and_given_back_if_never_written(
+    tmp_path: Path, kind: str
+) -> None:
+    with loop_file_system(kind, tmp_path / kind, 320 * MIB) as made:
+        path = made.folder / "image.raw"
+        target = open_target(str(path), 16 * MIB)
+        try:
+            target.reserve([Extent(0, 8 * KIB), Extent(MIB, 5 * MIB), Extent(6 * MIB, 8 * MIB)])
+            assert isinstance(target, FileTarget)
+            is_reserving = kind != "btrfs"
+            assert _allocated_bytes(target) == (6 * MIB if is_reserving else 0)
+            target.clear(2 * MIB, MIB)
+            assert _allocated_bytes(target) == (5 * MIB if is_reserving else 0)
+            target.write(6 * MIB, memoryview(b"x" * MIB))
+            target.commit()
+        finally:
+            target.abort()
+        assert path.read_bytes() == bytes(6 * MIB) + b"x" * MIB + bytes(9 * MIB)
+
+
+def _allocated_bytes(target: FileTarget) -> int:
+    return os.fstat(target._descriptor).st_blocks * 512
+
+
+def test_what_was_reserved_and_is_damaged_is_a_hole(
+    tmp_path: Path, repository: Repository, manifest: Manifest, image: SyntheticImage
+) -> None:
+    damage_pack(repository)
+    with small_ext4(tmp_path / "ext4", 32 * MIB) as folder:
+        path = folder / "image.raw"
+        result = restore(repository, manifest, str(path), keep_going=True)
+        lost_bytes = sum(extent.length for extent in result.damage)
+        assert lost_bytes == 512 * KIB
+        assert path.stat().st_blocks * 512 <= result.data_bytes - lost_bytes
 
 
 def test_an_image_larger_than_any_file_there_is_refused_at_once(tmp_path: Path) -> None:
