@@ -82,8 +82,6 @@ MAX_PARITY_COLUMNS: Final = 256
 
 MAX_COLUMN_EXPANSION: Final = 64
 """What packed columns expand to, by the bytes that they take."""
-MAX_EXPANSION: Final = 1 << 15
-"""No zstd frame expands to more than 128 KiB for each 4 bytes of it."""
 
 
 def find_record_problem(entries: npt.NDArray[Any]) -> str | None:

@@ -7,6 +7,8 @@ import importlib
 import re
 import struct
 import types
+from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -305,6 +307,14 @@ def test_every_limit_of_the_code_is_in_the_document():
     listed = {row["in the code"].strip("`").split(".")[1] for row in tables("Limits")[0]}
     own = {name for name in vars(limits) if name.startswith(("MAX_", "MIN_"))}
     assert own - listed == {"MIN_BLOCK_SHIFT", "MAX_BLOCK_SHIFT"}  # which "Record header" has
+
+
+def test_every_limit_of_the_document_is_used_somewhere():
+    """A reader that no longer refuses something must not be said to."""
+    package = Path(importlib.import_module("deltaimg").__file__ or "").parent
+    words = Counter(word for path in package.rglob("*.py") for word in re.findall(r"\w+", path.read_text()))
+    names = [row["in the code"].strip("`").split(".")[1] for row in tables("Limits")[0]]
+    assert not [name for name in names if words[name] < 2]
 
 
 def test_the_version_history_ends_with_the_present_version():
