@@ -130,9 +130,8 @@ class Reachable(Struct, frozen=True):
     maps: frozenset[str]
     is_live: npt.NDArray[np.bool_]
     """Of each entry: whether a snapshot needs it, itself or as a source."""
-    mapped_slots: npt.NDArray[np.uint16]
-    """Of each entry: slots that maps name. None of one that is only a source."""
     mapped: SlotBits
+    """Of each entry: the slots that maps name. None of one that is only a source."""
 
 
 def mark(repository: Repository, without: Collection[str] = ()) -> Reachable:
@@ -186,7 +185,7 @@ def _mark(repository: Repository, manifests: list[Manifest], without: Collection
     is_live = is_mapped.copy()
     is_live[close_over_sources(index, EntryNumbers(np.flatnonzero(is_mapped & (index.links.counts > 0))))] = True
     maps = frozenset(digest for manifest in manifests for digest in manifest.maps)
-    return Reachable(index, tuple(manifests), maps, is_live, mapped.count(), mapped)
+    return Reachable(index, tuple(manifests), maps, is_live, mapped)
 
 
 def close_over_sources(index: LoadedIndex, entries: EntryNumbers) -> EntryNumbers:
