@@ -9,7 +9,6 @@ computing (`numbers + 1`, `np.flatnonzero`, `np.concatenate`) gives plain arrays
     record    a record that a `SlotTable` or a map layer has numbered; counts from 0, in the order in which they were met
     slot      a block's place in a record, numbered over all records of a table; 0 is a hole, 1 zero, data from FIRST_SLOT
     link      from an entry that is a delta to one of its delta sources; counts from 0, entry after entry
-    label     names a record among anchors, longer than any one table exists
     block     a block of an image: `block_index` times the size of a block is its offset
 """
 
@@ -24,7 +23,6 @@ EntryNumber = NewType("EntryNumber", int)
 RecordNumber = NewType("RecordNumber", int)
 SlotNumber = NewType("SlotNumber", int)
 LinkNumber = NewType("LinkNumber", int)
-AnchorLabel = NewType("AnchorLabel", int)
 BlockIndex = NewType("BlockIndex", int)
 
 if TYPE_CHECKING:
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
 
     class LinkNumbers(_Numbers[LinkNumber]): ...
 
-    class AnchorLabels(_Numbers[AnchorLabel]): ...
-
     class BlockIndexes(_Numbers[BlockIndex]): ...
 
 else:
@@ -55,5 +51,4 @@ else:
     RecordNumbers = NewType("RecordNumbers", np.ndarray)
     SlotNumbers = NewType("SlotNumbers", np.ndarray)
     LinkNumbers = NewType("LinkNumbers", np.ndarray)
-    AnchorLabels = NewType("AnchorLabels", np.ndarray)
     BlockIndexes = NewType("BlockIndexes", np.ndarray)
