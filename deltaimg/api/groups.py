@@ -107,13 +107,11 @@ class RestoredGroup(Struct, frozen=True):
     """Where the configuration of a guest was written to; None where there is none, or no place for it."""
 
 
-def find_group_snapshot(repository: Repository, selector: str) -> GroupSnapshot:
-    """Return the snapshot of a group that `selector` means: `web1`, `web1@2026-11-23`, `web1@latest~2`, or by an id."""
-    return select_group(repository, selector)
-
-
 def find_named_group(repository: Repository, selector: str) -> GroupSnapshot | None:
-    """As `find_group_snapshot`; None where the name is that of an image, or of nothing."""
+    """Return the snapshot of a group that `selector` means: `web1`, `web1@2026-11-23` or `web1@latest~2`.
+
+    None where the name is that of an image, or of nothing.
+    """
     return find_group(repository, selector)
 
 

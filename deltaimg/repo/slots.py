@@ -131,11 +131,6 @@ class SlotTable(RecordNumbering):
         records = self.records_of(slots)
         return records, slots.astype(np.int64) - self.first_slots[records]
 
-    def add_known(self, record_ids: Digests) -> None:
-        """Number those of some records that the index has."""
-        entries = self.index.find(record_ids)
-        self.add_entries(entries[entries >= 0])
-
     def add_entries(self, entries: EntryNumbers) -> RecordNumbers:
         """Number the records of index entries, those that have none yet; return the record number of each."""
         unknown = entries[self._record_of_entry[entries] < 0]

@@ -8,7 +8,6 @@ from typing import Final
 
 GREETING: Final = b"NBDMAGIC"
 NEWSTYLE: Final = b"IHAVEOPT"
-OLDSTYLE: Final = b"\x00\x00\x42\x02\x81\x86\x12\x53"
 FIXED_NEWSTYLE: Final = 1
 NO_ZEROES: Final = 2
 

@@ -53,7 +53,7 @@ def test_records_are_found_by_id_once_they_have_a_number(chain: Repository, inde
     table.add_entries(np.array([2]))
     ids = np.concatenate((index.entries["id"][[2, 0]], np.zeros((1, DIGEST_BYTES), np.uint8)))
     assert table.find_records(ids).tolist() == [0, -1, -1]
-    table.add_known(ids)
+    table.add_entries(np.array([0]))
     assert table.find_records(ids).tolist() == [0, 1, -1]
 
 
