@@ -93,13 +93,6 @@ class ParityTables(ParityLayout, frozen=True):
         )
 
 
-class ParityObject(Struct, frozen=True):
-    """A whole parity object; `planes` as one stretch of bytes."""
-
-    tables: ParityTables
-    planes: bytes | memoryview
-
-
 def count_shards(pack_bytes: npt.NDArray[np.uint64], shard_bytes: int) -> npt.NDArray[np.int64]:
     """Return of how many shards packs of these sizes consist."""
     shards: npt.NDArray[np.int64] = -(-pack_bytes.astype(np.int64) // shard_bytes)
@@ -214,32 +207,3 @@ def parse_trailer(name: str, data: bytes | memoryview, size_bytes: int) -> int:
     if magic != TRAILER_MAGIC or reserved or not FRONT_BYTES <= twin_bytes <= offset:
         raise Malformed(name, offset, "its trailer is damaged")
     return offset - int(twin_bytes)
-
-
-def parse_parity(data: bytes, name: str) -> ParityObject:
-    """Read a parity object all of which must be right: tables, twin, and every shard of the planes."""
-    header = parse_header(Kind.PARITY, name, data)
-    end = HEADER_BYTES + header.body_bytes
-    if len(data) < end:
-        raise Truncated(name, len(data), end, len(data))
-    if len(data) > end:
-        raise Malformed(name, end, f"{len(data) - end} bytes follow its end")
-    tables = parse_tables(name, data, len(data))
-    twin_offset = parse_trailer(name, data, len(data))
-    view = memoryview(data)
-    if view[twin_offset : end - TRAILER.size] != view[: tables.planes_offset]:
-        raise Malformed(name, twin_offset, "its tables and their twin differ")
-    planes = view[tables.planes_offset : twin_offset]
-    wrong = np.flatnonzero(
-        np.any(digest_shards(planes, tables.shard_bytes) != tables.digests[tables.data_shards :], axis=1)
-    )
-    if len(wrong):
-        at = int(wrong[0]) * tables.shard_bytes
-        raise DigestMismatch(
-            name,
-            tables.planes_offset + at,
-            "the shard here",
-            tables.digests[tables.data_shards + int(wrong[0])].tobytes(),
-            digest_bytes(planes[at : at + tables.shard_bytes]),
-        )
-    return ParityObject(tables, planes)

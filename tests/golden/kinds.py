@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from deltaimg.errors import DigestMismatch, Malformed, Truncated
 from deltaimg.format.annotation import Annotation, build_annotation, parse_annotation
 from deltaimg.format.config import Config, build_config, parse_config
 from deltaimg.format.deletion import (
@@ -19,14 +20,14 @@ from deltaimg.format.deletion import (
     parse_deletion,
     parse_deletion_locks,
 )
-from deltaimg.format.framing import SALT_BYTES, Kind, salt_object
+from deltaimg.format.framing import HEADER_BYTES, SALT_BYTES, Kind, digest_bytes, parse_header, salt_object
 from deltaimg.format.index import build_index, parse_index
 from deltaimg.format.key_slot import KeySlot, build_key_slot, parse_key_slot
 from deltaimg.format.lock import Lock, build_lock, parse_lock
 from deltaimg.format.manifest import Manifest, build_manifest, parse_manifest
 from deltaimg.format.map import build_map, parse_map
 from deltaimg.format.pack import finish_pack, parse_pack_footer, scan_records
-from deltaimg.format.parity import ParityObject, lay_out_parity, parse_parity
+from deltaimg.format.parity import TRAILER, ParityTables, digest_shards, lay_out_parity, parse_tables, parse_trailer
 from deltaimg.format.record import RECORD_HEADER_BYTES, RecordHeader, check_payload
 from deltaimg.format.roster import Roster, build_roster, parse_roster
 from deltaimg.format.signature import build_signature, parse_signature
@@ -49,6 +50,42 @@ def parse_pack(data: bytes, name: str) -> PackContent:
         check_payload(name, offset, header, payload)
         records.append((header, payload))
     return PackContent(footer, records)
+
+
+class ParityObject(msgspec.Struct, frozen=True):
+    """A whole parity object; `planes` as one stretch of bytes."""
+
+    tables: ParityTables
+    planes: bytes | memoryview
+
+
+def parse_parity(data: bytes, name: str) -> ParityObject:
+    """Read a parity object all of which must be right: tables, twin, and every shard of the planes."""
+    header = parse_header(Kind.PARITY, name, data)
+    end = HEADER_BYTES + header.body_bytes
+    if len(data) < end:
+        raise Truncated(name, len(data), end, len(data))
+    if len(data) > end:
+        raise Malformed(name, end, f"{len(data) - end} bytes follow its end")
+    tables = parse_tables(name, data, len(data))
+    twin_offset = parse_trailer(name, data, len(data))
+    view = memoryview(data)
+    if view[twin_offset : end - TRAILER.size] != view[: tables.planes_offset]:
+        raise Malformed(name, twin_offset, "its tables and their twin differ")
+    planes = view[tables.planes_offset : twin_offset]
+    wrong = np.flatnonzero(
+        np.any(digest_shards(planes, tables.shard_bytes) != tables.digests[tables.data_shards :], axis=1)
+    )
+    if len(wrong):
+        at = int(wrong[0]) * tables.shard_bytes
+        raise DigestMismatch(
+            name,
+            tables.planes_offset + at,
+            "the shard here",
+            tables.digests[tables.data_shards + int(wrong[0])].tobytes(),
+            digest_bytes(planes[at : at + tables.shard_bytes]),
+        )
+    return ParityObject(tables, planes)
 
 
 SALT = bytes(range(0x50, 0x50 + SALT_BYTES))

@@ -20,7 +20,7 @@ from deltaimg.format.key_slot import KeySlot
 from deltaimg.format.lock import Lock
 from deltaimg.format.manifest import FreeSpaceSkipped, Freezing, Group, Manifest, Statistics, Tracking
 from deltaimg.format.map import MapObject
-from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
+from deltaimg.format.parity import ParityTables, digest_shards
 from deltaimg.format.record import WHOLE_LITERAL, CutTable, RecordHeader, RecordTables, build_tables
 from deltaimg.format.roster import Roster
 from deltaimg.format.signature import SignatureObject
@@ -28,7 +28,7 @@ from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.sources import SourceTable
 from deltaimg.format.verified import VerifiedObject
 from deltaimg.model import Extent
-from tests.golden.kinds import PackContent
+from tests.golden.kinds import PackContent, ParityObject
 from tests.support.galois import parity_planes
 
 

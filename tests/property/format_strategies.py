@@ -36,13 +36,13 @@ from deltaimg.format.manifest import (
     format_time,
 )
 from deltaimg.format.map import MapObject
-from deltaimg.format.parity import ParityObject, ParityTables, digest_shards
+from deltaimg.format.parity import ParityTables, digest_shards
 from deltaimg.format.record import RecordHeader
 from deltaimg.format.roster import Roster
 from deltaimg.format.signature import SignatureObject
 from deltaimg.format.slot_runs import SLOT_RUN
 from deltaimg.format.verified import VerifiedObject
-from tests.golden.kinds import PackContent
+from tests.golden.kinds import PackContent, ParityObject
 
 U8, U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 EDGES = st.sampled_from(
