@@ -4,35 +4,7 @@
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${DELTAIMG_VENV:-$project/.venv}
 
-titles=()
-running=()
-
 say() { printf '\n== %s\n' "$*"; }
-
-# begin TITLE COMMAND...: run a check while others run; `await_all` shows what it said.
-begin() {
-    local title=$1
-    shift
-    : "${said:=$(mktemp -d)}"
-    titles+=("$title")
-    "$@" >"$said/${#titles[@]}" 2>&1 &
-    running+=($!)
-}
-
-# Wait for all checks that were begun and show what each said; ends the script if one failed.
-await_all() {
-    local number failed=()
-    for number in "${!running[@]}"; do
-        wait "${running[number]}" || failed+=("${titles[number]}")
-        say "${titles[number]}"
-        cat "$said/$((number + 1))"
-    done
-    rm -r "$said"
-    if [ ${#failed[@]} -ne 0 ]; then
-        printf 'failed: %s\n' "${failed[@]}" >&2
-        exit 1
-    fi
-}
 
 # Install Debian packages, where that is possible; say so where it is not.
 need_packages() {
