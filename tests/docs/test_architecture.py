@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import importlib
 import re
+import tomllib
+from fnmatch import fnmatch
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,12 @@ DOTTED = re.compile(r"`((?:engine|freeze|tracking|guest|repo|delta|kernels|image
 MODULE = re.compile(
     r"`((?:engine|freeze|tracking|guest|repo|delta|kernels|image|store|codec|format|api|cli)(?:/\w+)+\.py)`"
 )
+
+LAYERS = {
+    contract["containers"][0]: [layer.split(" | ") for layer in contract["layers"]]
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    if contract["type"] == "layers"
+}
 
 
 def find(name: str) -> object:
@@ -48,3 +57,34 @@ def test_the_walk_through_a_backup_names_every_module_of_it() -> None:
     helpers = {"__init__", "run", "forecast", "option_checks", "context", "changed_blocks", "encoding", "cache_folder"}
     missing = [stage for stage in sorted(stages - helpers) if f".backup.{stage}." not in named]
     assert not missing
+
+
+TREE = TEXT[TEXT.index("deltaimg/\n") : TEXT.index("native/ ")]
+
+
+def test_the_tree_has_what_there_is_in_the_order_of_the_layers() -> None:
+    """The contract of import-linter is exhaustive: what it lists is all there is."""
+    listed = re.findall(r"^  (\w+)(?:/|\.py) ", TREE, re.MULTILINE)
+    for layer in LAYERS["deltaimg"]:
+        assert sorted(listed[: len(layer)]) == sorted(layer)
+        del listed[: len(layer)]
+    assert not listed
+
+
+def test_the_tree_has_what_there_is_of_the_engine() -> None:
+    listed = re.findall(r"^    (\w+)(?:/|\.py) ", TREE, re.MULTILINE)
+    assert sorted(listed) == sorted(chain.from_iterable(LAYERS["deltaimg.engine"]))
+
+
+def test_every_module_of_a_verb_is_in_the_table_and_no_other() -> None:
+    rows = re.findall(r"^\| ([\w/]+) \|(.*)\|(.*)\|$", TEXT[: TEXT.index("## What refers to what")], re.MULTILINE)[1:]
+    engine = ROOT / "deltaimg/engine"
+    assert {folder for folder, *_ in rows} == {
+        str(path.relative_to(engine).parent) for path in engine.rglob("*.py") if path.parent != engine
+    }
+    for folder, *cells in rows:
+        modules = {path.stem for path in (engine / folder).glob("*.py")} - {"__init__"}
+        named = re.findall(r"\w+\*?", " ".join(cells))
+        assert not [module for module in modules if not any(fnmatch(module, name) for name in named)], folder
+        items = re.split("[,;]", re.sub(r"\(.*?\)", "", ",".join(cells)))
+        assert {item.strip() for item in items if item.strip().isidentifier()} <= modules, folder
