@@ -20,11 +20,22 @@ from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
 from tests.support.repositories import Warnings, assert_restores, back_up_image, make_repository
+from tests.support.wrapping import WatchedStore
 
 
 def make_like(other: Repository, store: Store | None = None) -> Repository:
     """Return a new repository of the same family."""
     return create_repository(store or MemoryStore("second"), created=START, software="tests", like=other)
+
+
+def names_of(repository: Repository, folder: str) -> set[str]:
+    """Return the names of all objects of a folder."""
+    return {found.name for found in repository.objects.list(folder)}
+
+
+def watch_calls(repository: Repository) -> Repository:
+    """Return the repository over a store that notes calls, which are in `objects.store.calls`."""
+    return Repository(WatchedStore(repository.objects.store), repository.config)
 
 
 @dataclass(slots=True)

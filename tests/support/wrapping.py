@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A store around another one, for stores that let something happen before or after a call."""
+"""A store around another one, for stores that let something happen before or after a call; one that notes its calls."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from deltaimg.errors import StoreError
 from deltaimg.store.interface import (
@@ -72,3 +72,15 @@ class WrappedStore(ABC):
 
     def make_folder(self, name: str) -> None:
         self.inner.make_folder(name)
+
+
+class WatchedStore(WrappedStore):
+    """Notes every call in `calls`, such as `put maps/3f…`."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.calls: list[str] = []
+
+    def around(self, call: str) -> AbstractContextManager[None]:
+        self.calls.append(call)
+        return nullcontext()

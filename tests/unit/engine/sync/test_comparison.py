@@ -15,7 +15,7 @@ from deltaimg.engine.sync import comparison
 from deltaimg.engine.sync.comparison import Compared, compare
 from deltaimg.errors import RepositoryDamaged
 from deltaimg.repo.repository import Repository
-from deltaimg.store.interface import ANY_NAME, Layout, ObjectInfo, Store
+from deltaimg.store.interface import ANY_NAME, Confirm, Layout, ObjectInfo, Parts, Store, always
 from deltaimg.store.memory import MemoryStore
 from deltaimg.store.open import open_store
 from deltaimg.store.wrapped import WrappedStore
@@ -87,6 +87,46 @@ def test_the_probability_is_that_of_drawing_one_that_is_damaged() -> None:
     assert two.detects() == pytest.approx(1 - (190 / 200) * (189 / 199))
     assert two.detects(0.5) == pytest.approx(1.0, abs=0.01)
     assert Compared(objects=7, digest_objects=2, sampled_objects=5).detects() == 1.0
+
+
+# -- a store that lies ------------------------------------------------------------------------------------------------
+
+
+class LyingStore(WrappedStore):
+    """Loses what is put into one folder, or changes a byte of it, without a word."""
+
+    def __init__(self, inner: MemoryStore, folder: str, *, is_lost: bool) -> None:
+        super().__init__(inner)
+        self._objects, self._folder, self._is_lost = inner.objects, folder, is_lost
+
+    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
+        size_bytes = super().put(name, parts, confirm)
+        if name.startswith(self._folder):
+            data = bytearray(self._objects.pop(name))
+            data[len(data) // 2] ^= 1
+            if not self._is_lost:
+                self._objects[name] = bytes(data)
+        return size_bytes
+
+
+@pytest.mark.parametrize(
+    ("folder", "is_lost", "verify"),
+    [("packs/", False, "all"), ("packs/", True, "sample"), ("index/", False, "all"), ("snapshots/", True, "sample")],
+)
+def test_a_store_that_loses_or_changes_what_is_sent_is_found_out(folder, is_lost, verify):
+    family = make_family(2)
+    destination = make_like(family.source)
+    liar = Repository(LyingStore(destination.objects.store, folder, is_lost=is_lost), destination.config)
+    with pytest.raises(RepositoryDamaged, match=f"second: {folder}.* did not arrive"):
+        run_sync(family.source, liar, verify=verify)
+
+
+def test_what_was_sent_is_read_back_where_that_is_asked_for():
+    family = make_family(3)
+    for verify in ("none", "sample", "all"):
+        result = run_sync(family.source, make_like(family.source), verify=verify)
+        assert (result.compared.read_bytes > result.stored_bytes * 0.9) == (verify != "none")
+        assert bool(result.compared.objects) == (verify != "none")
 
 
 # -- a real server -----------------------------------------------------------------------------------------------------

@@ -3,63 +3,30 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
 
-from deltaimg.crypto.key_slots import KeyFile
-from deltaimg.engine.parity.add import add_parity
-from deltaimg.engine.parity.protection import survey_parity
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.engine.sync.request import SyncEstimate, SyncRequest
 from deltaimg.engine.sync.run import plan_sync, sync
-from deltaimg.errors import (
-    DigestMismatch,
-    FamilyConflict,
-    RepositoryDamaged,
-    RepositoryLocked,
-    SnapshotNotFound,
-    StoreUnavailable,
-    UsageError,
-)
+from deltaimg.errors import FamilyConflict, RepositoryLocked, UsageError
 from deltaimg.format.config import Config
 from deltaimg.format.deletion import Deletion
-from deltaimg.options.keep import Policy, Span
 from deltaimg.options.prune import PruneOptions
-from deltaimg.options.sync import SyncOptions
 from deltaimg.repo.deletions import put_deletion, remove_deletion
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.snapshots import load_snapshot
-from deltaimg.store.interface import Confirm, Parts, always
+from deltaimg.store.interface import always
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
-from tests.support.faults import FaultyStore
 from tests.support.history import forget_ids
-from tests.support.images import PAGE, SyntheticImage, edit_at_random, make_incompressible_image, make_mixed_image
-from tests.support.repositories import (
-    KEY,
-    Warnings,
-    assert_restores,
-    back_up_image,
-    count_stored_bytes,
-    make_repository,
-)
-from tests.support.sync import Family, assert_sound, make_family, make_like, run_sync
-from tests.support.wrapping import WrappedStore
-
-
-def names(repository: Repository, folder: str) -> set[str]:
-    return {found.name for found in repository.objects.list(folder)}
-
-
-def count(repository: Repository) -> Repository:
-    """Return the repository over a store that counts calls, which are in `objects.store.calls`."""
-    return Repository(FaultyStore(repository.objects.store, StoreUnavailable("x", "gone")), repository.config)
-
+from tests.support.images import PAGE, edit_at_random, make_incompressible_image, make_mixed_image
+from tests.support.repositories import Warnings, back_up_image, count_stored_bytes, make_repository
+from tests.support.sync import Family, assert_sound, make_family, make_like, names_of, run_sync, watch_calls
 
 # -- what is copied ----------------------------------------------------------------------------------------------------
 
@@ -72,7 +39,7 @@ def test_all_snapshots_are_copied_in_packs_that_keep_their_names():
     assert not result.failed
     family.assert_whole(destination, 8)
     for folder in ("packs/", "maps/", "snapshots/"):
-        assert names(destination, folder) == names(family.source, folder)
+        assert names_of(destination, folder) == names_of(family.source, folder)
 
 
 def test_what_is_there_is_not_sent_again():
@@ -92,11 +59,11 @@ def test_each_sync_brings_what_is_new_since_the_last():
     for _ in range(3):
         edit_at_random(image)
         family.back_up(image)
-        before, packs = count_stored_bytes(destination), names(destination, "packs/")
+        before, packs = count_stored_bytes(destination), names_of(destination, "packs/")
         result = run_sync(family.source, destination)
         assert len(result.copied) == 1
         assert result.stored_bytes == count_stored_bytes(destination) - before
-        assert names(destination, "packs/") - packs == names(family.source, "packs/") - packs
+        assert names_of(destination, "packs/") - packs == names_of(family.source, "packs/") - packs
     family.assert_whole(destination, 5)
 
 
@@ -106,10 +73,10 @@ def test_records_that_the_destination_made_itself_are_not_sent():
     destination = make_like(family.source)
     back_up_image(destination, make_mixed_image(600_000), "own", clock=FixedClock())
     image = make_mixed_image(600_000)
-    packs = names(destination, "packs/")
+    packs = names_of(destination, "packs/")
     result = run_sync(family.source, destination)
     assert len(result.copied) == 1
-    assert names(destination, "packs/") == packs
+    assert names_of(destination, "packs/") == packs
     family.contents |= {ref.id: bytes(image.content) for ref in destination.list_snapshots("own")}
     family.assert_whole(destination, 2)
 
@@ -139,7 +106,7 @@ def test_records_that_only_deltas_need_come_with_them():
         destination = make_like(family.source)
         run_sync(family.source, destination, since=START + timedelta(days=4 - chosen))
         family.assert_whole(destination, chosen)
-    assert len(names(family.source, "packs/")) == 3
+    assert len(names_of(family.source, "packs/")) == 3
 
 
 def test_a_source_whose_records_were_cut_and_encoded_again_is_copied():
@@ -197,53 +164,14 @@ def test_annotations_come_with_their_snapshots_and_those_of_the_destination_stay
     assert load_snapshot(destination, second).pin_reason == "kept there"
 
 
-# -- selection ---------------------------------------------------------------------------------------------------------
-
-
-def test_snapshots_are_chosen_by_image_tag_time_and_policy():
-    family = make_family(4, ("vm1", "vm2"))
-    image = make_mixed_image(600_000)
-    family.clock.advance(days=1)
-    family.back_up(image, "vm1", tags=("release", "weekly"))
-    family.back_up(image, "vm1", tags=("weekly",))
-
-    def choose(policy: Policy | None = None, **options: object) -> list[str]:
-        request = SyncRequest(
-            family.source,
-            make_like(family.source),
-            SyncOptions(**options),
-            policy or Policy(),
-            clock=FixedClock(START + timedelta(days=20)),
-        )
-        return [ref.image for ref in plan_sync(request).snapshots]
-
-    assert choose() == ["vm1"] * 6 + ["vm2"] * 4
-    assert choose(images=("vm2",)) == ["vm2"] * 4
-    assert choose(with_tags=("weekly",)) == ["vm1"] * 2
-    assert choose(with_tags=("weekly", "release")) == ["vm1"]
-    assert choose(since=START + timedelta(days=7, hours=1)) == ["vm1"] * 2 + ["vm2"]
-    assert choose(since=Span(days=10)) == ["vm1"] * 2
-    assert choose(Policy(last=2)) == ["vm1"] * 2 + ["vm2"] * 2
-    assert choose(Policy(last=1), images=("vm1",), with_tags=("release",)) == []
-
-
-def test_an_image_that_the_source_does_not_have_is_an_error():
-    family = make_family(1)
-    with pytest.raises(SnapshotNotFound) as caught:
-        run_sync(family.source, make_like(family.source), images=("vm7",))
-    assert "vm1" in str(caught.value.hint)
-
-
-@pytest.mark.parametrize("newest_first", [False, True])
-def test_the_order_is_oldest_first_or_the_newest_of_each_image_before_all_others(newest_first):
-    family = make_family(3, ("vm1", "vm2"))
-    destination = count(make_like(family.source))
-    run_sync(family.source, destination, newest_first=newest_first)
-    done = [call.split("/", 1)[1] for call in destination.objects.store.calls if call.startswith("put snapshots/")]
-    listed = [ref.object_name.split("/", 1)[1] for ref in family.source.list_snapshots()]
-    expected = [listed[place] for place in (5, 2, 4, 3, 1, 0)] if newest_first else listed
-    assert done == expected
-    family.assert_whole(destination, 6)
+def test_a_copy_of_the_same_repository_can_be_brought_up_to_date():
+    family, image = make_family(2), make_mixed_image(600_000)
+    store = MemoryStore("copy")
+    store.objects = dict(family.source.objects.store.objects)
+    family.back_up(image)
+    copy = Repository.open(store)
+    assert len(run_sync(family.source, copy).copied) == 1
+    family.assert_whole(copy, 3)
 
 
 # -- what is sent ------------------------------------------------------------------------------------------------------
@@ -255,7 +183,7 @@ def test_the_estimate_is_what_is_sent():
     estimates: list[SyncEstimate] = []
     request = SyncRequest(family.source, destination, clock=FixedClock())
     forecast = plan_sync(request)
-    assert not any(names(destination, folder) for folder in ("packs/", "snapshots/", "locks/"))
+    assert not any(names_of(destination, folder) for folder in ("packs/", "snapshots/", "locks/"))
     result = sync(request, estimates.append)
     assert estimates == [forecast]
     assert forecast.snapshots == result.copied
@@ -267,7 +195,7 @@ def test_the_estimate_is_what_is_sent():
 
 def test_a_snapshot_costs_the_destination_few_requests():
     family, image = make_family(2), make_mixed_image(600_000)
-    destination = count(make_like(family.source))
+    destination = watch_calls(make_like(family.source))
     calls = destination.objects.store.calls
     run_sync(family.source, destination)
     for _ in range(5):
@@ -295,14 +223,23 @@ def test_packs_that_arrived_and_were_not_indexed_are_not_sent_again():
         run_sync(family.source, destination, since=since)
         for name in [name for name in store.objects if name.startswith(("index/", "signatures/", "snapshots/"))]:
             del store.objects[name]
-        counted = count(destination)
+        counted = watch_calls(destination)
         result = run_sync(family.source, counted, since=since)
         assert not [call for call in counted.objects.store.calls if call.startswith("put packs/")]
         assert result.copied
         family.assert_whole(destination)
 
 
-# -- locks, prunes, errors ---------------------------------------------------------------------------------------------
+def test_progress_ends_at_what_was_announced():
+    family = make_family(3)
+    progress = Warnings()
+    request = SyncRequest(family.source, make_like(family.source), progress=progress, clock=FixedClock())
+    sync(request)
+    assert progress.messages == []
+    assert_sound(request.destination)
+
+
+# -- beside others, and not at all ---------------------------------------------------------------------------------------
 
 
 def test_what_is_pending_deletion_in_the_destination_is_sent_again_under_another_name():
@@ -310,7 +247,7 @@ def test_what_is_pending_deletion_in_the_destination_is_sent_again_under_another
     destination = make_like(family.source)
     run_sync(family.source, destination)
     forget_ids(destination, [ref.id for ref in destination.list_snapshots()], is_forced=True)
-    packs = tuple(name.rpartition("/")[2] for name in names(destination, "packs/"))
+    packs = tuple(name.rpartition("/")[2] for name in names_of(destination, "packs/"))
     pending = Deletion(id="00000000000000cc", created="now", packs=packs)
     put_deletion(destination, pending, always)
     run_sync(family.source, destination)
@@ -342,8 +279,8 @@ def test_a_locked_image_is_an_error_and_a_pruning_source_waits_for_the_sync():
     destination = make_like(family.source)
     with ImageLock(destination, "vm1", "backup", START), pytest.raises(RepositoryLocked, match="vm1"):
         run_sync(family.source, destination)
-    assert not names(destination, "locks/")
-    counted = count(family.source)
+    assert not names_of(destination, "locks/")
+    counted = watch_calls(family.source)
     run_sync(counted, destination)
     assert counted.objects.store.calls[0].startswith("put locks/.reader-")
 
@@ -357,210 +294,3 @@ def test_repositories_that_cannot_be_synced_are_refused():
     fake = Repository(stranger.objects.store, config)
     with pytest.raises(FamilyConflict, match="first and stranger"):
         run_sync(family.source, fake)
-
-
-def test_encrypted_members_are_synced_as_what_is_stored():
-    source = make_repository(MemoryStore("source"), KEY)
-    image = SyntheticImage(3 << 20)
-    image.write_random(0, 2 << 20)
-    manifest = back_up_image(source, image)
-    destination = make_repository(MemoryStore("destination"), KeyFile(bytes(32)), like=source)
-    assert [each.id for each in run_sync(source, destination).copied] == [manifest.id]
-    assert_restores(destination, manifest, image.content)
-    for folder in ("packs/", "maps/", "snapshots/"):
-        names = [found.name for found in source.objects.list(folder)]
-        assert names == [found.name for found in destination.objects.list(folder)]
-
-
-def test_a_copy_of_the_same_repository_can_be_brought_up_to_date():
-    family, image = make_family(2), make_mixed_image(600_000)
-    store = MemoryStore("copy")
-    store.objects = dict(family.source.objects.store.objects)
-    family.back_up(image)
-    copy = Repository.open(store)
-    assert len(run_sync(family.source, copy).copied) == 1
-    family.assert_whole(copy, 3)
-
-
-# -- a damaged source --------------------------------------------------------------------------------------------------
-
-
-def flip(repository: Repository, name: str, place: int = -300) -> None:
-    data = bytearray(repository.objects.store.objects[name])
-    data[place] ^= 0x55
-    repository.objects.store.objects[name] = bytes(data)
-
-
-@pytest.mark.parametrize("folder", ["packs/", "maps/", "signatures/", "index/", "snapshots/"])
-@pytest.mark.parametrize("is_lost", [False, True])
-def test_what_is_whole_of_a_damaged_source_is_copied_and_the_rest_named(folder, is_lost):
-    family = make_family(2)
-    image = make_incompressible_image(400_000, seed=9)
-    family.back_up(image, "alone")
-    before = {name for name in family.source.objects.store.objects if name.startswith(folder)}
-    image.write_random(0, 200_000)
-    damaged = family.back_up(image, "alone")
-    new = {name for name in family.source.objects.store.objects if name.startswith(folder)} - before
-    (name,) = new
-    if is_lost:
-        del family.source.objects.store.objects[name]
-    else:
-        flip(family.source, name, 90 if folder == "packs/" else -30)
-    destination = make_like(family.source)
-    result = run_sync(family.source, destination)
-    expected = [] if folder == "snapshots/" and is_lost else [damaged]
-    assert [each.ref.id for each in result.failed] == expected
-    assert all("first" in str(each.error) for each in result.failed)
-    family.assert_whole(destination, 3)
-    assert run_sync(family.source, destination).copied == ()
-    family.assert_whole(destination, 3)
-
-
-def test_a_damaged_record_costs_the_snapshots_that_need_it_and_no_others():
-    family = Family(make_repository(MemoryStore("first")))
-    image = make_incompressible_image(2 << 20, seed=2)
-    first = family.back_up(image)
-    image.zero(0, 1 << 20)  # the blocks of the damaged record
-    second = family.back_up(image)
-    (pack,) = names(family.source, "packs/")
-    flip(family.source, pack, 300)
-    destination = make_like(family.source)
-    result = run_sync(family.source, destination)
-    assert [each.ref.id for each in result.failed] == [first]
-    assert isinstance(result.failed[0].error, DigestMismatch)
-    assert [ref.id for ref in result.copied] == [second]
-    family.assert_whole(destination, 1)
-
-
-@pytest.mark.parametrize("is_withheld", [False, True])
-def test_what_the_source_forgets_during_a_run_is_no_damage(is_withheld):
-    """Policy and sync at the same hour: a snapshot that was listed is gone. One that the store lost is damage as before."""
-    family = Family(make_repository(MemoryStore("first"), key=KEY))
-    ids = [family.back_up(make_mixed_image(300_000, seed)) for seed in range(3)]
-    destination = make_like(family.source)
-    progress = Warnings()
-
-    def lose_first(_):
-        if is_withheld:
-            (name,) = (
-                each for each in family.source.objects.store.objects if each.endswith(ids[0]) and "snapshots/" in each
-            )
-            del family.source.objects.store.objects[name]
-        else:
-            forget_ids(family.source, ids[:1])
-
-    result = sync(SyncRequest(family.source, destination, progress=progress, clock=FixedClock()), lose_first)
-    assert [each.ref.id for each in result.failed] == ids[:1] * is_withheld
-    assert [ref.id for ref in result.copied] == ids[1:]
-    assert (
-        any("is not copied: it was forgotten in first meanwhile" in each for each in progress.messages) != is_withheld
-    )
-    family.assert_whole(destination, 2)
-
-
-def test_a_source_that_goes_away_ends_the_run_and_names_no_damage():
-    family = make_family(3)
-    counted = count(family.source)
-    run_sync(counted, make_like(family.source))
-    first_pack = next(place for place, call in enumerate(counted.objects.store.calls) if call.startswith("get packs/"))
-    gone = FaultyStore(family.source.objects.store, StoreUnavailable("x", "gone"), fail_at=first_pack, is_lasting=True)
-    destination = make_like(family.source)
-    with pytest.raises(StoreUnavailable):
-        run_sync(Repository(gone, family.source.config), destination)
-    run_sync(family.source, destination)
-    family.assert_whole(destination, 3)
-
-
-def test_progress_ends_at_what_was_announced():
-    family = make_family(3)
-    progress = Warnings()
-    request = SyncRequest(family.source, make_like(family.source), progress=progress, clock=FixedClock())
-    sync(request)
-    assert progress.messages == []
-    assert_sound(request.destination)
-
-
-# -- parity, and what is compared at the end ---------------------------------------------------------------------------
-
-
-def test_parity_comes_with_the_packs_that_it_protects():
-    pytest.importorskip("pyeclib")
-    family = make_family(3, ("vm1", "vm2"))
-    add_parity(family.source, 10, clock=FixedClock())
-    destination = make_like(family.source)
-    run_sync(family.source, destination, ignores_parity=True)
-    assert not names(destination, "parity/")
-    destination = make_like(family.source)
-    assert run_sync(family.source, destination).stored_bytes == count_stored_bytes(destination) - len(
-        destination.objects.get_bytes("config")
-    )
-    assert names(destination, "parity/") == names(family.source, "parity/")
-    survey = survey_parity(destination)
-    assert survey.unprotected_packs == 0
-    assert not survey.lost
-    family.assert_whole(destination, 6)
-    partial = make_like(family.source)
-    run_sync(family.source, partial, images=("vm1",))
-    assert not names(partial, "parity/")
-    run_sync(family.source, partial, images=("vm2",))
-    assert names(partial, "parity/") == names(family.source, "parity/")
-
-
-class LyingStore(WrappedStore):
-    """Loses what is put into one folder, or changes a byte of it, without a word."""
-
-    def __init__(self, inner: MemoryStore, folder: str, *, is_lost: bool) -> None:
-        super().__init__(inner)
-        self._folder, self._is_lost = folder, is_lost
-
-    def around(self, call: str) -> nullcontext[None]:
-        return nullcontext()
-
-    def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
-        size_bytes = super().put(name, parts, confirm)
-        if name.startswith(self._folder):
-            data = bytearray(self.inner.objects.pop(name))
-            data[len(data) // 2] ^= 1
-            if not self._is_lost:
-                self.inner.objects[name] = bytes(data)
-        return size_bytes
-
-
-@pytest.mark.parametrize(
-    ("folder", "is_lost", "verify"),
-    [("packs/", False, "all"), ("packs/", True, "sample"), ("index/", False, "all"), ("snapshots/", True, "sample")],
-)
-def test_a_store_that_loses_or_changes_what_is_sent_is_found_out(folder, is_lost, verify):
-    family = make_family(2)
-    destination = make_like(family.source)
-    liar = Repository(LyingStore(destination.objects.store, folder, is_lost=is_lost), destination.config)
-    with pytest.raises(RepositoryDamaged, match=f"second: {folder}.* did not arrive"):
-        run_sync(family.source, liar, verify=verify)
-
-
-def test_what_was_sent_is_read_back_where_that_is_asked_for():
-    family = make_family(3)
-    for verify in ("none", "sample", "all"):
-        result = run_sync(family.source, make_like(family.source), verify=verify)
-        assert (result.compared.read_bytes > result.stored_bytes * 0.9) == (verify != "none")
-        assert bool(result.compared.objects) == (verify != "none")
-
-
-# -- encrypted members -------------------------------------------------------------------------------------------------
-
-
-def test_what_is_sealed_is_copied_as_it_is_to_a_member_with_the_same_key():
-    family, image = Family(make_repository(MemoryStore("first"), key=KEY)), make_incompressible_image(1 << 20, seed=3)
-    for day in range(3):
-        for page in range(0, 1 << 20, PAGE):
-            image.write(page + 100 * day, b"changed")
-        family.back_up(image)
-    destination = make_repository(MemoryStore("second"), key=KEY, like=family.source)
-    run_sync(family.source, destination, since=START + timedelta(days=3))
-    family.assert_whole(destination, 1)
-    run_sync(family.source, destination)
-    family.assert_whole(destination, 3)
-    another = make_repository(MemoryStore("third"), key=KEY, like=family.source)
-    run_sync(family.source, another)
-    assert names(another, "packs/") == names(family.source, "packs/")
-    family.assert_whole(another, 3)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sync between members of a family that are not encrypted alike: records are sealed, or opened, and never decoded."""
+"""Sync between members of a family of which some are encrypted: records are sealed, opened or copied, and never decoded."""
 
 from __future__ import annotations
 
 import itertools
+from datetime import timedelta
 
 import pytest
 
+from deltaimg.crypto.key_slots import KeyFile
 from deltaimg.engine.repair.run import repair
 from deltaimg.engine.retention.annotate import set_pin
 from deltaimg.engine.retention.forget import forget
@@ -20,11 +22,12 @@ from deltaimg.repo.repository import Repository
 from deltaimg.repo.retention import plan_named
 from deltaimg.repo.snapshots import load_snapshot
 from deltaimg.store.memory import MemoryStore
-from tests.support.clock import FixedClock
+from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
-from tests.support.images import edit_at_random, make_mixed_image
+from tests.support.images import PAGE, edit_at_random, make_incompressible_image, make_mixed_image
 from tests.support.repositories import KEY, assert_restores, make_repository, reopen
-from tests.support.sync import Family, make_family, run_sync
+from tests.support.sync import Family, make_family, names_of, run_sync
+from tests.support.wrapping import WatchedStore
 
 _numbers = itertools.count()
 
@@ -79,19 +82,17 @@ def test_what_is_there_is_not_sent_again(name: str, is_newest_first: bool):
     for _ in range(2):
         edit_at_random(image)
         family.back_up(image)
-    maps, packs = count(destination, "maps/"), count(destination, "packs/")
+    maps, packs = len(names_of(destination, "maps/")), len(names_of(destination, "packs/"))
     planned = plan_sync(SyncRequest(family.source, destination, clock=FixedClock()))
     assert len(planned.snapshots) == 2
     run_sync(family.source, destination, newest_first=is_newest_first)
-    added = count(family.source, "maps/") - maps
-    assert count(destination, "maps/") - maps == added, "layers that it has are found by the snapshot that both have"
-    assert count(destination, "packs/") - packs <= 2
+    added = len(names_of(family.source, "maps/")) - maps
+    assert len(names_of(destination, "maps/")) - maps == added, (
+        "layers that it has are found by the snapshot that both have"
+    )
+    assert len(names_of(destination, "packs/")) - packs <= 2
     assert payloads_of(destination) == payloads_of(family.source)
     family.assert_whole(destination, 5)
-
-
-def count(repository: Repository, folder: str) -> int:
-    return len(list(repository.objects.list(folder)))
 
 
 def test_what_the_source_has_forgotten_is_forgotten_there():
@@ -109,7 +110,7 @@ def test_a_sync_that_is_cut_stores_what_it_had_stored_under_the_same_names(share
     """The same records, sealed again, make the same pack: it is found, and not sent again."""
     family = make_family(3)
     whole = make_members(family)["encrypted"]
-    counted = FaultyStore(whole.objects.store, StoreUnavailable("x", "gone"))
+    counted = WatchedStore(whole.objects.store)
     run_sync(family.source, reopen(whole, counted))
     whole = make_members(family)["encrypted"]
     error, fail_at = StoreUnavailable("x", "gone"), int(share * len(counted.calls))
@@ -167,3 +168,21 @@ def test_a_padded_member_and_one_that_is_not_share_a_key_and_never_a_nonce():
         )
     assert not seeds[0] & seeds[1]
     assert not run_sync(members["encrypted"], members["padded"]).copied
+
+
+def test_what_is_sealed_is_copied_as_it_is_to_members_with_the_same_secret():
+    family, image = Family(make_repository(MemoryStore("first"), key=KEY)), make_incompressible_image(1 << 20, seed=3)
+    for day in range(3):
+        for page in range(0, 1 << 20, PAGE):
+            image.write(page + 100 * day, b"changed")
+        family.back_up(image)
+    destination = make_repository(MemoryStore("second"), key=KEY, like=family.source)
+    run_sync(family.source, destination, since=START + timedelta(days=3))
+    family.assert_whole(destination, 1)
+    run_sync(family.source, destination)
+    family.assert_whole(destination, 3)
+    another = make_repository(MemoryStore("third"), KeyFile(bytes(32)), like=family.source)
+    run_sync(family.source, another)
+    for folder in ("packs/", "maps/", "snapshots/"):
+        assert names_of(another, folder) == names_of(family.source, folder)
+    family.assert_whole(another, 3)
