@@ -23,7 +23,7 @@ from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.prune.run import prune
 from deltaimg.engine.retention.flatten import flatten
-from deltaimg.errors import ContentDamaged, StoreUnavailable
+from deltaimg.errors import ContentDamaged
 from deltaimg.format.framing import digest_bytes, name_object
 from deltaimg.format.pack import PACKS, pack_name
 from deltaimg.format.record import (
@@ -42,10 +42,10 @@ from deltaimg.store.interface import Store
 from deltaimg.store.memory import MemoryStore
 from deltaimg.store.pack_cache import PIECE_BYTES, PackCache
 from tests.support.clock import FixedClock
-from tests.support.faults import FaultyStore
 from tests.support.images import SyntheticImage, make_incompressible_image
 from tests.support.repositories import KEY, Warnings, assert_restores, back_up_image, make_repository, reopen
 from tests.support.sync import assert_sound, make_like, run_sync
+from tests.support.wrapping import WatchedStore
 
 BUDGET_BYTES = 40 << 20
 LARGE_BYTES = (4 << 20) + 12345
@@ -216,7 +216,7 @@ class Host:
     def __init__(self, folder: Path, *, is_encrypted: bool, pages: int = 120) -> None:
         self.pages = pages
         self.memory, self.folder = MemoryStore("first"), folder
-        self.watched = FaultyStore(self.memory, StoreUnavailable("store", "never"))
+        self.watched = WatchedStore(self.memory)
         self.plain = make_repository(self.memory, KEY if is_encrypted else None)
         self.repository = reopen(self.plain, self.open_store())
         self.clock, self.image = FixedClock(), make_incompressible_image(3 << 20, seed=8)

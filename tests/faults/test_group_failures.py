@@ -78,7 +78,7 @@ def test_a_group_is_committed_whole_or_seen_to_be_incomplete(
         store = store_with(objects)
         faulty = FaultyStore(store, StoreUnavailable("x", "gone"), after_effect=after_effect, is_lasting=is_lasting)
         repository = open_patiently(faulty)
-        faulty._countdown.fail_at = len(faulty.calls) + call
+        faulty.fail_after(call)
         failed = True
         with suppress(DeltaimgError):
             back_up(repository, second, days=2)

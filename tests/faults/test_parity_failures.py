@@ -17,6 +17,7 @@ from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.faults import FaultyStore
 from tests.support.parity import protect, repository_of_packs, store_packs
+from tests.support.wrapping import WatchedStore
 
 
 def protected_and_grown() -> tuple[Repository, MemoryStore, dict[str, bytes]]:
@@ -29,7 +30,7 @@ def protected_and_grown() -> tuple[Repository, MemoryStore, dict[str, bytes]]:
 
 def count_calls() -> int:
     repository, store, _ = protected_and_grown()
-    counting = FaultyStore(store, StoreFull("x", "full"))
+    counting = WatchedStore(store)
     assert protect(Repository(counting, repository.config), 40).removed_groups == 1
     return len(counting.calls)
 

@@ -31,6 +31,7 @@ from tests.support.faults import FaultyPort, FaultyStore
 from tests.support.images import PAGE, SyntheticImage, make_incompressible_image
 from tests.support.repositories import KEY, back_up_image, count_stored_bytes, make_repository, open_again, reopen
 from tests.support.retention import keep_only, list_manifests
+from tests.support.wrapping import WatchedStore
 
 SIZE = 512 << 10
 
@@ -92,7 +93,7 @@ def make_prunable(key: Key | None = None) -> Prunable:
     keep_only(repository, kept)
     accept_state(repository, FixedClock()())  # where it is encrypted: no run has forgotten the others
     objects = dict(store.objects)
-    counting = FaultyStore(store, StoreFull("x", "full"))
+    counting = WatchedStore(store)
     result = prune_now(reopen(repository, counting))
     assert result.plan.dead_packs
     assert result.plan.repacked_packs

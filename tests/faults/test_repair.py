@@ -24,6 +24,7 @@ from tests.support.clock import START
 from tests.support.faults import FaultyStore
 from tests.support.images import SyntheticImage, SyntheticSource, edit_at_random, make_mixed_image
 from tests.support.repositories import KEY, Warnings, assert_restores, back_up_image, make_repository, reopen
+from tests.support.wrapping import WatchedStore
 
 FOLDERS = ("packs/", "index/", "signatures/", "maps/", "snapshots/")
 HARMS = ("flip", "cut", "lose")
@@ -208,11 +209,10 @@ def test_a_repair_that_fails_at_any_call_is_run_again(
     broken = copy_of(original)
     break_much(broken)
     error = StoreUnavailable("x", "gone")
-    counting = FaultyStore(copy_of(broken).objects.store, error)
+    counting = WatchedStore(copy_of(broken).objects.store)
     assert repair(reopen(original, counting)).damage == ()
     is_long = request.config.getoption("--long")
-    # What only reads cannot leave anything half done; those calls are tried in the long run.
-    changing = [n for n, call in enumerate(counting.calls) if call.split()[0] in ("put", "replace", "move", "delete")]
+    changing = counting.changing
     assert len(changing) > 8
     for number in range(len(counting.calls)) if is_long else changing:
         repository = copy_of(broken)

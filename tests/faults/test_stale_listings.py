@@ -27,10 +27,10 @@ from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import plan_named, plan_policy
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
-from tests.support.faults import FaultyStore
 from tests.support.images import SyntheticImage
 from tests.support.repositories import back_up_image, make_repository
 from tests.support.retention import HookedStore
+from tests.support.wrapping import WatchedStore
 
 Use = Callable[[Repository, SnapshotRef], object]
 
@@ -101,7 +101,7 @@ def forget_and_prune(repository: Repository, ref: SnapshotRef) -> None:
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
 def test_a_snapshot_that_goes_while_it_is_listed_is_left_out(use: Use) -> None:
     past, ref = make_past()
-    counting = FaultyStore(past.objects.store, SnapshotNotFound("x"))
+    counting = WatchedStore(past.objects.store)
     use(Repository(counting, past.config), ref)
     named = use in (show, verify_one, compare)
     calls = sorted({call for call in counting.calls if call.split()[0] in ("get", "get_range", "list")})

@@ -20,6 +20,7 @@ from deltaimg.store.memory import MemoryStore
 from tests.support.faults import FaultyPort, FaultyStore
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
 from tests.support.repositories import KEY, assert_restores, back_up_image, make_repository, open_again, reopen
+from tests.support.wrapping import WatchedStore
 
 IMAGE_BYTES = 600_000
 
@@ -54,7 +55,7 @@ def try_back_up(repository: Repository, image: SyntheticImage) -> DeltaimgError 
 def count_store_calls(key: Key | None = None) -> int:
     _, second = two_states()
     repository, _ = repository_with_one_backup(MemoryStore(), key)
-    counting = FaultyStore(repository.objects.store, StoreFull("x", "full"))
+    counting = WatchedStore(repository.objects.store)
     back_up_image(reopen(repository, counting), second)
     return len(counting.calls)
 

@@ -25,6 +25,7 @@ from tests.support.faults import FaultyStore
 from tests.support.images import edit_at_random, make_database_image
 from tests.support.repositories import make_repository
 from tests.support.sync import Family, make_like, run_sync
+from tests.support.wrapping import WatchedStore
 
 ERROR = StoreUnavailable("x", "gone")
 MODES = ["before", "after", "for good"]
@@ -59,7 +60,7 @@ def scene() -> Scene:
     destination = make_like(family.source, MemoryStore("second"))
     run_sync(family.source, destination, since=START + timedelta(days=5))
     objects = dict(destination.objects.store.objects)
-    ends = [Repository(FaultyStore(each.objects.store, ERROR), each.config) for each in (family.source, destination)]
+    ends = [Repository(WatchedStore(each.objects.store), each.config) for each in (family.source, destination)]
     run_sync(*ends)
     calls = [each.objects.store.calls for each in ends]
     family.assert_whole(destination, 6)
@@ -83,7 +84,7 @@ def check_after_failure(scene: Scene, store: MemoryStore, sent: list[str]) -> No
     destination = Repository.open(store)
     scene.family.assert_whole(destination)
     arrived = {name for name in store.objects if name.startswith("packs/")}
-    counting = FaultyStore(store, ERROR)
+    counting = WatchedStore(store)
     run_sync(scene.family.source, Repository(counting, destination.config))
     again = [call.removeprefix("put ") for call in counting.calls if call.startswith("put packs/")]
     assert not arrived & set(again)

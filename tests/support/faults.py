@@ -46,6 +46,10 @@ class FaultyStore(WrappedStore):
         self._after_effect, self._is_lasting = after_effect, is_lasting
         self._is_broken = False
 
+    def fail_after(self, count: int) -> None:
+        """Have the call fail that comes after `count` more."""
+        self._countdown.fail_at = len(self.calls) + count
+
     @property
     def calls(self) -> list[str]:
         """The calls so far, such as `put maps/3f…`."""

@@ -20,6 +20,8 @@ from deltaimg.store.interface import (
     delete_each,
 )
 
+_CHANGING = ("put ", "replace ", "move ", "delete ")
+
 
 class WrappedStore(ABC):
     """Passes every call on to `inner`, each within `around`. A listing lasts until its last object was taken."""
@@ -80,6 +82,11 @@ class WatchedStore(WrappedStore):
     def __init__(self, inner: Store) -> None:
         super().__init__(inner)
         self.calls: list[str] = []
+
+    @property
+    def changing(self) -> list[int]:
+        """The numbers of the calls that changed something, counted from 0: what only reads leaves nothing half done."""
+        return [number for number, call in enumerate(self.calls) if call.startswith(_CHANGING)]
 
     def around(self, call: str) -> AbstractContextManager[None]:
         self.calls.append(call)

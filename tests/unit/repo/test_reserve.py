@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from deltaimg.errors import StoreUnavailable
 from deltaimg.repo.object_kinds import RESERVE_NAME
 from deltaimg.repo.reserve import RESERVE_BYTES, make_reserve
 from deltaimg.store.memory import MemoryStore
-from tests.support.faults import FaultyStore
 from tests.support.repositories import make_repository, reopen
+from tests.support.wrapping import WatchedStore
 
 
 @pytest.mark.parametrize("size_bytes", [None, 0, 1000, RESERVE_BYTES // 2])
@@ -29,7 +28,7 @@ def test_one_that_is_whole_is_neither_read_nor_written() -> None:
     repository = make_repository(store)
     make_reserve(repository)
     before = store.get(RESERVE_NAME)
-    watched = FaultyStore(store, StoreUnavailable("store", "never"))
+    watched = WatchedStore(store)
     make_reserve(reopen(repository, watched))
     assert watched.calls == [f"get_range {RESERVE_NAME}"]
     assert store.get(RESERVE_NAME) == before

@@ -33,6 +33,7 @@ from tests.support.faults import FaultyStore
 from tests.support.images import edit_at_random, make_database_image, make_mixed_image
 from tests.support.repositories import back_up_image, make_repository
 from tests.support.retention import keep_only, list_manifests
+from tests.support.wrapping import WatchedStore
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "v1"
 
@@ -108,7 +109,7 @@ def test_packs_are_only_read_when_asked_for() -> None:
     data = bytearray(store.objects[name])
     data[64 + RECORD_HEADER_BYTES + 9] ^= 1
     store.objects[name] = bytes(data)
-    counting = FaultyStore(store, StoreUnavailable("x", "gone"))
+    counting = WatchedStore(store)
     assert errors_of(Repository(counting, repository.config)) == []
     assert not [call for call in counting.calls if call.startswith("get packs/")]
     first = errors_of(repository, read_packs=True)[0]
@@ -278,7 +279,7 @@ def test_what_comes_during_a_check_is_no_error() -> None:
 def test_a_store_that_fails_is_no_traceback(is_lasting: bool) -> None:
     repository, store = three_backups()
     error = StoreUnavailable("x", "gone")
-    counting = FaultyStore(store, error)
+    counting = WatchedStore(store)
     check(Repository(counting, repository.config))
     for number, call in enumerate(counting.calls):
         faulty = FaultyStore(store, error, fail_at=number, is_lasting=is_lasting)

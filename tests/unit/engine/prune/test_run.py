@@ -27,6 +27,7 @@ from tests.support.images import PAGE, SyntheticImage, make_incompressible_image
 from tests.support.locks import remove_claims
 from tests.support.repositories import assert_restores, back_up_image, count_stored_bytes, make_repository
 from tests.support.retention import HookedStore, PausedSource, keep_only, list_manifests
+from tests.support.wrapping import WatchedStore
 
 SIZE = 1 << 20
 
@@ -140,7 +141,7 @@ def test_a_plan_says_beforehand_how_much_is_reclaimed() -> None:
 def test_a_plan_reads_neither_packs_nor_signatures() -> None:
     repository = make_repository()
     make_half_used(repository)
-    counting = FaultyStore(repository.objects.store, StoreUnavailable("x", "gone"))
+    counting = WatchedStore(repository.objects.store)
     plan_prune(Repository(counting, repository.config), PruneOptions())
     read = [call for call in counting.calls if call.startswith("get")]
     assert read
@@ -400,6 +401,6 @@ def _calls_of_prune() -> list[str]:
     repository = make_repository()
     _, kept, _, _ = two_images(repository)
     keep_only(repository, [kept.id])
-    counting = FaultyStore(repository.objects.store, StoreUnavailable("x", "gone"))
+    counting = WatchedStore(repository.objects.store)
     prune_now(Repository(counting, repository.config))
     return counting.calls

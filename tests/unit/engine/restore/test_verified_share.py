@@ -16,6 +16,7 @@ from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
 from tests.support.images import edit_at_random, make_mixed_image
 from tests.support.repositories import Warnings, back_up_image, make_repository
+from tests.support.wrapping import WatchedStore
 
 
 def make_many_backups(count: int = 8) -> Repository:
@@ -135,11 +136,10 @@ def test_a_damaged_object_is_started_again_with_a_warning() -> None:
 
 def test_a_repository_that_cannot_be_written_is_verified_all_the_same() -> None:
     repository = make_many_backups(2)
-    counting = FaultyStore(repository.objects.store, PermissionDenied("x", "read only"))
+    counting = WatchedStore(repository.objects.store)
     run(Repository(counting, repository.config))
-    writes = {number for number, call in enumerate(counting.calls) if call.split()[0] in ("put", "replace", "delete")}
     progress = Warnings()
-    for number in writes:
+    for number in counting.changing:
         faulty = FaultyStore(repository.objects.store, PermissionDenied("x", "read only"), fail_at=number)
         assert not run(Repository(faulty, repository.config), progress=progress)[0].damage
     assert any("not recorded" in message for message in progress.messages)

@@ -25,6 +25,7 @@ from tests.support.faults import FaultyStore
 from tests.support.images import make_incompressible_image
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 from tests.support.retention import keep_only, list_manifests
+from tests.support.wrapping import WatchedStore
 
 PAGES = 64
 PAGE = 16384
@@ -126,7 +127,7 @@ def test_a_flatten_survives_the_failure_of_any_store_call(
     repository, taken = backups
     assert isinstance(repository.objects.store, MemoryStore)
     objects = dict(repository.objects.store.objects)
-    counting = FaultyStore(repository.objects.store, StoreUnavailable("x", "gone"))
+    counting = WatchedStore(repository.objects.store)
     flatten_now(Repository(counting, repository.config), taken[-1][0])
     assert len(counting.calls) > 30
     for number in range(random.Random(seed).randrange(5), len(counting.calls), 5):
