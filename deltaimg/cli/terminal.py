@@ -92,7 +92,7 @@ class Terminal:
         """Print one JSON value on a line of its own; an object that is a result has the `traffic` of the repository as well."""
         if isinstance(value, dict) and self._repository is not None and self._repository.objects.traffic is not None:
             value = value | {"traffic": describe_traffic(self._repository.objects.traffic)}
-        self._write(json.dumps(value, default=str))
+        self._write(json.dumps(value))
 
     def print(self, text: str = "") -> None:
         """Print a line of a result for people, unless they asked for JSON."""
