@@ -47,5 +47,37 @@ def test_a_table_that_is_far_too_wide_is_set_a_field_a_line() -> None:
     ]
 
 
+def test_a_last_column_without_room_beside_the_others_is_set_below_its_row() -> None:
+    assert list(lay_out_table(COLUMNS, ROWS, 44)) == [
+        "snapshot       taken              changed",
+        "    notes",
+        "vm1@3f9c01aa   2026-11-23 02:30   1.5 GiB",
+        "    full, pinned (before the upgrade),",
+        "    nightly, offsite, weekly",
+        "日本@00aa11bb  2026-11-24 02:30  12.0 MiB",
+    ]
+
+
+def test_a_wide_column_in_the_middle_is_wrapped_where_it_is() -> None:
+    columns = ("", "what", "found", "for more")
+    rows = [
+        ["+", "memory", "11.8 GiB for what one structure may take", ""],
+        ["-", "extra", "not installed", "pip install"],
+    ]
+    assert list(lay_out_table(columns, rows, 36)) == [
+        "   what    found",
+        "    for more",
+        "+  memory  11.8 GiB for what one",
+        "           structure may take",
+        "-  extra   not installed",
+        "    pip install",
+    ]
+
+
+def test_a_word_is_not_wrapped_beyond_the_terminal() -> None:
+    rows = [["vm1@3f9c01aa", "2026-11-23 02:30", "1.5 GiB", "/var/lib/libvirt/images/vm1.qcow2"]]
+    assert max(map(len, lay_out_table(COLUMNS, rows, 60))) <= 60
+
+
 def test_cells_are_escaped() -> None:
     assert list(lay_out_table(("a", "b"), [["\x1b[2J", "x"]], None)) == ["a        b", "\\x1b[2J  x"]
