@@ -77,22 +77,6 @@ COMMAND_GROUPS = {
 """What each command is for: the first paragraph of its help, so that listing commands imports none."""
 COMMANDS = tuple(name for names in COMMAND_GROUPS.values() for name in names)
 
-SYNONYMS = {
-    "create": "backup",
-    "delete": "forget",
-    "dump": "cat",
-    "extract": "restore",
-    "gc": "prune",
-    "info": "show",
-    "list": "snapshots",
-    "ls": "snapshots",
-    "remove": "forget",
-    "replicate": "sync",
-    "rm": "forget",
-    "scrub": "verify",
-}
-"""What other backup programs call a command of ours."""
-
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
 """What the parser raises: bad values and all other misuse have this class in common."""
 
@@ -132,7 +116,9 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return name, command and arguments of a command line."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise UsageError(f"there is no command '{args[0][:60]}'", hint=_suggest_command(args[0]))
+            from deltaimg.cli.habits import suggest_command
+
+            raise UsageError(f"there is no command '{args[0][:60]}'", hint=suggest_command(args[0], COMMANDS))
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -192,19 +178,19 @@ def run() -> int:
         raise _describe_misuse(error, arguments) from error
 
 
-def _suggest_command(name: str) -> str:
-    """Return the hint for a command that does not exist: the nearest that does, by what it means or how it is written."""
-    from difflib import get_close_matches
-
-    meant = SYNONYMS.get(name.lower()) or next(iter(get_close_matches(name.lower(), COMMANDS, 1)), None)
-    return f"did you mean 'deltaimg {meant}'?" if meant else "'deltaimg help' lists the commands"
-
-
 def _describe_misuse(error: Any, arguments: Sequence[str]) -> UsageError:
+    from deltaimg.cli.habits import suggest_option, suggest_repository
+
     message = str(error.format_message()).strip().rstrip(".")
     # Options that all commands have were moved behind it; of an option without its value the parser does not say whose it is.
-    name = f" {arguments[0]}" if arguments and arguments[0] in COMMANDS else ""
-    return UsageError(message[:1].lower() + message[1:], hint=f"'deltaimg help{name}' lists its options")
+    name = arguments[0] if arguments and arguments[0] in COMMANDS else ""
+    hint = f"'deltaimg help{name and ' '}{name}' lists its options"
+    if hasattr(error, "possibilities"):
+        message = f"no such option: {error.option_name}"
+        hint = suggest_option(error.option_name, name, error.possibilities or ())
+    elif message.startswith("Got unexpected extra argument"):
+        hint = suggest_repository(name, arguments[-1]) or hint
+    return UsageError(message[:1].lower() + message[1:], hint=hint)
 
 
 class _AsIs:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.cli.app import COMMAND_GROUPS, COMMANDS, SYNONYMS, find_function
+from deltaimg.cli.app import COMMAND_GROUPS, COMMANDS, find_function
+from deltaimg.cli.habits import SYNONYMS
 from deltaimg.cli.help_text import summarise
 from deltaimg.cli.options import move_common_options
 from deltaimg.errors import UsageError
@@ -77,6 +78,45 @@ def test_a_misused_option_gets_the_way_to_the_help_of_its_command(words: tuple[s
     run = deltaimg(*words)
     assert run.code == UsageError.exit_code
     assert "'deltaimg help backup' lists its options" in run.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("mount vm1 /mnt", "'mount -o ro,loop' or 'guestmount' mounts that"),
+        ("compact", "did you mean 'deltaimg prune'?"),
+        ("backup vm1.raw --image vm1 --exclude /tmp", "--free-space skip"),
+        ("check --read-data-subset 5%", "deltaimg verify --percent 5"),
+        ("check --repair", "deltaimg repair --dry-run"),
+        ("forget --keep-daily 7 --group-by host", "applied to each image by itself"),
+        ("init -e none -r x", "use --encryption"),
+        ("init /backup/repo", "deltaimg init -r /backup/repo"),
+        ("key passwd", "use 'add', 'change'"),
+        ("prune --keep-daily 7", "deltaimg forget --keep-daily 7 --prune"),
+        ("restore vm1 --target out.raw", "the target is the second argument"),
+        ("snapshots --image vm1", "deltaimg snapshots vm1"),
+        ("snapshots --password-file x", "use --passphrase-file"),
+        ("sync a b --limit-upload 100", "use --bwlimit"),
+        ("tag --add x vm1", "deltaimg tag add SNAPSHOT TAG"),
+    ],
+)
+def test_habits_of_other_programs_are_answered(typed: str, hint: str) -> None:
+    run = deltaimg(*typed.split())
+    assert run.code == UsageError.exit_code
+    assert hint in run.err
+
+
+def test_an_option_gets_a_suggestion_only_where_it_is_written_alike() -> None:
+    assert (
+        "did you mean --latest? 'deltaimg help snapshots' lists its options" in deltaimg("snapshots", "--last", "1").err
+    )
+    err = deltaimg("restore", "vm1", "--host", "x").err
+    assert "did you mean" not in err
+    assert "ossible" not in err
+
+
+def test_an_option_before_its_command_gets_the_order() -> None:
+    assert "stand behind it" in deltaimg("--dry-run", "backup").err
 
 
 def test_help_and_version_are_found_by_every_usual_way(backups: Backups) -> None:
