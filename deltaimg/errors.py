@@ -334,7 +334,8 @@ class KeyNeeded(RepositoryError):
     def __init__(self, location: str) -> None:
         super().__init__(
             f"{location}: the repository is encrypted, and no key was given",
-            hint="give --passphrase-file, --passphrase-command or --key-file, or set DELTAIMG_PASSPHRASE",
+            hint="give --key-file, --passphrase-file or --passphrase-command, or set DELTAIMG_KEY_FILE or DELTAIMG_PASSPHRASE; "
+            "of a recovery text on paper 'deltaimg key import' makes a key",
         )
         self.location = location
 

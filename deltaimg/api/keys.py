@@ -134,7 +134,11 @@ def check_encryption(repository: Repository, *, is_key_given: bool) -> None:
     if repository.config.is_encrypted:
         host_memory.note_encrypted(location)
     elif is_key_given:
-        raise EncryptionMissing(location, "a key is given for it", hint="if that is as it should be, give none")
+        raise EncryptionMissing(
+            location,
+            "a key is given for it",
+            hint="if that is as it should be, give none: neither an option nor a variable such as DELTAIMG_KEY_FILE",
+        )
     elif host_memory.was_encrypted(location):
         raise EncryptionMissing(
             location,

@@ -17,11 +17,11 @@ from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from deltaimg import __version__
 from deltaimg.cli.completion import find_completer, prepare_completion
-from deltaimg.cli.help_text import format_command, format_group
+from deltaimg.cli.help_text import format_command, format_group, usage
 from deltaimg.cli.interruption import describe_interruption
 from deltaimg.cli.options import Threads, move_common_options
 from deltaimg.cli.shortage import check_address_space, find_shortage
@@ -188,6 +188,8 @@ def _describe_misuse(error: Any, arguments: Sequence[str]) -> UsageError:
     if hasattr(error, "possibilities"):
         message = f"no such option: {error.option_name}"
         hint = suggest_option(error.option_name, name, error.possibilities or ())
+    elif isinstance(missing := getattr(error, "param", None), TyperArgument) and error.ctx is not None:
+        hint = f"{usage(error.ctx.command, error.ctx)}; {missing.metavar}: {str(missing.help).rstrip('.')}"
     elif message.startswith("Got unexpected extra argument"):
         hint = suggest_repository(name, arguments[-1]) or hint
     return UsageError(message[:1].lower() + message[1:], hint=hint)

@@ -70,6 +70,6 @@ def diff(
         shown = found.extents
         if len(shown) > _SHOWN and not verbose:
             shown = tuple(sorted(sorted(shown, key=lambda extent: -extent.length)[:_SHOWN]))
-            terminal.print(f"the {_SHOWN} largest:")
+            terminal.print(f"the {_SHOWN} largest (-v lists all):")
         rows = [[str(each.start), str(each.end), format_bytes(each.length)] for each in shown]
         terminal.print_table((">from byte", ">to byte", ">size"), rows)

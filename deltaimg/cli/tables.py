@@ -44,6 +44,16 @@ def lay_out_table(columns: Sequence[str], rows: Sequence[Sequence[str]], line_wi
             yield from _stack(names, row, line_width)
 
 
+def lay_out_pairs(pairs: Sequence[tuple[str, str]], line_width: int | None) -> Iterator[str]:
+    """Yield lines of names and values, values aligned; long ones are wrapped where there is a terminal."""
+    safe = [(format_line(name), format_line(value)) for name, value in pairs]
+    width = max(measure_width(name) for name, _ in safe)
+    for name, value in safe:
+        parts = [value] if line_width is None else _wrap(value, line_width - width - len(_GAP))
+        for number, part in enumerate(parts):
+            yield f"{pad('' if number else name, width)}{_GAP}{part}".rstrip()
+
+
 def _can_wrap(
     place: int, excess: int, columns: Sequence[str], widths: Sequence[int], rows: Sequence[Sequence[str]]
 ) -> bool:

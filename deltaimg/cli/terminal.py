@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from deltaimg.cli.logged_warnings import LoggedWarnings
 from deltaimg.cli.output import losing_output
 from deltaimg.cli.progress import ProgressView, Stage, Ticker, open_view
-from deltaimg.cli.tables import lay_out_table
+from deltaimg.cli.tables import lay_out_pairs, lay_out_table
 from deltaimg.describe.text import (
     find_line_width,
     format_bytes,
@@ -117,9 +117,8 @@ class Terminal:
 
     def print_pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Print names and values, one pair a line, values aligned."""
-        width = max(len(name) for name, _ in pairs)
-        for name, value in pairs:
-            self.print(f"{name:<{width}}  {value}")
+        for line in lay_out_pairs(pairs, find_line_width()):
+            self.print(line)
 
     def _write(self, line: str) -> None:
         self._hide_progress()

@@ -68,6 +68,10 @@ def parse_annotation(data: bytes, name: str) -> Annotation:
     return annotation
 
 
+TAGS_HINT = "name several tags one by one: 'backup --tag a --tag b', 'tag add SNAPSHOT a b'"
+"""What to do where several were given as one."""
+
+
 def find_tag_problem(tag: str) -> str | None:
     """Return why `tag` cannot be one, or None. Policies name several with commas between them."""
     if not tag or tag != tag.strip() or "," in tag:

@@ -115,6 +115,17 @@ def test_an_option_gets_a_suggestion_only_where_it_is_written_alike() -> None:
     assert "ossible" not in err
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("cache", "deltaimg cache [OPTIONS] ACTION; ACTION: 'show' or 'clean'"),
+        ("sync a", "deltaimg sync [OPTIONS] SRC DST; DST: The repository to copy to"),
+    ],
+)
+def test_a_missing_argument_gets_the_synopsis(typed: str, hint: str) -> None:
+    assert hint in deltaimg(*typed.split()).err
+
+
 def test_an_option_before_its_command_gets_the_order() -> None:
     assert "stand behind it" in deltaimg("--dry-run", "backup").err
 

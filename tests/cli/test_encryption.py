@@ -306,6 +306,7 @@ def test_a_repository_that_lost_its_encryption_is_refused(image: Path, tmp_path:
     succeed("init", "-r", repo, "--encryption", "keyfile", "--key-file", key_file, "-q")
     succeed("init", "-r", bare, "--encryption", "none", "-q")
     assert "a key is given for it" in fail(EncryptionMissing, "snapshots", "-r", bare, "--key-file", key_file)
+    assert "DELTAIMG_KEY_FILE" in run("snapshots", "-r", bare, "--key-file", key_file).err
     # Whoever operates the store exchanges the config, and hopes that the next backup is in the clear.
     (repo / "config").unlink()
     (repo / "config").write_bytes((bare / "config").read_bytes())

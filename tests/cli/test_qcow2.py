@@ -127,8 +127,11 @@ def test_a_header_that_the_guest_wrote_into_a_flat_image_opens_nothing(backups: 
 def test_a_file_that_a_running_qemu_has_open_is_refused(backups: Backups, tmp_path: Path) -> None:
     path, where = make_qcow2(tmp_path / "vm.qcow2", "8M"), tmp_path / "rw.sock"
     with serving(where, "qemu-nbd", "-t", "-f", "qcow2", "-k", where, path):
-        said = fail(17, "backup", path, "--image", "vm2", "-q", repo=backups.repo)
+        run = deltaimg("backup", path, "--image", "vm2", "-q", repo=backups.repo)
+    assert run.code == 17
+    said = run.err
     assert "is open in another process of qemu" in said
+    assert "qmp+unix:///DEVICE?socket=PATH" in said
     succeed("backup", path, "--image", "vm2", "-q", repo=backups.repo)
 
 

@@ -67,6 +67,8 @@ def test_tags_that_make_no_sense_are_refused(backups: Backups) -> None:
     ):
         fail(2, "tag", *arguments, repo=backups.repo)
     fail(21, "tag", "add", "vm2", "x", repo=backups.repo)
+    for words in (("tag", "add", "vm1", "a,b"), ("backup", backups.image, "--image", "vm1", "--tag", "a,b")):
+        assert "'backup --tag a --tag b', 'tag add SNAPSHOT a b'" in deltaimg(*words, repo=backups.repo).err
 
 
 def test_latest_alone_is_the_newest_where_there_is_one_image(backups: Backups) -> None:

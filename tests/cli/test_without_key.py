@@ -80,7 +80,8 @@ def test_what_needs_a_key_says_so_and_changes_nothing(folder: Path, monkeypatch:
         monkeypatch.setattr("sys.argv", ["deltaimg", command, *(word.format(**places) for word in words), *repo])
         with pytest.raises(KeyNeeded, match="the repository is encrypted, and no key was given") as caught:
             run()
-        assert "--key-file" in (caught.value.hint or "")
+        for way in ("--key-file", "DELTAIMG_KEY_FILE", "deltaimg key import"):
+            assert way in (caught.value.hint or "")
     assert read_tree(folder / "repo") == before
     assert not (folder / "out").exists()
     assert KeyNeeded("x").exit_code == 63

@@ -362,7 +362,10 @@ class Catalog:
         """Report used delta records that cannot be expanded; of others, a prune may have deleted the sources."""
         for entries, problem in (
             (self._without_sources, "need sources that no index has"),
-            (self._without_depth, "need themselves, too many others, or ones that are lost"),
+            (
+                self._without_depth,
+                "cannot be decoded: what they are encoded against is damaged or lost, or refers back to them",
+            ),
         ):
             for index, members in self._by_index(EntryNumbers(entries[is_used[entries]])):
                 self._findings.add_error(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from deltaimg.errors import UsageError
-from deltaimg.format.annotation import Annotation, find_remark_problem, find_tag_problem
+from deltaimg.format.annotation import TAGS_HINT, Annotation, find_remark_problem, find_tag_problem
 from deltaimg.format.limits import MAX_TAGS
 from deltaimg.repo.annotations import annotate
 from deltaimg.repo.lock import ImageLock
@@ -47,7 +47,7 @@ def change_tags(
     """
     for tag in added:
         if problem := find_tag_problem(tag):
-            raise UsageError(f"tag {tag[:60]!r} {problem}")
+            raise UsageError(f"tag {tag[:60]!r} {problem}", hint=TAGS_HINT)
 
     def change(before: Annotation) -> Annotation:
         kept = [tag for tag in before.tags if tag not in removed]

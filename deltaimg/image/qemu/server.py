@@ -68,7 +68,10 @@ class QemuServer:
         self._said.seek(0)
         said = as_text(self._said.read(_SAID_BYTES).decode(errors="replace").strip())
         if "lock" in said and "Failed to get" in said:
-            hint = "stop it; or freeze the file with --freeze reflink, btrfs or lvm"
+            hint = (
+                "name the disk by the monitor of that qemu, 'qmp+unix:///DEVICE?socket=PATH', or the guest with --guest; "
+                "or freeze the file with --freeze reflink, btrfs or lvm"
+            )
             return ImageInUse(self._shown, "is open in another process of qemu, which may write to it", hint=hint)
         # What comes before it is the description of the block device.
         reason = said.rpartition("}': ")[2] or f"it ended with status {self._process.returncode}"

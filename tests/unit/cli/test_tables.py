@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from deltaimg.cli.tables import lay_out_table
+from deltaimg.cli.tables import lay_out_pairs, lay_out_table
 
 COLUMNS = ("snapshot", "taken", ">changed", "notes")
 ROWS = [
@@ -77,6 +77,16 @@ def test_a_wide_column_in_the_middle_is_wrapped_where_it_is() -> None:
 def test_a_word_is_not_wrapped_beyond_the_terminal() -> None:
     rows = [["vm1@3f9c01aa", "2026-11-23 02:30", "1.5 GiB", "/var/lib/libvirt/images/vm1.qcow2"]]
     assert max(map(len, lay_out_table(COLUMNS, rows, 60))) <= 60
+
+
+def test_a_long_value_is_wrapped_beside_its_name() -> None:
+    pairs = [("taken", "2026-11-23 02:30"), ("point in time", "frozen by reflink for 5 ms; one after another")]
+    assert list(lay_out_pairs(pairs, 40)) == [
+        "taken          2026-11-23 02:30",
+        "point in time  frozen by reflink for 5",
+        "               ms; one after another",
+    ]
+    assert list(lay_out_pairs(pairs, None))[1] == "point in time  frozen by reflink for 5 ms; one after another"
 
 
 def test_cells_are_escaped() -> None:
