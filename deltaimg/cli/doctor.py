@@ -73,6 +73,8 @@ def doctor(
             )
             return
         terminal.print_table(_COLUMNS, _make_rows(host, is_verbose=verbose))
+        if not verbose and (missing := [each.name for each in host if _is_missing_extra(each)]):
+            terminal.print(f"not installed: {', '.join(missing)}; -v says what for, and how")
         if problem is not None:
             terminal.warn(f"the repository cannot be used: {problem}")
         if findings:
@@ -100,8 +102,12 @@ def _make_rows(findings: Iterable[Finding], *, is_verbose: bool) -> list[list[st
     return [
         ["+" if each.is_good else "-", each.name, each.detail, each.hint]
         for each in findings
-        if is_verbose or each.is_good or not each.name.startswith("deltaimg[")
+        if is_verbose or not _is_missing_extra(each)
     ]
+
+
+def _is_missing_extra(finding: Finding) -> bool:
+    return not finding.is_good and finding.name.startswith("deltaimg[")
 
 
 def _print_outlook(terminal: Terminal, outlook: ImageOutlook) -> None:

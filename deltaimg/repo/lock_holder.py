@@ -16,7 +16,7 @@ from msgspec import Struct
 from deltaimg.errors import DeltaimgError, IntegrityError, NotAnObject, ObjectNotFound, StoreError, UnsupportedFormat
 from deltaimg.format.limits import MAX_LOCK_BYTES
 from deltaimg.format.lock import HEARTBEATS, LOCKS, TOKEN_DIGITS, Lock, name_claims, parse_lock, split_claim_name
-from deltaimg.format.manifest import format_time
+from deltaimg.format.manifest import format_time, is_time, parse_time
 from deltaimg.processes import Place, find_place, is_dead, name_process, read_own_start
 from deltaimg.repo.objects import Objects
 from deltaimg.text import as_text
@@ -78,7 +78,9 @@ class FoundLock(Struct, frozen=True):
         where = "" if self.is_local else f" on {self.lock.host}"
         if not self.is_local and _place_of(self.lock).host == find_place().host:
             where = " of another boot or container"
-        return f"process {self.lock.pid} of {self.lock.owner}{where}, {self.lock.purpose}, since {self.lock.created}"
+        created = self.lock.created
+        since = f"{parse_time(created).astimezone():%Y-%m-%d %H:%M:%S}" if is_time(created) else created
+        return f"process {self.lock.pid} of {self.lock.owner}{where}, {self.lock.purpose}, since {since}"
 
 
 def read_lock(objects: Objects, name: str) -> FoundLock | None:

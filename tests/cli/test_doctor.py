@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ def test_a_host_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert found["guests of Xen"] == {"name": "guests of Xen", "is_good": True, "detail": "xl", "hint": ""}
     assert found["kernel"]["is_good"]
     assert str(tmp_path) in found["cache"]["detail"]
+    extras = [each for each in found.values() if each["name"].startswith("deltaimg[") and not each["is_good"]]
+    assert all(each["hint"] == f"{sys.executable} -m pip install '{each['name']}'" for each in extras)
+    told = succeed("doctor").text.replace("\n", " ")
+    assert all(each["name"] in told for each in extras)
     monkeypatch.setenv("PATH", "/nonexistent")
     said = succeed("doctor")
     assert "xl not installed" in said.text

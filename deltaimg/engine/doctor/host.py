@@ -14,6 +14,7 @@ from importlib.util import find_spec
 
 from deltaimg import kernels, memory
 from deltaimg.engine.doctor.finding import Finding
+from deltaimg.errors import describe_installation
 from deltaimg.image.rbd.library import RbdFailure, load_library
 from deltaimg.model import GIB
 from deltaimg.threads import count_workers
@@ -96,6 +97,6 @@ def _examine_ceph() -> Finding:
 
 def _examine_extras() -> Iterator[Finding]:
     for extra, module, purpose in _EXTRAS:
-        is_there = find_spec(module) is not None
+        name, is_there = f"deltaimg[{extra}]", find_spec(module) is not None
         detail = purpose if is_there else f"not installed: {purpose}"
-        yield Finding(f"deltaimg[{extra}]", is_there, detail, "" if is_there else f"pip install 'deltaimg[{extra}]'")
+        yield Finding(name, is_there, detail, "" if is_there else describe_installation(name))

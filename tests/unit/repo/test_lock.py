@@ -124,6 +124,12 @@ def test_a_lock_is_there_while_it_is_held_and_no_longer() -> None:
     assert names(repository) == []
 
 
+def test_a_holder_is_described_with_a_time_for_people() -> None:
+    shown = f"{START.astimezone():%Y-%m-%d %H:%M:%S}"
+    assert found(NAME).describe().endswith(f", backup of a.raw, since {shown}")
+    assert found(NAME, created="yesterday").describe().endswith("since yesterday")
+
+
 def test_images_and_maintenance_do_not_keep_each_other_waiting_but_themselves() -> None:
     repository = make_repository()
     with (
