@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from deltaimg.errors import ObjectExists, ObjectNotFound, StoreError
+from deltaimg.errors import IntegrityError, ObjectExists, ObjectNotFound, StoreError
 from deltaimg.repo.keys import QUARANTINE
 from deltaimg.repo.objects import Objects
 
@@ -18,8 +18,18 @@ def move_to_quarantine(objects: Objects, name: str) -> None:
 
 
 def copy_to_quarantine(objects: Objects, name: str, data: bytes) -> None:
-    """Copy the bytes of a damaged object to `quarantine/`; the object itself stays."""
-    _name_in_quarantine(name, lambda new_name: objects.put_bytes(new_name, [data]))
+    """Copy the bytes of a damaged object to `quarantine/`, unless they are there; the object itself stays.
+
+    They are where a repair ended between this and what it did next. One that has no room would else take more at every try.
+    """
+
+    def give(new_name: str) -> None:
+        with suppress(IntegrityError, StoreError):
+            if objects.get_bytes(new_name) == data:
+                return
+        objects.put_bytes(new_name, [data])
+
+    _name_in_quarantine(name, give)
 
 
 def _name_in_quarantine(name: str, give: Callable[[str], object]) -> None:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import pytest
@@ -13,7 +14,7 @@ from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.parity.add import add_parity
 from deltaimg.engine.repair.run import RepairReport, repair
-from deltaimg.errors import LockLost, RepositoryLocked, StoreUnavailable, UsageError
+from deltaimg.errors import LockLost, RepositoryLocked, StoreFull, StoreUnavailable, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.lock_holder import list_locks
@@ -24,7 +25,7 @@ from tests.support.clock import START
 from tests.support.faults import FaultyStore
 from tests.support.images import SyntheticImage, SyntheticSource, edit_at_random, make_mixed_image
 from tests.support.repositories import KEY, Warnings, assert_restores, back_up_image, make_repository, reopen
-from tests.support.wrapping import WatchedStore
+from tests.support.wrapping import WatchedStore, WrappedStore
 
 FOLDERS = ("packs/", "index/", "signatures/", "maps/", "snapshots/")
 HARMS = ("flip", "cut", "lose")
@@ -226,6 +227,30 @@ def test_a_repair_that_fails_at_any_call_is_run_again(
         report = repair(repository)
         assert report.damage == (), counting.calls[number]
         assert_whole(repository, key)
+
+
+class NoRoomForPacks(WrappedStore):
+    """A store that replaces no pack, for want of room."""
+
+    @contextmanager
+    def around(self, call: str) -> Iterator[None]:
+        if call.startswith("replace packs/"):
+            raise StoreFull(call, "no room")
+        yield
+
+
+def test_a_repair_that_never_ends_keeps_what_is_damaged_once() -> None:
+    original = make_two_backups()[0]
+    broken = copy_of(original)
+    name = names_of(broken, "packs/")[0]
+    harm(broken, name, "flip")
+    damaged = objects_of(broken)[name]
+    for _ in range(3):
+        with pytest.raises(StoreFull):
+            repair(reopen(original, NoRoomForPacks(broken.objects.store)), copy=original)
+    repair(broken, copy=original)
+    assert_whole(broken)
+    assert [objects_of(broken)[each] for each in names_of(broken, "quarantine/")] == [damaged]
 
 
 def test_only_one_repairs_and_a_copy_is_of_the_same_repository() -> None:
