@@ -51,6 +51,10 @@ class PacedSource:
         """Return what the other source finds."""
         return self._inner.find_change()
 
+    def find_new_size(self) -> int | None:
+        """Return what the other source finds."""
+        return self._inner.find_new_size()
+
     def peek(self, length: int) -> bytes:
         """Return the first bytes."""
         return self._inner.peek(length)

@@ -60,6 +60,10 @@ class PrefixSource:
         """Return how the inner source was changed."""
         return self._inner.find_change()
 
+    def find_new_size(self) -> int | None:
+        """Return None: how much of the inner source is the image is known otherwise."""
+        return None
+
     def close(self) -> None:
         """Close the inner source."""
         self._inner.close()

@@ -123,6 +123,14 @@ class RawSource:
         except OSError as error:
             raise self._failure("cannot be examined again", error.errno) from error
 
+    def find_new_size(self) -> int | None:
+        """Return how many bytes it has now, if it was resized since it was opened; None if not. Raises ImageError."""
+        try:
+            size_bytes = self._find_size()
+        except OSError as error:
+            raise self._failure("cannot be examined again", error.errno) from error
+        return None if size_bytes == self.size_bytes else size_bytes
+
     def close(self) -> None:
         """Close the descriptor."""
         self._watch.close()

@@ -68,6 +68,10 @@ class ReaderSource:
         """Return None: nothing is known."""
         return None
 
+    def find_new_size(self) -> int | None:
+        """Return None: nothing is known."""
+        return None
+
     def describe(self, failure: SourceFailure | ReadFailure | TooMuchUnreadable) -> ImageError:
         """Return what a failure means for whoever reads the image."""
         if isinstance(failure, SourceFailure):

@@ -55,6 +55,10 @@ class ImageSource(Protocol):
         """Return how the image was changed since it was opened, in words that follow its name; None if it was not."""
         ...
 
+    def find_new_size(self) -> int | None:
+        """Return how many bytes the image has now, if it has more or fewer than `size_bytes`; None where that is not known."""
+        ...
+
     # -- reading ---------------------------------------------------------------------------------------------------------
 
     def peek(self, length: int) -> bytes:

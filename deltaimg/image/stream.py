@@ -72,6 +72,10 @@ class StreamSource:
         """Return None: a stream is read once."""
         return None
 
+    def find_new_size(self) -> int | None:
+        """Return None: a stream has the size that it had at its end."""
+        return None
+
     def close(self) -> None:
         """Close the descriptor, if it is the source's own."""
         if self._is_owned:

@@ -25,7 +25,6 @@ _TICK_NS = 20_000_000
 _COARSE_TICK_NS = 2_000_000_000
 """Times of files are those of the kernel's last tick; some file systems only keep seconds, or even ones."""
 _WRITTEN = "was written to while it was read"
-_RESIZED = "changed its size while it was read"
 
 
 class WriteWatch(Protocol):
@@ -52,7 +51,7 @@ class FileWatch:
         """Return how size or times differ from before, in words that follow a name; None if they do not. Raises OSError."""
         before, now = self._before, read_file_status(self._descriptor)
         if now.size_bytes != self._size_bytes:
-            return f"{_RESIZED}, from {self._size_bytes} to {now.size_bytes} bytes"
+            return describe_resize(self._size_bytes, now.size_bytes)
         if now.mtime_ns != before.mtime_ns:
             return _WRITTEN
         if now.ctime_ns != before.ctime_ns:
@@ -84,7 +83,7 @@ class DeviceWatch:
         """Return how size or counters differ from before, or the file under a loop device; None if they do not."""
         size_bytes = read_device_bytes(self._descriptor)
         if size_bytes != self._size_bytes:
-            return f"{_RESIZED}, from {self._size_bytes} to {size_bytes} bytes"
+            return describe_resize(self._size_bytes, size_bytes)
         if self._count().exceeds(self._before):
             return _WRITTEN
         change = self._backing.find_change() if self._backing else None
@@ -113,6 +112,11 @@ class _Count(Struct, frozen=True):
     def exceeds(self, before: _Count) -> bool:
         """Return whether something was certainly written since. Partitions that came or went make the disk's count unusable."""
         return self.own != before.own or (self.partitions == before.partitions and self.least > before.most)
+
+
+def describe_resize(old_bytes: int, new_bytes: int) -> str:
+    """Return what happened to something that now has another size, in words that follow its name."""
+    return f"changed its size while it was read, from {old_bytes} to {new_bytes} bytes"
 
 
 def _count_writes(device: BlockDevice | None) -> _Count:

@@ -151,6 +151,9 @@ class SyntheticSource:
     def find_change(self) -> str | None:
         return "was written to while it was read" if self.is_changed else None
 
+    def find_new_size(self) -> int | None:
+        return None
+
     def close(self) -> None: ...
 
 

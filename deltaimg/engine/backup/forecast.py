@@ -23,6 +23,7 @@ from deltaimg.engine.backup.source_checks import (
     check_time,
     check_unchanged,
     check_use,
+    warn_of_new_size,
 )
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.engine.scan import ScannedSpan
@@ -83,6 +84,7 @@ def forecast_backup(
         _match_changes(context)
         check_size(source, base.newest, options, progress)
         check_unchanged(source, options, None)
+        warn_of_new_size(source, progress)
         size_bytes = source.size_bytes or 0
         runs = context.new_map.overlay(base.runs, size_bytes)
         statistics = context.new_map.summarise(runs, base.runs, size_bytes, time.monotonic() - started_s)

@@ -36,6 +36,7 @@ from deltaimg.engine.backup.source_checks import (
     check_time,
     check_unchanged,
     check_use,
+    warn_of_new_size,
 )
 from deltaimg.engine.commit import commit_snapshot
 from deltaimg.engine.progress import NoProgress, Progress, stage
@@ -139,6 +140,7 @@ def store_content(request: BackupRequest, lock: ImageLock, start: RunStart, comm
                 check_size(source, base.newest, options, progress)
             runs = context.new_map.overlay(base.runs, source.size_bytes or 0)
             is_live |= check_unchanged(source, options, _reread_sample(context, runs))
+            warn_of_new_size(source, progress)
             if request.point_in_time is not None:
                 request.point_in_time.end_reading()
         with stage(progress, "committing"):

@@ -12,6 +12,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.image.containers import find_container
 from deltaimg.image.extents import Bounds
 from deltaimg.image.source import ImageSource
+from deltaimg.image.write_watch import describe_resize
 from deltaimg.model import CLOCK_SKEW
 from deltaimg.options.backup import BackupOptions
 
@@ -64,6 +65,14 @@ def check_unchanged(source: ImageSource, options: BackupOptions, changed_offset:
     if change is not None and not options.allow_live:
         raise SourceChanged(source.path, f"{change}; no snapshot was made", hint=_LIVE_HINT)
     return change is not None
+
+
+def warn_of_new_size(source: ImageSource, progress: Progress) -> None:
+    """Warn of a source that was resized during a run that accepts changes: that is more than an inconsistent copy."""
+    new_bytes = source.find_new_size()
+    if new_bytes is not None:
+        resize = describe_resize(source.size_bytes or 0, new_bytes)
+        progress.warn(f"{source.path}: {resize}; the snapshot has the size from before")
 
 
 def check_size(source: ImageSource, newest: Manifest | None, options: BackupOptions, progress: Progress) -> None:

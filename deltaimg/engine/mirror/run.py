@@ -60,6 +60,7 @@ from deltaimg.image.containers import find_container
 from deltaimg.image.extents import NOT_EMPTY
 from deltaimg.image.open_source import open_source
 from deltaimg.image.source import ImageSource
+from deltaimg.image.write_watch import describe_resize
 from deltaimg.kernels import digest_blocks
 
 _KEY_BYTES = 32
@@ -306,6 +307,10 @@ class _NearSide:
         change = self._source.find_change()
         if change is not None and not self._request.allow_live:
             raise SourceChanged(self._source.path, change, hint=_CHANGED_HINT)
+        new_bytes = self._source.find_new_size()
+        if new_bytes is not None:
+            resize = describe_resize(self._source.size_bytes or 0, new_bytes)
+            self._progress.warn(f"{self._source.path}: {resize}; the copy has the size from before")
         with self._watching("verifying the copy", None):
             self._channel.send_message(Kind.FINISH, Finish(root.hex(), self._request.is_verified))
             return self._channel.receive_message(Kind.FINISHED, Finished).read_bytes

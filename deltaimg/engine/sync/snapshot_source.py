@@ -41,6 +41,10 @@ class SnapshotSource:
         """Return None: a snapshot does not change."""
         return None
 
+    def find_new_size(self) -> int | None:
+        """Return None: nor does its size."""
+        return None
+
     def peek(self, length: int) -> bytes:
         """Return the first bytes."""
         with locating(self._repository):

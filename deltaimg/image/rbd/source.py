@@ -75,6 +75,16 @@ class RbdSource(ReaderSource):
             return f"snapshot {self._address.snapshot} was removed while it was read"
         return "was opened by another client of Ceph, or written to, while it was read"
 
+    def find_new_size(self) -> int | None:
+        """Return how many bytes an image has now, if it was resized since; None for a snapshot. Raises ImageError."""
+        if self._address.snapshot:
+            return None
+        try:
+            with opened_rbd_image(self._address) as now:
+                return None if now.size_bytes == self.size_bytes else now.size_bytes
+        except RbdFailure as failure:
+            raise self.describe(failure) from failure
+
     def close(self) -> None:
         """Close the image, and the connection to the cluster."""
         self._image.close()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,9 @@ from deltaimg.image.source import ImageSource
 from deltaimg.image.stream import StreamSource
 from deltaimg.model import GIB, KIB, MIB, TIB
 from deltaimg.options.backup import BackupOptions
-from tests.support.components import as_ordinary_user, requires_root, skip_without
+from tests.support.components import as_ordinary_user, loop_device, requires_root, skip_without
 from tests.support.images import SyntheticImage, make_incompressible_image, make_mixed_image
-from tests.support.repositories import assert_restores, make_repository
+from tests.support.repositories import Warnings, assert_restores, make_repository
 
 
 def save(image: SyntheticImage, folder: Path) -> Path:
@@ -270,6 +271,38 @@ def test_a_change_may_be_accepted_and_is_marked(tmp_path: Path) -> None:
     assert manifest.is_live
     assert_restores(repository, manifest, image.content)
     assert not back_up(repository, open_source(str(path)), "vm1", BackupOptions(allow_live=True)).is_live
+
+
+def test_a_new_size_during_the_run_is_warned_of_where_changes_are_accepted(tmp_path: Path) -> None:
+    path = save(make_incompressible_image(6 * MIB, seed=5), tmp_path)
+    repository, warnings = make_repository(), Warnings()
+    source = meddled(path, lambda: append(path))
+    manifest = back_up(repository, source, "vm1", BackupOptions(workers=1, allow_live=True), progress=warnings)
+    assert manifest.is_live
+    assert manifest.size_bytes == 6 * MIB
+    assert warnings.messages == [
+        f"{path}: changed its size while it was read, from 6291456 to 6295456 bytes; the snapshot has the size from before"
+    ]
+
+
+def test_a_file_has_a_new_size_once_it_was_resized(tmp_path: Path) -> None:
+    path = save(make_incompressible_image(4 * MIB, seed=5), tmp_path)
+    source = open_source(str(path))
+    for new_bytes, found in ((3 * MIB, 3 * MIB), (5 * MIB, 5 * MIB), (4 * MIB, None)):
+        os.truncate(path, new_bytes)
+        assert source.find_new_size() == found
+    source.close()
+
+
+def test_a_device_has_a_new_size_once_it_was_resized(tmp_path: Path) -> None:
+    path = save(make_incompressible_image(4 * MIB, seed=5), tmp_path)
+    with loop_device(path) as device:
+        source = open_source(device)
+        assert source.find_new_size() is None
+        os.truncate(path, 5 * MIB)
+        subprocess.run(["losetup", "--set-capacity", device], check=True)
+        assert source.find_new_size() == 5 * MIB
+        source.close()
 
 
 @pytest.mark.parametrize("allow_live", [False, True])

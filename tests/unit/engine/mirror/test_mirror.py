@@ -29,6 +29,7 @@ from deltaimg.format.mirror import BLOCK_BYTES
 from tests.support.components import loop_device, loop_file_system, requires_root, small_tmpfs
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
 from tests.support.mirror import Mirror
+from tests.support.repositories import Warnings
 
 
 @pytest.fixture
@@ -257,6 +258,28 @@ def test_an_image_that_changes_meanwhile_is_refused(pair: Mirror, monkeypatch: p
         pair.run(is_in_place=True)
     pair.recover()
     assert pair.copy.read_bytes() == before
+
+
+class Growing(Warnings):
+    """A progress that lets an image grow once it was read."""
+
+    def __init__(self, image: Path) -> None:
+        super().__init__()
+        self._image = image
+
+    def begin(self, task: str, total_bytes: int | None) -> None:
+        super().begin(task, total_bytes)
+        if task.startswith("sending"):
+            os.truncate(self._image, 9_000_000)
+
+
+def test_an_image_that_grows_meanwhile_is_warned_of_where_changes_are_accepted(pair: Mirror) -> None:
+    old_bytes = pair.image.stat().st_size
+    progress = Growing(pair.image)
+    pair.run(allow_live=True, progress=progress)
+    (warning,) = progress.messages
+    assert f"from {old_bytes} to 9000000 bytes; the copy has the size from before" in warning
+    assert pair.copy.stat().st_size == old_bytes
 
 
 def test_what_cannot_be_mirrored_is_refused_and_nothing_is_made(pair: Mirror, tmp_path: Path) -> None:
