@@ -47,12 +47,30 @@ class DescriptorTarget:
         except OSError as error:
             raise self._fail_to_write(offset, error) from error
 
-    def _fail_to_write(self, offset: int, error: OSError) -> ImageError:
+    def _fail_to_write(self, offset: int | None, error: OSError) -> ImageError:
         return describe_write_failure(self.path, offset, error)
 
 
-def describe_write_failure(path: str, offset: int, error: OSError) -> ImageError:
-    """Return the error for a write to a target that failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TargetTooSmall(path, f"no space left when writing at byte {offset}", hint="make room and run again")
-    return ImageError(path, f"cannot be written at byte {offset}: {os.strerror(error.errno or 0)}")
+def describe_write_failure(path: str, offset: int | None, error: OSError) -> ImageError:
+    """Return the error for a write to a target that failed.
+
+    Args:
+        offset: None for what concerns no byte of it or all of them: a new name, a sync.
+    """
+    shortage = name_shortage(error.errno)
+    if shortage is not None:
+        when = "for all of it" if offset is None else f"when writing at byte {offset}"
+        return TargetTooSmall(path, f"{shortage} {when}", hint=hint_at_room(error.errno))
+    where = "" if offset is None else f" at byte {offset}"
+    hint = "look for errors of its disk (dmesg)" if error.errno == errno.EIO else None
+    return ImageError(path, f"cannot be written{where}: {os.strerror(error.errno or 0)}", hint=hint)
+
+
+def name_shortage(error_number: int | None) -> str | None:
+    """Return what there is too little of, if that is what an error says: `df` shows room where a quota is reached."""
+    return {errno.ENOSPC: "no space left", errno.EDQUOT: "no quota left"}.get(error_number or 0)
+
+
+def hint_at_room(error_number: int | None) -> str:
+    """Return what to do where `name_shortage` returns something."""
+    return "make room, or raise the quota, and run again" if error_number == errno.EDQUOT else "make room and run again"

@@ -66,7 +66,7 @@ class DeviceTarget(DescriptorTarget):
             os.fsync(self._descriptor)
             self._close()
         except OSError as error:
-            raise describe_write_failure(self.path, 0, error) from error
+            raise describe_write_failure(self.path, None, error) from error
 
     def abort(self) -> None:
         """Close it; what was written stays."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from deltaimg.errors import ImageError, TargetExists, TargetTooSmall
 from deltaimg.image.allocation import punch_hole, reserve_blocks
 from deltaimg.image.attributes import copy_attributes, copy_flags
-from deltaimg.image.descriptor_target import DescriptorTarget, describe_write_failure
+from deltaimg.image.descriptor_target import DescriptorTarget, hint_at_room, name_shortage
 from deltaimg.image.temporary import TemporaryFile
 from deltaimg.image.uses import check_unused
 from deltaimg.model import Extent
@@ -64,8 +64,9 @@ class FileTarget(DescriptorTarget):
     def reserve(self, extents: Iterable[Extent]) -> None:
         """Allocate the blocks, where the file system is faster for it; raises TargetTooSmall or ImageError."""
         self._is_reserved = True
-        if not reserve_blocks(self._descriptor, extents):
-            raise self._fail_for_room("for all that is to be written")
+        shortage = reserve_blocks(self._descriptor, extents)
+        if shortage is not None:
+            raise self._fail_for_room("for all that is to be written", shortage)
 
     def grow(self, size_bytes: int) -> None:
         """Make the file at least `size_bytes` long, the rest a hole; raises TargetTooSmall or ImageError."""
@@ -85,7 +86,7 @@ class FileTarget(DescriptorTarget):
         except FileExistsError as error:
             raise TargetExists(self.path, "appeared in the meantime") from error
         except OSError as error:
-            raise describe_write_failure(self.path, 0, error) from error
+            raise self._fail_to_write(None, error) from error
         finally:
             self._file.close()
 
@@ -111,19 +112,20 @@ class FileTarget(DescriptorTarget):
         self._file.replace()
         sync_folder(self.folder or os.curdir)
 
-    def _fail_to_write(self, offset: int, error: OSError) -> ImageError:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    def _fail_to_write(self, offset: int | None, error: OSError) -> ImageError:
+        if name_shortage(error.errno) is None or not self._is_replacing:
             return super()._fail_to_write(offset, error)
-        return self._fail_for_room(f"when writing at byte {offset}")
+        return self._fail_for_room("for all of it" if offset is None else f"when writing at byte {offset}", error.errno)
 
-    def _fail_for_room(self, when: str) -> ImageError:
+    def _fail_for_room(self, when: str, error_number: int | None) -> ImageError:
+        shortage = name_shortage(error_number)
         if not self._is_replacing:
-            return TargetTooSmall(self.path, f"no space left {when}", hint="make room and run again")
+            return TargetTooSmall(self.path, f"{shortage} {when}", hint=hint_at_room(error_number))
         old = os.stat(self.path).st_blocks * 512 if os.path.exists(self.path) else 0
         new = os.fstat(self._descriptor).st_blocks * 512
         return TargetTooSmall(
             self.path,
-            f"no space left {when}: the old file is only replaced once the new one is whole, so both must fit; the old one "
+            f"{shortage} {when}: the old file is only replaced once the new one is whole, so both must fit; the old one "
             f"takes {old} bytes, and there was room for {new} of the new one",
             hint="make room; or remove the old file first, which a restore does not need",
         )

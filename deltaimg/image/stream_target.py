@@ -69,7 +69,7 @@ class StreamTarget:
         try:
             self._close()
         except OSError as error:
-            raise describe_write_failure(self.path, 0, error) from error
+            raise describe_write_failure(self.path, None, error) from error
 
     def abort(self) -> None:
         """What is written is written; the exit code says that it is not all."""

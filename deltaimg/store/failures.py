@@ -28,7 +28,11 @@ def translate(location: str, name: str, error: OSError) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFull(name, f"cannot be stored in {location}: {what}")
     if error.errno == errno.EROFS:
-        return PermissionDenied(location, "its file system is mounted read-only", hint="mount it for writing as well")
+        return PermissionDenied(
+            location,
+            "its file system is mounted read-only",
+            hint="mount it for writing; if it was, dmesg says why it no longer is",
+        )
     if error.errno in (errno.EACCES, errno.EPERM):
         place = _find_refusing(os.path.join(location, name))
         return PermissionDenied(place, what[:1].lower() + what[1:], hint=_explain_refusal(place))

@@ -139,7 +139,7 @@ def write_state(path: str, state: MirrorState) -> None:
         os.rename(partial, path)
         sync_folder(os.path.dirname(path))
     except OSError as error:
-        raise describe_write_failure(path, 0, error) from error
+        raise describe_write_failure(path, None, error) from error
 
 
 def _name_folder(path: str) -> str:

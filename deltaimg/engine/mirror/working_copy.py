@@ -120,7 +120,7 @@ class WorkingCopy:
                 os.ftruncate(self.descriptor, image_bytes)
                 self.size_bytes = image_bytes
         except OSError as error:
-            raise describe_write_failure(self.path, 0, error) from error
+            raise describe_write_failure(self.path, None, error) from error
 
     @contextmanager
     def opened(self) -> Iterator[ImageSource]:
@@ -192,7 +192,7 @@ class WorkingCopy:
             os.fsync(self.descriptor)
             os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         except OSError as error:
-            raise describe_write_failure(self.path, 0, error) from error
+            raise describe_write_failure(self.path, None, error) from error
 
     def commit(self, state: MirrorState) -> None:
         """Let the copy be what was written, all of it synced: after a cut it is the old or the new one. Raises ImageError."""
@@ -202,7 +202,7 @@ class WorkingCopy:
             else:
                 self._replace(state)
         except OSError as error:
-            raise describe_write_failure(self.place.path, 0, error) from error
+            raise describe_write_failure(self.place.path, None, error) from error
 
     def discard(self) -> None:
         """Remove a new file that nothing was written to; raises OSError."""
@@ -280,7 +280,7 @@ def make_new(place: Place) -> str:
             os.close(descriptor)
         os.rename(partial, place.new_path)
     except OSError as error:
-        raise describe_write_failure(place.path, 0, error) from error
+        raise describe_write_failure(place.path, None, error) from error
     return "clone" if place.exists else "new"
 
 

@@ -27,7 +27,7 @@ from deltaimg.image.stream_target import StreamTarget
 from deltaimg.model import KIB, MIB, Extent
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
-from tests.support.components import as_ordinary_user, loop_file_system, small_ext4
+from tests.support.components import as_ordinary_user, loop_file_system, run_or_skip, small_ext4
 from tests.support.images import SyntheticImage, make_incompressible_image, make_mixed_image
 from tests.support.repositories import assert_same_bytes, back_up_image, make_repository
 
@@ -206,6 +206,36 @@ def _restore_to_full(repository: Repository, manifest: Manifest, folder: Path, w
     with pytest.raises(TargetTooSmall, match=f"no space left {when}"):
         restore(repository, manifest, str(folder / "image.raw"))
     assert os.listdir(folder) == before
+
+
+def test_a_quota_that_is_reached_is_not_called_a_full_disk(tmp_path: Path, repository: Repository) -> None:
+    """`df` shows room then, which says nothing to whoever looks for it."""
+    manifest = back_up_image(repository, make_incompressible_image(12 * MIB, seed=13))
+    with loop_file_system("btrfs", tmp_path / "btrfs", 320 * MIB) as made:
+        run_or_skip("btrfs", "btrfs", "quota", "enable", str(made.folder))
+        run_or_skip("btrfs", "btrfs", "qgroup", "limit", "4M", "0/5", str(made.folder))
+        with pytest.raises(TargetTooSmall, match=r"no quota left when writing at byte \d+") as refused:
+            restore(repository, manifest, str(made.folder / "image.raw"))
+        assert "raise the quota" in str(refused.value.hint)
+        assert os.listdir(made.folder) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "device"])
+def test_a_sync_that_fails_names_no_byte(
+    tmp_path: Path, make_loop: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = str(tmp_path / "new") if kind == "file" else make_device(tmp_path, make_loop, MIB)[0]
+    target = open_target(path, MIB, is_forced=True, is_synced=True)
+    target.write(MIB // 2, memoryview(b"x"))
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(ImageError, match=f"{path}: cannot be written: Input/output error"):
+            target.commit()
+    target.abort()
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
