@@ -72,6 +72,7 @@ def check(
         read_packs: read packs whole, not only their headers and footers, and compare them with their names.
         executor: where packs are read whole: processes that see the repository. Threads of this process, if not given.
     """
+    repository.objects.lists_foreign = True
     if repository.is_locked:
         return check_repository(repository, read_packs=read_packs, progress=progress)
     report = check_repository(

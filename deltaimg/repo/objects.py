@@ -79,6 +79,8 @@ class Objects:
         self.store, self._sealer, self._is_locked = store, sealer, is_locked
         self.foreign: dict[str, str] = {}
         """What listings met that is not deltaimg's, and what it is, such as `a file`; a thousand at most."""
+        self.lists_foreign = False
+        """Whether the run says what is in `foreign`, as a check does; then no warning is needed."""
         self.spends_reserve = False
         """Whether the reserve is given up when the store is full: while something is done that frees room."""
         self.creates_exclusively = store.properties.creates_exclusively
@@ -411,7 +413,7 @@ class Objects:
         return False
 
     def _note_foreign(self, name: str, what: str) -> None:
-        if not self.foreign:
+        if not self.foreign and not self.lists_foreign:
             _log.warning(
                 "%s: %s that is not deltaimg's; it and others like it are ignored, 'deltaimg check' lists them",
                 name,
