@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deltaimg.errors import FarSideUnusable, ImageError, SourceShrank, TargetExists, UsageError
+from tests.support.components import loop_device
 from tests.support.images import SyntheticImage, make_mixed_image
 from tests.support.program import deltaimg, fail, read_tree, succeed
 from tests.support.sshd import HOST, SshServer
@@ -147,6 +148,19 @@ def test_a_copy_on_another_host(
     assert done["received_bytes"] < 500
     assert mirror(source, place, *ssh_options, "--verify", "--bwlimit", "1M")["verified_bytes"] == 3_000_001
     assert succeed("mirror", "--recover", place, *ssh_options, "--json").json == {"recovered": "nothing"}
+
+
+def test_an_image_is_not_mirrored_onto_itself_by_a_name_of_this_host(
+    image: SyntheticImage, tmp_path: Path, sshd: SshServer, ssh_options: tuple[object, ...]
+) -> None:
+    source = sshd.root / "image"
+    image.save(source)
+    for copy in (source, sshd.root / "." / "image"):
+        said = fail(2, "mirror", source, f"{HOST}:{copy}", "--force", "--allow-live", *ssh_options)
+        assert "is the image itself" in said
+    with loop_device(source) as device:
+        assert "lies on it" in fail(2, "mirror", device, f"{HOST}:{source}", "--force", "--allow-live", *ssh_options)
+    assert not (sshd.root / ".image.mirror").exists()
 
 
 def test_errors_of_another_host_are_its_own(

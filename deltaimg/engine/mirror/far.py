@@ -25,6 +25,7 @@ from deltaimg.engine.mirror.batches import (
     parse_content,
     parse_plan,
 )
+from deltaimg.engine.mirror.identity import refuse_image
 from deltaimg.engine.mirror.moved import BlockFinder
 from deltaimg.engine.mirror.place import Place, find_place
 from deltaimg.engine.mirror.protocol import (
@@ -95,6 +96,7 @@ def _answer(channel: Channel) -> None:
         raise MirrorProtocolError(f"it speaks protocol {wanted.protocol}, this side {PROTOCOL}")
     place = find_place(os.path.expanduser(os.fsdecode(wanted.path)))
     if not wanted.is_recovering:
+        refuse_image(place.path, wanted.image)
         check_known(place, wanted)
     with ExitStack() as stack:
         if not wanted.is_dry or os.path.isdir(place.folder):

@@ -38,7 +38,7 @@ from deltaimg.errors import DeltaimgError, FarSideError, Interrupted, MirrorProt
 from deltaimg.model import Size
 from deltaimg.text import as_text
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 MAGIC: Final = b"\x8bDIMGMR\n"
 _HEAD = struct.Struct("<BII")
 _COMPRESSED = 0x80
@@ -86,6 +86,16 @@ class Hello(Message, frozen=True):
     version: str
 
 
+class ImageIdentity(Message, frozen=True):
+    """By what numbers the near side's kernel has the image: `st_dev` and `st_ino` of a file, -1 and `st_rdev` of a device."""
+
+    boot_id: str
+    """Empty where it is unknown. Only the kernel of this boot means the same by these numbers."""
+    identity: tuple[int, int]
+    storage: list[tuple[int, int]]
+    """Of the image, and of what its bytes lie on."""
+
+
 class Open(Message, frozen=True):
     """What the near side wants."""
 
@@ -98,6 +108,7 @@ class Open(Message, frozen=True):
     is_dry: bool = False
     is_recovering: bool = False
     """Undo or finish what a run before began, and nothing else."""
+    image: ImageIdentity | None = None
 
 
 class Copy(Message, frozen=True):

@@ -28,6 +28,7 @@ from deltaimg.engine.mirror.batches import (
 )
 from deltaimg.engine.mirror.comparison import Changes, compare_with_copy, compare_with_known
 from deltaimg.engine.mirror.connect import Connection, open_far_side
+from deltaimg.engine.mirror.identity import identify_image
 from deltaimg.engine.mirror.place import read_state, write_state
 from deltaimg.engine.mirror.protocol import (
     PROTOCOL,
@@ -52,10 +53,8 @@ from deltaimg.errors import (
     SourceChanged,
     SourceShrank,
     UnsupportedImage,
-    UsageError,
 )
 from deltaimg.format.mirror import BLOCK_BYTES, MirrorState
-from deltaimg.image.block_devices import share_storage
 from deltaimg.image.containers import find_container
 from deltaimg.image.extents import NOT_EMPTY
 from deltaimg.image.open_source import open_source
@@ -142,11 +141,6 @@ def recover_mirror(connection: Connection) -> str:
 
 
 def _check_source(source: ImageSource, request: MirrorRequest) -> None:
-    destination = request.connection.destination
-    if destination.host is None and share_storage(request.image, destination.path):
-        raise UsageError(
-            f"{destination.path}: is the image itself, or lies on it", hint="name another place for the copy"
-        )
     if source.is_sequential:
         raise UnsupportedImage(source.path, "is a stream, which cannot be compared with a copy")
     container = find_container(source)
@@ -177,6 +171,7 @@ class _NearSide:
         wanted = Open(
             PROTOCOL, os.fsencode(request.connection.destination.path), self._size_bytes,
             is_forced=request.is_forced, is_in_place=request.is_in_place, is_dry=request.is_dry,
+            image=identify_image(request.image),
         )  # fmt: skip
         self._channel.send_message(Kind.OPEN, wanted)
         copy = self._channel.receive_message(Kind.COPY, Copy)

@@ -126,7 +126,7 @@ def test_a_copy_that_claims_to_be_huge_takes_no_memory(tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(b"x" * 10_000)
     copy = json.dumps({"key": "00" * 32, "to_read_bytes": 2**60, "mode": "in-place"}).encode()
     ready = json.dumps({"root": "00" * 16, "image_bytes": 2**60}).encode()
-    said = MAGIC + frame(1, b'{"protocol":2,"version":"1"}') + frame(3, copy) + frame(4, ready)
+    said = MAGIC + frame(1, b'{"protocol":3,"version":"1"}') + frame(3, copy) + frame(4, ready)
     (tmp_path / "said").write_bytes(said + frame(5, bytes(2 << 20)))
     ssh = tmp_path / "ssh"
     ssh.write_text(f"#!/bin/sh\ncat {tmp_path}/said\ncat >/dev/null\n")
