@@ -83,7 +83,9 @@ def check_size(source: ImageSource, newest: Manifest | None, options: BackupOpti
     """
     size_bytes = source.size_bytes
     if size_bytes == 0:
-        hint = "the program before the pipe may have failed: see what it said" if source.is_sequential else None
+        hint = "the program before the pipe may have failed: see what it said"
+        if not source.is_sequential:
+            hint = "name the file or device that has the image; one that was emptied is restored from a snapshot"
         raise UnsupportedImage(source.path, "the stream is empty" if source.is_sequential else "is empty", hint=hint)
     if size_bytes is not None and options.expected_bytes not in (None, size_bytes):
         problem = f"has {size_bytes} bytes, not {options.expected_bytes}; no snapshot was made"

@@ -44,7 +44,7 @@ def parse_destination(text: str) -> Destination:
     match = _REMOTE.fullmatch(text)
     if match is None:
         if not text:
-            raise UsageError("the copy has no name")
+            raise UsageError("the copy has no name", hint="write HOST:/path/copy.img, or a path of this host")
         return Destination(None, os.path.abspath(text))
     host, path = match["host"], match["path"]
     if host.startswith("-") or not host.isprintable() or any(each.isspace() for each in host):
@@ -70,7 +70,7 @@ class Connection(Struct, frozen=True):
         except ValueError as error:
             raise UsageError(f"--ssh '{self.ssh_command[:60]}': {error}") from error
         if not ssh:
-            raise UsageError("--ssh is empty")
+            raise UsageError("--ssh is empty", hint="leave it out, or give a command such as 'ssh -p 2222'")
         return [*ssh, self.destination.host, f"{self.remote_command} {shlex.join(SERVE)}"]
 
 

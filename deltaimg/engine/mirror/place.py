@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from deltaimg.errors import ImageError, IntegrityError, MirrorBusy, TargetExists, UnsupportedFormat, UnsupportedImage
 from deltaimg.format.mirror import MirrorState, build_state, parse_state
-from deltaimg.image.descriptor_target import describe_write_failure
+from deltaimg.image.descriptor_target import describe_write_failure, hint_at_room, name_shortage
 from deltaimg.image.repository_files import refuse_in_repository
 from deltaimg.posix import describe_mode, sync_folder
 from deltaimg.repo.host_files import find_folder
@@ -62,7 +62,8 @@ class Place(Struct, frozen=True):
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = os.open(os.path.join(self.folder, "lock"), flags, 0o600)
         except OSError as error:
-            raise ImageError(self.path, f"{self.folder} cannot be used: {os.strerror(error.errno or 0)}") from error
+            problem = f"{self.folder} cannot be used: {os.strerror(error.errno or 0)}"
+            raise ImageError(self.path, problem, hint=self._hint_at_folder(error)) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
@@ -70,6 +71,17 @@ class Place(Struct, frozen=True):
             raise MirrorBusy(f"{self.path}: another mirror is writing to it") from error
         finally:
             os.close(descriptor)
+
+    def _hint_at_folder(self, error: OSError) -> str | None:
+        """Return what to do about the folder that `error` is about: without one no run that is cut can be undone."""
+        if name_shortage(error.errno) is not None:
+            return hint_at_room(error.errno)
+        if os.path.lexists(self.folder) and not os.path.isdir(self.folder):
+            return "it is to be a folder for what is known of the copy: move what has its name elsewhere"
+        parent = os.path.dirname(self.folder)
+        if not os.path.isdir(parent):
+            return f"make the folder {parent} first, or look whether its disk is mounted"
+        return f"a folder for what is known of the copy is needed there: let this user write to {parent}"
 
     def read_state(self) -> MirrorState | None:
         """Return what an earlier run kept; None where there is nothing, or it is damaged: then the copy is read."""
@@ -93,7 +105,7 @@ class Place(Struct, frozen=True):
 def find_place(path: str) -> Place:
     """Return where a copy is, or will be; raises ImageError, UnsupportedImage, TargetExists, or UsageError in a repository."""
     if not path or "\0" in path or path.endswith("/"):
-        raise ImageError(path, "is not a possible path of a copy")
+        raise ImageError(path, "is not a possible path of a copy", hint="name the file: /path/copy.img")
     try:
         mode = os.lstat(path).st_mode
         if stat.S_ISLNK(mode):
@@ -102,7 +114,8 @@ def find_place(path: str) -> Place:
                 raise TargetExists(path, "is a symbolic link", hint="name the file that it leads to")
     except FileNotFoundError:
         if os.path.islink(path):
-            raise TargetExists(path, "is a symbolic link that leads nowhere") from None
+            hint = f"mount what it leads to, or remove it: {os.path.realpath(path)} is not there"
+            raise TargetExists(path, "is a symbolic link that leads nowhere", hint=hint) from None
         refuse_in_repository(path)
         return Place(path, _name_folder(path), is_device=False, exists=False)
     except OSError as error:
@@ -111,7 +124,8 @@ def find_place(path: str) -> Place:
         real = os.path.realpath(path)
         return Place(path, os.path.join(_find_state_home(path), real.strip("/").replace("/", "-")), True, exists=True)
     if not stat.S_ISREG(mode):
-        raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a place for a copy")
+        hint = f"name the file in it: {os.path.join(path, 'NAME')}" if stat.S_ISDIR(mode) else "name another place"
+        raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a place for a copy", hint=hint)
     refuse_in_repository(path)
     return Place(path, _name_folder(path), is_device=False, exists=True)
 

@@ -297,6 +297,19 @@ def test_what_cannot_be_mirrored_is_refused_and_nothing_is_made(pair: Mirror, tm
     assert sorted(os.listdir(tmp_path)) == ["image", "link"]
 
 
+def test_where_nothing_can_be_kept_of_the_copy_it_says_what_to_do(pair: Mirror) -> None:
+    folder = pair.copy.with_name(f".{pair.copy.name}.mirror")
+    folder.write_bytes(b"")
+    with pytest.raises(DeltaimgError, match=r"cannot be used: Not a directory") as refused:
+        pair.run()
+    assert "move what has its name elsewhere" in str(refused.value.hint)
+    folder.unlink()
+    missing = Mirror(pair.image, pair.copy.parent / "missing" / "copy")
+    with pytest.raises(DeltaimgError, match=r"cannot be used: No such file or directory") as refused:
+        missing.run()
+    assert f"make the folder {missing.copy.parent} first" in str(refused.value.hint)
+
+
 def test_no_room_is_said_before_anything_is_written(pair: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     pair.run()
     before = pair.copy.read_bytes()
