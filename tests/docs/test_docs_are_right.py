@@ -6,12 +6,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from deltaimg.cli.app import COMMANDS
+from deltaimg.cli.app import COMMANDS, build_command
 from tests.support.images import make_mixed_image
 from tests.support.program import environment
 from tests.support.s3_servers import S3Server
@@ -91,6 +92,20 @@ def test_every_command_is_documented() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     for name in COMMANDS:
         assert f"### deltaimg {name}\n" in text
+
+
+def test_every_variable_of_an_option_is_listed() -> None:
+    listed = (ROOT / "docs" / "cli.md").read_text().partition("\n## Environment\n")[2].partition("\n## ")[0]
+    params = [param for name in COMMANDS for param in build_command(name).params]
+    variables = {param.envvar for param in params if getattr(param, "envvar", None)}
+    assert {"DELTAIMG_REPO", "DELTAIMG_KEY_FILE"} <= variables
+    assert not [name for name in variables if f"`{name}`" not in listed]
+
+
+def test_every_extra_is_listed() -> None:
+    text = (ROOT / "README.md").read_text()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert not [name for name in extras if name not in ("dev", "fuzz") and f"| `{name}` |" not in text]
 
 
 def test_every_public_name_is_documented() -> None:
