@@ -73,6 +73,10 @@ def snapshots(
             terminal.print_json([describe_listed(each) for each in listed])
         elif not found:
             terminal.remark("no snapshot yet; 'deltaimg backup IMAGE --image NAME' makes the first")
+        elif not listed:
+            terminal.remark(
+                f"none of {format_count(len(found), 'snapshot')} was chosen; 'deltaimg snapshots' lists all"
+            )
         elif quiet:
             for each in listed:
                 terminal.print(each.snapshot.label)

@@ -57,6 +57,14 @@ def test_a_clock_that_was_ahead_is_pointed_out(backups: Backups) -> None:
     assert f"; {today} " in succeed("show", "vm1", repo=backups.repo).text
 
 
+def test_a_choice_that_leaves_no_snapshot_is_answered_in_words(backups: Backups) -> None:
+    assert succeed("snapshots", "--tag", "nowhere", repo=backups.repo).text == (
+        "none of 2 snapshots was chosen; 'deltaimg snapshots' lists all\n"
+    )
+    assert succeed("snapshots", "--tag", "nowhere", "--json", repo=backups.repo).json == []
+    assert succeed("snapshots", "--tag", "nowhere", "-q", repo=backups.repo).text == ""
+
+
 def test_tags_that_make_no_sense_are_refused(backups: Backups) -> None:
     for arguments in (
         ("add", "vm1"),
