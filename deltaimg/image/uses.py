@@ -67,6 +67,18 @@ def is_locked(descriptor: int) -> bool:
     return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
+def is_file_locked(path: str) -> bool:
+    """Return whether a program has locked any part of the file `path`; False for whatever is no file that can be opened."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and is_locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def check_unused(path: str) -> None:
     """Raise ImageInUse where something would go on with a file that is about to be overwritten, or replaced by another.
 

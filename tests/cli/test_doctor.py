@@ -13,7 +13,7 @@ from deltaimg.model import MIB
 from tests.support.components import loop_file_system
 from tests.support.guests import install, make_virsh, make_xl, read_captured
 from tests.support.live_qemu import live_qemu
-from tests.support.nbd import make_filled_qcow2
+from tests.support.nbd import make_filled_qcow2, make_qcow2, serving
 from tests.support.program import fail, read_tree, succeed
 
 
@@ -57,6 +57,17 @@ def test_an_image_on_a_file_system_with_reflinks(tmp_path: Path, repo: Path) -> 
         assert outlook["image"] == "vm1"
         assert (outlook["last"]["why_full"], outlook["last"]["why_scanned"]) == (None, None)
         assert [each.name for each in made.folder.iterdir() if not each.name.startswith(".")] == ["vm1.raw"]
+
+
+def test_a_file_that_a_running_qemu_has_open_is_said_to_be(tmp_path: Path) -> None:
+    path, where = make_qcow2(tmp_path / "vm.qcow2", "8M"), tmp_path / "rw.sock"
+    outlook = succeed("doctor", path, "--json").json["images"][0]
+    assert (outlook["writer"], outlook["track"]) == (None, "bitmap")
+    with serving(where, "qemu-nbd", "-t", "-f", "qcow2", "-k", where, path):
+        outlook = succeed("doctor", path, "--json").json["images"][0]
+        assert "locked by another program" in outlook["writer"]
+        assert outlook["track"] == "scan"
+        assert "monitor of its qemu" in outlook["track_ways"][0]["obstacle"]
 
 
 def test_why_nothing_better_would_be_used(image: Path, repo: Path) -> None:

@@ -26,11 +26,13 @@ from deltaimg.image.qemu.address import find_monitor, is_monitor_address
 from deltaimg.image.qemu.formats import find_named_driver
 from deltaimg.image.qemu.qemu_img import PROGRAM
 from deltaimg.image.rbd.address import is_rbd_address
+from deltaimg.image.uses import is_file_locked
 from deltaimg.repo.repository import Repository
 from deltaimg.tracking import bitmap, thin
 from deltaimg.tracking.interface import THIN
 
 _BITMAP_DRIVER, _BITMAP_PROGRAMS = "qcow2", ("qemu-nbd", PROGRAM)
+_OPEN_ELSEWHERE = "another program has the file open: name the guest, or the disk by the monitor of its qemu"
 
 
 class Way(Struct, frozen=True):
@@ -87,8 +89,11 @@ def examine_image(path: str, image: str = "", repository: Repository | None = No
     with closing(open_source(path)) as source:
         size_bytes = source.size_bytes
         writer = None if source.is_sequential or is_address(path) else source.find_writer()
+    if is_open_elsewhere := is_file_locked(path):
+        writer = writer or "locked by another program, as a running virtual machine locks its disks"
     freezing = tuple(Way(name, obstacle) for name, obstacle in find_obstacles(path))
-    return ImageOutlook(path, image, size_bytes, writer, freezing, tuple(_find_tracking(path, freezing)), last)
+    tracking = tuple(_find_tracking(path, freezing, is_open_elsewhere=is_open_elsewhere))
+    return ImageOutlook(path, image, size_bytes, writer, freezing, tracking, last)
 
 
 def list_images(repository: Repository, path: str | None = None) -> dict[str, str]:
@@ -127,7 +132,7 @@ def _list_missing(*programs: str) -> str:
     return f"{', '.join(missing)} not installed" if missing else ""
 
 
-def _find_tracking(path: str, freezing: tuple[Way, ...]) -> Iterator[Way]:
+def _find_tracking(path: str, freezing: tuple[Way, ...], *, is_open_elsewhere: bool) -> Iterator[Way]:
     if is_rbd_address(path):
         yield Way(RBD, next((way.obstacle for way in freezing if way.name == RBD), ""))
         return
@@ -135,7 +140,7 @@ def _find_tracking(path: str, freezing: tuple[Way, ...]) -> Iterator[Way]:
     if is_address(path):
         yield Way("bitmap", "of an export by --bitmap alone, which names the bitmap of its server")
     elif driver == _BITMAP_DRIVER:
-        yield Way("bitmap", _list_missing(*_BITMAP_PROGRAMS))
+        yield Way("bitmap", _list_missing(*_BITMAP_PROGRAMS) or (_OPEN_ELSEWHERE if is_open_elsewhere else ""))
     else:
         yield Way("bitmap", "the image is no qcow2 file")
     reflink = next((way.obstacle for way in freezing if way.name == "reflink"), "the image is no file")
