@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from deltaimg.errors import StoreUnusable, UsageError
 from deltaimg.store.interface import Store
 from deltaimg.store.local import LocalStore
+from deltaimg.store.other_addresses import suggest_address
 
 Writer = Callable[[], str]
 """Returns who puts objects now, as `file_names.make_temporary_name` takes it."""
@@ -41,7 +42,7 @@ def open_store(location: str, *, writer: Writer = lambda: "") -> Store:
         return SCHEMES[scheme](location, writer)
     raise UsageError(
         f"{location}: there are no repositories of kind '{scheme}://'",
-        hint=f"{_list_schemes()}; a folder of this very name is './{location}'",
+        hint=_advise(location),
     )
 
 
@@ -55,8 +56,7 @@ def _open_folder(location: str, writer: Writer) -> Store:
     first = location.partition("/")[0]
     if ":" in first or location.startswith("\\\\"):
         raise UsageError(
-            f"{location}: looks like an address; a repository is a folder of this machine",
-            hint=f"mount that place, and name the folder; a folder of this very name is './{location}'",
+            f"{location}: looks like an address, and is none that a repository can have", hint=_advise(location)
         )
     if first.startswith("~"):
         raise UsageError(
@@ -104,10 +104,14 @@ def _open_azure(location: str, writer: Writer) -> Store:
     return open_azure(location, writer)
 
 
-def _list_schemes() -> str:
+def _advise(location: str) -> str:
+    """Return what to write in place of a location that is none."""
+    if address := suggest_address(location):
+        return f"write {address}; a folder of this very name is './{location}'"
     urls = ", ".join(f"{scheme}://" for scheme in SCHEMES if scheme)
     return (
-        f"mount that place, and name the folder; a repository is the path of a folder, or a URL that begins with {urls}"
+        f"a repository is the path of a folder, or a URL that begins with {urls}; other places have to be mounted; "
+        f"a folder of this very name is './{location}'"
     )
 
 
