@@ -14,7 +14,14 @@ from deltaimg.errors import UsageError
 
 Repo = Annotated[
     Optional[str],  # noqa: UP045  typer reads this at run time
-    typer.Option("--repo", "-r", metavar="FOLDER", envvar="DELTAIMG_REPO", help="The repository.", show_default=False),
+    typer.Option(
+        "--repo",
+        "-r",
+        metavar="FOLDER",
+        envvar="DELTAIMG_REPO",
+        help="The repository: a folder, or an address such as sftp://host/folder or s3://bucket/prefix.",
+        show_default=False,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs, not text for people.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; warnings and errors only.")]
