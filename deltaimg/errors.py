@@ -20,7 +20,7 @@ _RECOVER = "'deltaimg repair' recovers what parity, another copy or the image st
 _MAKE_AGAIN = "the file is damaged or incomplete: copy it or make it again"
 _OBJECT = re.compile(
     r"(config|verified)$|[0-9a-f]{32}$|the new |"
-    r"(annotations|deletions|index|locks|maps|packs|parity|quarantine|signatures|snapshots)/"
+    r"(annotations|deletions|index|keys|locks|maps|packs|parity|quarantine|rosters|signatures|snapshots)/"
 )
 """How names of objects in a repository begin, or of records; all else is the path of a file."""
 

@@ -13,6 +13,8 @@ import pytest
 from deltaimg import errors
 from deltaimg.errors import DeltaimgError, IntegrityError, error_classes
 from deltaimg.model import DamagedExtent
+from deltaimg.repo import object_kinds
+from deltaimg.repo.object_kinds import ObjectKind
 
 GONE = DamagedExtent(0, 4096, "gone")
 EXAMPLES: list[DeltaimgError] = [
@@ -170,6 +172,17 @@ def test_damage_names_the_way_out_that_fits_what_is_damaged():
             assert "deltaimg repair" in error.hint, name
     for name in FILES:
         assert "copy it or make it again" in errors.Malformed(name, 0, "odd").hint, name
+
+
+@pytest.mark.parametrize(
+    "kind", [each for each in vars(object_kinds).values() if isinstance(each, ObjectKind)], ids=repr
+)
+def test_damage_of_whatever_a_repository_keeps_leads_to_a_repair(kind):
+    if kind.magic is not None:  # else it is something of no value, as `reserve`
+        assert (
+            "deltaimg repair"
+            in errors.Malformed(f"{kind.folder}vm1" if "/" in kind.folder else kind.folder, 0, "odd").hint
+        )
 
 
 def test_a_restore_that_kept_going_is_not_told_to_keep_going():
