@@ -3,6 +3,10 @@
 
 Always  `str(error)` is one line that names the thing; `hint`, where there is one, says what to do next.
 Always  facts are attributes; the message is built from them once, here, and nowhere else.
+
+Sections are by what fails: images (codes from 10), snapshots (20), repositories (30), damage (40), stores (50), frozen images
+and keys (60), this host and what commands read and write (70), mirrors (80). A new error takes a free code of its ten or, where
+that is full, one of the sixties or eighties. One file, so that a name, a code and its neighbours are found in one place.
 """
 
 from __future__ import annotations
@@ -186,19 +190,6 @@ class SnapshotIncomplete(SnapshotError):
         self.snapshot, self.map_name = snapshot, map_name
 
 
-class GroupIncomplete(SnapshotError):
-    """A snapshot of a group lacks members, so that it cannot be restored as a whole."""
-
-    exit_code = 27
-
-    def __init__(self, group: str, missing: Sequence[str], there: Sequence[str]) -> None:
-        super().__init__(
-            f"group {group} is incomplete: there is no snapshot of {', '.join(missing)} of that moment",
-            hint=f"'deltaimg restore {there[0]} TARGET' restores a member by itself; an earlier snapshot may be whole",
-        )
-        self.group, self.missing, self.there = group, tuple(missing), tuple(there)
-
-
 class SnapshotPinned(SnapshotError):
     """A snapshot that is to be forgotten is pinned."""
 
@@ -231,7 +222,20 @@ class DeletionRefused(SnapshotError):
         self.location, self.problem = location, problem
 
 
-# -- repository --------------------------------------------------------------------------------------------------------
+class GroupIncomplete(SnapshotError):
+    """A snapshot of a group lacks members, so that it cannot be restored as a whole."""
+
+    exit_code = 27
+
+    def __init__(self, group: str, missing: Sequence[str], there: Sequence[str]) -> None:
+        super().__init__(
+            f"group {group} is incomplete: there is no snapshot of {', '.join(missing)} of that moment",
+            hint=f"'deltaimg restore {there[0]} TARGET' restores a member by itself; an earlier snapshot may be whole",
+        )
+        self.group, self.missing, self.there = group, tuple(missing), tuple(there)
+
+
+# -- repositories ------------------------------------------------------------------------------------------------------
 
 
 class RepositoryError(DeltaimgError):
@@ -272,6 +276,16 @@ class RepositoryLocked(RepositoryError):
     def __init__(self, what: str, owner: str, *, hint: str | None = None) -> None:
         super().__init__(f"{what} is locked by {owner}", hint=hint or "run again when it is done")
         self.what, self.owner = what, owner
+
+
+class UnsupportedFormat(RepositoryError):
+    """An object was written by a newer deltaimg, or uses a feature that this one lacks."""
+
+    exit_code = 34
+
+    def __init__(self, object_name: str, problem: str, *, hint: str = "use a newer version of deltaimg") -> None:
+        super().__init__(f"{object_name}: {problem}", hint=hint)
+        self.object_name = object_name
 
 
 class LockLost(RepositoryError):
@@ -326,80 +340,6 @@ class FamilyConflict(RepositoryError):
         self.location, self.other = location, other
 
 
-class KeyNeeded(RepositoryError):
-    """The repository is encrypted, and no passphrase and no key file was given."""
-
-    exit_code = 63
-
-    def __init__(self, location: str) -> None:
-        super().__init__(
-            f"{location}: the repository is encrypted, and no key was given",
-            hint="give --key-file, --passphrase-file or --passphrase-command, or set DELTAIMG_KEY_FILE or DELTAIMG_PASSPHRASE; "
-            "of a recovery text on paper 'deltaimg key import' makes a key",
-        )
-        self.location = location
-
-
-class WrongKey(RepositoryError):
-    """The passphrase or the key file that was given opens none of the repository's key slots."""
-
-    exit_code = 64
-
-    def __init__(self, location: str, what: str, *, hint: str | None = None) -> None:
-        """Args: what: what was given, as in `the passphrase`."""
-        super().__init__(f"{location}: {what} opens none of its keys", hint=hint or "'deltaimg key list' shows them")
-        self.location = location
-
-
-class OnlyWrites(RepositoryError):
-    """The key of a write-only host was given for something that reads what is stored."""
-
-    exit_code = 69
-
-    def __init__(self, what: str) -> None:
-        """Args: what: the repository or the object that it does not open."""
-        super().__init__(
-            f"{what}: the key that was given only writes: backups can be made with it, and nothing else",
-            hint="do this where there is a passphrase or a key file of the repository that reads",
-        )
-
-
-class EncryptionMissing(RepositoryError):
-    """The repository is not encrypted, where one that is was expected: its `config` may have been exchanged."""
-
-    exit_code = 65
-
-    def __init__(self, location: str, reason: str, *, hint: str | None = None) -> None:
-        """Args: reason: why it should be encrypted."""
-        super().__init__(f"{location}: the repository is not encrypted, and {reason}", hint=hint)
-        self.location = location
-
-
-class PaddingMissing(RepositoryError):
-    """An object is padded, and `config` says that this repository is not: it may have been exchanged."""
-
-    exit_code = 86
-    hint = (
-        "whoever changed 'config' would see the sizes of your backups: put it aside, and take it from another copy of the "
-        "repository with 'deltaimg repair --from COPY'"
-    )
-
-    def __init__(self, object_name: str) -> None:
-        super().__init__(f"{object_name}: is padded, and 'config' says that nothing in this repository is")
-        self.object_name = object_name
-
-
-class LastKey(RepositoryError):
-    """The only key slot of a repository is not removed: without one nothing in it could ever be read again."""
-
-    exit_code = 66
-    hint = "add another with 'deltaimg key add' first"
-
-    def __init__(self, location: str) -> None:
-        super().__init__(f"{location}: this is its only key")
-        self.location = location
-
-
 class SyncIncomplete(RepositoryError):
     """Some snapshots could not be copied by `sync`; the others are in the destination."""
 
@@ -413,17 +353,7 @@ class SyncIncomplete(RepositoryError):
         self.location, self.snapshots = location, tuple(snapshots)
 
 
-class UnsupportedFormat(RepositoryError):
-    """An object was written by a newer deltaimg, or uses a feature that this one lacks."""
-
-    exit_code = 34
-
-    def __init__(self, object_name: str, problem: str, *, hint: str = "use a newer version of deltaimg") -> None:
-        super().__init__(f"{object_name}: {problem}", hint=hint)
-        self.object_name = object_name
-
-
-# -- integrity ---------------------------------------------------------------------------------------------------------
+# -- damage ------------------------------------------------------------------------------------------------------------
 
 
 class IntegrityError(DeltaimgError):
@@ -471,12 +401,6 @@ class DigestMismatch(IntegrityError):
         self.expected, self.found = expected, found
 
 
-class SealBroken(IntegrityError):
-    """What is sealed was changed, moved or made by someone without the key; or what should be sealed is not."""
-
-    exit_code = 67
-
-
 class ContentDamaged(IntegrityError):
     """Content of a snapshot is damaged; lists every extent that cannot be read."""
 
@@ -506,15 +430,6 @@ class ContentDamaged(IntegrityError):
             hint=f"{_RECOVER}; 'deltaimg restore --keep-going' restores the rest" if is_rest_left else _RECOVER,
         )
         self.snapshot, self.damage = snapshot, damage
-
-
-class RepositoryDamaged(IntegrityError):
-    """`check` found errors, or damage remains after a `repair`."""
-
-    exit_code = 48
-
-    def __init__(self, location: str, problem: str, *, hint: str) -> None:
-        super().__init__(location, 0, problem, message=f"{location}: {problem}", hint=hint)
 
 
 class ContentDiffers(DeltaimgError):
@@ -548,6 +463,15 @@ class PacksDamaged(IntegrityError):
         self.packs = packs
 
 
+class RepositoryDamaged(IntegrityError):
+    """`check` found errors, or damage remains after a `repair`."""
+
+    exit_code = 48
+
+    def __init__(self, location: str, problem: str, *, hint: str) -> None:
+        super().__init__(location, 0, problem, message=f"{location}: {problem}", hint=hint)
+
+
 class ObjectTooLarge(IntegrityError):
     """An object has more bytes than any object of its kind. None of it was read."""
 
@@ -558,7 +482,7 @@ class ObjectTooLarge(IntegrityError):
         self.size_bytes, self.max_bytes = size_bytes, max_bytes
 
 
-# -- store -------------------------------------------------------------------------------------------------------------
+# -- stores ------------------------------------------------------------------------------------------------------------
 
 
 class StoreError(DeltaimgError):
@@ -579,16 +503,6 @@ class ObjectNotFound(StoreError):
 
     def __init__(self, object_name: str, problem: str = "is missing from the repository") -> None:
         super().__init__(object_name, problem)
-
-
-class NotAnObject(ObjectNotFound):
-    """Something else lies where an object of the repository belongs: a folder, a link, a device."""
-
-    exit_code = 57
-    hint = "move it elsewhere; 'deltaimg repair' recovers what can be recovered"
-
-    def __init__(self, object_name: str, what: str) -> None:
-        super().__init__(object_name, f"is {what}, where an object of the repository belongs")
 
 
 class ObjectExists(StoreError):
@@ -622,6 +536,23 @@ class PermissionDenied(StoreError):
     exit_code = 55
 
 
+class NameNotKept(StoreError):
+    """The store cannot keep an object of this name, or cannot keep it apart from one of another name."""
+
+    exit_code = 56
+    hint = "choose another name: file systems agree on lower-case letters, digits and dashes"
+
+
+class NotAnObject(ObjectNotFound):
+    """Something else lies where an object of the repository belongs: a folder, a link, a device."""
+
+    exit_code = 57
+    hint = "move it elsewhere; 'deltaimg repair' recovers what can be recovered"
+
+    def __init__(self, object_name: str, what: str) -> None:
+        super().__init__(object_name, f"is {what}, where an object of the repository belongs")
+
+
 class HostNotVerified(StoreError):
     """The store's host is not known to be the right one: its certificate or host key was refused."""
 
@@ -634,62 +565,7 @@ class PlaceNotFound(StoreError):
     exit_code = 59
 
 
-class NameNotKept(StoreError):
-    """The store cannot keep an object of this name, or cannot keep it apart from one of another name."""
-
-    exit_code = 56
-    hint = "choose another name: file systems agree on lower-case letters, digits and dashes"
-
-
-# -- mirrors -----------------------------------------------------------------------------------------------------------
-
-
-class MirrorError(DeltaimgError):
-    """A mirror failed; the copy is as it was, or the next run or `mirror --recover` makes it so."""
-
-    exit_code = 80
-
-
-class FarSideError(MirrorError):
-    """The host with the copy reported an error; the exit code is that error's, or this one if it is not known here."""
-
-    exit_code = 85
-
-
-class FarSideUnusable(MirrorError):
-    """The host with the copy cannot be reached, or deltaimg does not answer there."""
-
-    exit_code = 81
-
-
-class MirrorBusy(MirrorError):
-    """Another process writes to the copy."""
-
-    exit_code = 82
-    retryable = True
-    hint = "run again when it is done"
-
-
-class MirrorProtocolError(MirrorError):
-    """The other side of a mirror sent what it should not."""
-
-    exit_code = 83
-
-    def __init__(self, problem: str, *, hint: str | None = None) -> None:
-        super().__init__(
-            f"the other side of the mirror: {problem}", hint=hint or "use the same version of deltaimg on both hosts"
-        )
-        self.problem = problem
-
-
-class MirrorDiffers(MirrorError):
-    """The copy does not hold what it should; the next run reads it and repairs it."""
-
-    exit_code = 84
-    hint = "run again: all of the copy is read then, and what differs is sent"
-
-
-# -- frozen sources ----------------------------------------------------------------------------------------------------
+# -- frozen and tracked images -----------------------------------------------------------------------------------------
 
 
 class FreezeFailed(ImageError):
@@ -734,17 +610,90 @@ class BadHints(ImageError):
     hint = "docs/sources.md shows what such a file looks like; without --hints everything is read"
 
 
-# -- the rest ----------------------------------------------------------------------------------------------------------
+# -- keys and seals ----------------------------------------------------------------------------------------------------
 
 
-class GuestUnusable(DeltaimgError):
-    """A guest is not known here, its configuration cannot be read, or one of its disks cannot be backed up from this host."""
+class KeyNeeded(RepositoryError):
+    """The repository is encrypted, and no passphrase and no key file was given."""
 
-    exit_code = 87
+    exit_code = 63
 
-    def __init__(self, guest: str, problem: str, *, hint: str | None = None) -> None:
-        super().__init__(f"{guest}: {problem}", hint=hint)
-        self.guest, self.problem = guest, problem
+    def __init__(self, location: str) -> None:
+        super().__init__(
+            f"{location}: the repository is encrypted, and no key was given",
+            hint="give --key-file, --passphrase-file or --passphrase-command, or set DELTAIMG_KEY_FILE or DELTAIMG_PASSPHRASE; "
+            "of a recovery text on paper 'deltaimg key import' makes a key",
+        )
+        self.location = location
+
+
+class WrongKey(RepositoryError):
+    """The passphrase or the key file that was given opens none of the repository's key slots."""
+
+    exit_code = 64
+
+    def __init__(self, location: str, what: str, *, hint: str | None = None) -> None:
+        """Args: what: what was given, as in `the passphrase`."""
+        super().__init__(f"{location}: {what} opens none of its keys", hint=hint or "'deltaimg key list' shows them")
+        self.location = location
+
+
+class EncryptionMissing(RepositoryError):
+    """The repository is not encrypted, where one that is was expected: its `config` may have been exchanged."""
+
+    exit_code = 65
+
+    def __init__(self, location: str, reason: str, *, hint: str | None = None) -> None:
+        """Args: reason: why it should be encrypted."""
+        super().__init__(f"{location}: the repository is not encrypted, and {reason}", hint=hint)
+        self.location = location
+
+
+class LastKey(RepositoryError):
+    """The only key slot of a repository is not removed: without one nothing in it could ever be read again."""
+
+    exit_code = 66
+    hint = "add another with 'deltaimg key add' first"
+
+    def __init__(self, location: str) -> None:
+        super().__init__(f"{location}: this is its only key")
+        self.location = location
+
+
+class SealBroken(IntegrityError):
+    """What is sealed was changed, moved or made by someone without the key; or what should be sealed is not."""
+
+    exit_code = 67
+
+
+class OnlyWrites(RepositoryError):
+    """The key of a write-only host was given for something that reads what is stored."""
+
+    exit_code = 69
+
+    def __init__(self, what: str) -> None:
+        """Args: what: the repository or the object that it does not open."""
+        super().__init__(
+            f"{what}: the key that was given only writes: backups can be made with it, and nothing else",
+            hint="do this where there is a passphrase or a key file of the repository that reads",
+        )
+
+
+class PaddingMissing(RepositoryError):
+    """An object is padded, and `config` says that this repository is not: it may have been exchanged."""
+
+    exit_code = 86
+    hint = (
+        "whoever changed 'config' would see the sizes of your backups: put it aside, and take it from another copy of the "
+        "repository with 'deltaimg repair --from COPY'"
+    )
+
+    def __init__(self, object_name: str) -> None:
+        super().__init__(f"{object_name}: is padded, and 'config' says that nothing in this repository is")
+        self.object_name = object_name
+
+
+# -- what this host lacks, and defects ---------------------------------------------------------------------------------
 
 
 class NativeError(DeltaimgError):
@@ -779,16 +728,6 @@ class StoreUnusable(DeltaimgError):
             f"{scheme}:// needs {package}, which {problem}", hint=describe_installation(f"deltaimg[{extra}]")
         )
         self.scheme, self.package, self.extra = scheme, package, extra
-
-
-class ClusterFailed(DeltaimgError):
-    """The cluster that jobs were to run on cannot be reached, lacks what they need, or failed."""
-
-    exit_code = 79
-
-    def __init__(self, address: str, problem: str, *, hint: str | None = None) -> None:
-        super().__init__(f"{address}: {problem}", hint=hint)
-        self.address, self.problem = address, problem
 
 
 _SHORTAGES = {
@@ -838,6 +777,77 @@ class CacheError(DeltaimgError):
     def __init__(self, folder: str, problem: str) -> None:
         super().__init__(f"{folder}: the cache cannot be changed: {problem}", hint="check owner and mode of the folder")
         self.folder = folder
+
+
+class ClusterFailed(DeltaimgError):
+    """The cluster that jobs were to run on cannot be reached, lacks what they need, or failed."""
+
+    exit_code = 79
+
+    def __init__(self, address: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{address}: {problem}", hint=hint)
+        self.address, self.problem = address, problem
+
+
+class GuestUnusable(DeltaimgError):
+    """A guest is not known here, its configuration cannot be read, or one of its disks cannot be backed up from this host."""
+
+    exit_code = 87
+
+    def __init__(self, guest: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{guest}: {problem}", hint=hint)
+        self.guest, self.problem = guest, problem
+
+
+# -- mirrors -----------------------------------------------------------------------------------------------------------
+
+
+class MirrorError(DeltaimgError):
+    """A mirror failed; the copy is as it was, or the next run or `mirror --recover` makes it so."""
+
+    exit_code = 80
+
+
+class FarSideUnusable(MirrorError):
+    """The host with the copy cannot be reached, or deltaimg does not answer there."""
+
+    exit_code = 81
+
+
+class MirrorBusy(MirrorError):
+    """Another process writes to the copy."""
+
+    exit_code = 82
+    retryable = True
+    hint = "run again when it is done"
+
+
+class MirrorProtocolError(MirrorError):
+    """The other side of a mirror sent what it should not."""
+
+    exit_code = 83
+
+    def __init__(self, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(
+            f"the other side of the mirror: {problem}", hint=hint or "use the same version of deltaimg on both hosts"
+        )
+        self.problem = problem
+
+
+class MirrorDiffers(MirrorError):
+    """The copy does not hold what it should; the next run reads it and repairs it."""
+
+    exit_code = 84
+    hint = "run again: all of the copy is read then, and what differs is sent"
+
+
+class FarSideError(MirrorError):
+    """The host with the copy reported an error; the exit code is that error's, or this one if it is not known here."""
+
+    exit_code = 85
+
+
+# -- commands, their input and output ----------------------------------------------------------------------------------
 
 
 class CommandFailed(DeltaimgError):
