@@ -19,6 +19,8 @@ MIN_BLOCK_BYTES = 4 * KIB
 MAX_BLOCK_BYTES = MIB
 MAX_IMAGE_BYTES = 2**60
 """An exbibyte: beyond any real device, far below where arithmetic on offsets could overflow 64 bits."""
+SUSPICIOUS_SHRINKAGE = 100
+"""How many times smaller an image has become that is no longer taken for the same: its path is probably wrong."""
 MAX_DELTA_DEPTH = 64
 """Delta records that may depend on one another."""
 MAX_NAME_BYTES = 200

@@ -11,7 +11,7 @@ import struct
 from deltaimg.guest.file_system import FileSystem
 from deltaimg.guest.window import Window, decode_text, format_uuid
 
-_SUPERBLOCK_BYTES = 512
+SUPERBLOCK_BYTES = 512
 
 
 def recognise(window: Window) -> FileSystem | None:
@@ -19,7 +19,7 @@ def recognise(window: Window) -> FileSystem | None:
 
     Whether it is clean is in its log.
     """
-    raw = window.read(0, _SUPERBLOCK_BYTES)
+    raw = window.read(0, SUPERBLOCK_BYTES)
     magic, block_bytes, blocks = struct.unpack_from(">4sIQ", raw)
     (free,) = struct.unpack_from(">Q", raw, 144)
     if magic != b"XFSB" or block_bytes & (block_bytes - 1) or not 512 <= block_bytes <= 65536:

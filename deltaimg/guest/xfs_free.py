@@ -24,9 +24,9 @@ from deltaimg.guest import xfs_log
 from deltaimg.guest.crc32c import START, update_sums
 from deltaimg.guest.free_blocks import FreeBlocks
 from deltaimg.guest.window import NOT_RECOGNISED, Window
+from deltaimg.guest.xfs import SUPERBLOCK_BYTES
 from deltaimg.image.extents import NO_BOUNDS, Bounds, merge_bounds
 
-_SUPERBLOCK_BYTES = 512
 _KNOWN_INCOMPATIBLE = 0x1 | 0x2 | 0x4 | 0x8 | 0x20 | 0x40 | 0x80
 """Types in folders, sparse inodes, a second UUID, large times, large counts of extents, exchanged ranges, parent pointers."""
 _NEEDS_REPAIR, _SECOND_UUID = 0x10, 0x4
@@ -82,7 +82,7 @@ def find_free(window: Window) -> FreeBlocks | str:
 
     Raises one of NOT_RECOGNISED where its structures make no sense; and what reads raise.
     """
-    raw = window.read(0, _SUPERBLOCK_BYTES)
+    raw = window.read(0, SUPERBLOCK_BYTES)
     if problem := _find_problem(raw):
         return problem
     sb = _parse_superblock(raw)

@@ -10,7 +10,7 @@ from deltaimg.arrays import Ranges
 from deltaimg.errors import ImageError, TargetTooSmall
 from deltaimg.kernels import read_ranges, write_ranges
 
-_WRITE_BYTES = 256 * 1024
+WRITE_BYTES = 256 * 1024
 """A larger write makes the kernel look for larger folios, which now and then took it eight times as long as the copying."""
 
 
@@ -34,7 +34,7 @@ class DescriptorTarget:
 
     def write_ranges(self, ranges: Ranges, data: memoryview) -> None:
         """Write the parts of `data` that `ranges` name; raises TargetTooSmall or ImageError."""
-        failed = write_ranges(self._descriptor, ranges, data, _WRITE_BYTES)
+        failed = write_ranges(self._descriptor, ranges, data, WRITE_BYTES)
         if failed is not None:
             raise self._fail_to_write(int(ranges["offset"][failed.number]), OSError(failed.error_number, ""))
 
@@ -42,7 +42,7 @@ class DescriptorTarget:
         """Write all of `data` at `offset`; raises TargetTooSmall or ImageError."""
         try:
             while len(data):
-                written = os.pwrite(self._descriptor, data[:_WRITE_BYTES], offset)
+                written = os.pwrite(self._descriptor, data[:WRITE_BYTES], offset)
                 data, offset = data[written:], offset + written
         except OSError as error:
             raise self._fail_to_write(offset, error) from error

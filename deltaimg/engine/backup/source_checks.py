@@ -13,12 +13,10 @@ from deltaimg.image.containers import find_container
 from deltaimg.image.extents import Bounds
 from deltaimg.image.source import ImageSource
 from deltaimg.image.write_watch import describe_resize
-from deltaimg.model import CLOCK_SKEW
+from deltaimg.model import CLOCK_SKEW, SUSPICIOUS_SHRINKAGE
 from deltaimg.options.backup import BackupOptions
 
 _FIRST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
-SUSPICIOUS_SHRINKAGE = 100
-"""A file or device with less than this share of its former size is refused: the path is probably wrong."""
 _SIZE_HINT = "the image was cut short, or --size is of another one"
 _LIVE_HINT = "freeze it with --freeze auto, or accept an inconsistent copy with --allow-live"
 

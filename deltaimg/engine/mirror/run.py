@@ -61,11 +61,10 @@ from deltaimg.image.open_source import open_source
 from deltaimg.image.source import ImageSource
 from deltaimg.image.write_watch import describe_resize
 from deltaimg.kernels import digest_blocks
+from deltaimg.model import SUSPICIOUS_SHRINKAGE
 
 _KEY_BYTES = 32
 _CLEAR_RUNS = 1 << 14
-_SUSPICIOUS_SHRINKAGE = 100
-"""How many times smaller an image has become that is no longer taken for the same: as of a backup."""
 _NO_BLOCKS: Blocks = np.zeros(0, np.int64)
 _CHANGED_HINT = (
     "run again while nothing writes to it, and what arrived is not sent again; or undo what was begun by "
@@ -227,7 +226,7 @@ class _NearSide:
 
     def _check_size(self, ready: Ready) -> None:
         """Raise SourceShrank where so little is left of the image that it may be the wrong one: there is no other copy."""
-        if self._request.is_forced or self._size_bytes * _SUSPICIOUS_SHRINKAGE > ready.image_bytes:
+        if self._request.is_forced or self._size_bytes * SUSPICIOUS_SHRINKAGE > ready.image_bytes:
             return
         if ready.image_bytes:
             problem = (

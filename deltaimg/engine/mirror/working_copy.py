@@ -32,7 +32,7 @@ from deltaimg.image.allocation import clear_range
 from deltaimg.image.attributes import copy_attributes
 from deltaimg.image.block_devices import read_device_bytes
 from deltaimg.image.cloning import clone_content
-from deltaimg.image.descriptor_target import describe_write_failure
+from deltaimg.image.descriptor_target import WRITE_BYTES, describe_write_failure
 from deltaimg.image.raw import BlockDeviceSource, RawSource
 from deltaimg.image.source import ImageSource
 from deltaimg.image.uses import check_unused
@@ -42,10 +42,6 @@ from deltaimg.posix import rename_exclusively, sync_folder
 
 _FLUSH_BLOCKS = MAX_UNDO_BLOCKS // 2
 """Blocks that are gathered, so that one sync of the journal does for all of them."""
-
-
-_WRITE_BYTES = 1 << 18
-"""As much at a time as other targets write."""
 
 
 class _Waiting(Struct):
@@ -180,7 +176,7 @@ class WorkingCopy:
                     raise describe_write_failure(self.path, offset, error) from error
         for blocks, content in zip(waiting.blocks, waiting.content, strict=True):
             ranges = _find_ranges(blocks, self.size_bytes)
-            failed = write_ranges(self.descriptor, ranges, content, _WRITE_BYTES)
+            failed = write_ranges(self.descriptor, ranges, content, WRITE_BYTES)
             if failed is not None:
                 offset, why = int(ranges["offset"][failed.number]), OSError(failed.error_number, "")
                 raise describe_write_failure(self.path, offset, why)
