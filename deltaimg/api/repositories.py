@@ -30,6 +30,7 @@ from deltaimg.processes import name_own_process
 from deltaimg.repo import host_memory
 from deltaimg.repo.creation import create_repository as create_in
 from deltaimg.repo.groups import find_group, list_group_images
+from deltaimg.repo.host_places import accept_exchange, forget_place
 from deltaimg.repo.lock_holder import FoundLock
 from deltaimg.repo.lock_holder import list_locks as find_locks
 from deltaimg.repo.lock_waiting import LockWaiting
@@ -38,7 +39,6 @@ from deltaimg.repo.lock_watch import remove_stale_locks
 from deltaimg.repo.objects import Objects
 from deltaimg.repo.repository import Repository, SnapshotRef, list_refs
 from deltaimg.repo.reserve import make_reserve
-from deltaimg.repo.rosters import accept_exchange, forget_place
 from deltaimg.repo.selector import check_image_name, select_snapshot
 from deltaimg.repo.snapshots import DamagedSnapshot as DamagedSnapshot
 from deltaimg.repo.snapshots import Snapshot, load_snapshot, load_snapshots

@@ -11,9 +11,11 @@ from datetime import datetime
 
 from deltaimg.engine.progress import Progress
 from deltaimg.errors import LockLost, RepositoryLocked, StoreError
+from deltaimg.repo.host_places import find_exchange
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository, SnapshotRef
-from deltaimg.repo.rosters import NO_CHANGES, Changes, find_disagreements, find_exchange, record
+from deltaimg.repo.roster_record import NO_CHANGES, Changes, record
+from deltaimg.repo.rosters import find_disagreements
 
 _ACCEPT = "if that is right, 'deltaimg check --accept-state' accepts it"
 

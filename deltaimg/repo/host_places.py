@@ -18,7 +18,9 @@ from msgspec import Struct
 
 from deltaimg.format.framing import digest_bytes
 from deltaimg.format.manifest import format_time, is_time, parse_time
+from deltaimg.format.roster import Roster
 from deltaimg.repo.host_files import change_file, open_folder, read_file
+from deltaimg.repo.repository import Repository
 
 _MAX_BYTES = 16 << 20
 _MAX_ROSTERS = 16_384
@@ -62,6 +64,11 @@ class Place(Struct, frozen=True):
     """Absolute."""
     repository_id: str
 
+    @classmethod
+    def of(cls, repository: Repository) -> Place:
+        """Return where a repository is."""
+        return cls(repository.objects.absolute_location, repository.config.repository_id)
+
     def find_other(self) -> tuple[str, datetime] | None:
         """Return which other repository was last seen here, and when, if this one never was and has not been accepted."""
         known = self._read().repositories
@@ -97,6 +104,10 @@ class Place(Struct, frozen=True):
 
         self._change(note)
 
+    def remember(self, roster: Roster, digest: str, now: datetime) -> None:
+        """Remember a roster that contradicts nothing that this host has seen."""
+        self.note_roster(roster.image, KnownRoster(roster.number, digest, format_time(now), len(roster.snapshots)))
+
     def forget(self) -> None:
         """Forget all that is known about this location."""
         with suppress(OSError), open_folder(makes=False) as folder:
@@ -124,6 +135,30 @@ class Place(Struct, frozen=True):
 
         with suppress(OSError):
             change_file(self._file_name, _MAX_BYTES, rewrite)
+
+
+def find_exchange(repository: Repository) -> str | None:
+    """Return how another repository has taken the place of one that this host has seen, or None."""
+    if not repository.config.is_encrypted or repository.is_locked:
+        return None
+    found = Place.of(repository).find_other()
+    if found is None:
+        return None
+    return (
+        f"the repository here is {repository.config.repository_id[:8]}, and this host saw {found[0][:8]} here on "
+        f"{found[1]:%Y-%m-%d %H:%M} UTC: its config was exchanged, or another disk is mounted"
+    )
+
+
+def accept_exchange(repository: Repository, now: datetime) -> None:
+    """Note that a repository is where it is, whatever was there before."""
+    if repository.secret is not None:
+        Place.of(repository).accept(now)
+
+
+def forget_place(repository: Repository) -> None:
+    """Forget what this host has seen of encrypted repositories where there is one without encryption now."""
+    Place.of(repository).forget()
 
 
 def _bound(known: KnownRepository) -> KnownRepository:

@@ -32,7 +32,8 @@ from deltaimg.repo.lock import ImageLock, MaintenanceLock
 from deltaimg.repo.object_kinds import INDEX, KEY_SLOT, MAP, SIGNATURE, ObjectKind
 from deltaimg.repo.objects import Objects
 from deltaimg.repo.repository import Repository
-from deltaimg.repo.rosters import Changes, list_roster_images, record
+from deltaimg.repo.roster_record import Changes, record
+from deltaimg.repo.rosters import list_roster_images
 
 
 class KeySlots(Struct, frozen=True):

@@ -56,6 +56,7 @@ from deltaimg.repo.lock_holder import FoundLock, describe_process, held_tokens, 
 from deltaimg.repo.lock_waiting import POLL_S, RENEW_S
 from deltaimg.repo.lock_watch import HolderWatch, Verdict, remove_lock
 from deltaimg.repo.repository import Repository
+from deltaimg.repo.roster_state import RosterState
 from deltaimg.repo.store_trial import try_store
 from deltaimg.store.interface import ObjectInfo
 from deltaimg.store.retry import Backoff, retry
@@ -281,7 +282,7 @@ class ImageLock(ExclusiveLock):
     ) -> None:
         super().__init__(repository, image, f"image '{image}'", purpose, now, lists_all=lists_all)
         self.image = image
-        self.roster_state: object = None
+        self.roster_state: RosterState | None = None
         """What `rosters` found under the lock: no other run changes it while this one has the lock."""
 
 

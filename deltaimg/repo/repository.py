@@ -38,7 +38,7 @@ from deltaimg.store.interface import Confirm, Store, always
 from deltaimg.store.planned import PlannedStore
 
 if TYPE_CHECKING:
-    from deltaimg.repo.rosters import ManifestCheck
+    from deltaimg.repo.manifest_check import ManifestCheck
 
 _LITTER = re.compile(
     r"\.(DS_Store|nfs.*|_.*|Trash.*|Spotlight-V100|fseventsd|snapshots?|directory)|lost\+found|@eaDir|#recycle|#snapshot"
@@ -250,7 +250,7 @@ class Repository:
 
     @cached_property
     def _manifest_check(self) -> ManifestCheck:
-        from deltaimg.repo.rosters import ManifestCheck  # which opens them through a repository
+        from deltaimg.repo.manifest_check import ManifestCheck  # which opens rosters through a repository
 
         return ManifestCheck(self)
 

@@ -23,11 +23,13 @@ from deltaimg.errors import PermissionDenied, StoreUnavailable
 from deltaimg.format.manifest import Manifest
 from deltaimg.format.roster import MAX_NUMBER, ROSTERS
 from deltaimg.options.sync import SyncOptions
+from deltaimg.repo.host_places import accept_exchange
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.object_kinds import ROSTER
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import plan_named
-from deltaimg.repo.rosters import Changes, accept_exchange, find_disagreements, record
+from deltaimg.repo.roster_record import Changes, record
+from deltaimg.repo.rosters import find_disagreements
 from deltaimg.store.counted import CountedStore, TrafficCounter
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock

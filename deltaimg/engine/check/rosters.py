@@ -7,17 +7,11 @@ from datetime import datetime
 
 from deltaimg.engine.check.findings import FindingKind, Findings
 from deltaimg.format.config import CONFIG_NAME
+from deltaimg.repo.host_places import accept_exchange, find_exchange
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository
-from deltaimg.repo.rosters import (
-    Changes,
-    accept_exchange,
-    find_disagreements,
-    find_exchange,
-    has_rosters,
-    list_roster_images,
-    record,
-)
+from deltaimg.repo.roster_record import Changes, record
+from deltaimg.repo.rosters import find_disagreements, has_rosters, list_roster_images
 
 
 def note_rosters(repository: Repository, findings: Findings, now: datetime) -> None:

@@ -34,7 +34,7 @@ from deltaimg.repo.annotations import list_annotations, remove_annotations
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import ForgetPlan
-from deltaimg.repo.rosters import Changes
+from deltaimg.repo.roster_record import Changes
 from deltaimg.repo.snapshots import AnySnapshot, DamagedSnapshot, load_snapshots
 
 MakePlan = Callable[[Sequence[AnySnapshot]], ForgetPlan]

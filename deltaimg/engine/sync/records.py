@@ -27,7 +27,7 @@ from deltaimg.repo.leftovers import remove_leftovers
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.pack_writer import PackWriter
 from deltaimg.repo.repository import SnapshotRef
-from deltaimg.repo.rosters import Changes
+from deltaimg.repo.roster_record import Changes
 from deltaimg.repo.stable_packs import StablePacks
 
 _REFUSALS = (*LOSSES, RepositoryLocked)
