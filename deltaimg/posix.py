@@ -7,6 +7,7 @@ import ctypes
 import errno
 import logging
 import os
+import pwd
 import resource
 import stat
 from contextlib import suppress
@@ -39,6 +40,13 @@ _THREAD, _IDLE, _CLASS_SHIFT = 1, 3, 13
 def describe_mode(mode: int) -> str:
     """Say in words what kind of file has this mode."""
     return next((words for is_kind, words in _KINDS if is_kind(mode)), "something unknown")
+
+
+def name_user(number: int) -> str:
+    """Return what a user is called here."""
+    with suppress(KeyError):
+        return pwd.getpwuid(number).pw_name
+    return f"user {number}"
 
 
 def rename_exclusively(source: str, target: str) -> None:

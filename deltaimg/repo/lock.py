@@ -55,6 +55,7 @@ from deltaimg.format.manifest import format_time
 from deltaimg.repo.lock_holder import FoundLock, describe_process, held_tokens, list_locks, read_lock
 from deltaimg.repo.lock_waiting import POLL_S, RENEW_S
 from deltaimg.repo.lock_watch import HolderWatch, Verdict, remove_lock
+from deltaimg.repo.owner import warn_of_owner
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.roster_state import RosterState
 from deltaimg.repo.store_trial import try_store
@@ -203,6 +204,8 @@ class ExclusiveLock(HeldLock):
         waited_s = 0.0
         for _ in range(_MAX_CLAIMS):
             if self._claim():
+                if (folder := self._objects.properties.folder) is not None:
+                    warn_of_owner(folder, self._name)
                 return True
             with ExitStack() as shown:
                 waited_s = self._wait_for_others(watch, waited_s, shown)

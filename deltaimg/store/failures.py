@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import re
+import shlex
 import stat
 from contextlib import suppress
 
 from deltaimg.errors import NameNotKept, PermissionDenied, StoreError, StoreFull, StoreUnavailable
+from deltaimg.posix import name_user
 
 _NAME_FAULTS = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}
 """What file systems say of a name that they cannot keep."""
@@ -34,8 +35,8 @@ def translate(location: str, name: str, error: OSError) -> StoreError:
             hint="mount it for writing; if it was, dmesg says why it no longer is",
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        place = _find_refusing(os.path.join(location, name))
-        return PermissionDenied(place, what[:1].lower() + what[1:], hint=_explain_refusal(place))
+        place = _find_refusing(_find_place(location, name, error))
+        return PermissionDenied(place, what[:1].lower() + what[1:], hint=_explain_refusal(location, place))
     if error.errno in _GONE:
         return StoreUnavailable(name, f"{location} fails: {what}", hint="unmount it and mount it again")
     if error.errno in _IN_THE_WAY:
@@ -73,6 +74,14 @@ def name_folded(location: str, name: str, other: str) -> NameNotKept:
     return NameNotKept(name, f"the file system of {location} takes this name for '{other}'")
 
 
+def _find_place(location: str, name: str, error: OSError) -> str:
+    """Return what was refused: an object of the store, or a folder that was listed on the way to all of them."""
+    root = os.path.abspath(location)
+    if isinstance(error.filename, str) and error.filename.startswith(f"{root}/"):
+        return os.path.join(location, os.path.relpath(error.filename, root))
+    return os.path.join(location, name) if name else location
+
+
 def _find_refusing(path: str) -> str:
     """Return the topmost folder on the way to `path` that this user may not enter; else what is there of the path."""
     pieces = path.split("/")
@@ -83,18 +92,19 @@ def _find_refusing(path: str) -> str:
     return path if os.path.lexists(path) else os.path.dirname(path) or path
 
 
-def _explain_refusal(path: str) -> str:
-    """Return whose a file is that this user may not use."""
+def _explain_refusal(location: str, path: str) -> str:
+    """Return whose a file is that this user may not use, and what can be done."""
     with suppress(OSError):
         found = os.stat(path)
-        return (
-            f"it belongs to {_name_user(found.st_uid)}, with mode {stat.S_IMODE(found.st_mode):03o}; "
-            "'deltaimg init --group' makes repositories that a group shares"
-        )
+        whose = f"it belongs to {name_user(found.st_uid)}, with mode {stat.S_IMODE(found.st_mode):03o}"
+        with suppress(OSError):
+            if os.stat(location).st_uid == os.geteuid() != found.st_uid:
+                return f"{whose}; root gives it back by {command_to_give_back(location)}"
+        return f"{whose}; 'deltaimg init --group' makes repositories that a group shares"
     return "check owner and mode of the repository"
 
 
-def _name_user(number: int) -> str:
-    with suppress(KeyError):
-        return pwd.getpwuid(number).pw_name
-    return f"user {number}"
+def command_to_give_back(folder: str) -> str:
+    """Return the command that gives all of a store to whom its folder belongs."""
+    named = shlex.quote(folder)
+    return f"'chown -R --reference={named} {named}'"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deltaimg.errors import PermissionDenied
+from deltaimg.store.interface import ANY_NAME
 from deltaimg.store.local import LocalStore
 from tests.support.components import requires_root
 
@@ -128,3 +129,19 @@ def test_who_is_not_of_the_group_cannot_share_with_it_and_leaves_nothing(open_fo
     with being(EVE), pytest.raises(PermissionDenied):
         LocalStore(str(open_folder / "repo")).share(GROUP)
     assert os.listdir(open_folder) == []
+
+
+def test_what_root_left_in_the_store_of_another_user_is_named_with_the_way_back(open_folder: Path) -> None:
+    """A run as root has files made that the owner may not read; it was the store's own folder that was named."""
+    repo = open_folder / "a repo"
+    with being(ALICE):
+        LocalStore(str(repo)).put("config", [b"x"])
+    with umask(0o077):
+        LocalStore(str(repo)).put(NAME, [b"y"])
+    with being(ALICE):
+        for prefix in ("", "packs/"):
+            with pytest.raises(PermissionDenied, match=r"a repo/packs: permission denied$") as refused:
+                list(LocalStore(str(repo)).list(prefix))
+            assert f"chown -R --reference='{repo}' '{repo}'" in str(refused.value.hint)
+        with pytest.raises(PermissionDenied, match=r"a repo/packs: permission denied$"):
+            list(LocalStore(str(repo)).list_unfinished(ANY_NAME))
