@@ -34,6 +34,9 @@ class FileTarget(DescriptorTarget):
         try:
             self._file = TemporaryFile(path, _SECRET_MODE if is_replacing else _NEW_MODE)
         except OSError as error:
+            shortage = name_shortage(error.errno)
+            if shortage is not None:
+                raise TargetTooSmall(path, f"{shortage} for a new file", hint=hint_at_room(error.errno)) from error
             hint = "make its folder first" if isinstance(error, FileNotFoundError) else None
             raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}", hint=hint) from error
         super().__init__(path, self._file.descriptor)

@@ -12,6 +12,7 @@ Of a block device the folder is `$XDG_STATE_HOME/deltaimg/mirror/<its name>`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -79,6 +80,8 @@ class Place(Struct, frozen=True):
         if os.path.lexists(self.folder) and not os.path.isdir(self.folder):
             return "it is to be a folder for what is known of the copy: move what has its name elsewhere"
         parent = os.path.dirname(self.folder)
+        if error.errno == errno.EROFS:
+            return f"mount the file system of {parent} for writing"
         if not os.path.isdir(parent):
             return f"make the folder {parent} first, or look whether its disk is mounted"
         return f"a folder for what is known of the copy is needed there: let this user write to {parent}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from deltaimg.image.stream_target import StreamTarget
 from deltaimg.model import KIB, MIB, Extent
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
-from tests.support.components import as_ordinary_user, loop_file_system, run_or_skip, small_ext4
+from tests.support.components import as_ordinary_user, loop_file_system, run_or_skip, small_ext4, small_tmpfs
 from tests.support.images import SyntheticImage, make_incompressible_image, make_mixed_image
 from tests.support.repositories import assert_same_bytes, back_up_image, make_repository
 
@@ -218,6 +219,16 @@ def test_a_quota_that_is_reached_is_not_called_a_full_disk(tmp_path: Path, repos
             restore(repository, manifest, str(made.folder / "image.raw"))
         assert "raise the quota" in str(refused.value.hint)
         assert os.listdir(made.folder) == []
+
+
+def test_a_file_system_without_room_for_another_file_is_full(tmp_path: Path) -> None:
+    """All its inodes are used, though there is room for bytes."""
+    with small_tmpfs(tmp_path / "full", MIB) as folder:
+        subprocess.run(["mount", "-o", "remount,nr_inodes=2", str(folder)], check=True)
+        (folder / "other").touch()
+        with pytest.raises(TargetTooSmall, match="no space left for a new file") as refused:
+            open_target(str(folder / "image.raw"), MIB)
+        assert refused.value.hint == "make room and run again"
 
 
 @pytest.mark.parametrize("kind", ["file", "device"])
