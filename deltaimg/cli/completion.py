@@ -65,7 +65,7 @@ def prepare_completion(variables: MutableMapping[str, str]) -> None:
 
 def find_completer(command: str, option: str) -> Completer | None:
     """Return what completes a value of an option or argument of a command; None leaves it to the shell: a file."""
-    return _COMPLETERS.get((command, option)) or _COMPLETERS.get(("", option))
+    return _COMPLETERS.get((command, option)) or _COMPLETERS.get(("", option)) or _complete_choice(command, option)
 
 
 def _split(line: str) -> list[str]:
@@ -158,6 +158,15 @@ def _complete_from(values: Iterable[str]) -> Completer:
     return lambda _, incomplete: _offer(((value, None) for value in values), incomplete)
 
 
+def _complete_choice(command: str, option: str) -> Completer | None:
+    """Return what completes an option whose values are listed where it is defined; None for any other."""
+    from deltaimg.cli.app import COMMANDS, find_function
+    from deltaimg.cli.option_parameters import list_choices
+
+    values = list_choices(find_function(command)).get(option) if command in COMMANDS else None
+    return _complete_from(values) if values else None
+
+
 _COMPLETERS: dict[tuple[str, str], Completer] = {
     ("", "snapshot"): _complete_snapshots,
     ("diff", "older"): _complete_snapshots,
@@ -169,6 +178,9 @@ _COMPLETERS: dict[tuple[str, str], Completer] = {
     ("help", "command"): _complete_commands,
     ("cache", "action"): _complete_from(("show", "clean")),
     ("parity", "action"): _complete_from(("add", "repair", "show")),
-    ("", "format_"): _complete_from(("deltaimg", "rdiff", "vcdiff")),
-    ("backup", "compression"): _complete_from(("fast", "default", "best")),
+    ("key", "action"): _complete_from(("add", "change", "export", "import", "list", "remove")),
+    ("tag", "action"): _complete_from(("add", "remove")),
+    ("init", "encryption"): _complete_from(("passphrase", "keyfile", "none")),
+    ("backup", "level"): _complete_from(("fast", "default", "best")),
+    ("cache", "image"): _complete_images,
 }

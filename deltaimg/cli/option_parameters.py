@@ -36,8 +36,16 @@ def takes_options(function: Callable[..., Any]) -> Callable[..., Any]:
     described: Any = run
     described.__signature__ = Signature(parameters, return_annotation=None)
     described.__annotations__ = {each.name: each.annotation for each in parameters}
+    described.choices = {
+        field.name: info.type.choices for each in groups.values() for field, info in list_options(each) if info.type
+    }
     del described.__wrapped__
     return run
+
+
+def list_choices(function: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
+    """Return the values of those options of a command of which all are known, by the options' names."""
+    return {name: values for name, values in getattr(function, "choices", {}).items() if values}
 
 
 def _list_if_options(annotation: type[Any]) -> Iterator[object]:

@@ -27,13 +27,15 @@ def accept(_value: Any) -> None:
 class ValueType(Struct, frozen=True):
     """A type of values.
 
-    `find_problem` returns what is wrong with a value, as in "it must be 1 to 64", and None if it is valid.
+    `find_problem` returns what is wrong with a value, as in "it must be 1 to 64", and None if it is valid. `choices` are
+    all values there are, where they can be listed.
     """
 
     metavar: str
     parse: Callable[[str], Any]
     format: Callable[[Any], str] = str
     find_problem: Callable[[Any], str | None] = accept
+    choices: tuple[str, ...] = ()
 
 
 def parse_size(text: str) -> int:
@@ -123,4 +125,4 @@ def ratio(least: float) -> ValueType:
 def choice(names: Sequence[str], metavar: str) -> ValueType:
     """Return the type of a word from a list."""
     problem = f"it must be one of {', '.join(names)}"
-    return ValueType(metavar, str, str, lambda value: None if value in names else problem)
+    return ValueType(metavar, str, str, lambda value: None if value in names else problem, tuple(names))

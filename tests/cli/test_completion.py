@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from deltaimg.cli.app import COMMANDS, build_command
+from deltaimg.cli.completion import _COMPLETERS
 from tests.cli.conftest import Backups
 from tests.support.program import command, environment, succeed
 
@@ -49,7 +51,13 @@ def test_bash_offers_what_fits_where_the_cursor_is(backups: Backups, tmp_path: P
         ("deltaimg rest", ["restore"]),
         (f"deltaimg {repo} snap", ["snapshots"]),
         ("deltaimg parity ", ["add", "repair", "show"]),
+        ("deltaimg key ", ["add", "change", "export", "import", "list", "remove"]),
         ("deltaimg backup --comp", ["--compression"]),
+        ("deltaimg backup --compression ", ["fast", "default", "best"]),
+        ("deltaimg backup --freeze r", ["reflink", "rbd"]),
+        ("deltaimg backup --format=q", ["qcow2"]),
+        ("deltaimg signature --format ", ["deltaimg", "rdiff", "vcdiff"]),
+        ("deltaimg init --encryption ", ["passphrase", "keyfile", "none"]),
         (f"deltaimg restore {repo} v", ["vm1"]),
         (f"deltaimg {repo} restore v", ["vm1"]),
         (f"deltaimg {repo} restore vm1@la", ["latest", "latest~1"]),
@@ -61,6 +69,13 @@ def test_bash_offers_what_fits_where_the_cursor_is(backups: Backups, tmp_path: P
         assert press_tab(line, tmp_path / "bin") == offered, line
     unbroken = press_tab(f"deltaimg {repo} restore vm1@la", tmp_path / "bin", breaks="")
     assert unbroken == ["vm1@latest", "vm1@latest~1"]
+
+
+def test_what_is_completed_is_there() -> None:
+    """A parameter that was renamed would be completed no more, and nobody would notice."""
+    params = {(name, param.name) for name in COMMANDS for param in build_command(name).params}
+    known = params | {("", option) for _, option in params}
+    assert set(_COMPLETERS) <= known
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
