@@ -50,6 +50,16 @@ def find_vanished(repository: Repository) -> dict[str, datetime]:
     return _find_vanished(repository, known, list_images(repository))
 
 
+def find_vanished_beside(repository: Repository, known: Collection[str], there: Collection[str]) -> dict[str, datetime]:
+    """Return the images all of whose snapshots have vanished, as `find_vanished`, without listing them again.
+
+    Args:
+        known: what `find_known` returned before the images that are `there` were listed.
+    """
+    present = {*there, *(ref.image for ref in repository.list_quarantined())} if set(known) - set(there) else there
+    return _find_vanished(repository, known, present)
+
+
 def refuse_vanished(repository: Repository, known: Collection[str], images: Collection[str]) -> None:
     """Raise SnapshotsVanished if images other than `images` had snapshots, or if there is content and no snapshot at all.
 

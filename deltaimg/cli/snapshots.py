@@ -15,6 +15,9 @@ from deltaimg.options.store import StoreOptions
 from deltaimg.options.values import parse_count
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
     from deltaimg.api.results import DamagedSnapshot, ListedSnapshot, Snapshot
 
 _COLUMNS = ("snapshot", "taken", ">apparent", ">allocated", ">changed", ">stored", "notes")
@@ -58,21 +61,27 @@ def snapshots(
     """
     from deltaimg.api.listing import describe_snapshots
     from deltaimg.api.repositories import list_snapshots
+    from deltaimg.api.vanished import find_known, find_vanished_beside
     from deltaimg.describe.snapshots import describe_listed
     from deltaimg.errors import SnapshotNotFound
 
     count = None if latest is None else parse_count(latest)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         repository = open_repo(repo, store, terminal)
+        known = find_known(repository)
         found = list_snapshots(repository, name)
+        vanished = find_vanished_beside(repository, known, {each.ref.image for each in found}) if name is None else {}
+        _warn_of_vanished(terminal, vanished)
         if name is not None and not found:
             raise SnapshotNotFound(name)
         wanted = _choose(found, frozenset(tags or ()), count)
         listed = [each for each in describe_snapshots(repository, found, with_depth=verbose) if each.snapshot in wanted]
         if as_json:
             terminal.print_json([describe_listed(each) for each in listed])
-        elif not found:
+        elif not found and not vanished:
             terminal.remark("no snapshot yet; 'deltaimg backup IMAGE --image NAME' makes the first")
+        elif not found:
+            terminal.remark("no snapshot is there")
         elif not listed:
             terminal.remark(
                 f"none of {format_count(len(found), 'snapshot')} was chosen; 'deltaimg snapshots' lists all"
@@ -98,6 +107,17 @@ def _choose(
     for each in wanted:
         by_image.setdefault(each.ref.image, []).append(each)
     return [each for of_image in by_image.values() for each in of_image[max(0, len(of_image) - count) :]]
+
+
+def _warn_of_vanished(terminal: Terminal, vanished: Mapping[str, datetime]) -> None:
+    """Warn of images all of whose snapshots are missing: the list is not to look as if there had been none."""
+    if vanished:
+        image, seen = next(iter(vanished.items()))
+        others = f" (and {len(vanished) - 1} more)" if len(vanished) > 1 else ""
+        terminal.warn(
+            f"image '{image}'{others} had snapshots on {seen:%Y-%m-%d}, and has none now: is a disk not mounted? "
+            f"'deltaimg check' lists what is missing"
+        )
 
 
 def _report_damage(location: str, listed: list[ListedSnapshot]) -> None:

@@ -44,6 +44,18 @@ def test_a_folder_that_vanishes_is_told_and_keeps_its_content(backups: Backups, 
     succeed("verify", repo=backups.repo)
 
 
+def test_a_list_without_them_does_not_look_like_that_of_a_new_repository(backups: Backups) -> None:
+    folder, away = backups.repo / "snapshots", backups.repo.parent / "away"
+    folder.rename(away)
+    run = deltaimg("snapshots", repo=backups.repo)
+    assert run.code == 0
+    assert "image 'vm1' had snapshots on 20" in run.err
+    assert "is a disk not mounted?" in run.err
+    assert run.text == "no snapshot is there\n"
+    away.rename(folder)
+    assert deltaimg("snapshots", repo=backups.repo).err == ""
+
+
 def _fail(code: int | None, *arguments: str, repo: Path) -> str:
     """Run a command that must fail, with this exit code or with that of any store that fails."""
     if code is not None:
