@@ -6,8 +6,8 @@ from __future__ import annotations
 from deltaimg import __version__
 from deltaimg.engine.mirror.connect import Connection, parse_destination
 from deltaimg.engine.mirror.far import serve
-from deltaimg.engine.mirror.run import MirrorRequest
-from deltaimg.engine.mirror.run import MirrorResult as MirrorResult
+from deltaimg.engine.mirror.request import MirrorRequest
+from deltaimg.engine.mirror.request import MirrorResult as MirrorResult
 from deltaimg.engine.mirror.run import mirror as mirror_image
 from deltaimg.engine.mirror.run import recover_mirror as recover_copy
 from deltaimg.engine.progress import NoProgress, Progress

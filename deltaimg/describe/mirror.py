@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deltaimg.engine.mirror.run import MirrorResult
+    from deltaimg.engine.mirror.request import MirrorResult
 
 
 def describe_mirror(result: MirrorResult) -> dict[str, object]:

@@ -50,7 +50,7 @@ NEW = {
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have several groups in a journal."""
     monkeypatch.setattr("deltaimg.engine.mirror.working_copy._FLUSH_BLOCKS", 8)
-    monkeypatch.setattr("deltaimg.engine.mirror.run.BATCH_BLOCKS", 4)
+    monkeypatch.setattr("deltaimg.engine.mirror.batch_sender.BATCH_BLOCKS", 4)
 
 
 def make_mirror(folder: Path) -> Mirror:

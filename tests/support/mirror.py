@@ -19,7 +19,8 @@ from deltaimg.arrays import Ranges
 from deltaimg.engine.mirror.connect import Connection, parse_destination
 from deltaimg.engine.mirror.far import serve
 from deltaimg.engine.mirror.protocol import Channel, ChannelClosed, Hello, Kind
-from deltaimg.engine.mirror.run import MirrorRequest, MirrorResult, mirror, recover_mirror
+from deltaimg.engine.mirror.request import MirrorRequest, MirrorResult
+from deltaimg.engine.mirror.run import mirror, recover_mirror
 from deltaimg.errors import FarSideUnusable
 from deltaimg.kernels.layout import FailedRange
 

@@ -8,44 +8,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from deltaimg.arrays import Digests, ranges_of_blocks
-from deltaimg.engine.mirror.batches import (
-    BATCH_BLOCKS,
-    WINDOW,
-    build_content,
-    build_plan,
-    parse_have,
-)
+from deltaimg.engine.mirror.batch_sender import BatchSender, split_batches
+from deltaimg.engine.mirror.batches import build_content
 from deltaimg.engine.mirror.comparison import Changes, compare_with_copy, compare_with_known
 from deltaimg.engine.mirror.connect import Connection, open_far_side
 from deltaimg.engine.mirror.identity import identify_image
 from deltaimg.engine.mirror.place import read_state, write_state
-from deltaimg.engine.mirror.protocol import (
-    PROTOCOL,
-    Begin,
-    Channel,
-    Copy,
-    Finish,
-    Finished,
-    Kind,
-    Open,
-    Pace,
-    Ready,
-)
+from deltaimg.engine.mirror.protocol import PROTOCOL, Begin, Channel, Copy, Finish, Finished, Kind, Open, Ready
+from deltaimg.engine.mirror.request import MirrorRequest, MirrorResult
 from deltaimg.engine.mirror.similar import SimilarBlocks
 from deltaimg.engine.mirror.table import Blocks, digest_image, find_root
 from deltaimg.engine.pipeline import OrderedPool
-from deltaimg.engine.progress import NoProgress, Progress, stage
+from deltaimg.engine.progress import stage
 from deltaimg.errors import (
     DeltaimgError,
     ImageInUse,
@@ -70,47 +54,6 @@ _CHANGED_HINT = (
     "run again while nothing writes to it, and what arrived is not sent again; or undo what was begun by "
     "'deltaimg mirror --recover'"
 )
-
-
-class MirrorRequest(Struct, frozen=True):
-    """What to mirror, and how."""
-
-    image: str
-    connection: Connection
-    is_forced: bool = False
-    is_in_place: bool = False
-    is_verified: bool = False
-    allow_live: bool = False
-    is_dry: bool = False
-    pace: Pace | None = None
-    cache_folder: str | None = None
-    """Where this host keeps the digests of what copies hold; None for nowhere."""
-    progress: Progress = field(default_factory=NoProgress)
-
-
-class MirrorResult(Struct, frozen=True):
-    """What a mirror did, or, of a dry run, would do."""
-
-    image_bytes: int
-    mode: str
-    """How the copy was changed: new, clone or in-place."""
-    recovered: str
-    """What was done about a run before that was cut; empty if none was."""
-    changed_blocks: int
-    zeroed_blocks: int
-    """Of those, which are zero now."""
-    moved_blocks: int
-    """Of those, which the copy had elsewhere."""
-    literal_bytes: int
-    """What was new, before it was compressed."""
-    copy_read_bytes: int
-    """Of the copy, read because what it held was not known."""
-    verified_bytes: int
-    """Of the copy, read back from the disk and compared."""
-    sent_bytes: int
-    received_bytes: int
-    duration_s: float
-    is_dry: bool = False
 
 
 def mirror(request: MirrorRequest) -> MirrorResult:
@@ -254,13 +197,13 @@ class _NearSide:
         with stage(
             self._progress, f"sending to {self._request.connection.destination}", len(changes.changed) * BLOCK_BYTES
         ):
-            failed = self._send_batches(_split(changes.changed), is_whole=False)
+            failed = self._send_batches(split_batches(changes.changed), is_whole=False)
             if failed and self._send_batches(failed, is_whole=True):
                 raise MirrorProtocolError("it refuses content that has the right digests")
 
     def _send_batches(self, batches: list[Blocks], *, is_whole: bool) -> list[Blocks]:
         """Send batches, some plans ahead of their content; return those that did not get the right digests there."""
-        sender = _BatchSender(self._channel, batches, self._digests)
+        sender = BatchSender(self._channel, batches, self._digests)
         encode = self._make_encoder(is_whole=is_whole)
         with OrderedPool() as pool:
             for blocks, sent, frame in pool.map(encode, self._choose_sources(sender.receive_answers(), is_whole)):
@@ -355,57 +298,6 @@ class _Batch(Struct, frozen=True):
     blocks: Blocks
     sent: Blocks
     sources: Blocks
-
-
-class _BatchSender:
-    """Plans, some of them ahead, their answers, and contents with theirs."""
-
-    def __init__(self, channel: Channel, batches: list[Blocks], digests: Digests) -> None:
-        self._channel, self._batches, self._digests = channel, batches, digests
-        self._announced: deque[Blocks] = deque()
-        self._sent: deque[Blocks] = deque()
-        self._failed: list[Blocks] = []
-
-    def receive_answers(self) -> Iterator[tuple[Blocks, Blocks]]:
-        """Yield the blocks of each batch, and those that the far side lacks."""
-        for blocks in self._batches:
-            self._channel.send(Kind.PLAN, build_plan(blocks, self._digests[blocks]))
-            self._announced.append(blocks)
-            if len(self._announced) >= WINDOW:
-                yield self._receive_answer()
-        while self._announced:
-            yield self._receive_answer()
-
-    def send_content(self, blocks: Blocks, frame: bytes) -> None:
-        """Send what the far side lacks."""
-        self._sent.append(blocks)
-        self._channel.send(Kind.CONTENT, frame, is_compact=True)
-
-    def finish(self) -> list[Blocks]:
-        """Wait for all answers; return the batches that must be sent again, whole."""
-        while self._sent:
-            self._note_done(self._channel.receive(Kind.DONE)[1])
-        return self._failed
-
-    def _receive_answer(self) -> tuple[Blocks, Blocks]:
-        while True:
-            kind, payload = self._channel.receive(Kind.HAVE, Kind.DONE)
-            if kind is Kind.DONE:
-                self._note_done(payload)
-                continue
-            blocks = self._announced.popleft()
-            return blocks, blocks[~parse_have(payload, len(blocks))]
-
-    def _note_done(self, payload: memoryview) -> None:
-        if not self._sent or bytes(payload) not in (b"\0", b"\1"):
-            raise MirrorProtocolError("it confirms what was not sent")
-        blocks = self._sent.popleft()
-        if payload[0] == 0:
-            self._failed.append(blocks)
-
-
-def _split(blocks: Blocks) -> list[Blocks]:
-    return [blocks[first : first + BATCH_BLOCKS] for first in range(0, len(blocks), BATCH_BLOCKS)]
 
 
 def _as_runs(blocks: Blocks) -> npt.NDArray[np.uint64]:
