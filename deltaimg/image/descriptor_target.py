@@ -15,7 +15,7 @@ WRITE_BYTES = 256 * 1024
 
 
 class DescriptorTarget:
-    """Writes to and reads back from a descriptor, which is closed once."""
+    """Writes to and reads back from a descriptor, which a class of this kind opens and closes."""
 
     is_sequential = False
     folder: str | None = None

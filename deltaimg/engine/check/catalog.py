@@ -175,7 +175,7 @@ class Catalog:
                 state = found
                 if read_packs and not isinstance(state.error, StoreError):
                     state = replace(state, damaged=self.pack_damage.setdefault(name, state.damaged))
-                self._judge_pack(name, state, EntryNumbers(order[bounds[number] : bounds[number + 1]]))
+                self._note_state(name, state, EntryNumbers(order[bounds[number] : bounds[number + 1]]))
                 if read_packs:
                     advance(self._sizes[name])
         self.has_place = self.is_good.copy()
@@ -186,7 +186,8 @@ class Catalog:
         count = given or count_workers()
         return count if read_packs else max(count, self._repository.objects.properties.parallel_requests)
 
-    def _judge_pack(self, name: str, state: PackState, entries: EntryNumbers) -> None:
+    def _note_state(self, name: str, state: PackState, entries: EntryNumbers) -> None:
+        """Note what is wrong with a pack, and which records of it that concerns."""
         findings = self._findings
         if state.error is not None:
             findings.add_failure(name, state.error)
@@ -204,9 +205,9 @@ class Catalog:
         elif state.error is not None:
             self.is_good[entries] = False
         if state.footer is not None:
-            self._compare(name, state.footer, entries)
+            self._compare_footer(name, state.footer, entries)
 
-    def _compare(self, name: str, footer: npt.NDArray[Any], entries: EntryNumbers) -> None:
+    def _compare_footer(self, name: str, footer: npt.NDArray[Any], entries: EntryNumbers) -> None:
         """Compare the index entries of a pack with the footer of the pack."""
         claimed = self.entries[entries]
         places = np.searchsorted(footer["offset"], claimed["offset"])
@@ -249,10 +250,11 @@ class Catalog:
                     self._findings.add_failure(name, error)
                     self.has_digests[entries] = False
                     continue
-                self._prove_digests(name, digests, EntryNumbers(entries))
+                self._compare_digests(name, digests, EntryNumbers(entries))
         self.is_good &= self.has_digests
 
-    def _prove_digests(self, name: str, digests: Digests, entries: EntryNumbers) -> None:
+    def _compare_digests(self, name: str, digests: Digests, entries: EntryNumbers) -> None:
+        """Compare the digests that a signature has of records with their ids, which are made of them."""
         key = self._repository.keys.record
         rows = self.entries[entries]
         wrong = [
