@@ -9,7 +9,7 @@ computing (`numbers + 1`, `np.flatnonzero`, `np.concatenate`) gives plain arrays
     record    a record that a `SlotTable` or a map layer has numbered; counts from 0, in the order in which they were met
     slot      a block's place in a record, numbered over all records of a table; 0 is a hole, 1 zero, data from FIRST_SLOT
     link      from an entry that is a delta to one of its delta sources; counts from 0, entry after entry
-    block     a block of an image: `block_index` times the size of a block is its offset
+    block     a block of an image: its index times the size of a block is its offset
 """
 
 from __future__ import annotations

@@ -66,6 +66,15 @@ class S3Server:
             self.process.wait()
             self.process = None
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Start it, and kill it at the end."""
+        try:
+            self.start()
+            yield
+        finally:
+            self.kill()
+
     def location(self, bucket: str, prefix: str = "", port: int | None = None) -> str:
         """Return the address of a prefix of a bucket, perhaps through another port."""
         endpoint = f"http://127.0.0.1:{port or self.port}"
@@ -147,16 +156,11 @@ def find_installed(name: str) -> str:
     return found
 
 
-def find_seaweedfs() -> str:
-    """Return the path of SeaweedFS, or skip."""
-    return find_installed("weed")
-
-
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[S3Server]:
     """Run SeaweedFS on a folder."""
     _import_or_skip("obstore")
-    program = find_seaweedfs()
+    program = find_installed("weed")
     folder.mkdir(parents=True, exist_ok=True)
     # A put by an administrator makes a bucket that is missing.
     identities = [
@@ -192,11 +196,8 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
             *options,
         ],
     )
-    try:
-        server.start()
+    with server.running():
         yield server
-    finally:
-        server.kill()
 
 
 @contextmanager
@@ -221,11 +222,8 @@ def rclone_s3(folder: Path) -> Iterator[S3Server]:
         ACCESS_KEY,
     )
     (folder / "rclone.conf").touch()
-    try:
-        server.start()
+    with server.running():
         yield server
-    finally:
-        server.kill()
 
 
 @contextmanager
@@ -253,8 +251,5 @@ def juicefs_s3(folder: Path) -> Iterator[S3Server]:
         ],
         ACCESS_KEY,
     )
-    try:
-        server.start()
+    with server.running():
         yield server
-    finally:
-        server.kill()
