@@ -323,8 +323,8 @@ class SnapshotsVanished(RepositoryError):
         "what they needed"
     )
 
-    def __init__(self, location: str, problem: str) -> None:
-        super().__init__(f"{location}: {problem}, so nothing is deleted")
+    def __init__(self, location: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{location}: {problem}, so nothing is deleted", hint=hint)
         self.location = location
 
 

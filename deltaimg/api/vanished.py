@@ -75,7 +75,11 @@ def refuse_vanished(repository: Repository, known: Collection[str], images: Coll
         more = f" (and {others} other{'s' * (others > 1)})" if others else ""
         raise SnapshotsVanished(location, f"image '{image}'{more} had snapshots on {seen:%Y-%m-%d} that are missing")
     if not images and any(any(repository.objects.list(folder)) for folder in (PACKS, MAPS)):
-        raise SnapshotsVanished(location, "there is content, but no snapshot that needs it")
+        hint = (
+            "is a disk not mounted, or a folder moved? Where a first backup was interrupted, the next one uses what it has "
+            "stored; 'deltaimg prune --force' deletes it"
+        )
+        raise SnapshotsVanished(location, "there is content, but no snapshot that needs it", hint=hint)
 
 
 def _find_vanished(repository: Repository, known: Collection[str], there: Collection[str]) -> dict[str, datetime]:

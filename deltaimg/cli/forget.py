@@ -141,28 +141,38 @@ def _parse_zone(name: str | None) -> tzinfo | None:
 
 def _print(terminal: Terminal, found: list[Forgotten], pruned: PruneResult | None, *, is_dry_run: bool) -> None:
     from deltaimg.cli.prune import print_result
-    from deltaimg.describe.forget import describe_forgotten, sum_reclaimable
+    from deltaimg.describe.forget import describe_forgotten
 
     if terminal.as_json:
         terminal.print_json(describe_forgotten(found, pruned, is_dry_run=is_dry_run))
         return
-    count = 0
-    for each in found:
-        if each.plan is None or terminal.is_quiet:
-            continue
+    count, listed = 0, [each for each in found if each.plan is not None and not terminal.is_quiet]
+    for number, each in enumerate(listed):
+        if number:
+            terminal.print()
         _print_table(terminal, each)
-        gone = len(each.plan.forgotten)
-        count += gone
-        verb = "would forget" if is_dry_run else "forgot"
-        frees = "" if each.reclaimable is None else f", which frees {format_bytes(sum_reclaimable([each]) or 0)}"
-        terminal.print(f"{each.image}: {verb} {gone} of {format_count(len(each.plan.verdicts), 'snapshot')}{frees}")
+        count += len(each.plan.forgotten) if each.plan is not None else 0
+        terminal.print(f"{each.image}: {_sum_up([each], is_dry_run=is_dry_run)}")
+    if len(listed) > 1:
         terminal.print()
+        terminal.print(f"{len(listed)} images: {_sum_up(listed, is_dry_run=is_dry_run)}")
     if pruned is not None:
         print_result(pruned, terminal)
     elif count and not is_dry_run:
         terminal.remark("'deltaimg prune' frees the space")
     if not found:
         terminal.remark("no snapshot yet, so nothing to forget")
+
+
+def _sum_up(found: list[Forgotten], *, is_dry_run: bool) -> str:
+    """Return how many snapshots of some images are forgotten, and what that frees where it is known."""
+    from deltaimg.describe.forget import sum_reclaimable
+
+    plans = [each.plan for each in found if each.plan is not None]
+    gone, known = sum(len(plan.forgotten) for plan in plans), sum(len(plan.verdicts) for plan in plans)
+    freed_bytes = sum_reclaimable(found)
+    frees = "" if freed_bytes is None else f", which frees {format_bytes(freed_bytes)}"
+    return f"{'would forget' if is_dry_run else 'forgot'} {gone} of {format_count(known, 'snapshot')}{frees}"
 
 
 def _print_table(terminal: Terminal, found: Forgotten) -> None:

@@ -84,6 +84,7 @@ _OPTION_HINTS = {
     },
     "mirror": {
         "--archive": "one image is copied; its owner and times are not",
+        "-a": "one image is copied; its owner and times are not",
         "--compress": "what is sent is compressed already",
         "--inplace": "use --in-place",
         "--rsync-path": "use --remote-command",

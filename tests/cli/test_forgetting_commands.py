@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from deltaimg.describe.text import format_bytes
 from tests.cli.conftest import Backups
 from tests.support.program import fail, read_tree, succeed
 
@@ -35,6 +36,20 @@ def test_a_dry_run_shows_rules_and_bytes_and_changes_nothing(backups: Backups) -
     assert group["frees_bytes"] == found["frees_bytes"] > 0
     assert "with the next" in text
     assert read_tree(backups.repo) == before
+
+
+def test_several_images_are_summed_up(backups: Backups) -> None:
+    succeed("backup", backups.image, "--image", "vm2", "-q", repo=backups.repo)
+    said = succeed("forget", "--keep-last", "1", "--dry-run", repo=backups.repo)
+    freed_bytes = succeed("forget", "--keep-last", "1", "--dry-run", "--json", repo=backups.repo).json["frees_bytes"]
+    assert (
+        said.text.splitlines()[-1]
+        == f"2 images: would forget 1 of 3 snapshots, which frees {format_bytes(freed_bytes)}"
+    )
+    succeed("forget", "vm1", "--keep-last", "1", repo=backups.repo)
+    assert succeed("forget", "--keep-last", "1", repo=backups.repo).text.splitlines()[-1] == (
+        "2 images: forgot 0 of 2 snapshots"
+    )
 
 
 def test_forgetting_by_policy_says_what_stays_and_the_rest_restores(backups: Backups, tmp_path: Path) -> None:

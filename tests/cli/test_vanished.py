@@ -97,6 +97,7 @@ def test_what_this_host_forgets_it_may_prune(backups: Backups) -> None:
     run = deltaimg("prune", repo=backups.repo)
     assert run.code == VANISHED
     assert "no snapshot that needs it" in run.err
+    assert "Where a first backup was interrupted" in run.err
     assert "prune --force" in run.err
     succeed("prune", "--force", repo=backups.repo)
     assert not content_of(backups.repo)
