@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from deltaimg.arrays import DIGEST_BYTES, Digests
 from deltaimg.crypto.sealer import ReusedRoom
-from deltaimg.errors import DeltaimgError, ObjectExists
+from deltaimg.errors import DeltaimgError, ObjectExists, StoreFull
 from deltaimg.format.cut_entries import list_cuts
 from deltaimg.format.index import ENTRY, IndexObject, link_sources
 from deltaimg.format.pack import FOOTER_ENTRY, finish_pack, pack_name
@@ -126,16 +126,20 @@ class PackWriter:
 
     @contextmanager
     def index_if_interrupted(
-        self, warn: Callable[[str], None], *, except_for: tuple[type[DeltaimgError], ...]
+        self, warn: Callable[[str], None], *, except_for: tuple[type[DeltaimgError], ...], even_if_full: bool = False
     ) -> Iterator[None]:
         """If the block ends in an error, make what was stored findable for the next run; if that fails, `warn` says so.
 
         Args:
             except_for: errors after which the store will not take an index, either.
+            even_if_full: a store that has no room for a pack may have some for an index: what it has takes room in any case.
         """
         try:
             yield
-        except except_for:
+        except except_for as error:
+            if even_if_full and isinstance(error, StoreFull):
+                with suppress(DeltaimgError):
+                    self._index_what_is_stored()
             raise
         except BaseException:
             try:
@@ -189,6 +193,13 @@ class PackWriter:
         if self._records:
             self._send_pack()
         self._wait(0)
+        self._thread.submit(self._store_index).result()
+
+    def _index_what_is_stored(self) -> None:
+        """Leave out what is not stored yet, and what could not be."""
+        while self._in_flight:
+            with suppress(DeltaimgError):
+                self._in_flight.popleft().result()
         self._thread.submit(self._store_index).result()
 
     def _send_pack(self) -> None:

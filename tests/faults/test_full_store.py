@@ -109,6 +109,21 @@ def test_a_sync_into_a_full_disk_says_so_and_continues_once_there_is_room(make_t
     family.assert_whole(destination, 3)
 
 
+def test_a_backup_that_a_quota_ends_leaves_packs_that_the_next_one_uses(tmp_path: Path) -> None:
+    """They were found by nobody, so that each try stored them again, beside those of the one before."""
+    folder = tmp_path / "repo"
+    repository = make_repository(LocalStore(str(folder)))
+    image = make_incompressible_image(80 << 20, seed=4)
+    quota = Quota(str(folder), 70 << 20)
+    full = Repository(LocalStore(str(folder), quota), repository.config)
+    with pytest.raises(StoreFull):
+        back_up_image(full, image)
+    quota.max_bytes = 90 << 20
+    manifest = back_up_image(full, image)
+    assert manifest.statistics.stored_bytes < 20 << 20
+    assert_restores(repository, manifest, image.content)
+
+
 def test_no_other_verb_takes_the_reserve(make_tmpfs: Callable[[int], Path]) -> None:
     folder = make_tmpfs(16 << 20)
     repository = make_repository(LocalStore(str(folder / "repo")))

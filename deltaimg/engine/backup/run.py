@@ -132,7 +132,7 @@ def store_content(request: BackupRequest, lock: ImageLock, start: RunStart, comm
     container = check_container(source, base.newest, options)
     context = make_context(request, base)
     with _open_writer(request, base, lock) as writer, Changes(context, writer) as changes:
-        with writer.index_if_interrupted(progress.warn, except_for=(StoreError,)):
+        with writer.index_if_interrupted(progress.warn, except_for=(StoreError,), even_if_full=True):
             compare_with_base(context, "backing up", changes.add)
             with stage(progress, "storing what is left"):
                 changes.finish()
@@ -143,8 +143,9 @@ def store_content(request: BackupRequest, lock: ImageLock, start: RunStart, comm
             warn_of_new_size(source, progress)
             if request.point_in_time is not None:
                 request.point_in_time.end_reading()
+            with stage(progress, "storing what is left"):
+                writer.finish()
         with stage(progress, "committing"):
-            writer.finish()
             manifest = write_map(context, start, runs, writer.stored_bytes, is_live=is_live, container=container)
             commit(request, lock, manifest)
         with stage(progress, "updating the cache"):
