@@ -78,7 +78,7 @@ def check(
         if errors:
             raise RepositoryDamaged(
                 repository.objects.location,
-                f"{format_count(len(errors), 'error')}; the first: {errors[0].object_name} {errors[0].problem}",
+                f"{format_count(len(errors), 'error')}; the first: {errors[0].object_name}: {errors[0].problem}",
                 hint=_ACCEPT if all(each.kind is FindingKind.WITHHELD for each in errors) else _REPAIR,
             )
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 
 import pytest
@@ -20,6 +22,7 @@ from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.lock_holder import list_locks
 from deltaimg.repo.lock_watch import remove_lock
 from deltaimg.repo.repository import Repository
+from deltaimg.store.interface import Store
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START
 from tests.support.faults import FaultyStore
@@ -180,6 +183,73 @@ def test_the_good_records_of_a_damaged_pack_are_salvaged_and_the_lost_one_is_nam
     report = repair(repository, source=SyntheticSource(image))
     assert report.damage == ()
     assert_restores(repository, manifest, image.content)
+
+
+class BadSectorStore(WrappedStore):
+    """A disk with a bad sector, of 512 bytes in the middle of an object: where this is read, EIO is all that comes."""
+
+    def __init__(self, inner: Store, name: str) -> None:
+        super().__init__(inner)
+        self.name, self.start = name, len(inner.get(name)) // 2
+
+    def around(self, call: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def get(self, name: str, max_bytes: int | None = None) -> bytes:
+        return self._read(name, 0, None, super().get(name, max_bytes))
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        return self._read(name, offset, length, super().get_range(name, offset, length))
+
+    def _read(self, name: str, offset: int, length: int | None, data: bytes) -> bytes:
+        if name == self.name and offset < self.start + 512 and self.start < offset + len(data):
+            raise StoreUnavailable(name, "fails: Input/output error") from OSError(errno.EIO, os.strerror(errno.EIO))
+        return data
+
+
+def test_a_bad_sector_in_a_pack_costs_what_lies_on_it_and_no_repair() -> None:
+    """A repair ended with the error of the disk, so that nothing was repaired, in other packs neither."""
+    repository = make_repository()
+    image = make_mixed_image(3_000_000, seed=5)
+    manifest = back_up_image(repository, image)
+    pack = names_of(repository, "packs/")[0]
+    total = check(repository).records
+    failing = reopen(repository, BadSectorStore(repository.objects.store, pack))
+    assert repair(failing, is_dry_run=True).lost_records == 1
+    report = repair(failing)
+    assert (report.salvaged_records, report.lost_records) == (total - 1, 1)
+    assert pack in report.quarantined
+    assert [each.is_whole for each in report.damage] == [False]
+    assert repair(failing, source=SyntheticSource(image)).damage == ()
+    assert_restores(failing, manifest, image.content)
+
+
+@pytest.mark.parametrize("folder", ["index/", "signatures/"])
+def test_what_follows_from_packs_is_made_again_where_a_bad_sector_took_it(folder: str) -> None:
+    original = make_two_backups()[0]
+    for name in names_of(original, folder):
+        failing = reopen(original, BadSectorStore(copy_of(original).objects.store, name))
+        assert repair(failing).damage == ()
+        for manifest, content in make_two_backups()[1]:
+            assert_restores(failing, manifest, content)
+        assert not check(failing, read_packs=True).of(Severity.ERROR)
+
+
+def test_a_store_that_fails_otherwise_ends_a_repair_and_nothing_is_moved() -> None:
+    original = make_two_backups()[0]
+    repository = copy_of(original)
+    harm(repository, names_of(repository, "packs/")[0], "flip")
+    before = dict(objects_of(repository))
+
+    class Gone(BadSectorStore):
+        def _read(self, name: str, offset: int, length: int | None, data: bytes) -> bytes:
+            if name == self.name:
+                raise StoreUnavailable(name, "the server does not answer")
+            return data
+
+    with pytest.raises(StoreUnavailable):
+        repair(reopen(original, Gone(repository.objects.store, names_of(repository, "packs/")[0])))
+    assert {name: data for name, data in objects_of(repository).items() if not name.startswith("locks/")} == before
 
 
 def test_everything_but_snapshots_and_packs_may_be_lost_at_once() -> None:

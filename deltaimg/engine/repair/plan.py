@@ -10,7 +10,7 @@ from deltaimg.arrays import distinct
 from deltaimg.engine.check.findings import FindingKind
 from deltaimg.engine.check.run import Checker
 from deltaimg.engine.repair.record_verifier import find_records, index_records
-from deltaimg.errors import IntegrityError, ObjectNotFound, StoreError, UnsupportedFormat
+from deltaimg.errors import IntegrityError, StoreError, UnsupportedFormat
 from deltaimg.format.annotation import ANNOTATIONS
 from deltaimg.format.deletion import DELETIONS
 from deltaimg.format.framing import name_object
@@ -23,7 +23,7 @@ from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.index_edit import select_entries
 from deltaimg.repo.keys import digest_of, has_own_digest
 from deltaimg.repo.object_kinds import INDEX, MANIFEST
-from deltaimg.repo.pack_reader import read_damaged_pack
+from deltaimg.repo.pack_reader import is_bad_sector, read_damaged_pack
 from deltaimg.repo.repository import Repository
 
 
@@ -48,7 +48,7 @@ def plan_repair(checker: Checker) -> RepairPlan:
     """Return the plan; reads the packs that no index names, or that one describes wrongly."""
     damaged = {
         name
-        for name in checker.findings.names(FindingKind.DAMAGED)
+        for name in checker.findings.names(FindingKind.DAMAGED, FindingKind.UNREADABLE)
         # Annotations stay: without its annotation a pinned snapshot would count as not pinned.
         if name in checker.sizes and not name.startswith(ANNOTATIONS) and _is_damaged_still(checker.repository, name)
     }
@@ -73,15 +73,18 @@ def plan_repair(checker: Checker) -> RepairPlan:
 
 
 def _is_damaged_still(repository: Repository, name: str) -> bool:
-    """Read an object again before it is quarantined: one failed read must not cost a good manifest."""
+    """Read an object again before it is quarantined: one failed read must not cost a good manifest.
+
+    What a disk cannot read the second time either is as good as damaged. It is moved, and may be read again one day.
+    """
     try:
         data = repository.objects.get_bytes(name)
         if name.startswith(SNAPSHOTS):
             repository.objects.parse(MANIFEST, name, data)
             return False
         return not has_own_digest(name, data)
-    except ObjectNotFound:
-        return False
+    except StoreError as error:
+        return is_bad_sector(error)
     except (IntegrityError, UnsupportedFormat):
         return True
 
@@ -117,8 +120,9 @@ def _scan(checker: Checker) -> tuple[list[IndexObject], list[IndexObject]]:
     pending = {pack_name(pack) for each in load_deletions(checker.repository) for pack in each.objects.packs}
     names = {catalog.packs[number] for number in distinct(catalog.entries["pack"][~catalog.has_place]).tolist()}
     names &= checker.sizes.keys()
+    bad = checker.findings.names(FindingKind.DAMAGED, FindingKind.UNREADABLE)
     is_lost = bool(checker.unknown) or bool((catalog.sources < 0).any())
-    if is_lost or any(name.startswith(INDEXES) for name in checker.findings.names(FindingKind.DAMAGED)):
+    if is_lost or any(name.startswith(INDEXES) for name in bad):
         names |= {name for name in checker.sizes if name.startswith(PACKS)} - set(catalog.packs) - pending
     sound: list[IndexObject] = []
     unsound: list[IndexObject] = []
