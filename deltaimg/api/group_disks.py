@@ -26,7 +26,8 @@ from deltaimg.engine.backup.opened_image import choose_format, find_used_bytes, 
 from deltaimg.engine.progress import Progress
 from deltaimg.errors import ImageError, ImageInUse, UnsupportedImage, UsageError
 from deltaimg.format.manifest import Group, name_member
-from deltaimg.freeze.freeze import FrozenGroup, PointInTime, check_freeze_options, freeze_group
+from deltaimg.freeze.choose import check_freeze_options
+from deltaimg.freeze.freeze import FrozenGroup, PointInTime, freeze_group
 from deltaimg.freeze.interface import FreezeRequest
 from deltaimg.image.nbd.address import is_address
 from deltaimg.image.open_source import open_source

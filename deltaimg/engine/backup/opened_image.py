@@ -19,7 +19,8 @@ from msgspec import Struct
 
 from deltaimg.engine.progress import Progress
 from deltaimg.errors import IntegrityError, ObjectNotFound, OnlyWrites, UsageError
-from deltaimg.freeze.freeze import PointInTime, check_freeze_options, freeze_image
+from deltaimg.freeze.choose import check_freeze_options
+from deltaimg.freeze.freeze import PointInTime, freeze_image
 from deltaimg.image.command import CommandSource
 from deltaimg.image.open_source import STREAM, open_source
 from deltaimg.image.paced_source import PacedSource

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from deltaimg.errors import FreezeFailed, IntegrityError, ObjectNotFound
 from deltaimg.format.manifest import Manifest
-from deltaimg.freeze.freeze import find_obstacles
+from deltaimg.freeze.choose import find_obstacles
 from deltaimg.freeze.methods import LVM, QMP, RBD
 from deltaimg.freeze.qmp_disk import examine_disk
 from deltaimg.image.nbd.address import is_address

@@ -15,7 +15,7 @@ import pytest
 
 from deltaimg.errors import FreezeFailed
 from deltaimg.freeze import qmp
-from deltaimg.freeze.freeze import find_obstacles
+from deltaimg.freeze.choose import find_obstacles
 from deltaimg.freeze.interface import FreezeRequest, Held
 from deltaimg.freeze.qmp import QmpFreezer
 from deltaimg.image.qemu import monitor as monitors
