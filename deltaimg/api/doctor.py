@@ -13,7 +13,7 @@ from deltaimg.engine.doctor.image import ImageOutlook as ImageOutlook
 from deltaimg.engine.doctor.image import examine_image, list_images
 from deltaimg.engine.doctor.repository import examine_repository as examine_open
 from deltaimg.errors import DeltaimgError, GuestUnusable
-from deltaimg.image.nbd.address import is_address
+from deltaimg.image.nbd.address import is_nbd_address
 from deltaimg.repo.repository import Repository
 
 
@@ -56,8 +56,8 @@ def _choose(
     """Return the names and paths of images, and what of a guest has no path here."""
     if subject is None:
         return ([] if repository is None else list(list_images(repository).items())), []
-    if is_address(subject) or "/" in subject or os.path.lexists(subject):
-        known = [] if repository is None or is_address(subject) else list(list_images(repository, subject).items())
+    if is_nbd_address(subject) or "/" in subject or os.path.lexists(subject):
+        known = [] if repository is None or is_nbd_address(subject) else list(list_images(repository, subject).items())
         return known or [("", subject)], []
     known = [] if repository is None else list(list_images(repository).items())
     named = [(image, path) for image, path in known if image == subject or image.startswith(f"{subject}.")]

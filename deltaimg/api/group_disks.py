@@ -29,7 +29,7 @@ from deltaimg.format.manifest import Group, name_member
 from deltaimg.freeze.choose import check_freeze_options
 from deltaimg.freeze.freeze import FrozenGroup, PointInTime, freeze_group
 from deltaimg.freeze.interface import FreezeRequest
-from deltaimg.image.nbd.address import is_address
+from deltaimg.image.nbd.address import is_nbd_address
 from deltaimg.image.open_source import open_source
 from deltaimg.image.qemu.address import is_monitor_address, parse_monitor_address
 from deltaimg.image.qemu.formats import BY_NAME
@@ -187,7 +187,7 @@ def _find_place(path: str) -> object:
     """Return what is the same for two paths of one disk; raises UsageError, and ImageError where it cannot be in a group."""
     if is_rbd_address(path):
         return parse_rbd_address(path)
-    if is_address(path):
+    if is_nbd_address(path):
         raise UnsupportedImage(path, f"is an export of a server: {_MADE_OF}")
     try:
         found = os.stat(path)

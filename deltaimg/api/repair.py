@@ -32,7 +32,7 @@ from deltaimg.repo.objects import Objects
 from deltaimg.repo.repository import Repository
 from deltaimg.store.compose import compose_store
 from deltaimg.store.interface import Store
-from deltaimg.store.open import is_address
+from deltaimg.store.open import is_store_address
 
 
 def open_for_repair(
@@ -108,7 +108,7 @@ def repair(
 
 def _is_repository(place: str) -> bool:
     """Return whether a place that may be an image means a repository: a folder, or an address."""
-    return os.path.isdir(place) or is_address(place)
+    return os.path.isdir(place) or is_store_address(place)
 
 
 def add_parity(

@@ -9,7 +9,7 @@ import stat
 from deltaimg.errors import FreezeFailed, UsageError
 from deltaimg.freeze.interface import Freezer, FreezeRequest
 from deltaimg.freeze.methods import CEPH_METHODS, DEVICE_METHODS, FILE_METHODS, QMP, load_freezer
-from deltaimg.image.nbd.address import is_address
+from deltaimg.image.nbd.address import is_nbd_address
 from deltaimg.image.qemu.address import is_monitor_address
 from deltaimg.image.rbd.address import is_rbd_address
 from deltaimg.options.freeze import FreezeOptions
@@ -66,7 +66,7 @@ def _find_possible(path: str) -> tuple[str, ...] | None:
     """Return the methods for what is at a path; None where nothing is known of it."""
     if is_rbd_address(path):
         return CEPH_METHODS
-    if is_address(path):
+    if is_nbd_address(path):
         return ()
     try:
         mode = os.stat(path).st_mode

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from deltaimg.descriptors import find_descriptor, is_standard_stream
 from deltaimg.errors import ImageError, UnsupportedImage, UsageError
-from deltaimg.image.nbd.address import is_address, parse_address
+from deltaimg.image.nbd.address import is_nbd_address, parse_nbd_address
 from deltaimg.image.qemu.address import is_monitor_address
 from deltaimg.image.qemu.formats import FLAT, choose_driver
 from deltaimg.image.raw import BlockDeviceSource, RawSource
@@ -53,17 +53,17 @@ def open_source(
     """
     if is_monitor_address(path):
         raise UsageError(f"{path}: a disk of a running qemu can only be backed up")
-    if is_direct and (is_address(path) or is_rbd_address(path)):
+    if is_direct and (is_nbd_address(path) or is_rbd_address(path)):
         raise ImageError(name or path, "--direct is for files and devices", hint="run again without --direct")
     if is_rbd_address(path):
         from deltaimg.image.rbd.source import open_rbd_source
 
         return open_rbd_source(parse_rbd_address(path), name=name, use_holes=use_holes, is_salvaging=is_salvaging)
-    if is_address(path):
+    if is_nbd_address(path):
         from deltaimg.image.nbd.source import open_export
 
         return open_export(
-            parse_address(path), name=name, bitmaps=bitmaps, use_holes=use_holes, is_salvaging=is_salvaging
+            parse_nbd_address(path), name=name, bitmaps=bitmaps, use_holes=use_holes, is_salvaging=is_salvaging
         )
     shown = name or path
     flat = _open_flat(path, shown, use_holes=use_holes, is_direct=is_direct, is_salvaging=is_salvaging)

@@ -34,7 +34,7 @@ class BucketAddress(Struct, frozen=True):
         return f"{self.location.partition('://')[0]}://{self.bucket}"
 
 
-def parse_address(location: str, options: Collection[str]) -> BucketAddress:
+def parse_bucket_address(location: str, options: Collection[str]) -> BucketAddress:
     """Read an address; raises UsageError.
 
     Args:

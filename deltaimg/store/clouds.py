@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from deltaimg.errors import PermissionDenied, StoreUnusable
-from deltaimg.store.bucket_address import BucketAddress, parse_address
+from deltaimg.store.bucket_address import BucketAddress, parse_bucket_address
 from deltaimg.store.interface import Store
 from deltaimg.store.object_storage import Connections, ObjectStorage
 from deltaimg.store.object_storage_errors import ObjectStorageErrors
@@ -22,7 +22,7 @@ from deltaimg.store.s3 import CONNECT, NO_RETRIES, PART_RETRIES, SILENT_READ, SL
 
 def open_google(location: str, _writer: Callable[[], str]) -> Store:
     """Return the store at an address; raises UsageError, StoreUnusable or PermissionDenied. Nothing is requested yet."""
-    address = parse_address(location, ())
+    address = parse_bucket_address(location, ())
     try:
         from obstore.store import GCSStore
     except ImportError as error:
@@ -33,7 +33,7 @@ def open_google(location: str, _writer: Callable[[], str]) -> Store:
 
 def open_azure(location: str, _writer: Callable[[], str]) -> Store:
     """Return the store at an address; raises UsageError, StoreUnusable or PermissionDenied. Nothing is requested yet."""
-    address = parse_address(location, ())
+    address = parse_bucket_address(location, ())
     try:
         from obstore.store import AzureStore
     except ImportError as error:

@@ -46,7 +46,7 @@ def open_store(location: str, *, writer: Writer = lambda: "") -> Store:
     )
 
 
-def is_address(location: str) -> bool:
+def is_store_address(location: str) -> bool:
     """Return whether a location names a store by a scheme that there is, as `sftp://host/path` does."""
     named = _SCHEME.match(location)
     return named is not None and named[1].lower() in SCHEMES
@@ -76,9 +76,9 @@ def _open_file_url(location: str, writer: Writer) -> Store:
 
 
 def _open_sftp(location: str, writer: Writer) -> Store:
-    from deltaimg.store.sftp.address import parse_address
+    from deltaimg.store.sftp.address import parse_sftp_address
 
-    address = parse_address(location)
+    address = parse_sftp_address(location)
     if find_spec("asyncssh") is None:
         raise StoreUnusable("sftp", "asyncssh", "sftp")
     from deltaimg.store.sftp.store import SftpStore

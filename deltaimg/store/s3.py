@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from deltaimg.errors import PermissionDenied, StoreUnusable, UsageError
 from deltaimg.store.aws_profile import Credentials, Profile, load_profile
-from deltaimg.store.bucket_address import BucketAddress, check_endpoint, parse_address, read_certificates
+from deltaimg.store.bucket_address import BucketAddress, check_endpoint, parse_bucket_address, read_certificates
 from deltaimg.store.interface import Store
 from deltaimg.store.object_storage import Connections, ObjectStorage
 from deltaimg.store.object_storage_errors import ObjectStorageErrors
@@ -45,7 +45,7 @@ PART_RETRIES: dict[str, Any] = {
 
 def open_s3(location: str, _writer: Callable[[], str]) -> Store:
     """Return the store at an address; raises UsageError, StoreUnusable or PermissionDenied. Nothing is requested yet."""
-    address = parse_address(location, OPTIONS)
+    address = parse_bucket_address(location, OPTIONS)
     profile = load_profile(address.options.get("profile"))
     config, host = _configure(address, profile)
     credentials = _find_credentials(address, profile)

@@ -16,7 +16,7 @@ from deltaimg.errors import FreezeFailed, ProgramMissing, UnsupportedImage, Usag
 from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.freeze import PointInTime
 from deltaimg.freeze.methods import LVM, QMP, RBD, REFLINK
-from deltaimg.image.nbd.address import is_address
+from deltaimg.image.nbd.address import is_nbd_address
 from deltaimg.image.qemu.address import is_monitor_address
 from deltaimg.image.qemu.formats import BY_NAME, find_named_driver
 from deltaimg.image.rbd.address import is_rbd_address, parse_rbd_address
@@ -80,14 +80,16 @@ def plan_bitmaps(
     Raises:
         UnsupportedImage: bitmaps were asked for, and the image has none. UsageError: that of a server, and there is none.
     """
-    if options.bitmap is not None and not is_address(path):
+    if options.bitmap is not None and not is_nbd_address(path):
         raise UsageError("--bitmap is for exports of NBD servers", hint="--track bitmap is for qcow2 files")
     is_tracked = options.track in ("auto", "scan", bitmap.METHOD)
     if is_monitor_address(path):
         return KeptBitmaps(key, snapshot) if is_tracked else None
     driver = find_named_driver(path) if format == BY_NAME else format
-    if options.track == bitmap.METHOD and (driver != "qcow2" or is_address(path)):
-        hint = "--bitmap is for exports of NBD servers" if is_address(path) else "--track auto takes what works here"
+    if options.track == bitmap.METHOD and (driver != "qcow2" or is_nbd_address(path)):
+        hint = (
+            "--bitmap is for exports of NBD servers" if is_nbd_address(path) else "--track auto takes what works here"
+        )
         raise UnsupportedImage(path, "is no qcow2 file: --track bitmap keeps dirty bitmaps in one", hint=hint)
     is_kept = is_tracked and driver == "qcow2" and options.freeze == "none"
     return FileBitmaps(path, key, snapshot) if is_kept else None
@@ -162,7 +164,7 @@ def choose_tracker(
                 hint = error.hint if isinstance(error, ProgramMissing) else "--track auto takes what works here"
                 raise UnsupportedImage(path, f"{error.problem}: --track thin cannot be used", hint=hint) from error
             return NoTracker(f"LVM: {error.problem}")
-    if is_address(path):
+    if is_nbd_address(path):
         return NoTracker("an export is tracked by a bitmap of its server: --bitmap")
     if point.method == "none":
         return NoTracker(f"the image was not cloned: {point.reason}")

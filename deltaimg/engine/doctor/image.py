@@ -20,7 +20,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.freeze.choose import find_obstacles
 from deltaimg.freeze.methods import LVM, QMP, RBD
 from deltaimg.freeze.qmp_disk import examine_disk
-from deltaimg.image.nbd.address import is_address
+from deltaimg.image.nbd.address import is_nbd_address
 from deltaimg.image.open_source import open_source
 from deltaimg.image.qemu.address import find_monitor, is_monitor_address
 from deltaimg.image.qemu.formats import find_named_driver
@@ -88,7 +88,7 @@ def examine_image(path: str, image: str = "", repository: Repository | None = No
         return _examine_live(path, image, last)
     with closing(open_source(path)) as source:
         size_bytes = source.size_bytes
-        writer = None if source.is_sequential or is_address(path) else source.find_writer()
+        writer = None if source.is_sequential or is_nbd_address(path) else source.find_writer()
     if is_open_elsewhere := is_file_locked(path):
         writer = writer or "locked by another program, as a running virtual machine locks its disks"
     freezing = tuple(Way(name, obstacle) for name, obstacle in find_obstacles(path))
@@ -137,7 +137,7 @@ def _find_tracking(path: str, freezing: tuple[Way, ...], *, is_open_elsewhere: b
         yield Way(RBD, next((way.obstacle for way in freezing if way.name == RBD), ""))
         return
     driver = find_named_driver(path)
-    if is_address(path):
+    if is_nbd_address(path):
         yield Way("bitmap", "of an export by --bitmap alone, which names the bitmap of its server")
     elif driver == _BITMAP_DRIVER:
         yield Way("bitmap", _list_missing(*_BITMAP_PROGRAMS) or (_OPEN_ELSEWHERE if is_open_elsewhere else ""))

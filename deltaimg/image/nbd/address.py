@@ -44,12 +44,12 @@ class NbdAddress(Struct, frozen=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def is_address(text: str) -> bool:
+def is_nbd_address(text: str) -> bool:
     """Return whether a text is meant to be the address of an export, valid or not."""
     return _SCHEME.match(text) is not None
 
 
-def parse_address(location: str) -> NbdAddress:
+def parse_nbd_address(location: str) -> NbdAddress:
     """Return what an address means; raises UsageError where it is not valid, or of a form that is not known."""
     try:
         url = urlsplit(location)

@@ -44,7 +44,7 @@ class SftpAddress(Struct, frozen=True):
         return f"{user}{host}" if self.port is None else f"{user}{host}:{self.port}"
 
 
-def parse_address(location: str) -> SftpAddress:
+def parse_sftp_address(location: str) -> SftpAddress:
     """Return what an `sftp://` URL means; raises UsageError where it is not valid."""
     try:
         url = urlsplit(location)

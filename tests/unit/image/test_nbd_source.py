@@ -15,7 +15,7 @@ import pytest
 
 from deltaimg.errors import ImageError, UsageError
 from deltaimg.image.extents import DATA, HOLE, ZERO
-from deltaimg.image.nbd.address import parse_address
+from deltaimg.image.nbd.address import parse_nbd_address
 from deltaimg.image.nbd.block_status import read_block_status
 from deltaimg.image.nbd.source import NbdSource, open_export
 from deltaimg.model import KIB, MIB
@@ -34,7 +34,7 @@ chunk = FakeServer.chunk
     ],
 )
 def test_addresses(text: str, expected: tuple[str, str, int, str | None]) -> None:
-    found = parse_address(text)
+    found = parse_nbd_address(text)
     assert (found.export, found.host, found.port, found.socket_path) == expected
 
 
@@ -60,7 +60,7 @@ def test_addresses(text: str, expected: tuple[str, str, int, str | None]) -> Non
 )
 def test_other_forms_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_address(text)
+        parse_nbd_address(text)
     assert text in str(caught.value)
     assert caught.value.hint
 
@@ -71,7 +71,7 @@ def read(source: NbdSource, offset: int = 0, length: int = 256 * KIB) -> bytes:
 
 
 def read_all(address: str) -> None:
-    with closing(open_export(parse_address(address), answer_s=0.3)) as source:
+    with closing(open_export(parse_nbd_address(address), answer_s=0.3)) as source:
         source.extents()
         read(source)
 
@@ -195,7 +195,7 @@ def test_answers_to_a_read(tmp_path: Path, lie: str) -> None:
 
     server.answer_request = answer_request
     if lie == "twice":  # is noticed by the next read
-        with fake_server(tmp_path, server) as address, closing(open_export(parse_address(address))) as source:
+        with fake_server(tmp_path, server) as address, closing(open_export(parse_nbd_address(address))) as source:
             assert not any(read(source))
             with pytest.raises(ImageError, match="never sent, or the same one twice"):
                 read(source)
@@ -237,7 +237,7 @@ def test_only_what_reads_as_zeros_is_left_out_and_the_last_extent_may_go_too_far
         return chunk(cookie, 5, status(1, *kinds[offset // 4 // KIB :][:2]))
 
     server.answer_request = answer
-    with fake_server(tmp_path, server) as address, closing(open_export(parse_address(address))) as source:
+    with fake_server(tmp_path, server) as address, closing(open_export(parse_nbd_address(address))) as source:
         found = [(each.start, each.end, each.status) for each in source.extents()]
     assert found == [(0, 8 * KIB, DATA), (8 * KIB, 12 * KIB, ZERO), (12 * KIB, MIB, HOLE)]
 
@@ -253,7 +253,7 @@ def test_a_server_that_reports_far_too_many_extents_is_not_asked_any_further(tmp
     server.answer_request = answer
     with (
         fake_server(tmp_path, server) as address,
-        closing(open_export(parse_address(address), bitmaps=["b"])) as source,
+        closing(open_export(parse_nbd_address(address), bitmaps=["b"])) as source,
     ):
         found = read_block_status(source._client, max_extents=100)
     extents = found.to_extents()
@@ -270,7 +270,7 @@ def test_after_a_failure_every_read_fails_and_none_waits(tmp_path: Path) -> None
     server.answer_request = lambda command, cookie, offset, length: None
     with (
         fake_server(tmp_path, server) as address,
-        closing(open_export(parse_address(address))) as source,
+        closing(open_export(parse_nbd_address(address))) as source,
         ThreadPoolExecutor(4) as pool,
     ):
         for outcome in [pool.submit(read, source, number * KIB) for number in range(20)]:
@@ -280,7 +280,7 @@ def test_after_a_failure_every_read_fails_and_none_waits(tmp_path: Path) -> None
 def test_nothing_listens(tmp_path: Path) -> None:
     for address in (f"nbd+unix:///?socket={tmp_path}/none", "nbd://127.0.0.1:1/x", f"nbd+unix:///?socket=/{'x' * 200}"):
         with pytest.raises(ImageError, match="cannot be connected to") as caught:
-            open_export(parse_address(address))
+            open_export(parse_nbd_address(address))
         assert caught.value.hint
 
 
@@ -288,7 +288,7 @@ def test_reads_on_many_threads_over_a_slow_server_overlap(tmp_path: Path) -> Non
     (tmp_path / "image").write_bytes(b"".join(bytes([number]) * MIB for number in range(8)))
     with (
         nbdkit(tmp_path, "--filter=delay", "file", tmp_path / "image", "rdelay=100ms") as address,
-        closing(open_export(parse_address(address))) as source,
+        closing(open_export(parse_nbd_address(address))) as source,
     ):
         started_s = time.monotonic()
         with ThreadPoolExecutor(2) as pool:
@@ -303,11 +303,11 @@ def test_a_dirty_bitmap_is_found_exactly(tmp_path: Path) -> None:
     subprocess.run(["qemu-img", "bitmap", "--add", image, "b1"], check=True)
     qemu_io(image, "write -P 2 1M 4k", "write -z 5M 64k", "discard 6M 64k")
     with qemu_nbd(tmp_path, image, "-B", "b1", kind="qcow2") as address:
-        with closing(open_export(parse_address(address), bitmaps=["b1"])) as source:
+        with closing(open_export(parse_nbd_address(address), bitmaps=["b1"])) as source:
             found = source.find_dirty("b1")
             assert found is not None
             assert found.tolist() == [[start, start + 64 * KIB] for start in (MIB, 5 * MIB, 6 * MIB)]
             assert source.extents().count_bytes(DATA) == 8 * MIB - 128 * KIB
-        with closing(open_export(parse_address(address), bitmaps=["b2"])) as source:
+        with closing(open_export(parse_nbd_address(address), bitmaps=["b2"])) as source:
             assert source.find_dirty("b2") is None
             assert source.extents().count_bytes(DATA) == 8 * MIB - 128 * KIB

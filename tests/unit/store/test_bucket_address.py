@@ -10,7 +10,7 @@ import pytest
 from deltaimg.errors import DeltaimgError, PermissionDenied, StoreUnusable, UsageError
 from deltaimg.store import aws_profile
 from deltaimg.store.aws_profile import load_profile
-from deltaimg.store.bucket_address import parse_address
+from deltaimg.store.bucket_address import parse_bucket_address
 from deltaimg.store.open import open_store
 from deltaimg.store.s3 import OPTIONS
 
@@ -18,10 +18,10 @@ SECRET = "s3cr3t-of-nobody"
 
 
 def test_an_address_names_bucket_prefix_and_options() -> None:
-    found = parse_address("s3://bucket/a/b%20c/?endpoint=https://h:9000&region=eu-1", OPTIONS)
+    found = parse_bucket_address("s3://bucket/a/b%20c/?endpoint=https://h:9000&region=eu-1", OPTIONS)
     assert (found.bucket, found.prefix) == ("bucket", "a/b c")
     assert found.options == {"endpoint": "https://h:9000", "region": "eu-1"}
-    assert parse_address("s3://bucket", OPTIONS).prefix == ""
+    assert parse_bucket_address("s3://bucket", OPTIONS).prefix == ""
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from deltaimg.errors import UsageError
-from deltaimg.store.open import is_address, open_store
+from deltaimg.store.open import is_store_address, open_store
 from deltaimg.store.other_addresses import suggest_address
 
 WRITTEN = {
@@ -29,7 +29,7 @@ WRITTEN = {
 @pytest.mark.parametrize(("written", "meant"), WRITTEN.items())
 def test_an_address_of_another_program_is_answered_with_ours(written: str, meant: str) -> None:
     assert suggest_address(written) == meant
-    assert is_address(meant)
+    assert is_store_address(meant)
     with pytest.raises(UsageError) as caught:
         open_store(written)
     assert f"write {meant};" in str(caught.value.hint)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from deltaimg.errors import UsageError
-from deltaimg.store.sftp.address import parse_address
+from deltaimg.store.sftp.address import parse_sftp_address
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from deltaimg.store.sftp.address import parse_address
 def test_an_address_names_a_folder_of_a_server(
     location: str, host: str, user: str | None, port: int | None, path: bytes
 ) -> None:
-    found = parse_address(location)
+    found = parse_sftp_address(location)
     assert (found.host, found.user, found.port, found.path, found.location) == (host, user, port, path, location)
 
 
@@ -50,17 +50,17 @@ def test_an_address_names_a_folder_of_a_server(
 )
 def test_another_one_is_refused_with_the_right_form(location: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_address(location)
+        parse_sftp_address(location)
     assert caught.value.hint
 
 
 def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
     with pytest.raises(UsageError) as caught:
-        parse_address("sftp://ann:s3cret@host/srv")
+        parse_sftp_address("sftp://ann:s3cret@host/srv")
     assert "s3cret" not in f"{caught.value} {caught.value.hint}"
     assert "sftp://ann@host/srv" in str(caught.value)
     with pytest.raises(UsageError) as caught:
-        parse_address("sftp://ann:s3cret@[host/srv")
+        parse_sftp_address("sftp://ann:s3cret@[host/srv")
     assert "s3cret" not in f"{caught.value} {caught.value.hint}"
 
 
@@ -69,4 +69,4 @@ def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
     [("sftp://h/x", "h"), ("sftp://ann@h:7/x", "ann@h:7"), ("sftp://[::1]:7/x", "[::1]:7")],
 )
 def test_messages_name_the_place(location: str, place: str) -> None:
-    assert parse_address(location).place == place
+    assert parse_sftp_address(location).place == place

@@ -18,7 +18,7 @@ import pytest
 
 from deltaimg.errors import HostNotVerified, PermissionDenied, StoreError, StoreUnavailable
 from deltaimg.store.open import open_store
-from deltaimg.store.sftp.address import parse_address
+from deltaimg.store.sftp.address import parse_sftp_address
 from deltaimg.store.sftp.session import SessionLimits
 from deltaimg.store.sftp.store import SftpStore
 from tests.support.components import requires_root
@@ -27,7 +27,7 @@ from tests.support.sshd import HOST, SshServer, make_key, ssh_server
 
 @contextmanager
 def opened(location: str, limits: SessionLimits | None = None) -> Iterator[SftpStore]:
-    store = SftpStore(parse_address(location), limits=limits)
+    store = SftpStore(parse_sftp_address(location), limits=limits)
     try:
         yield store
     finally:

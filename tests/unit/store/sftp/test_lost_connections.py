@@ -18,7 +18,7 @@ from deltaimg.errors import LockLost, ObjectExists, ObjectNotFound, PermissionDe
 from deltaimg.store.file_names import find_writer, name_claim
 from deltaimg.store.interface import Store
 from deltaimg.store.sftp import publish, transfer
-from deltaimg.store.sftp.address import parse_address
+from deltaimg.store.sftp.address import parse_sftp_address
 from deltaimg.store.sftp.session import Link, SessionLimits
 from deltaimg.store.sftp.store import SftpStore
 from tests.support.components import requires_root, small_tmpfs
@@ -59,7 +59,7 @@ def cuts(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> Cuts:
 
 @pytest.fixture
 def store(sshd: SshServer, tmp_path: Path) -> Iterator[SftpStore]:
-    opened = SftpStore(parse_address(sshd.url(tmp_path / "repository")), writer=lambda: "me-1-2")
+    opened = SftpStore(parse_sftp_address(sshd.url(tmp_path / "repository")), writer=lambda: "me-1-2")
     yield opened
     opened.close()
 
@@ -136,7 +136,7 @@ def test_a_cut_where_there_are_no_hard_links_leaves_no_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_after_effect: bool
 ) -> None:
     with ssh_server(tmp_path / "server", subsystem="internal-sftp -P hardlink") as server, server.reached():
-        store = SftpStore(parse_address(server.url()))
+        store = SftpStore(parse_sftp_address(server.url()))
         cuts = Cuts(server, monkeypatch)
         try:
             store.put("maps/a", [b"1"])
@@ -271,7 +271,7 @@ def test_what_dead_writers_left_is_listed_with_its_writer_and_removed(store: Sft
 def test_a_full_disk_and_a_read_only_one_are_said(sshd: SshServer, tmp_path: Path) -> None:
     requires_root()
     with small_tmpfs(tmp_path / "small", 1 << 20) as folder:
-        store = SftpStore(parse_address(sshd.url(folder / "repository")))
+        store = SftpStore(parse_sftp_address(sshd.url(folder / "repository")))
         try:
             store.put("maps/a", [b"1"])
             with pytest.raises(StoreFull, match="no space left"):
@@ -286,7 +286,7 @@ def test_a_full_disk_and_a_read_only_one_are_said(sshd: SshServer, tmp_path: Pat
 
 def test_a_server_that_stays_away_is_given_up_and_then_tried_once(sshd: SshServer, tmp_path: Path) -> None:
     with ssh_server(tmp_path / "server") as server, server.reached():
-        store = SftpStore(parse_address(server.url()), limits=SessionLimits(reconnect_s=1.5))
+        store = SftpStore(parse_sftp_address(server.url()), limits=SessionLimits(reconnect_s=1.5))
         try:
             store.put("x", [b"1"])
             server.stop()
@@ -310,7 +310,7 @@ def test_a_name_that_a_dead_process_claimed_is_given_after_a_while(
     """Where there are no hard links, the one that creates a file beside a name may give that name."""
     monkeypatch.setattr(publish, "_CLAIM_S", 0.3)
     with ssh_server(tmp_path / "server", subsystem="internal-sftp -P hardlink") as server, server.reached():
-        store = SftpStore(parse_address(server.url()))
+        store = SftpStore(parse_sftp_address(server.url()))
         try:
             store.put("maps/a", [b"1"])
             claim = server.root / "repository" / "maps" / name_claim(b"b")
