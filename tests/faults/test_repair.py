@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +17,10 @@ from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.parity.add import add_parity
 from deltaimg.engine.repair.run import RepairReport, repair
+from deltaimg.engine.restore.run import restore
 from deltaimg.errors import LockLost, RepositoryLocked, StoreFull, StoreUnavailable, UsageError
 from deltaimg.format.manifest import Manifest
+from deltaimg.model import KIB
 from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.lock_holder import list_locks
 from deltaimg.repo.lock_watch import remove_lock
@@ -222,6 +225,22 @@ def test_a_bad_sector_in_a_pack_costs_what_lies_on_it_and_no_repair() -> None:
     assert [each.is_whole for each in report.damage] == [False]
     assert repair(failing, source=SyntheticSource(image)).damage == ()
     assert_restores(failing, manifest, image.content)
+
+
+def test_a_restore_beside_a_bad_sector_lacks_what_lies_on_it_and_no_more(tmp_path: Path) -> None:
+    """One request brings up to 2 MiB of records, and all of them were given up."""
+    repository = make_repository()
+    image = make_mixed_image(3_000_000, seed=5)
+    manifest = back_up_image(repository, image)
+    failing = reopen(repository, BadSectorStore(repository.objects.store, names_of(repository, "packs/")[0]))
+    with pytest.raises(StoreUnavailable):
+        restore(failing, manifest, str(tmp_path / "none"))
+    result = restore(failing, manifest, str(tmp_path / "image"), keep_going=True)
+    expected = bytearray(image.content)
+    for extent in result.damage:
+        expected[extent.start : extent.end] = bytes(extent.length)
+    assert (tmp_path / "image").read_bytes() == expected
+    assert 0 < sum(extent.length for extent in result.damage) <= 512 * KIB
 
 
 @pytest.mark.parametrize("folder", ["index/", "signatures/"])

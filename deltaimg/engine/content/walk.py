@@ -23,6 +23,7 @@ from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
 from deltaimg.errors import IntegrityError, StoreError
 from deltaimg.format.limits import MAX_RECORD_BYTES
 from deltaimg.ids import RecordNumber, RecordNumbers, SlotNumbers
+from deltaimg.repo.pack_reader import is_bad_sector
 from deltaimg.repo.record_reader import ReadGroup, RecordReader, group_reads
 from deltaimg.repo.slots import SlotTable
 
@@ -173,6 +174,8 @@ class RecordWalk:
         if isinstance(content, StoreError):
             if not keep_going:
                 raise content
+            if is_bad_sector(content) and len(group.records) > 1:
+                return self._walk_one_by_one(group, handle)
             return WalkedRecords((), (), tuple((record, str(content)) for record in group.records.tolist()))
         done: dict[RecordNumber, Result] = {}
         damaged: list[tuple[RecordNumber, str]] = []
@@ -188,6 +191,19 @@ class RecordWalk:
             self.spool.put(int(self._table.first_slots[record]), expanded)
             done[record] = handle(record, expanded, read_sources)
         return WalkedRecords(tuple(done), tuple(done.values()), tuple(damaged))
+
+    def _walk_one_by_one(self, group: ReadGroup, handle: Handle[Result]) -> WalkedRecords[Result]:
+        """Do as `_walk_group` with each record alone: a bad sector costs the one that lies on it, and not all of a request."""
+        walked = [
+            self._walk_group(self._fetch(alone), handle, keep_going=True)
+            for record in group.records.tolist()
+            for alone in group_reads(self._table, RecordNumbers(np.array([record])))
+        ]
+        return WalkedRecords(
+            tuple(record for each in walked for record in each.records),
+            tuple(result for each in walked for result in each.results),
+            tuple(loss for each in walked for loss in each.damaged),
+        )
 
     def _refuse_lost(self, record: RecordNumber) -> None:
         """Raise ValueError if a record depends on one that cannot be expanded."""
