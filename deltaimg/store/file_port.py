@@ -108,11 +108,16 @@ class FilePort:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise OSError(errno.EISDIR, "is no regular file", path)
-            wanted = found.st_size - offset if length is None else length
-            got = os.pread(descriptor, max(0, wanted), offset)
-            while len(got) < wanted and (more := os.pread(descriptor, wanted - len(got), offset + len(got))):
-                got += more
-            return got
+            wanted = max(0, found.st_size - offset if length is None else length)
+            try:
+                return _read_all(descriptor, offset, wanted)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                # A bad sector fails all that is read ahead with it, on XFS up to megabytes. Without that it fails its page.
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+                return _read_all(descriptor, offset, wanted)
         finally:
             os.close(descriptor)
 
@@ -120,6 +125,13 @@ class FilePort:
         """Yield the entries of a folder, by name."""
         with os.scandir(path) as entries:
             yield from sorted(entries, key=lambda entry: entry.name)
+
+
+def _read_all(descriptor: int, offset: int, length: int) -> bytes:
+    got = os.pread(descriptor, length, offset)
+    while len(got) < length and (more := os.pread(descriptor, length - len(got), offset + len(got))):
+        got += more
+    return got
 
 
 def _give_to_group(file: int | str, group: int) -> None:

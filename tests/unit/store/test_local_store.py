@@ -287,3 +287,25 @@ def test_a_place_that_is_a_file_is_a_store_error(tmp_path: Path) -> None:
             act()
     with pytest.raises(ObjectNotFound):
         LocalStore(str(tmp_path / "none")).get(NAME)
+
+
+def test_what_was_only_read_ahead_with_a_bad_sector_is_read_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On XFS the pages beside a bad sector failed as well, until the cache forgot what it had tried."""
+    store, pread, advise, given = LocalStore(str(tmp_path)), os.pread, os.posix_fadvise, list[int]()
+    store.put(NAME, [b"x" * 10_000])
+
+    def fail_with_read_ahead(descriptor: int, length: int, offset: int) -> bytes:
+        if os.POSIX_FADV_RANDOM not in given:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, length, offset)
+
+    def note(descriptor: int, offset: int, length: int, advice: int) -> None:
+        given.append(advice)
+        advise(descriptor, offset, length, advice)
+
+    monkeypatch.setattr(os, "pread", fail_with_read_ahead)
+    monkeypatch.setattr(os, "posix_fadvise", note)
+    assert store.get_range(NAME, 4096, 5000) == b"x" * 5000
+    assert given == [os.POSIX_FADV_DONTNEED, os.POSIX_FADV_RANDOM]
