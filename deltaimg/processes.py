@@ -25,7 +25,7 @@ _DEAD_STATES = (b"Z", b"X")
 _NAME = re.compile(r"(?P<tag>[0-9a-f]{16})-(?P<pid>[0-9]{1,10})-(?P<start>[0-9]{1,20})")
 
 
-class Place(Struct, frozen=True):
+class ProcessPlace(Struct, frozen=True):
     """Where process numbers are valid."""
 
     host: str
@@ -39,7 +39,7 @@ class Place(Struct, frozen=True):
     @property
     def is_here(self) -> bool:
         """Whether the process table of this process is that of the place; never true for one that is not fully known."""
-        return self == find_place() and bool(self.boot_id and self.namespace)
+        return self == find_own_place() and bool(self.boot_id and self.namespace)
 
     @property
     def tag(self) -> str:
@@ -48,7 +48,7 @@ class Place(Struct, frozen=True):
         return blake2b(fields.encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
-def find_place() -> Place:
+def find_own_place() -> ProcessPlace:
     """Return where this process runs."""
     return _find_place(os.getpid())
 
@@ -79,19 +79,19 @@ def is_dead(pid: int, start: int) -> bool:
     return has_ended or (0 not in (start, found_start) and found_start != start)
 
 
-def name_process(place: Place, pid: int, start: int) -> str:
+def name_process(place: ProcessPlace, pid: int, start: int) -> str:
     """Return a text of lower-case letters, digits and dashes that identifies a process, for names of its temporary files."""
     return f"{place.tag}-{pid}-{start}"
 
 
 def name_own_process() -> str:
     """Return what `name_process` returns of this process."""
-    return name_process(find_place(), os.getpid(), read_own_start())
+    return name_process(find_own_place(), os.getpid(), read_own_start())
 
 
 def is_of_here(name: str) -> bool:
     """Return whether `name_process` has named a process of this place so, alive or dead."""
-    match, place = _NAME.fullmatch(name), find_place()
+    match, place = _NAME.fullmatch(name), find_own_place()
     return match is not None and match["tag"] == place.tag and place.is_here
 
 
@@ -102,10 +102,10 @@ def is_named_dead(name: str) -> bool:
 
 
 @cache
-def _find_place(_pid: int) -> Place:
+def _find_place(_pid: int) -> ProcessPlace:
     # Start times are in the clock of a time namespace, which a kernel before 5.6 does not have.
     namespaces = (_read_link("/proc/self/ns/pid"), _read_link("/proc/self/ns/time"))
-    return Place(
+    return ProcessPlace(
         host=as_text(socket.gethostname()),
         machine=as_text(_read_text("/etc/machine-id")),
         boot_id=as_text(_read_text("/proc/sys/kernel/random/boot_id")),

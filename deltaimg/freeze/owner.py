@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from hashlib import blake2b
 
-from deltaimg.processes import Place, find_place, is_named_dead, name_own_process
+from deltaimg.processes import ProcessPlace, find_own_place, is_named_dead, name_own_process
 
 PREFIX = "deltaimg-"
 _NAME = re.compile(
@@ -22,7 +22,7 @@ _NAME = re.compile(
 
 def name_owner() -> str:
     """Return the name of this process: letters, digits, dots and dashes, 70 characters at most."""
-    host, boot = _describe(find_place())
+    host, boot = _describe(find_own_place())
     return f"{PREFIX}{host}.{boot}.{name_own_process()}"
 
 
@@ -31,13 +31,13 @@ def is_left_over(text: str) -> bool:
     match = _NAME.match(text)
     if match is None:
         return False
-    place = find_place()
+    place = find_own_place()
     host, boot = _describe(place)
     is_of_earlier_boot = bool(place.boot_id and place.machine) and match["host"] == host and match["boot"] != boot
     return is_of_earlier_boot or is_named_dead(match["process"])
 
 
-def _describe(place: Place) -> tuple[str, str]:
+def _describe(place: ProcessPlace) -> tuple[str, str]:
     return _digest(f"{place.host}\0{place.machine}"), _digest(place.boot_id)
 
 

@@ -57,7 +57,7 @@ class _Document(msgspec.Struct):
     repositories: dict[str, KnownRepository] = {}
 
 
-class Place(Struct, frozen=True):
+class KnownPlace(Struct, frozen=True):
     """A repository and where it is."""
 
     location: str
@@ -65,7 +65,7 @@ class Place(Struct, frozen=True):
     repository_id: str
 
     @classmethod
-    def of(cls, repository: Repository) -> Place:
+    def of(cls, repository: Repository) -> KnownPlace:
         """Return where a repository is."""
         return cls(repository.objects.absolute_location, repository.config.repository_id)
 
@@ -141,7 +141,7 @@ def find_exchange(repository: Repository) -> str | None:
     """Return how another repository has taken the place of one that this host has seen, or None."""
     if not repository.config.is_encrypted or repository.is_locked:
         return None
-    found = Place.of(repository).find_other()
+    found = KnownPlace.of(repository).find_other()
     if found is None:
         return None
     return (
@@ -153,12 +153,12 @@ def find_exchange(repository: Repository) -> str | None:
 def accept_exchange(repository: Repository, now: datetime) -> None:
     """Note that a repository is where it is, whatever was there before."""
     if repository.secret is not None:
-        Place.of(repository).accept(now)
+        KnownPlace.of(repository).accept(now)
 
 
 def forget_place(repository: Repository) -> None:
     """Forget what this host has seen of encrypted repositories where there is one without encryption now."""
-    Place.of(repository).forget()
+    KnownPlace.of(repository).forget()
 
 
 def _bound(known: KnownRepository) -> KnownRepository:

@@ -17,7 +17,7 @@ from deltaimg.errors import DeltaimgError, IntegrityError, NotAnObject, ObjectNo
 from deltaimg.format.limits import MAX_LOCK_BYTES
 from deltaimg.format.lock import HEARTBEATS, LOCKS, TOKEN_DIGITS, Lock, name_claims, parse_lock, split_claim_name
 from deltaimg.format.manifest import format_time, is_time, parse_time
-from deltaimg.processes import Place, find_place, is_dead, name_process, read_own_start
+from deltaimg.processes import ProcessPlace, find_own_place, is_dead, name_process, read_own_start
 from deltaimg.repo.objects import Objects
 from deltaimg.text import as_text
 
@@ -76,7 +76,7 @@ class FoundLock(Struct, frozen=True):
         if self.lock is None:
             return f"an unknown process; the lock cannot be read: {self.error}"
         where = "" if self.is_local else f" on {self.lock.host}"
-        if not self.is_local and _place_of(self.lock).host == find_place().host:
+        if not self.is_local and _place_of(self.lock).host == find_own_place().host:
             where = " of another boot or container"
         created = self.lock.created
         since = f"{parse_time(created).astimezone():%Y-%m-%d %H:%M:%S}" if is_time(created) else created
@@ -113,7 +113,7 @@ def read_heartbeat(objects: Objects, token: str) -> bytes:
 
 def describe_process(token: str, purpose: str, now: datetime) -> Lock:
     """Return a lock in the name of this process."""
-    place = find_place()
+    place = find_own_place()
     return Lock(
         owner=as_text(_user_name()),
         host=place.host,
@@ -128,8 +128,8 @@ def describe_process(token: str, purpose: str, now: datetime) -> Lock:
     )
 
 
-def _place_of(lock: Lock) -> Place:
-    return Place(lock.host, lock.machine, lock.boot_id, lock.namespace)
+def _place_of(lock: Lock) -> ProcessPlace:
+    return ProcessPlace(lock.host, lock.machine, lock.boot_id, lock.namespace)
 
 
 def _user_name() -> str:

@@ -19,7 +19,7 @@ from deltaimg.repo.objects import Objects
 from deltaimg.repo.repository import Repository
 from deltaimg.store.open import open_store
 
-_open: dict[Place, _Opened] = {}
+_open: dict[RepositoryPlace, _Opened] = {}
 _lock = threading.Lock()
 
 
@@ -30,14 +30,14 @@ class _Opened(Struct, frozen=True):
     config: Config
 
 
-class Place(Struct, frozen=True):
+class RepositoryPlace(Struct, frozen=True):
     """Where a repository is, and which it must be."""
 
     location: str
     repository_id: str
 
     @classmethod
-    def of(cls, repository: Repository) -> Place:
+    def of(cls, repository: Repository) -> RepositoryPlace:
         """Return the place of an open repository; its folder by an absolute path."""
         folder = repository.objects.properties.folder
         location = repository.objects.location if folder is None else os.path.realpath(folder)

@@ -15,7 +15,7 @@ from deltaimg.format.limits import MAX_ROSTER_TRAIL
 from deltaimg.format.manifest import format_time
 from deltaimg.format.roster import Roster, split_roster_name
 from deltaimg.repo.host_manifests import Vouched, vouch
-from deltaimg.repo.host_places import Place
+from deltaimg.repo.host_places import KnownPlace
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.object_kinds import ROSTER
 from deltaimg.repo.repository import Repository, SnapshotRef
@@ -70,7 +70,7 @@ def record(repository: Repository, lock: ImageLock, now: datetime, changes: Chan
             continue  # a run that has since lost the lock wrote it just now
         with suppress(PermissionDenied):  # a host that may delete removes them with the next one
             repository.objects.delete_all(newest.names)
-        place = Place.of(repository)
+        place = KnownPlace.of(repository)
         known = place.recall_roster(image)
         if changes.is_accepting or known is None or not known.problem:
             place.remember(roster, digest_bytes(data).hex(), now)
@@ -111,7 +111,7 @@ def _continue(
 ) -> Roster:
     """Return the roster after the newest. Args: written: digests of manifests of write-only hosts, by snapshot."""
     numbers = [parts[1] for parts in map(split_roster_name, newest.names) if parts is not None]
-    if (known := Place.of(repository).recall_roster(lock.image)) is not None:
+    if (known := KnownPlace.of(repository).recall_roster(lock.image)) is not None:
         numbers.append(known.number)  # which the store may have set back
     before = newest.roster
     times = [ref.time for ref in (*present, *changes.unsettled)]

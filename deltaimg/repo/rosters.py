@@ -22,7 +22,7 @@ from deltaimg.errors import IntegrityError, Malformed, ObjectNotFound, Unsupport
 from deltaimg.format.framing import HEADER_BYTES, digest_bytes
 from deltaimg.format.roster import ROSTERS, split_roster_name
 from deltaimg.format.sealing import HOST_BYTES, find_host
-from deltaimg.repo.host_places import Place
+from deltaimg.repo.host_places import KnownPlace
 from deltaimg.repo.lock import ImageLock
 from deltaimg.repo.object_kinds import ROSTER
 from deltaimg.repo.repository import Repository, SnapshotRef
@@ -58,7 +58,7 @@ def find_disagreements(
     state = _read(repository, image) if lock is None else look_under_lock(repository, lock)
     newest, present = state.newest, state.list_present()
     found = compare_with_present(newest, () if _is_of_hosts(repository, newest, present) else present, image)
-    place = Place.of(repository)
+    place = KnownPlace.of(repository)
     known = place.recall_roster(image)
     problem = None if known is None else find_contradiction(newest, known)
     if known is not None and problem is not None:
@@ -85,7 +85,7 @@ def is_forgotten(repository: Repository, image: str) -> bool:
     if not has_rosters(repository):
         return False
     newest = load_newest(repository, image)
-    known = Place.of(repository).recall_roster(image)
+    known = KnownPlace.of(repository).recall_roster(image)
     return (
         newest.roster is not None
         and not newest.roster.snapshots

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from deltaimg import processes
-from deltaimg.processes import find_place, is_dead, is_named_dead, is_of_here, name_own_process, read_own_start
+from deltaimg.processes import find_own_place, is_dead, is_named_dead, is_of_here, name_own_process, read_own_start
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root for other users and namespaces")
 ASK = "from deltaimg.processes import is_dead; import sys; print(is_dead(int(sys.argv[1]), int(sys.argv[2])))"
@@ -93,21 +93,21 @@ def test_a_process_table_of_another_namespace_decides_nothing() -> None:
 
 @needs_root
 def test_other_namespaces_are_other_places() -> None:
-    script = "from deltaimg.processes import *; print(find_place().tag, find_place().is_here)"
+    script = "from deltaimg.processes import *; print(find_own_place().tag, find_own_place().is_here)"
     for prefix, is_same in ((["env"], True), (["unshare", "--pid", "--fork", "--mount-proc"], False)):
         command = [*prefix, sys.executable, "-c", script]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": os.getcwd()})
         tag, is_here = done.stdout.split()
-        assert (tag == find_place().tag) is is_same
+        assert (tag == find_own_place().tag) is is_same
         assert is_here == "True"
 
 
 def test_what_is_not_fully_known_is_never_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_place().is_here
+    assert find_own_place().is_here
     monkeypatch.setattr(processes, "_read_text", lambda _: "")
     processes._find_place.cache_clear()
     try:
-        assert not find_place().is_here
+        assert not find_own_place().is_here
     finally:
         processes._find_place.cache_clear()
 

@@ -32,7 +32,7 @@ from deltaimg.memory import check_room
 from deltaimg.repo.cut_slots import CutSlots
 from deltaimg.repo.object_kinds import INDEX, SIGNATURE
 from deltaimg.repo.record_lookup import RecordLookup
-from deltaimg.repo.reopen import Place
+from deltaimg.repo.reopen import RepositoryPlace
 from deltaimg.repo.repository import Repository
 
 _COMPARED = ("id", "payload_bytes", "slots", "encoding", "block_shift")
@@ -156,7 +156,7 @@ class Catalog:
             self.is_good[entries] = False
             self._missing.append((name, entries, "lists {} in it"))
 
-        place = None if cluster is None or not read_packs else Place.of(self._repository)
+        place = None if cluster is None or not read_packs else RepositoryPlace.of(self._repository)
 
         def describe(number: int) -> PackJob:
             name = self.packs[number]

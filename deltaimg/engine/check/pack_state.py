@@ -14,7 +14,7 @@ from deltaimg.errors import DeltaimgError, IntegrityError, StoreError, Unsupport
 from deltaimg.repo.keys import digest_of
 from deltaimg.repo.objects import Objects
 from deltaimg.repo.pack_reader import digest_object, find_damaged_records, load_footer, read_damaged_pack
-from deltaimg.repo.reopen import Place
+from deltaimg.repo.reopen import RepositoryPlace
 
 
 class PackState(Struct, frozen=True):
@@ -35,7 +35,7 @@ class PackJob(Struct, frozen=True):
     """Of its records, by the index."""
     is_whole: bool
     """Whether to read all of it, and not only both its ends."""
-    place: Place | None = None
+    place: RepositoryPlace | None = None
     """The repository, for a worker."""
 
 

@@ -29,7 +29,7 @@ from deltaimg.format.slot_runs import SlotRuns
 from deltaimg.ids import RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import MIB
 from deltaimg.repo.record_reader import ReadGroup, RecordReader
-from deltaimg.repo.reopen import Place
+from deltaimg.repo.reopen import RepositoryPlace
 from deltaimg.repo.slots import SlotTable
 
 _READ_BYTES = 32 * MIB
@@ -75,7 +75,7 @@ class JobRead(Struct):
 class WalkJob(Struct):
     """Reads of one pack or a few."""
 
-    place: Place
+    place: RepositoryPlace
     block_bytes: int
     reads: list[JobRead] = field(default_factory=list)
     read_bytes: int = 0
@@ -89,7 +89,7 @@ class WalkedJob(Struct, frozen=True):
 
 
 def walk_remotely(
-    walk: RecordWalk, table: SlotTable, place: Place, cluster: Cluster, steps: Sequence[Sequence[ReadGroup]]
+    walk: RecordWalk, table: SlotTable, place: RepositoryPlace, cluster: Cluster, steps: Sequence[Sequence[ReadGroup]]
 ) -> Iterator[WalkedRecords[None]]:
     """Do as `RecordWalk.run` with `keep_going`, and without its `handle`; a step begins when the last has ended."""
     for step in steps:
@@ -106,7 +106,7 @@ def walk_remotely(
 class _JobMaker:
     """Makes the jobs of a step; what their deltas need was expanded in the steps before."""
 
-    def __init__(self, walk: RecordWalk, table: SlotTable, place: Place) -> None:
+    def __init__(self, walk: RecordWalk, table: SlotTable, place: RepositoryPlace) -> None:
         self._walk, self._table, self._place = walk, table, place
 
     def make_jobs(self, step: Sequence[ReadGroup]) -> Iterator[WalkJob]:

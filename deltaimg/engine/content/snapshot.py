@@ -40,11 +40,11 @@ from deltaimg.ids import BlockIndexes, RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import DamagedExtent, Extent
 from deltaimg.repo.index import LoadedIndex
 from deltaimg.repo.record_reader import RecordReader
-from deltaimg.repo.reopen import Place as RepositoryPlace
+from deltaimg.repo.reopen import RepositoryPlace
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 
-Place = Callable[[Ranges, memoryview], None]
+PlaceContent = Callable[[Ranges, memoryview], None]
 """Writes parts of a record's content to where they belong in the image."""
 
 
@@ -111,7 +111,7 @@ class SnapshotContent:
     def walk(
         self,
         plan: WalkPlan,
-        place: Place | None,
+        place: PlaceContent | None,
         *,
         read_back: ReadBack | None = None,
         keep_going: bool,

@@ -27,7 +27,7 @@ from deltaimg.engine.mirror.batches import (
 )
 from deltaimg.engine.mirror.identity import refuse_image
 from deltaimg.engine.mirror.moved import BlockFinder
-from deltaimg.engine.mirror.place import Place, find_place
+from deltaimg.engine.mirror.place import CopyPlace, find_copy_place
 from deltaimg.engine.mirror.protocol import (
     MAGIC,
     PIECE_BYTES,
@@ -94,14 +94,14 @@ def _answer(channel: Channel) -> None:
     wanted = channel.receive_message(Kind.OPEN, Open)
     if wanted.protocol != PROTOCOL:
         raise MirrorProtocolError(f"it speaks protocol {wanted.protocol}, this side {PROTOCOL}")
-    place = find_place(os.path.expanduser(os.fsdecode(wanted.path)))
+    place = find_copy_place(os.path.expanduser(os.fsdecode(wanted.path)))
     if not wanted.is_recovering:
         refuse_image(place.path, wanted.image)
         check_known(place, wanted)
     with ExitStack() as stack:
         if not wanted.is_dry or os.path.isdir(place.folder):
             stack.enter_context(place.locked())
-            place = find_place(place.path)
+            place = find_copy_place(place.path)
         if wanted.is_recovering:
             channel.send_message(Kind.COPY, Copy("", 0, "", recover(place)))
             return
@@ -110,7 +110,7 @@ def _answer(channel: Channel) -> None:
 
 
 @contextmanager
-def _opened(place: Place, wanted: Open) -> Iterator[Found]:
+def _opened(place: CopyPlace, wanted: Open) -> Iterator[Found]:
     found = open_working_copy(place, wanted)
     try:
         yield found
@@ -130,7 +130,7 @@ class _Pending(Struct):
 class FarSide:
     """One run, once the copy is open."""
 
-    def __init__(self, channel: Channel, place: Place, wanted: Open, found: Found) -> None:
+    def __init__(self, channel: Channel, place: CopyPlace, wanted: Open, found: Found) -> None:
         self._channel, self._place, self._wanted, self._found = channel, place, wanted, found
         self._copy: WorkingCopy | None = found.copy
         self._key = found.key

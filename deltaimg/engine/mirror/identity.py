@@ -10,7 +10,7 @@ from __future__ import annotations
 from deltaimg.engine.mirror.protocol import ImageIdentity
 from deltaimg.errors import UsageError
 from deltaimg.image.block_devices import find_storage, identify
-from deltaimg.processes import find_place
+from deltaimg.processes import find_own_place
 
 
 def identify_image(path: str) -> ImageIdentity | None:
@@ -18,12 +18,12 @@ def identify_image(path: str) -> ImageIdentity | None:
     identity = identify(path)
     if identity is None:
         return None
-    return ImageIdentity(find_place().boot_id, identity, list(find_storage(path)))
+    return ImageIdentity(find_own_place().boot_id, identity, list(find_storage(path)))
 
 
 def refuse_image(path: str, image: ImageIdentity | None) -> None:
     """Raise UsageError where the copy at `path` is the image, or one of the two lies on the other."""
-    if image is None or not image.boot_id or image.boot_id != find_place().boot_id:
+    if image is None or not image.boot_id or image.boot_id != find_own_place().boot_id:
         return
     if image.identity in find_storage(path) or identify(path) in image.storage:
         raise UsageError(f"{path}: is the image itself, or lies on it", hint="name another place for the copy")

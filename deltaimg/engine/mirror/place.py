@@ -29,7 +29,7 @@ from deltaimg.posix import describe_mode, sync_folder
 from deltaimg.repo.host_files import find_folder
 
 
-class Place(Struct, frozen=True):
+class CopyPlace(Struct, frozen=True):
     """The path of a copy, and the paths beside it."""
 
     path: str
@@ -105,7 +105,7 @@ class Place(Struct, frozen=True):
         write_state(self.state_path, state)
 
 
-def find_place(path: str) -> Place:
+def find_copy_place(path: str) -> CopyPlace:
     """Return where a copy is, or will be; raises ImageError, UnsupportedImage, TargetExists, or UsageError in a repository."""
     if not path or "\0" in path or path.endswith("/"):
         raise ImageError(path, "is not a possible path of a copy", hint="name the file: /path/copy.img")
@@ -120,17 +120,19 @@ def find_place(path: str) -> Place:
             hint = f"mount what it leads to, or remove it: {os.path.realpath(path)} is not there"
             raise TargetExists(path, "is a symbolic link that leads nowhere", hint=hint) from None
         refuse_in_repository(path)
-        return Place(path, _name_folder(path), is_device=False, exists=False)
+        return CopyPlace(path, _name_folder(path), is_device=False, exists=False)
     except OSError as error:
         raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
     if stat.S_ISBLK(mode):
         real = os.path.realpath(path)
-        return Place(path, os.path.join(_find_state_home(path), real.strip("/").replace("/", "-")), True, exists=True)
+        return CopyPlace(
+            path, os.path.join(_find_state_home(path), real.strip("/").replace("/", "-")), True, exists=True
+        )
     if not stat.S_ISREG(mode):
         hint = f"name the file in it: {os.path.join(path, 'NAME')}" if stat.S_ISDIR(mode) else "name another place"
         raise UnsupportedImage(path, f"is {describe_mode(mode)}, not a place for a copy", hint=hint)
     refuse_in_repository(path)
-    return Place(path, _name_folder(path), is_device=False, exists=True)
+    return CopyPlace(path, _name_folder(path), is_device=False, exists=True)
 
 
 def read_state(path: str) -> MirrorState | None:

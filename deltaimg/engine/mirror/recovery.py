@@ -17,7 +17,7 @@ from msgspec import Struct, field
 
 from deltaimg.arrays import Digests
 from deltaimg.engine.mirror.journal import FoundJournal, find_journal, remove_journal
-from deltaimg.engine.mirror.place import Place
+from deltaimg.engine.mirror.place import CopyPlace
 from deltaimg.engine.mirror.protocol import Open
 from deltaimg.engine.mirror.table import Blocks, digest_image, empty_digests, find_differing, resize
 from deltaimg.engine.mirror.working_copy import WorkingCopy, finish_in_place, make_new, undo_in_place
@@ -60,14 +60,14 @@ class Found(Struct, frozen=True):
         return self.is_unknown and self.journal is None and self.mode == "in-place"
 
 
-def check_known(place: Place, wanted: Open) -> None:
+def check_known(place: CopyPlace, wanted: Open) -> None:
     """Refuse what is no mirror yet, unless it is to be overwritten; raises TargetExists."""
     if place.exists and not (place.is_known or wanted.is_forced):
         what = "is a block device" if place.is_device else "exists, and is no mirror that deltaimg made"
         raise TargetExists(place.path, what, hint="--force overwrites it")
 
 
-def open_working_copy(place: Place, wanted: Open) -> Found:
+def open_working_copy(place: CopyPlace, wanted: Open) -> Found:
     """Open a copy as it is wanted; raises ImageError, TargetExists, TargetTooSmall."""
     state = place.read_state()
     journal, recovered = _settle(place, wanted, state)
@@ -91,7 +91,7 @@ def open_working_copy(place: Place, wanted: Open) -> Found:
         raise
 
 
-def recover(place: Place) -> str:
+def recover(place: CopyPlace) -> str:
     """Undo or finish what a run left that was cut; return which: undone, finished, removed or nothing."""
     state = place.read_state()
     journal = find_journal(place.journal_path)
@@ -114,7 +114,7 @@ def recover(place: Place) -> str:
     return "nothing"
 
 
-def _settle(place: Place, wanted: Open, state: MirrorState | None) -> tuple[FoundJournal | None, str]:
+def _settle(place: CopyPlace, wanted: Open, state: MirrorState | None) -> tuple[FoundJournal | None, str]:
     """Return the journal of a run that was cut before its end, and what was done about it; finish one that was complete."""
     if not place.exists:
         if not wanted.is_dry and os.path.lexists(place.journal_path):
@@ -141,7 +141,7 @@ def _settle(place: Place, wanted: Open, state: MirrorState | None) -> tuple[Foun
     return None, "finished"
 
 
-def _choose_mode(place: Place, wanted: Open, journal: FoundJournal | None) -> str:
+def _choose_mode(place: CopyPlace, wanted: Open, journal: FoundJournal | None) -> str:
     """Return how the copy is changed; make the new file where there will be one."""
     if place.is_device or journal is not None or (wanted.is_in_place and place.exists):
         if os.path.lexists(place.new_path):
@@ -154,7 +154,7 @@ def _choose_mode(place: Place, wanted: Open, journal: FoundJournal | None) -> st
     return mode
 
 
-def _refuse_other_names(place: Place) -> None:
+def _refuse_other_names(place: CopyPlace) -> None:
     """Refuse to change a file in place that has further names: older copies that are kept under them would change, too."""
     count = 1 if place.is_device else os.stat(place.path).st_nlink
     if count > 1:

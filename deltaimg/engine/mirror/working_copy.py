@@ -24,7 +24,7 @@ from msgspec import Struct, field
 
 from deltaimg.arrays import Ranges, distinct, ranges_of_blocks
 from deltaimg.engine.mirror.journal import FoundJournal, Journal, begin_journal, remove_journal
-from deltaimg.engine.mirror.place import Place
+from deltaimg.engine.mirror.place import CopyPlace
 from deltaimg.engine.mirror.table import Blocks
 from deltaimg.errors import ImageError, ImageInUse, TargetTooSmall
 from deltaimg.format.mirror import BLOCK_BYTES, MAX_UNDO_BLOCKS, MirrorState
@@ -74,7 +74,7 @@ class _Waiting(Struct):
 class WorkingCopy:
     """What a run reads and writes. `mode` is in-place, clone or new."""
 
-    def __init__(self, place: Place, mode: str, *, is_read_only: bool = False) -> None:
+    def __init__(self, place: CopyPlace, mode: str, *, is_read_only: bool = False) -> None:
         """Raises ImageError, ImageInUse."""
         self.place, self.mode = place, mode
         if place.exists and not (place.is_device or is_read_only):
@@ -253,7 +253,7 @@ class WorkingCopy:
         sync_folder(os.path.dirname(os.path.abspath(self.place.path)))
 
 
-def make_new(place: Place) -> str:
+def make_new(place: CopyPlace) -> str:
     """Make the file that will be the copy, unless an earlier run has; return its mode. Raises ImageError.
 
     An existing copy is cloned; where that is not possible the mode is in-place, and nothing is made.
@@ -280,7 +280,7 @@ def make_new(place: Place) -> str:
     return "clone" if place.exists else "new"
 
 
-def finish_in_place(place: Place, descriptor: int, state: MirrorState) -> None:
+def finish_in_place(place: CopyPlace, descriptor: int, state: MirrorState) -> None:
     """End a run whose state is on the disk: cut off what is behind the image's end, and remove the journal. Raises OSError."""
     if not place.is_device:
         found = os.fstat(descriptor)
@@ -291,7 +291,7 @@ def finish_in_place(place: Place, descriptor: int, state: MirrorState) -> None:
     remove_journal(place.journal_path)
 
 
-def undo_in_place(place: Place, descriptor: int, found: FoundJournal, state: MirrorState | None) -> None:
+def undo_in_place(place: CopyPlace, descriptor: int, found: FoundJournal, state: MirrorState | None) -> None:
     """Put back what a run overwrote, and remove its journal; raises OSError or ImageError."""
     for undo in found.groups():
         data_count = len(undo.content) // BLOCK_BYTES

@@ -22,7 +22,7 @@ from deltaimg.engine.parity.protection import ParityProtection, list_needed, mea
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.repo.lock import MaintenanceLock
 from deltaimg.repo.parity import load_parity
-from deltaimg.repo.reopen import Place
+from deltaimg.repo.reopen import RepositoryPlace
 from deltaimg.repo.repository import Repository
 
 
@@ -108,7 +108,7 @@ class _Adder:
                 job = GroupJob(packs, self._percent)
                 yield protect(self._repository.objects, job, self._progress.advance, self._check_lock)
             return
-        place = Place.of(self._repository)
+        place = RepositoryPlace.of(self._repository)
         jobs = (GroupJob(packs, self._percent, place) for packs in groups)
         for packs, done in zip(groups, self._cluster.map(protect_at, jobs), strict=True):
             self._check_lock()

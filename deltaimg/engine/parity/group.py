@@ -23,7 +23,7 @@ from deltaimg.format.pack import pack_name
 from deltaimg.format.parity import ParityTables, digest_shards, lay_out_parity, parse_tables
 from deltaimg.repo.object_kinds import PARITY
 from deltaimg.repo.objects import Objects
-from deltaimg.repo.reopen import Place
+from deltaimg.repo.reopen import RepositoryPlace
 
 _WORKERS = 2
 
@@ -33,7 +33,7 @@ class GroupJob(Struct, frozen=True):
 
     packs: tuple[PackSize, ...]
     percent: float
-    place: Place | None = None
+    place: RepositoryPlace | None = None
     """The repository, for a worker."""
 
 

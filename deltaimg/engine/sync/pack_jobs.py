@@ -16,15 +16,15 @@ from deltaimg.engine.cluster import Cluster
 from deltaimg.engine.sync.losses import LOSSES
 from deltaimg.errors import DeltaimgError, ObjectExists
 from deltaimg.format.pack import pack_name
-from deltaimg.repo.reopen import Place
+from deltaimg.repo.reopen import RepositoryPlace
 from deltaimg.repo.repository import Repository
 
 
 class CopyJob(Struct, frozen=True):
     """A pack to copy."""
 
-    source: Place
-    destination: Place
+    source: RepositoryPlace
+    destination: RepositoryPlace
     name: str
     """Its digest."""
 
@@ -57,7 +57,7 @@ class RemotePacks:
 
     def __init__(self, cluster: Cluster, source: Repository, destination: Repository) -> None:
         self._cluster = cluster
-        self._source, self._destination = Place.of(source), Place.of(destination)
+        self._source, self._destination = RepositoryPlace.of(source), RepositoryPlace.of(destination)
 
     def copy(self, names: list[str]) -> Iterator[PackCopied]:
         """Copy packs, by digest; yield what became of each, in order."""

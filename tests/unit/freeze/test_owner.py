@@ -26,7 +26,7 @@ def test_what_a_process_that_ended_made_is_left_over() -> None:
 
 def test_what_was_made_before_the_last_boot_of_this_host_is_left_over() -> None:
     host, _, process = name_owner().split(".")
-    place = owner.find_place()
+    place = owner.find_own_place()
     assert is_left_over(f"{host}.00000000.{process}") == bool(place.boot_id and place.machine)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from deltaimg.format.manifest import format_time
-from deltaimg.repo.host_places import KnownRoster, Place
+from deltaimg.repo.host_places import KnownPlace, KnownRoster
 from tests.support.clock import START
 
-ONE, OTHER = Place("/backup/repo", "1e" * 16), Place("/backup/repo", "1f" * 16)
+ONE, OTHER = KnownPlace("/backup/repo", "1e" * 16), KnownPlace("/backup/repo", "1f" * 16)
 SEEN = KnownRoster(3, "ab" * 16, format_time(START), 2)
 
 
@@ -27,7 +27,7 @@ def test_rosters_are_remembered_by_repository_location_and_image() -> None:
     ONE.note_roster("vm1", SEEN)
     assert ONE.recall_roster("vm1") == SEEN
     assert ONE.recall_roster("vm2") is None
-    assert Place("/backup/copy", ONE.repository_id).recall_roster("vm1") is None
+    assert KnownPlace("/backup/copy", ONE.repository_id).recall_roster("vm1") is None
     assert OTHER.recall_roster("vm1") is None
     assert the_file().stat().st_mode & 0o777 == 0o600
 
