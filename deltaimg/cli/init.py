@@ -115,10 +115,22 @@ def init(
             )
         how = ("encrypted and padded" if config.is_padded else "encrypted") if config.is_encrypted else "not encrypted"
         terminal.remark(f"repository {config.repository_id[:8]} made in {location}, {how}")
-        if config.is_encrypted:
-            terminal.remark(
-                "keep a copy of its key elsewhere: without a key nothing in it can be read ('deltaimg key export')"
-            )
+        _advise_on_keys(terminal, repository, model, store)
+
+
+def _advise_on_keys(terminal: Terminal, repository: Repository, model: Repository | None, store: StoreOptions) -> None:
+    """Say what to do about the keys of a new repository; `model` is the one like which it was made."""
+    from deltaimg.api.keys import is_key_given
+
+    if repository.config.is_encrypted and model is not None and model.config.is_encrypted:
+        like = model.objects.location
+        terminal.remark(f"a recovery text of {like} makes a key of this one as well: both have the same secret")
+    elif repository.config.is_encrypted:
+        terminal.remark(
+            "keep a copy of its key elsewhere: without a key nothing in it can be read ('deltaimg key export')"
+        )
+    elif model is None and is_key_given(store):
+        terminal.warn("it is not encrypted: commands refuse it while a key is given, as one is now")
 
 
 def _open_like(location: str, store: StoreOptions) -> Repository:

@@ -307,6 +307,8 @@ def test_a_repository_that_lost_its_encryption_is_refused(image: Path, tmp_path:
     succeed("init", "-r", bare, "--encryption", "none", "-q")
     assert "a key is given for it" in fail(EncryptionMissing, "snapshots", "-r", bare, "--key-file", key_file)
     assert "DELTAIMG_KEY_FILE" in run("snapshots", "-r", bare, "--key-file", key_file).err
+    told = succeed("init", "-r", tmp_path / "other", "--encryption", "none", DELTAIMG_KEY_FILE=str(key_file))
+    assert "commands refuse it while a key is given" in told.err
     # Whoever operates the store exchanges the config, and hopes that the next backup is in the clear.
     (repo / "config").unlink()
     (repo / "config").write_bytes((bare / "config").read_bytes())
@@ -323,7 +325,10 @@ def test_members_of_a_family_are_encrypted_alike_and_synced(image: Path, tmp_pat
     succeed("init", "-r", first, "--encryption", "keyfile", "--key-file", key_file, "-q")
     succeed("backup", image, "--image", "vm1", "-r", first, "--key-file", key_file, "-q")
     assert "no key was given" in fail(KeyNeeded, "init", "-r", second, "--like", first)
-    succeed("init", "-r", second, "--like", first, "--encryption", "keyfile", "--key-file", key_file, "-q")
+    told = succeed("init", "-r", second, "--like", first, "--encryption", "keyfile", "--key-file", key_file)
+    assert f"a recovery text of {first} makes a key of this one as well" in told.text
+    succeed("key", "export", tmp_path / "paper", "-r", first, "--key-file", key_file)
+    succeed("key", "import", tmp_path / "paper", "-r", second, "--new-key-file", tmp_path / "new")
     succeed("sync", first, second, "-q", DELTAIMG_KEY_FILE=str(key_file))
     succeed("verify", "-r", second, "--key-file", key_file, "-q")
 
