@@ -245,7 +245,7 @@ class ExclusiveLock(HeldLock):
         Args:
             waited_s: how long it has waited before. shown: shows which run it waits for.
         """
-        shown_token = ""
+        shown_text = ""
         while True:
             looked = [(each, self._look(watch, each)) for each in self._list_claims()]
             left = [each for each, verdict in looked if verdict is not Verdict.GONE]
@@ -254,10 +254,12 @@ class ExclusiveLock(HeldLock):
             held = next((each for each, verdict in looked if verdict is Verdict.HELD), None)
             if held is not None and waited_s >= self._waiting.wait_s:
                 raise RepositoryLocked(self._what, held.describe(), hint=_advise(held))
-            if shown_token != left[0].token:
-                shown_token = left[0].token
+            is_undecided = held is None
+            doing = f"{'watching for a sign of life of' if is_undecided else 'waiting for'} {left[0].describe()}"
+            if shown_text != doing:
+                shown_text = doing
                 shown.close()
-                shown.enter_context(self._waiting.show(f"waiting for {left[0].describe()}"))
+                shown.enter_context(self._waiting.show(doing))
             self._waiting.sleep(POLL_S)
             waited_s += POLL_S
 

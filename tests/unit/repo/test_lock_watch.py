@@ -139,6 +139,19 @@ def test_a_holder_of_elsewhere_that_dies_while_it_is_waited_for_is_noticed() -> 
     assert naps.seconds == 13 * 2 + 40
 
 
+def test_what_a_run_waits_for_is_told_as_far_as_it_is_known() -> None:
+    repository, naps, told = make_repository(), Naps(), []
+    holder = make_found_lock(host="other")
+    put_lock(repository, holder)
+    naps.acts[3] = lambda: beat_for(repository, holder, 1)
+    repository.lock_waiting = LockWaiting(wait_s=3600, patience_s=40, sleep=naps, show=show_in(told))
+    with ImageLock(repository, "vm1", "x", LATER):
+        pass
+    first, _, second, _ = told
+    assert first.startswith("watching for a sign of life of process")
+    assert second.startswith("waiting for process")
+
+
 # -- damaged locks -----------------------------------------------------------------------------------------------------
 
 DAMAGE = {
