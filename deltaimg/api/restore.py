@@ -3,19 +3,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from datetime import UTC, datetime
-
 from deltaimg.api.repositories import find_snapshot
 from deltaimg.engine.content.reader import SnapshotReader
-from deltaimg.engine.content.snapshot import SnapshotContent
+from deltaimg.engine.content.snapshot import open_reader
 from deltaimg.engine.progress import Progress
 from deltaimg.engine.restore.run import RestoreResult
 from deltaimg.engine.restore.run import restore as restore_manifest
 from deltaimg.errors import UsageError
 from deltaimg.options.restore import RestoreOptions
-from deltaimg.repo.index import load_index
-from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 
 
@@ -44,10 +39,4 @@ def restore(
 
 def open_snapshot(repository: Repository, selector: str) -> SnapshotReader:
     """Return a reader for any offset of a snapshot. Close it, or use it as a context manager: a prune waits for readers."""
-    manifest = find_snapshot(repository, selector).manifest
-    with ExitStack() as stack:
-        lock = stack.enter_context(ReaderLock(repository, f"reading {manifest.label}", datetime.now(UTC)))
-        reader = SnapshotContent(repository, manifest, load_index(repository)).make_reader()
-        stack.pop_all()
-        reader.hold(lock)
-    return reader
+    return open_reader(repository, find_snapshot(repository, selector).manifest)

@@ -70,7 +70,8 @@ class SnapshotReader:
         self._finalizer = weakref.finalize(self, lock.release)
 
     def close(self) -> None:
-        """Release the lock, so that a prune may delete what was read."""
+        """Release the lock, so that a prune may delete what was read, and forget what was kept."""
+        self._cache.close()
         if self._finalizer is not None:
             self._finalizer()
 

@@ -11,7 +11,8 @@ Memory  24 bytes a run of the map cut at records, 16 bytes a slot of the records
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from deltaimg.engine.content.remote_walk import walk_remotely
 from deltaimg.engine.content.resolved import load_resolved
 from deltaimg.engine.content.slot_lookup import SlotLookup
 from deltaimg.engine.content.source_ranges import ReadBack
+from deltaimg.engine.content.spool import Spool, find_source_slots
 from deltaimg.engine.content.walk import (
     ReadSources,
     RecordWalk,
@@ -38,7 +40,8 @@ from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.format.manifest import Manifest
 from deltaimg.ids import BlockIndexes, RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import DamagedExtent, Extent
-from deltaimg.repo.index import LoadedIndex
+from deltaimg.repo.index import LoadedIndex, load_index
+from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.record_reader import RecordReader
 from deltaimg.repo.reopen import RepositoryPlace
 from deltaimg.repo.repository import Repository
@@ -200,8 +203,9 @@ class SnapshotContent:
     # -- random reads ------------------------------------------------------------------------------------------------
 
     def make_reader(self, cache_bytes: int = CACHE_BYTES) -> SnapshotReader:
-        """Return a reader for any offset, with a cache of expanded records."""
-        return SnapshotReader(self, RecordCache(self._reader, self.table, self._block_bytes, cache_bytes))
+        """Return a reader for any offset, with a cache of expanded records and a spool of what deltas need."""
+        spool = Spool(find_source_slots(self.table, self._closure), self._block_bytes)
+        return SnapshotReader(self, RecordCache(self._reader, self.table, self._block_bytes, cache_bytes, spool))
 
     @contextmanager
     def open_in_order(
@@ -220,8 +224,7 @@ class SnapshotContent:
                 with stage(progress, "loading delta sources", plan.decoded_bytes):
                     for walked in walk.run(plan.steps, _ignore, keep_going=True, workers=workers):
                         progress.advance(self._count_decoded(walked, block_counts))
-            cache = RecordCache(self._reader, self.table, self._block_bytes, gather=walk.read_sources)
-            yield SnapshotReader(self, cache)
+            yield SnapshotReader(self, RecordCache(self._reader, self.table, self._block_bytes, spool=walk.spool))
         finally:
             walk.close()
 
@@ -268,6 +271,20 @@ class SnapshotContent:
         """Return what records expand to, those that could not be expanded included."""
         records = (*walked.records, *(record for record, _ in walked.damaged))
         return sum(int(block_counts[record]) for record in records) * self._block_bytes
+
+
+def open_reader(repository: Repository, manifest: Manifest, cache_bytes: int = CACHE_BYTES) -> SnapshotReader:
+    """Return a reader for any offset of a snapshot. A prune does not delete what it needs until it is closed.
+
+    Raises:
+        IntegrityError, StoreError: its map or the index cannot be read.
+    """
+    with ExitStack() as stack:
+        lock = stack.enter_context(ReaderLock(repository, f"reading {manifest.label}", datetime.now(UTC)))
+        reader = SnapshotContent(repository, manifest, load_index(repository)).make_reader(cache_bytes)
+        stack.pop_all()
+        reader.hold(lock)
+    return reader
 
 
 def _ignore(record: RecordNumber, content: memoryview, read_sources: ReadSources) -> None:

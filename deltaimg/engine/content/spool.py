@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blocks that delta records will need, kept from when their own record was expanded until then.
 
-Memory  the number of each block kept; the blocks themselves up to `MEMORY_BYTES`, else in a file that has no name.
+Memory  9 bytes for each block to be kept; the blocks themselves up to `MEMORY_BYTES`, else in a file that has no name.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import weakref
 
 import numpy as np
 import numpy.typing as npt
 
-from deltaimg.arrays import RANGE, Ranges, Slots, ranges_of_blocks
+from deltaimg.arrays import RANGE, Flags, Ranges, Slots, distinct, expand_ranges, ranges_of_blocks
 from deltaimg.engine.unnamed_file import open_unnamed
 from deltaimg.errors import ImageError
-from deltaimg.ids import SlotNumbers
+from deltaimg.ids import RecordNumbers, SlotNumbers
 from deltaimg.kernels import gather_blocks, read_ranges, write_ranges
 from deltaimg.model import MIB
+from deltaimg.repo.slots import SlotTable
 
 MEMORY_BYTES = 64 * MIB
 
@@ -30,6 +32,7 @@ class Spool:
         """Args: slots: ascending, each once. folder: for the file; the system's own for temporary files if None."""
         self.slots, self._block_bytes = slots, block_bytes
         self.size_bytes = len(slots) * block_bytes
+        self._is_there = np.zeros(len(slots), np.bool_)
         self._folder = folder or tempfile.gettempdir()
         self._descriptor = -1
         if not self.size_bytes:
@@ -38,6 +41,7 @@ class Spool:
             self._descriptor = self._open()
         except OSError as error:
             raise self._failure(error.errno) from error
+        self._finalizer = weakref.finalize(self, os.close, self._descriptor)
 
     def put(self, first_slot: int, content: memoryview) -> None:
         """Keep those blocks of a record's content that are wanted; `first_slot` is that of its first block."""
@@ -61,6 +65,11 @@ class Spool:
         failed = write_ranges(self._descriptor, place, kept, len(kept))
         if failed is not None:
             raise self._failure(failed.error_number) from OSError(failed.error_number, "")
+        self._is_there[first : first + len(kept) // self._block_bytes] = True
+
+    def has(self, slots: SlotNumbers) -> Flags:
+        """Return which of these slots, all of which it is to keep, were put."""
+        return self._is_there[self.find(slots)]
 
     def find(self, slots: SlotNumbers) -> npt.NDArray[np.int64]:
         """Return where each slot is kept, in blocks, for `read`."""
@@ -80,8 +89,8 @@ class Spool:
     def close(self) -> None:
         """Forget everything."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
             self._descriptor = -1
+            self._finalizer()
 
     def _open(self) -> int:
         if self.size_bytes <= MEMORY_BYTES:
@@ -94,3 +103,9 @@ class Spool:
             f"cannot keep {self.size_bytes} bytes of delta sources there: {os.strerror(error_number or errno.EIO)}",
             hint="set TMPDIR to a folder with room",
         )
+
+
+def find_source_slots(table: SlotTable, records: RecordNumbers) -> SlotNumbers:
+    """Return the slots that those of `records` which are deltas are encoded against, ascending."""
+    deltas = records[table.are_deltas(records)]
+    return SlotNumbers(distinct(expand_ranges(*table.source_slots(deltas))))

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from deltaimg.arrays import distinct, expand_ranges
+from deltaimg.arrays import distinct
 from deltaimg.engine.content.source_ranges import FindBlocks, ReadBack, SourceReader
-from deltaimg.engine.content.spool import Spool
+from deltaimg.engine.content.spool import Spool, find_source_slots
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
 from deltaimg.errors import IntegrityError, StoreError
 from deltaimg.format.limits import MAX_RECORD_BYTES
@@ -86,7 +86,7 @@ def plan_walk(
     depths = table.depths_of(needed)
     steps = [list(group_reads(table, needed[depths == depth])) for depth in distinct(depths)]
     decoded = table.count_present(needed).sum() * block_bytes
-    kept = distinct(expand_ranges(*table.source_slots(needed[depths > 0])))
+    kept = find_source_slots(table, needed)
     if find_blocks is not None:
         kept = kept[find_blocks(SlotNumbers(kept)) < 0]
     return WalkPlan(steps, int(decoded), SlotNumbers(kept))
