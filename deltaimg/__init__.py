@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from deltaimg.api.groups import backup_group, read_guest_config, restore_group
     from deltaimg.api.keys import Passphrase, read_key_file
     from deltaimg.api.mirror import mirror, recover_mirror
+    from deltaimg.api.mount import mount
     from deltaimg.api.repair import add_parity, repair, repair_packs, survey_parity
     from deltaimg.api.repositories import create_repository, list_locks, list_snapshots, open_repository, remove_lock
     from deltaimg.api.restore import open_snapshot, restore
@@ -96,6 +97,7 @@ _HOMES = {
     "list_locks": "deltaimg.api.repositories",
     "list_snapshots": "deltaimg.api.repositories",
     "mirror": "deltaimg.api.mirror",
+    "mount": "deltaimg.api.mount",
     "open_repository": "deltaimg.api.repositories",
     "open_snapshot": "deltaimg.api.restore",
     "parse_bandwidth": "deltaimg.options.bandwidth",
@@ -163,6 +165,7 @@ __all__ = [
     "list_locks",
     "list_snapshots",
     "mirror",
+    "mount",
     "open_repository",
     "open_snapshot",
     "parse_bandwidth",

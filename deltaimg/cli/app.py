@@ -44,6 +44,7 @@ COMMAND_GROUPS = {
     },
     "Recovery": {
         "restore": "Restore a snapshot as a sparse image, or all of a group.",
+        "mount": "Show all snapshots as files of a folder, which can only be read.",
         "cat": "Write a range of a snapshot to the standard output.",
         "repair": "Repair a damaged repository, and list what stays damaged.",
     },

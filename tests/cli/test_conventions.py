@@ -277,6 +277,7 @@ def test_every_command_that_writes_has_last_words() -> None:
         "inspect",
         "doctor",
         "cat",
+        "mount",
         "check",
         "stats",
         "unlock",

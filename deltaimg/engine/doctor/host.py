@@ -37,6 +37,7 @@ _EXTRAS = (
     ("parity", "pyeclib", "parity by ISA-L"),
     ("qr", "segno", "recovery texts as QR codes"),
     ("plots", "matplotlib", "plots of benchmarks"),
+    ("mount", "mfusepy", "snapshots as files of a folder"),
     ("dask", "distributed", "work on a Dask cluster"),
 )
 

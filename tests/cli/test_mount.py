@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`deltaimg mount`: snapshots as files, read by programs that know nothing of deltaimg."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from deltaimg.errors import UsageError
+from tests.cli.conftest import Backups
+from tests.cli.test_json import DOCUMENTED
+from tests.support.components import requires_program, requires_root
+from tests.support.mounted import mounted, requires_fuse, wait_until_there
+from tests.support.program import command, environment, fail, succeed
+
+pytestmark = pytest.mark.native_speed
+
+
+def flip_a_bit_of_each_pack(repo: Path) -> None:
+    for pack in (repo / "packs").rglob("*"):
+        if pack.is_file():
+            content = bytearray(pack.read_bytes())
+            content[len(content) // 2] ^= 1
+            pack.chmod(0o600)
+            pack.write_bytes(content)
+
+
+def test_every_snapshot_is_a_file_named_by_its_time(backups: Backups, tmp_path: Path) -> None:
+    with mounted(backups.repo, tmp_path / "mnt") as run:
+        assert run.printed == f"snapshots are in {run.folder}; CTRL-C or 'umount {run.folder}' ends this\n"
+        assert os.listdir(run.folder) == ["vm1"]
+        first, second, latest = sorted(os.listdir(run.folder / "vm1"))
+        listed = succeed("snapshots", "--json", repo=backups.repo).json
+        for name, snapshot, content in zip((first, second), listed, (backups.first, backups.second), strict=True):
+            path = run.folder / "vm1" / name
+            assert name == f"{snapshot['time'].replace(':', '-')}-{snapshot['snapshot'][:8]}.raw"
+            assert path.read_bytes() == content
+            status = path.stat()
+            assert status.st_size == len(content)
+            assert status.st_blocks * 512 < len(content) + 4096
+            assert time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(status.st_mtime)) in name
+        assert latest == "latest.raw"
+        assert os.readlink(run.folder / "vm1" / latest) == second
+        assert run.end() == (0, "")
+    assert os.listdir(run.folder) == []
+
+
+def test_any_part_can_be_read_by_many_at_once_and_nothing_written(backups: Backups, tmp_path: Path) -> None:
+    with mounted(backups.repo, tmp_path / "mnt") as run:
+        path = run.folder / "vm1" / "latest.raw"
+        parts = [(0, 1), (4095, 2), (1_000_003, 300_000), (1_999_999, 10), (2_000_001, 10), (3_000_000, 1)]
+        readers = [
+            subprocess.Popen(
+                ["dd", f"if={path}", "iflag=skip_bytes,count_bytes", f"skip={start}", f"count={length}", "status=none"],
+                stdout=subprocess.PIPE,
+            )
+            for start, length in parts
+        ]
+        for (start, length), reader in zip(parts, readers, strict=True):
+            assert reader.communicate()[0] == backups.second[start : start + length]
+        for write in (lambda: path.open("r+b"), lambda: (run.folder / "new").mkdir(), path.unlink):
+            with pytest.raises(OSError, match="Errno") as refused:
+                write()
+            assert refused.value.errno == errno.EROFS
+        for missing in ("vm2", "vm1/other.raw", "vm1/latest.raw/x"):
+            assert not (run.folder / missing).exists()
+
+
+def test_new_snapshots_appear_and_forgotten_ones_go(backups: Backups, tmp_path: Path) -> None:
+    with mounted(backups.repo, tmp_path / "mnt") as run:
+        assert len(os.listdir(run.folder / "vm1")) == 3
+        succeed("backup", backups.image, "-i", "other", "-q", repo=backups.repo)
+        wait_until_there(run.folder / "other" / "latest.raw")
+        assert (run.folder / "other" / "latest.raw").read_bytes() == backups.second
+        succeed("forget", "vm1@latest~1", repo=backups.repo)
+        deadline = time.monotonic() + 30
+        while len(os.listdir(run.folder / "vm1")) > 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+def test_a_prune_waits_for_what_is_open_and_not_for_the_mount(backups: Backups, tmp_path: Path) -> None:
+    with mounted(backups.repo, tmp_path / "mnt") as run:
+        path = run.folder / "vm1" / "latest.raw"
+        assert succeed("unlock", "--json", repo=backups.repo).json == []
+        with path.open("rb") as file, path.open("rb") as again:
+            assert file.read(10) == again.read(10) == backups.second[:10]
+            (lock,) = succeed("unlock", "--json", repo=backups.repo).json
+            assert re.fullmatch(r"reading vm1@[0-9a-f]{8}", lock["purpose"])
+        deadline = time.monotonic() + 30
+        while succeed("unlock", "--json", repo=backups.repo).json:  # closing is not waited for
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_unmounts(backups: Backups, tmp_path: Path, number: int) -> None:
+    with mounted(backups.repo, tmp_path / "mnt") as run:
+        assert run.end(number) == (0, "")
+        assert os.listdir(run.folder) == []
+        assert succeed("unlock", "--json", repo=backups.repo).json == []
+
+
+def test_a_signal_lets_what_is_open_be_read_to_its_end(backups: Backups, tmp_path: Path) -> None:
+    with mounted(backups.repo, tmp_path / "mnt") as run:
+        with (run.folder / "vm1" / "latest.raw").open("rb") as file:
+            run.process.send_signal(signal.SIGINT)
+            assert run.process.stderr is not None
+            assert run.process.stderr.readline() == (
+                f"deltaimg: warning: {run.folder} is in use; this ends once it is not, or is interrupted again\n"
+            )
+            assert os.listdir(run.folder) == [], "no other program finds it any more"
+            assert file.read() == backups.second
+        assert run.process.wait(60) == 0
+
+
+def test_a_second_signal_ends_it_at_once(backups: Backups, tmp_path: Path) -> None:
+    with mounted(backups.repo, tmp_path / "mnt") as run:
+        file = os.open(run.folder / "vm1" / "latest.raw", os.O_RDONLY)
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.stderr is not None
+        assert "is in use" in run.process.stderr.readline()
+        time.sleep(1)
+        assert run.end(signal.SIGINT) == (-signal.SIGINT, "")
+        with pytest.raises(OSError, match="Errno"):
+            os.read(file, 1 << 20)
+        with suppress(OSError):
+            os.close(file)
+
+
+def test_what_is_damaged_cannot_be_read_and_is_named(backups: Backups, tmp_path: Path) -> None:
+    flip_a_bit_of_each_pack(backups.repo)
+    with mounted(backups.repo, tmp_path / "mnt") as run:
+        path = run.folder / "vm1" / "latest.raw"
+        for _ in range(2):
+            with pytest.raises(OSError, match="Errno") as refused:
+                path.read_bytes()
+            assert refused.value.errno == errno.EIO
+        code, said = run.end()
+        assert code == 0
+        told = r"deltaimg: warning: vm1/\S+\.raw: snapshot vm1@[0-9a-f]{8}: bytes \d+ to \d+ cannot be read: packs/"
+        assert re.match(told, said), said
+
+
+def test_where_it_cannot_be_mounted_is_said_and_how_to_go_on(backups: Backups, tmp_path: Path) -> None:
+    requires_fuse()
+    (tmp_path / "full" / "old").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    for name, said in (("full", "is not empty"), ("file", "Not a directory"), ("none", "No such file or directory")):
+        assert said in fail(UsageError.exit_code, "mount", tmp_path / name, repo=backups.repo)
+
+
+def test_what_a_killed_mount_leaves_is_cleaned_up_as_the_hint_says(backups: Backups, tmp_path: Path) -> None:
+    with mounted(backups.repo, tmp_path / "mnt") as run:
+        run.end(signal.SIGKILL)
+        done = subprocess.run(
+            command("mount", run.folder), capture_output=True, text=True, env=environment(backups.repo), check=False
+        )
+        assert done.returncode == UsageError.exit_code
+        hint = re.search(r"the program that mounted it is gone: '(.*)' cleans that up", done.stderr)
+        assert hint, done.stderr
+        subprocess.run(hint[1].split(), check=True)
+        assert os.listdir(run.folder) == []
+
+
+def test_without_mfusepy_it_says_what_to_install(backups: Backups, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['mfusepy'] = None\n")
+    (tmp_path / "mnt").mkdir()
+    variables = environment(backups.repo) | {"PYTHONPATH": f"{tmp_path}:{os.getcwd()}"}
+    done = subprocess.run(
+        command("mount", tmp_path / "mnt"), capture_output=True, text=True, env=variables, check=False
+    )
+    assert done.returncode == UsageError.exit_code
+    assert "-m pip install 'deltaimg[mount]'" in done.stderr
+
+
+def test_json_says_when_it_is_mounted(backups: Backups, tmp_path: Path) -> None:
+    with mounted(backups.repo, tmp_path / "mnt", "--json") as run:
+        said = json.loads(run.printed)
+        assert (said["folder"], said["mounted"]) == (str(run.folder), True)
+        assert set(said) <= DOCUMENTED | {"traffic"}
+        assert run.end() == (0, "")
+
+
+def test_an_encrypted_repository_is_mounted_with_its_key(backups: Backups, tmp_path: Path) -> None:
+    key = ("--key-file", tmp_path / "key")
+    succeed("init", "-r", tmp_path / "sealed", "--encryption", "keyfile", *key)
+    succeed("backup", backups.image, "-i", "vm1", "-q", *key, repo=tmp_path / "sealed")
+    with mounted(tmp_path / "sealed", tmp_path / "mnt", *key) as run:
+        assert (run.folder / "vm1" / "latest.raw").read_bytes() == backups.second
+
+
+# -- as docs/mount.md has it -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def guest(repo: Path, tmp_path: Path) -> Path:
+    """A repository with a snapshot of a disk: a partition at 1 MiB with ext4, which has a file."""
+    (tmp_path / "root" / "etc").mkdir(parents=True)
+    (tmp_path / "root" / "etc" / "hostname").write_text("web1\n")
+    disk, part = tmp_path / "disk.raw", tmp_path / "part.raw"
+    requires_program("sfdisk")
+    subprocess.run(["mkfs.ext4", "-q", "-d", tmp_path / "root", part, "16M"], check=True)
+    with disk.open("wb") as file:
+        file.truncate(18 << 20)
+        file.seek(1 << 20)
+        file.write(part.read_bytes())
+    subprocess.run(["sfdisk", "-q", disk], input="label: dos\nstart=2048, size=32768, type=83\n", text=True, check=True)
+    succeed("backup", disk, "-i", "vm1", "-q", repo=repo)
+    return repo
+
+
+def test_a_file_is_taken_out_of_an_image_without_root(guest: Path, tmp_path: Path) -> None:
+    with mounted(guest, tmp_path / "mnt") as run:
+        latest = run.folder / "vm1" / "latest.raw"
+        subprocess.run(
+            ["debugfs", "-R", f"dump /etc/hostname {tmp_path}/out", f"{latest}?offset=1048576"],
+            check=True,
+            capture_output=True,
+        )
+        assert (tmp_path / "out").read_text() == "web1\n"
+
+
+def test_a_file_system_of_an_image_is_mounted(guest: Path, tmp_path: Path) -> None:
+    requires_root()
+    with mounted(guest, tmp_path / "mnt") as run:
+        (tmp_path / "vm1").mkdir()
+        latest = run.folder / "vm1" / "latest.raw"
+        subprocess.run(["mount", "-o", "ro,noload,loop,offset=1048576", latest, tmp_path / "vm1"], check=True)
+        try:
+            assert (tmp_path / "vm1" / "etc" / "hostname").read_text() == "web1\n"
+        finally:
+            subprocess.run(["umount", tmp_path / "vm1"], check=True)
+
+
+def test_an_overlay_is_written_over_a_snapshot(guest: Path, tmp_path: Path) -> None:
+    requires_program("qemu-img")
+    requires_program("qemu-io")
+    with mounted(guest, tmp_path / "mnt") as run:
+        latest, overlay = run.folder / "vm1" / "latest.raw", tmp_path / "test.qcow2"
+        before = latest.read_bytes()
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", latest, "-F", "raw", overlay], check=True)
+        subprocess.run(["qemu-io", "-c", "write -P 7 2M 64K", overlay], check=True, capture_output=True)
+        subprocess.run(["qemu-img", "convert", "-O", "raw", overlay, tmp_path / "flat"], check=True)
+        flat = (tmp_path / "flat").read_bytes()
+        assert flat == before[: 2 << 20] + b"\7" * 65536 + before[(2 << 20) + 65536 :]
+        assert latest.read_bytes() == before
