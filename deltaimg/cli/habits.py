@@ -34,13 +34,13 @@ SYNONYMS = {
 }
 """What other backup programs call a command of ours."""
 
-_MOUNT = "'deltaimg restore' makes a sparse file of a snapshot; 'mount -o ro,loop' or 'guestmount' mounts that"
+_MOUNT = "'deltaimg mount FOLDER' shows snapshots as files; 'mount -o ro,loop' or 'guestmount' mounts one of them"
 _WHOLE_IMAGES = "an image is stored as a whole; 'backup --free-space skip' leaves out what its file systems have free"
 _POLICY = "'deltaimg forget --keep-daily 7 --prune' applies a policy; prune deletes what no snapshot needs"
 _NAMES = "name images: 'deltaimg {command} vm1'"
 _TAG = "'deltaimg tag add SNAPSHOT TAG', 'deltaimg tag remove SNAPSHOT TAG'"
 
-_COMMAND_HINTS = {"find": _MOUNT, "mount": _MOUNT, "ncdu": _MOUNT, "umount": _MOUNT}
+_COMMAND_HINTS = {"find": _MOUNT, "ncdu": _MOUNT, "umount": "umount(8) ends a mount, or CTRL-C"}
 """What to do where there is no such command, and none that does the same."""
 
 _OPTION_HINTS = {

@@ -83,7 +83,7 @@ def test_a_misused_option_gets_the_way_to_the_help_of_its_command(words: tuple[s
 @pytest.mark.parametrize(
     ("typed", "hint"),
     [
-        ("mount vm1 /mnt", "'mount -o ro,loop' or 'guestmount' mounts that"),
+        ("find fstab", "'deltaimg mount FOLDER' shows snapshots as files"),
         ("compact", "did you mean 'deltaimg prune'?"),
         ("backup vm1.raw --image vm1 --exclude /tmp", "--free-space skip"),
         ("check --read-data-subset 5%", "deltaimg verify --percent 5"),
