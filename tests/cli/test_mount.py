@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,22 @@ def test_where_it_cannot_be_mounted_is_said_and_how_to_go_on(backups: Backups, t
         assert said in fail(UsageError.exit_code, "mount", tmp_path / name, repo=backups.repo)
 
 
+def test_what_fuse_says_is_part_of_the_error(backups: Backups, tmp_path: Path) -> None:
+    """As where it is not allowed: here by an option that no libfuse knows."""
+    requires_fuse()
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "sitecustomize.py").write_text(
+        "import deltaimg.engine.mount.run as run; run._choose_options = lambda **_: {'nonsense': True}\n"
+    )
+    variables = environment(backups.repo) | {"PYTHONPATH": f"{tmp_path}:{os.getcwd()}"}
+    done = subprocess.run(
+        command("mount", tmp_path / "mnt"), capture_output=True, text=True, env=variables, check=False
+    )
+    assert done.returncode == UsageError.exit_code
+    (line,) = done.stderr.splitlines()
+    assert re.match(rf"deltaimg: {tmp_path}/mnt: cannot be mounted: fuse: unknown option", line), line
+
+
 def test_what_a_killed_mount_leaves_is_cleaned_up_as_the_hint_says(backups: Backups, tmp_path: Path) -> None:
     with mounted(backups.repo, tmp_path / "mnt") as run:
         run.end(signal.SIGKILL)
@@ -181,6 +198,19 @@ def test_without_mfusepy_it_says_what_to_install(backups: Backups, tmp_path: Pat
     )
     assert done.returncode == UsageError.exit_code
     assert "-m pip install 'deltaimg[mount]'" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["fuse", "fuse3"])
+def test_it_works_with_both_generations_of_fuse(backups: Backups, tmp_path: Path, name: str) -> None:
+    library = find_library(name)
+    if library is None:
+        pytest.skip(f"lib{name} is not installed")
+    with mounted(backups.repo, tmp_path / "mnt", library=library) as run:
+        assert (run.folder / "vm1" / "latest.raw").read_bytes() == backups.second
+        with pytest.raises(OSError, match="Errno 30"):
+            (run.folder / "new").mkdir()
+        assert run.end(signal.SIGTERM) == (0, "")
+    assert os.listdir(run.folder) == []
 
 
 def test_json_says_when_it_is_mounted(backups: Backups, tmp_path: Path) -> None:

@@ -50,8 +50,12 @@ class Mounted:
 
 
 @contextmanager
-def mounted(repo: Path, folder: Path, *arguments: object) -> Iterator[Mounted]:
-    """Mount the snapshots of a repository; nothing of it is left at the end."""
+def mounted(repo: Path, folder: Path, *arguments: object, library: str | None = None) -> Iterator[Mounted]:
+    """Mount the snapshots of a repository; nothing of it is left at the end.
+
+    Args:
+        library: the path of libfuse; without it, mfusepy takes what it finds.
+    """
     requires_fuse()
     folder.mkdir()
     process = subprocess.Popen(
@@ -59,7 +63,7 @@ def mounted(repo: Path, folder: Path, *arguments: object) -> Iterator[Mounted]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(repo),
+        env=environment(repo) | ({} if library is None else {"FUSE_LIBRARY_PATH": library}),
     )
     assert process.stdout is not None
     try:

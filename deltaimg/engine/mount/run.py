@@ -7,9 +7,10 @@ import errno
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -23,6 +24,7 @@ from deltaimg.threads import start_thread
 
 _LOOK_S = 0.2
 """How often is looked whether it was unmounted."""
+_MOST_SAID = 4096
 _PATIENCE_S = 10.0
 """How long a program that has just closed the last file may take."""
 
@@ -53,20 +55,20 @@ def mount(
     has_ended = threading.Event()
 
     def serve() -> None:
-        options = {"allow_other": True} if is_shared else {}
         try:
-            with suppress(RuntimeError):  # It has said why.
-                fuse(files, os.path.abspath(folder), foreground=True, ro=True, fsname="deltaimg", **options)
+            with suppress(RuntimeError):  # libfuse has written why.
+                fuse.FUSE(files, os.path.abspath(folder), **_choose_options(is_shared=is_shared))
         finally:
             has_ended.set()
 
-    start_thread(serve, "deltaimg-mount")
     try:
-        # Not by the thread itself: Python 3.11 counts it as ended if a signal interrupts waiting for it.
-        while not has_ended.is_set() and not files.is_mounted.wait(_LOOK_S):
-            pass
-        if not files.is_mounted.is_set():
-            raise UsageError(f"{folder}: cannot be mounted; FUSE says why above", hint=_find_hint())
+        with _catching_errors() as read_errors:
+            start_thread(serve, "deltaimg-mount")
+            # Not by the thread itself: Python 3.11 counts it as ended if a signal interrupts waiting for it.
+            while not has_ended.is_set() and not files.is_mounted.wait(_LOOK_S):
+                pass
+            if not files.is_mounted.is_set():
+                raise UsageError(f"{folder}: cannot be mounted: {read_errors()}", hint=_find_hint())
         on_mounted()
         while not has_ended.wait(_LOOK_S):
             pass
@@ -92,15 +94,39 @@ def _check_folder(folder: str) -> None:
 
 
 def _import_fuse() -> Any:
-    """Return mfusepy's class that mounts; raises UsageError."""
+    """Return mfusepy; raises UsageError."""
     try:
-        return import_module("mfusepy").FUSE
+        return import_module("mfusepy")
     except ImportError as error:
         raise UsageError(
             "snapshots are mounted by mfusepy, which is not installed", hint=describe_installation("deltaimg[mount]")
         ) from error
     except OSError as error:
         raise UsageError("snapshots are mounted by FUSE, which is not installed", hint="apt install fuse3") from error
+
+
+def _choose_options(*, is_shared: bool) -> dict[str, bool | str]:
+    """Return the options of fuse(8). What is cached of a file stays right: a snapshot never changes."""
+    options: dict[str, bool | str] = {"foreground": True, "ro": True, "fsname": "deltaimg", "kernel_cache": True}
+    if is_shared:
+        options["allow_other"] = True
+    return options
+
+
+@contextmanager
+def _catching_errors() -> Iterator[Callable[[], str]]:
+    """Catch what libfuse writes to the standard error while it mounts, and return what reads it.
+
+    It is a part of an error of ours, or of no interest: libfuse 3.14 warns of its own default.
+    """
+    with tempfile.TemporaryFile() as file:
+        stderr = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: "; ".join(os.pread(file.fileno(), _MOST_SAID, 0).decode(errors="replace").splitlines())
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _find_hint() -> str | None:

@@ -54,6 +54,8 @@ class SnapshotTree:
         self._lock = threading.Lock()
         self._refs: dict[str, list[SnapshotRef]] = {}
         self._listed_at: float | None = None
+        self._files: dict[str, dict[str, Link | Manifest]] = {}
+        """Of each image whose folder was looked at since then."""
         self._manifests: dict[SnapshotRef, Manifest | None] = {}
         """Of what was looked at; None where it cannot be read."""
 
@@ -84,13 +86,15 @@ class SnapshotTree:
         refs: dict[str, list[SnapshotRef]] = {}
         for ref in self._repository.list_snapshots():
             refs.setdefault(ref.image, []).append(ref)
-        self._refs, self._listed_at = refs, now
+        self._refs, self._files, self._listed_at = refs, {}, now
         gone = self._manifests.keys() - {ref for of_image in refs.values() for ref in of_image}
         for ref in gone:
             del self._manifests[ref]
 
     def _list_files(self, image: str) -> dict[str, Link | Manifest]:
         """Return the files of an image, the oldest first; raises FileNotFoundError."""
+        if image in self._files:
+            return self._files[image]
         files: dict[str, Link | Manifest] = {}
         newest: Manifest | None = None
         for ref in self._refs.get(image, ()):
@@ -99,6 +103,7 @@ class SnapshotTree:
         if newest is None:
             raise FileNotFoundError(image)
         files[f"{_LATEST}.{_extension_of(newest)}"] = Link(_name_file(newest))
+        self._files[image] = files
         return files
 
     def _load(self, ref: SnapshotRef) -> Manifest | None:
