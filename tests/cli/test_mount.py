@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from deltaimg.errors import UsageError
+from deltaimg.errors import ReaderGone, UsageError
 from tests.cli.conftest import Backups
 from tests.cli.test_json import DOCUMENTED
 from tests.support.components import requires_program, requires_root
@@ -122,6 +122,25 @@ def test_a_signal_lets_what_is_open_be_read_to_its_end(backups: Backups, tmp_pat
             assert os.listdir(run.folder) == [], "no other program finds it any more"
             assert file.read() == backups.second
         assert run.process.wait(60) == 0
+
+
+def test_where_its_output_cannot_be_written_nothing_stays_mounted(backups: Backups, tmp_path: Path) -> None:
+    requires_fuse()
+    (tmp_path / "mnt").mkdir()
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as pipe:
+        done = subprocess.run(
+            command("mount", tmp_path / "mnt", "--json"),
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(backups.repo),
+            check=False,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (ReaderGone.exit_code, "")
+    assert os.listdir(tmp_path / "mnt") == []
 
 
 def test_a_second_signal_ends_it_at_once(backups: Backups, tmp_path: Path) -> None:

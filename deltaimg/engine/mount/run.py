@@ -48,6 +48,7 @@ def mount(
         listed.
     """
     _check_folder(folder)
+    folder = os.path.abspath(folder)
     fuse = _import_fuse()
     tree, opened = SnapshotTree(repository, progress.warn), OpenedSnapshots(repository)
     tree.find("/")
@@ -57,7 +58,7 @@ def mount(
     def serve() -> None:
         try:
             with suppress(RuntimeError):  # libfuse has written why.
-                fuse.FUSE(files, os.path.abspath(folder), **_choose_options(is_shared=is_shared))
+                fuse.FUSE(files, folder, **_choose_options(is_shared=is_shared))
         finally:
             has_ended.set()
 
@@ -74,6 +75,10 @@ def mount(
             pass
     except Interrupted:
         _unmount(folder, has_ended, progress)
+    except BaseException:
+        if files.is_mounted.is_set():
+            _unmount(folder, has_ended, progress)
+        raise
     finally:
         opened.close_all()
 
