@@ -44,6 +44,7 @@ ARGUMENTS = {
     "parity": ("show",),
     "key": ("list",),
     "inspect": ("vm1",),
+    "mount": ("mnt",),
     "sync": ("sftp:host:/repo", "offsite"),
 }
 WITHOUT_REPOSITORY = {"signature", "delta", "patch", "version", "help", "cache", "mirror"}
