@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,3 +159,30 @@ def test_a_cache_keeps_no_more_than_it_may(opened: tuple[SnapshotContent, bytes]
     for record in content.closure.tolist():
         assert len(cache.get(record)) == int(content.table.slot_counts[record]) * PAGE
         assert cache._kept_bytes == sum(map(len, cache._kept.values())) <= max(100 * PAGE, len(cache.get(record)))
+
+
+def test_a_source_is_expanded_once_however_often_a_delta_is_read(
+    opened: tuple[SnapshotContent, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each read of a delta went down its whole chain again, since few expanded records are kept: here one."""
+    content, image = opened
+    expanded: Counter[int] = Counter()
+    expand = content._reader.expand
+
+    def count(record: int, *arguments: Any) -> memoryview:
+        expanded[record] += 1
+        return expand(record, *arguments)
+
+    monkeypatch.setattr(content._reader, "expand", count)
+    depths = content.table.depths_of(content.records)
+    delta = int(content.records[np.argmax(depths)])
+    chain = set(content.table.add_sources(np.array([delta])).tolist())
+    other = next(record for record in content.records.tolist() if record not in chain)
+    with content.make_reader(cache_bytes=1) as reader:
+        for _ in range(3):
+            for record in (delta, other):
+                (start, _), *_ = supplied_by(content, record)
+                assert reader.read(start, PAGE) == image[start : start + PAGE]
+    assert expanded[delta] == 3
+    assert len(chain) > 1
+    assert [expanded[record] for record in chain - {delta}] == [1] * (len(chain) - 1)
