@@ -15,10 +15,11 @@ import pytest
 from deltaimg.crypto.key_slots import Key
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
+from deltaimg.engine.content.snapshot import open_reader
 from deltaimg.engine.parity.add import add_parity
 from deltaimg.engine.repair.run import RepairReport, repair
 from deltaimg.engine.restore.run import restore
-from deltaimg.errors import LockLost, RepositoryLocked, StoreFull, StoreUnavailable, UsageError
+from deltaimg.errors import ContentDamaged, LockLost, RepositoryLocked, StoreFull, StoreUnavailable, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.model import KIB
 from deltaimg.repo.lock import MaintenanceLock
@@ -241,6 +242,16 @@ def test_a_restore_beside_a_bad_sector_lacks_what_lies_on_it_and_no_more(tmp_pat
         expected[extent.start : extent.end] = bytes(extent.length)
     assert (tmp_path / "image").read_bytes() == expected
     assert 0 < sum(extent.length for extent in result.damage) <= 512 * KIB
+    # The same at any offset, as a mount reads.
+    with open_reader(failing, manifest) as reader:
+        found, damage = reader.read_what_is_left(0, len(image.content))
+        assert found == expected
+        assert sorted(damage) == sorted(result.damage)
+        start, end = damage[0].start, damage[-1].end
+        with pytest.raises(ContentDamaged, match=f"bytes {start} to "):
+            reader.read(0, len(image.content))
+        assert reader.read(0, start) == image.content[:start]
+        assert reader.read(end, len(image.content)) == image.content[end:]
 
 
 @pytest.mark.parametrize("folder", ["index/", "signatures/"])

@@ -17,13 +17,14 @@ from msgspec import Struct
 
 from deltaimg.arrays import FIRST_SLOT, Runs, clip_runs, group_by
 from deltaimg.engine.content.record_cache import RecordCache
-from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound, UsageError
+from deltaimg.errors import ContentDamaged, IntegrityError, ObjectNotFound, StoreError, UsageError
 from deltaimg.format.manifest import Manifest
 from deltaimg.ids import RecordNumber
 from deltaimg.image.extents import ExtentStatus, ImageExtent
 from deltaimg.kernels.layout import Buffer
 from deltaimg.model import DamagedExtent, Extent
 from deltaimg.repo.lock import ReaderLock
+from deltaimg.repo.pack_reader import is_bad_sector
 from deltaimg.repo.slots import SlotTable
 
 _READ_TOGETHER = 64
@@ -174,7 +175,9 @@ class SnapshotReader:
             for record, pieces in together:
                 try:
                     content = contents[record] if record in contents else self._cache.get(record)
-                except (IntegrityError, ObjectNotFound) as error:
+                except (IntegrityError, StoreError) as error:
+                    if not _is_damage(error):
+                        raise
                     if self._lock is not None:
                         self._lock.check()
                     if damage is None:
@@ -203,14 +206,21 @@ class SnapshotReader:
         """Return the content of records; of none, if one of them cannot be read: then each is read by itself."""
         try:
             return self._cache.get_together(records)
-        except (IntegrityError, ObjectNotFound):
+        except (IntegrityError, StoreError) as error:
+            if not _is_damage(error):
+                raise
             return {}
 
-    def _describe_damage(self, record: RecordNumber, error: IntegrityError | ObjectNotFound) -> ContentDamaged:
+    def _describe_damage(self, record: RecordNumber, error: IntegrityError | StoreError) -> ContentDamaged:
         """Return the error that names the first extent of the image that needs a record which cannot be read."""
         extent = self._content.extents_of(record)[0]
         damaged = DamagedExtent(extent.start, extent.end, str(error))
         return ContentDamaged(self._content.manifest.label, (damaged,))
+
+
+def _is_damage(error: IntegrityError | StoreError) -> bool:
+    """Return whether an error is about what was to be read: a store that cannot be reached says nothing of that."""
+    return isinstance(error, IntegrityError | ObjectNotFound) or is_bad_sector(error)
 
 
 class _Window(Struct, frozen=True):
