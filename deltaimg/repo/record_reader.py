@@ -232,13 +232,11 @@ class RecordReader:
             raise Malformed(pack, offset, "the record here has other sources than the index says")
         return decoder.decode(payload[len(expected) :], gather(record), header.kept_bytes, scratch)
 
-    def read(self, record: RecordNumber, gather: Callable[[RecordNumber], memoryview]) -> memoryview:
-        """Fetch and expand a single record; raises StoreError or IntegrityError."""
-        group = next(group_reads(self._table, RecordNumbers(np.array([record], np.int64))))
-        return self.expand(record, group, self.fetch(group), gather)
-
     def read_cut(self, record: RecordNumber) -> CutTable | None:
-        """Return which slots a cut record has and the digests of the others, None for a whole one; raises as `read`."""
+        """Return which slots a cut record has and the digests of the others, None for a whole one.
+
+        Raises StoreError or IntegrityError.
+        """
         if self._table.find_present(record) is None:
             return None
         group = next(group_reads(self._table, RecordNumbers(np.array([record], np.int64))))
