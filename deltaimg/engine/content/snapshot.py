@@ -204,7 +204,7 @@ class SnapshotContent:
 
     def make_reader(self, cache_bytes: int = CACHE_BYTES) -> SnapshotReader:
         """Return a reader for any offset, with a cache of expanded records and a spool of what deltas need."""
-        spool = Spool(find_source_slots(self.table, self._closure), self._block_bytes)
+        spool = Spool(self._find_source_slots(), self._block_bytes)
         return SnapshotReader(self, RecordCache(self._reader, self.table, self._block_bytes, cache_bytes, spool))
 
     @contextmanager
@@ -216,7 +216,7 @@ class SnapshotContent:
         What its deltas need is expanded first and kept, so that reading on never has to expand a chain of them again.
         """
         progress = progress or NoProgress()
-        walk = RecordWalk(self._reader, self.table, self._block_bytes, self.plan().kept_slots)
+        walk = RecordWalk(self._reader, self.table, self._block_bytes, self._find_source_slots())
         try:
             if walk.spool.size_bytes:
                 plan = self.plan(distinct(self.table.records_of(walk.spool.slots)))
@@ -229,6 +229,10 @@ class SnapshotContent:
             walk.close()
 
     # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _find_source_slots(self) -> SlotNumbers:
+        """Return the slots that deltas of the snapshot, and deltas that these need, are encoded against."""
+        return find_source_slots(self.table, self._closure)
 
     def _cut_at_records(self) -> Runs:
         """Return the data runs, none across two records, in order of slot, so that each record's are adjacent."""

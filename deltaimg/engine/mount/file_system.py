@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from deltaimg.engine.mount.opened import OpenedSnapshots
-from deltaimg.engine.mount.tree import Entry, Folder, Link, SnapshotTree
+from deltaimg.engine.mount.tree import Entry, Folder, Link, SnapshotTree, time_in_ns
 from deltaimg.errors import DeltaimgError
 from deltaimg.format.manifest import Manifest
 
@@ -104,7 +104,7 @@ class FileSystem:
             case Manifest():
                 # What holes there are is in the map, which is not read for a listing.
                 allocated_bytes = min(found.statistics.allocated_bytes, found.size_bytes)
-                return _with_times(int(found.taken_at.timestamp()) * 10**9) | {
+                return _with_times(time_in_ns(found)) | {
                     "st_mode": stat.S_IFREG | self._file_mode,
                     "st_nlink": 1,
                     "st_size": found.size_bytes,

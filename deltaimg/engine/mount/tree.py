@@ -70,10 +70,10 @@ class SnapshotTree:
             self._list()
             if not parts:
                 newest = [refs[-1] for refs in self._refs.values()]
-                return Folder(tuple(self._refs), max((_to_ns(ref) for ref in newest), default=0))
+                return Folder(tuple(self._refs), max((time_in_ns(ref) for ref in newest), default=0))
             files = self._list_files(parts[0])
         if len(parts) == 1:
-            return Folder(tuple(files), max(_to_ns(each) for each in files.values() if isinstance(each, Manifest)))
+            return Folder(tuple(files), max(time_in_ns(each) for each in files.values() if isinstance(each, Manifest)))
         if len(parts) > 2 or parts[1] not in files:
             raise FileNotFoundError(path)
         return files[parts[1]]
@@ -126,5 +126,6 @@ def _extension_of(manifest: Manifest) -> str:
     return manifest.container or "raw"
 
 
-def _to_ns(snapshot: SnapshotRef | Manifest) -> int:
+def time_in_ns(snapshot: SnapshotRef | Manifest) -> int:
+    """Return the second of a snapshot, in ns since 1970: as exact as its name."""
     return int(snapshot.taken_at.timestamp()) * 10**9
