@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from deltaimg.api.domains import backup_guest, find_guest
     from deltaimg.api.files import delta_file, patch_file, sign_file
     from deltaimg.api.forecast import plan_backup
-    from deltaimg.api.groups import backup_group, read_guest_config, restore_group
+    from deltaimg.api.groups import backup_group
+    from deltaimg.api.guest_configs import read_guest_config
     from deltaimg.api.keys import Passphrase, read_key_file
     from deltaimg.api.mirror import mirror, recover_mirror
     from deltaimg.api.mount import mount
     from deltaimg.api.repair import add_parity, repair, repair_packs, survey_parity
     from deltaimg.api.repositories import create_repository, list_locks, list_snapshots, open_repository, remove_lock
     from deltaimg.api.restore import open_snapshot, restore
+    from deltaimg.api.restore_many import restore_group, restore_newest
     from deltaimg.api.retention import flatten, forget, forget_snapshots, pin, plan_prune, prune, tag, unpin
     from deltaimg.api.sync import plan_sync, sync
     from deltaimg.api.verification import check, verify
@@ -107,14 +109,15 @@ _HOMES = {
     "plan_prune": "deltaimg.api.retention",
     "plan_sync": "deltaimg.api.sync",
     "prune": "deltaimg.api.retention",
-    "read_guest_config": "deltaimg.api.groups",
+    "read_guest_config": "deltaimg.api.guest_configs",
     "read_key_file": "deltaimg.api.keys",
     "recover_mirror": "deltaimg.api.mirror",
     "remove_lock": "deltaimg.api.repositories",
     "repair": "deltaimg.api.repair",
     "repair_packs": "deltaimg.api.repair",
     "restore": "deltaimg.api.restore",
-    "restore_group": "deltaimg.api.groups",
+    "restore_group": "deltaimg.api.restore_many",
+    "restore_newest": "deltaimg.api.restore_many",
     "sign_file": "deltaimg.api.files",
     "survey_parity": "deltaimg.api.repair",
     "sync": "deltaimg.api.sync",
@@ -183,6 +186,7 @@ __all__ = [
     "repair_packs",
     "restore",
     "restore_group",
+    "restore_newest",
     "sign_file",
     "survey_parity",
     "sync",

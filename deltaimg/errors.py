@@ -235,6 +235,19 @@ class GroupIncomplete(SnapshotError):
         self.group, self.missing, self.there = group, tuple(missing), tuple(there)
 
 
+class RestoreIncomplete(SnapshotError):
+    """Of several images some could not be restored as a whole; all others are."""
+
+    exit_code = 28
+
+    def __init__(self, images: Sequence[tuple[str, str]], *, hint: str | None = None) -> None:
+        """Args: images: names of those that were not restored, at least one, each with the reason."""
+        (first, problem), *others = images
+        more = f", and {len(others)} more image{'s' * (len(others) > 1)}" if others else ""
+        super().__init__(f"{first}{more} not restored: {problem}", hint=hint or _REPAIR)
+        self.images = tuple(images)
+
+
 # -- repositories ------------------------------------------------------------------------------------------------------
 
 

@@ -106,6 +106,13 @@ def forbid_core_dumps() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
+def allow_many_files() -> None:
+    """Let this process have as many files open as the system grants it, of which shells and services start with a part."""
+    with suppress(OSError, ValueError):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def use_idle_disk_time() -> None:
     """Have this thread, and those that it starts, use disks only while no other process does; raises UsageError.
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from deltaimg.api.groups import RestoredGroup as RestoredGroup
+from deltaimg.api.restore_many import RestoredGroup as RestoredGroup
+from deltaimg.api.restore_many import RestoredImages as RestoredImages
 from deltaimg.domains.interface import LeftOut as LeftOut
 from deltaimg.engine.backup.cache_folder import CachedImage as CachedImage
 from deltaimg.engine.backup.forecast import BackupForecast as BackupForecast
@@ -18,6 +19,7 @@ from deltaimg.engine.prune.deletion import Waiting as Waiting
 from deltaimg.engine.prune.plan import PrunePlan as PrunePlan
 from deltaimg.engine.prune.run import PruneResult as PruneResult
 from deltaimg.engine.repair.run import RepairReport as RepairReport
+from deltaimg.engine.restore.run import RestoreResult as RestoreResult
 from deltaimg.engine.retention.flatten import FlattenResult as FlattenResult
 from deltaimg.engine.retention.forget import Forgotten as Forgotten
 from deltaimg.engine.sync.comparison import Compared as Compared

@@ -43,7 +43,7 @@ COMMAND_GROUPS = {
         "mirror": "Keep a plain copy of an image current, on another host or here.",
     },
     "Recovery": {
-        "restore": "Restore a snapshot as a sparse image, or all of a group.",
+        "restore": "Restore a snapshot as a sparse image, all of a group, or every image.",
         "mount": "Show all snapshots as files of a folder, which can only be read.",
         "cat": "Write a range of a snapshot to the standard output.",
         "repair": "Repair a damaged repository, and list what stays damaged.",

@@ -173,6 +173,7 @@ _COMPLETERS: dict[tuple[str, str], Completer] = {
     ("diff", "newer"): _complete_snapshots,
     ("forget", "names"): _complete_snapshots,
     ("backup", "name"): _complete_images,
+    ("restore", "images"): _complete_images,
     ("snapshots", "name"): _complete_images,
     ("unlock", "name"): _complete_images,
     ("help", "command"): _complete_commands,

@@ -7,12 +7,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
-from deltaimg.errors import ContentDamaged, SourceUnreadable, UsageError
+from deltaimg.errors import ContentDamaged, RestoreIncomplete, SourceUnreadable, UsageError
 
 if TYPE_CHECKING:
-    from deltaimg.api.results import BackupForecast, GroupSnapshot, LeftOut, Manifest, Repository, RestoredGroup
+    from deltaimg.api.results import (
+        BackupForecast,
+        GroupSnapshot,
+        LeftOut,
+        Manifest,
+        Repository,
+        RestoredGroup,
+        RestoreResult,
+    )
     from deltaimg.options.backup import BackupOptions
-    from deltaimg.options.groups import GroupOptions
+    from deltaimg.options.groups import GroupOptions, GroupRestoreOptions
+    from deltaimg.options.restore import RestoreOptions
 
 _EXAMPLE = "for example: deltaimg backup --group web1 disk0=/dev/vg/web1-root disk1=/dev/vg/web1-data"
 
@@ -141,16 +150,50 @@ def report_restored(restored: RestoredGroup, terminal: Terminal) -> None:
     if terminal.as_json and not damaged:
         terminal.print_json(describe_restored_group(restored))
     for target, each in restored.results.items():
-        terminal.remark(
-            f"{each.manifest.label} restored to {target}{'' if each.damage else ' and verified'}: "
-            f"{format_bytes(each.manifest.size_bytes)} image, {format_bytes(each.data_bytes)} data"
-        )
-        for lost in each.damage:
-            terminal.warn(f"{target}: bytes {lost.start} to {lost.end} are missing and read as zeros: {lost.reason}")
+        _report_image(target, each, terminal)
     if restored.config_path is not None:
         terminal.remark(f"the configuration of the guest restored to {restored.config_path}")
     if damaged:
         raise ContentDamaged(damaged[0].manifest.label, damaged[0].damage, is_rest_restored=True)
+
+
+def restore_newest_images(
+    repository: Repository, options: RestoreOptions, chosen: GroupRestoreOptions, terminal: Terminal
+) -> None:
+    """Restore the newest snapshots of many images and print what was written; raises RestoreIncomplete."""
+    from deltaimg.api.restore_many import restore_newest
+    from deltaimg.describe.restore import describe_restored_images
+
+    restored = restore_newest(
+        repository,
+        chosen.into,
+        chosen.images,
+        options,
+        moves=dict(chosen.moves),
+        on_restored=lambda target, each: _report_image(target, each, terminal),
+        progress=terminal,
+    )
+    if terminal.as_json:
+        terminal.print_json(describe_restored_images(restored))
+    for guest, path in restored.config_paths.items():
+        terminal.remark(f"the configuration of {guest} restored to {path}")
+    failed = [(name, str(error)) for name, error in restored.failed.items()]
+    complete = sum(not each.damage for each in restored.results.values())
+    terminal.remark(f"{format_count(complete, 'image')} restored and verified, {len(failed)} not restored as a whole")
+    for name, reason in failed[1:]:
+        terminal.warn(f"{name} is not restored as a whole: {reason}")
+    if failed:
+        raise RestoreIncomplete(failed, hint=next(iter(restored.failed.values())).hint)
+
+
+def _report_image(target: str, restored: RestoreResult, terminal: Terminal) -> None:
+    """Print that an image was restored, and what of it is missing."""
+    terminal.remark(
+        f"{restored.manifest.label} restored to {target}{'' if restored.damage else ' and verified'}: "
+        f"{format_bytes(restored.manifest.size_bytes)} image, {format_bytes(restored.data_bytes)} data"
+    )
+    for lost in restored.damage:
+        terminal.warn(f"{target}: bytes {lost.start} to {lost.end} are missing and read as zeros: {lost.reason}")
 
 
 def show_group(found: GroupSnapshot, config: bytes | None, terminal: Terminal) -> None:

@@ -8,7 +8,7 @@ from deltaimg.errors import Interrupted
 _OUTCOMES = {
     "init": "run it again if the repository cannot be opened",
     "backup": "no snapshot was made; the next run uses what this one has stored",
-    "restore": "no new file was left behind, but a block device now holds part of the image; the next run starts over",
+    "restore": "a file that has its name is complete, but a block device now holds part of the image; the next run starts over",
     "verify": "what this run has verified is not remembered; the next run starts over",
     "forget": "snapshots are either forgotten or unchanged; the next run continues",
     "pin": "the snapshot is either pinned or unchanged",

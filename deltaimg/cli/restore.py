@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional
 
 import typer
 
-from deltaimg.cli.group import report_restored
+from deltaimg.cli.group import report_restored, restore_newest_images
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, check_output
 from deltaimg.cli.store_access import open_repo
@@ -55,7 +55,7 @@ def restore(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Restore a snapshot as a sparse image, or all of a group.
+    """Restore a snapshot as a sparse image, all of a group, or every image.
 
     Every block is verified by its digest, and the image gets its name once all are. A file that is replaced stays until then,
     so both must fit; the new one gets its owner, group, mode and access list. Where a file is replaced, and on devices, the
@@ -65,16 +65,26 @@ def restore(
     With --into or --map, SNAPSHOT is that of a group or guest: each disk is restored under the name that it had, or to where
     --map says. All places are looked at before anything is written. --config-only gives the configuration of a guest back.
 
+    --all restores the newest snapshot of every image in the same way, --image of some. Of a group it is the newest that is
+    complete, so that all its disks are of one moment. Damage to one image does not stop the others; it is named at the end, and
+    the exit code is 28.
+
     Examples:
 
         deltaimg restore vm1 /var/lib/images/vm1.raw
         deltaimg restore vm1@2026-11-23 /dev/vg0/vm1 --force
         deltaimg restore vm1 - | ssh host 'dd of=/dev/vg0/vm1 bs=1M'
         deltaimg restore web1 --into /dev/vg0 --force
+        deltaimg restore --all --into /var/lib/images
         deltaimg restore --guest web1 --map /dev/vg0=/dev/vg1 --force
         deltaimg restore --guest web1 --config-only --map /dev/vg0=/dev/vg1 > web1.cfg
     """
     if group_options != GroupRestoreOptions():
+        if group_options.is_all or group_options.images:
+            _check_newest(snapshot, group_options)
+            with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
+                restore_newest_images(open_repo(repo, store, terminal), options, group_options, terminal)
+            return
         snapshot, target = _choose_group(snapshot, target, group_options)
         is_piped = group_options.is_config_only and check_output(target or "-", as_json=as_json)
         with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
@@ -87,7 +97,8 @@ def restore(
     if snapshot is None or target is None:
         missing = "SNAPSHOT" if snapshot is None else "TARGET"
         raise UsageError(
-            f"missing argument '{missing}'", hint="or for a group --into FOLDER; 'deltaimg help restore' says more"
+            f"missing argument '{missing}'",
+            hint="or for a group --into FOLDER, for all images --all --into FOLDER; 'deltaimg help restore' says more",
         )
     _restore_image(snapshot, target, options, repo, store, _Showing(as_json, quiet, verbose))
 
@@ -126,6 +137,23 @@ def _restore_image(
             )
 
 
+def _check_newest(snapshot: str | None, chosen: GroupRestoreOptions) -> None:
+    """Raise UsageError where arguments do not fit a restore of many images."""
+    option = "--all" if chosen.is_all else "--image"
+    others = (
+        ("SNAPSHOT", snapshot is not None),
+        ("--guest", chosen.guest is not None),
+        ("--image", bool(chosen.is_all and chosen.images)),
+        ("--config-only", chosen.is_config_only),
+    )
+    for other, is_given in others:
+        if is_given:
+            hint = "--into FOLDER says where images go" if other == "SNAPSHOT" else "leave one of them out"
+            raise UsageError(f"{option} and {other} cannot both be given", hint=hint)
+    if chosen.into is None and not chosen.moves:
+        raise UsageError(f"nothing says where {option} restores to", hint="give --into FOLDER, or --map OLD=NEW")
+
+
 def _choose_group(snapshot: str | None, target: str | None, chosen: GroupRestoreOptions) -> tuple[str, str | None]:
     """Return the snapshot of a group, and what the configuration is written to; raises UsageError."""
     if chosen.guest is not None:
@@ -150,7 +178,7 @@ def _restore_group(
     repository: Repository,
     terminal: Terminal,
 ) -> None:
-    from deltaimg.api.groups import restore_group
+    from deltaimg.api.restore_many import restore_group
 
     restored = restore_group(repository, snapshot, chosen.into, options, moves=dict(chosen.moves), progress=terminal)
     report_restored(restored, terminal)
@@ -164,7 +192,7 @@ def _restore_config(
     repository: Repository,
     terminal: Terminal,
 ) -> None:
-    from deltaimg.api.groups import read_guest_config, write_guest_config
+    from deltaimg.api.guest_configs import read_guest_config, write_guest_config
 
     config = read_guest_config(repository, snapshot, dict(chosen.moves))
     write_guest_config(config, target or "-", options)

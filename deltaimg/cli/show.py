@@ -37,7 +37,8 @@ def show(
         deltaimg show vm1
         deltaimg show vm1@2026-11-23 --json
     """
-    from deltaimg.api.groups import find_guest_config, find_named_group
+    from deltaimg.api.groups import find_named_group
+    from deltaimg.api.guest_configs import find_guest_config
     from deltaimg.api.inspection import inspect
     from deltaimg.api.repositories import find_snapshot
     from deltaimg.describe.inspection import describe_layout

@@ -15,7 +15,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.repo.groups import GroupSnapshot
 
 if TYPE_CHECKING:
-    from deltaimg.api.groups import RestoredGroup
+    from deltaimg.api.restore_many import RestoredGroup
 
 
 def describe_group_backup(manifests: Sequence[Manifest], left_out: Sequence[LeftOut]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def reserve_blocks(descriptor: int, extents: Iterable[Extent]) -> int | None:
     Writing there takes a quarter less system time afterwards, and holds the file's lock for less of it. Other file systems than
     ext4 and XFS are left as they are, and have room.
     """
-    if read_file_system(descriptor) not in _RESERVING:
+    if not reserves_blocks(descriptor):
         return None
     fallocate = _fallocate()
     for extent in extents:
@@ -39,6 +39,11 @@ def reserve_blocks(descriptor: int, extents: Iterable[Extent]) -> int | None:
                 # Anything else, such as EOPNOTSUPP of ext3, says nothing of the writes to come.
                 return error_number if error_number in (errno.ENOSPC, errno.EDQUOT) else None
     return None
+
+
+def reserves_blocks(file: int | str) -> bool:
+    """Return whether blocks can be reserved where an open file, or a folder, is: what has no room there has none at all."""
+    return read_file_system(file) in _RESERVING
 
 
 def punch_hole(descriptor: int, offset: int, length: int) -> bool:

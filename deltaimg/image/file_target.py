@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 
 from deltaimg.errors import ImageError, TargetExists, TargetTooSmall
-from deltaimg.image.allocation import punch_hole, reserve_blocks
+from deltaimg.image.allocation import punch_hole, reserve_blocks, reserves_blocks
 from deltaimg.image.attributes import copy_attributes, copy_flags
 from deltaimg.image.descriptor_target import DescriptorTarget, hint_at_room, name_shortage
 from deltaimg.image.temporary import TemporaryFile
@@ -52,12 +52,15 @@ class FileTarget(DescriptorTarget):
             raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
 
     def find_free_bytes(self) -> int | None:
-        """Return what is free in the file system for this user, None where it does not say."""
+        """Return what is free in the file system for this user, what ext4 reserves for root included for root; None where it
+        does not say.
+        """
         try:
             found = os.fstatvfs(self._descriptor)
         except OSError:
             return None
-        return found.f_bavail * found.f_frsize
+        is_all_usable = os.geteuid() == 0 and reserves_blocks(self._descriptor)
+        return (found.f_bfree if is_all_usable else found.f_bavail) * found.f_frsize
 
     def clear(self, offset: int, length: int) -> None:
         """Nothing to do in a new file, unless its blocks were reserved."""

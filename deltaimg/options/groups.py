@@ -62,10 +62,18 @@ class GroupOptions:
 class GroupRestoreOptions:
     """What is restored together, and where it goes."""
 
+    is_all: bool = flag("Restore the newest snapshot of every image, in place of SNAPSHOT.", "--all")
+    images: tuple[str, ...] = option(
+        (),
+        _NAME,
+        "Restore the newest snapshot of this image, or of all disks of this group, in place of SNAPSHOT; repeatable.",
+        "--image",
+        is_repeatable=True,
+    )
     into: str | None = option(
         None,
         _FOLDER,
-        "Restore all disks of a group into this folder, or onto the volumes of this group, under the names that they had.",
+        "Restore images, or disks of a group, into this folder, or onto volumes of this volume group, named as they were.",
     )
     guest: str | None = option(None, _NAME, "Restore a guest, in place of SNAPSHOT: web1, web1@2026-11-23.")
     is_config_only: bool = flag("Write the guest's configuration to TARGET, or print it.", "--config-only")

@@ -84,6 +84,12 @@ def test_a_guest_of_xen(repo: Path, xfs: Path, tmp_path: Path, monkeypatch: pyte
     assert (out / "root.raw").read_bytes() == (xfs / "root.raw").read_bytes()
     assert (out / "data.raw").read_bytes() == (xfs / "data.raw").read_bytes()
     assert (out / "web1.config").read_text() == config.text.replace(str(xfs), str(out))
+    everything = tmp_path / "everything"
+    everything.mkdir()
+    restored = succeed("restore", "--all", "--into", everything, "--json", repo=repo).json
+    assert restored["configs"] == [{"group": "web1", "config": str(everything / "web1.config")}]
+    assert sorted(each.name for each in everything.iterdir()) == ["data.raw", "root.raw", "web1.config"]
+    assert (everything / "web1.config").read_text() == config.text.replace(str(xfs), str(everything))
 
 
 def test_a_guest_of_libvirt(repo: Path, xfs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

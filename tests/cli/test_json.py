@@ -59,6 +59,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         ("diff", "vm1~1", "vm1"),
         ("inspect", "vm1"),
         ("restore", "vm1", folder / "out"),
+        ("restore", "--all", "--into", folder, "--map", f"{image}={folder}/all"),
         ("cat", "vm1", "-n", "10"),
         ("repair", "--dry-run"),
         ("check",),

@@ -8,7 +8,6 @@ Always  a file appears under its name only when every block of it was verified; 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import numpy as np
@@ -24,7 +23,7 @@ from deltaimg.ids import RecordNumbers
 from deltaimg.image.open_target import open_target
 from deltaimg.image.target import ImageTarget
 from deltaimg.model import MIB, DamagedExtent
-from deltaimg.repo.index import load_index
+from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
 
@@ -65,7 +64,7 @@ def restore(
         at the target, unless it is a device or a stream.
     """
     with ReaderLock(repository, f"restore of {manifest.label}", datetime.now(UTC)) as lock:
-        return _restore(
+        return write_snapshot(
             repository,
             lock,
             manifest,
@@ -76,63 +75,26 @@ def restore(
         )
 
 
-def restore_all(
-    repository: Repository,
-    manifests: Mapping[str, Manifest],
-    *,
-    is_forced: bool = False,
-    keep_going: bool = False,
-    is_synced: bool = False,
-    progress: Progress | None = None,
-) -> list[RestoreResult]:
-    """Write several snapshots, each to a target, one after another; all targets are opened before anything is written.
-
-    Args:
-        manifests: what is written, by target.
-
-    Raises:
-        As `restore`. What was restored before that stays; of the others nothing is left behind.
-    """
-    with ReaderLock(repository, f"restore of {len(manifests)} snapshots", datetime.now(UTC)) as lock:
-        waiting: list[tuple[Manifest, ImageTarget]] = []
-        try:
-            for path, manifest in manifests.items():
-                target = open_target(path, manifest.size_bytes, is_forced=is_forced, is_synced=is_synced)
-                waiting.append((manifest, target))
-            results = []
-            while waiting:
-                manifest, target = waiting.pop(0)
-                results.append(
-                    _restore(
-                        repository,
-                        lock,
-                        manifest,
-                        target,
-                        keep_going=keep_going,
-                        progress=progress or NoProgress(),
-                        workers=None,
-                    )
-                )
-            return results
-        finally:
-            for _, target in waiting:
-                target.abort()
-
-
-def _restore(
+def write_snapshot(
     repository: Repository,
     lock: ReaderLock,
     manifest: Manifest,
     target: ImageTarget,
     *,
-    keep_going: bool,
+    index: LoadedIndex | None = None,
+    keep_going: bool = False,
     progress: Progress,
-    workers: int | None,
+    workers: int | None = None,
 ) -> RestoreResult:
+    """Write a snapshot to a target and commit it, or abort it where that fails; raises as `restore`.
+
+    Args:
+        index: of the repository, where it is loaded already.
+    """
     started = time.monotonic()
     try:
         with stage(progress, "planning"):
-            content = SnapshotContent(repository, manifest, load_index(repository))
+            content = SnapshotContent(repository, manifest, load_index(repository) if index is None else index)
         planned = time.monotonic()
         _warn_of_shortage(target, content.data_bytes, progress)
         if target.is_sequential:
