@@ -60,6 +60,7 @@ def sync(
         deltaimg sync /backup/repo /mnt/offsite/repo --dry-run
         deltaimg sync /backup/repo /mnt/offsite/repo --newest-first
         deltaimg sync /backup/repo /mnt/offsite/repo --image vm1 --since 30d
+        deltaimg sync /backup/repo /mnt/offsite/repo --snapshot vm1@2026-11-23
         deltaimg sync /backup/repo /mnt/offsite/repo --keep-weekly 8 --delete
     """
     from deltaimg.api.clusters import open_cluster

@@ -40,6 +40,14 @@ class SyncOptions:
         is_repeatable=True,
         default_text="all images",
     )
+    snapshots: tuple[str, ...] = option(
+        (),
+        ValueType("SNAPSHOT", str),
+        "Only this snapshot, or of a group all disks of that moment: vm1, vm1@latest~2, web1@2026-11-23, or an id; repeatable.",
+        "--snapshot",
+        is_repeatable=True,
+        default_text="all",
+    )
     with_tags: tuple[str, ...] = option(
         (), TEXT, "Only those with this tag; given several times, with all of them.", "--tag", "-t", is_repeatable=True
     )

@@ -324,6 +324,19 @@ def test_a_sync_keeps_groups(repo: Path, disks: tuple[Path, Path], tmp_path: Pat
     assert [(out / disk.name).read_bytes() for disk in disks] == [disk.read_bytes() for disk in disks]
 
 
+@pytest.mark.parametrize("like", [True, False], ids=["family", "other family"])
+def test_a_moment_of_a_group_is_copied_as_one(
+    repo: Path, disks: tuple[Path, Path], tmp_path: Path, *, like: bool
+) -> None:
+    """Whether the group is named or one of its members."""
+    runs = [back_up(repo, disks) for _ in range(3)]
+    for number, selector in enumerate(("web1~1", f"web1.data@{runs[1]['members'][1]['snapshot']}")):
+        copy = tmp_path / f"copy{number}"
+        succeed("init", "-r", copy, *(("--like", repo) if like else ()))
+        succeed("sync", repo, copy, "--snapshot", selector)
+        assert list_times(copy) == {image: [runs[1]["time_exact"]] for image in ("web1.root", "web1.data")}
+
+
 def test_a_sync_forgets_what_was_forgotten_of_a_group(repo: Path, disks: tuple[Path, Path], tmp_path: Path) -> None:
     runs = [back_up(repo, disks) for _ in range(3)]
     copy = tmp_path / "copy"

@@ -48,6 +48,53 @@ def test_json_says_what_was_copied(backups: Backups, offsite: Path) -> None:
     assert (found["there"], found["failed"], found["forgotten"]) == (0, [], [])
 
 
+def list_ids(repo: Path) -> list[str]:
+    return [each["id"] for each in succeed("snapshots", "--json", repo=repo).json]
+
+
+def test_snapshots_that_are_named_are_copied_and_no_others(backups: Backups, offsite: Path, tmp_path: Path) -> None:
+    back_up(backups, b"third")
+    ids = list_ids(backups.repo)
+    plan = succeed("sync", backups.repo, offsite, "--snapshot", "vm1~1", "--dry-run", "--json").json
+    assert [each["snapshot"] for each in plan["copied"]] == ids[1:2]
+    succeed("sync", backups.repo, offsite, "--snapshot", "vm1~1")
+    assert list_ids(offsite) == ids[1:2]
+    succeed("restore", "vm1", tmp_path / "out", repo=offsite)
+    assert (tmp_path / "out").read_bytes() == backups.second
+    # One that is there, and one by its id.
+    done = succeed("sync", backups.repo, offsite, "--snapshot", "vm1~1", "--snapshot", ids[0][:8], "--json").json
+    assert ([each["snapshot"] for each in done["copied"]], done["there"]) == (ids[:1], 1)
+    assert list_ids(offsite) == ids[:2]
+    succeed("check", "--read-packs", repo=offsite)
+    for words, code, said in (
+        (("--snapshot", "vm9"), 21, f"{backups.repo}: no snapshot matches 'vm9'"),
+        (("--snapshot", "vm1~3"), 21, "no snapshot matches 'vm1~3'"),
+        (("--snapshot", "vm1@2026-02-31"), 2, "is not a valid date"),
+        (("--snapshot", "vm1", "--image", "vm1"), 2, "--snapshot and --image cannot both be given"),
+        (("--snapshot", "vm1", "--keep-last", "1"), 2, "--snapshot and a --keep option cannot both be given"),
+    ):
+        assert said in fail(code, "sync", backups.repo, offsite, *words)
+    assert list_ids(offsite) == ids[:2]
+
+
+def test_a_damaged_snapshot_that_is_named_is_not_copied_and_said(backups: Backups, offsite: Path) -> None:
+    ids = list_ids(backups.repo)
+    max((backups.repo / "snapshots" / "vm1").iterdir()).write_bytes(b"damaged")
+    said = fail(39, "sync", backups.repo, offsite, "--snapshot", "vm1", "--snapshot", "vm1~1")
+    assert f"vm1@{ids[1][:8]} not copied" in said
+    assert list_ids(offsite) == ids[:1]
+
+
+def test_delete_beside_named_snapshots_is_about_their_images(backups: Backups, offsite: Path) -> None:
+    succeed("backup", backups.image, "--image", "vm2", "-q", repo=backups.repo)
+    back_up(backups, b"third")
+    succeed("sync", backups.repo, offsite)
+    succeed("backup", backups.image, "--image", "vm2", "-q", repo=backups.repo)
+    succeed("forget", "vm1~1", "vm2~1", repo=backups.repo)
+    done = succeed("sync", backups.repo, offsite, "--snapshot", "vm1", "--delete", "--json").json
+    assert [each["image"] for each in done["forgotten"]] == ["vm1"]
+
+
 def test_delete_forgets_what_the_source_has_forgotten_but_for_what_is_pinned(backups: Backups, offsite: Path) -> None:
     back_up(backups, b"third")
     succeed("sync", backups.repo, offsite)

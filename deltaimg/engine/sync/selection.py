@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which snapshots a sync copies, and in which order.
 
-Reads   listings of both repositories; manifests and annotations of the source only where tags or a policy choose.
+Reads   listings of both repositories; manifests and annotations of the source only where tags, a policy or
+        names of groups choose.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from itertools import groupby
 
 from msgspec import Struct
 
-from deltaimg.errors import DeltaimgError, SnapshotNotFound
+from deltaimg.engine.sync.sides import locating
+from deltaimg.errors import DeltaimgError, IntegrityError, SnapshotNotFound, UnsupportedFormat, UsageError
 from deltaimg.format.manifest import Group, parse_time
 from deltaimg.options.keep import Policy, Span
 from deltaimg.options.sync import SyncOptions
-from deltaimg.repo.groups import add_siblings, expand_images
+from deltaimg.repo.groups import add_siblings, expand_images, load_member_group, select_snapshots
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import go_back, plan_policy
 from deltaimg.repo.selector import check_image_name
@@ -48,7 +51,7 @@ class Selection(Struct, frozen=True):
     chosen_count: int
     """Snapshots that the options choose, copied before or not."""
     named: frozenset[str] = frozenset()
-    """The images that the options name, members of groups included; none, where all are meant."""
+    """The images that the options name, or snapshots of which, members of groups included; none, where all are meant."""
     damaged: tuple[Failure, ...] = ()
     """Those whose manifests cannot be read, where options ask what is in them."""
 
@@ -79,17 +82,17 @@ def select(
         is_family: whether snapshots keep their ids in the destination. Otherwise one of the same image and time is the same.
 
     Raises:
-        SnapshotNotFound: it has no snapshot of an image that is named. UsageError: a name that no image can have.
+        SnapshotNotFound: it has no snapshot of an image that is named, or not the one that is. AmbiguousSnapshot. UsageError: a
+        name that no image can have; or snapshots are named, and other options choose as well.
     """
     quarantined = source.list_quarantined()
     found = frozenset((*source.list_snapshots(), *quarantined))
-    images, named = {ref.image for ref in found}, expand_images(source, options.images)
-    for image in named:
-        if check_image_name(image) not in images:
-            raise SnapshotNotFound(
-                image, hint=f"images in {source.objects.location}: {', '.join(sorted(images)[:8]) or 'none'}"
-            )
-    wanted = [ref for ref in sorted(found) if not named or ref.image in named]
+    if options.snapshots:
+        wanted = _choose_by_name(source, options, policy)
+        named = {ref.image for ref in wanted}
+    else:
+        named = _find_images(source, {ref.image for ref in found}, options)
+        wanted = [ref for ref in sorted(found) if not named or ref.image in named]
     now = now or datetime.now(UTC)
     if options.since is not None:
         first = go_back(now, options.since, zone) if isinstance(options.since, Span) else options.since
@@ -103,6 +106,45 @@ def select(
         there = frozenset(ref for ref in found if (ref.image, ref.time) in moments)
     batches = _arrange([ref for ref in wanted if ref not in there], is_newest_first=options.newest_first)
     return Selection(batches, found, there, len(wanted), frozenset(named), tuple(damaged))
+
+
+def _find_images(source: Repository, images: Collection[str], options: SyncOptions) -> set[str]:
+    """Return the images that the options name, with all members of a group; raises SnapshotNotFound, UsageError."""
+    named = expand_images(source, options.images)
+    for image in named:
+        if check_image_name(image) not in images:
+            raise SnapshotNotFound(
+                image, hint=f"images in {source.objects.location}: {', '.join(sorted(images)[:8]) or 'none'}"
+            )
+    return set(named)
+
+
+def _choose_by_name(source: Repository, options: SyncOptions, policy: Policy) -> list[SnapshotRef]:
+    """Return the snapshots that are named, with those of the same moment of their groups.
+
+    Raises:
+        SnapshotNotFound, AmbiguousSnapshot. UsageError: what they are is also to be chosen by something else.
+    """
+    others = {
+        "--image": bool(options.images),
+        "--tag": bool(options.with_tags),
+        "--since": options.since is not None,
+        "a --keep option": not policy.is_empty,
+    }
+    for option, is_given in others.items():
+        if is_given:
+            raise UsageError(f"--snapshot and {option} cannot both be given", hint="leave one of them out")
+    chosen: set[SnapshotRef] = set()
+    with locating(source):
+        refs = source.list_snapshots()
+        for selector in options.snapshots:
+            chosen |= set(select_snapshots(source, selector))
+        for ref in sorted(chosen):
+            # One whose manifest is damaged is copied as far as it goes, and named then.
+            with suppress(IntegrityError, UnsupportedFormat):
+                group = load_member_group(source, ref, refs)
+                chosen |= {each.ref for each in group.snapshots} if group is not None else set()
+    return sorted(chosen)
 
 
 def _choose_by_content(

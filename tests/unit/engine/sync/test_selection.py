@@ -40,6 +40,7 @@ def test_snapshots_are_chosen_by_image_tag_time_and_policy():
     assert choose(with_tags=("weekly", "release")) == ["vm1"]
     assert choose(since=START + timedelta(days=7, hours=1)) == ["vm1"] * 2 + ["vm2"]
     assert choose(since=Span(days=10)) == ["vm1"] * 2
+    assert choose(snapshots=("vm2~1", "vm1@latest", "vm1")) == ["vm1", "vm2"]
     assert choose(Policy(last=2)) == ["vm1"] * 2 + ["vm2"] * 2
     assert choose(Policy(last=1), images=("vm1",), with_tags=("release",)) == []
 
