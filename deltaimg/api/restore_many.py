@@ -10,16 +10,17 @@ from msgspec import Struct
 
 from deltaimg.api.guest_configs import OpenedConfig, find_config_name, open_config
 from deltaimg.api.targets import choose_targets
+from deltaimg.api.vanished import warn_of_missing
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.restore.many import restore_all
 from deltaimg.engine.restore.run import RestoreResult
-from deltaimg.errors import ContentDamaged, DeltaimgError, IntegrityError, ObjectNotFound, SnapshotError
+from deltaimg.errors import ContentDamaged, DeltaimgError
 from deltaimg.format.manifest import name_member
 from deltaimg.options.restore import RestoreOptions
 from deltaimg.repo.groups import CONFIG_DISK, GroupSnapshot, select_group
 from deltaimg.repo.newest import find_newest
 from deltaimg.repo.repository import Repository
-from deltaimg.repo.snapshots import Snapshot
+from deltaimg.repo.snapshots import Snapshot, is_of_one_snapshot
 
 
 class RestoredGroup(Struct, frozen=True):
@@ -109,6 +110,7 @@ def restore_newest(
     """
     options, progress = options or RestoreOptions(), progress or NoProgress()
     found = find_newest(repository, names, progress.warn)
+    warn_of_missing(repository, names, progress)
     failed = dict(found.failed)
     disks = [each for group in found.groups for each in _list_disks(group)]
     manifests = sorted((each.manifest for each in (*found.alone, *disks)), key=lambda each: each.image)
@@ -118,7 +120,9 @@ def restore_newest(
         for group in found.groups:
             try:
                 config = open_config(repository, group, folder, targets, options)
-            except (IntegrityError, ObjectNotFound, SnapshotError) as error:
+            except DeltaimgError as error:
+                if not is_of_one_snapshot(error):
+                    raise
                 failed[name_member(group.group.name, CONFIG_DISK)] = error
                 continue
             if config is not None:

@@ -39,6 +39,7 @@ def choose_targets(
     names = dict(zip((each.id for each in stay), _choose_names(stay, taken), strict=True))
     targets: dict[str, Manifest] = {}
     places: dict[str, Manifest] = {}
+    lacking: list[str] = []
     for manifest in manifests:
         if manifest.id not in names:
             target = move_path(manifest.source, moves)
@@ -51,9 +52,13 @@ def choose_targets(
         if place in places:
             raise UsageError(f"{manifest.label} and {places[place].label} would both be restored to {target}")
         if is_of_devices(os.path.dirname(target)) and not os.path.exists(target):
-            hint = f"'lvcreate --size {manifest.size_bytes}b --name {os.path.basename(target)} GROUP' makes it"
-            raise ImageError(target, f"is not there, and {manifest.label} needs it", hint=hint)
+            lacking.append(target)
         targets[target] = places[place] = manifest
+    if lacking:
+        first, others = targets[lacking[0]], ", ".join(map(os.path.basename, lacking[1:]))
+        hint = f"'lvcreate --size {first.size_bytes}b --name {os.path.basename(lacking[0])} GROUP' makes it"
+        more = f"; nor are others: {others}" if others else ""
+        raise ImageError(lacking[0], f"is not there, and {first.label} needs it{more}", hint=hint)
     return targets
 
 

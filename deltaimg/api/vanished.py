@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from deltaimg.errors import SnapshotsVanished
+from deltaimg.engine.progress import Progress
+from deltaimg.engine.roster_changes import warn_of_disagreements, warn_of_exchange
+from deltaimg.errors import DeltaimgError, SnapshotsVanished
+from deltaimg.format.manifest import name_member
 from deltaimg.format.map import MAPS
 from deltaimg.format.pack import PACKS
 from deltaimg.repo import host_memory
 from deltaimg.repo.repository import Repository
-from deltaimg.repo.rosters import is_forgotten
+from deltaimg.repo.rosters import has_rosters, is_forgotten, list_roster_images
 
 
 def list_images(repository: Repository) -> set[str]:
@@ -80,6 +84,42 @@ def refuse_vanished(repository: Repository, known: Collection[str], images: Coll
             "stored; 'deltaimg prune --force' deletes it"
         )
         raise SnapshotsVanished(location, "there is content, but no snapshot that needs it", hint=hint)
+
+
+def warn_of_missing(repository: Repository, names: Collection[str], progress: Progress) -> None:
+    """Warn of what makes that which is there less than the newest of all: images that vanished, snapshots that are withheld.
+
+    Args:
+        names: of images and groups that are meant; all, where there are none.
+    """
+    images = list_images(repository)
+    with _warning_of_failure(progress):
+        for image, seen in _find_vanished(repository, find_known(repository), images).items():
+            if _is_meant(image, names):
+                progress.warn(
+                    f"image '{image}' had snapshots on {seen:%Y-%m-%d}, and has none now: is a disk not mounted?"
+                )
+        warn_of_exchange(repository, progress)
+        if has_rosters(repository):
+            images |= list_roster_images(repository)
+    for image in sorted(images):
+        if _is_meant(image, names):
+            with _warning_of_failure(progress):
+                warn_of_disagreements(repository, image, datetime.now(UTC), progress)
+
+
+@contextmanager
+def _warning_of_failure(progress: Progress) -> Iterator[None]:
+    """Turn an error of the block into a warning: it must not stop a restore of what is there."""
+    try:
+        yield
+    except DeltaimgError as error:
+        progress.warn(f"whether snapshots are missing is not known: {error}")
+
+
+def _is_meant(image: str, names: Collection[str]) -> bool:
+    """Return whether an image is one of those that are named, or may be of a group that is."""
+    return not names or any(image == name or image.startswith(name_member(name, "")) for name in names)
 
 
 def _find_vanished(repository: Repository, known: Collection[str], there: Collection[str]) -> dict[str, datetime]:

@@ -179,7 +179,8 @@ def restore_newest_images(
         terminal.remark(f"the configuration of {guest} restored to {path}")
     failed = [(name, str(error)) for name, error in restored.failed.items()]
     complete = sum(not each.damage for each in restored.results.values())
-    terminal.remark(f"{format_count(complete, 'image')} restored and verified, {len(failed)} not restored as a whole")
+    rest = f", {len(failed)} not restored as a whole" if failed else ""
+    terminal.remark(f"{format_count(complete, 'image')} restored and verified{rest}")
     for name, reason in failed[1:]:
         terminal.warn(f"{name} is not restored as a whole: {reason}")
     if failed:

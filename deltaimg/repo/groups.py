@@ -8,7 +8,7 @@ off, or has lost a member; what is there of it are snapshots as any other.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -173,28 +173,43 @@ def load_member_group(repository: Repository, ref: SnapshotRef, refs: Sequence[S
     )
 
 
+def load_moments(
+    repository: Repository, refs: Sequence[SnapshotRef], name: str
+) -> Iterator[GroupSnapshot | IntegrityError]:
+    """Yield the snapshots of the group of this name, newest first; in place of one that is damaged, its error.
+
+    Images that are called so, and backups of a member alone, are left out.
+
+    Args:
+        refs: snapshots of images that may be its members.
+    """
+    of_time: dict[str, list[SnapshotRef]] = {}
+    for ref in refs:
+        of_time.setdefault(ref.time, []).append(ref)
+    for time in sorted(of_time, reverse=True):
+        try:
+            found = _load(repository, name, of_time[time])
+        except IntegrityError as error:
+            yield error
+        else:
+            if found is not None:
+                yield found
+
+
 def _go_back(
     repository: Repository, refs: Sequence[SnapshotRef], selector: str, name: str, back: int
 ) -> GroupSnapshot | None:
     """Return the snapshot of a group that is so far back from its newest one; None where it has none.
 
-    Images that are called so, and backups of a member alone, are not counted. What is damaged is: else another would be meant.
+    What is damaged is counted: else another would be meant.
     """
-    of_time: dict[str, list[SnapshotRef]] = {}
-    for ref in refs:
-        of_time.setdefault(ref.time, []).append(ref)
     count = 0
-    for time in sorted(of_time, reverse=True):
-        try:
-            found = _load(repository, name, of_time[time])
-        except IntegrityError:
-            if count == back:
-                raise
-            count += 1
-            continue
-        if found is not None and count == back:
+    for found in load_moments(repository, refs, name):
+        if count == back and isinstance(found, IntegrityError):
+            raise found
+        if count == back and isinstance(found, GroupSnapshot):
             return found
-        count += found is not None
+        count += 1
     if count:
         raise make_too_far_back(selector, name, count)
     return None

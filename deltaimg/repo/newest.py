@@ -9,23 +9,16 @@ Always  a damaged snapshot is never replaced by an older one: it is named, as `v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct, field
 
-from deltaimg.errors import (
-    DeltaimgError,
-    GroupIncomplete,
-    IntegrityError,
-    SnapshotError,
-    SnapshotNotFound,
-    UnsupportedFormat,
-)
+from deltaimg.errors import DeltaimgError, GroupIncomplete, IntegrityError, SnapshotNotFound
 from deltaimg.format.manifest import name_member
-from deltaimg.repo.groups import GroupSnapshot, select_group
+from deltaimg.repo.groups import GroupSnapshot, load_moments
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.selector import check_image_name
-from deltaimg.repo.snapshots import Snapshot, load_snapshot
+from deltaimg.repo.snapshots import Snapshot, is_of_one_snapshot, load_snapshot
 
 
 class Newest(Struct):
@@ -49,15 +42,19 @@ def find_newest(repository: Repository, names: Sequence[str], warn: Callable[[st
     Raises:
         SnapshotNotFound: there are no snapshots, or none of a name. UsageError: it can be none of an image.
     """
-    newest = {ref.image: ref for ref in sorted({*repository.list_snapshots(), *repository.list_quarantined()})}
+    refs, quarantined = repository.list_snapshots(), repository.list_quarantined()
+    newest = {ref.image: ref for ref in sorted({*refs, *quarantined})}
     if not newest:
         raise SnapshotNotFound("latest", hint="the repository holds no snapshot yet")
     found = Newest()
     loaded = _load(repository, _choose(newest, names), found.failed)
     for name in _list_groups(loaded, names):
         try:
-            group, skipped = _find_complete(repository, name, warn)
-        except (IntegrityError, SnapshotError, UnsupportedFormat) as error:
+            of_group = [ref for ref in refs if _is_of(name, ref.image)]
+            group, skipped = _find_complete(repository, name, of_group, quarantined, warn)
+        except DeltaimgError as error:
+            if not is_of_one_snapshot(error):
+                raise
             found.failed[name] = error
             continue
         found.groups.append(group)
@@ -68,9 +65,9 @@ def find_newest(repository: Repository, names: Sequence[str], warn: Callable[[st
             found.failed.pop(image, None)
     grouped = {image for group in found.groups for image in group.group.members}
     for image, each in loaded.items():
-        of_group = each.manifest.group
-        is_named = not names or image in names or (of_group is not None and of_group.name in names)
-        if is_named and image not in grouped and (of_group is None or of_group.name not in found.failed):
+        own = each.manifest.group
+        is_named = not names or image in names or (own is not None and own.name in names)
+        if is_named and image not in grouped and (own is None or own.name not in found.failed):
             found.alone.append(each)
     there = {*(each.manifest.image for each in found.alone), *(group.group.name for group in found.groups), *grouped}
     for name in names:
@@ -113,34 +110,46 @@ def _load(repository: Repository, refs: Sequence[SnapshotRef], failed: dict[str,
         for ref in refs:
             try:
                 loaded[ref.image] = load_snapshot(repository, ref)
-            except (IntegrityError, SnapshotError, UnsupportedFormat) as error:
+            except DeltaimgError as error:
+                if not is_of_one_snapshot(error):
+                    raise
                 failed[ref.image] = error
     return loaded
 
 
-def _find_complete(repository: Repository, name: str, warn: Callable[[str], None]) -> tuple[GroupSnapshot, set[str]]:
+def _find_complete(
+    repository: Repository,
+    name: str,
+    refs: Sequence[SnapshotRef],
+    quarantined: Collection[SnapshotRef],
+    warn: Callable[[str], None],
+) -> tuple[GroupSnapshot, set[str]]:
     """Return the newest complete snapshot of a group, and the times of incomplete ones that are newer.
+
+    Args:
+        refs: snapshots of images that may be its members. quarantined: those of all images that are in quarantine.
 
     Raises:
         IntegrityError, UnsupportedFormat: a newer one is damaged. GroupIncomplete: there is none.
     """
-    quarantined = repository.list_quarantined()
     skipped: list[GroupSnapshot] = []
-    while True:
-        try:
-            found = select_group(repository, f"{name}@latest~{len(skipped)}")
-        except SnapshotNotFound:
-            if skipped:
-                skipped[0].check_whole()
-            raise
+    for found in load_moments(repository, refs, name):
+        if isinstance(found, IntegrityError):
+            raise found
         for ref in quarantined:
             if ref.image in found.missing and ref.time == found.time:
                 load_snapshot(repository, ref)
-        if not found.missing:
-            break
-        skipped.append(found)
+        if found.missing:
+            skipped.append(found)
+            continue
+        if skipped:
+            taken_at = found.snapshots[0].ref.taken_at
+            warn(f"{_make_incomplete(skipped[0])}; {found.label} of {taken_at:%Y-%m-%d %H:%M} (UTC) is taken instead")
+        return found, {each.time for each in skipped}
     if skipped:
-        there = [each.label for each in skipped[0].snapshots]
-        problem = GroupIncomplete(skipped[0].label, skipped[0].missing, there)
-        warn(f"{problem}; {found.label} of {found.snapshots[0].ref.taken_at:%Y-%m-%d %H:%M} (UTC) is taken instead")
-    return found, {each.time for each in skipped}
+        raise _make_incomplete(skipped[0])
+    raise SnapshotNotFound(name)
+
+
+def _make_incomplete(found: GroupSnapshot) -> GroupIncomplete:
+    return GroupIncomplete(found.label, found.missing, [each.label for each in found.snapshots])

@@ -12,6 +12,7 @@ from deltaimg.errors import (
     DeltaimgError,
     IntegrityError,
     ObjectNotFound,
+    SnapshotError,
     SnapshotIncomplete,
     SnapshotNotFound,
     StoreError,
@@ -20,6 +21,7 @@ from deltaimg.errors import (
 from deltaimg.format.annotation import Annotation
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.annotations import NOTHING_SAID, AnnotationNames, Said, list_annotations, load_said
+from deltaimg.repo.pack_reader import is_bad_sector
 from deltaimg.repo.repository import Repository, SnapshotRef
 
 
@@ -93,6 +95,13 @@ def load_snapshot(repository: Repository, ref: SnapshotRef) -> Snapshot:
         if names := repository.list_quarantined(ref.image).get(ref):
             raise _in_quarantine(names) from error
         raise _forgotten_now(ref) from error
+
+
+def is_of_one_snapshot(error: DeltaimgError) -> bool:
+    """Return whether an error is about a snapshot, so that others can be read: damage, a bad sector, one that is gone."""
+    if isinstance(error, StoreError) and is_bad_sector(error):
+        return True
+    return isinstance(error, IntegrityError | ObjectNotFound | SnapshotError | UnsupportedFormat)
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def test_one_line_for_each_image_and_one_for_all(repo: Path, tmp_path: Path, out
     first, second, last = run.text.splitlines()
     assert first.startswith("a@")
     assert f"restored to {out / 'b.raw'} and verified" in second
-    assert last == "2 images restored and verified, 0 not restored as a whole"
+    assert last == "2 images restored and verified"
     assert "restoring 2 images: 0 B of 586 KiB" in run.err
 
 
@@ -186,7 +186,10 @@ def test_images_go_onto_devices_of_their_names(repo: Path, tmp_path: Path, make_
     assert "is a block device" in fail(13, "restore", "--all", *moved, repo=repo)
     succeed("restore", "--all", *moved, "--force", repo=repo)
     assert Path(device).read_bytes()[: 512 * KIB] == content
-    assert "is not there" in fail(10, "restore", "--all", "--into", "/dev", "--force", repo=repo)
+    back_up(repo, "vm2", make_image(tmp_path / "vm2.raw"))
+    said = fail(10, "restore", "--all", "--into", "/dev", "--force", repo=repo)
+    assert "/dev/vm1.raw: is not there, and vm1@" in said
+    assert "nor are others: vm2.raw" in said
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -264,6 +267,7 @@ def test_a_file_system_that_may_compress_is_warned_of_and_the_rest_restored(
     assert run.code == 28
     assert f"warning: {into}: {6 * MIB + 64 * KIB} bytes will be written, and " in run.err
     assert "a not restored: " in run.err
+    assert "1 image restored and verified, 1 not restored as a whole" in run.text
     assert read_tree(into) == {"b.raw": small.read_bytes()}
 
 
@@ -404,8 +408,23 @@ def test_a_copy_that_is_encrypted_gives_back_all_images(
     succeed("init", "-r", copy, "--like", repo, "--encryption", "keyfile", *opened)
     succeed("sync", repo, copy, *opened)
     shutil.rmtree(repo)
-    succeed("restore", "--all", "--into", out, *opened, repo=copy)
+    restore = ("restore", "--all", "--into", out, "--force", *opened)
+    assert "warning" not in succeed(*restore, repo=copy).err
     assert read_tree(out) == content
+    # What the store withholds is noticed, also by a host that has never seen it.
+    shutil.rmtree(os.environ["XDG_STATE_HOME"])
+    shutil.rmtree(copy / "snapshots" / "vm1")
+    assert "warning: snapshots/vm1/: vm1@" in succeed(*restore, repo=copy).err
+    assert "warning" not in succeed("restore", "--image", "web1", *restore[2:], repo=copy).err
+
+
+def test_an_image_that_has_vanished_is_named(repo: Path, tmp_path: Path, out: Path) -> None:
+    for name in ("a", "b"):
+        back_up(repo, name, make_image(tmp_path / f"{name}.raw"))
+    shutil.rmtree(repo / "snapshots" / "a")
+    run = succeed("restore", "--all", "--into", out, repo=repo)
+    assert "warning: image 'a' had snapshots on " in run.err
+    assert "warning" not in succeed("restore", "--image", "b", "--into", out, "--force", repo=repo).err
 
 
 def test_an_interrupted_run_leaves_complete_files_alone(repo: Path, tmp_path: Path, out: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from deltaimg.api.restore_many import restore_newest
 from deltaimg.crypto.key_slots import Key
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
@@ -252,6 +253,18 @@ def test_a_restore_beside_a_bad_sector_lacks_what_lies_on_it_and_no_more(tmp_pat
             reader.read(0, len(image.content))
         assert reader.read(0, start) == image.content[:start]
         assert reader.read(end, len(image.content)) == image.content[end:]
+
+
+@pytest.mark.parametrize("folder", ["packs/", "maps/", "snapshots/vm1/"])
+def test_a_bad_sector_costs_a_restore_of_all_images_one_of_them(tmp_path: Path, folder: str) -> None:
+    repository = make_repository()
+    back_up_image(repository, make_mixed_image(1_000_000, seed=5), "vm1")
+    failing = reopen(repository, BadSectorStore(repository.objects.store, names_of(repository, folder)[0]))
+    image = make_mixed_image(1_000_000, seed=6)
+    back_up_image(repository, image, "vm2")
+    done = restore_newest(failing, str(tmp_path))
+    assert {name: type(error) for name, error in done.failed.items()} == {"vm1": StoreUnavailable}
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [image.content]
 
 
 @pytest.mark.parametrize("folder", ["index/", "signatures/"])

@@ -18,15 +18,7 @@ from msgspec import Struct
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.progress import NoProgress, Progress, SharedStage, stage
 from deltaimg.engine.restore.run import RestoreResult, write_snapshot
-from deltaimg.errors import (
-    DeltaimgError,
-    ImageError,
-    IntegrityError,
-    ObjectNotFound,
-    SnapshotError,
-    TargetTooSmall,
-    UnsupportedFormat,
-)
+from deltaimg.errors import DeltaimgError, ImageError, TargetTooSmall
 from deltaimg.format.manifest import Manifest
 from deltaimg.image.allocation import reserves_blocks
 from deltaimg.image.open_target import open_target
@@ -35,9 +27,7 @@ from deltaimg.posix import allow_many_files
 from deltaimg.repo.index import LoadedIndex, load_index
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository
-
-OF_ONE_SNAPSHOT = (ImageError, IntegrityError, ObjectNotFound, SnapshotError, UnsupportedFormat)
-"""Errors that are about a snapshot or its target. Any other, such as that of a store that fails, ends a run."""
+from deltaimg.repo.snapshots import is_of_one_snapshot
 
 
 class RestoredMany(Struct, frozen=True):
@@ -89,7 +79,7 @@ def restore_all(
                 for path, each in list(waiting.items()):
                     try:
                         each.data_bytes = _count_data(repository, each.manifest, index)
-                    except OF_ONE_SNAPSHOT as error:
+                    except DeltaimgError as error:
                         _note(error, path, failed, lock, stops_at_failure=stops_at_failure)
                         waiting.pop(path).target.abort()
             _check_room(waiting.values(), progress)
@@ -108,7 +98,7 @@ def restore_all(
                             keep_going=keep_going,
                             progress=SharedStage(progress, each.data_bytes),
                         )
-                    except OF_ONE_SNAPSHOT as error:
+                    except DeltaimgError as error:
                         _note(error, path, failed, lock, stops_at_failure=stops_at_failure)
                     else:
                         on_restored(path, results[path])
@@ -121,9 +111,9 @@ def restore_all(
 def _note(
     error: DeltaimgError, path: str, failed: dict[str, DeltaimgError], lock: ReaderLock, *, stops_at_failure: bool
 ) -> None:
-    """Note what is wrong with one snapshot; raise it, or LockLost where it may be the work of a prune."""
+    """Note what is wrong with one snapshot or target; raise any other error, and LockLost where a prune may have caused it."""
     lock.check()
-    if stops_at_failure:
+    if stops_at_failure or not (isinstance(error, ImageError) or is_of_one_snapshot(error)):
         raise error
     failed[path] = error
 
