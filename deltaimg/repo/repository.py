@@ -174,6 +174,12 @@ class Repository:
             raise RepositoryNotFound(store.location, problem) from error
         return parse_config(data, f"{store.location}/{CONFIG_NAME}")
 
+    def check_there(self) -> None:
+        """Raise RepositoryNotFound where the store does not have this repository any more: it would list as empty."""
+        store = self.objects.store
+        if self.read_config(store).repository_id != self.config.repository_id:
+            raise RepositoryNotFound(store.location, "another repository is here now")
+
     @classmethod
     def open_like(cls, store: Store, member: Repository) -> Repository | None:
         """Open a repository whose config is lost by that of another copy of it, or of a member of its family.

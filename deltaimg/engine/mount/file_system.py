@@ -49,12 +49,12 @@ class FileSystem:
 
     def getattr(self, path: str, _handle: int | None = None) -> dict[str, int]:
         """Return the status of a file or folder."""
-        with self._answering(path):
+        with self._answering():
             return self._owner | self._describe(self._tree.find(path))
 
     def readdir(self, path: str, _handle: int) -> list[str]:
         """Return the names in a folder."""
-        with self._answering(path):
+        with self._answering():
             found = self._tree.find(path)
             if not isinstance(found, Folder):
                 raise NotADirectoryError(errno.ENOTDIR, path)
@@ -62,7 +62,7 @@ class FileSystem:
 
     def readlink(self, path: str) -> str:
         """Return what a link stands for."""
-        with self._answering(path):
+        with self._answering():
             found = self._tree.find(path)
             if not isinstance(found, Link):
                 raise OSError(errno.EINVAL, path)
@@ -100,7 +100,11 @@ class FileSystem:
             case Folder():
                 return _with_times(found.changed_ns) | {"st_mode": stat.S_IFDIR | self._folder_mode, "st_nlink": 2}
             case Link():
-                return {"st_mode": stat.S_IFLNK | 0o777, "st_nlink": 1, "st_size": len(os.fsencode(found.target))}
+                return _with_times(found.changed_ns) | {
+                    "st_mode": stat.S_IFLNK | 0o777,
+                    "st_nlink": 1,
+                    "st_size": len(os.fsencode(found.target)),
+                }
             case Manifest():
                 # What holes there are is in the map, which is not read for a listing.
                 allocated_bytes = min(found.statistics.allocated_bytes, found.size_bytes)
@@ -112,14 +116,19 @@ class FileSystem:
                 }
 
     @contextmanager
-    def _answering(self, path: str) -> Iterator[None]:
-        """Turn an error of ours into a number; it is said once, since a program may ask for the same part again and again."""
+    def _answering(self, path: str = "") -> Iterator[None]:
+        """Turn an error of ours into a number; it is said once, since a program may ask for the same part again and again.
+
+        Args:
+            path: what it is about; without it, about the repository.
+        """
         try:
             yield
         except FileNotFoundError as error:
             raise FileNotFoundError(errno.ENOENT, path) from error
         except DeltaimgError as error:
-            if (said := f"{path.removeprefix('/')}: {error}") not in self._warned:
+            said = f"{path.removeprefix('/')}: {error}" if path else str(error)
+            if said not in self._warned:
                 self._warned.add(said)
                 self._warn(said)
             raise OSError(errno.EIO, path) from error

@@ -35,9 +35,10 @@ class Folder(Struct, frozen=True):
 
 
 class Link(Struct, frozen=True):
-    """A name that stands for another in the same folder."""
+    """A name that stands for another in the same folder, and the time of that, in ns since 1970."""
 
     target: str
+    changed_ns: int
 
 
 Entry = Folder | Link | Manifest
@@ -86,6 +87,8 @@ class SnapshotTree:
         refs: dict[str, list[SnapshotRef]] = {}
         for ref in self._repository.list_snapshots():
             refs.setdefault(ref.image, []).append(ref)
+        if not refs:
+            self._repository.check_there()
         self._refs, self._files, self._listed_at = refs, {}, now
         gone = self._manifests.keys() - {ref for of_image in refs.values() for ref in of_image}
         for ref in gone:
@@ -102,7 +105,7 @@ class SnapshotTree:
                 files[_name_file(manifest)] = newest = manifest
         if newest is None:
             raise FileNotFoundError(image)
-        files[f"{_LATEST}.{_extension_of(newest)}"] = Link(_name_file(newest))
+        files[f"{_LATEST}.{_extension_of(newest)}"] = Link(_name_file(newest), time_in_ns(newest))
         self._files[image] = files
         return files
 

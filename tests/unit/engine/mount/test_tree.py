@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from deltaimg.engine.mount.tree import FRESH_S, Folder, Link, SnapshotTree
+from deltaimg.engine.mount.tree import FRESH_S, Folder, Link, SnapshotTree, time_in_ns
+from deltaimg.errors import RepositoryNotFound
 from deltaimg.format.manifest import Manifest
 from deltaimg.model import MIB
 from deltaimg.repo.repository import Repository
@@ -42,7 +43,7 @@ def test_a_repository_without_snapshots_is_an_empty_folder(repository: Repositor
 
 def test_a_listing_is_read_again_once_it_is_old(repository: Repository) -> None:
     clock, image = Clock(), make_mixed_image(MIB, seed=1)
-    back_up_image(repository, image)
+    older = back_up_image(repository, image)
     tree = SnapshotTree(repository, pytest.fail, clock)
     (name,) = tree.find("/").names  # type: ignore[union-attr]
     assert len(tree.find(f"/{name}").names) == 2  # type: ignore[union-attr]
@@ -54,11 +55,28 @@ def test_a_listing_is_read_again_once_it_is_old(repository: Repository) -> None:
     assert isinstance(folder, Folder)
     assert len(folder.names) == 3
     assert folder.changed_ns == int(newer.taken_at.timestamp()) * 10**9
-    assert tree.find(f"/{name}/latest.raw") == Link(folder.names[1])
+    assert tree.find(f"/{name}/latest.raw") == Link(folder.names[1], folder.changed_ns)
     assert tree.find(f"/{name}/{folder.names[1]}") == newer
     del objects_of(repository)[newer.object_name]
     clock.now += FRESH_S
-    assert tree.find(f"/{name}/latest.raw") == Link(folder.names[0])
+    assert tree.find(f"/{name}/latest.raw") == Link(folder.names[0], time_in_ns(older))
+
+
+def test_a_repository_that_has_vanished_is_not_an_empty_folder(repository: Repository) -> None:
+    clock = Clock()
+    back_up_image(repository, make_mixed_image(MIB, seed=1))
+    tree = SnapshotTree(repository, pytest.fail, clock)
+    listed = tree.find("/")
+    there = dict(objects_of(repository))
+    objects_of(repository).clear()
+    clock.now += FRESH_S
+    with pytest.raises(RepositoryNotFound, match="there is no repository"):
+        tree.find("/")
+    make_repository(repository.objects.store)
+    with pytest.raises(RepositoryNotFound, match="another repository is here now"):
+        tree.find("/")
+    objects_of(repository).update(there)
+    assert tree.find("/") == listed
 
 
 def test_a_snapshot_whose_manifest_is_damaged_is_left_out_and_named_once(repository: Repository) -> None:
