@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from deltaimg.engine.mount.tree import FRESH_S
 from deltaimg.errors import ReaderGone, UsageError
 from tests.cli.conftest import Backups
 from tests.cli.test_json import DOCUMENTED
@@ -35,6 +36,27 @@ def flip_a_bit_of_each_pack(repo: Path) -> None:
             pack.write_bytes(content)
 
 
+def change_fuse(folder: Path, lines: str) -> None:
+    """Have these lines run before libfuse is called, by a process whose modules are looked for in `folder` first."""
+    before, after = (
+        "import os, signal, time, mfusepy as m\nreal = m.FUSE\ndef f(*a, **k):\n",
+        "    real(*a, **k)\nm.FUSE = f\n",
+    )
+    (folder / "sitecustomize.py").write_text(before + lines + after)
+
+
+def mount_changed(repo: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Mount in `folder / "mnt"` with the `sitecustomize.py` of `folder`, and wait until that ends."""
+    return subprocess.run(
+        command("mount", folder / "mnt"),
+        capture_output=True,
+        text=True,
+        env=environment(repo) | {"PYTHONPATH": f"{folder}:{os.getcwd()}"},
+        check=False,
+        timeout=60,
+    )
+
+
 def test_every_snapshot_is_a_file_named_by_its_time(backups: Backups, tmp_path: Path) -> None:
     with mounted(backups.repo, tmp_path / "mnt") as run:
         assert run.printed == f"snapshots are in {run.folder}; CTRL-C or 'umount {run.folder}' ends this\n"
@@ -49,7 +71,8 @@ def test_every_snapshot_is_a_file_named_by_its_time(backups: Backups, tmp_path: 
             assert status.st_size == len(content)
             assert status.st_blocks * 512 < len(content) + 4096
             assert time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(status.st_mtime)) in name
-        assert os.readlink(run.folder / "vm1" / "latest.raw") == names[-1]
+        link = run.folder / "vm1" / "latest.raw"
+        assert (os.readlink(link), link.lstat().st_mtime) == (names[-1], link.stat().st_mtime)
         assert run.end() == (0, "")
     assert os.listdir(run.folder) == []
 
@@ -123,6 +146,33 @@ def test_a_signal_lets_what_is_open_be_read_to_its_end(backups: Backups, tmp_pat
         assert run.process.wait(60) == 0
 
 
+def test_a_signal_on_the_way_to_the_mount_leaves_nothing_mounted(backups: Backups, tmp_path: Path) -> None:
+    """It arrives as libfuse mounts: then nothing could be unmounted yet, and nothing would end what was mounted just after."""
+    requires_fuse()
+    (tmp_path / "mnt").mkdir()
+    change_fuse(tmp_path, "    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(1)\n")
+    done = mount_changed(backups.repo, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not os.path.ismount(tmp_path / "mnt")
+
+
+def test_a_repository_that_vanishes_is_an_error_and_not_an_empty_folder(backups: Backups, tmp_path: Path) -> None:
+    """A copy of the mount by `rsync --delete` would be emptied otherwise."""
+    away = backups.repo.with_name("away")
+    with mounted(backups.repo, tmp_path / "mnt") as run:
+        assert os.listdir(run.folder) == ["vm1"]
+        backups.repo.rename(away)
+        time.sleep(FRESH_S + 1)
+        for path in (run.folder, run.folder / "vm1"):
+            with pytest.raises(OSError, match="Errno") as refused:
+                os.listdir(path)
+            assert refused.value.errno == errno.EIO
+        away.rename(backups.repo)
+        time.sleep(2)  # what the kernel remembers of it
+        assert (run.folder / "vm1" / "latest.raw").read_bytes() == backups.second
+        assert run.end() == (0, f"deltaimg: warning: {backups.repo}: there is no repository here\n")
+
+
 def test_where_its_output_cannot_be_written_nothing_stays_mounted(backups: Backups, tmp_path: Path) -> None:
     requires_fuse()
     (tmp_path / "mnt").mkdir()
@@ -174,8 +224,30 @@ def test_where_it_cannot_be_mounted_is_said_and_how_to_go_on(backups: Backups, t
     requires_fuse()
     (tmp_path / "full" / "old").mkdir(parents=True)
     (tmp_path / "file").touch()
-    for name, said in (("full", "is not empty"), ("file", "Not a directory"), ("none", "No such file or directory")):
-        assert said in fail(UsageError.exit_code, "mount", tmp_path / name, repo=backups.repo)
+    (backups.repo / "mnt").mkdir()
+    for path, said in (
+        (tmp_path / "full", "is not empty"),
+        (tmp_path / "file", "Not a directory"),
+        (tmp_path / "none", "No such file or directory"),
+        (backups.repo / "mnt", f"is in the repository {backups.repo}"),
+    ):
+        assert said in fail(UsageError.exit_code, "mount", path, repo=backups.repo)
+    with mounted(backups.repo, tmp_path / "mnt") as run:
+        said = fail(UsageError.exit_code, "mount", run.folder, repo=backups.repo)
+        assert "something is mounted there already" in said
+
+
+def test_a_user_who_may_not_mount_is_told_what_is_missing(backups: Backups, tmp_path: Path) -> None:
+    """The program of FUSE that mounts for others than root, and before that the right to open /dev/fuse."""
+    requires_fuse()
+    requires_root()
+    (tmp_path / "mnt").mkdir()
+    change_fuse(tmp_path, "    os.environ['PATH'] = ''\n    os.setuid(65534)\n")
+    done = mount_changed(backups.repo, tmp_path)
+    assert done.returncode == UsageError.exit_code
+    may_all = os.stat("/dev/fuse").st_mode & 0o006 == 0o006
+    hint = "apt install fuse3" if may_all else "this user may not open /dev/fuse"
+    assert hint in done.stderr, done.stderr
 
 
 def test_what_fuse_says_is_part_of_the_error(backups: Backups, tmp_path: Path) -> None:
@@ -185,10 +257,7 @@ def test_what_fuse_says_is_part_of_the_error(backups: Backups, tmp_path: Path) -
     (tmp_path / "sitecustomize.py").write_text(
         "import deltaimg.engine.mount.run as run; run._choose_options = lambda **_: {'nonsense': True}\n"
     )
-    variables = environment(backups.repo) | {"PYTHONPATH": f"{tmp_path}:{os.getcwd()}"}
-    done = subprocess.run(
-        command("mount", tmp_path / "mnt"), capture_output=True, text=True, env=variables, check=False
-    )
+    done = mount_changed(backups.repo, tmp_path)
     assert done.returncode == UsageError.exit_code
     (line,) = done.stderr.splitlines()
     assert re.match(rf"deltaimg: {tmp_path}/mnt: cannot be mounted: fuse: unknown option", line), line
@@ -210,10 +279,7 @@ def test_what_a_killed_mount_leaves_is_cleaned_up_as_the_hint_says(backups: Back
 def test_without_mfusepy_it_says_what_to_install(backups: Backups, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['mfusepy'] = None\n")
     (tmp_path / "mnt").mkdir()
-    variables = environment(backups.repo) | {"PYTHONPATH": f"{tmp_path}:{os.getcwd()}"}
-    done = subprocess.run(
-        command("mount", tmp_path / "mnt"), capture_output=True, text=True, env=variables, check=False
-    )
+    done = mount_changed(backups.repo, tmp_path)
     assert done.returncode == UsageError.exit_code
     assert "-m pip install 'deltaimg[mount]'" in done.stderr
 

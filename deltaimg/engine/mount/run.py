@@ -19,8 +19,9 @@ from deltaimg.engine.mount.opened import OpenedSnapshots
 from deltaimg.engine.mount.tree import SnapshotTree
 from deltaimg.engine.progress import Progress
 from deltaimg.errors import Interrupted, UsageError, describe_installation
+from deltaimg.image.repository_files import refuse_in_repository
 from deltaimg.repo.repository import Repository
-from deltaimg.threads import start_thread
+from deltaimg.threads import delaying_interruption, start_thread
 
 _LOOK_S = 0.2
 """How often is looked whether it was unmounted."""
@@ -48,6 +49,7 @@ def mount(
         listed.
     """
     _check_folder(folder)
+    refuse_in_repository(folder)
     folder = os.path.abspath(folder)
     fuse = _import_fuse()
     tree, opened = SnapshotTree(repository, progress.warn), OpenedSnapshots(repository)
@@ -63,7 +65,8 @@ def mount(
             has_ended.set()
 
     try:
-        with _catching_errors() as read_errors:
+        # A signal is heeded once it is mounted, or cannot be: what is on its way could not be unmounted.
+        with delaying_interruption(), _catching_errors() as read_errors:
             start_thread(serve, "deltaimg-mount")
             # Not by the thread itself: Python 3.11 counts it as ended if a signal interrupts waiting for it.
             while not has_ended.is_set() and not files.is_mounted.wait(_LOOK_S):
@@ -73,11 +76,11 @@ def mount(
         on_mounted()
         while not has_ended.wait(_LOOK_S):
             pass
-    except Interrupted:
-        _unmount(folder, has_ended, progress)
-    except BaseException:
+    except BaseException as error:
         if files.is_mounted.is_set():
             _unmount(folder, has_ended, progress)
+            if isinstance(error, Interrupted):
+                return
         raise
     finally:
         opened.close_all()
@@ -95,6 +98,8 @@ def _check_folder(folder: str) -> None:
             hint = "make it first"
         raise UsageError(f"{folder}: {os.strerror(error.errno or 0)}", hint=hint) from error
     if not is_empty:
+        if os.path.ismount(folder):
+            raise UsageError(f"{folder}: something is mounted there already", hint="unmount it, or name another folder")
         raise UsageError(f"{folder}: is not empty", hint="make a folder for it, such as /mnt/snapshots")
 
 
@@ -137,6 +142,10 @@ def _catching_errors() -> Iterator[Callable[[], str]]:
 def _find_hint() -> str | None:
     if not os.path.exists("/dev/fuse"):
         return "there is no /dev/fuse: 'modprobe fuse' makes it, and a container must be given it"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "this user may not open /dev/fuse: 'ls -l /dev/fuse' shows who may; it is usual that all may (mode 666)"
+    if os.geteuid() != 0 and _find_helper() is None:
+        return "for users other than root, FUSE needs a program of its own: apt install fuse3"
     return None
 
 
@@ -153,7 +162,10 @@ def _unmount(folder: str, has_ended: threading.Event, progress: Progress) -> Non
 
 
 def _command_to_unmount(folder: str) -> list[str]:
-    for program in ("fusermount3", "fusermount"):
-        if shutil.which(program):
-            return [program, "-u", folder]
-    return ["umount", folder]
+    helper = _find_helper()
+    return ["umount", folder] if helper is None else [helper, "-u", folder]
+
+
+def _find_helper() -> str | None:
+    """Return the program that mounts and unmounts for users other than root."""
+    return next(filter(shutil.which, ("fusermount3", "fusermount")), None)
