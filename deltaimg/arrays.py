@@ -132,7 +132,9 @@ def count_run_blocks(runs: Runs) -> int:
     return int(runs["count"].sum(dtype=np.uint64))
 
 
-def ranges_of_blocks(blocks: npt.NDArray[np.int64], places: npt.NDArray[np.int64], block_bytes: int) -> Ranges:
+def ranges_of_blocks(
+    blocks: npt.NDArray[np.signedinteger[Any]], places: npt.NDArray[np.int64], block_bytes: int
+) -> Ranges:
     """Return which ranges bring each of `blocks` of a file to its place, a number of blocks, in memory.
 
     Blocks that follow each other in both become one range; the order stays.
@@ -140,7 +142,7 @@ def ranges_of_blocks(blocks: npt.NDArray[np.int64], places: npt.NDArray[np.int64
     follows = (np.diff(blocks) == 1) & (np.diff(places) == 1)
     starts = np.flatnonzero(np.concatenate(([len(blocks) > 0], ~follows)))
     ranges = np.empty(len(starts), RANGE)
-    ranges["offset"] = blocks[starts] * block_bytes
+    ranges["offset"] = blocks[starts].astype(np.int64) * block_bytes
     ranges["start"] = places[starts] * block_bytes
     ranges["length"] = np.diff(np.append(starts, len(blocks))) * block_bytes
     return ranges

@@ -25,7 +25,8 @@ from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.encode import EncodedRecord, Encoder
 from deltaimg.delta.registry import find_delta_decoder, make_delta_codecs, make_second_codec
 from deltaimg.delta.sources import SourceLimits, Sources
-from deltaimg.engine.content.walk import ReadSources, RecordWalk, plan_walk, take_blocks
+from deltaimg.engine.content.walk import ReadSources, RecordWalk, take_blocks
+from deltaimg.engine.content.walk_plan import plan_walk
 from deltaimg.engine.pipeline import ThreadBuffer
 from deltaimg.engine.progress import Progress, stage
 from deltaimg.format.limits import MAX_DELTA_DEPTH, MAX_RECORD_BYTES
@@ -117,7 +118,7 @@ def _halve(repository: Repository, index: LoadedIndex, entries: EntryNumbers, bl
     """Yield these entries in as many parts as it takes for the sources of each to have room; one record always has."""
     table = SlotTable(repository, index)
     walk = plan_walk(table, table.add_sources(table.add_entries(entries)), block_bytes)
-    if len(walk.kept_slots) * block_bytes <= SPOOL_BYTES or len(entries) == 1:
+    if len(walk.kept.slots) * block_bytes <= SPOOL_BYTES or len(entries) == 1:
         yield _Entries(entries, block_bytes, walk.decoded_bytes)
         return
     middle = len(entries) // 2
@@ -146,7 +147,7 @@ class _Batch:
         )
         reader = RecordReader(repository, table, find_delta_decoder)
         self._plan = plan_walk(table, self._records, self._block_bytes)
-        self._walk = RecordWalk(reader, table, self._block_bytes, self._plan.kept_slots)
+        self._walk = RecordWalk(reader, table, self._block_bytes, self._plan.kept)
         self._scratch = ThreadBuffer()
 
     def run(

@@ -19,7 +19,7 @@ import numpy as np
 
 from deltaimg.arrays import distinct, expand_ranges
 from deltaimg.engine.content.source_ranges import SourceReader
-from deltaimg.engine.content.spool import Spool, find_source_slots
+from deltaimg.engine.content.spool import KeptSlots, Spool, find_source_slots
 from deltaimg.ids import RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import MIB
 from deltaimg.repo.record_reader import RecordReader, group_reads
@@ -102,7 +102,7 @@ class RecordCache:
             yield self._spool
             return
         closure = self._table.add_sources(RecordNumbers(np.array(records, np.int64)))
-        spool = Spool(find_source_slots(self._table, closure), self._block_bytes)
+        spool = Spool(KeptSlots.apart(find_source_slots(self._table, closure)), self._block_bytes)
         try:
             yield spool
         finally:

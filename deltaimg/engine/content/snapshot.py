@@ -27,15 +27,9 @@ from deltaimg.engine.content.remote_walk import walk_remotely
 from deltaimg.engine.content.resolved import load_resolved
 from deltaimg.engine.content.slot_lookup import SlotLookup
 from deltaimg.engine.content.source_ranges import ReadBack
-from deltaimg.engine.content.spool import Spool, find_source_slots
-from deltaimg.engine.content.walk import (
-    ReadSources,
-    RecordWalk,
-    WalkedRecords,
-    WalkPlan,
-    count_requests,
-    plan_walk,
-)
+from deltaimg.engine.content.spool import KeptSlots, Spool, find_source_slots
+from deltaimg.engine.content.walk import ReadSources, RecordWalk, WalkedRecords, count_requests
+from deltaimg.engine.content.walk_plan import REGION_SOURCE_BYTES, REMOTE_SOURCE_BYTES, WalkPlan, plan_walk
 from deltaimg.engine.progress import NoProgress, Progress, stage
 from deltaimg.format.manifest import Manifest
 from deltaimg.ids import BlockIndexes, RecordNumber, RecordNumbers, SlotNumbers
@@ -93,6 +87,10 @@ class SnapshotContent:
         return count_requests(self._reader)
 
     @property
+    def _region_source_bytes(self) -> int:
+        return REGION_SOURCE_BYTES if self.parallel_reads == 1 else REMOTE_SOURCE_BYTES
+
+    @property
     def records(self) -> RecordNumbers:
         """The numbers of the records that the snapshot needs."""
         return self._records
@@ -102,14 +100,23 @@ class SnapshotContent:
         """The same, and those that only others are encoded against."""
         return self._closure
 
-    def plan(self, records: RecordNumbers | None = None, *, can_read_back: bool = False) -> WalkPlan:
+    def plan(
+        self, records: RecordNumbers | None = None, *, can_read_back: bool = False, in_few_steps: bool = False
+    ) -> WalkPlan:
         """Plan a walk over `records`, or over all that the snapshot needs.
 
         Args:
             can_read_back: the walk will place each block of the image and can read it again.
+            in_few_steps: for a cluster, to which a step must bring much work.
         """
         needed = self._closure if records is None else self.table.add_sources(records)
-        return plan_walk(self.table, needed, self._block_bytes, self._find_blocks if can_read_back else None)
+        return plan_walk(
+            self.table,
+            needed,
+            self._block_bytes,
+            region_source_bytes=None if in_few_steps else self._region_source_bytes,
+            find_blocks=self._find_blocks if can_read_back else None,
+        )
 
     def walk(
         self,
@@ -141,7 +148,7 @@ class SnapshotContent:
             self._reader,
             self.table,
             self._block_bytes,
-            plan.kept_slots,
+            plan.kept,
             find_blocks=self._find_blocks if read_back else None,
             read_back=read_back,
             spool_folder=spool_folder,
@@ -204,7 +211,7 @@ class SnapshotContent:
 
     def make_reader(self, cache_bytes: int = CACHE_BYTES) -> SnapshotReader:
         """Return a reader for any offset, with a cache of expanded records and a spool of what deltas need."""
-        spool = Spool(self._find_source_slots(), self._block_bytes)
+        spool = Spool(KeptSlots.apart(self._find_source_slots()), self._block_bytes)
         return SnapshotReader(self, RecordCache(self._reader, self.table, self._block_bytes, cache_bytes, spool))
 
     @contextmanager
@@ -216,7 +223,8 @@ class SnapshotContent:
         What its deltas need is expanded first and kept, so that reading on never has to expand a chain of them again.
         """
         progress = progress or NoProgress()
-        walk = RecordWalk(self._reader, self.table, self._block_bytes, self._find_source_slots())
+        kept = KeptSlots.apart(self._find_source_slots())
+        walk = RecordWalk(self._reader, self.table, self._block_bytes, kept)
         try:
             if walk.spool.size_bytes:
                 plan = self.plan(distinct(self.table.records_of(walk.spool.slots)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +16,14 @@ from msgspec import Struct
 
 from deltaimg.arrays import Ranges, expand_ranges, ranges_of_blocks
 from deltaimg.engine.content.spool import Spool
+from deltaimg.engine.content.walk_plan import FindBlocks
 from deltaimg.engine.pipeline import ThreadBuffer
-from deltaimg.ids import BlockIndexes, RecordNumber, RecordNumbers, SlotNumbers
+from deltaimg.ids import RecordNumber, RecordNumbers, SlotNumbers
 from deltaimg.model import MIB
 from deltaimg.repo.slots import SlotTable
 
 ReadBack = Callable[[Ranges, memoryview], None]
 """Fills parts of memory with bytes of the image that were placed before."""
-FindBlocks = Callable[[SlotNumbers], BlockIndexes]
-"""Returns the block of the image that each slot can be read back from, -1 for none."""
 
 
 class _SourceRanges(Struct, frozen=True):
@@ -96,7 +96,7 @@ class SourceReader:
         }
 
     def _cut(
-        self, blocks: npt.NDArray[np.int64], places: npt.NDArray[np.int64], bases: npt.NDArray[np.int64]
+        self, blocks: npt.NDArray[np.signedinteger[Any]], places: npt.NDArray[np.int64], bases: npt.NDArray[np.int64]
     ) -> list[Ranges]:
         """Return the ranges that bring `blocks` to their places, for each record by itself and counted from its base."""
         ranges = ranges_of_blocks(blocks, places, self._block_bytes)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blocks that delta records will need, kept from when their own record was expanded until then.
 
-Memory  9 bytes for each block to be kept; the blocks themselves up to `MEMORY_BYTES`, else in a file that has no name.
+Memory  13 bytes for each block to be kept; the blocks themselves up to `MEMORY_BYTES`, else in a file that has no name.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import weakref
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
-from deltaimg.arrays import RANGE, Flags, Ranges, Slots, distinct, expand_ranges, ranges_of_blocks
+from deltaimg.arrays import Flags, Ranges, Slots, distinct, expand_ranges, ranges_of_blocks
 from deltaimg.engine.unnamed_file import open_unnamed
 from deltaimg.errors import ImageError
 from deltaimg.ids import RecordNumbers, SlotNumbers
@@ -25,14 +26,33 @@ from deltaimg.repo.slots import SlotTable
 MEMORY_BYTES = 64 * MIB
 
 
+class KeptSlots(Struct, frozen=True):
+    """The slots whose blocks are kept, and where."""
+
+    slots: SlotNumbers
+    """Ascending, each once."""
+    places: npt.NDArray[np.int32]
+    """Of each slot, in blocks. Two slots have the same place only if the first is needed no more when the second is put."""
+
+    @classmethod
+    def apart(cls, slots: SlotNumbers) -> KeptSlots:
+        """Keep each of `slots` for good."""
+        return cls(slots, np.arange(len(slots), dtype=np.int32))
+
+    @property
+    def place_count(self) -> int:
+        """How many blocks there must be room for."""
+        return int(self.places.max(initial=-1)) + 1
+
+
 class Spool:
     """Keeps the content of a fixed set of slots; any thread may put, and get what was put before. Close it in the end."""
 
-    def __init__(self, slots: SlotNumbers, block_bytes: int, folder: str | None = None) -> None:
-        """Args: slots: ascending, each once. folder: for the file; the system's own for temporary files if None."""
-        self.slots, self._block_bytes = slots, block_bytes
-        self.size_bytes = len(slots) * block_bytes
-        self._is_there = np.zeros(len(slots), np.bool_)
+    def __init__(self, kept: KeptSlots, block_bytes: int, folder: str | None = None) -> None:
+        """Args: folder: for the file; the system's own for temporary files if None."""
+        self.slots, self._places, self._block_bytes = kept.slots, kept.places, block_bytes
+        self.size_bytes = kept.place_count * block_bytes
+        self._is_there = np.zeros(len(kept.slots), np.bool_)
         self._folder = folder or tempfile.gettempdir()
         self._descriptor = -1
         if not self.size_bytes:
@@ -60,20 +80,23 @@ class Spool:
             self._write(first, memoryview(blocks))
 
     def _write(self, first: int, kept: memoryview) -> None:
-        """Write blocks that follow each other, the first of which is in place `first`."""
-        place = np.array([(first * self._block_bytes, len(kept), 0)], RANGE)
-        failed = write_ranges(self._descriptor, place, kept, len(kept))
+        """Write the blocks of slots that follow each other, the first of which is the spool's slot number `first`."""
+        count = len(kept) // self._block_bytes
+        places = self._places[first : first + count]
+        failed = write_ranges(
+            self._descriptor, ranges_of_blocks(places, np.arange(count), self._block_bytes), kept, len(kept)
+        )
         if failed is not None:
             raise self._failure(failed.error_number) from OSError(failed.error_number, "")
-        self._is_there[first : first + len(kept) // self._block_bytes] = True
+        self._is_there[first : first + count] = True
 
     def has(self, slots: SlotNumbers) -> Flags:
         """Return which of these slots, all of which it is to keep, were put."""
-        return self._is_there[self.find(slots)]
+        return self._is_there[np.searchsorted(self.slots, slots)]
 
-    def find(self, slots: SlotNumbers) -> npt.NDArray[np.int64]:
+    def find(self, slots: SlotNumbers) -> npt.NDArray[np.int32]:
         """Return where each slot is kept, in blocks, for `read`."""
-        return np.searchsorted(self.slots, slots)
+        return self._places[np.searchsorted(self.slots, slots)]
 
     def read(self, ranges: Ranges, out: memoryview) -> None:
         """Fill ranges of `out` with what was put."""

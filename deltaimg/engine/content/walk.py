@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Expand many records, each once, on all cores: self-contained ones first, deltas after their sources.
+"""Expand many records, each once, on all cores, deltas after their sources (`walk_plan.py`).
 
 Blocks that deltas need are kept in a spool from when their own record was expanded, but for those that can be read back from
 what the walk has written. So what a walk costs grows with the records that it meets, not with how often deltas refer to them.
@@ -10,19 +10,20 @@ Memory  of `Spool`; for each thread a record, its sources and what was fetched; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from deltaimg.arrays import distinct
-from deltaimg.engine.content.source_ranges import FindBlocks, ReadBack, SourceReader
-from deltaimg.engine.content.spool import Spool, find_source_slots
+from deltaimg.engine.content.source_ranges import ReadBack, SourceReader
+from deltaimg.engine.content.spool import KeptSlots, Spool
+from deltaimg.engine.content.walk_plan import FindBlocks
 from deltaimg.engine.pipeline import OrderedPool, ThreadBuffer, count_workers
 from deltaimg.errors import IntegrityError, StoreError
 from deltaimg.format.limits import MAX_RECORD_BYTES
-from deltaimg.ids import RecordNumber, RecordNumbers, SlotNumbers
+from deltaimg.ids import RecordNumber, RecordNumbers
 from deltaimg.repo.pack_reader import is_bad_sector
 from deltaimg.repo.record_reader import ReadGroup, RecordReader, group_reads
 from deltaimg.repo.slots import SlotTable
@@ -37,21 +38,6 @@ Result = TypeVar("Result")
 def count_requests(reader: RecordReader) -> int:
     """Return how many requests for records are to be under way at once: one where the store is on this host."""
     return min(_REQUESTS, reader.parallel_requests)
-
-
-class WalkPlan(Struct, frozen=True):
-    """Which requests bring the records that are wanted, in steps: what a step needs was expanded in those before it."""
-
-    steps: list[list[ReadGroup]]
-    decoded_bytes: int
-    """What all these records expand to, those that only others need included."""
-    kept_slots: SlotNumbers
-    """Slots that deltas need and that cannot be read back, ascending."""
-
-    @property
-    def read_bytes(self) -> int:
-        """What is read from packs."""
-        return sum(group.end - group.offset for step in self.steps for group in step)
 
 
 class WalkedRecords(Struct, Generic[Result], frozen=True):
@@ -75,23 +61,6 @@ Handle = Callable[[RecordNumber, memoryview, ReadSources], Result]
 """Called from any thread with a record and its content, which lies in memory of the thread."""
 
 
-def plan_walk(
-    table: SlotTable, needed: RecordNumbers, block_bytes: int, find_blocks: FindBlocks | None = None
-) -> WalkPlan:
-    """Plan a walk over `needed`, which are all records that are wanted and all that these are encoded against.
-
-    Args:
-        find_blocks: returns which slots the walk can read back; without it none.
-    """
-    depths = table.depths_of(needed)
-    steps = [list(group_reads(table, needed[depths == depth])) for depth in distinct(depths)]
-    decoded = table.count_present(needed).sum() * block_bytes
-    kept = find_source_slots(table, needed)
-    if find_blocks is not None:
-        kept = kept[find_blocks(SlotNumbers(kept)) < 0]
-    return WalkPlan(steps, int(decoded), SlotNumbers(kept))
-
-
 class RecordWalk:
     """One walk, and the spool of the blocks that it keeps. Close it in the end."""
 
@@ -100,7 +69,7 @@ class RecordWalk:
         reader: RecordReader,
         table: SlotTable,
         block_bytes: int,
-        kept_slots: SlotNumbers,
+        kept: KeptSlots,
         *,
         find_blocks: FindBlocks | None = None,
         read_back: ReadBack | None = None,
@@ -109,7 +78,7 @@ class RecordWalk:
         """Args: find_blocks, read_back: both or neither. spool_folder: for kept blocks, if they are many."""
         self._reader, self._table = reader, table
         self.block_bytes = block_bytes
-        self.spool = Spool(kept_slots, block_bytes, spool_folder)
+        self.spool = Spool(kept, block_bytes, spool_folder)
         self._sources = SourceReader(table, self.spool, block_bytes, find_blocks=find_blocks, read_back=read_back)
         self._scratch = ThreadBuffer()
         self.lost: dict[RecordNumber, str] = {}
@@ -145,9 +114,11 @@ class RecordWalk:
             OrderedPool(workers=requests, only_reads=True) as fetching,
             OrderedPool(workers=workers, window=2 * workers) as pool,
         ):
+            # Requests go on while a step ends: over a network, each of these would cost a round trip.
+            fetched = fetching.map(self._fetch, chain.from_iterable(steps)) if requests > 1 else None
             for step in steps:
                 for walked in (
-                    pool.map(walk, fetching.map(self._fetch, step)) if requests > 1 else pool.map(fetch_and_walk, step)
+                    pool.map(fetch_and_walk, step) if fetched is None else pool.map(walk, islice(fetched, len(step)))
                 ):
                     self.lost.update(walked.damaged)
                     yield walked

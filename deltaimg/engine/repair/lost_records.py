@@ -15,7 +15,7 @@ import numpy.typing as npt
 from deltaimg.arrays import DIGEST_BYTES, Digests, distinct, empty_runs
 from deltaimg.codec.zstd import ZstdCodec
 from deltaimg.delta.encode import EncodedRecord, Encoder
-from deltaimg.engine.content.spool import Spool
+from deltaimg.engine.content.spool import KeptSlots, Spool
 from deltaimg.engine.progress import Progress, stage
 from deltaimg.engine.repair.record_verifier import RecordVerifier
 from deltaimg.engine.scan import Scanner, count_span_bytes
@@ -77,7 +77,7 @@ def make_from_image(
     if not wanted:
         return
     keys = distinct(*(_as_keys(digests) for digests in wanted.values()))
-    spool = Spool(SlotNumbers(np.arange(len(keys), dtype=np.int64)), block_bytes)
+    spool = Spool(KeptSlots.apart(SlotNumbers(np.arange(len(keys), dtype=np.int64))), block_bytes)
     try:
         is_found = _collect(repository, source, keys, spool, block_bytes, progress)
         for digests in wanted.values():

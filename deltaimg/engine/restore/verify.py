@@ -193,7 +193,7 @@ class _Verifier:
         is_own = np.isin(chosen, content.records)
         is_done = np.where(is_own, self._is_verified[entries[chosen]], self._is_expanded[entries[chosen]])
         fresh = chosen[~is_done]
-        plan = content.plan(RecordNumbers(fresh))
+        plan = content.plan(RecordNumbers(fresh), in_few_steps=self._where.cluster is not None)
         with stage(self._progress, f"verifying {ref.label}", plan.decoded_bytes):
             for walked in content.walk(
                 plan, None, keep_going=True, workers=self._where.workers, cluster=self._where.cluster

@@ -88,7 +88,7 @@ def test_a_walk_places_every_block_once(opened: tuple[SnapshotContent, bytes], r
     assert bytes(restored) == image
     assert sum(each.decoded_bytes for each in walked) == plan.decoded_bytes
     assert plan.read_bytes > 0
-    assert len(plan.kept_slots) <= len(content.plan().kept_slots)
+    assert len(plan.kept.slots) <= len(content.plan().kept.slots)
 
 
 def test_each_step_of_a_plan_needs_those_before_it_only(opened: tuple[SnapshotContent, bytes]) -> None:

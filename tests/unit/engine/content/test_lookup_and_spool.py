@@ -11,7 +11,7 @@ import pytest
 from deltaimg.arrays import FIRST_SLOT, RUN
 from deltaimg.engine.content import spool as spool_module
 from deltaimg.engine.content.slot_lookup import SlotLookup
-from deltaimg.engine.content.spool import Spool
+from deltaimg.engine.content.spool import KeptSlots, Spool
 
 BLOCK = 512
 
@@ -37,7 +37,7 @@ def test_a_spool_gives_back_what_was_put(seed: int, in_memory: bool, monkeypatch
     monkeypatch.setattr(spool_module, "MEMORY_BYTES", 1 << 20 if in_memory else 0)
     chance = random.Random(seed)
     kept = np.array(sorted(chance.sample(range(FIRST_SLOT, 200), 60)), np.int64)
-    spool = Spool(kept, BLOCK)
+    spool = Spool(KeptSlots.apart(kept), BLOCK)
     try:
         blocks = {slot: chance.randbytes(BLOCK) for slot in range(FIRST_SLOT, 200)}
         for first in range(FIRST_SLOT, 200, 20):
@@ -54,7 +54,7 @@ def test_a_spool_gives_back_what_was_put(seed: int, in_memory: bool, monkeypatch
 
 
 def test_a_spool_of_nothing_opens_no_file() -> None:
-    spool = Spool(np.empty(0, np.int64), BLOCK)
+    spool = Spool(KeptSlots.apart(np.empty(0, np.int64)), BLOCK)
     spool.put(FIRST_SLOT, memoryview(bytes(BLOCK)))
     spool.get(np.empty(0, np.int64), memoryview(bytearray()))
     spool.close()

@@ -17,7 +17,7 @@ from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.check.findings import Severity
 from deltaimg.engine.check.run import check
 from deltaimg.engine.content.snapshot import SnapshotContent
-from deltaimg.engine.content.spool import Spool
+from deltaimg.engine.content.spool import KeptSlots, Spool
 from deltaimg.engine.prune.run import PruneResult, plan_prune, prune
 from deltaimg.format.manifest import Manifest
 from deltaimg.options.backup import BackupOptions
@@ -258,9 +258,9 @@ def test_batches_are_as_small_as_the_room_for_sources_asks(tmp_path: Path, monke
     sizes: list[int] = []
     make_spool = Spool.__init__
 
-    def note(self: Spool, slots: Any, *others: Any) -> None:
-        sizes.append(len(slots) * 4096)
-        make_spool(self, slots, *others)
+    def note(self: Spool, kept: KeptSlots, *others: Any) -> None:
+        sizes.append(kept.place_count * 4096)
+        make_spool(self, kept, *others)
 
     monkeypatch.setattr(Spool, "__init__", note)
     repository, states = make_compacted(tmp_path)
