@@ -188,7 +188,8 @@ def _describe_misuse(error: Any, arguments: Sequence[str]) -> UsageError:
     hint = f"'deltaimg help{name and ' '}{name}' lists its options"
     if hasattr(error, "possibilities"):
         message = f"no such option: {error.option_name}"
-        hint = suggest_option(error.option_name, name, error.possibilities or ())
+        options = error.ctx.command.params if error.ctx else ()
+        hint = suggest_option(error.option_name, name, (each for option in options for each in option.opts))
     elif isinstance(missing := getattr(error, "param", None), TyperArgument) and error.ctx is not None:
         hint = f"{usage(error.ctx.command, error.ctx)}; {missing.metavar}: {str(missing.help).rstrip('.')}"
     elif message.startswith("Got unexpected extra argument"):

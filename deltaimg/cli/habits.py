@@ -125,7 +125,9 @@ def suggest_option(option: str, command: str, known: Iterable[str]) -> str:
         return hint.format(command=command)
     if command == "prune" and option.startswith("--keep-"):
         return _POLICY
-    close = get_close_matches(option, list(known), 2, _CLOSE)
+    names = list(known)
+    in_another_order = [name for name in names if sorted(name.split("-")) == sorted(option.split("-"))]
+    close = in_another_order or get_close_matches(option, names, 2, _CLOSE)
     begin = f"did you mean {' or '.join(close)}? " if close else ""
     return f"{begin}'deltaimg help {command}' lists its options"
 

@@ -133,7 +133,7 @@ def hint_at_salvage(failure: ReadFailure) -> str | None:
     """Return what to do where a disk cannot read; None for any other failure."""
     if failure.error_number not in OF_THE_MEDIUM:
         return None
-    return "--on-read-error zero backs up the rest; ddrescue may get more out of a failing disk"
+    return "'deltaimg backup --on-read-error zero' stores the rest; ddrescue may get more out of a failing disk"
 
 
 def describe_loss(path: str, lost: tuple[Extent, ...]) -> ImageError:

@@ -110,6 +110,7 @@ def test_an_option_gets_a_suggestion_only_where_it_is_written_alike() -> None:
     assert (
         "did you mean --latest? 'deltaimg help snapshots' lists its options" in deltaimg("snapshots", "--last", "1").err
     )
+    assert "did you mean --read-limit?" in deltaimg("backup", "vm1.raw", "--limit-read", "5M").err
     err = deltaimg("restore", "vm1", "--host", "x").err
     assert "did you mean" not in err
     assert "ossible" not in err

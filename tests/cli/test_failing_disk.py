@@ -44,6 +44,16 @@ def test_the_rest_of_a_failing_disk_is_backed_up_and_what_is_lost_is_listed(back
     assert succeed("show", "disk", "--json", repo=backups.repo).json["unreadable"] == []
 
 
+def test_other_commands_name_the_one_that_goes_on(tmp_path: Path) -> None:
+    content = tmp_path / "content"
+    content.write_bytes(os.urandom(MIB))
+    with failing_file(content, tmp_path / "fuse", [(512 * 1000, 512 * 1001)]) as file, loop_device(file) as disk:
+        for words in (("mirror", disk, tmp_path / "copy"), ("signature", disk, tmp_path / "signature")):
+            run = deltaimg(*words)
+            assert run.code == 10
+            assert "hint: 'deltaimg backup --on-read-error zero' stores the rest; ddrescue may get more" in run.err
+
+
 def test_what_to_do_on_read_errors_is_one_of_two(backups: Backups) -> None:
     fail(2, "backup", backups.image, "--image", "x", "--on-read-error", "skip", repo=backups.repo)
 
