@@ -6,7 +6,7 @@ that they are encoded against is there: region by region, one step later for eac
 in memory still, whether it was kept or is read back from what was just written, and its place serves another one then. By
 depth alone, all literals first, a walk would keep every source of the snapshot, and go through all of the image for each level.
 
-Memory  24 bytes for each record, and while planning 20 bytes for each block that is kept.
+Memory  24 bytes for each record, and while planning 24 bytes for each block that is kept.
 """
 
 from __future__ import annotations
@@ -99,22 +99,43 @@ def _find_regions(table: SlotTable, needed: RecordNumbers, region_count: int) ->
 
 def _share_places(table: SlotTable, steps: list[RecordNumbers], kept: SlotNumbers) -> npt.NDArray[np.int32]:
     """Return a place for each of `kept`, which no other has from when its record is expanded to the last step that needs it."""
-    last_steps = np.zeros(len(kept), np.int32)
+    places, last_steps = np.zeros(len(kept), np.int32), np.zeros(len(kept), np.int32)
+    if not len(kept):
+        return places
     for number, records in enumerate(steps):
         slots = SlotNumbers(expand_ranges(*table.source_slots(RecordNumbers(records[table.are_deltas(records)]))))
-        found = np.searchsorted(kept, slots)
-        last_steps[found[np.append(kept, -1)[found] == slots]] = number
+        found = np.minimum(np.searchsorted(kept, slots), len(kept) - 1)
+        last_steps[found[kept[found] == slots]] = number
     by_last_step = np.argsort(last_steps, kind="stable")
-    bounds = np.searchsorted(last_steps[by_last_step], np.arange(len(steps) + 1))
-    places, free, place_count = np.zeros(len(kept), np.int32), np.empty(0, np.int32), 0
+    bounds = np.searchsorted(last_steps[by_last_step], np.arange(len(steps) + 1)).tolist()
+    free = _FreePlaces()
     for number, records in enumerate(steps):
         firsts = table.first_slots[records].astype(np.int64)
         starts, ends = np.searchsorted(kept, firsts), np.searchsorted(kept, firsts + table.slot_counts[records])
         new = expand_ranges(starts, ends - starts)
-        more = max(0, len(new) - len(free))
-        free = np.append(free, np.arange(place_count, place_count + more, dtype=np.int32))
-        place_count += more
-        places[new] = free[: len(new)]
-        freed = places[by_last_step[bounds[number] : bounds[number + 1]]]
-        free = np.sort(np.append(free[len(new) :], freed))
+        places[new] = free.take(len(new))
+        free.give_back(np.sort(places[by_last_step[bounds[number] : bounds[number + 1]]]))
     return places
+
+
+class _FreePlaces:
+    """Places without an end, those that were given back last first: they are in the caches of the processor still."""
+
+    def __init__(self) -> None:
+        self._given_back: list[npt.NDArray[np.int32]] = []
+        self._first_unused = 0
+
+    def take(self, count: int) -> npt.NDArray[np.int32]:
+        taken = [np.empty(0, np.int32)]
+        while count and self._given_back:
+            places = self._given_back.pop()
+            taken.append(places[:count])
+            if len(places) > count:
+                self._given_back.append(places[count:])
+            count -= len(taken[-1])
+        taken.append(np.arange(self._first_unused, self._first_unused + count, dtype=np.int32))
+        self._first_unused += count
+        return np.concatenate(taken)
+
+    def give_back(self, places: npt.NDArray[np.int32]) -> None:
+        self._given_back.append(places)
