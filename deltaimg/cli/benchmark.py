@@ -21,6 +21,7 @@ def benchmark(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, ve
     """
     from deltaimg.api.benchmark import measure_machine
     from deltaimg.api.repositories import open_repository
+    from deltaimg.describe.benchmark import describe_measurement
 
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
         objects = open_repository(repo, ask=ask_passphrase).objects if repo else None
@@ -29,9 +30,4 @@ def benchmark(repo: Repo = None, as_json: Json = False, quiet: Quiet = False, ve
             measured.append(each)
             terminal.print(f"{each.what:<18} {format_bytes(each.bytes_per_s) + '/s':>12}  {each.detail}")
         if as_json:
-            terminal.print_json(
-                [
-                    {"what": each.what, "bytes_per_s": round(each.bytes_per_s), "detail": each.detail}
-                    for each in measured
-                ]
-            )
+            terminal.print_json([describe_measurement(each) for each in measured])

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -91,24 +90,12 @@ def cache(
 
 def _show(terminal: Terminal, folder: str, found: list[CachedImage], leftovers: set[int]) -> None:
     from deltaimg.api.cache import measure_metadata, measure_packs
-    from deltaimg.describe.parts import describe_time
+    from deltaimg.describe.cache import describe_cached_image, find_last_use
 
     metadata_bytes, packs_bytes = measure_metadata(folder), measure_packs(folder)
     total = metadata_bytes + packs_bytes + sum(each.anchor_bytes + each.content_bytes for each in found)
-    moments = {id(each): datetime.fromtimestamp(each.used_s, UTC) for each in found}
     if terminal.as_json:
-        images = [
-            {
-                "repository": each.location,
-                "repository_id": each.repository_id,
-                "image": each.image,
-                "index_bytes": each.anchor_bytes,
-                "content_bytes": each.content_bytes,
-                "is_leftover": id(each) in leftovers,
-                **describe_time("used", moments[id(each)]),
-            }
-            for each in found
-        ]
+        images = [describe_cached_image(each, is_leftover=id(each) in leftovers) for each in found]
         terminal.print_json(
             {
                 "folder": folder,
@@ -125,7 +112,7 @@ def _show(terminal: Terminal, folder: str, found: list[CachedImage], leftovers: 
             each.image,
             format_bytes(each.anchor_bytes),
             format_bytes(each.content_bytes),
-            format_moment(moments[id(each)], to_minutes=not terminal.is_verbose),
+            format_moment(find_last_use(each), to_minutes=not terminal.is_verbose),
             "repository is gone" if id(each) in leftovers else "",
         ]
         for each in found

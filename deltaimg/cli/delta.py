@@ -42,21 +42,13 @@ def delta(
         deltaimg delta --format vcdiff old.raw new.raw new.vcdiff
     """
     from deltaimg.api.files import delta_file
+    from deltaimg.describe.files import describe_file
 
     is_piped = check_output(output, as_json=as_json)
     with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
         result = delta_file(signature, new, output, options, progress=terminal)
         if as_json:
-            terminal.print_json(
-                {
-                    "format": options.format,
-                    "image_bytes": result.image_bytes,
-                    "copied_bytes": result.copied_bytes,
-                    "zero_bytes": result.zero_bytes,
-                    "literal_bytes": result.literal_bytes,
-                    "delta_bytes": result.delta_bytes,
-                }
-            )
+            terminal.print_json(describe_file(result, options.format))
         terminal.remark(
             f"{new}: {format_bytes(result.image_bytes)}, of which {format_bytes(result.copied_bytes)} from the old file, "
             f"{format_bytes(result.zero_bytes)} zero and {format_bytes(result.literal_bytes)} new; "

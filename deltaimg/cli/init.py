@@ -90,6 +90,7 @@ def init(
         deltaimg init -r /mnt/offsite/repo --like /backup/repo
     """
     from deltaimg.api.repositories import create_repository
+    from deltaimg.describe.repository import describe_repository
 
     location = require_repo(repo)
     with Terminal(as_json=as_json, is_quiet=quiet, is_verbose=verbose) as terminal:
@@ -104,15 +105,7 @@ def init(
         terminal.watch(repository)
         config = repository.config
         if as_json:
-            terminal.print_json(
-                {
-                    "repository": location,
-                    "id": config.repository_id,
-                    "family": config.family_id,
-                    "encryption": config.encryption,
-                    "padding": config.padding,
-                }
-            )
+            terminal.print_json(describe_repository(location, config))
         how = ("encrypted and padded" if config.is_padded else "encrypted") if config.is_encrypted else "not encrypted"
         terminal.remark(f"repository {config.repository_id[:8]} made in {location}, {how}")
         _advise_on_keys(terminal, repository, model, store)

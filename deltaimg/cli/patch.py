@@ -37,21 +37,13 @@ def patch(
         deltaimg patch --format vcdiff old.raw new.vcdiff new.raw
     """
     from deltaimg.api.files import patch_file
+    from deltaimg.describe.files import describe_file
 
     is_piped = check_output(new, as_json=as_json)
     with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
         result = patch_file(old, delta, new, options, progress=terminal)
         if as_json:
-            terminal.print_json(
-                {
-                    "format": options.format,
-                    "image_bytes": result.image_bytes,
-                    "copied_bytes": result.copied_bytes,
-                    "zero_bytes": result.zero_bytes,
-                    "literal_bytes": result.literal_bytes,
-                    "is_verified": result.is_verified,
-                }
-            )
+            terminal.print_json(describe_file(result, options.format))
         terminal.remark(
             f"{new}: {format_bytes(result.image_bytes)} written{' and verified' if result.is_verified else ''}, "
             f"{format_bytes(result.copied_bytes)} of it from {old}"

@@ -34,6 +34,7 @@ def signature(
         deltaimg signature --format rdiff -b 4K old.raw old.sig
     """
     from deltaimg.api.files import sign_file
+    from deltaimg.describe.files import describe_file
 
     is_piped = check_output(output, as_json=as_json)
     with Terminal(as_json=as_json, is_quiet=quiet or is_piped, is_verbose=verbose) as terminal:
@@ -44,14 +45,7 @@ def signature(
             progress=terminal,
         )
         if as_json:
-            terminal.print_json(
-                {
-                    "format": options.format,
-                    "image_bytes": result.image_bytes,
-                    "block_bytes": result.block_bytes,
-                    "signature_bytes": result.signature_bytes,
-                }
-            )
+            terminal.print_json(describe_file(result, options.format))
         terminal.remark(
             f"{old}: {format_bytes(result.image_bytes)} in blocks of {format_bytes(result.block_bytes)}, "
             f"signature of {format_bytes(result.signature_bytes)}"
