@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import pwd
+import re
 import resource
 import stat
 from contextlib import suppress
@@ -31,6 +32,7 @@ _WARNING = (
 )
 _warned_devices: set[int] = set()
 _log = logging.getLogger(__name__)
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "s390x": 282, "ppc64le": 273, "armv7l": 314, "i686": 289}
 """Numbers of the system call, by machine."""
@@ -40,6 +42,11 @@ _THREAD, _IDLE, _CLASS_SHIFT = 1, 3, 13
 def describe_mode(mode: int) -> str:
     """Say in words what kind of file has this mode."""
     return next((words for is_kind, words in _KINDS if is_kind(mode)), "something unknown")
+
+
+def unescape_path(text: bytes) -> str:
+    """Return a path as it is, where tables of mounts have blanks and backslashes in octal: fstab(5), mountinfo, swaps."""
+    return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), text))
 
 
 def name_user(number: int) -> str:

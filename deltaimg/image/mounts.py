@@ -8,7 +8,6 @@ system does not count as read-only.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from deltaimg.image.block_devices import SYSFS, DeviceNumber, stat_quietly
+from deltaimg.posix import unescape_path
 
 PROC = Path("/proc")
-_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class Mount(Struct, frozen=True):
@@ -54,7 +53,7 @@ def read_swap_areas(proc: Path = PROC) -> list[str]:
         lines = (proc / "swaps").read_bytes().splitlines()[1:]
     except OSError:
         return []
-    return [os.fsdecode(_unescape(line.split()[0])) for line in lines if line.strip()]
+    return [unescape_path(line.split()[0]) for line in lines if line.strip()]
 
 
 def _find_namespace(process: Path) -> str | None:
@@ -72,13 +71,13 @@ def _parse_mount(line: bytes, sysfs: Path) -> Mount | None:
         return None
     major, _, minor = fields[2].partition(b":")
     devices = {os.makedev(int(major), int(minor))}
-    source = stat_quietly(os.fsdecode(_unescape(rest[1]))) if rest[1].startswith(b"/") else None
+    source = stat_quietly(unescape_path(rest[1])) if rest[1].startswith(b"/") else None
     if source is not None and stat.S_ISBLK(source.st_mode):
         devices.add(source.st_rdev)
     if rest[0] == b"btrfs":
         devices |= _find_btrfs_devices(devices, sysfs)
     options = rest[2].split(b",") if len(rest) > 2 else fields[5].split(b",")
-    return Mount(os.fsdecode(_unescape(fields[4])), frozenset(devices), b"ro" not in options)
+    return Mount(unescape_path(fields[4]), frozenset(devices), b"ro" not in options)
 
 
 def _find_btrfs_devices(known: set[DeviceNumber], sysfs: Path) -> set[DeviceNumber]:
@@ -91,8 +90,3 @@ def _find_btrfs_devices(known: set[DeviceNumber], sysfs: Path) -> set[DeviceNumb
         if numbers & known:
             return numbers
     return set()
-
-
-def _unescape(text: bytes) -> bytes:
-    """Return a path as it is: blanks and backslashes stand in octal."""
-    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), text)

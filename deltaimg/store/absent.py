@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
+
+from deltaimg.posix import unescape_path
 
 _FSTAB, _MOUNTS = "/etc/fstab", "/proc/self/mountinfo"
 _FOR_MOUNTS = ("/mnt/", "/media/", "/run/media/", "/Volumes/")
-_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def explain_absence(path: str) -> str | None:
@@ -38,11 +38,11 @@ def find_unmounted(path: str) -> str | None:
 def _read_column(table: str, column: int) -> list[str]:
     """Return a column of paths; nothing where there is no such table."""
     paths = []
-    with suppress(OSError), open(table, errors="surrogateescape") as lines:
+    with suppress(OSError), open(table, "rb") as lines:
         for line in lines:
             fields = line.split()
-            if len(fields) > column and not line.lstrip().startswith("#") and fields[column].startswith("/"):
-                paths.append(_OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[column]))
+            if len(fields) > column and not line.lstrip().startswith(b"#") and fields[column].startswith(b"/"):
+                paths.append(unescape_path(fields[column]))
     return paths
 
 

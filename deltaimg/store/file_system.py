@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-import re
+
+from deltaimg.posix import unescape_path
 
 _ON_ONE_HOST = {
     "bcachefs",
@@ -42,13 +43,9 @@ def find_type(path: str) -> str:
         return ""
     for line in lines:
         fields, _, rest = line.partition(b" - ")
-        mount_point = os.fsdecode(_unescape(fields.split()[4]))
+        mount_point = unescape_path(fields.split()[4])
         is_over = mount_point == "/" or path == mount_point or path.startswith(f"{mount_point}/")
         # Of mounts over one another, the last one is seen.
         if is_over and len(mount_point) >= longest:
             found, longest = os.fsdecode(rest.split()[0]), len(mount_point)
     return found
-
-
-def _unescape(text: bytes) -> bytes:
-    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8) & 0xFF]), text)
