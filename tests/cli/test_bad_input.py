@@ -19,6 +19,7 @@ from deltaimg.format.config import Config, build_config
 from deltaimg.format.framing import HEADER_BYTES, digest_bytes
 from tests.cli.conftest import Backups
 from tests.support.components import as_ordinary_user, requires_root
+from tests.support.flips import flip_file
 from tests.support.program import command, deltaimg, environment, fail, read_tree, succeed
 
 
@@ -185,9 +186,7 @@ def test_errors_are_json_where_json_was_asked_for(backups: Backups) -> None:
 
 def test_a_damaged_pack_names_snapshot_bytes_and_pack(backups: Backups, tmp_path: Path) -> None:
     pack = max((backups.repo / "packs").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
-    data = bytearray(pack.read_bytes())
-    data[len(data) // 2] ^= 1
-    pack.write_bytes(data)
+    flip_file(pack)
     message = fail(44, "restore", "vm1~1", tmp_path / "x", repo=backups.repo)
     assert "bytes " in message
     assert pack.name in message

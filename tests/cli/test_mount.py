@@ -21,6 +21,7 @@ from deltaimg.errors import ReaderGone, UsageError
 from tests.cli.conftest import Backups
 from tests.cli.test_json import DOCUMENTED
 from tests.support.components import requires_program, requires_root
+from tests.support.flips import flip_file
 from tests.support.mounted import mounted, requires_fuse, wait_until_there
 from tests.support.program import command, environment, fail, succeed
 
@@ -30,10 +31,7 @@ pytestmark = pytest.mark.native_speed
 def flip_a_bit_of_each_pack(repo: Path) -> None:
     for pack in (repo / "packs").rglob("*"):
         if pack.is_file():
-            content = bytearray(pack.read_bytes())
-            content[len(content) // 2] ^= 1
-            pack.chmod(0o600)
-            pack.write_bytes(content)
+            flip_file(pack)
 
 
 def change_fuse(folder: Path, lines: str) -> None:

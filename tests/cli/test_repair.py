@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deltaimg.errors import RepositoryDamaged
 from tests.cli.conftest import Backups
+from tests.support.flips import flip_file
 from tests.support.program import deltaimg, fail, read_tree, succeed
 
 
@@ -15,9 +16,7 @@ def test_repair_from_a_copy_from_the_image_and_from_nothing(backups: Backups, tm
     copy = tmp_path / "copy"
     shutil.copytree(backups.repo, copy)
     pack = max((backups.repo / "packs").rglob("?" * 64), key=lambda path: path.stat().st_size)
-    data = bytearray(pack.read_bytes())
-    data[len(data) // 2] ^= 1
-    pack.write_bytes(data)
+    flip_file(pack)
     before = read_tree(backups.repo)
     said = fail(RepositoryDamaged.exit_code, "repair", "--dry-run", repo=backups.repo)
     assert "damaged: vm1@" in said

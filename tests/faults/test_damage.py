@@ -14,6 +14,7 @@ from deltaimg.errors import ContentDamaged, DeltaimgError, IntegrityError, Objec
 from deltaimg.format.manifest import Manifest
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
+from tests.support.flips import flip
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
 from tests.support.repositories import Warnings, assert_restores, back_up_image, make_repository
 
@@ -49,11 +50,6 @@ class Damaged:
 
 def truncate(data: bytes) -> bytes:
     return data[: len(data) // 2]
-
-
-def flip(data: bytes) -> bytes:
-    place = len(data) // 2
-    return data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -26,6 +26,7 @@ from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
 from tests.golden.kinds import PackContent, build_pack, parse_pack
 from tests.golden.samples import INDEX, ids
+from tests.support.flips import flip
 from tests.support.images import SyntheticImage, make_incompressible_image
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 
@@ -124,10 +125,6 @@ def tables_of(content: IndexObject) -> list[SourceTable | None]:
 
 def truncate(data: bytes) -> bytes:
     return data[: len(data) // 2]
-
-
-def flip(data: bytes) -> bytes:
-    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 0x10]) + data[len(data) // 2 + 1 :]
 
 
 def extents_on(chain: Chain, pack: str) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from deltaimg.repo.repository import Repository
 from deltaimg.repo.snapshots import load_snapshot
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
+from tests.support.flips import flip
 from tests.support.images import make_mixed_image
 from tests.support.repositories import back_up_image
 from tests.support.sync import Family, make_family, make_like, run_sync
@@ -29,10 +30,9 @@ def damage(repository: Repository, folder: str, *, is_lost: bool) -> None:
     """Flip a byte of every object of a folder, or remove them all."""
     objects = repository.objects.store.objects
     for name in [name for name in objects if name.startswith(folder)]:
-        data = bytearray(objects.pop(name))
-        data[len(data) // 2] ^= 0x55
+        data = objects.pop(name)
         if not is_lost:
-            objects[name] = bytes(data)
+            objects[name] = flip(data)
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["damaged", "lost"])

@@ -30,6 +30,7 @@ from deltaimg.repo.key_slots import open_key_slots
 from deltaimg.repo.object_kinds import ANNOTATION, INDEX, MANIFEST, MAP, SIGNATURE, VERIFIED, ObjectKind
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
+from tests.support.flips import flip
 from tests.support.images import SyntheticImage
 from tests.support.repositories import KEY, back_up_image, make_repository
 
@@ -63,10 +64,6 @@ def store_with(changes: dict[str, bytes]) -> MemoryStore:
     store = MemoryStore()
     store.objects = small_repository()[0] | changes
     return store
-
-
-def flip(data: bytes, place: int, bit: int = 0) -> bytes:
-    return data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
 
 
 def right_object(data: bytes) -> bytes:

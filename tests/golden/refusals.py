@@ -17,6 +17,7 @@ from deltaimg.format.record import RECORD_HEADER_BYTES
 from tests.golden import forge
 from tests.golden.kinds import KINDS
 from tests.golden.samples import SAMPLES
+from tests.support.flips import flip
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,6 @@ class Refusal:
 def sample(kind: str) -> bytes:
     """Return the first good object of a kind."""
     return KINDS[kind].build(next(iter(SAMPLES[kind].values()))[1])
-
-
-def flip(data: bytes, offset: int) -> bytes:
-    """Return `data` with one bit of the byte at `offset` turned."""
-    return data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :]
 
 
 def frame_refusals() -> Iterator[Refusal]:

@@ -28,6 +28,7 @@ from deltaimg.repo.repository import Repository
 from deltaimg.store.local import LocalStore
 from tests.support.clock import FixedClock
 from tests.support.dask_cluster import DaskCluster, dask_cluster
+from tests.support.flips import flip_file
 from tests.support.images import edit_at_random, make_database_image
 from tests.support.program import fail, succeed
 from tests.support.repositories import KEY, make_repository
@@ -66,10 +67,7 @@ def family(tmp_path: Path) -> Family:
 def damage(family: Family, tmp_path: Path, number: int = 0) -> None:
     """Change a byte in the middle of a pack."""
     pack = sorted((tmp_path / "repo" / "packs").glob("*/*"), key=lambda path: path.stat().st_size)[-1 - number]
-    data = bytearray(pack.read_bytes())
-    data[len(data) // 2] ^= 0x55
-    pack.chmod(0o600)
-    pack.write_bytes(data)
+    flip_file(pack)
 
 
 def strip(result: VerifyResult) -> VerifyResult:

@@ -23,6 +23,7 @@ from deltaimg.store.file_port import FilePort
 from deltaimg.store.interface import always
 from deltaimg.store.local import LocalStore
 from tests.support.clock import FixedClock
+from tests.support.flips import flip_file
 from tests.support.images import SyntheticImage, edit_at_random, make_mixed_image
 from tests.support.locks import claim_of
 from tests.support.repositories import assert_same_bytes, back_up_image, make_repository
@@ -109,10 +110,7 @@ def truncated(folder: Path, kind: str) -> None:
 
 @harm
 def flipped(folder: Path, kind: str) -> None:
-    path = files_of(folder, kind)[0]
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip_file(files_of(folder, kind)[0])
 
 
 @harm

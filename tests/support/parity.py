@@ -50,13 +50,6 @@ def protect(repository: Repository, percent: float = 5.0) -> ParityAdded:
     return add_parity(repository, percent, clock=FixedClock())
 
 
-def flip_byte(store: MemoryStore, name: str, offset: int) -> None:
-    """Turn a bit of an object."""
-    data = bytearray(store.objects[name])
-    data[offset] ^= 0x40
-    store.objects[name] = bytes(data)
-
-
 def overwrite(store: MemoryStore, name: str, offset: int, length: int, chance: random.Random) -> None:
     """Put random bytes in the place of a stretch of an object, as far as it goes."""
     data = bytearray(store.objects[name])

@@ -26,6 +26,7 @@ from deltaimg.store.counted import CountedStore, TrafficCounter
 from deltaimg.store.memory import MemoryStore
 from deltaimg.store.pack_cache import FREE_SHARE, MOST_BYTES, PIECE_BYTES, PackCache
 from deltaimg.store.wrapped import WrappedStore
+from tests.support.flips import flip
 
 TABLE_BYTES = 256 << 10
 
@@ -197,7 +198,7 @@ def test_what_is_damaged_is_read_from_the_store(stores: Stores) -> None:
     whole, chance = file.read_bytes(), random.Random(4)
     assert whole[TABLE_BYTES:] == data, "stored bytes, and nothing else"
     places = [0, 15, 16, 63, TABLE_BYTES, TABLE_BYTES + PIECE_BYTES, len(whole) - 1]
-    damages = [_flip(whole, place, chance) for place in places + [chance.randrange(64) for _ in range(10)]]
+    damages = [flip(whole, place, chance.randrange(8)) for place in places + [chance.randrange(64) for _ in range(10)]]
     damages += [
         whole[:size] for size in (0, 1, 40, TABLE_BYTES, TABLE_BYTES + 7, TABLE_BYTES + PIECE_BYTES, len(whole) - 1)
     ]
@@ -333,7 +334,3 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 def _as_put(pack: tuple[str, bytes]) -> tuple[str, list[bytes]]:
     return pack[0], [pack[1]]
-
-
-def _flip(data: bytes, place: int, chance: random.Random) -> bytes:
-    return data[:place] + bytes([data[place] ^ 1 << chance.randrange(8)]) + data[place + 1 :]

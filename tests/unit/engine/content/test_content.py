@@ -17,6 +17,7 @@ from deltaimg.format.record import RECORD_HEADER_BYTES
 from deltaimg.repo.index import load_index
 from deltaimg.store.memory import MemoryStore
 from tests.support.chains import PAGE, make_chain
+from tests.support.flips import flip_object
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,7 @@ def damage_record(content: SnapshotContent, store: MemoryStore, record: int) -> 
     row = content.table.index_rows(np.array([record]))[0]
     name = content.table.pack_of(record)
     place = int(row["offset"]) + RECORD_HEADER_BYTES + int(row["payload_bytes"]) - 1
-    data = bytearray(store.objects[name])
-    data[place] ^= 0xFF
-    store.objects[name] = bytes(data)
+    flip_object(store, name, place)
 
 
 def supplied_by(content: SnapshotContent, record: int) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ from deltaimg.model import KIB, MIB
 from deltaimg.repo.index import load_index
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
+from tests.support.flips import flip_object
 from tests.support.images import SyntheticImage
 from tests.support.repositories import back_up_image, make_repository
 
@@ -147,9 +148,7 @@ def test_damage_is_named_and_the_rest_is_still_read() -> None:
     store = repository.objects.store
     assert isinstance(store, MemoryStore)
     name = next(name for name in store.objects if name.startswith("packs/"))
-    data = bytearray(store.objects[name])
-    data[len(data) // 2] ^= 1
-    store.objects[name] = bytes(data)
+    flip_object(store, name)
     reader = SnapshotContent(repository, manifest, load_index(repository)).make_reader()
     with pytest.raises(ContentDamaged) as caught:
         reader.read_into(0, bytearray(4 * MIB))

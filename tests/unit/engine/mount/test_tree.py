@@ -11,6 +11,7 @@ from deltaimg.format.manifest import Manifest
 from deltaimg.model import MIB
 from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
+from tests.support.flips import flip
 from tests.support.images import make_mixed_image
 from tests.support.repositories import back_up_image, make_repository
 
@@ -84,9 +85,7 @@ def test_a_snapshot_whose_manifest_is_damaged_is_left_out_and_named_once(reposit
     older = back_up_image(repository, image)
     image.content[0] ^= 1
     newer = back_up_image(repository, image)
-    damaged = bytearray(objects_of(repository)[newer.object_name])
-    damaged[-1] ^= 1
-    objects_of(repository)[newer.object_name] = bytes(damaged)
+    objects_of(repository)[newer.object_name] = flip(objects_of(repository)[newer.object_name], -1)
     said: list[str] = []
     tree = SnapshotTree(repository, said.append)
     for _ in range(2):

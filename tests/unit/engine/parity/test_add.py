@@ -27,8 +27,9 @@ from deltaimg.store.file_port import FilePort
 from deltaimg.store.interface import always
 from deltaimg.store.local import LocalStore
 from tests.support.clock import FixedClock
+from tests.support.flips import flip_object
 from tests.support.images import edit_at_random, make_mixed_image
-from tests.support.parity import flip_byte, list_packs, protect, repository_of_packs, store_packs
+from tests.support.parity import list_packs, protect, repository_of_packs, store_packs
 from tests.support.repositories import assert_restores, back_up_image, make_repository
 
 
@@ -163,7 +164,7 @@ def test_a_damaged_pack_is_left_out_and_its_old_parity_kept() -> None:
     repository, store, packs = repository_of_packs([10_000] * 20, seed=10)
     protect(repository, 10)
     damaged = next(iter(packs))
-    flip_byte(store, pack_name(damaged), 5000)
+    flip_object(store, pack_name(damaged), 5000)
     stronger = protect(repository, 30)
     assert stronger.damaged == (damaged,)
     assert stronger.removed_groups == 0
@@ -179,7 +180,7 @@ def test_a_damaged_pack_is_left_out_and_its_old_parity_kept() -> None:
 def test_a_damaged_pack_without_parity_is_named_and_the_others_are_protected() -> None:
     repository, store, packs = repository_of_packs([10_000] * 5, seed=11)
     damaged = next(iter(packs))
-    flip_byte(store, pack_name(damaged), 5000)
+    flip_object(store, pack_name(damaged), 5000)
     assert protect(repository).damaged == (damaged,)
     assert groups_of(repository) == [set(packs) - {damaged}]
     assert recover_pack(repository, damaged) is None
@@ -202,9 +203,9 @@ def test_parity_whose_tables_are_lost_twice_is_reported_and_remade() -> None:
     repository, store, packs = repository_of_packs([10_000] * 5, seed=14)
     protect(repository)
     (name,) = (found.name for found in store.list(PARITY))
-    flip_byte(store, name, 70)
+    flip_object(store, name, 70)
     assert survey_parity(repository).damage == ()
-    flip_byte(store, name, len(store.objects[name]) - 1)
+    flip_object(store, name, len(store.objects[name]) - 1)
     survey = survey_parity(repository)
     assert [name in str(error) for error in survey.damage] == [True]
     assert survey.protected_packs == 0
@@ -232,7 +233,7 @@ def test_damage_of_parity_is_found_where_it_is_looked_for_and_repaired(place: st
     if place == "end":
         store.objects[group.name] = whole[:-1]
     else:
-        flip_byte(store, group.name, {"front": 90, "planes": planes, "twin": -40, "trailer": -1}[place])
+        flip_object(store, group.name, {"front": 90, "planes": planes, "twin": -40, "trailer": -1}[place])
     assert load_parity(repository, is_thorough=True).groups[0].damaged_parts == 1
     assert survey_parity(repository).groups[0].damaged_parts == 0
     assert protect(repository).groups == 0

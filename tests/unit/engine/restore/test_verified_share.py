@@ -14,6 +14,7 @@ from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import START, FixedClock
 from tests.support.faults import FaultyStore
+from tests.support.flips import flip_object
 from tests.support.images import edit_at_random, make_mixed_image
 from tests.support.repositories import Warnings, back_up_image, make_repository
 from tests.support.wrapping import WatchedStore
@@ -31,12 +32,6 @@ def make_many_backups(count: int = 8) -> Repository:
 def run(repository: Repository, percent: float = 100, **options: object) -> VerifyReport:
     options.setdefault("clock", FixedClock())
     return verify(repository, repository.list_snapshots(), percent=percent, workers=1, **options)  # type: ignore[arg-type]
-
-
-def flip(store: MemoryStore, name: str, place: int) -> None:
-    data = bytearray(store.objects[name])
-    data[place] ^= 1
-    store.objects[name] = bytes(data)
 
 
 @pytest.mark.parametrize("percent", [5, 20, 30, 60])
@@ -85,7 +80,7 @@ def test_damaged_content_stays_unproven_and_is_read_again_first() -> None:
     assert isinstance(store, MemoryStore)
     run(repository)
     pack = [name for name in store.objects if name.startswith("packs/")][3]
-    flip(store, pack, 200)
+    flip_object(store, pack, 200)
     clock = FixedClock()
     for _ in range(3):
         clock.advance(days=40)
@@ -101,7 +96,7 @@ def test_damage_below_a_delta_is_told_with_the_extents_that_need_it() -> None:
     first = repository.load_manifest(repository.list_snapshots()[0])
     for pack in [name for name in store.objects if name.startswith("packs/")]:
         before = store.objects[pack]
-        flip(store, pack, 64 + 64 + 5)
+        flip_object(store, pack, 64 + 64 + 5)
         found = [each.damage for each in run(repository, 0.001, seed=1)]
         full = [each.damage for each in run(repository)]
         for some, all_of_it in zip(found, full, strict=True):
@@ -126,7 +121,7 @@ def test_a_damaged_object_is_started_again_with_a_warning() -> None:
     store = repository.objects.store
     assert isinstance(store, MemoryStore)
     run(repository)
-    flip(store, VERIFIED, 70)
+    flip_object(store, VERIFIED, 70)
     progress = Warnings()
     report = run(repository, 1, progress=progress)
     assert any("verified" in message for message in progress.messages)

@@ -19,6 +19,7 @@ from deltaimg.store.interface import ANY_NAME, Confirm, Layout, ObjectInfo, Part
 from deltaimg.store.memory import MemoryStore
 from deltaimg.store.open import open_store
 from deltaimg.store.wrapped import WrappedStore
+from tests.support.flips import flip
 from tests.support.images import make_incompressible_image
 from tests.support.repositories import make_repository
 from tests.support.s3_servers import S3Server
@@ -102,10 +103,9 @@ class LyingStore(WrappedStore):
     def put(self, name: str, parts: Parts, confirm: Confirm = always) -> int:
         size_bytes = super().put(name, parts, confirm)
         if name.startswith(self._folder):
-            data = bytearray(self._objects.pop(name))
-            data[len(data) // 2] ^= 1
+            data = self._objects.pop(name)
             if not self._is_lost:
-                self._objects[name] = bytes(data)
+                self._objects[name] = flip(data)
         return size_bytes
 
 

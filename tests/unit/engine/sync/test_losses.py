@@ -12,16 +12,11 @@ from deltaimg.repo.repository import Repository
 from deltaimg.store.memory import MemoryStore
 from tests.support.clock import FixedClock
 from tests.support.faults import FaultyStore
+from tests.support.flips import flip_object
 from tests.support.history import forget_ids
 from tests.support.images import make_incompressible_image, make_mixed_image
 from tests.support.repositories import KEY, Warnings, make_repository
 from tests.support.sync import Family, make_family, make_like, names_of, run_sync, watch_calls
-
-
-def flip(repository: Repository, name: str, place: int) -> None:
-    data = bytearray(repository.objects.store.objects[name])
-    data[place] ^= 0x55
-    repository.objects.store.objects[name] = bytes(data)
 
 
 @pytest.mark.parametrize("folder", ["packs/", "maps/", "signatures/", "index/", "snapshots/"])
@@ -38,7 +33,7 @@ def test_what_is_whole_of_a_damaged_source_is_copied_and_the_rest_named(folder, 
     if is_lost:
         del family.source.objects.store.objects[name]
     else:
-        flip(family.source, name, 90 if folder == "packs/" else -30)
+        flip_object(family.source.objects.store, name, 90 if folder == "packs/" else -30)
     destination = make_like(family.source)
     result = run_sync(family.source, destination)
     expected = [] if folder == "snapshots/" and is_lost else [damaged]
@@ -56,7 +51,7 @@ def test_a_damaged_record_costs_the_snapshots_that_need_it_and_no_others():
     image.zero(0, 1 << 20)  # the blocks of the damaged record
     second = family.back_up(image)
     (pack,) = names_of(family.source, "packs/")
-    flip(family.source, pack, 300)
+    flip_object(family.source.objects.store, pack, 300)
     destination = make_like(family.source)
     result = run_sync(family.source, destination)
     assert [each.ref.id for each in result.failed] == [first]
