@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from msgspec import Struct
 
@@ -14,7 +14,7 @@ from deltaimg.api.vanished import warn_of_missing
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.engine.restore.many import restore_all
 from deltaimg.engine.restore.run import RestoreResult
-from deltaimg.errors import ContentDamaged, DeltaimgError
+from deltaimg.errors import ContentDamaged, DeltaimgError, ImageError
 from deltaimg.format.manifest import name_member
 from deltaimg.options.restore import RestoreOptions
 from deltaimg.repo.groups import CONFIG_DISK, GroupSnapshot, select_group
@@ -75,14 +75,7 @@ def restore_group(
         config = open_config(repository, found, folder, targets, options)
         if config is not None:
             stack.callback(config.target.abort)
-        done = restore_all(
-            repository,
-            targets,
-            is_forced=options.is_forced,
-            keep_going=options.keep_going,
-            is_synced=options.is_synced,
-            progress=progress,
-        )
+        done = restore_all(repository, targets, options, progress=progress)
         return RestoredGroup(found, done.results, None if config is None else config.write())
 
 
@@ -115,35 +108,38 @@ def restore_newest(
     disks = [each for group in found.groups for each in _list_disks(group)]
     manifests = sorted((each.manifest for each in (*found.alone, *disks)), key=lambda each: each.image)
     targets = choose_targets(manifests, folder, moves or {}, _name_configs(found.groups, folder))
+    configs: dict[str, OpenedConfig] = {}
+    paths: dict[str, str] = {}
     with ExitStack() as stack:
-        configs: dict[str, OpenedConfig] = {}
         for group in found.groups:
-            try:
+            name = group.group.name
+            with _noting(name_member(name, CONFIG_DISK), failed):
                 config = open_config(repository, group, folder, targets, options)
-            except DeltaimgError as error:
-                if not is_of_one_snapshot(error):
-                    raise
-                failed[name_member(group.group.name, CONFIG_DISK)] = error
-                continue
-            if config is not None:
-                stack.callback(config.target.abort)
-                configs[group.group.name] = config
+                if config is not None:
+                    stack.callback(config.target.abort)
+                    configs[name] = config
         done = restore_all(
-            repository,
-            targets,
-            is_forced=options.is_forced,
-            keep_going=options.keep_going,
-            is_synced=options.is_synced,
-            stops_at_failure=False,
-            on_restored=on_restored,
-            progress=progress,
+            repository, targets, options, stops_at_failure=False, on_restored=on_restored, progress=progress
         )
-        paths = {name: config.write() for name, config in configs.items()}
+        for name, config in configs.items():
+            with _noting(name_member(name, CONFIG_DISK), failed, is_written=True):
+                paths[name] = config.write()
     failed |= {targets[target].image: error for target, error in done.failed.items()}
     for each in done.results.values():
         if each.damage:
             failed[each.manifest.image] = ContentDamaged(each.manifest.label, each.damage, is_rest_restored=True)
     return RestoredImages(done.results, paths, failed)
+
+
+@contextmanager
+def _noting(name: str, failed: dict[str, DeltaimgError], *, is_written: bool = False) -> Iterator[None]:
+    """Note what is wrong with the configuration of a guest, or with its file once that is written."""
+    try:
+        yield
+    except DeltaimgError as error:
+        if not (is_of_one_snapshot(error) or (is_written and isinstance(error, ImageError))):
+            raise
+        failed[name] = error
 
 
 def _list_disks(found: GroupSnapshot) -> list[Snapshot]:

@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from deltaimg.errors import GroupIncomplete, IntegrityError, SnapshotNotFound, UsageError
+from deltaimg.errors import DeltaimgError, GroupIncomplete, IntegrityError, SnapshotNotFound, UsageError
 from deltaimg.format.manifest import Group, Manifest, find_name_problem, name_member
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.selector import find_by_id, make_too_far_back, parse_back, select_of_image, select_snapshot
-from deltaimg.repo.snapshots import Snapshot, load_snapshot
+from deltaimg.repo.snapshots import Snapshot, is_of_one_snapshot, load_snapshot
 
 CONFIG_DISK = "config"
 """What the configuration of a guest is called among the disks of its group."""
@@ -174,26 +174,32 @@ def load_member_group(repository: Repository, ref: SnapshotRef, refs: Sequence[S
 
 
 def load_moments(
-    repository: Repository, refs: Sequence[SnapshotRef], name: str
-) -> Iterator[GroupSnapshot | IntegrityError]:
+    repository: Repository,
+    refs: Sequence[SnapshotRef],
+    name: str,
+    damaged: dict[SnapshotRef, DeltaimgError] | None = None,
+) -> Iterator[GroupSnapshot | DeltaimgError]:
     """Yield the snapshots of the group of this name, newest first; in place of one that is damaged, its error.
 
     Images that are called so, and backups of a member alone, are left out.
 
     Args:
         refs: snapshots of images that may be its members.
+        damaged: where given, what cannot be read is added to it with its error, and the rest of that moment is yielded, if any.
     """
     of_time: dict[str, list[SnapshotRef]] = {}
     for ref in refs:
         of_time.setdefault(ref.time, []).append(ref)
     for time in sorted(of_time, reverse=True):
         try:
-            found = _load(repository, name, of_time[time])
+            found = _load(repository, name, of_time[time], damaged)
         except IntegrityError as error:
             yield error
-        else:
-            if found is not None:
-                yield found
+            continue
+        if found is not None:
+            yield found
+        elif damaged is not None:
+            yield from [damaged[ref] for ref in of_time[time] if ref in damaged][:1]
 
 
 def _go_back(
@@ -205,9 +211,9 @@ def _go_back(
     """
     count = 0
     for found in load_moments(repository, refs, name):
-        if count == back and isinstance(found, IntegrityError):
-            raise found
-        if count == back and isinstance(found, GroupSnapshot):
+        if count == back:
+            if isinstance(found, DeltaimgError):
+                raise found
             return found
         count += 1
     if count:
@@ -231,9 +237,25 @@ def _select_by_moment(
     return None
 
 
-def _load(repository: Repository, name: str, refs: Sequence[SnapshotRef]) -> GroupSnapshot | None:
-    """Return the group of this name that snapshots of one time are of; None if they are of none."""
-    loaded = [load_snapshot(repository, ref) for ref in refs]
+def _load(
+    repository: Repository,
+    name: str,
+    refs: Sequence[SnapshotRef],
+    damaged: dict[SnapshotRef, DeltaimgError] | None = None,
+) -> GroupSnapshot | None:
+    """Return the group of this name that snapshots of one time are of; None if they are of none.
+
+    Args:
+        damaged: where given, what cannot be read is added to it, and left out.
+    """
+    loaded = []
+    for ref in refs:
+        try:
+            loaded.append(load_snapshot(repository, ref))
+        except DeltaimgError as error:
+            if damaged is None or not is_of_one_snapshot(error):
+                raise
+            damaged[ref] = error
     members = {each.manifest.image: each for each in loaded if each.manifest.group and each.manifest.group.name == name}
     if not members:
         return None

@@ -2,7 +2,7 @@
 """The newest snapshots of all images, or of some: what a host is rebuilt from.
 
 An image that is in a group counts with the group: the newest complete snapshot of it is taken, so that its disks are of one
-moment. A disk that has left the group counts by itself.
+moment. Where one of them is damaged, the others of that moment are. A disk that has left the group counts by itself.
 
 Always  a damaged snapshot is never replaced by an older one: it is named, as `vm1@latest` is an error then.
 """
@@ -25,7 +25,7 @@ class Newest(Struct):
     """What there is of some images."""
 
     groups: list[GroupSnapshot] = field(default_factory=list)
-    """Each of them complete."""
+    """Each of them complete, but for what is in `failed`."""
     alone: list[Snapshot] = field(default_factory=list)
     """Of images that are in no group."""
     failed: dict[str, DeltaimgError] = field(default_factory=dict)
@@ -49,20 +49,19 @@ def find_newest(repository: Repository, names: Sequence[str], warn: Callable[[st
     found = Newest()
     loaded = _load(repository, _choose(newest, names), found.failed)
     for name in _list_groups(loaded, names):
+        of_group = [ref for ref in refs if _is_of(name, ref.image)]
         try:
-            of_group = [ref for ref in refs if _is_of(name, ref.image)]
-            group, skipped = _find_complete(repository, name, of_group, quarantined, warn)
+            moment = _find_moment(repository, name, of_group, quarantined)
         except DeltaimgError as error:
             if not is_of_one_snapshot(error):
                 raise
             found.failed[name] = error
             continue
-        found.groups.append(group)
-        for image in group.group.members:
-            ref = newest[image]
-            if ref.time > group.time and ref.time not in skipped:
-                warn(f"{ref.label} is newer than {group.label}, and left out: all disks of a group are of one moment")
+        moment.warn_of_newer(newest, warn)
+        found.groups.append(moment.group)
+        for image in moment.group.group.members:
             found.failed.pop(image, None)
+        found.failed |= moment.damaged
     grouped = {image for group in found.groups for image in group.group.members}
     for image, each in loaded.items():
         own = each.manifest.group
@@ -117,38 +116,62 @@ def _load(repository: Repository, refs: Sequence[SnapshotRef], failed: dict[str,
     return loaded
 
 
-def _find_complete(
-    repository: Repository,
-    name: str,
-    refs: Sequence[SnapshotRef],
-    quarantined: Collection[SnapshotRef],
-    warn: Callable[[str], None],
-) -> tuple[GroupSnapshot, set[str]]:
-    """Return the newest complete snapshot of a group, and the times of incomplete ones that are newer.
+class _Moment(Struct, frozen=True):
+    """The snapshot of a group that is taken, what of it is damaged, by image, and the incomplete ones that are newer."""
+
+    group: GroupSnapshot
+    damaged: dict[str, DeltaimgError]
+    skipped: Sequence[GroupSnapshot]
+
+    def warn_of_newer(self, newest: Mapping[str, SnapshotRef], warn: Callable[[str], None]) -> None:
+        """Warn of what is newer and left out: incomplete snapshots of the group, and those of members by themselves."""
+        if self.skipped:
+            taken_at = self.group.snapshots[0].ref.taken_at
+            problem = _make_incomplete(self.skipped[0])
+            warn(f"{problem}; {self.group.label} of {taken_at:%Y-%m-%d %H:%M} (UTC) is taken instead")
+        times = {each.time for each in self.skipped}
+        for image in self.group.group.members:
+            ref = newest.get(image)
+            if ref is not None and ref.time > self.group.time and ref.time not in times:
+                warn(
+                    f"{ref.label} is newer than {self.group.label}, and left out: all disks of a group are of one moment"
+                )
+
+
+def _find_moment(
+    repository: Repository, name: str, refs: Sequence[SnapshotRef], quarantined: Collection[SnapshotRef]
+) -> _Moment:
+    """Return the newest snapshot of a group that is complete, or would be, were it not damaged.
 
     Args:
         refs: snapshots of images that may be its members. quarantined: those of all images that are in quarantine.
 
     Raises:
-        IntegrityError, UnsupportedFormat: a newer one is damaged. GroupIncomplete: there is none.
+        IntegrityError, UnsupportedFormat: a newer one is damaged as a whole. GroupIncomplete: there is none.
     """
+    unreadable: dict[SnapshotRef, DeltaimgError] = {}
     skipped: list[GroupSnapshot] = []
-    for found in load_moments(repository, refs, name):
-        if isinstance(found, IntegrityError):
+    for found in load_moments(repository, refs, name, unreadable):
+        if isinstance(found, DeltaimgError):
             raise found
+        damaged = {ref.image: error for ref, error in unreadable.items() if _is_missing(ref, found)}
         for ref in quarantined:
-            if ref.image in found.missing and ref.time == found.time:
-                load_snapshot(repository, ref)
-        if found.missing:
-            skipped.append(found)
-            continue
-        if skipped:
-            taken_at = found.snapshots[0].ref.taken_at
-            warn(f"{_make_incomplete(skipped[0])}; {found.label} of {taken_at:%Y-%m-%d %H:%M} (UTC) is taken instead")
-        return found, {each.time for each in skipped}
+            if _is_missing(ref, found) and ref.image not in damaged:
+                try:
+                    load_snapshot(repository, ref)
+                except IntegrityError as error:
+                    damaged[ref.image] = error
+        if damaged.keys() == set(found.missing):
+            return _Moment(found, damaged, skipped)
+        skipped.append(found)
     if skipped:
         raise _make_incomplete(skipped[0])
     raise SnapshotNotFound(name)
+
+
+def _is_missing(ref: SnapshotRef, found: GroupSnapshot) -> bool:
+    """Return whether a snapshot is the one that is missing in that of a group."""
+    return ref.time == found.time and ref.image in found.missing
 
 
 def _make_incomplete(found: GroupSnapshot) -> GroupIncomplete:

@@ -90,6 +90,10 @@ def test_a_guest_of_xen(repo: Path, xfs: Path, tmp_path: Path, monkeypatch: pyte
     assert restored["configs"] == [{"group": "web1", "config": str(everything / "web1.config")}]
     assert sorted(each.name for each in everything.iterdir()) == ["data.raw", "root.raw", "web1.config"]
     assert (everything / "web1.config").read_text() == config.text.replace(str(xfs), str(everything))
+    # Where the configuration is lost, the disks are not.
+    max((repo / "snapshots" / "web1.config").iterdir()).write_bytes(b"damaged")
+    assert "web1.config not restored" in fail(28, "restore", "--all", "--into", everything, "--force", repo=repo)
+    assert (everything / "root.raw").read_bytes() == (xfs / "root.raw").read_bytes()
 
 
 def test_a_guest_of_libvirt(repo: Path, xfs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

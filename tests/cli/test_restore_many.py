@@ -329,6 +329,16 @@ def test_a_map_and_a_manifest_that_are_lost_cost_no_other(repo: Path, tmp_path: 
     assert read_tree(out) == content
 
 
+def test_where_nothing_can_be_read_each_image_is_named(repo: Path, tmp_path: Path, out: Path) -> None:
+    for name in ("a", "b"):
+        back_up(repo, name, make_image(tmp_path / f"{name}.raw"))
+        find_manifests(repo, name)[-1].write_bytes(b"damaged")
+    run = deltaimg("restore", "--all", "--into", out, "--json", repo=repo)
+    assert run.code == 28
+    done = json.loads(run.out.splitlines()[0])
+    assert ([each["image"] for each in done["failed"]], done["members"]) == (["a", "b"], [])
+
+
 # -- groups ------------------------------------------------------------------------------------------------------------
 
 
@@ -355,21 +365,38 @@ def test_an_incomplete_moment_of_a_group_gives_way_to_the_newest_complete_one(
 
 
 @pytest.mark.parametrize("is_quarantined", [False, True])
-def test_a_damaged_moment_of_a_group_gives_way_to_no_other(
+def test_a_damaged_disk_of_a_group_costs_no_other_and_gives_way_to_no_older_one(
     repo: Path, disks: list[Path], tmp_path: Path, out: Path, *, is_quarantined: bool
 ) -> None:
     back_up_group(repo, *disks)
-    back_up_group(repo, *disks)
-    alone = back_up(repo, "vm1", make_image(tmp_path / "vm1.raw"))
+    for path in disks:
+        make_image(path)
+    content = {"root.raw": back_up_group(repo, *disks)[0]}
+    content["vm1.raw"] = back_up(repo, "vm1", make_image(tmp_path / "vm1.raw"))
     find_manifests(repo, "web1.data")[-1].write_bytes(b"damaged")
     if is_quarantined:
         deltaimg("repair", repo=repo)
         assert len(find_manifests(repo, "web1.data")) == 1
     run = deltaimg("restore", "--all", "--into", out, "--json", repo=repo)
     assert run.code == 28
+    assert "is taken instead" not in run.err
     done = json.loads(run.out.splitlines()[0])
-    assert [each["image"] for each in done["failed"]] == ["web1.data", "web1"]
-    assert read_tree(out) == {"vm1.raw": alone}
+    assert [each["image"] for each in done["failed"]] == ["web1.data"]
+    assert read_tree(out) == content
+
+
+def test_a_group_that_is_damaged_as_a_whole_gives_way_to_no_older_one(
+    repo: Path, disks: list[Path], tmp_path: Path, out: Path
+) -> None:
+    back_up_group(repo, *disks)
+    back_up_group(repo, *disks)
+    content = {"vm1.raw": back_up(repo, "vm1", make_image(tmp_path / "vm1.raw"))}
+    for image in ("web1.data", "web1.root"):
+        find_manifests(repo, image)[-1].write_bytes(b"damaged")
+    run = deltaimg("restore", "--all", "--into", out, "--json", repo=repo)
+    assert run.code == 28
+    assert [each["image"] for each in json.loads(run.out.splitlines()[0])["failed"]] == ["web1.data", "web1.root"]
+    assert read_tree(out) == content
 
 
 def test_a_disk_that_was_also_backed_up_alone_is_of_the_moment_of_its_group(
