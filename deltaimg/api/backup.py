@@ -7,8 +7,8 @@ import dataclasses
 
 from deltaimg import __version__
 from deltaimg.api.vanished import note_loss, remember_snapshots
-from deltaimg.engine.backup.context import make_snapshot_id
 from deltaimg.engine.backup.opened_image import ImageChoice, prepare_image
+from deltaimg.engine.backup.request import make_snapshot_id
 from deltaimg.engine.backup.run import back_up
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.format.manifest import Manifest

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from deltaimg.engine.backup.context import make_snapshot_id
 from deltaimg.engine.backup.forecast import BackupForecast, forecast_backup
 from deltaimg.engine.backup.opened_image import ImageChoice, OpenedImage, prepare_image
+from deltaimg.engine.backup.request import make_snapshot_id
 from deltaimg.engine.progress import NoProgress, Progress
 from deltaimg.options.backup import BackupOptions
 from deltaimg.repo.repository import Repository

@@ -20,9 +20,9 @@ from contextlib import ExitStack, closing, contextmanager
 from msgspec import Struct
 from msgspec.structs import replace
 
-from deltaimg.engine.backup.context import make_snapshot_id
 from deltaimg.engine.backup.group import MemberSource
 from deltaimg.engine.backup.opened_image import choose_format, find_used_bytes, open_image, restrain
+from deltaimg.engine.backup.request import make_snapshot_id
 from deltaimg.engine.progress import Progress
 from deltaimg.errors import ImageError, ImageInUse, UnsupportedImage, UsageError
 from deltaimg.format.manifest import Group, name_member

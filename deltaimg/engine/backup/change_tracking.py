@@ -9,7 +9,6 @@ Always  what the base does not have, or has otherwise than its image had it, is 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from deltaimg.arrays import FIRST_SLOT, HOLE, end_blocks, expand_ranges
 from deltaimg.engine.backup.audit import AuditResult, audit_claim
 from deltaimg.engine.backup.base import Base
 from deltaimg.engine.backup.block_check import BlockCheck
+from deltaimg.engine.backup.request import BackupRequest
 from deltaimg.engine.progress import stage
 from deltaimg.engine.scan import ScannedSpan, join_near
 from deltaimg.format.manifest import Manifest, Tracking, parse_time
@@ -35,9 +35,6 @@ from deltaimg.kernels import SAME, ZERO_BLOCK, expand_runs
 from deltaimg.model import KIB
 from deltaimg.repo.retention import go_back
 from deltaimg.text import as_text
-
-if TYPE_CHECKING:
-    from deltaimg.engine.backup.context import BackupRequest
 
 TRACKED_GAP_BYTES = 32 * KIB
 """A gap between changes up to this size is read with them; less than in a full scan, so that a change costs few bytes."""

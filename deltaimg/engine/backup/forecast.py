@@ -14,9 +14,10 @@ from msgspec import Struct
 from deltaimg.engine.backup.base import load_other_content, open_base
 from deltaimg.engine.backup.changed_blocks import take_changed
 from deltaimg.engine.backup.comparison import compare_with_base
-from deltaimg.engine.backup.context import BackupContext, BackupRequest, make_context
+from deltaimg.engine.backup.context import BackupContext, make_context
 from deltaimg.engine.backup.deduplicator import learn_stored_blocks
 from deltaimg.engine.backup.option_checks import check_options
+from deltaimg.engine.backup.request import BackupRequest
 from deltaimg.engine.backup.source_checks import (
     check_container,
     check_size,

@@ -6,16 +6,12 @@ Always  the image is a point in time, or nothing is known to write to it: a bitm
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from deltaimg.engine.backup.request import BackupRequest
 from deltaimg.engine.progress import stage
 from deltaimg.format.limits import MAX_REASON_CHARACTERS
 from deltaimg.format.manifest import FreeSpaceSkipped
 from deltaimg.image.extents import FREE, Extents
 from deltaimg.text import as_text
-
-if TYPE_CHECKING:
-    from deltaimg.engine.backup.context import BackupRequest
 
 
 def leave_out_free(request: BackupRequest, extents: Extents) -> tuple[Extents, FreeSpaceSkipped | None]:

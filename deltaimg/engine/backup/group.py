@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 
 from msgspec import Struct, field
 
-from deltaimg.engine.backup.context import BackupRequest, make_snapshot_id
 from deltaimg.engine.backup.new_snapshot import RunStart, revise
 from deltaimg.engine.backup.option_checks import check_options
+from deltaimg.engine.backup.request import BackupRequest, make_snapshot_id
 from deltaimg.engine.backup.run import lock_image, store_content
 from deltaimg.engine.backup.source_checks import check_unchanged
 from deltaimg.engine.commit import commit_snapshot

@@ -26,9 +26,10 @@ from deltaimg.engine.backup.base import Base, open_base
 from deltaimg.engine.backup.block_check import BlockCheck
 from deltaimg.engine.backup.changes import Changes
 from deltaimg.engine.backup.comparison import compare_with_base
-from deltaimg.engine.backup.context import BackupContext, BackupRequest, make_context, make_snapshot_id
+from deltaimg.engine.backup.context import BackupContext, make_context
 from deltaimg.engine.backup.new_snapshot import RunStart, write_map
 from deltaimg.engine.backup.option_checks import check_options
+from deltaimg.engine.backup.request import BackupRequest, make_snapshot_id
 from deltaimg.engine.backup.reread_sample import find_changed_piece
 from deltaimg.engine.backup.source_checks import (
     check_container,
