@@ -337,6 +337,19 @@ def test_a_moment_of_a_group_is_copied_as_one(
         assert list_times(copy) == {image: [runs[1]["time_exact"]] for image in ("web1.root", "web1.data")}
 
 
+def test_what_is_damaged_of_a_moment_that_is_copied_is_named(
+    repo: Path, disks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The rest of the group was left out in silence where one of its manifests was damaged."""
+    made = back_up(repo, disks)
+    max((repo / "snapshots" / "web1.data").iterdir()).write_bytes(b"damaged")
+    copy = tmp_path / "copy"
+    succeed("init", "-r", copy, "--like", repo)
+    selector = f"web1.root@{made['members'][0]['snapshot']}"
+    assert "web1.data@" in fail(39, "sync", repo, copy, "--snapshot", selector)
+    assert list(list_times(copy)) == ["web1.root"]
+
+
 def test_a_sync_forgets_what_was_forgotten_of_a_group(repo: Path, disks: tuple[Path, Path], tmp_path: Path) -> None:
     runs = [back_up(repo, disks) for _ in range(3)]
     copy = tmp_path / "copy"

@@ -19,11 +19,11 @@ from deltaimg.errors import DeltaimgError, IntegrityError, SnapshotNotFound, Uns
 from deltaimg.format.manifest import Group, parse_time
 from deltaimg.options.keep import Policy, Span
 from deltaimg.options.sync import SyncOptions
-from deltaimg.repo.groups import add_siblings, expand_images, load_member_group, select_snapshots
+from deltaimg.repo.groups import add_siblings, expand_images, select_snapshots
 from deltaimg.repo.repository import Repository, SnapshotRef
 from deltaimg.repo.retention import go_back, plan_policy
 from deltaimg.repo.selector import check_image_name
-from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot, load_snapshots
+from deltaimg.repo.snapshots import DamagedSnapshot, Snapshot, load_snapshot, load_snapshots
 
 
 class Failure(Struct, frozen=True):
@@ -88,7 +88,7 @@ def select(
     quarantined = source.list_quarantined()
     found = frozenset((*source.list_snapshots(), *quarantined))
     if options.snapshots:
-        wanted = _choose_by_name(source, options, policy)
+        wanted = _choose_by_name(source, found, options, policy)
         named = {ref.image for ref in wanted}
     else:
         named = _find_images(source, {ref.image for ref in found}, options)
@@ -119,8 +119,13 @@ def _find_images(source: Repository, images: Collection[str], options: SyncOptio
     return set(named)
 
 
-def _choose_by_name(source: Repository, options: SyncOptions, policy: Policy) -> list[SnapshotRef]:
+def _choose_by_name(
+    source: Repository, found: Collection[SnapshotRef], options: SyncOptions, policy: Policy
+) -> list[SnapshotRef]:
     """Return the snapshots that are named, with those of the same moment of their groups.
+
+    Args:
+        found: all that there are, damaged ones included.
 
     Raises:
         SnapshotNotFound, AmbiguousSnapshot. UsageError: what they are is also to be chosen by something else.
@@ -136,14 +141,14 @@ def _choose_by_name(source: Repository, options: SyncOptions, policy: Policy) ->
             raise UsageError(f"--snapshot and {option} cannot both be given", hint="leave one of them out")
     chosen: set[SnapshotRef] = set()
     with locating(source):
-        refs = source.list_snapshots()
         for selector in options.snapshots:
             chosen |= set(select_snapshots(source, selector))
         for ref in sorted(chosen):
-            # One whose manifest is damaged is copied as far as it goes, and named then.
+            # What is damaged, of these or of the same group, is named when it cannot be copied.
             with suppress(IntegrityError, UnsupportedFormat):
-                group = load_member_group(source, ref, refs)
-                chosen |= {each.ref for each in group.snapshots} if group is not None else set()
+                group = load_snapshot(source, ref).manifest.group
+                if group is not None:
+                    chosen |= add_siblings([ref], {ref: group}, found)
     return sorted(chosen)
 
 
