@@ -41,6 +41,8 @@ from deltaimg.repo.reopen import RepositoryPlace
 from deltaimg.repo.repository import Repository
 from deltaimg.repo.slots import SlotTable
 
+_RUN_MEMORY_BYTES = 40
+
 PlaceContent = Callable[[Ranges, memoryview], None]
 """Writes parts of a record's content to where they belong in the image."""
 
@@ -57,9 +59,12 @@ class WalkedGroup(Struct, frozen=True):
 class SnapshotContent:
     """A snapshot, resolved and its digests verified by its root digest; raises as `load_resolved`."""
 
-    def __init__(self, repository: Repository, manifest: Manifest, index: LoadedIndex) -> None:
+    def __init__(
+        self, repository: Repository, manifest: Manifest, index: LoadedIndex, table: SlotTable | None = None
+    ) -> None:
+        """Args: table: one of several snapshots, so that one walk can expand what they need; a new one if not given."""
         self.manifest, self._repository = manifest, repository
-        self.table = SlotTable(repository, index)
+        self.table = SlotTable(repository, index) if table is None else table
         self.resolved = load_resolved(repository, manifest, self.table)
         self.runs = self.resolved.map.runs
         self._reader = RecordReader(repository, self.table, find_delta_decoder)
@@ -80,6 +85,11 @@ class SnapshotContent:
         firsts = self._range_starts[records]
         ranges = expand_ranges(firsts, self._range_starts[records + 1] - firsts)
         return int(self._ranges["length"][ranges].sum())
+
+    @property
+    def memory_bytes(self) -> int:
+        """About what this takes, without the table."""
+        return (len(self.runs) + len(self._ranges)) * _RUN_MEMORY_BYTES + self._range_starts.nbytes
 
     @property
     def parallel_reads(self) -> int:

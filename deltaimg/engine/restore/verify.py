@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -26,12 +26,16 @@ from deltaimg.errors import (
     UsageError,
 )
 from deltaimg.ids import RecordNumbers
-from deltaimg.model import DamagedExtent
+from deltaimg.model import MIB, DamagedExtent
 from deltaimg.repo.index import load_index
 from deltaimg.repo.lock import ReaderLock
 from deltaimg.repo.repository import Repository, SnapshotRef
+from deltaimg.repo.slots import SlotTable
 from deltaimg.repo.snapshots import load_snapshot
 from deltaimg.repo.verified_share import VerifiedShare, VerifiedSummary
+
+_BATCH_BYTES = 128 * MIB
+"""Snapshots are read together until their maps and digests take this much memory: what several need is expanded once then."""
 
 
 class VerifyResult(Struct, frozen=True):
@@ -108,6 +112,16 @@ class _Choice(Struct, frozen=True):
     now: datetime
 
 
+class _Opened(Struct, frozen=True):
+    """A snapshot, and which of its records, sources included, are verified this time."""
+
+    ref: SnapshotRef
+    content: SnapshotContent
+    chosen: RecordNumbers
+    duration_s: float
+    """That it took to find these."""
+
+
 class _Verifier:
     """Verifies several snapshots; keeps which records were read, which of these are damaged, and which are needed at all."""
 
@@ -140,70 +154,105 @@ class _Verifier:
 
     def verify_all(self) -> list[VerifyResult]:
         """Return a result for each snapshot, but for those that are forgotten meanwhile."""
-        results = []
-        for ref in self._refs:
+        results: dict[SnapshotRef, VerifyResult] = {}
+        for batch in self._open_batches(results):
+            durations = self._read(batch)
+            for opened, duration_s in zip(batch, durations, strict=True):
+                results[opened.ref] = self._conclude(opened, duration_s)
+        return [results[ref] for ref in self._refs if ref in results]
+
+    def _open_batches(self, results: dict[SnapshotRef, VerifyResult]) -> Iterator[list[_Opened]]:
+        """Open the snapshots, image by image, of each the newest first, and yield those that are read together.
+
+        Newer ones need most of what older ones do, so little is left to be read of those that have no room in the same batch.
+
+        Args:
+            results: those of snapshots that cannot be opened are added.
+        """
+        batch: list[_Opened] = []
+        for ref in sorted(self._refs, reverse=True):
+            table = batch[0].content.table if batch else SlotTable(self._repository, self._index)
             try:
-                results.append(self._verify(ref))
+                opened = self._open(ref, table)
             except SnapshotNotFound as error:
                 self._lock.check()
                 self._sees_all = False
                 self._progress.warn(f"{error}: it was forgotten just now")
-        return results
+                continue
+            if isinstance(opened, VerifyResult):
+                results[ref] = opened
+                continue
+            if batch and opened.content.manifest.block_bytes != batch[0].content.manifest.block_bytes:
+                yield batch
+                batch = []
+            batch.append(opened)
+            if sum(each.content.memory_bytes for each in batch) + table.digests.nbytes > _BATCH_BYTES:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
 
-    def _verify(self, ref: SnapshotRef) -> VerifyResult:
+    def _open(self, ref: SnapshotRef, table: SlotTable) -> _Opened | VerifyResult:
         started = time.monotonic()
         size_bytes = 0
         try:
             with stage(self._progress, f"planning {ref.label}"):
                 manifest = load_snapshot(self._repository, ref).manifest
                 size_bytes = manifest.size_bytes
-                content = SnapshotContent(self._repository, manifest, self._index)
+                content = SnapshotContent(self._repository, manifest, self._index, table)
         except SnapshotNotFound:
             raise
         except (SnapshotError, IntegrityError, ObjectNotFound, UnsupportedFormat) as error:
             self._lock.check()
             self._sees_all = False
             return VerifyResult(ref, 0, 0, 0, _since(started), (DamagedExtent(0, size_bytes, str(error)),))
-        entries = content.table.entries
+        entries = table.entries
         self._is_needed[entries[content.records]] = True
         self._is_source[entries[content.closure]] = True
-        chosen = self._choose_records(content)
-        damage = self._read(ref, content, chosen)
-        own = np.intersect1d(chosen, content.records)
-        verified = content.bytes_of(RecordNumbers(own))
-        return VerifyResult(ref, len(own), len(content.records), verified, _since(started), tuple(damage))
+        return _Opened(ref, content, self._choose_records(content), _since(started))
 
-    def _choose_records(self, content: SnapshotContent) -> npt.NDArray[np.int64]:
-        """Return the records of a snapshot, sources included, that are in the packs that are verified this time."""
-        if self._choice.percent >= 100:
-            return content.closure
-        packs = self._verified_share.pack_of[content.table.entries[content.closure]]
-        if not self._sees_all and not self._packs.any():
-            return content.closure[np.isin(packs, self._choose(distinct(packs)))]
-        return content.closure[self._packs[packs]]
-
-    def _choose(self, packs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        is_among = np.zeros(len(self._turns), np.bool_)
-        is_among[packs] = True
-        return self._verified_share.choose(self._choice.percent, is_among, self._turns, self._choice.now)
-
-    def _read(self, ref: SnapshotRef, content: SnapshotContent, chosen: npt.NDArray[np.int64]) -> list[DamagedExtent]:
-        """Read those of the chosen records that were not read before; return all damage among the chosen."""
-        entries = content.table.entries
-        is_own = np.isin(chosen, content.records)
-        is_done = np.where(is_own, self._is_verified[entries[chosen]], self._is_expanded[entries[chosen]])
-        fresh = chosen[~is_done]
-        plan = content.plan(RecordNumbers(fresh), in_few_steps=self._where.cluster is not None)
-        with stage(self._progress, f"verifying {ref.label}", plan.decoded_bytes):
-            for walked in content.walk(
-                plan, None, keep_going=True, workers=self._where.workers, cluster=self._where.cluster
-            ):
+    def _read(self, batch: Sequence[_Opened]) -> list[float]:
+        """Read those of the chosen records that were not read before; return how long that took for each snapshot, about."""
+        started, table = time.monotonic(), batch[0].content.table
+        is_fresh = np.zeros(table.record_count, np.bool_)
+        shares = []
+        for each in batch:
+            chosen, entries = each.chosen, table.entries[each.chosen]
+            is_own = np.isin(chosen, each.content.records)
+            is_open = ~np.where(is_own, self._is_verified[entries], self._is_expanded[entries]) & ~is_fresh[chosen]
+            is_fresh[chosen[is_open]] = True
+            shares.append(int(np.count_nonzero(is_open)))
+        fresh = RecordNumbers(np.flatnonzero(is_fresh))
+        # The last has a number for every record of the table.
+        content, cluster = batch[-1].content, self._where.cluster
+        plan = content.plan(fresh, in_few_steps=cluster is not None)
+        task = f"verifying {batch[0].ref.label}" if len(batch) == 1 else f"verifying {len(batch)} snapshots"
+        with stage(self._progress, task, plan.decoded_bytes):
+            for walked in content.walk(plan, None, keep_going=True, workers=self._where.workers, cluster=cluster):
                 self._progress.advance(walked.decoded_bytes)
-                self._damaged.update({int(entries[record]): reason for record, reason in walked.damaged_records})
+                self._damaged.update({int(table.entries[number]): why for number, why in walked.damaged_records})
         if self._damaged:
             self._lock.check()
-        self._is_verified[entries[chosen[is_own]]] = True
-        self._is_expanded[entries[content.table.add_sources(RecordNumbers(fresh))]] = True
+        for each in batch:
+            self._is_verified[table.entries[np.intersect1d(each.chosen, each.content.records)]] = True
+        self._is_expanded[table.entries[table.add_sources(fresh)]] = True
+        duration_s = time.monotonic() - started
+        return [duration_s * share / max(1, len(fresh)) for share in shares]
+
+    def _conclude(self, opened: _Opened, read_s: float) -> VerifyResult:
+        content, own = opened.content, RecordNumbers(np.intersect1d(opened.chosen, opened.content.records))
+        return VerifyResult(
+            opened.ref,
+            len(own),
+            len(content.records),
+            content.bytes_of(own),
+            round(opened.duration_s + read_s, 3),
+            tuple(self._find_damage(content, opened.chosen)),
+        )
+
+    def _find_damage(self, content: SnapshotContent, chosen: RecordNumbers) -> list[DamagedExtent]:
+        """Return all damage among the chosen."""
+        entries = content.table.entries
         damaged = [record for record in chosen.tolist() if int(entries[record]) in self._damaged]
         # Where all is read, deltas that depend on a damaged record are among the damaged themselves.
         affected = dict.fromkeys(damaged) if self._choice.percent >= 100 else content.dependents_of(damaged)
@@ -212,6 +261,20 @@ class _Verifier:
             for record, cause in affected.items()
             for each in content.extents_of(record)
         )
+
+    def _choose_records(self, content: SnapshotContent) -> RecordNumbers:
+        """Return the records of a snapshot, sources included, that are in the packs that are verified this time."""
+        if self._choice.percent >= 100:
+            return content.closure
+        packs = self._verified_share.pack_of[content.table.entries[content.closure]]
+        if not self._sees_all and not self._packs.any():
+            return RecordNumbers(content.closure[np.isin(packs, self._choose(distinct(packs)))])
+        return RecordNumbers(content.closure[self._packs[packs]])
+
+    def _choose(self, packs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        is_among = np.zeros(len(self._turns), np.bool_)
+        is_among[packs] = True
+        return self._verified_share.choose(self._choice.percent, is_among, self._turns, self._choice.now)
 
     def keep_verified_share(self, now: datetime) -> VerifiedSummary:
         """Record which packs were verified. A failure to write to the repository is a warning."""
