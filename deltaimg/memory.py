@@ -42,6 +42,20 @@ def limit_bytes() -> int:
     return int(match[1]) << 10 * " KMGT".index(match[2] or " ")
 
 
+def page_cache_bytes() -> int:
+    """Return how much of files the system can keep in memory for this process now, about."""
+    return min((_free_bytes(), *_group_limits()))
+
+
+def _free_bytes(path: Path = Path("/proc/meminfo")) -> int:
+    """Return what the machine has free, or could free without paging; half of its memory where it does not say."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", path.read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return int(found[1]) << 10 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
 @cache
 def _default_bytes() -> int:
     return min(_available_bytes()) // _SHARE

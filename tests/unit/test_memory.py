@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +75,19 @@ def test_a_map_or_an_index_beyond_the_limit_is_one_error_that_names_it(monkeypat
     monkeypatch.setenv(memory.SETTING, "5M")
     assert len(parse_map(data, "maps/x").runs) == 50_000
     assert len(parse_index(index, "index/x").entries) == 40_000
+
+
+def test_the_page_cache_has_what_is_free_and_no_more_than_the_groups_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:       24683956 kB\nMemFree:          100 kB\nMemAvailable:   3000 kB\n")
+    assert memory._free_bytes(told) == 3000 << 10
+    half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    assert memory._free_bytes(tmp_path / "none") == half
+    told.write_text("MemTotal:       24683956 kB\n")
+    assert memory._free_bytes(told) == half
+    monkeypatch.setattr(memory, "_free_bytes", lambda: 700)
+    for limits, found in (((), 700), ((900, 800), 700), ((900, 600), 600)):
+        monkeypatch.setattr(memory, "_group_limits", lambda limits=limits: iter(limits))
+        assert memory.page_cache_bytes() == found

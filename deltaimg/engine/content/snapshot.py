@@ -125,6 +125,7 @@ class SnapshotContent:
             needed,
             self._block_bytes,
             region_source_bytes=None if in_few_steps else self._region_source_bytes,
+            placed_bytes=self.data_bytes if can_read_back else 0,
             find_blocks=self._find_blocks if can_read_back else None,
         )
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from deltaimg.arrays import expand_ranges
+from deltaimg.engine.content import walk_plan
 from deltaimg.engine.content.snapshot import SnapshotContent
 from deltaimg.engine.content.walk_plan import WalkPlan, plan_walk
 from deltaimg.repo.index import load_index
@@ -18,6 +19,11 @@ from tests.support.repositories import back_up_image, make_repository
 
 PAGES = 3000
 REGION_BYTES = (None, 1, 4 * PAGE, 64 * PAGE, 1 << 40)
+
+
+@pytest.fixture(autouse=True)
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk_plan, "page_cache_bytes", lambda: 0)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +86,22 @@ def test_the_more_regions_the_less_is_kept_at_once(content: SnapshotContent) -> 
     assert counts == sorted(counts)
     assert counts[0] < counts[2] / 2
     assert counts[3] == len(plan(content, None).kept.slots)
+
+
+def test_what_memory_holds_is_no_more_than_one_region(
+    content: SnapshotContent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_bytes = len(plan(content, 1).kept.slots) * PAGE
+    in_regions, by_depth = len(plan(content, 1).steps), len(plan(content, None).steps)
+    for free_bytes, placed_bytes, steps in (
+        (2 * kept_bytes, 0, by_depth),
+        (2 * kept_bytes - 2, 0, in_regions),
+        (4 * kept_bytes, kept_bytes + 1, in_regions),
+        (4 * kept_bytes, kept_bytes, by_depth),
+    ):
+        monkeypatch.setattr(walk_plan, "page_cache_bytes", lambda free_bytes=free_bytes: free_bytes)
+        found = plan_walk(content.table, content.closure, PAGE, region_source_bytes=1, placed_bytes=placed_bytes)
+        assert len(found.steps) == steps
 
 
 def test_a_walk_in_many_regions_is_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
