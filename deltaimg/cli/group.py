@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from deltaimg.cli.damage import list_extents
 from deltaimg.cli.terminal import Terminal, format_bytes, format_count, format_moment, format_seconds
 from deltaimg.errors import ContentDamaged, RestoreIncomplete, SourceUnreadable, UsageError
 
@@ -193,8 +194,8 @@ def _report_image(target: str, restored: RestoreResult, terminal: Terminal) -> N
         f"{restored.manifest.label} restored to {target}{'' if restored.damage else ' and verified'}: "
         f"{format_bytes(restored.manifest.size_bytes)} image, {format_bytes(restored.data_bytes)} data"
     )
-    for lost in restored.damage:
-        terminal.warn(f"{target}: bytes {lost.start} to {lost.end} are missing and read as zeros: {lost.reason}")
+    for line in list_extents(restored.damage, " are missing and read as zeros", terminal):
+        terminal.warn(f"{target}: {line}")
 
 
 def show_group(found: GroupSnapshot, config: bytes | None, terminal: Terminal) -> None:

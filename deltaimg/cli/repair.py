@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from deltaimg.cli.damage import SHOWN
 from deltaimg.cli.lock_wait import LockWait, make_lock_waiting
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, require_repo
@@ -16,8 +17,6 @@ from deltaimg.options.store import StoreOptions
 
 if TYPE_CHECKING:
     from deltaimg.api.results import DamagedExtent, RepairReport
-
-_SHOWN = 20
 
 
 @takes_options
@@ -103,10 +102,10 @@ def _print_report(terminal: Terminal, report: RepairReport) -> None:
         rows = [
             [each.ref.label, *_name_place(extent), extent.reason]
             for each in report.damage
-            for extent in (each.extents if terminal.is_verbose else each.extents[:_SHOWN])
+            for extent in (each.extents if terminal.is_verbose else each.extents[:SHOWN])
         ]
         terminal.print_table(("damaged", ">from byte", ">to byte", "because"), rows)
-        hidden = sum(max(0, len(each.extents) - _SHOWN) for each in report.damage)
+        hidden = sum(max(0, len(each.extents) - SHOWN) for each in report.damage)
         if hidden and not terminal.is_verbose:
             terminal.print(f"{format_count(hidden, 'more extent')}; -v shows all")
     state = "damaged, see above" if report.damage else "no snapshot is damaged"

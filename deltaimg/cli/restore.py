@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional
 
 import typer
 
+from deltaimg.cli.damage import list_extents
 from deltaimg.cli.group import report_restored, restore_newest_images
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose, check_output
@@ -124,8 +125,8 @@ def _restore_image(
         if terminal.as_json and not result.damage:
             terminal.print_json(describe_restored(result, target))
         if result.damage:
-            for lost in result.damage:
-                terminal.warn(f"bytes {lost.start} to {lost.end} are missing and read as zeros: {lost.reason}")
+            for line in list_extents(result.damage, " are missing and read as zeros", terminal):
+                terminal.warn(line)
             raise ContentDamaged(result.manifest.label, result.damage, is_rest_restored=True)
         terminal.remark(
             f"{result.manifest.label} restored to {target} and verified: {format_bytes(result.manifest.size_bytes)} image, "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from deltaimg.cli.damage import list_extents
 from deltaimg.cli.option_parameters import takes_options
 from deltaimg.cli.options import Json, Quiet, Repo, Verbose
 from deltaimg.cli.store_access import open_repo
@@ -85,9 +86,8 @@ def _verify(
             f"{each.ref.label}  {state}  {format_bytes(each.verified_bytes)} in {each.records} of "
             f"{format_count(each.records_total, 'record')}, {format_seconds(each.duration_s)}"
         )
-        for extent in each.damage:
-            what = f"bytes {extent.start} to {extent.end}" if extent.end > extent.start else "all of it"
-            terminal.remark(f"  {what}: {extent.reason}")
+        for line in list_extents(each.damage, "", terminal):
+            terminal.remark(f"  {line}")
     terminal.remark(_tell_verified_share(results.verified_share, sum(bool(each.damage) for each in results)))
     for each in results:
         if each.damage:

@@ -96,7 +96,7 @@ def walk_remotely(
         maker = _JobMaker(walk, table, place)
         for done in cluster.map(walk_at, maker.make_jobs(step)):
             for expanded, damaged in done.reads:
-                walk.lost.update(damaged)
+                walk.note_lost(damaged)
                 for record, blocks in expanded:
                     walk.spool.put_blocks(int(table.first_slots[record]), int(table.slot_counts[record]), blocks)
                 numbers = tuple(record for record, _ in expanded)

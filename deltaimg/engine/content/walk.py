@@ -9,7 +9,7 @@ Memory  of `Spool`; for each thread a record, its sources and what was fetched; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Generic, TypeVar
 
@@ -30,7 +30,6 @@ from deltaimg.repo.slots import SlotTable
 
 _REQUESTS = 8
 """Over a network, so many requests of 2 MiB are under way: at 50 ms a round trip they fill a line of 2 Gbit/s."""
-_DEPENDS_ON = "is encoded against what cannot be read: "
 
 Result = TypeVar("Result")
 
@@ -82,7 +81,7 @@ class RecordWalk:
         self._sources = SourceReader(table, self.spool, block_bytes, find_blocks=find_blocks, read_back=read_back)
         self._scratch = ThreadBuffer()
         self.lost: dict[RecordNumber, str] = {}
-        """Records that could not be expanded, and why."""
+        """Records that could not be expanded, and why not those at the bottom of their chains."""
 
     def close(self) -> None:
         """Forget what was kept."""
@@ -120,8 +119,13 @@ class RecordWalk:
                 for walked in (
                     pool.map(fetch_and_walk, step) if fetched is None else pool.map(walk, islice(fetched, len(step)))
                 ):
-                    self.lost.update(walked.damaged)
+                    self.note_lost(walked.damaged)
                     yield walked
+
+    def note_lost(self, damaged: Iterable[tuple[RecordNumber, str]]) -> None:
+        """Remember what a step could not expand."""
+        for record, reason in damaged:
+            self.lost[record] = next(self._find_lost_sources(record), reason)
 
     def read_sources(self, record: RecordNumber) -> memoryview:
         """Return what a delta record is encoded against, in memory of its own; raises ValueError if that is lost."""
@@ -178,13 +182,14 @@ class RecordWalk:
 
     def _refuse_lost(self, record: RecordNumber) -> None:
         """Raise ValueError if a record depends on one that cannot be expanded."""
-        if not self.lost:
-            return
-        firsts, _ = self._table.source_slots(record)
-        for source in self._table.records_of(firsts).tolist():
-            if source in self.lost:
-                # Of a chain, the record at its bottom is reported, not each link.
-                raise ValueError(f"{_DEPENDS_ON}{self.lost[source].rsplit(_DEPENDS_ON, 1)[-1]}")
+        for reason in self._find_lost_sources(record):
+            raise ValueError(f"is encoded against what cannot be read: {reason}")
+
+    def _find_lost_sources(self, record: RecordNumber) -> Iterator[str]:
+        """Yield why each source record of a delta that is lost cannot be expanded."""
+        if self.lost:
+            firsts, _ = self._table.source_slots(record)
+            yield from (self.lost[source] for source in self._table.records_of(firsts).tolist() if source in self.lost)
 
 
 def take_blocks(content: memoryview, numbers: npt.NDArray[np.int64], block_bytes: int) -> memoryview:

@@ -70,7 +70,10 @@ def test_each_snapshot_has_the_damage_that_concerns_it(
     monkeypatch.setattr(verify_module, "_BATCH_BYTES", batch_bytes)
     pack = max((name for name in store.objects if name.startswith("packs/")), key=lambda name: len(store.objects[name]))
     store.objects[pack] = store.objects[pack][:-PAGE] + bytes(PAGE)
-    together = list_damage(verify(repository, repository.list_snapshots()))
+    report = verify(repository, repository.list_snapshots())
+    # That of the record at the bottom of a chain, and its own.
+    assert {extent.reason.count("(at byte ") for each in report for extent in each.damage} == {1, 2}
+    together = list_damage(report)
     alone = {}
     for ref in repository.list_snapshots():
         alone |= list_damage(verify(repository, [ref]))
