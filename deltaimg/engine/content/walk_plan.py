@@ -5,7 +5,7 @@ Literals are expanded in the order in which they lie in packs, which for most is
 that they are encoded against is there: region by region, one step later for each level. So a block that a delta needs is mostly
 in memory still, whether it was kept or is read back from what was just written, and its place serves another one then. By
 depth alone, all literals first, a walk would keep every source of the snapshot, and go through all of the image for each level:
-a twentieth faster where memory holds the image and all of these, and so done there, and up to twice as slow elsewhere.
+up to twice as slow, but for where memory holds the image and all of these. There it takes fewer requests, and is what is done.
 
 Memory  24 bytes for each record, and while planning 24 bytes for each block that is kept.
 """
