@@ -45,7 +45,9 @@ def print_error(error: DeltaimgError | Interrupted, *, as_json: bool) -> None:
         }
         damage = getattr(error, "damage", None)
         if damage:
-            described["damage"] = [{"start": each.start, "end": each.end, "reason": each.reason} for each in damage]
+            from deltaimg.describe.parts import describe_damage
+
+            described["damage"] = describe_damage(damage)
         print(json.dumps(described))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deltaimg.describe.parts import describe_damage
+
 if TYPE_CHECKING:
     from deltaimg.api.restore_many import RestoredImages
     from deltaimg.engine.restore.run import RestoreResult
@@ -22,7 +24,7 @@ def describe_restored(result: RestoreResult, target: str) -> dict[str, Any]:
         "read_bytes": result.read_bytes,
         "plan_s": result.plan_s,
         "duration_s": result.duration_s,
-        "damage": [{"start": each.start, "end": each.end, "reason": each.reason} for each in result.damage],
+        "damage": describe_damage(result.damage),
     }
 
 
