@@ -73,11 +73,12 @@ def plan_walk(
     """
     sources = find_source_slots(table, needed)
     kept = sources if find_blocks is None else SlotNumbers(sources[find_blocks(sources) < 0])
-    numbers = table.depths_of(needed).astype(np.int64)
+    depths = table.depths_of(needed)
+    numbers = depths.astype(np.int64)
     if region_source_bytes is not None:
         has_room = placed_bytes + len(kept) * block_bytes <= page_cache_bytes() * _PAGE_CACHE_SHARE
         region_count = min(-(-len(sources) * block_bytes // region_source_bytes), _MOST_REGIONS)
-        numbers += _find_regions(table, needed, 1 if has_room else region_count)
+        numbers += _find_regions(table, needed, depths, 1 if has_room else region_count)
     steps = [RecordNumbers(needed[places]) for _, places in group_by(numbers)]
     return WalkPlan(
         [list(group_reads(table, records)) for records in steps],
@@ -86,11 +87,13 @@ def plan_walk(
     )
 
 
-def _find_regions(table: SlotTable, needed: RecordNumbers, region_count: int) -> npt.NDArray[np.int64]:
+def _find_regions(
+    table: SlotTable, needed: RecordNumbers, depths: npt.NDArray[np.int8], region_count: int
+) -> npt.NDArray[np.int64]:
     """Return the region in which each of `needed` is expanded, none before one that it is encoded against."""
     if region_count < 2:
         return np.zeros(len(needed), np.int64)
-    entries, depths = table.index_rows(needed), table.depths_of(needed)
+    entries = table.index_rows(needed)
     turns = np.zeros(table.record_count, np.int64)
     turns[needed[np.lexsort((entries["offset"], entries["pack"]))]] = np.arange(len(needed))
     for depth in range(1, int(depths.max()) + 1):
